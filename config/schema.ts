@@ -1,0 +1,97 @@
+/**
+ * Every setting of a peer: unit in its name, range, meaning. `parseConfig` gives a frozen Config or all errors at once.
+ * Sources of the default values stand beside them: a paper, a measurement, or "a guess".
+ */
+import { z } from 'zod'
+
+const ms = (low: number, high: number) => z.number().int().min(low).max(high)
+
+export const configSchema = z.strictObject({
+  /** Peers of one cluster share its name and its secret (32 bytes in hex in a file): keys of snapshots come from it. */
+  cluster: z.strictObject({ name: z.string().regex(/^[a-z0-9-]{1,40}$/), secretFile: z.string().min(1) }),
+  peer: z.strictObject({
+    name: z.string().regex(/^[a-z0-9-]{1,40}$/),
+    dataDir: z.string().min(1),
+    /** Short-lived sockets and consoles; short, because a unix socket path has at most 107 bytes. Default: dataDir/run */
+    runDir: z.string().min(1).optional(),
+    listen: z.string().startsWith('/').default('/ip4/0.0.0.0/tcp/7400')
+  }),
+  /** All members, this peer included. Anyone else is refused before anything is read from them. */
+  members: z
+    .array(
+      z.strictObject({
+        name: z.string().regex(/^[a-z0-9-]{1,40}$/),
+        id: z.string().regex(/^12D3[1-9A-HJ-NP-Za-km-z]{20,60}$/),
+        address: z.string().startsWith('/'),
+        role: z.enum(['storage', 'witness']).default('storage')
+      })
+    )
+    .min(1)
+    .max(100),
+  detector: z
+    .strictObject({
+      /** SWIM protocol period. 200 ms: a guess that fits a failover of about a second. */
+      periodMs: ms(20, 60_000).default(200),
+      /** How long a direct probe may take. */
+      probeTimeoutMs: ms(10, 60_000).default(100),
+      /** SWIM's k: peers asked to probe in our stead (SWIM, section 4.1: 3). */
+      indirectProbes: z.number().int().min(0).max(20).default(3),
+      /** Lifeguard's minimum suspicion time with all confirmations. */
+      suspicionMinMs: ms(50, 600_000).default(400),
+      /** Lifeguard's maximum suspicion time with none. */
+      suspicionMaxMs: ms(50, 600_000).default(1_200)
+    })
+    .prefault({}),
+  lease: z
+    .strictObject({
+      /** An owner may run its VMs this long after a majority renewed its lease. 1 s: a failover's largest part, a guess. */
+      durationMs: ms(100, 600_000).default(1_000),
+      renewEveryMs: ms(20, 60_000).default(200),
+      /** How much faster one peer's clock may run than another's, in parts of a thousand (crystal clocks: below 1). */
+      driftPerMille: z.number().int().min(0).max(200).default(20)
+    })
+    .prefault({}),
+  register: z
+    .strictObject({ roundTimeoutMs: ms(20, 60_000).default(500), giveUpMs: ms(100, 600_000).default(5_000) })
+    .prefault({}),
+  epochs: z
+    .strictObject({
+      /** Time between automatic epochs of each group; 0: only on request. */
+      intervalMs: ms(0, 86_400_000).default(10_000),
+      /** After this an open epoch is aborted by anyone. */
+      deadlineMs: ms(500, 3_600_000).default(30_000)
+    })
+    .prefault({}),
+  shards: z
+    .strictObject({
+      k: z.number().int().min(1).max(24).default(3),
+      m: z.number().int().min(1).max(6).default(2),
+      /** The unit of a degraded read (@ronomon's parity depends on it). 64 KiB: LIBRARIES table, fast enough to code and small enough for a page fault. */
+      symbolBytes: z
+        .number()
+        .int()
+        .min(4096)
+        .max(1 << 20)
+        .multipleOf(8)
+        .default(65_536),
+      /** Longest wait for a symbol before the other k are read instead. */
+      forcedTimeoutMs: ms(5, 60_000).default(50)
+    })
+    .prefault({}),
+  hypervisor: z
+    .strictObject({
+      qemu: z.string().min(1).default('qemu-system-x86_64'),
+      accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+      /** Deadline of the trial boot that shows whether an accelerator runs guests. */
+      trialMs: ms(500, 60_000).default(3_000)
+    })
+    .prefault({}),
+  log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})
+})
+
+export type Config = z.output<typeof configSchema>
+export type DetectorSettings = Config['detector']
+export type LeaseSettings = Config['lease']
+export type RegisterSettings = Config['register']
+export type ShardSettings = Config['shards']
+export type HypervisorSettings = Config['hypervisor']

@@ -1,0 +1,53 @@
+import type { PeerId } from './core.ts'
+
+/**
+ * The record of a group: the value of register `group/ID`, and the only truth about who owns its VMs and which epoch
+ * is committed. One register for the whole group (and not one a VM) because a restore moves all its VMs at once: one
+ * compare-and-set then decides the generation, every owner and the epoch together, and nothing can be half decided.
+ *
+ * `version` grows by one at each change; of two records the one with the higher version is newer. `generation` grows
+ * at each change of ownership (a restore); frames, leases, commands and shards of an older one are refused.
+ */
+export interface GroupRecord {
+  readonly id: string
+  readonly version: number
+  readonly generation: number
+  readonly vms: readonly VmSpec[]
+  /** VM id → the peer that runs it in this generation. */
+  readonly owners: Readonly<Record<string, PeerId>>
+  /** The highest epoch number ever opened: numbers are never used twice, also not after an abort. */
+  readonly lastEpoch: number
+  /** The epoch being taken now, or null. */
+  readonly open: OpenEpoch | null
+  /** The last committed epoch, or null before the first: what a restore restores. */
+  readonly committed: CommittedEpoch | null
+}
+
+export interface OpenEpoch {
+  readonly epoch: number
+  readonly proposer: PeerId
+  /** How long after it was opened (by each peer's own clock since it learned of it) any peer may abort it. */
+  readonly deadlineMs: number
+}
+
+export interface CommittedEpoch {
+  readonly epoch: number
+  /** The generation that took it. */
+  readonly generation: number
+  /** VM id → hash of its image manifest (hex SHA-256). */
+  readonly images: Readonly<Record<string, string>>
+}
+
+/** What a VM is made of. `mac` is lower case with colons. Memory in MiB. */
+export interface VmSpec {
+  readonly id: string
+  readonly mac: string
+  readonly memoryMiB: number
+  /** Direct kernel boot; paths on every host that may run the VM. */
+  readonly kernel: string
+  readonly initrd: string
+  /** Kernel command line. */
+  readonly append: string
+}
+
+export const groupKey = (id: string): string => `group/${id}`
