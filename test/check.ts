@@ -1,0 +1,57 @@
+/**
+ * `npm run check`: all that CI runs. Formatter, linter (with types, for promises that nobody awaits), type check, tests;
+ * each of the first three counts as one test. `-- --no-tests` leaves the tests out. The last line is `N passed, N failed`.
+ */
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { countsLine, exitCodeOf, runVitest } from './counts.ts'
+import type { TestCounts } from './counts.ts'
+
+interface Step {
+  readonly name: string
+  readonly run: () => Promise<TestCounts>
+}
+
+const root = join(import.meta.dirname, '..')
+process.chdir(root)
+
+/** A step that is one command: one passed or one failed. */
+const command = (name: string, file: string, args: readonly string[]): Step => ({
+  name,
+  run: async () => {
+    const code = await exitCodeOf(process.execPath, [join(root, 'node_modules', file), ...args])
+    return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
+  }
+})
+
+const checks: readonly Step[] = [
+  command('format (biome)', '@biomejs/biome/bin/biome', ['format', '--log-level=warn', '.']),
+  command('lint (oxlint)', 'oxlint/bin/oxlint', ['--type-aware', '--deny-warnings', '--quiet']),
+  command('types (tsc)', 'typescript/bin/tsc', ['-p', '.'])
+]
+const tests: Step = { name: 'tests (vitest)', run: () => runVitest([]) }
+
+function readArguments(): { tests: boolean } {
+  try {
+    const { values } = parseArgs({ options: { 'no-tests': { type: 'boolean', default: false } } })
+    return { tests: !values['no-tests'] }
+  } catch (error) {
+    console.error(`check: ${error instanceof Error ? error.message : String(error)}`)
+    process.exit(2)
+  }
+}
+
+const { tests: withTests } = readArguments()
+const total = { passed: 0, failed: 0 }
+const lines: string[] = []
+for (const step of withTests ? [...checks, tests] : checks) {
+  console.log(`\n── ${step.name}`)
+  const begin = performance.now()
+  const counts = await step.run()
+  const seconds = ((performance.now() - begin) / 1000).toFixed(1)
+  total.passed += counts.passed
+  total.failed += counts.failed
+  lines.push(`${counts.failed === 0 ? '  ok    ' : '  FAILED'} ${step.name.padEnd(16)} ${seconds.padStart(6)} s`)
+}
+console.log(`\n${lines.join('\n')}\n\n${countsLine(total)}`)
+process.exitCode = total.failed === 0 ? 0 : 1
