@@ -1,28 +1,42 @@
 /**
- * Every setting of a peer: unit in its name, range, meaning. `parseConfig` gives a frozen Config or all errors at once.
- * Sources of the default values stand beside them: a paper, a measurement, or "a guess".
+ * Every setting of a peer: unit in its name, range, meaning. `parse.ts` makes a frozen Config of a file, or names all its
+ * errors at once; relations between settings are in `limits.ts`. Sources of the default values stand beside them: a
+ * paper, a measurement, or "a guess". Descriptions here are what an error message says was expected.
  */
 import { z } from 'zod'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
+const name = z
+  .string()
+  .regex(/^[a-z0-9-]{1,40}$/)
+  .describe('1 to 40 of the characters a-z, 0-9 and -')
+const path = z.string().min(1).max(4096).describe('the path of a file or folder')
+const address = z
+  .string()
+  .regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/\s]{1,253}\/tcp\/\d{1,5}$/)
+  .describe('an address such as "/ip4/10.0.0.1/tcp/7400" or "/dns4/host.example/tcp/7400"')
+const peerId = z
+  .string()
+  .regex(/^12D3[1-9A-HJ-NP-Za-km-z]{20,60}$/)
+  .describe('a peer id as `diapause identity` prints it ("12D3Koo…")')
 
 export const configSchema = z.strictObject({
   /** Peers of one cluster share its name and its secret (32 bytes in hex in a file): keys of snapshots come from it. */
-  cluster: z.strictObject({ name: z.string().regex(/^[a-z0-9-]{1,40}$/), secretFile: z.string().min(1) }),
+  cluster: z.strictObject({ name, secretFile: path }),
   peer: z.strictObject({
-    name: z.string().regex(/^[a-z0-9-]{1,40}$/),
-    dataDir: z.string().min(1),
+    name,
+    dataDir: path,
     /** Short-lived sockets and consoles; short, because a unix socket path has at most 107 bytes. Default: dataDir/run */
-    runDir: z.string().min(1).optional(),
-    listen: z.string().startsWith('/').default('/ip4/0.0.0.0/tcp/7400')
+    runDir: path.optional(),
+    listen: address.default('/ip4/0.0.0.0/tcp/7400')
   }),
   /** All members, this peer included. Anyone else is refused before anything is read from them. */
   members: z
     .array(
       z.strictObject({
-        name: z.string().regex(/^[a-z0-9-]{1,40}$/),
-        id: z.string().regex(/^12D3[1-9A-HJ-NP-Za-km-z]{20,60}$/),
-        address: z.string().startsWith('/'),
+        name,
+        id: peerId,
+        address,
         role: z.enum(['storage', 'witness']).default('storage')
       })
     )
@@ -80,7 +94,7 @@ export const configSchema = z.strictObject({
     .prefault({}),
   hypervisor: z
     .strictObject({
-      qemu: z.string().min(1).default('qemu-system-x86_64'),
+      qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),
       accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
       /** Deadline of the trial boot that shows whether an accelerator runs guests. */
       trialMs: ms(500, 60_000).default(3_000)

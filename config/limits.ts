@@ -1,0 +1,132 @@
+/**
+ * What must hold between settings, each with the reason: ranges of single settings are in `schema.ts`. A relation is
+ * checked where the sections it reads have the right shape, so that one pass names every error of a file.
+ */
+import type { Config } from './schema.ts'
+
+/** A setting that cannot stand. `key` as in the file: `lease.durationMs`, `members[2].id`. */
+export interface ConfigProblem {
+  readonly key: string
+  readonly expected: string
+  readonly found: string
+}
+
+/** The sections that have the right shape. */
+export type Sections = { readonly [Name in keyof Config]: Config[Name] | undefined }
+
+/**
+ * A unix socket's path has at most 107 bytes (sun_path of unix(7), less the final zero); the longest name that a peer
+ * puts into its run folder has 36.
+ */
+export const MAX_RUN_DIR_BYTES = 70
+
+export function relationProblems(sections: Sections): ConfigProblem[] {
+  return [
+    ...detectorProblems(sections),
+    ...leaseProblems(sections),
+    ...memberProblems(sections),
+    ...shardProblems(sections),
+    ...folderProblems(sections)
+  ]
+}
+
+function detectorProblems({ detector, register }: Sections): ConfigProblem[] {
+  const problems: ConfigProblem[] = []
+  if (detector !== undefined) {
+    const { periodMs, probeTimeoutMs, suspicionMinMs, suspicionMaxMs } = detector
+    // SWIM, section 3.1: what is left of the period after a failed direct probe is for the indirect ones.
+    if (probeTimeoutMs >= periodMs) {
+      problems.push({
+        key: 'detector.probeTimeoutMs',
+        expected: `less than detector.periodMs (${periodMs}), so that indirect probes have time`,
+        found: String(probeTimeoutMs)
+      })
+    }
+    if (suspicionMinMs > suspicionMaxMs) {
+      problems.push({
+        key: 'detector.suspicionMinMs',
+        expected: `at most detector.suspicionMaxMs (${suspicionMaxMs})`,
+        found: String(suspicionMinMs)
+      })
+    }
+  }
+  if (register !== undefined && register.roundTimeoutMs > register.giveUpMs) {
+    problems.push({
+      key: 'register.roundTimeoutMs',
+      expected: `at most register.giveUpMs (${register.giveUpMs})`,
+      found: String(register.roundTimeoutMs)
+    })
+  }
+  return problems
+}
+
+/** Two renewals may be lost before a lease ends. */
+function leaseProblems({ lease }: Sections): ConfigProblem[] {
+  if (lease === undefined || lease.renewEveryMs * 3 <= lease.durationMs) return []
+  return [
+    {
+      key: 'lease.renewEveryMs',
+      expected: `at most a third of lease.durationMs (${lease.durationMs}), so that two renewals may be lost`,
+      found: String(lease.renewEveryMs)
+    }
+  ]
+}
+
+function memberProblems({ members, peer }: Sections): ConfigProblem[] {
+  if (members === undefined) return []
+  const problems: ConfigProblem[] = []
+  for (const field of ['name', 'id', 'address'] as const) {
+    const firstAt = new Map<string, number>()
+    for (const [index, member] of members.entries()) {
+      const earlier = firstAt.get(member[field])
+      if (earlier === undefined) firstAt.set(member[field], index)
+      else {
+        const expected = `another ${field} than that of members[${earlier}]`
+        problems.push({ key: `members[${index}].${field}`, expected, found: JSON.stringify(member[field]) })
+      }
+    }
+  }
+  if (!members.some(member => member.role === 'storage')) {
+    problems.push({ key: 'members', expected: 'at least one with role "storage"', found: 'only witnesses' })
+  }
+  if (peer !== undefined && !members.some(member => member.name === peer.name)) {
+    const known = members.map(member => JSON.stringify(member.name)).join(', ')
+    problems.push({
+      key: 'peer.name',
+      expected: `the name of a member (${known}), because this peer is one of them`,
+      found: JSON.stringify(peer.name)
+    })
+  }
+  return problems
+}
+
+/**
+ * The k + m columns of a snapshot go to the storage members in turn, so that with fewer members than columns some hold
+ * two. The loss of any one member must leave k columns: it may hold m at most. (One storage member alone: no promise.)
+ */
+function shardProblems({ shards, members }: Sections): ConfigProblem[] {
+  const storage = members?.filter(member => member.role === 'storage').length ?? 0
+  if (shards === undefined || storage < 2) return []
+  const { k, m } = shards
+  const heldByOne = Math.ceil((k + m) / storage)
+  if (heldByOne <= m) return []
+  return [
+    {
+      key: 'shards.k',
+      expected: `at most ${m * storage - m} with shards.m = ${m} and ${storage} storage members: else one of them holds ${heldByOne} of ${k + m} columns, and losing it loses data`,
+      found: String(k)
+    }
+  ]
+}
+
+/** The folder for sockets as it will be: `peer.runDir`, or `run` in the data folder. */
+export const runDirOf = (peer: Config['peer']): string => peer.runDir ?? `${peer.dataDir.replace(/\/+$/, '')}/run`
+
+function folderProblems({ peer }: Sections): ConfigProblem[] {
+  if (peer === undefined) return []
+  const bytes = new TextEncoder().encode(runDirOf(peer)).length
+  if (bytes <= MAX_RUN_DIR_BYTES) return []
+  const expected = `a path of at most ${MAX_RUN_DIR_BYTES} bytes, because the paths of sockets in it are limited to 107`
+  const found = `${JSON.stringify(runDirOf(peer))} (${bytes} bytes${peer.runDir === undefined ? ', the default' : ''})`
+  return [{ key: 'peer.runDir', expected, found }]
+}
