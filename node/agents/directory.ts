@@ -1,0 +1,152 @@
+/**
+ * What this peer knows of all groups: the newest record of each, learned from registers it changed or read and from what
+ * other peers announce. Announcements are hints that save time; whoever acts on a record proves it by a lease or by a
+ * compare-and-set. Peers that missed an announcement get it by asking a random peer now and then (anti-entropy).
+ */
+import type { PeerId, Random } from '../../protocols/core.ts'
+import {
+  type EpochMessage,
+  parseEpochMessage,
+  parseGroupRecord,
+  type ReportMessage
+} from '../../protocols/epoch/messages.ts'
+import { displaced } from '../../protocols/epoch/record.ts'
+import { type GroupRecord, groupKey } from '../../protocols/group.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, ControlBus, Log, Registers, Transport } from '../ports.ts'
+
+/** How often one random peer is asked for newer records. 1 s: a guess; a failover does not wait for it. */
+const ASK_EVERY_MS = 1_000
+
+export interface DirectoryOptions {
+  readonly self: PeerId
+  readonly members: readonly PeerId[]
+  readonly bus: ControlBus
+  readonly transport: Transport
+  readonly registers: Registers
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+export class GroupDirectory {
+  readonly #options: DirectoryOptions
+  readonly #others: readonly PeerId[]
+  readonly #records = new Map<string, GroupRecord>()
+  readonly #onRecord: ((record: GroupRecord) => void)[] = []
+  #onReport: (message: ReportMessage, from: PeerId) => void = () => {}
+  #cancel: () => void = () => {}
+
+  constructor(options: DirectoryOptions) {
+    this.#options = options
+    this.#others = options.members.filter(peer => peer !== options.self)
+    options.bus.on('epoch', parseEpochMessage, (from, message) => this.#receive(from, message))
+    options.transport.onConnection((peer, connected) => {
+      if (connected) for (const record of this.#records.values()) this.#send(peer, { kind: 'record', record })
+    })
+  }
+
+  /** Called with every record newer than the one known before, in the order of the calls to this. */
+  onRecord(handler: (record: GroupRecord) => void): void {
+    this.#onRecord.push(handler)
+  }
+
+  /** Called with every report about an epoch that is not about records. */
+  onReport(handler: (message: ReportMessage, from: PeerId) => void): void {
+    this.#onReport = handler
+  }
+
+  get(id: string): GroupRecord | undefined {
+    return this.#records.get(id)
+  }
+
+  all(): GroupRecord[] {
+    return [...this.#records.values()]
+  }
+
+  /** To every other member that is connected. */
+  broadcast(message: EpochMessage): void {
+    for (const peer of this.#others) this.#send(peer, message)
+  }
+
+  /**
+   * Changes the group's register and announces what came of it. `next` is pure and guarded by content; displaced owners
+   * are fenced. Resolves with the record as it then is, changed or not. REGISTER_LEASED, REGISTER_UNAVAILABLE.
+   */
+  async change(
+    id: string,
+    next: (current: GroupRecord | null) => GroupRecord | undefined
+  ): Promise<GroupRecord | null> {
+    const value = await this.#options.registers.change(groupKey(id), current => next(parseGroupRecord(current)), {
+      fence: (current, changed) => displaced(parseGroupRecord(current), changed as GroupRecord),
+      generation: changed => (changed as GroupRecord).generation
+    })
+    return this.#learnValue(value)
+  }
+
+  /** The record as a majority knows it now. */
+  async refresh(id: string): Promise<GroupRecord | null> {
+    return this.#learnValue(await this.#options.registers.read(groupKey(id)))
+  }
+
+  /** Reads every group that this peer's disk knows of: after a restart, before anything else is decided. */
+  async start(): Promise<void> {
+    const schedule = (): void => {
+      this.#cancel = this.#options.clock.after(ASK_EVERY_MS, () => {
+        const peer = this.#others[Math.floor(this.#options.random() * this.#others.length)]
+        if (peer !== undefined) this.#send(peer, { kind: 'ask', versions: this.#versions() })
+        schedule()
+      })
+    }
+    schedule()
+    for (const key of await this.#options.registers.localKeys()) {
+      if (!key.startsWith('group/')) continue
+      // Without a majority there is nothing to do for this group yet; announcements and asking bring it later.
+      await this.refresh(key.slice('group/'.length)).catch((error: unknown) =>
+        this.#options.log.info({ key, error: messageOf(error) }, 'group not readable yet')
+      )
+    }
+  }
+
+  stop(): void {
+    this.#cancel()
+  }
+
+  #learnValue(value: unknown): GroupRecord | null {
+    let record: GroupRecord | null
+    try {
+      record = parseGroupRecord(value)
+    } catch (cause) {
+      throw new DiapauseError('GROUP_RECORD', 'The register of a group holds something that is not a group record.', {
+        cause
+      })
+    }
+    if (record !== null && this.#learn(record)) this.broadcast({ kind: 'record', record })
+    return record
+  }
+
+  #learn(record: GroupRecord): boolean {
+    const before = this.#records.get(record.id)
+    if (before !== undefined && before.version >= record.version) return false
+    this.#records.set(record.id, record)
+    for (const handler of this.#onRecord) handler(record)
+    return true
+  }
+
+  #receive(from: PeerId, message: EpochMessage): void {
+    if (message.kind === 'record') this.#learn(message.record)
+    else if (message.kind === 'ask') {
+      for (const record of this.#records.values()) {
+        if (record.version > (message.versions[record.id] ?? 0)) this.#send(from, { kind: 'record', record })
+      }
+    } else this.#onReport(message, from)
+  }
+
+  #versions(): Record<string, number> {
+    return Object.fromEntries([...this.#records].map(([id, record]) => [id, record.version]))
+  }
+
+  #send(to: PeerId, message: EpochMessage): void {
+    this.#options.bus.send(to, 'epoch', message) // a lost announcement is made good by asking
+  }
+}

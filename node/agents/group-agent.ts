@@ -1,0 +1,273 @@
+/**
+ * One group on this peer: runs its epoch core, and the VMs that the record gives to this peer. Every record with a newer
+ * generation ends the VMs of the older one here and starts this peer's share of the new one, from the committed epoch.
+ */
+import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
+import type { ReportMessage } from '../../protocols/epoch/messages.ts'
+import { abortEpoch, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import { planHolders } from '../planning/holders.ts'
+import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import { LocalVm, type LocalVmDeps } from './local-vm.ts'
+
+/** Something that happened, for people and for the API's event stream. */
+export type Report = (kind: string, fields: Record<string, unknown>) => void
+
+export interface GroupAgentDeps {
+  readonly self: PeerId
+  readonly members: readonly PeerId[]
+  /** Members that store shards. */
+  readonly storage: readonly PeerId[]
+  readonly directory: GroupDirectory
+  readonly leases: Leases
+  readonly detector: FailureDetector
+  readonly network: Switch
+  readonly shards: ShardCluster
+  readonly shape: { k: number; m: number }
+  readonly clock: Clock
+  readonly log: Log
+  readonly vm: LocalVmDeps
+  readonly report: Report
+  readManifest(hash: string): Promise<ImageManifest>
+  encodeManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array }
+}
+
+/** A VM that could not be started or has ended is tried again, with the whole group, after this; doubled up to 32 times it. A guess. */
+const RETRY_MS = 1_000
+
+export class GroupAgent {
+  readonly #deps: GroupAgentDeps
+  readonly #core: EpochCore
+  readonly #vms = new Map<string, LocalVm>()
+  #generation = 0
+  #retries = 0
+  #timerMs = Number.POSITIVE_INFINITY
+  #cancelTimer: () => void = () => {}
+  #stopped = false
+  /** Ends of VMs under way: the next generation uses the same sockets and starts after them. */
+  #ending: Promise<unknown> = Promise.resolve()
+
+  constructor(deps: GroupAgentDeps) {
+    this.#deps = deps
+    this.#core = new EpochCore({ self: deps.self, members: deps.members })
+  }
+
+  get vms(): readonly LocalVm[] {
+    return [...this.#vms.values()]
+  }
+
+  onRecord(record: GroupRecord): void {
+    if (this.#stopped) return
+    this.#deps.network.setGroup(record)
+    this.#feed({ kind: 'record', record })
+    if (record.generation > this.#generation) this.#startGeneration(record)
+  }
+
+  onReport(message: ReportMessage, from: PeerId): void {
+    this.#feed({ kind: 'message', from, message })
+  }
+
+  onMarker(vm: string, epoch: number): void {
+    this.#feed({ kind: 'marker', vm, epoch })
+  }
+
+  onLease(event: 'lapse' | 'regained' | 'lost', generation: number): void {
+    for (const vm of this.#vms.values()) {
+      if (vm.generation !== generation) continue
+      if (event === 'regained') vm.unfence()
+      else vm.fence()
+    }
+    // Lost for good: a newer generation exists. Its record, read from a majority, ends these VMs.
+    if (event === 'lost') void this.#refresh()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#cancelTimer()
+    await this.#endAll()
+  }
+
+  #feed(input: EpochInput): void {
+    if (!this.#stopped) for (const effect of this.#core.step(input, this.#deps.clock.now())) this.#apply(effect)
+  }
+
+  #apply(effect: EpochEffect): void {
+    const group = this.#core.record?.id ?? ''
+    switch (effect.kind) {
+      case 'broadcast':
+        return this.#deps.directory.broadcast(effect.message)
+      case 'expect':
+        for (const vm of this.#vms.values()) vm.expect(effect.epoch, effect.sender, effect.counts)
+        return
+      case 'cut':
+        void this.#cut(effect.vm, effect.epoch)
+        return
+      case 'opened':
+        return this.#deps.report('epoch.opened', { group, epoch: effect.epoch })
+      case 'committed':
+        for (const vm of this.#vms.values()) vm.committed(effect.epoch)
+        return this.#deps.report('epoch.committed', {
+          group,
+          epoch: effect.epoch,
+          commitMs: effect.commitMs,
+          skewMs: effect.skewMs
+        })
+      case 'voided':
+        for (const vm of this.#vms.values()) vm.voided(effect.epoch)
+        return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
+      case 'commit':
+        return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images))
+      case 'abort':
+        this.#deps.log.warn({ group, epoch: effect.epoch, reason: effect.reason }, 'asking for the epoch to be aborted')
+        return this.#change(group, abortEpoch(effect.generation, effect.epoch))
+      case 'timer':
+        return this.#setTimer(effect.atMs)
+    }
+  }
+
+  /** What comes of it returns as a record; the core asks again where nothing does. */
+  #change(group: string, next: (current: GroupRecord | null) => GroupRecord | undefined): void {
+    this.#deps.directory
+      .change(group, next)
+      .catch((error: unknown) =>
+        this.#deps.log.warn({ group, error: messageOf(error) }, 'the group register could not be changed')
+      )
+  }
+
+  #setTimer(atMs: number): void {
+    if (atMs >= this.#timerMs) return
+    this.#cancelTimer()
+    this.#timerMs = atMs
+    this.#cancelTimer = this.#deps.clock.after(Math.max(0, atMs - this.#deps.clock.now()), () => {
+      this.#timerMs = Number.POSITIVE_INFINITY
+      this.#feed({ kind: 'timer' })
+    })
+  }
+
+  #startGeneration(record: GroupRecord): void {
+    this.#generation = record.generation
+    const ended = this.#endAll()
+    for (const spec of record.vms) {
+      if (record.owners[spec.id] === this.#deps.self) void this.#startVm(record, spec, ended)
+    }
+  }
+
+  #endAll(): Promise<unknown> {
+    const old = [...this.#vms.values()]
+    this.#vms.clear()
+    for (const vm of old) this.#feed({ kind: 'vm-gone', vm: vm.spec.id })
+    this.#ending = Promise.all([
+      this.#ending,
+      ...old.map(vm => vm.destroy().then(() => this.#reportVm('vm.destroyed', vm)))
+    ]).catch((error: unknown) => this.#deps.log.error({ error: messageOf(error) }, 'a VM did not end cleanly'))
+    return this.#ending
+  }
+
+  async #startVm(record: GroupRecord, spec: VmSpec, after: Promise<unknown>): Promise<void> {
+    const vm = new LocalVm(record, spec, this.#deps.vm, reason => this.#failed(vm, reason))
+    this.#vms.set(spec.id, vm)
+    const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)
+    mayRun.catch(() => {}) // awaited by the VM's start
+    try {
+      await after
+      const { committed } = record
+      if (committed === null) {
+        await vm.boot(0, mayRun)
+        this.#reportVm('vm.started', vm)
+        this.#feed({ kind: 'vm-ready', vm: spec.id, colour: 0 })
+        return
+      }
+      const hash = committed.images[spec.id] as string
+      const { spawnToRunMs, complete } = await vm.resumeFrom(committed, this.#deps.readManifest(hash), mayRun)
+      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
+      const counts = await complete
+      this.#reportVm('vm.complete', vm, { ...counts })
+      this.#feed({ kind: 'vm-ready', vm: spec.id, colour: committed.epoch })
+      this.#retries = 0
+    } catch (error) {
+      if (this.#vms.get(spec.id) !== vm) return // a newer generation has ended it
+      this.#failed(vm, messageOf(error), error)
+    }
+  }
+
+  async #cut(id: string, epoch: number): Promise<void> {
+    const vm = this.#vms.get(id)
+    const record = this.#core.record
+    if (vm === undefined || record === undefined) return
+    const { self, shape, shards, storage, detector } = this.#deps
+    const alive = new Set(detector.alive())
+    const peers = storage.filter(peer => alive.has(peer))
+    const turn = record.vms.findIndex(spec => spec.id === id)
+    try {
+      const { manifest, stats } = await vm.cut(
+        epoch,
+        planHolders(peers, shape.k, shape.m, turn),
+        ({ pauseMs, counts, atWallMs }) => {
+          this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
+          this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
+        }
+      )
+      const { hash, bytes } = this.#deps.encodeManifest(manifest)
+      await shards.putManifest(hash, bytes, peers)
+      this.#reportVm('epoch.durable', vm, { epoch, stats })
+      const about = { group: record.id, generation: vm.generation, epoch, vm: id }
+      this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })
+    } catch (error) {
+      if (this.#vms.get(id) !== vm || hasCode(error, 'EPOCH_ABORTED')) return
+      this.#deps.log.warn({ vm: id, epoch, peer: self, error: messageOf(error) }, 'this VM cannot make the epoch')
+      this.#feed({ kind: 'vm-failed', vm: id, epoch, reason: messageOf(error).slice(0, 500) })
+    }
+  }
+
+  /**
+   * A VM of ours has ended or did not start: the whole group goes back to the committed epoch, here and at the others,
+   * in a new generation. Tried less and less often, since a cause that stays would otherwise restart the group for ever.
+   */
+  #failed(vm: LocalVm, reason: string, error?: unknown): void {
+    if (this.#stopped || this.#vms.get(vm.spec.id) !== vm) return
+    this.#vms.delete(vm.spec.id)
+    this.#feed({ kind: 'vm-gone', vm: vm.spec.id })
+    this.#ending = Promise.all([this.#ending, vm.destroy()]).catch(() => {})
+    this.#reportVm('vm.failed', vm, { reason })
+    this.#deps.log.error({ vm: vm.spec.id, generation: vm.generation, reason, error }, 'a VM has failed')
+    if (hasCode(error, 'LEASE_REFUSED')) return void this.#refresh()
+    const waitMs = RETRY_MS * 2 ** Math.min(this.#retries++, 5)
+    this.#deps.clock.after(waitMs, () => {
+      const record = this.#core.record
+      if (this.#stopped || record === undefined || record.generation !== vm.generation) return
+      this.#change(record.id, takeOver(record.generation, record.owners))
+    })
+  }
+
+  async #refresh(): Promise<void> {
+    const id = this.#core.record?.id
+    if (id === undefined) return
+    try {
+      await this.#deps.directory.refresh(id)
+    } catch (error) {
+      // Without a majority nothing may run here anyway; try until there is one.
+      this.#deps.log.info({ group: id, error: messageOf(error) }, 'the group register cannot be read yet')
+      if (!this.#stopped) this.#deps.clock.after(RETRY_MS, () => void this.#refresh())
+    }
+  }
+
+  #reportVm(kind: string, vm: LocalVm, fields: Record<string, unknown> = {}): void {
+    this.#deps.report(kind, { group: vm.group, vm: vm.spec.id, generation: vm.generation, ...fields })
+  }
+
+  /** For the API: types into the console of a VM that runs here. */
+  async type(id: string, text: string): Promise<void> {
+    const vm = this.#vms.get(id)
+    if (vm === undefined) {
+      const owner = this.#core.record?.owners[id]
+      throw new DiapauseError(
+        'VM_NOT_HERE',
+        `VM ${id} does not run on this peer${owner === undefined ? '' : `; ask ${owner}`}.`
+      )
+    }
+    await vm.type(text)
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * Two things nobody has to ask for: epochs at the policy's interval, and forgetting shards that no restore can want.
+ */
+import { openEpoch } from '../../protocols/epoch/record.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import { planRetention } from '../planning/retention.ts'
+import type { Clock, ImageManifest, Log, ShardStore } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+
+/** Retention runs this long after a record has changed, so that a burst of changes costs one run. A guess. */
+const RETENTION_DELAY_MS = 2_000
+
+export interface HousekeepingDeps {
+  readonly self: PeerId
+  readonly directory: GroupDirectory
+  readonly store: ShardStore | undefined
+  readonly clock: Clock
+  readonly log: Log
+  /** 0: epochs on request only. */
+  readonly intervalMs: number
+  readonly deadlineMs: number
+  decodeManifest(bytes: Uint8Array): ImageManifest
+}
+
+export class Housekeeping {
+  readonly #deps: HousekeepingDeps
+  readonly #waitingForEpoch = new Set<string>()
+  #retentionDue = false
+  #stopped = false
+
+  constructor(deps: HousekeepingDeps) {
+    this.#deps = deps
+    deps.directory.onRecord(record => {
+      this.#scheduleEpoch(record)
+      this.#scheduleRetention()
+    })
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  /** Opens the next epoch. EPOCH_OPEN where one is under way, GROUP_UNKNOWN without such a group. */
+  async propose(id: string): Promise<GroupRecord> {
+    const { directory, self, deadlineMs } = this.#deps
+    const seen = directory.get(id) ?? (await directory.refresh(id))
+    if (seen === null) throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
+    const now = await directory.change(id, openEpoch(self, deadlineMs, seen.version))
+    if (now?.open?.proposer === self && now.version === seen.version + 1) return now
+    throw new DiapauseError('EPOCH_OPEN', `Group "${id}" changed at this moment or has an open epoch; try again.`, {
+      details: { open: now?.open ?? null }
+    })
+  }
+
+  /** The owner of the group's first VM keeps its clock; after a takeover that is another peer. */
+  #scheduleEpoch(record: GroupRecord): void {
+    const { intervalMs, clock, self, log, directory } = this.#deps
+    const first = record.vms[0]
+    if (
+      intervalMs === 0 ||
+      first === undefined ||
+      record.owners[first.id] !== self ||
+      this.#waitingForEpoch.has(record.id)
+    )
+      return
+    this.#waitingForEpoch.add(record.id)
+    clock.after(intervalMs, () => {
+      this.#waitingForEpoch.delete(record.id)
+      const now = directory.get(record.id)
+      if (this.#stopped || now === undefined) return
+      const opened = now.open === null ? this.propose(record.id) : Promise.resolve(now)
+      opened
+        .catch((error: unknown) => log.info({ group: record.id, error: messageOf(error) }, 'epoch not opened'))
+        .finally(() => this.#scheduleEpoch(directory.get(record.id) ?? now))
+    })
+  }
+
+  #scheduleRetention(): void {
+    if (this.#retentionDue || this.#deps.store === undefined) return
+    this.#retentionDue = true
+    this.#deps.clock.after(RETENTION_DELAY_MS, () => {
+      this.#retentionDue = false
+      if (!this.#stopped)
+        this.#forget().catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'retention failed'))
+    })
+  }
+
+  async #forget(): Promise<void> {
+    const { store, directory, log, decodeManifest } = this.#deps
+    if (store === undefined) return
+    const hashes = await store.manifests()
+    const manifests = new Map<string, ImageManifest>()
+    for (const hash of hashes) {
+      const bytes = await store.getManifest(hash)
+      if (bytes !== undefined) manifests.set(hash, decodeManifest(bytes))
+    }
+    const groups = directory.all().map(record => ({
+      record,
+      images: Object.values(record.committed?.images ?? {}).flatMap(hash => manifests.get(hash) ?? [])
+    }))
+    const streams = (await store.streams()).map(entry => entry.stream)
+    const plan = planRetention({ streams, manifests: hashes, groups, about: manifests })
+    for (const stream of plan.streams) await store.dropStream(stream)
+    for (const hash of plan.manifests) await store.dropManifest(hash)
+    if (plan.streams.length > 0) log.debug({ streams: plan.streams, manifests: plan.manifests.length }, 'forgotten')
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * One VM of one generation on this host: its machine, its NIC on the switch and its image worker, moved together.
+ * Starts by boot or from an image, is cut to epochs, pauses while the lease is not ours, ends for good with `destroy`.
+ */
+import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.ts'
+import { DiapauseError } from '../errors.ts'
+import type {
+  Capture,
+  Clock,
+  Hypervisor,
+  ImageManifest,
+  ImageStats,
+  ImageWorker,
+  Log,
+  Machine,
+  NicPort,
+  Restore,
+  Switch
+} from '../ports.ts'
+import type { PeerId } from '../../protocols/core.ts'
+
+export interface LocalVmDeps {
+  readonly hypervisor: Hypervisor
+  readonly network: Switch
+  readonly clock: Clock
+  readonly log: Log
+  /** Wall clock, milliseconds: for reports only. */
+  wallMs(): number
+  openWorker(group: string, spec: VmSpec): Promise<ImageWorker>
+  /** Paths of this VM's sockets and console. */
+  path(kind: 'nic' | 'capture' | 'incoming' | 'console', group: string, vm: string): string
+}
+
+export interface CutReport {
+  readonly pauseMs: number
+  readonly counts: Record<string, number>
+  readonly atWallMs: number
+}
+
+export class LocalVm {
+  readonly spec: VmSpec
+  readonly group: string
+  readonly generation: number
+  readonly #deps: LocalVmDeps
+  readonly #onEnd: (reason: string) => void
+  #machine: Machine | undefined
+  #nic: NicPort | undefined
+  #worker: ImageWorker | undefined
+  #capture: Capture | undefined
+  #restore: Restore | undefined
+  #running = false
+  #fenced = false
+  #destroyed = false
+  /** Machine commands one after the other: a pause must not meet a cut half way. */
+  #queue: Promise<unknown> = Promise.resolve()
+
+  constructor(record: GroupRecord, spec: VmSpec, deps: LocalVmDeps, onEnd: (reason: string) => void) {
+    this.spec = spec
+    this.group = record.id
+    this.generation = record.generation
+    this.#deps = deps
+    this.#onEnd = onEnd
+  }
+
+  get running(): boolean {
+    return this.#running && !this.#fenced
+  }
+
+  get pid(): number | undefined {
+    return this.#machine?.pid
+  }
+
+  /** Cold boot; `mayRun` settles when the lease is ours. */
+  async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
+    const [worker] = await Promise.all([this.#openWorker(), mayRun])
+    this.#worker = worker
+    this.#nic = await this.#attach(epoch)
+    await this.#defineMachine().start()
+    this.#setRunning()
+  }
+
+  /**
+   * Starts from a committed image by post-copy. QEMU, the boot set and the lease come at the same time; the VM runs when
+   * all three are there. Resolves when it runs; `complete` when its last page has come and it can be cut.
+   */
+  async resumeFrom(
+    committed: CommittedEpoch,
+    manifest: Promise<ImageManifest>,
+    mayRun: Promise<void>
+  ): Promise<{ spawnToRunMs: number; complete: Promise<{ pagesFaulted: number; pagesPushed: number }> }> {
+    const startedMs = this.#deps.clock.now()
+    const bootSet = (async () => {
+      const [worker, image] = await Promise.all([this.#openWorker(), manifest])
+      this.#worker = worker
+      this.#alive()
+      this.#restore = await worker.restore(image)
+      return this.#restore
+    })()
+    bootSet.catch(() => {}) // awaited below; QEMU's start may fail first
+    this.#nic = await this.#attach(committed.epoch)
+    const socketPath = this.#deps.path('incoming', this.group, this.spec.id)
+    const machine = this.#defineMachine()
+    const connectable = Promise.withResolvers<void>()
+    const runs = machine.startIncoming(socketPath, connectable.resolve)
+    const served = (async () => {
+      await Promise.race([connectable.promise, runs])
+      const [restore] = await Promise.all([bootSet, mayRun])
+      this.#alive()
+      this.#nic?.inject(restore.frames)
+      return await restore.serve(socketPath)
+    })()
+    const complete = (async () => {
+      const [counts] = await Promise.all([served, runs.then(() => machine.incomingComplete())])
+      return counts
+    })()
+    complete.catch(() => {}) // the caller awaits it after this resolves, or hears of the failure from here
+    await Promise.race([runs, complete])
+    this.#setRunning()
+    return { spawnToRunMs: this.#deps.clock.now() - startedMs, complete }
+  }
+
+  /**
+   * The cut: inbound frames wait, the machine stops, its NIC is drained, the colour turns, a background snapshot begins
+   * and the machine runs on. `onCut` is called then; resolves with the image when all of it is durable in shards.
+   */
+  async cut(
+    epoch: number,
+    holders: readonly PeerId[],
+    onCut: (report: CutReport) => void
+  ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
+    const { machine, nic, worker } = this.#parts()
+    const socketPath = this.#deps.path('capture', this.group, this.spec.id)
+    const capture = await worker.capture({ generation: this.generation, epoch, socketPath, holders })
+    this.#capture = capture
+    try {
+      const streamed = await this.#enqueue(async () => {
+        if (this.#fenced)
+          throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
+        let counts: Record<string, number> = {}
+        let atWallMs = 0
+        nic.hold()
+        try {
+          const cut = await machine.cut(socketPath, async () => {
+            await nic.drained()
+            counts = { ...nic.turn(epoch) }
+            atWallMs = this.#deps.wallMs()
+          })
+          onCut({ pauseMs: cut.pauseMs, counts, atWallMs })
+          return { end: cut.streamed } // wrapped: the queue must not wait for the stream
+        } finally {
+          if (!this.#fenced) nic.release()
+        }
+      })
+      const [frames] = await Promise.all([nic.recorded(epoch), streamed.end])
+      const manifest = await capture.finish(frames)
+      return { manifest, stats: manifest.stats }
+    } catch (error) {
+      await capture.cancel()
+      throw error
+    } finally {
+      if (this.#capture === capture) this.#capture = undefined
+    }
+  }
+
+  expect(epoch: number, sender: string, counts: Record<string, number>): void {
+    if (sender !== this.spec.id) this.#nic?.expect(epoch, sender, counts)
+  }
+
+  committed(epoch: number): void {
+    this.#worker?.commit(epoch)
+  }
+
+  voided(epoch: number): void {
+    this.#nic?.abandon(epoch)
+    void this.#capture?.cancel()
+    this.#worker?.abort(epoch)
+  }
+
+  /** The lease is about to end: nothing moves until `unfence`. */
+  fence(): void {
+    if (this.#fenced) return
+    this.#fenced = true
+    this.#nic?.hold()
+    if (this.#running)
+      void this.#enqueue(() => this.#machine?.stop()).catch(error => this.#onEnd(`it could not be paused: ${error}`))
+  }
+
+  unfence(): void {
+    if (!this.#fenced) return
+    this.#fenced = false
+    if (!this.#running) return
+    void this.#enqueue(async () => {
+      if (this.#fenced) return
+      await this.#machine?.resume()
+      this.#nic?.release()
+    }).catch(error => this.#onEnd(`it could not go on: ${error}`))
+  }
+
+  async type(text: string): Promise<void> {
+    await this.#parts().machine.type(text)
+  }
+
+  /** At once and for good: machine, NIC, worker. */
+  async destroy(): Promise<void> {
+    this.#destroyed = true
+    this.#running = false
+    await this.#machine?.destroy()
+    await Promise.all([this.#nic?.detach(), this.#capture?.cancel(), this.#restore?.cancel()])
+    await this.#worker?.close()
+  }
+
+  #setRunning(): void {
+    this.#alive()
+    this.#running = true
+    if (this.#fenced)
+      void this.#enqueue(() => this.#machine?.stop()).catch(error => this.#onEnd(`it could not be paused: ${error}`))
+    else this.#nic?.release()
+  }
+
+  #alive(): void {
+    if (this.#destroyed)
+      throw new DiapauseError('VM_DESTROYED', `VM ${this.spec.id} of generation ${this.generation} is gone.`)
+  }
+
+  async #openWorker(): Promise<ImageWorker> {
+    const worker = await this.#deps.openWorker(this.group, this.spec)
+    if (this.#destroyed) await worker.close()
+    this.#alive()
+    return worker
+  }
+
+  async #attach(epoch: number): Promise<NicPort> {
+    const nicPath = this.#deps.path('nic', this.group, this.spec.id)
+    const nic = await this.#deps.network.attach({
+      group: this.group,
+      vm: this.spec.id,
+      generation: this.generation,
+      epoch,
+      nicPath
+    })
+    if (this.#destroyed) await nic.detach()
+    this.#alive()
+    return nic
+  }
+
+  #defineMachine(): Machine {
+    this.#alive()
+    this.#machine = this.#deps.hypervisor.define({
+      spec: this.spec,
+      nicPath: this.#deps.path('nic', this.group, this.spec.id),
+      consolePath: this.#deps.path('console', this.group, this.spec.id),
+      onExit: reason => {
+        if (!this.#destroyed) this.#onEnd(reason)
+      }
+    })
+    return this.#machine
+  }
+
+  #parts(): { machine: Machine; nic: NicPort; worker: ImageWorker } {
+    if (this.#machine === undefined || this.#nic === undefined || this.#worker === undefined || !this.#running) {
+      throw new DiapauseError('VM_NOT_RUNNING', `VM ${this.spec.id} does not run here yet; try again when it does.`)
+    }
+    return { machine: this.#machine, nic: this.#nic, worker: this.#worker }
+  }
+
+  #enqueue<T>(work: () => Promise<T>): Promise<T>
+  #enqueue<T>(work: () => Promise<T> | undefined): Promise<T | undefined>
+  #enqueue<T>(work: () => Promise<T> | undefined): Promise<T | undefined> {
+    const result = this.#queue.then(work)
+    this.#queue = result.catch(() => {})
+    return result
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * When a peer is declared dead, the survivors move its VMs: each plans by the same pure planner, waits its rank's turn,
+ * and tries the compare-and-set on the group's register. Voters accept it only when the dead owner's leases have run
+ * out; the first to succeed has decided for all. Suspicion may be wrong: the lease then keeps the owner safe.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import { takeOver } from '../../protocols/epoch/record.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import { planRestore } from '../planning/placement.ts'
+import type { Clock, FailureDetector, Log } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import type { Report } from './group-agent.ts'
+
+/** Survivor of rank r begins r × this later, so that usually one tries and the others need not. A guess: a round trip with fsync. */
+const RANK_STEP_MS = 60
+/** Shortest pause between two tries. */
+const RETRY_MS = 25
+
+export interface TakeoverDeps {
+  readonly self: PeerId
+  /** Members that can run VMs. */
+  readonly hosts: readonly PeerId[]
+  readonly directory: GroupDirectory
+  readonly detector: FailureDetector
+  readonly clock: Clock
+  readonly log: Log
+  readonly report: Report
+}
+
+export class TakeoverAgent {
+  readonly #deps: TakeoverDeps
+  /** Groups with an attempt under way or waiting. */
+  readonly #busy = new Set<string>()
+  #stopped = false
+
+  constructor(deps: TakeoverDeps) {
+    this.#deps = deps
+    deps.detector.onChange((_, liveness) => {
+      if (liveness === 'dead') for (const record of deps.directory.all()) this.#consider(record)
+    })
+    deps.directory.onRecord(record => this.#consider(record))
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  #lost(record: GroupRecord): string[] {
+    return record.vms.map(vm => vm.id).filter(vm => this.#deps.detector.livenessOf(record.owners[vm] ?? '') === 'dead')
+  }
+
+  #consider(record: GroupRecord): void {
+    if (this.#stopped || this.#busy.has(record.id) || this.#lost(record).length === 0) return
+    this.#busy.add(record.id)
+    const rank = Math.max(0, this.#deps.detector.alive().indexOf(this.#deps.self))
+    this.#later(record.id, rank * RANK_STEP_MS)
+  }
+
+  #later(id: string, ms: number): void {
+    this.#deps.clock.after(ms, () => void this.#attempt(id))
+  }
+
+  async #attempt(id: string): Promise<void> {
+    const { directory, detector, hosts, log, report } = this.#deps
+    const record = directory.get(id)
+    const lost = record === undefined ? [] : this.#lost(record)
+    if (this.#stopped || record === undefined || lost.length === 0) {
+      this.#busy.delete(id)
+      return
+    }
+    const alive = new Set(detector.alive())
+    const owners = planRestore(record, { hosts: hosts.filter(host => alive.has(host)), groups: directory.all() })
+    try {
+      if (owners === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
+      let ours = false
+      const now = await directory.change(id, current => {
+        const next = takeOver(record.generation, owners)(current)
+        ours = next !== undefined
+        return next
+      })
+      this.#busy.delete(id)
+      if (ours && now?.generation === record.generation + 1) {
+        const epoch = now.committed?.epoch ?? 0
+        report('takeover.decided', { group: id, generation: now.generation, epoch, owners: now.owners, lost })
+      }
+      if (now !== null) this.#consider(now) // another peer may have died meanwhile
+    } catch (error) {
+      const leased = hasCode(error, 'REGISTER_LEASED') && error instanceof DiapauseError
+      const retryMs = leased ? Number(error.details.retryMs) : 20 * RETRY_MS
+      if (!leased) log.warn({ group: id, error: messageOf(error) }, 'takeover not decided yet')
+      this.#later(id, Math.max(RETRY_MS, Number.isFinite(retryMs) ? retryMs : RETRY_MS))
+    }
+  }
+}

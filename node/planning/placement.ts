@@ -1,0 +1,57 @@
+/**
+ * Who runs which VM: pure functions of agreed facts, so that every survivor computes the same plan. Carrying a plan out
+ * starts with a compare-and-set, so two survivors whose facts differ cannot both act.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+
+export interface PlacementFacts {
+  /** Peers that can run VMs and are alive, in any order. */
+  readonly hosts: readonly PeerId[]
+  /** Records of all other groups: what the hosts run already. */
+  readonly groups: readonly GroupRecord[]
+}
+
+/**
+ * Owners for `vms`. Those in `keep` stay where they are if that host is alive; each of the rest, largest first, goes to
+ * the host with the least memory promised so far; of equals, to the first in sorted order. Undefined without hosts.
+ */
+export function planOwners(
+  vms: readonly VmSpec[],
+  keep: Readonly<Record<string, PeerId>>,
+  facts: PlacementFacts
+): Record<string, PeerId> | undefined {
+  const hosts = [...facts.hosts].sort()
+  if (hosts.length === 0) return undefined
+  const promisedMiB = new Map(hosts.map(host => [host, 0]))
+  const promise = (host: PeerId, vm: VmSpec): void => {
+    const sum = promisedMiB.get(host)
+    if (sum !== undefined) promisedMiB.set(host, sum + vm.memoryMiB)
+  }
+  for (const group of facts.groups) for (const vm of group.vms) promise(group.owners[vm.id] ?? '', vm)
+
+  const owners: Record<string, PeerId> = {}
+  for (const vm of vms) {
+    const host = keep[vm.id]
+    if (host === undefined || !promisedMiB.has(host)) continue
+    owners[vm.id] = host
+    promise(host, vm)
+  }
+  const homeless = vms.filter(vm => owners[vm.id] === undefined)
+  for (const vm of homeless.toSorted((a, b) => b.memoryMiB - a.memoryMiB || (a.id < b.id ? -1 : 1))) {
+    const host = hosts.reduce((best, next) =>
+      (promisedMiB.get(next) ?? 0) < (promisedMiB.get(best) ?? 0) ? next : best
+    )
+    owners[vm.id] = host
+    promise(host, vm)
+  }
+  return owners
+}
+
+/** A restore of the whole group: who lives keeps its VMs, the others' go to survivors. Undefined where none can. */
+export function planRestore(record: GroupRecord, facts: PlacementFacts): Record<string, PeerId> | undefined {
+  return planOwners(record.vms, record.owners, {
+    ...facts,
+    groups: facts.groups.filter(group => group.id !== record.id)
+  })
+}

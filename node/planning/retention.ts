@@ -1,0 +1,56 @@
+/** What a peer may forget: pure. Anything it is not sure of stays. */
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { ImageManifest, StreamId } from '../ports.ts'
+
+export interface RetentionFacts {
+  readonly streams: readonly StreamId[]
+  readonly manifests: readonly string[]
+  /** The newest record known of each group, and the manifests of its committed epoch as far as they could be read. */
+  readonly groups: readonly { record: GroupRecord; images: readonly ImageManifest[] }[]
+  /** Group of each manifest in `manifests` that could be read, with its generation and epoch. */
+  readonly about: ReadonlyMap<string, { group: string; generation: number; epoch: number }>
+}
+
+/** `GROUP/VM/GENERATION/EPOCH`; undefined for anything else. */
+export function parseStreamId(
+  stream: StreamId
+): { group: string; vm: string; generation: number; epoch: number } | undefined {
+  const [group, vm, generation, epoch, ...rest] = stream.split('/')
+  if (group === undefined || vm === undefined || rest.length > 0) return undefined
+  const numbers = { generation: Number(generation), epoch: Number(epoch) }
+  return Number.isSafeInteger(numbers.generation) && Number.isSafeInteger(numbers.epoch)
+    ? { group, vm, ...numbers }
+    : undefined
+}
+
+/**
+ * Streams and manifests that no restore can ask for any more: their epoch has been decided (it is not newer than the
+ * last one opened, nor open now) and the committed images do not refer to them. A group whose committed manifests are
+ * not all at hand keeps everything.
+ */
+export function planRetention(facts: RetentionFacts): { streams: StreamId[]; manifests: string[] } {
+  const known = new Map(facts.groups.map(group => [group.record.id, group]))
+  const decided = (about: { group: string; generation: number; epoch: number }): boolean => {
+    const group = known.get(about.group)
+    if (group === undefined) return false
+    const { record, images } = group
+    if (record.committed !== null && images.length < record.vms.length) return false
+    if (about.generation > record.generation) return false
+    if (about.generation < record.generation) return true
+    return about.epoch <= record.lastEpoch && about.epoch !== record.open?.epoch
+  }
+  const wantedStreams = new Set(
+    facts.groups.flatMap(({ images }) => images.flatMap(image => image.streams.map(s => s.stream)))
+  )
+  const wantedManifests = new Set(facts.groups.flatMap(({ record }) => Object.values(record.committed?.images ?? {})))
+  return {
+    streams: facts.streams.filter(stream => {
+      const about = parseStreamId(stream)
+      return about !== undefined && !wantedStreams.has(stream) && decided(about)
+    }),
+    manifests: facts.manifests.filter(hash => {
+      const about = facts.about.get(hash)
+      return about !== undefined && !wantedManifests.has(hash) && decided(about)
+    })
+  }
+}

@@ -1,0 +1,257 @@
+/**
+ * One group's epochs as one peer takes part in them: Mattern's snapshot (Mattern 1989, section "Snapshots", colours
+ * instead of markers; Lai and Yang 1987) without a coordinator.
+ *
+ * An epoch is opened, committed and aborted only in the group's register. All else here are hints that make it quick:
+ * the record as announced is the marker; a frame of a newer colour is a marker too, and may come first. Each owner cuts
+ * its VMs, tells how many frames each had sent to whom, and reports when an image is durable. Every peer collects the
+ * reports, so any peer can commit; the proposer does it at once and the others, by rank, a little later if it has not.
+ * Past the deadline any peer aborts. There is no third outcome.
+ *
+ * The core keeps what it needs of one generation; a record with a newer generation wipes it (the restore agent then
+ * starts the VMs afresh).
+ */
+import type { Core, PeerId } from '../core.ts'
+import type { GroupRecord } from '../group.ts'
+import type { EpochMessage, ReportMessage } from './messages.ts'
+import { fateOf } from './record.ts'
+
+export type EpochInput =
+  /** A newer record of this group was learned, from a change of our own or from another peer. */
+  | { kind: 'record'; record: GroupRecord }
+  | { kind: 'message'; from: PeerId; message: ReportMessage }
+  /** The switch holds a frame of colour `epoch` for our older VM. */
+  | { kind: 'marker'; vm: string; epoch: number }
+  /** Our VM runs, has this colour, and can be cut. */
+  | { kind: 'vm-ready'; vm: string; colour: number }
+  /** Our VM has ended or moved away. */
+  | { kind: 'vm-gone'; vm: string }
+  | { kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number }
+  | { kind: 'image-durable'; vm: string; epoch: number; report: Extract<ReportMessage, { kind: 'durable' }> }
+  | { kind: 'vm-failed'; vm: string; epoch: number; reason: string }
+  | { kind: 'timer' }
+
+export type EpochEffect =
+  /** Cut this VM of ours now. */
+  | { kind: 'cut'; vm: string; epoch: number }
+  /** Sender `sender` had sent `counts` before its cut: our VMs' recordings end accordingly. */
+  | { kind: 'expect'; epoch: number; sender: string; counts: Record<string, number> }
+  | { kind: 'broadcast'; message: EpochMessage }
+  /** Compare-and-set the group's register; what comes of it returns as a 'record' input. */
+  | { kind: 'commit'; generation: number; epoch: number; images: Record<string, string> }
+  | { kind: 'abort'; generation: number; epoch: number; reason: string }
+  /** Truth has spoken: keep what was captured, or drop it (VMs that were not cut take the colour without). */
+  | { kind: 'committed'; epoch: number; commitMs: number; skewMs: number | undefined }
+  | { kind: 'voided'; epoch: number; reason: string }
+  | { kind: 'opened'; epoch: number }
+  | { kind: 'timer'; atMs: number }
+
+/** How much later than the proposer a peer of rank r acts in its stead: (r + 1) × this. A guess: two rounds of a busy cluster. */
+export const STAND_IN_MS = 300
+
+interface Tracker {
+  readonly epoch: number
+  readonly sinceMs: number
+  readonly cutAtWallMs: Map<string, number>
+  readonly durable: Map<string, string>
+  failed: string | undefined
+  /** Since when this peer knows enough to decide: everything is durable, or something has failed. */
+  decidableMs: number | undefined
+  /** When this peer last asked for a commit or abort; asked again after a while, since a change may fail. */
+  askedMs: number
+}
+
+export class EpochCore implements Core<EpochInput, EpochEffect> {
+  readonly #self: PeerId
+  /** Place among the members in sorted order: who stands in first for a proposer that is gone. */
+  readonly #rank: number
+  #record: GroupRecord | undefined
+  #tracker: Tracker | undefined
+  /** Our VMs that can be cut: VM → colour. */
+  readonly #ready = new Map<string, number>()
+  /** Our VMs being cut: VM → epoch. */
+  readonly #cutting = new Map<string, number>()
+
+  constructor(options: { self: PeerId; members: readonly PeerId[] }) {
+    this.#self = options.self
+    this.#rank = Math.max(0, [...options.members].sort().indexOf(options.self))
+  }
+
+  get record(): GroupRecord | undefined {
+    return this.#record
+  }
+
+  step(input: EpochInput, nowMs: number): EpochEffect[] {
+    switch (input.kind) {
+      case 'record':
+        return this.#onRecord(input.record, nowMs)
+      case 'message':
+        return this.#onReport(input.message, nowMs)
+      case 'marker':
+        return this.#onMarker(input.vm, input.epoch, nowMs)
+      case 'vm-ready':
+        this.#cutting.delete(input.vm)
+        this.#ready.set(input.vm, input.colour)
+        return this.#cutWhatIsDue()
+      case 'vm-gone':
+        this.#ready.delete(input.vm)
+        this.#cutting.delete(input.vm)
+        return []
+      case 'cut-done':
+        return this.#onOwnCut(input, nowMs)
+      case 'image-durable':
+        return [{ kind: 'broadcast', message: input.report }, ...this.#onReport(input.report, nowMs)]
+      case 'vm-failed':
+        return this.#onOwnFailure(input, nowMs)
+      case 'timer':
+        return this.#decide(nowMs)
+    }
+  }
+
+  #onRecord(record: GroupRecord, nowMs: number): EpochEffect[] {
+    const before = this.#record
+    if (before !== undefined && record.version <= before.version) return []
+    this.#record = record
+    const effects: EpochEffect[] = []
+    const tracked = this.#tracker
+    if (before !== undefined && record.generation > before.generation) {
+      this.#ready.clear()
+      this.#cutting.clear()
+      this.#tracker = undefined
+      if (tracked !== undefined)
+        effects.push({ kind: 'voided', epoch: tracked.epoch, reason: 'the group was taken over' })
+    } else if (tracked !== undefined && record.open?.epoch !== tracked.epoch) {
+      effects.push(...this.#end(tracked, record, nowMs))
+    }
+    if (record.open !== null && this.#tracker?.epoch !== record.open.epoch) {
+      this.#track(record.open.epoch, nowMs)
+      effects.push({ kind: 'opened', epoch: record.open.epoch })
+    }
+    return [...effects, ...this.#cutWhatIsDue(), ...this.#decide(nowMs)]
+  }
+
+  /** The tracked epoch is no longer open (or, tracked on a frame's word alone, not open yet). */
+  #end(tracked: Tracker, record: GroupRecord, nowMs: number): EpochEffect[] {
+    const fate = fateOf(record, tracked.epoch)
+    if (fate === 'unknown') return []
+    this.#tracker = undefined
+    if (fate === 'committed') {
+      const times = [...tracked.cutAtWallMs.values()]
+      const skewMs = times.length === record.vms.length ? Math.max(...times) - Math.min(...times) : undefined
+      return [{ kind: 'committed', epoch: tracked.epoch, commitMs: nowMs - tracked.sinceMs, skewMs }]
+    }
+    for (const [vm, colour] of this.#ready) if (colour < tracked.epoch) this.#ready.set(vm, tracked.epoch)
+    return [{ kind: 'voided', epoch: tracked.epoch, reason: tracked.failed ?? 'its deadline passed' }]
+  }
+
+  #track(epoch: number, nowMs: number): Tracker {
+    if (this.#tracker?.epoch !== epoch) {
+      this.#tracker = {
+        epoch,
+        sinceMs: nowMs,
+        cutAtWallMs: new Map(),
+        durable: new Map(),
+        failed: undefined,
+        decidableMs: undefined,
+        askedMs: Number.NEGATIVE_INFINITY
+      }
+    }
+    return this.#tracker as Tracker
+  }
+
+  /** A frame was faster than the record. Cutting on its word is right: its sender has cut, so the epoch has been opened. */
+  #onMarker(vm: string, epoch: number, nowMs: number): EpochEffect[] {
+    const record = this.#record
+    if (record === undefined) return []
+    const fate = fateOf(record, epoch)
+    if (fate === 'void') return [{ kind: 'voided', epoch, reason: 'it was aborted before this peer learned of it' }]
+    if (fate === 'committed') return []
+    if (this.#tracker !== undefined && this.#tracker.epoch > epoch) return []
+    this.#track(epoch, nowMs)
+    const colour = this.#ready.get(vm)
+    return colour === undefined || colour >= epoch || this.#cutting.has(vm) ? [] : this.#cut(vm, epoch)
+  }
+
+  #cutWhatIsDue(): EpochEffect[] {
+    const open = this.#record?.open
+    if (this.#record === undefined || open === null || open === undefined) return []
+    return [...this.#ready]
+      .filter(([vm, colour]) => colour < open.epoch && !this.#cutting.has(vm))
+      .flatMap(([vm]) => this.#cut(vm, open.epoch))
+  }
+
+  #cut(vm: string, epoch: number): EpochEffect[] {
+    this.#cutting.set(vm, epoch)
+    return [{ kind: 'cut', vm, epoch }]
+  }
+
+  #onOwnCut(input: Extract<EpochInput, { kind: 'cut-done' }>, nowMs: number): EpochEffect[] {
+    const record = this.#record
+    this.#cutting.delete(input.vm)
+    if (this.#ready.has(input.vm)) this.#ready.set(input.vm, input.epoch)
+    if (record === undefined) return []
+    const { vm, epoch, counts, atWallMs } = input
+    const message = {
+      kind: 'cut' as const,
+      group: record.id,
+      generation: record.generation,
+      epoch,
+      vm,
+      counts,
+      atWallMs
+    }
+    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#cutWhatIsDue()]
+  }
+
+  #onOwnFailure(input: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
+    this.#cutting.delete(input.vm)
+    const record = this.#record
+    if (record === undefined) return []
+    const { vm, epoch, reason } = input
+    const message = { kind: 'failed' as const, group: record.id, generation: record.generation, epoch, vm, reason }
+    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs)]
+  }
+
+  /** A report of any peer, our own included. One of an epoch we have not heard of yet is kept: its record is under way. */
+  #onReport(message: ReportMessage, nowMs: number): EpochEffect[] {
+    const record = this.#record
+    if (record === undefined || message.generation !== record.generation) return []
+    const fate = fateOf(record, message.epoch)
+    if (fate === 'void' || fate === 'committed') return []
+    if (this.#tracker !== undefined && this.#tracker.epoch > message.epoch) return []
+    if (!record.vms.some(vm => vm.id === message.vm)) return []
+    const tracker = this.#track(message.epoch, nowMs)
+    if (message.kind === 'cut') {
+      tracker.cutAtWallMs.set(message.vm, message.atWallMs)
+      return [{ kind: 'expect', epoch: message.epoch, sender: message.vm, counts: message.counts }]
+    }
+    if (message.kind === 'durable') tracker.durable.set(message.vm, message.manifest)
+    else tracker.failed ??= `${message.vm}: ${message.reason}`
+    return this.#decide(nowMs)
+  }
+
+  /** Commit when all is durable, abort on failure or past the deadline: at once as the proposer, later in its stead. */
+  #decide(nowMs: number): EpochEffect[] {
+    const { open, generation, vms } = this.#record ?? { open: null, generation: 0, vms: [] }
+    const tracker = this.#tracker
+    if (open === null || tracker === undefined || tracker.epoch !== open.epoch) return []
+    const patienceMs = open.proposer === this.#self ? 0 : (this.#rank + 1) * STAND_IN_MS
+    const complete = vms.every(vm => tracker.durable.has(vm.id))
+    if (complete || tracker.failed !== undefined) tracker.decidableMs ??= nowMs
+    const dueMs =
+      tracker.askedMs > Number.NEGATIVE_INFINITY
+        ? tracker.askedMs + 4 * STAND_IN_MS // an attempt of ours is under way, or has failed
+        : (tracker.decidableMs ?? tracker.sinceMs + open.deadlineMs) + patienceMs
+    if (nowMs < dueMs) return [{ kind: 'timer', atMs: dueMs }]
+    tracker.askedMs = nowMs
+    const again: EpochEffect = { kind: 'timer', atMs: nowMs + 4 * STAND_IN_MS }
+    if (complete) {
+      const images = Object.fromEntries([...tracker.durable].sort(([a], [b]) => (a < b ? -1 : 1)))
+      return [{ kind: 'commit', generation, epoch: open.epoch, images }, again]
+    }
+    const reason =
+      tracker.failed ??
+      `${vms.filter(vm => !tracker.durable.has(vm.id)).map(vm => vm.id)} not durable after ${open.deadlineMs} ms`
+    return [{ kind: 'abort', generation, epoch: open.epoch, reason }, again]
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * What peers say to each other about groups and epochs (control channel, protocol "epoch"). Every message is a hint or a
+ * report; truth is in the group's register.
+ *
+ * | message | the receiver must |
+ * |---|---|
+ * | record  | take the record if its version is newer than its own: an open epoch in it is the marker (cut your VMs) |
+ * | ask     | answer with its record of each group that is newer than the version named, and of groups not named |
+ * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before |
+ * | durable | VM `vm`'s image is durable under `manifest`; whoever knows this of all VMs may commit |
+ * | failed  | VM `vm` cannot make this epoch: the epoch may be aborted now instead of at its deadline |
+ */
+import { z } from 'zod'
+import type { GroupRecord } from '../group.ts'
+
+const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/)
+const peer = z.string().min(1).max(100)
+const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
+const path = z.string().min(1).max(4096)
+const hash = z.string().regex(/^[0-9a-f]{64}$/)
+
+/** At most this many VMs in a group: the record must fit a register (64 KiB). */
+export const MAX_GROUP_VMS = 64
+
+export const vmSpecSchema = z.strictObject({
+  id: name,
+  mac: z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, 'a unicast MAC address, lower case with colons'),
+  memoryMiB: z
+    .number()
+    .int()
+    .min(16)
+    .max(1 << 20),
+  kernel: path,
+  initrd: path,
+  append: z.string().max(2048)
+})
+
+export const groupNameSchema = name
+
+export const groupRecordSchema = z.strictObject({
+  id: name,
+  version: count,
+  generation: count,
+  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS).readonly(),
+  owners: z.record(name, peer),
+  lastEpoch: count,
+  open: z.strictObject({ epoch: count, proposer: peer, deadlineMs: count }).nullable(),
+  committed: z.strictObject({ epoch: count, generation: count, images: z.record(name, hash) }).nullable()
+})
+
+const statsSchema = z.strictObject({
+  pages: count,
+  pagesNonZero: count,
+  pagesChanged: count,
+  bytesRaw: count,
+  bytesData: count,
+  bytesStored: count,
+  inFlightFrames: count
+})
+
+const about = { group: name, generation: count, epoch: count, vm: name }
+
+export const epochMessageSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('record'), record: groupRecordSchema }),
+  z.strictObject({ kind: z.literal('ask'), versions: z.record(name, count) }),
+  z.strictObject({ kind: z.literal('cut'), ...about, counts: z.record(name, count), atWallMs: z.number() }),
+  z.strictObject({ kind: z.literal('durable'), ...about, manifest: hash, stats: statsSchema }),
+  z.strictObject({ kind: z.literal('failed'), ...about, reason: z.string().max(1000) })
+])
+
+export type ReportMessage = Extract<z.output<typeof epochMessageSchema>, { epoch: number }>
+export type EpochMessage =
+  | { kind: 'record'; record: GroupRecord }
+  | { kind: 'ask'; versions: Record<string, number> }
+  | ReportMessage
+
+export const parseEpochMessage = (message: unknown): EpochMessage => epochMessageSchema.parse(message)
+
+/** The value of a group's register, or null before the first. Throws on any other shape. */
+export const parseGroupRecord = (value: unknown): GroupRecord | null =>
+  value === null || value === undefined ? null : groupRecordSchema.parse(value)

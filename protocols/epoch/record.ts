@@ -1,0 +1,69 @@
+/**
+ * The changes of a group's record, each a pure function for `Registers.change`: the present record in, the next one out,
+ * or `undefined` for "leave it". All are guarded by what they expect to find (version, generation, epoch), so that one
+ * that is tried twice, or evaluated on a state which already contains its effect, changes nothing the second time.
+ *
+ *   none ──create──▶ idle ──open──▶ open ──commit──▶ idle (committed = this epoch)
+ *                     ▲               │──abort───▶ idle (committed as before)
+ *                     └──takeover─────┘   generation + 1, an open epoch is void
+ */
+import type { PeerId } from '../core.ts'
+import type { GroupRecord, VmSpec } from '../group.ts'
+
+export function createGroup(
+  id: string,
+  vms: readonly VmSpec[],
+  owners: Readonly<Record<string, PeerId>>
+): (current: GroupRecord | null) => GroupRecord | undefined {
+  return current =>
+    current === null
+      ? { id, version: 1, generation: 1, vms, owners, lastEpoch: 0, open: null, committed: null }
+      : undefined
+}
+
+/** Opens the next epoch; nothing where one is open already. */
+export function openEpoch(proposer: PeerId, deadlineMs: number, expectedVersion: number) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    if (current === null || current.open !== null || current.version !== expectedVersion) return undefined
+    const epoch = current.lastEpoch + 1
+    return { ...current, version: current.version + 1, lastEpoch: epoch, open: { epoch, proposer, deadlineMs } }
+  }
+}
+
+/** Commits the open epoch: `images` names the manifest of every VM of the group. */
+export function commitEpoch(generation: number, epoch: number, images: Readonly<Record<string, string>>) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    if (current === null || current.generation !== generation || current.open?.epoch !== epoch) return undefined
+    if (current.vms.some(vm => images[vm.id] === undefined)) return undefined
+    return { ...current, version: current.version + 1, open: null, committed: { epoch, generation, images } }
+  }
+}
+
+export function abortEpoch(generation: number, epoch: number) {
+  return (current: GroupRecord | null): GroupRecord | undefined =>
+    current === null || current.generation !== generation || current.open?.epoch !== epoch
+      ? undefined
+      : { ...current, version: current.version + 1, open: null }
+}
+
+/** A new generation: every VM goes back to the committed epoch (or boots, before the first) at its owner in `owners`. */
+export function takeOver(generation: number, owners: Readonly<Record<string, PeerId>>) {
+  return (current: GroupRecord | null): GroupRecord | undefined =>
+    current === null || current.generation !== generation
+      ? undefined
+      : { ...current, version: current.version + 1, generation: generation + 1, owners, open: null }
+}
+
+/** Holders that lose a VM between two records: their leases must have run out before the change is accepted. */
+export function displaced(before: GroupRecord | null, after: GroupRecord): PeerId[] {
+  if (before === null) return []
+  const losers = before.vms.filter(vm => before.owners[vm.id] !== after.owners[vm.id]).map(vm => before.owners[vm.id])
+  return [...new Set(losers.filter(peer => peer !== undefined))].sort()
+}
+
+/** What the record says of an epoch. 'unknown': not yet opened as far as this record tells. */
+export function fateOf(record: GroupRecord, epoch: number): 'unknown' | 'open' | 'committed' | 'void' {
+  if (record.open?.epoch === epoch) return 'open'
+  if (record.committed?.epoch === epoch) return 'committed'
+  return epoch > record.lastEpoch ? 'unknown' : 'void'
+}

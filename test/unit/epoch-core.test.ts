@@ -1,0 +1,163 @@
+import { describe, expect, test } from 'vitest'
+import { EpochCore, type EpochEffect, STAND_IN_MS } from '../../protocols/epoch/core.ts'
+import { abortEpoch, commitEpoch, createGroup, displaced, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
+const owners = { a: 'p1', b: 'p2' }
+const hash = (digit: string) => digit.repeat(64)
+const stats = {
+  pages: 1,
+  pagesNonZero: 1,
+  pagesChanged: 1,
+  bytesRaw: 1,
+  bytesData: 1,
+  bytesStored: 1,
+  inFlightFrames: 0
+}
+
+const made = createGroup('g', [vm('a'), vm('b')], owners)(null) as GroupRecord
+const opened = openEpoch('p1', 10_000, made.version)(made) as GroupRecord
+
+function core(self: string, ready: Record<string, number> = {}): EpochCore {
+  const made_ = new EpochCore({ self, members: ['p1', 'p2', 'p3'] })
+  made_.step({ kind: 'record', record: made }, 0)
+  for (const [id, colour] of Object.entries(ready)) made_.step({ kind: 'vm-ready', vm: id, colour }, 0)
+  return made_
+}
+const kinds = (effects: EpochEffect[]) => effects.map(effect => effect.kind)
+const durable = (id: string, epoch = 1) => ({
+  kind: 'durable' as const,
+  group: 'g',
+  generation: 1,
+  epoch,
+  vm: id,
+  manifest: hash(id === 'a' ? '1' : '2'),
+  stats
+})
+
+describe('the changes of a group record', () => {
+  test('an epoch number is never used twice, also not after an abort', () => {
+    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
+    const next = openEpoch('p2', 1, aborted.version)(aborted) as GroupRecord
+    expect(next.open?.epoch).toBe(2)
+  })
+  test('a change tried again on a state that contains its effect changes nothing', () => {
+    const images = { a: hash('1'), b: hash('2') }
+    const committed = commitEpoch(1, 1, images)(opened) as GroupRecord
+    expect(committed.committed?.epoch).toBe(1)
+    for (const change of [commitEpoch(1, 1, images), abortEpoch(1, 1), openEpoch('p1', 1, made.version)]) {
+      expect(change(committed)).toBeUndefined()
+    }
+    const taken = takeOver(1, owners)(committed) as GroupRecord
+    expect(takeOver(1, owners)(taken)).toBeUndefined()
+    expect(commitEpoch(1, 2, images)(taken)).toBeUndefined()
+  })
+  test('half an epoch cannot be committed', () => {
+    expect(commitEpoch(1, 1, { a: hash('1') })(opened)).toBeUndefined()
+  })
+  test('whoever loses a VM is fenced, and nobody else', () => {
+    const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord
+    expect(displaced(opened, taken)).toEqual(['p2'])
+    expect(taken.open).toBeNull()
+  })
+})
+
+describe('the epoch core', () => {
+  test('the record that opens an epoch is the marker: every VM here that can be cut is cut', () => {
+    expect(kinds(core('p1', { a: 0 }).step({ kind: 'record', record: opened }, 1))).toContain('cut')
+    expect(kinds(core('p3').step({ kind: 'record', record: opened }, 1))).not.toContain('cut')
+  })
+  test('a VM that is still being restored is cut as soon as it can be, while the epoch is open', () => {
+    const late = core('p1')
+    late.step({ kind: 'record', record: opened }, 1)
+    expect(late.step({ kind: 'vm-ready', vm: 'a', colour: 0 }, 5)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+  })
+  test('a frame of a newer colour cuts its receiver before the record has come, and the record does not cut it again (Lai, Yang 1987)', () => {
+    const early = core('p1', { a: 0 })
+    expect(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 1)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+    expect(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)).toEqual([])
+    early.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: { b: 3 }, atWallMs: 9 }, 3)
+    expect(kinds(early.step({ kind: 'record', record: opened }, 4))).not.toContain('cut')
+  })
+  test('a frame of an aborted colour gives the colour without a cut', () => {
+    const behind = core('p1', { a: 0 })
+    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
+    behind.step({ kind: 'record', record: aborted }, 1)
+    expect(kinds(behind.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2))).toEqual(['voided'])
+  })
+  test('the proposer commits at once when every image is durable, the others stand in by rank', () => {
+    const proposer = core('p1', { a: 0 })
+    const other = core('p2', { b: 0 })
+    for (const peer of [proposer, other]) {
+      peer.step({ kind: 'record', record: opened }, 0)
+      peer.step({ kind: 'message', from: 'p2', message: durable('b') }, 50)
+    }
+    expect(proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 60)[0]).toEqual({
+      kind: 'commit',
+      generation: 1,
+      epoch: 1,
+      images: { a: hash('1'), b: hash('2') }
+    })
+    expect(kinds(other.step({ kind: 'message', from: 'p1', message: durable('a') }, 60))).toEqual(['timer'])
+    expect(kinds(other.step({ kind: 'timer' }, 60 + 2 * STAND_IN_MS))).toContain('commit')
+  })
+  test('a change that came to nothing is tried again', () => {
+    const proposer = core('p1')
+    proposer.step({ kind: 'record', record: opened }, 0)
+    proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 1)
+    const [first, again] = proposer.step({ kind: 'message', from: 'p2', message: durable('b') }, 2)
+    expect(first?.kind).toBe('commit')
+    expect(again?.kind === 'timer' && kinds(proposer.step({ kind: 'timer' }, again.atMs))).toContain('commit')
+  })
+  test('past the deadline the proposer aborts first and names the VM that is missing', () => {
+    const proposer = core('p1')
+    proposer.step({ kind: 'record', record: opened }, 0)
+    proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 1)
+    expect(kinds(proposer.step({ kind: 'timer' }, 9_999))).toEqual(['timer'])
+    const [abort] = proposer.step({ kind: 'timer' }, 10_000)
+    expect(abort).toMatchObject({ kind: 'abort', epoch: 1, reason: expect.stringContaining('b not durable') })
+  })
+  test('a failure reported by an owner aborts at once instead of at the deadline', () => {
+    const proposer = core('p1')
+    proposer.step({ kind: 'record', record: opened }, 0)
+    const message = { kind: 'failed' as const, group: 'g', generation: 1, epoch: 1, vm: 'b', reason: 'disk full' }
+    expect(proposer.step({ kind: 'message', from: 'p2', message }, 5)[0]).toMatchObject({
+      kind: 'abort',
+      reason: 'b: disk full'
+    })
+  })
+  test('reports of an older generation are ignored', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: takeOver(1, owners)(opened) as GroupRecord }, 1)
+    expect(peer.step({ kind: 'message', from: 'p2', message: durable('b') }, 2)).toEqual([])
+  })
+  test('a takeover in the middle voids the epoch and forgets which VMs could be cut', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    const taken = takeOver(1, owners)(opened) as GroupRecord
+    expect(kinds(peer.step({ kind: 'record', record: taken }, 2))).toEqual(['voided'])
+    const again = openEpoch('p1', 1_000, taken.version)(taken) as GroupRecord
+    expect(kinds(peer.step({ kind: 'record', record: again }, 3))).not.toContain('cut')
+  })
+  test('a committed epoch reports its duration and the skew between the cuts', () => {
+    const peer = core('p3')
+    peer.step({ kind: 'record', record: opened }, 100)
+    for (const [id, atWallMs] of [
+      ['a', 1_000],
+      ['b', 1_004.5]
+    ] as const) {
+      const message = { kind: 'cut' as const, group: 'g', generation: 1, epoch: 1, vm: id, counts: {}, atWallMs }
+      expect(peer.step({ kind: 'message', from: 'p1', message }, 110)[0]).toMatchObject({ kind: 'expect', sender: id })
+    }
+    const committed = commitEpoch(1, 1, { a: hash('1'), b: hash('2') })(opened) as GroupRecord
+    const effects = peer.step({ kind: 'record', record: committed }, 350)
+    expect(effects).toEqual([{ kind: 'committed', epoch: 1, commitMs: 250, skewMs: 4.5 }])
+  })
+  test('an older record changes nothing', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    expect(peer.step({ kind: 'record', record: made }, 2)).toEqual([])
+    expect(peer.record?.version).toBe(opened.version)
+  })
+})

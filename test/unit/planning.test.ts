@@ -1,0 +1,156 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { planHolders, tolerates } from '../../node/planning/holders.ts'
+import { planOwners, planRestore } from '../../node/planning/placement.ts'
+import { parseStreamId, planRetention } from '../../node/planning/retention.ts'
+import type { ImageManifest } from '../../node/ports.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+const vm = (id: string, memoryMiB = 64) => ({
+  id,
+  mac: '52:54:00:00:00:01',
+  memoryMiB,
+  kernel: '/k',
+  initrd: '/i',
+  append: ''
+})
+const record = (fields: Partial<GroupRecord>): GroupRecord => ({
+  id: 'g',
+  version: 1,
+  generation: 1,
+  vms: [vm('a'), vm('b'), vm('c')],
+  owners: { a: 'p1', b: 'p2', c: 'p3' },
+  lastEpoch: 0,
+  open: null,
+  committed: null,
+  ...fields
+})
+
+describe('placement', () => {
+  test('the plan does not depend on the order in which facts are learned', () => {
+    const hosts = fc.uniqueArray(fc.constantFrom('p1', 'p2', 'p3', 'p4', 'p5'), { minLength: 1 })
+    fc.assert(
+      fc.property(
+        hosts,
+        fc.array(fc.integer({ min: 16, max: 512 }), { minLength: 1, maxLength: 8 }),
+        (peers, sizes) => {
+          const vms = sizes.map((size, i) => vm(`v${i}`, size))
+          const plan = planOwners(vms, {}, { hosts: peers, groups: [] })
+          expect(planOwners(vms, {}, { hosts: [...peers].reverse(), groups: [] })).toEqual(plan)
+        }
+      )
+    )
+  })
+  test('VMs spread over the hosts with the least memory promised', () => {
+    const busy = record({ id: 'other', vms: [vm('x', 512)], owners: { x: 'p1' } })
+    const plan = planOwners([vm('a'), vm('b')], {}, { hosts: ['p1', 'p2', 'p3'], groups: [busy] })
+    expect(plan).toEqual({ a: 'p2', b: 'p3' })
+  })
+  test('a restore leaves VMs where their host lives and moves only the lost ones', () => {
+    expect(planRestore(record({}), { hosts: ['p1', 'p3', 'p4'], groups: [record({})] })).toEqual({
+      a: 'p1',
+      b: 'p4',
+      c: 'p3'
+    })
+  })
+  test('without a living host there is no plan', () => {
+    expect(planRestore(record({}), { hosts: [], groups: [] })).toBeUndefined()
+  })
+})
+
+describe('holders of columns', () => {
+  test('with enough peers each column has its own and any m peers may vanish', () => {
+    const holders = planHolders(['p5', 'p1', 'p2', 'p3', 'p4'], 3, 2, 1)
+    expect(new Set(holders).size).toBe(5)
+    expect(tolerates(holders, 2)).toBe(2)
+  })
+  test('with fewer peers than columns some hold two, and the tolerance says so', () => {
+    expect(tolerates(planHolders(['p1', 'p2', 'p3', 'p4'], 3, 2, 0), 2)).toBe(1)
+    expect(tolerates(planHolders(['p1', 'p2'], 3, 2, 0), 2)).toBe(0)
+  })
+  test('tolerance is what trying every set of lost peers says', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.constantFrom('a', 'b', 'c', 'd'), { minLength: 1, maxLength: 8 }),
+        fc.integer({ min: 0, max: 4 }),
+        (holders, m) => {
+          const peers = [...new Set(holders)]
+          const survives = (lost: string[]) => holders.filter(holder => lost.includes(holder)).length <= m
+          const subsets = (n: number): string[][] =>
+            Array.from({ length: 2 ** peers.length }, (_, bits) => peers.filter((_, i) => (bits >> i) & 1)).filter(
+              set => set.length === n
+            )
+          let safe = 0
+          while (safe < peers.length && subsets(safe + 1).every(survives)) safe++
+          expect(tolerates(holders, m)).toBe(safe)
+        }
+      )
+    )
+  })
+})
+
+describe('retention', () => {
+  const image = (id: string, streams: string[]): ImageManifest =>
+    ({ vm: id, streams: streams.map(stream => ({ stream })) }) as unknown as ImageManifest
+  const committed = { epoch: 3, generation: 1, images: { a: '1', b: '2', c: '3' } }
+  const images = [image('a', ['g/a/1/2', 'g/a/1/3']), image('b', ['g/b/1/3']), image('c', ['g/c/1/3'])]
+  const streams = [
+    'g/a/1/1',
+    'g/a/1/2',
+    'g/a/1/3',
+    'g/a/1/4',
+    'g/a/1/5',
+    'g/b/1/3',
+    'g/a/2/6',
+    'other/x/1/1',
+    'nonsense'
+  ]
+
+  test('what the committed images refer to stays, decided epochs they do not refer to go', () => {
+    const plan = planRetention({
+      streams,
+      manifests: [],
+      groups: [{ record: record({ lastEpoch: 4, committed }), images }],
+      about: new Map()
+    })
+    expect(plan.streams).toEqual(['g/a/1/1', 'g/a/1/4'])
+  })
+  test('the open epoch, unknown epochs, newer generations and unknown groups stay', () => {
+    const open = { epoch: 4, proposer: 'p1', deadlineMs: 1 }
+    const plan = planRetention({
+      streams,
+      manifests: [],
+      groups: [{ record: record({ lastEpoch: 4, open, committed }), images }],
+      about: new Map()
+    })
+    expect(plan.streams).toEqual(['g/a/1/1'])
+  })
+  test('nothing is forgotten while a committed manifest cannot be read', () => {
+    const groups = [{ record: record({ lastEpoch: 4, committed }), images: images.slice(1) }]
+    expect(
+      planRetention({
+        streams,
+        manifests: ['9'],
+        groups,
+        about: new Map([['9', { group: 'g', generation: 1, epoch: 1 }]])
+      })
+    ).toEqual({
+      streams: [],
+      manifests: []
+    })
+  })
+  test('manifests of decided epochs go, the committed ones stay', () => {
+    const about = new Map(['1', '9'].map(hash => [hash, { group: 'g', generation: 1, epoch: hash === '1' ? 3 : 2 }]))
+    const plan = planRetention({
+      streams: [],
+      manifests: ['1', '9'],
+      groups: [{ record: record({ lastEpoch: 3, committed }), images }],
+      about
+    })
+    expect(plan.manifests).toEqual(['9'])
+  })
+  test('a stream id is taken apart only if it is one', () => {
+    expect(parseStreamId('g/a/1/2')).toEqual({ group: 'g', vm: 'a', generation: 1, epoch: 2 })
+    for (const wrong of ['', 'g', 'g/a/x/1', 'g/a/1/2/3', 'g/a/1.5/2']) expect(parseStreamId(wrong)).toBeUndefined()
+  })
+})
