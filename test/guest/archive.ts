@@ -38,7 +38,7 @@ const LZ4_LEGACY = 0x184c2102
 /** The ELF kernel inside an LZ4-compressed bzImage; undefined where it is compressed in another way. */
 export function kernelElf(bzImage: Buffer): Buffer | undefined {
   if (bzImage.length < 0x250 || bzImage.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined
-  const start = (bzImage[0x1f1]! + 1) * 512 + bzImage.readUInt32LE(0x248)
+  const start = (bzImage.readUInt8(0x1f1) + 1) * 512 + bzImage.readUInt32LE(0x248)
   const end = start + bzImage.readUInt32LE(0x24c)
   if (end > bzImage.length || end - start < 12 || bzImage.readUInt32LE(start) !== LZ4_LEGACY) return undefined
   const out = Buffer.alloc(bzImage.readUInt32LE(end - 4)) // the build appends the size to the payload
@@ -67,7 +67,7 @@ export function lz4Block(block: Uint8Array, out: Uint8Array): number {
     return sum
   }
   while (from < block.length) {
-    const token = block[from++]!
+    const token = block[from++] ?? fail()
     const literals = length(token >> 4)
     if (from + literals > block.length || to + literals > out.length) fail()
     out.set(block.subarray(from, from + literals), to)
@@ -78,7 +78,7 @@ export function lz4Block(block: Uint8Array, out: Uint8Array): number {
     const match = length(token & 15) + 4
     if (distance === 0 || distance > to || to + match > out.length) fail()
     if (distance >= match) out.copyWithin(to, to - distance, to - distance + match)
-    else for (let i = 0; i < match; i++) out[to + i] = out[to + i - distance]!
+    else for (let i = 0; i < match; i++) out[to + i] = out[to + i - distance] ?? fail()
     to += match
   }
   return to

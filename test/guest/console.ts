@@ -77,7 +77,7 @@ function parseLine(line: string): BankReport | undefined {
     conns: number('conns'),
     stallMs: number('stallMs')
   }
-  const numbers = [...Object.values(report).filter(value => typeof value === 'number')]
+  const numbers = Object.values(report).filter(value => typeof value === 'number')
   return numbers.every(Number.isFinite) && /^[0-9a-f]{16}$/.test(report.nonce) ? report : undefined
 }
 
