@@ -1,0 +1,318 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+import type { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { noise } from '@chainsafe/libp2p-noise'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import type { PrivateKey } from '@libp2p/interface'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
+import { afterEach, expect, test } from 'vitest'
+import type { Channel, Clock, Log, MessageHandler } from '../../node/ports.ts'
+import {
+  backoffMs,
+  createTransport,
+  type Libp2pTransport,
+  MAX_MESSAGE_BYTES,
+  type Member
+} from '../../protocols/transport.ts'
+
+const clock: Clock = {
+  now: () => performance.now(),
+  after(ms, fn) {
+    const timer = setTimeout(fn, ms)
+    return () => clearTimeout(timer)
+  }
+}
+const quiet = (): void => {}
+const log: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet }
+
+const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
+const CHILD = new URL('transport-child.ts', import.meta.url)
+
+const cleanups: (() => Promise<unknown> | unknown)[] = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
+
+interface Host extends Member {
+  readonly key: PrivateKey
+}
+
+async function hosts(count: number): Promise<Host[]> {
+  const made: Host[] = []
+  for (let i = 0; i < count; i++) {
+    const key = await generateKeyPair('Ed25519')
+    const address = `/ip4/127.0.0.1/tcp/${await freePort()}`
+    made.push({ key, id: peerIdFromPrivateKey(key).toString(), name: `peer-${i}`, address })
+  }
+  return made
+}
+
+const publicPart = ({ id, name, address }: Host): Member => ({ id, name, address })
+
+async function transportOf(host: Host, members: readonly Host[]): Promise<Libp2pTransport> {
+  const transport = await createTransport({
+    privateKey: host.key,
+    listen: host.address,
+    cluster: 'test',
+    members: members.map(publicPart),
+    log,
+    clock
+  })
+  cleanups.push(() => transport.stop())
+  return transport
+}
+
+async function until(what: () => boolean): Promise<void> {
+  while (!what()) await sleep(5)
+}
+
+type Handlers = Partial<Record<Channel, MessageHandler>>
+
+async function started(host: Host, members: readonly Host[], handlers: Handlers = {}): Promise<Libp2pTransport> {
+  const transport = await transportOf(host, members)
+  for (const [channel, handler] of Object.entries(handlers)) transport.handle(channel as Channel, handler)
+  await transport.start()
+  return transport
+}
+
+/** Two linked members; the handlers are the second one's. */
+async function pair(handlers: Handlers): Promise<[Libp2pTransport, Libp2pTransport]> {
+  const both = await hosts(2)
+  const [first, second] = both as [Host, Host]
+  const a = await started(first, both)
+  const b = await started(second, both, handlers)
+  await until(() => a.connected(b.self) && b.connected(a.self))
+  return [a, b]
+}
+
+async function childOf(host: Host, members: readonly Host[]): Promise<ChildProcess> {
+  const options = {
+    key: Buffer.from(host.key.raw).toString('hex'),
+    listen: host.address,
+    members: members.map(publicPart)
+  }
+  const child = fork(CHILD, [JSON.stringify(options)], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
+  cleanups.push(() => child.kill('SIGKILL'))
+  await once(child.stdout as Readable, 'data')
+  return child
+}
+
+test('messages of each channel arrive whole and in order', async () => {
+  const got: Record<Channel, Uint8Array[]> = { control: [], bulk: [], frames: [] }
+  const collect = (channel: Channel) => (_from: string, message: Uint8Array) => void got[channel].push(message)
+  const [a, b] = await pair({ control: collect('control'), bulk: collect('bulk'), frames: collect('frames') })
+  const sent: Record<Channel, Buffer[]> = { control: [], bulk: [], frames: [] }
+  for (let i = 0; i < 300; i++) {
+    for (const channel of CHANNELS) {
+      const largest = i % 100 === 99 ? MAX_MESSAGE_BYTES[channel] : 3_000
+      const message = randomBytes(1 + Math.floor(Math.random() * largest))
+      const cut = Math.floor(message.length / 3)
+      sent[channel].push(message)
+      await a.write(b.self, channel, [message.subarray(0, cut), message.subarray(cut)])
+    }
+  }
+  await until(() => CHANNELS.every(channel => got[channel].length === 300))
+  for (const channel of CHANNELS) {
+    for (let i = 0; i < 300; i++)
+      expect(Buffer.compare(got[channel][i] as Uint8Array, sent[channel][i] as Buffer)).toBe(0)
+  }
+  expect(a.stats().sent).toEqual({ control: 300, bulk: 300, frames: 300 })
+}, 60_000)
+
+test('a slow reader holds the sender back and memory stays flat', async () => {
+  let open = (): void => {}
+  const gate = new Promise<void>(resolve => {
+    open = resolve
+  })
+  let received = 0
+  const controls: string[] = []
+  const [a, b] = await pair({
+    bulk: () => {
+      received++
+      return gate
+    },
+    control: (_from, message) => void controls.push(Buffer.from(message).toString())
+  })
+  const message = Buffer.alloc(1 << 20, 7)
+  let accepted = 0
+  for (let refused = 0; refused < 30; refused++) {
+    while (a.send(b.self, 'bulk', [message])) {
+      accepted++
+      refused = 0
+    }
+    await sleep(10)
+  }
+  // The queue, the windows and the sockets are bounded: tens of messages fit, not hundreds.
+  expect(accepted).toBeLessThan(60)
+  expect(received).toBe(1)
+  expect(a.stats().dropped.bulk).toBeGreaterThanOrEqual(30)
+  let wrote = false
+  const writing = a.write(b.self, 'bulk', [message]).then(() => {
+    wrote = true
+  })
+  a.send(b.self, 'control', [Buffer.from('the other channels go on')])
+  await until(() => controls.length === 1)
+  expect(wrote).toBe(false)
+  open()
+  await writing
+  await until(() => received === accepted + 1)
+}, 60_000)
+
+test('messages to a member that is not there are refused', async () => {
+  const both = await hosts(2)
+  const a = await started(both[0] as Host, both)
+  const absent = (both[1] as Host).id
+  expect(a.connected(absent)).toBe(false)
+  expect(a.send(absent, 'control', [Buffer.from('x')])).toBe(false)
+  await expect(a.write(absent, 'bulk', [Buffer.from('x')])).rejects.toMatchObject({ code: 'TRANSPORT_DISCONNECTED' })
+})
+
+test('a killed process is noticed, and linked again when it is back', async () => {
+  const both = await hosts(2)
+  const [first, second] = both as [Host, Host]
+  const changes: boolean[] = []
+  const answers: string[] = []
+  const a = await transportOf(first, both)
+  a.onConnection((_peer, connected) => void changes.push(connected))
+  a.handle('control', (_from, message) => void answers.push(Buffer.from(message).toString()))
+  await a.start()
+  const child = await childOf(second, both)
+  await until(() => a.connected(second.id))
+  child.kill('SIGKILL')
+  await until(() => !a.connected(second.id))
+  await childOf(second, both)
+  await until(() => a.connected(second.id))
+  // Its own link to us may come up a moment later; until then answers are lost, as messages may be.
+  while (answers.length === 0) {
+    a.send(second.id, 'control', [Buffer.from('hello')])
+    await sleep(20)
+  }
+  expect(answers[0]).toBe('hello')
+  expect(changes).toEqual([true, false, true])
+}, 60_000)
+
+test('waiting writers are told when the link breaks', async () => {
+  const never = new Promise<void>(() => {})
+  const [a, b] = await pair({ bulk: () => never })
+  const message = Buffer.alloc(8 << 20)
+  const writes = Array.from({ length: 12 }, () => a.write(b.self, 'bulk', [message]))
+  const results = Promise.allSettled(writes)
+  await b.stop()
+  const last = (await results).at(-1)
+  expect(last).toMatchObject({ status: 'rejected', reason: { code: 'TRANSPORT_DISCONNECTED' } })
+})
+
+test('a stranger is refused by its identity, whichever side dials', async () => {
+  const [first, stranger] = (await hosts(2)) as [Host, Host]
+  const a = await started(first, [first])
+  const s = await createLibp2p({
+    privateKey: stranger.key,
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()]
+  })
+  cleanups.push(() => s.stop())
+  const spoken = s
+    .dial(multiaddr(`${first.address}/p2p/${first.id}`))
+    .then(connection => connection.newStream('/diapause/control/1'))
+  await expect(spoken).rejects.toThrow()
+  await until(() => a.stats().strangers === 1)
+
+  // A member's address answered by somebody else.
+  const [member] = (await hosts(1)) as [Host]
+  const imposter = await createLibp2p({
+    privateKey: stranger.key,
+    addresses: { listen: [member.address] },
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()]
+  })
+  cleanups.push(() => imposter.stop())
+  const [other] = (await hosts(1)) as [Host]
+  const b = await started(other, [other, member])
+  await until(() => b.stats().dials >= 3)
+  expect(b.connected(member.id)).toBe(false)
+})
+
+test('a message over the limit closes the stream and is counted', async () => {
+  const [first, second] = (await hosts(2)) as [Host, Host]
+  let delivered = 0
+  const a = await started(first, [first, second], { control: () => void delivered++ })
+  const raw = await createLibp2p({
+    privateKey: second.key,
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()]
+  })
+  cleanups.push(() => raw.stop())
+  const connection = await raw.dial(multiaddr(`${first.address}/p2p/${first.id}`))
+  const stream = await connection.newStream('/diapause/control/1')
+  stream.send(Buffer.from([0, 0, 0, 1, 42]))
+  await until(() => delivered === 1)
+  stream.send(Buffer.from([0x7f, 0xff, 0xff, 0xff, 1, 2, 3]))
+  await until(() => stream.status !== 'open')
+  expect(a.stats().oversize).toBe(1)
+  expect(() => a.send(second.id, 'control', [Buffer.alloc(MAX_MESSAGE_BYTES.control + 1)])).toThrow(/at most/)
+})
+
+test('a handler that throws closes the stream, and the link comes back', async () => {
+  let calls = 0
+  const [a, b] = await pair({
+    control: () => {
+      calls++
+      if (calls === 1) throw new Error('broken once')
+    }
+  })
+  a.send(b.self, 'control', [Buffer.from('one')])
+  await until(() => !a.connected(b.self))
+  await until(() => a.connected(b.self))
+  a.send(b.self, 'control', [Buffer.from('two')])
+  await until(() => calls === 2)
+})
+
+test('two peers that start at the same moment link once and stay linked', async () => {
+  const five = await hosts(5)
+  const all = await Promise.all(five.map(host => transportOf(host, five)))
+  const changes: string[] = []
+  for (const transport of all) {
+    transport.onConnection((peer, connected) => void changes.push(`${transport.self} ${peer} ${connected}`))
+  }
+  await Promise.all(all.map(transport => transport.start()))
+  await until(() =>
+    all.every(transport => five.every(host => host.id === transport.self || transport.connected(host.id)))
+  )
+  await sleep(300)
+  expect(changes).toHaveLength(20)
+  expect(new Set(changes).size).toBe(20)
+}, 60_000)
+
+test('an address in use is a usage error that names it', async () => {
+  const [first, second] = (await hosts(2)) as [Host, Host]
+  await started(first, [first])
+  const b = await transportOf({ ...second, address: first.address }, [second])
+  await expect(b.start()).rejects.toMatchObject({
+    name: 'UsageError',
+    code: 'LISTEN_IN_USE',
+    message: expect.stringContaining(first.address)
+  })
+})
+
+test('the wait before a dial doubles up to a second, half of it jitter', () => {
+  expect([0, 1, 2, 3, 4, 5, 50].map(failures => backoffMs(failures, 1))).toEqual([50, 100, 200, 400, 800, 1_000, 1_000])
+  expect(backoffMs(5, 0)).toBe(500)
+})
