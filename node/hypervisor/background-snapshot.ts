@@ -1,0 +1,123 @@
+/**
+ * The driver's half of QEMU's migration: background snapshots out, post-copy in. The stream itself is the image
+ * worker's.
+ *
+ * A background snapshot of a stopped VM saves the devices, write-protects RAM by userfaultfd, and then streams RAM
+ * while the VM runs. Up to 8.2 QEMU starts the VM again by itself (it calls `vm_start`); from 9.0 on it restores the
+ * state before, which is "stopped" (it calls `vm_resume`). There the VM is continued by us, as soon as that is right:
+ * pages are only sent once RAM is write-protected, so the first page counted in `query-migrate` says that it is.
+ */
+import { DiapauseError } from '../errors.ts'
+import type { Clock } from '../ports.ts'
+import { handled, type QmpClient } from './qmp.ts'
+import { isRecord, type QmpEvent } from './qmp-protocol.ts'
+
+/** Bytes a second; QEMU's default of 128 MB/s would stretch every snapshot. 20 GB/s is "no limit". */
+const MAX_BANDWIDTH = 20_000_000_000
+const POLL_MS = 1
+
+type Mode = 'snapshot' | 'postcopy'
+
+/** Sets what lasts for a mode. The capabilities of the two exclude each other. HYPERVISOR_SNAPSHOT where the host cannot. */
+export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
+  const wanted = { events: true, 'postcopy-ram': mode === 'postcopy', 'background-snapshot': mode === 'snapshot' }
+  const capabilities = Object.entries(wanted).map(([capability, state]) => ({ capability, state }))
+  try {
+    await qmp.command('migrate-set-capabilities', { capabilities })
+    await qmp.command('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH })
+  } catch (cause) {
+    if (!(cause instanceof DiapauseError) || cause.code !== 'QMP_REFUSED') throw cause
+    throw new DiapauseError(
+      'HYPERVISOR_SNAPSHOT',
+      `This host's QEMU cannot do ${mode === 'snapshot' ? 'background snapshots' : 'post-copy'}: ${cause.message}. ` +
+        'They need Linux 5.7 or later and the right to use userfaultfd (root, or sysctl vm.unprivileged_userfaultfd=1)',
+      { cause }
+    )
+  }
+}
+
+/** The next end of a migration: completed, failed, cancelled, or (incoming) postcopy-paused: its source is gone. */
+export function migrationEnd(qmp: QmpClient): Promise<QmpEvent> {
+  const ends = ['completed', 'failed', 'cancelled', 'postcopy-paused']
+  return qmp.waitEvent('MIGRATION', event => ends.includes(String(event.data.status)))
+}
+
+/**
+ * Starts a background snapshot of the stopped VM to the unix socket `path` and resolves when the VM runs again;
+ * `streamed` settles when all is sent (HYPERVISOR_STREAM). Rejects with HYPERVISOR_CUT where it could not be started,
+ * the VM running again in that case, too.
+ */
+export async function backgroundSnapshot(
+  qmp: QmpClient,
+  options: { readonly path: string; readonly resumesByItself: boolean; readonly clock: Clock }
+): Promise<{ streamed: Promise<void> }> {
+  const resumed = handled(qmp.waitEvent('RESUME').then(() => 'resumed'))
+  const ended = migrationEnd(qmp)
+  try {
+    await qmp.command('migrate', { uri: `unix:${options.path}` })
+  } catch (cause) {
+    await qmp.command('cont')
+    throw cutFailed(options.path, cause)
+  }
+  const first = handled(Promise.race([resumed, ended.then(event => String(event.data.status))]))
+  if (!options.resumesByItself) await continueOnceProtected(qmp, first, options.clock)
+  const outcome = await first
+  if (outcome !== 'resumed' && outcome !== 'completed') {
+    const why = await failureOf(qmp)
+    await continueIfStopped(qmp)
+    throw cutFailed(options.path, why)
+  }
+  await resumed
+  return { streamed: handled(settled(qmp, ended)) }
+}
+
+async function settled(qmp: QmpClient, ended: Promise<QmpEvent>): Promise<void> {
+  const { status } = (await ended).data
+  // The event comes before QEMU has cleaned up, which it does in its main loop: two turns of that, and it may migrate again.
+  const why = await failureOf(qmp)
+  await qmp.command('query-status')
+  if (status === 'completed') return
+  throw new DiapauseError('HYPERVISOR_STREAM', `The snapshot's stream broke off: QEMU says ${status}: ${why}`, {
+    details: { status }
+  })
+}
+
+/** For QEMU 9.0 and later, see above. `first` is the snapshot's first sign: resumed, or how it ended. */
+async function continueOnceProtected(qmp: QmpClient, first: Promise<string>, clock: Clock): Promise<void> {
+  let sign = ''
+  const noted = handled(
+    first.then(outcome => {
+      sign = outcome
+    })
+  )
+  while (sign === '' && !(await sendsPages(qmp))) {
+    await Promise.race([noted, new Promise<void>(resolve => clock.after(POLL_MS, resolve))])
+  }
+  if (sign === '' || sign === 'completed') await qmp.command('cont')
+}
+
+async function sendsPages(qmp: QmpClient): Promise<boolean> {
+  const reply = await qmp.command('query-migrate')
+  if (!isRecord(reply) || !isRecord(reply.ram)) return false
+  return Number(reply.ram.normal) + Number(reply.ram.duplicate) > 0
+}
+
+/** QEMU's words for why the migration failed. */
+export async function failureOf(qmp: QmpClient): Promise<string> {
+  const reply = await qmp.command('query-migrate')
+  return isRecord(reply) && typeof reply['error-desc'] === 'string' ? reply['error-desc'] : 'it gives no reason'
+}
+
+async function continueIfStopped(qmp: QmpClient): Promise<void> {
+  const reply = await qmp.command('query-status')
+  if (isRecord(reply) && reply.running !== true) await qmp.command('cont')
+}
+
+function cutFailed(path: string, why: unknown): DiapauseError {
+  const words = why instanceof Error ? why.message : String(why)
+  return new DiapauseError(
+    'HYPERVISOR_CUT',
+    `QEMU could not start its snapshot to ${path} (${words}); the VM runs on without one`,
+    { cause: why instanceof Error ? why : undefined, details: { path } }
+  )
+}

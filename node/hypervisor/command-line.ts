@@ -1,0 +1,90 @@
+/**
+ * QEMU's command line, as pure functions. Whatever stands here is part of the image format: a VM's stream only loads
+ * into a QEMU with the same machine type, devices, CPU and RAM block names, so a change here makes old images unusable.
+ */
+import { UsageError } from '../errors.ts'
+import type { VmSpec } from '../../protocols/group.ts'
+
+export type Accel = 'kvm' | 'tcg'
+
+/** sockaddr_un.sun_path has 108 bytes with its terminating zero (unix(7)). */
+const SOCKET_PATH_LIMIT_BYTES = 107
+
+/** Every QEMU from 7.2 on has this machine type, so that all of them can exchange images. */
+const MACHINE_TYPE = 'pc-i440fx-7.2,dump-guest-core=off'
+
+/**
+ * QEMU gives up the system calls that it does not need: a guest that breaks out of it gains little. Background
+ * snapshots and post-copy work under it (userfaultfd is not among what is denied): the contract suite runs with it.
+ */
+const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'
+
+export interface MachinePaths {
+  readonly qmp: string
+  readonly nic: string
+  /** Socket of the serial console. */
+  readonly console: string
+  /** File to which the console is appended. */
+  readonly consoleLog: string
+}
+
+/** What trial and machine have in common. `guest` is the name: the mark by which stale copies are found. */
+export function commonArguments(accel: Accel, guest: string): string[] {
+  return [
+    ...['-name', `guest=${escapeComma(guest)}`],
+    ...['-accel', accel, '-machine', MACHINE_TYPE, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
+    ...['-no-user-config', '-nodefaults', '-display', 'none', '-sandbox', SANDBOX]
+  ]
+}
+
+/** Arguments of a VM; `incoming` waits for a migration instead of booting. The RAM block is called pc.ram. */
+export function machineArguments(options: {
+  readonly accel: Accel
+  readonly guest: string
+  readonly spec: VmSpec
+  readonly paths: MachinePaths
+  readonly incoming: boolean
+}): string[] {
+  const { spec, paths } = options
+  const console = `path=${escapeComma(paths.console)},server=on,wait=off`
+  return [
+    ...commonArguments(options.accel, options.guest),
+    // A reset ends the VM, so that a reboot is never mistaken for a resume.
+    ...['-no-reboot', '-m', `${spec.memoryMiB}M`],
+    ...['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
+    ...['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
+    ...['-serial', 'chardev:console'],
+    ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
+    ...['-netdev', `stream,id=n0,server=off,addr.type=unix,addr.path=${escapeComma(paths.nic)}`],
+    ...['-device', `virtio-net-pci,netdev=n0,mac=${spec.mac},romfile=`],
+    ...(options.incoming ? ['-incoming', 'defer'] : [])
+  ]
+}
+
+/** The name of a VM's QEMU: `diapause:PEER:VM`. */
+export function guestName(peer: string, vm: string): string {
+  return `diapause:${peer}:${vm}`
+}
+
+/** True where `argv` is a QEMU (or the setpriv that becomes one) that a run of `peer` started. */
+export function isMachineOf(peer: string, argv: readonly string[]): boolean {
+  const prefix = `guest=${escapeComma(guestName(peer, ''))}`
+  return argv.some((argument, i) => argument.startsWith(prefix) && argv[i - 1] === '-name')
+}
+
+/** Throws UsageError HYPERVISOR_SOCKET_PATH where `path` is longer than a unix socket's may be. */
+export function requireSocketPath(path: string, whatFor: string): void {
+  const bytes = Buffer.byteLength(path)
+  if (bytes <= SOCKET_PATH_LIMIT_BYTES) return
+  throw new UsageError(
+    'HYPERVISOR_SOCKET_PATH',
+    `The path of ${whatFor} has ${bytes} bytes, but a unix socket's may have ${SOCKET_PATH_LIMIT_BYTES}: ` +
+      `choose a shorter peer.runDir (${path})`,
+    { details: { path, bytes, limitBytes: SOCKET_PATH_LIMIT_BYTES } }
+  )
+}
+
+/** QEMU's option parser ends a value at a comma; a doubled one stands for itself. */
+function escapeComma(value: string): string {
+  return value.replaceAll(',', ',,')
+}

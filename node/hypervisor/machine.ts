@@ -1,0 +1,319 @@
+/**
+ * One VM under QEMU. The states are
+ *
+ *     defined → starting → running ⇄ paused        (destroy leads from anywhere to destroyed,
+ *                             ↕                     the end of the process to ended)
+ *                          cutting
+ *
+ * and the calls that change them run one after the other. Two of them do not wait in that queue: `destroy`, which only
+ * kills, and the wish of `stop`, which a cut in progress honours: a peer whose lease runs out must get its VM stopped,
+ * and a cut that started it again afterwards would undo that.
+ */
+import { rm } from 'node:fs/promises'
+import { connect, type Socket } from 'node:net'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import type { Clock, Log, Machine, MachineOptions } from '../ports.ts'
+import { backgroundSnapshot, failureOf, migrationEnd, prepare } from './background-snapshot.ts'
+import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
+import { spawnQemu, type QemuProcess } from './process.ts'
+import { handled, listenForQmp, QmpClient } from './qmp.ts'
+
+type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
+
+export interface MachineContext {
+  readonly binary: string
+  readonly accel: Accel
+  /** Marks the process, see command-line.ts. */
+  readonly guest: string
+  readonly paths: MachinePaths
+  /** Whether this QEMU starts a VM again when its background snapshot has begun (before 9.0). */
+  readonly resumesByItself: boolean
+  /** The machine has no process and will have none. */
+  onGone(): void
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export class QemuMachine implements Machine {
+  readonly #options: MachineOptions
+  readonly #context: MachineContext
+  #state: State = 'defined'
+  #process: QemuProcess | undefined
+  #qmp: QmpClient | undefined
+  #console: Promise<Socket> | undefined
+  /** The last call of the queue; never rejects. */
+  #tail: Promise<unknown> = Promise.resolve()
+  #stopsWaiting = 0
+  /** The migration that is under way, out or in: no cut before it has settled. Never rejects. */
+  #migration: Promise<unknown> | undefined
+  #incoming: Promise<void> | undefined
+  #giveUpLaunch: (() => void) | undefined
+  #exitReason = ''
+  #controlLost = ''
+
+  constructor(options: MachineOptions, context: MachineContext) {
+    this.#options = options
+    this.#context = context
+    for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
+      requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
+    }
+    requireSocketPath(options.nicPath, `the NIC's socket of VM ${options.spec.id}`)
+  }
+
+  get pid(): number | undefined {
+    return this.#exitReason === '' ? this.#process?.pid : undefined
+  }
+
+  start(): Promise<void> {
+    return this.#launch('boot', async qmp => prepare(qmp, 'snapshot'))
+  }
+
+  async startIncoming(socketPath: string, connectable: () => void): Promise<void> {
+    requireSocketPath(socketPath, `the incoming stream of VM ${this.#options.spec.id}`)
+    await this.#launch('incoming', async qmp => {
+      await prepare(qmp, 'postcopy')
+      await rm(socketPath, { force: true })
+      const running = qmp.waitEvent('RESUME')
+      this.#incoming = handled(this.#receive(qmp, migrationEnd(qmp)))
+      this.#busyUntil(this.#incoming)
+      await qmp.command('migrate-incoming', { uri: `unix:${socketPath}` })
+      connectable()
+      await running
+    })
+  }
+
+  incomingComplete(): Promise<void> {
+    if (this.#incoming && this.#state !== 'starting') return this.#incoming
+    return Promise.reject(this.#outOfOrder('incomingComplete', 'startIncoming has not resolved'))
+  }
+
+  stop(): Promise<void> {
+    this.#stopsWaiting++
+    return this.#next('stop', async qmp => {
+      if (this.#state === 'paused') return
+      await qmp.command('stop')
+      this.#enter('paused')
+    }).finally(() => {
+      this.#stopsWaiting--
+    })
+  }
+
+  resume(): Promise<void> {
+    return this.#next('resume', async qmp => {
+      if (this.#state === 'running') return
+      await qmp.command('cont')
+      this.#enter('running')
+    })
+  }
+
+  async cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }> {
+    requireSocketPath(socketPath, `the snapshot's stream of VM ${this.#options.spec.id}`)
+    return this.#next('cut', async qmp => {
+      if (this.#state !== 'running') throw this.#outOfOrder('cut', 'the VM is stopped')
+      if (this.#migration) {
+        throw new DiapauseError(
+          'HYPERVISOR_BUSY',
+          `VM ${this.#options.spec.id} cannot be cut: its last stream has not ended. Wait for it and cut again`
+        )
+      }
+      this.#enter('cutting')
+      const { clock, resumesByItself } = this.#context
+      const from = clock.now()
+      let next: State = 'running'
+      try {
+        await qmp.command('stop')
+        await this.#whileStopped(qmp, stopped)
+        if (this.#stopsWaiting > 0) {
+          next = 'paused'
+          throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
+        }
+        const { streamed } = await backgroundSnapshot(qmp, { path: socketPath, resumesByItself, clock })
+        const pauseMs = clock.now() - from
+        const told = handled(streamed.catch(error => this.#explain('stream', error)))
+        this.#busyUntil(told)
+        return { pauseMs, streamed: told }
+      } finally {
+        this.#enter(next)
+      }
+    })
+  }
+
+  async type(text: string): Promise<void> {
+    if (!this.#qmp || this.#state === 'ended' || this.#state === 'destroyed') throw this.#outOfOrder('type')
+    this.#console ??= this.#connectConsole()
+    const socket = await this.#console
+    await new Promise<void>((resolve, reject) => {
+      socket.write(text, error =>
+        error
+          ? reject(
+              new DiapauseError('HYPERVISOR_CONSOLE', `The console of the VM is gone: ${error.message}`, {
+                cause: error
+              })
+            )
+          : resolve()
+      )
+    })
+  }
+
+  async destroy(): Promise<void> {
+    this.#enter('destroyed')
+    this.#giveUpLaunch?.()
+    this.#process?.kill()
+    await this.#process?.exited
+    await this.#cleanUp()
+    this.#context.onGone()
+  }
+
+  /** Starts QEMU, waits until it answers, and does `ready`. Kills it where any of that fails. */
+  async #launch(how: 'boot' | 'incoming', ready: (qmp: QmpClient) => Promise<void>): Promise<void> {
+    if (this.#state !== 'defined') throw this.#outOfOrder('start')
+    this.#enter('starting')
+    const { binary, accel, guest, paths, clock } = this.#context
+    try {
+      const listener = await listenForQmp(paths.qmp)
+      this.#giveUpLaunch = listener.close
+      if (this.#is('destroyed')) listener.close()
+      else {
+        const { spec } = this.#options
+        const args = machineArguments({ accel, guest, spec, paths, incoming: how === 'incoming' })
+        const process = await spawnQemu(binary, args)
+        this.#process = process
+        if (this.#is('destroyed')) process.kill()
+        void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
+      }
+      this.#qmp = await QmpClient.open(await listener.connection, { clock })
+      // A QEMU that cannot be controlled may not run: it could not even be stopped.
+      void this.#qmp.closed.then(error => this.#onControlLost(error))
+      await ready(this.#qmp)
+      if (!this.#is('starting')) throw this.#outOfOrder('start')
+      this.#enter('running')
+    } catch (error) {
+      const why = await this.#explain('start', error).catch(explained => explained)
+      this.#giveUpLaunch?.()
+      this.#process?.kill()
+      await this.#process?.exited
+      if (!this.#is('destroyed')) this.#state = 'ended'
+      await this.#cleanUp()
+      throw why
+    }
+  }
+
+  async #receive(qmp: QmpClient, ended: ReturnType<typeof migrationEnd>): Promise<void> {
+    try {
+      const { status } = (await ended).data
+      if (status !== 'completed') {
+        throw new DiapauseError(
+          'HYPERVISOR_INCOMING',
+          `Not every page of VM ${this.#options.spec.id} has come: QEMU says ${String(status)}: ${await failureOf(qmp)}`,
+          { details: { status } }
+        )
+      }
+      await prepare(qmp, 'snapshot')
+    } catch (error) {
+      await this.#explain('incoming', error)
+    }
+  }
+
+  async #whileStopped(qmp: QmpClient, stopped: () => Promise<void>): Promise<void> {
+    try {
+      await stopped()
+    } catch (error) {
+      await qmp.command('cont')
+      throw error
+    }
+  }
+
+  /** Queues a call; it needs a VM that runs or is paused when its turn comes. */
+  #next<T>(name: string, work: (qmp: QmpClient) => Promise<T>): Promise<T> {
+    const turn = this.#tail.then(async () => {
+      if (!this.#qmp || (this.#state !== 'running' && this.#state !== 'paused')) throw this.#outOfOrder(name)
+      try {
+        return await work(this.#qmp)
+      } catch (error) {
+        return this.#explain(name, error)
+      }
+    })
+    this.#tail = turn.catch(() => {})
+    return turn
+  }
+
+  #busyUntil(migration: Promise<void>): void {
+    const settled = migration
+      .catch(() => {})
+      .then(() => {
+        if (this.#migration === settled) this.#migration = undefined
+      })
+    this.#migration = settled
+  }
+
+  /** Rejects with `error`, or, where QEMU is gone, with what that means to the caller and why it went. */
+  async #explain(name: string, error: unknown): Promise<never> {
+    if (!hasCode(error, 'QMP_CLOSED')) throw error
+    if (this.#is('destroyed')) throw this.#outOfOrder(name)
+    this.#process?.kill()
+    await this.#process?.exited
+    throw new DiapauseError('HYPERVISOR_EXITED', `QEMU of VM ${this.#options.spec.id} ${this.#exitReason}`, {
+      cause: error
+    })
+  }
+
+  #onControlLost(error: DiapauseError): void {
+    if (!hasCode(error, 'QMP_CLOSED'))
+      this.#controlLost = `was killed, because it cannot be controlled: ${error.message}`
+    this.#process?.kill()
+  }
+
+  #onExited(status: string, stopListening: () => void): void {
+    const reason = this.#controlLost || status
+    this.#exitReason = reason
+    stopListening()
+    const alarm = this.#is('running') || this.#is('paused') || this.#is('cutting')
+    if (!this.#is('destroyed')) this.#state = 'ended'
+    void this.#cleanUp()
+    this.#context.onGone()
+    if (alarm) this.#options.onExit(reason)
+  }
+
+  async #cleanUp(): Promise<void> {
+    this.#qmp?.close()
+    const { qmp, console } = this.#context.paths
+    await Promise.all([qmp, console].map(path => rm(path, { force: true })))
+    const socket = await this.#console?.catch(() => undefined)
+    socket?.destroy()
+  }
+
+  /**
+   * The connection stays open, because QEMU drops what it has not yet read when one closes; and it is read, because a
+   * console that nobody reads would stop the guest's output.
+   */
+  #connectConsole(): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(this.#context.paths.console)
+      socket.once('connect', () => resolve(socket))
+      socket.on('error', cause => {
+        this.#console = undefined
+        reject(
+          new DiapauseError('HYPERVISOR_CONSOLE', `The VM's console cannot be reached: ${messageOf(cause)}`, { cause })
+        )
+      })
+      socket.resume()
+    })
+  }
+
+  #is(state: State): boolean {
+    return this.#state === state
+  }
+
+  /** `ended` and `destroyed` are final. */
+  #enter(state: State): void {
+    if (this.#state === 'destroyed' || (this.#state === 'ended' && state !== 'destroyed')) return
+    this.#context.log.debug({ vm: this.#options.spec.id, from: this.#state, to: state }, 'machine state')
+    this.#state = state
+  }
+
+  #outOfOrder(call: string, why: string = `the machine is ${this.#state}`): DiapauseError {
+    return new DiapauseError('HYPERVISOR_STATE', `VM ${this.#options.spec.id}: ${call} is out of order: ${why}`, {
+      details: { state: this.#state, call }
+    })
+  }
+}

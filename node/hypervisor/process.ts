@@ -1,0 +1,60 @@
+/**
+ * QEMU as a child process that cannot outlive this one: `setpriv --pdeathsig KILL` asks the kernel to kill it when its
+ * parent dies, however it dies. "Parent" is the thread that forked, and not the process (prctl(2)): a QEMU started
+ * from a worker thread would die with that worker. So this must run on the main thread, which it checks. A parent
+ * that dies between fork and prctl leaves an orphan; those are `stale.ts`'s to kill.
+ */
+import { spawn } from 'node:child_process'
+import { isMainThread } from 'node:worker_threads'
+import { DiapauseError } from '../errors.ts'
+
+/** How much of QEMU's stderr is kept for error messages: its last lines say why it died. */
+const STDERR_TAIL_CHARS = 2_000
+
+export interface QemuProcess {
+  readonly pid: number
+  /** Resolves (never rejects) with the reason when the process is gone and its output read. */
+  readonly exited: Promise<QemuExit>
+  kill(): void
+}
+
+export interface QemuExit {
+  /** Null where a signal ended it. */
+  readonly status: number | null
+  /** For people: status or signal, and the last lines of stderr. */
+  readonly reason: string
+}
+
+/** Starts QEMU. Rejects with HYPERVISOR_SPAWN where the process cannot be made. */
+export async function spawnQemu(binary: string, args: readonly string[]): Promise<QemuProcess> {
+  if (!isMainThread) throw new TypeError('QEMU must be started by the main thread: it dies with the thread that forks')
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', binary, ...args], {
+    stdio: ['ignore', 'ignore', 'pipe']
+  })
+  let tail = ''
+  child.stderr.setEncoding('utf8')
+  child.stderr.on('data', (text: string) => {
+    tail = (tail + text).slice(-STDERR_TAIL_CHARS)
+  })
+  const exited = new Promise<QemuExit>(resolve => {
+    child.once('close', (status: number | null, signal: string | null) => {
+      const how = signal === null ? `with status ${status}` : `by signal ${signal}`
+      resolve({ status, reason: tail.trim() ? `ended ${how}: ${tail.trim()}` : `ended ${how}` })
+    })
+  })
+  await new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve)
+    child.once('error', cause =>
+      reject(
+        new DiapauseError(
+          'HYPERVISOR_SPAWN',
+          `QEMU could not be started through setpriv (Debian package util-linux): ${cause.message}`,
+          { cause }
+        )
+      )
+    )
+  })
+  const { pid } = child
+  if (pid === undefined) throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
+  return { pid, exited, kill: () => void child.kill('SIGKILL') }
+}

@@ -1,0 +1,118 @@
+/** The QEMU driver: checks what is installed, chooses the accelerator, and defines machines. See README.md. */
+import { execFile } from 'node:child_process'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { HypervisorSettings } from '../../config/schema.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { UsageError } from '../errors.ts'
+import type { Clock, Hypervisor, Log } from '../ports.ts'
+import { chooseAccel } from './accel.ts'
+import { guestName } from './command-line.ts'
+import { QemuMachine } from './machine.ts'
+import { killStaleMachines } from './stale.ts'
+
+const run = promisify(execFile)
+
+/** `-netdev stream` came with 7.2. */
+const OLDEST: Version = [7, 2]
+/** From here on a background snapshot leaves a stopped VM stopped (background-snapshot.ts). */
+const LEAVES_STOPPED: Version = [9, 0]
+
+type Version = readonly [major: number, minor: number]
+
+export interface QemuOptions {
+  readonly settings: HypervisorSettings
+  readonly peer: PeerId
+  /** Exists or is made; the machines' control sockets are in it. */
+  readonly runDir: string
+  readonly log: Log
+  readonly clock: Clock
+}
+
+/**
+ * The driver for this host's QEMU. Takes as long as a trial boot does, at most `settings.trialMs` and a little.
+ * UsageErrors: QEMU_MISSING, QEMU_TOO_OLD, QEMU_UNKNOWN, HYPERVISOR_KVM.
+ */
+export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
+  const { settings, peer, runDir, log, clock } = options
+  const version = parseQemuVersion(await askVersion(settings.qemu), settings.qemu)
+  await mkdir(runDir, { recursive: true, mode: 0o700 })
+  const accel = await chooseAccel(options)
+  const description = `QEMU ${version.text}, ${accel}`
+  log.info({ hypervisor: description }, 'hypervisor chosen')
+  const running = new Set<QemuMachine>()
+  let defined = 0
+  return {
+    description,
+    accel,
+    killStale: () => {
+      const own = new Set([...running].flatMap(machine => machine.pid ?? []))
+      return killStaleMachines(peer, { runDir, clock, own })
+    },
+    define: machine => {
+      const { spec, nicPath, consolePath } = machine
+      // The number keeps apart two machines of one VM, of which the older is just being destroyed.
+      const name = `${spec.id}.${++defined}`
+      const paths = {
+        qmp: join(runDir, `${name}.qmp`),
+        console: join(runDir, `${name}.console`),
+        nic: nicPath,
+        consoleLog: consolePath
+      }
+      const made: QemuMachine = new QemuMachine(machine, {
+        binary: settings.qemu,
+        accel,
+        guest: guestName(peer, spec.id),
+        paths,
+        resumesByItself: before(version.number, LEAVES_STOPPED),
+        onGone: () => void running.delete(made),
+        clock,
+        log
+      })
+      running.add(made)
+      return made
+    }
+  }
+}
+
+async function askVersion(binary: string): Promise<string> {
+  try {
+    return (await run(binary, ['--version'], { timeout: 10_000 })).stdout
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') {
+      throw new UsageError('QEMU_UNKNOWN', `"${binary} --version" failed: set hypervisor.qemu to a working QEMU`, {
+        cause
+      })
+    }
+    throw new UsageError(
+      'QEMU_MISSING',
+      `${binary} is not installed or not on PATH. On Debian: apt-get install qemu-system-x86; ` +
+        'elsewhere install QEMU 7.2 or later, or set hypervisor.qemu to its path',
+      { cause }
+    )
+  }
+}
+
+/** From the output of `--version`. UsageError QEMU_UNKNOWN where there is none in it, QEMU_TOO_OLD below 7.2. */
+export function parseQemuVersion(output: string, binary: string): { text: string; number: Version } {
+  const found = /QEMU emulator version ((\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?)/.exec(output)
+  if (!found?.[1]) {
+    throw new UsageError('QEMU_UNKNOWN', `${binary} does not say which QEMU it is: set hypervisor.qemu to a QEMU`, {
+      details: { output: output.slice(0, 200) }
+    })
+  }
+  const number: Version = [Number(found[2]), Number(found[3])]
+  if (before(number, OLDEST)) {
+    throw new UsageError(
+      'QEMU_TOO_OLD',
+      `${binary} is QEMU ${found[1]}, but diapause needs 7.2 or later (for -netdev stream): upgrade it`,
+      { details: { version: found[1], oldest: OLDEST.join('.') } }
+    )
+  }
+  return { text: found[1], number }
+}
+
+function before(a: Version, b: Version): boolean {
+  return a[0] < b[0] || (a[0] === b[0] && a[1] < b[1])
+}

@@ -1,0 +1,68 @@
+/**
+ * Finds and kills the QEMUs that an earlier run of a peer left behind. A peer that returns does this before anything
+ * else: its VMs may meanwhile run elsewhere, and a VM must not run twice.
+ */
+import { readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiapauseError } from '../errors.ts'
+import type { Clock } from '../ports.ts'
+import { isMachineOf } from './command-line.ts'
+
+/** A killed process is gone within milliseconds, unless the kernel is stuck in a system call of it. */
+const GONE_WITHIN_MS = 10_000
+const LOOK_AGAIN_MS = 5
+
+/**
+ * Kills every QEMU of `peer` but those in `own`, waits until they are gone, and removes their sockets from `runDir`.
+ * The number killed. Rejects with HYPERVISOR_STALE where one does not go: then nothing may be started here.
+ */
+export async function killStaleMachines(
+  peer: string,
+  options: { readonly runDir: string; readonly clock: Clock; readonly own?: ReadonlySet<number> }
+): Promise<number> {
+  const { clock } = options
+  const mine = async () => (await machinesOf(peer)).filter(pid => !options.own?.has(pid))
+  const killed = new Set<number>()
+  const deadline = clock.now() + GONE_WITHIN_MS
+  for (let left = await mine(); left.length > 0; left = await mine()) {
+    if (clock.now() > deadline) {
+      throw new DiapauseError(
+        'HYPERVISOR_STALE',
+        `Old QEMU processes of this peer do not die: ${left.join(', ')}. End them (or restart the host) first`,
+        { details: { pids: left } }
+      )
+    }
+    for (const pid of left) {
+      killed.add(pid)
+      killIfThere(pid)
+    }
+    await new Promise<void>(resolve => clock.after(LOOK_AGAIN_MS, resolve))
+  }
+  if (!options.own?.size) await removeSockets(options.runDir)
+  return killed.size
+}
+
+/** Process ids of the QEMUs of `peer`. A zombie has no command line and holds nothing: it does not count. */
+async function machinesOf(peer: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter(name => /^[1-9]\d*$/.test(name)).map(Number)
+  const argvs = await Promise.all(
+    // Processes come and go, and other users' may be hidden: what cannot be read is not ours.
+    pids.map(pid => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''))
+  )
+  return pids.filter((_, i) => isMachineOf(peer, argvs[i]?.split('\0') ?? []))
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+/** What machine.ts calls its sockets: VM.N.qmp and VM.N.console. */
+async function removeSockets(runDir: string): Promise<void> {
+  const names = await readdir(runDir).catch(() => [])
+  const stale = names.filter(name => /\.\d+\.(qmp|console)$/.test(name))
+  await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
+}
