@@ -1,0 +1,181 @@
+/**
+ * The index of the segments, in level: where each column lies. It holds nothing that the segments do not hold, is written
+ * without fsync after them, and may lag behind them or be lost; `recovery.ts` brings it up to date at the next start.
+ *
+ *   c/STREAMHASH/GRID/COLUMN → segment:u32 payloadOffset:u32 payloadBytes:u32 checksum:u32 × blocks
+ *   s/SEGMENT                → {"stream", "bytes"}: all records of the segment before `bytes` are in the index
+ *
+ * Both are written in one batch, so that the second is never ahead of the first.
+ */
+import { rm } from 'node:fs/promises'
+import { Level } from 'level'
+import { DiapauseError } from '../errors.ts'
+import type { Log } from '../ports.ts'
+import { codesOf, storeError } from './files.ts'
+import { blocksOf, MAX_PAYLOAD_BYTES } from './record.ts'
+
+export interface Location {
+  readonly segment: number
+  readonly payloadOffset: number
+  readonly payloadBytes: number
+  readonly checksums: Buffer
+}
+
+export interface IndexedSegment {
+  readonly segment: number
+  readonly stream: string
+  readonly bytes: number
+}
+
+export interface ColumnEntry extends Location {
+  readonly grid: number
+  readonly column: number
+}
+
+export interface Catalog {
+  get(streamHex: string, grid: number, column: number): Promise<Location | undefined>
+  /** Columns and how far the segment is indexed with them, at once. */
+  add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void>
+  segments(): Promise<IndexedSegment[]>
+  /** Forgets the columns of a stream that lie in one of `segments`, and those segments. */
+  forget(streamHex: string, segments: ReadonlySet<number>): Promise<void>
+  close(): Promise<void>
+}
+
+type Database = Level<string, Uint8Array>
+type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
+
+/** STORE_LOCKED where another process has it open. A damaged index is deleted (it can be rebuilt) and logged. */
+export async function openCatalog(path: string, log: Log): Promise<Catalog> {
+  let database = await openDatabase(path, log)
+  let reopening: Promise<void> | undefined
+  let closed = false
+
+  /** After an I/O error (a full disk) LevelDB refuses every write until it is opened again. */
+  function reopen(): Promise<void> {
+    reopening ??= (async () => {
+      await database.close().catch(() => {})
+      database = await openDatabase(path, log)
+    })().finally(() => {
+      reopening = undefined
+    })
+    return reopening
+  }
+
+  async function attempt<T>(operation: () => Promise<T>): Promise<T> {
+    try {
+      await reopening
+      return await operation()
+    } catch (first) {
+      if (closed) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed', { cause: first })
+      log.warn({ error: String(first) }, 'the index failed and is opened again')
+      try {
+        await reopen()
+        return await operation()
+      } catch (second) {
+        throw storeError('the index of the shard store failed', second)
+      }
+    }
+  }
+
+  const batch = (operations: Operation[]): Promise<void> => attempt(() => database.batch(operations))
+
+  return {
+    async get(streamHex, grid, column) {
+      const bytes = await attempt(() => database.get(columnKey(streamHex, grid, column)))
+      return bytes === undefined ? undefined : parseLocation(bytes)
+    },
+
+    async add(streamHex, entries, upTo) {
+      const operations: Operation[] = entries.map(entry => ({
+        type: 'put',
+        key: columnKey(streamHex, entry.grid, entry.column),
+        value: encodeLocation(entry)
+      }))
+      const value = Buffer.from(JSON.stringify({ stream: upTo.stream, bytes: upTo.bytes }))
+      operations.push({ type: 'put', key: segmentKey(upTo.segment), value })
+      await batch(operations)
+    },
+
+    async segments() {
+      const all = await attempt(() => database.iterator({ gte: 's/', lt: 's0' }).all())
+      return all.flatMap(([key, value]) => parseSegment(key, value) ?? [])
+    },
+
+    async forget(streamHex, segments) {
+      const range = { gte: `c/${streamHex}/`, lt: `c/${streamHex}0` }
+      const entries = await attempt(() => database.iterator(range).all())
+      const operations: Operation[] = []
+      for (const [key, value] of entries) {
+        const location = parseLocation(value)
+        if (location === undefined || segments.has(location.segment)) operations.push({ type: 'del', key })
+      }
+      for (const segment of segments) operations.push({ type: 'del', key: segmentKey(segment) })
+      await batch(operations)
+    },
+
+    async close() {
+      closed = true
+      await reopening?.catch(() => {})
+      await database.close()
+    }
+  }
+}
+
+async function openDatabase(path: string, log: Log): Promise<Database> {
+  const open = async (): Promise<Database> => {
+    const database: Database = new Level(path, { keyEncoding: 'utf8', valueEncoding: 'view' })
+    await database.open()
+    return database
+  }
+  try {
+    return await open()
+  } catch (error) {
+    const codes = codesOf(error)
+    if (codes.includes('LEVEL_LOCKED')) {
+      throw new DiapauseError('STORE_LOCKED', `another process has the shard store at ${path} open; stop it first`, {
+        cause: error
+      })
+    }
+    if (!codes.includes('LEVEL_CORRUPTION')) throw storeError(`the index at ${path} cannot be opened`, error)
+    log.warn({ path, error: String(error) }, 'the index of the shard store is damaged and is built again')
+    await rm(path, { recursive: true, force: true })
+    return await open()
+  }
+}
+
+const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
+const columnKey = (streamHex: string, grid: number, column: number): string =>
+  `c/${streamHex}/${hex(grid, 8)}/${hex(column, 4)}`
+const segmentKey = (segment: number): string => `s/${hex(segment, 8)}`
+
+function encodeLocation(location: Location): Uint8Array {
+  const bytes = Buffer.alloc(12 + location.checksums.length)
+  bytes.writeUInt32LE(location.segment, 0)
+  bytes.writeUInt32LE(location.payloadOffset, 4)
+  bytes.writeUInt32LE(location.payloadBytes, 8)
+  bytes.set(location.checksums, 12)
+  return bytes
+}
+
+/** undefined for anything that this version did not write: the column then counts as missing and may be put again. */
+export function parseLocation(value: Uint8Array): Location | undefined {
+  if (value.length < 16) return undefined
+  const bytes = Buffer.from(value.buffer, value.byteOffset, value.length)
+  const payloadBytes = bytes.readUInt32LE(8)
+  if (payloadBytes === 0 || payloadBytes > MAX_PAYLOAD_BYTES) return undefined
+  if (bytes.length !== 12 + 4 * blocksOf(payloadBytes)) return undefined
+  const [segment, payloadOffset] = [bytes.readUInt32LE(0), bytes.readUInt32LE(4)]
+  return { segment, payloadOffset, payloadBytes, checksums: bytes.subarray(12) }
+}
+
+function parseSegment(key: string, value: Uint8Array): IndexedSegment | undefined {
+  try {
+    const { stream, bytes } = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
+    const segment = Number.parseInt(key.slice(2), 16)
+    if (typeof stream !== 'string' || !Number.isSafeInteger(bytes) || !Number.isSafeInteger(segment)) return undefined
+    return { segment, stream, bytes: Number(bytes) }
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,74 @@
+/** Manifests: one small file each, named by the SHA-256 of its bytes, written beside and renamed. */
+import { hash } from 'node:crypto'
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiapauseError, hasCode } from '../errors.ts'
+import type { Log } from '../ports.ts'
+import { type Files, storeError } from './files.ts'
+
+const NAME = /^[0-9a-f]{64}$/
+/** Hashes of a terabyte at 64 KiB symbols and 5/3 overhead are 400 MB; a manifest of one VM stays far below. */
+export const MAX_MANIFEST_BYTES = 32 << 20
+
+export interface Manifests {
+  put(name: string, bytes: Uint8Array): Promise<void>
+  get(name: string): Promise<Uint8Array | undefined>
+  list(): Promise<string[]>
+  drop(name: string): Promise<void>
+}
+
+export async function openManifests(directory: string, files: Files, log: Log): Promise<Manifests> {
+  await mkdir(directory, { recursive: true })
+  for (const name of await readdir(directory)) {
+    // Left by a crash before the rename: was never acknowledged.
+    if (name.endsWith('.part')) await rm(join(directory, name))
+  }
+  let parts = 0
+
+  async function get(name: string): Promise<Uint8Array | undefined> {
+    if (!NAME.test(name)) return undefined
+    try {
+      const bytes = await readFile(join(directory, name))
+      if (hash('sha256', bytes) === name) return bytes
+      log.error({ manifest: name }, 'a manifest on disk is damaged and counts as missing')
+      return undefined
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined
+      throw storeError(`reading manifest ${name} failed`, error)
+    }
+  }
+
+  return {
+    get,
+
+    async put(name, bytes) {
+      if (!NAME.test(name) || bytes.length > MAX_MANIFEST_BYTES || hash('sha256', bytes) !== name) {
+        throw new DiapauseError('MANIFEST_HASH', `these ${bytes.length} bytes are not manifest ${name.slice(0, 64)}`)
+      }
+      if ((await get(name)) !== undefined) return
+      const part = join(directory, `${name}.${++parts}.part`)
+      try {
+        const file = await open(part, 'wx')
+        try {
+          await file.writeFile(bytes)
+          await file.sync()
+        } finally {
+          await file.close()
+        }
+        await rename(part, join(directory, name))
+        await files.syncDirectory(directory)
+      } catch (error) {
+        await rm(part, { force: true }).catch(() => {})
+        throw storeError(`storing manifest ${name} failed`, error)
+      }
+    },
+
+    list: async () => (await readdir(directory)).filter(name => NAME.test(name)).sort(),
+
+    async drop(name) {
+      if (!NAME.test(name)) return
+      await rm(join(directory, name), { force: true })
+      await files.syncDirectory(directory)
+    }
+  }
+}

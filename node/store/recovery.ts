@@ -1,0 +1,104 @@
+/**
+ * What happens at open: segments and index are made to agree, and the segments are right. For each segment, what lies
+ * behind the last indexed record is scanned and indexed, and a torn tail is cut off; a segment without an index is
+ * scanned whole; an index without its segment is forgotten. Everything acknowledged was fsynced, so it is found.
+ */
+import { open, readdir, rename, truncate, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiapauseError } from '../errors.ts'
+import type { Log } from '../ports.ts'
+import type { Catalog, IndexedSegment } from './catalog.ts'
+import { MAX_SEGMENT_HEADER_BYTES, parseSegmentHeader, streamHash } from './record.ts'
+import { readUpTo, scanSegment } from './scan.ts'
+
+const NAME = /^([0-9a-f]{8})\.segment$/
+/** Records indexed in one batch: a batch lives in memory. */
+const BATCH_RECORDS = 1_000
+
+export const segmentName = (segment: number): string => `${segment.toString(16).padStart(8, '0')}.segment`
+
+export interface Recovered {
+  readonly segments: readonly IndexedSegment[]
+  /** No file and no index entry has this number or a higher one. */
+  readonly nextSegment: number
+}
+
+/** STORE_VERSION where a segment is of a newer format. */
+export async function recover(directory: string, catalog: Catalog, log: Log): Promise<Recovered> {
+  const indexed = new Map((await catalog.segments()).map(entry => [entry.segment, entry]))
+  const found: IndexedSegment[] = []
+  const numbers: number[] = [...indexed.keys()]
+  for (const name of (await readdir(directory)).sort()) {
+    const number = NAME.exec(name)?.[1]
+    if (number === undefined) continue
+    const segment = Number.parseInt(number, 16)
+    numbers.push(segment)
+    const entry = await recoverSegment(join(directory, name), segment, indexed.get(segment), catalog, log)
+    if (entry === undefined) continue
+    indexed.delete(segment)
+    found.push(entry)
+  }
+  for (const { segment, stream } of indexed.values()) {
+    log.warn({ segment, stream }, 'a segment in the index is gone from the disk')
+    await catalog.forget(streamHash(stream).toString('hex'), new Set([segment]))
+  }
+  return { segments: found, nextSegment: numbers.reduce((most, number) => Math.max(most, number), 0) + 1 }
+}
+
+async function recoverSegment(
+  path: string,
+  segment: number,
+  known: IndexedSegment | undefined,
+  catalog: Catalog,
+  log: Log
+): Promise<IndexedSegment | undefined> {
+  const file = await open(path, 'r')
+  try {
+    const { size } = await file.stat()
+    if (known?.bytes === size) return known
+    const header = parseSegmentHeader(await readUpTo(file, 0, Math.min(size, MAX_SEGMENT_HEADER_BYTES)))
+    if (header === 'version') {
+      throw new DiapauseError('STORE_VERSION', `${path} was written by a newer diapause; start that version`)
+    }
+    if (header === undefined && known === undefined) {
+      await setAside(path, size, log)
+      return undefined
+    }
+    const stream = header?.stream ?? known?.stream ?? ''
+    const hash = streamHash(stream)
+    const hex = hash.toString('hex')
+    let from = known?.bytes ?? header?.end ?? 0
+    if (known !== undefined && size < known.bytes) {
+      // Acknowledged bytes are gone: the disk or a person took them. What is left is indexed anew.
+      log.error({ path, size, indexed: known.bytes }, 'a segment is shorter than its index')
+      await catalog.forget(hex, new Set([segment]))
+      from = header?.end ?? 0
+    }
+    const scan = await scanSegment(file, from, size, hash)
+    if (scan.damaged > 0) log.error({ path, places: scan.damaged }, 'a segment is damaged before its end')
+    if (scan.end < size) {
+      log.info({ path, bytes: size - scan.end }, 'a torn tail was cut off')
+      await truncate(path, scan.end)
+    }
+    const entry = { segment, stream, bytes: scan.end }
+    for (let at = 0; at === 0 || at < scan.records.length; at += BATCH_RECORDS) {
+      const some = scan.records.slice(at, at + BATCH_RECORDS).map(record => ({ ...record, segment }))
+      // Only with the last batch is the segment indexed to its end.
+      const upTo = at + BATCH_RECORDS < scan.records.length ? { ...entry, bytes: from } : entry
+      await catalog.add(hex, some, upTo)
+    }
+    return entry
+  } finally {
+    await file.close()
+  }
+}
+
+/** A file without a readable header: the first write of a segment torn (nothing was acknowledged), or a sick disk. */
+async function setAside(path: string, size: number, log: Log): Promise<void> {
+  if (size <= MAX_SEGMENT_HEADER_BYTES) {
+    await unlink(path)
+    return
+  }
+  log.error({ path, size }, 'a segment without a readable header was renamed and is not used')
+  await rename(path, `${path}.damaged`)
+}
