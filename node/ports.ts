@@ -69,6 +69,15 @@ export interface Registers {
   localKeys(): Promise<string[]>
 }
 
+/** What the registers must not forget: a small map from names to bytes, held in memory by its user. */
+export interface RegisterStore {
+  /** Every entry. REGISTER_STORE_CORRUPT where a checksum fails: what was promised is unknown, so this peer must not vote. */
+  load(): Promise<(readonly [string, Uint8Array])[]>
+  /** All of them or none, fsynced when it resolves. REGISTER_STORE_WRITE: then nothing may be said that relies on them. */
+  persist(entries: readonly (readonly [string, Uint8Array])[]): Promise<void>
+  close(): Promise<void>
+}
+
 // ---------------------------------------------------------------------------------------------- shards at rest
 
 /** One VM's data of one epoch: `GROUP/VM/GENERATION/EPOCH`. What a stream holds never changes once written. */

@@ -1,0 +1,130 @@
+/**
+ * The voter's side of leases, and the argument why a displaced owner is silent before its successor is decided.
+ *
+ * An owner A acts under generation g of a register while a majority of voters has granted it (key, g) and the grants
+ * have not run out. A *displacement* is a change to a generation above g whose fence names A. Claim: **when a
+ * displacement of A is chosen, A's lease is over and never comes back.** Nothing about it is written to disk but what
+ * the register itself persists.
+ *
+ * 1. *One voter.* A grant is counted from the receipt of the claim and lasts D × (1 + drift) on the voter's clock; A
+ *    counts from the sending, D on its own. Clocks that differ by at most the drift give: at every moment, if A believes
+ *    in this voter's grant, the voter's grant has not run out. An accept with A in its fence is refused until it has.
+ *
+ * 2. *The sliding majority.* That is not enough. Voters 1, 2, 3. A holds grants of 2 and 3; voter 1 has none and accepts
+ *    the displacement. Now A reaches 1 again and is granted there, and loses 2, where the grant runs out, and 2 accepts:
+ *    1 and 2 have accepted, the displacement is chosen, and A holds 1 and 3. Each voter had checked, at its own time.
+ *
+ * 3. *The generation rule* closes it: a voter grants (key, g) only while the value that it has accepted last is of a
+ *    generation not above g. So a voter that accepted the displacement refuses A from that instant (the acceptor tells
+ *    us in the same step, before its disk knows). Let Q be the majority that accepted the displacement. Each voter
+ *    of Q had no running grant of A when it accepted, and gave none after. So at the moment the last of Q accepts, A has
+ *    running grants outside Q only, which is no majority; nor will it ever have, for Q never grants g again:
+ *
+ * 4. *Why "accepted last" and not "the highest ever accepted".* Let the displacement be chosen at ballot b. Generations
+ *    never fall along a chain of values, and by Paxos every value accepted above b descends from it: a voter of Q never
+ *    accepts a generation below the displacement's again. But where the displacement was accepted by a minority and
+ *    then overwritten by a change that never saw it, its ballot is dead for good, and with the highest ever accepted that voter
+ *    would refuse a healthy owner until the next takeover. With the last accepted it serves again.
+ *
+ * 5. *Finished by another.* A displacement accepted by few may be chosen under a later ballot by someone who only meant
+ *    to read. The fence is stored with the value and carried (register/proposer.ts), so the voters check it again.
+ *
+ * 6. *A voter that restarts* has forgotten its grants: it accepts no fenced change for one D × (1 + drift). It does grant
+ *    at once, since what it accepted is on disk; and grants nothing before it has read it.
+ *
+ * A release is the owner's word that it stopped: the grant is dropped, unless it was given in a later round than the
+ * release (messages may overtake each other when a connection is replaced).
+ */
+import type { LeaseSettings } from '../../config/schema.ts'
+import type { Core, PeerId } from '../core.ts'
+import type { LeaseGuard } from '../register/acceptor.ts'
+import type { Fence } from '../register/messages.ts'
+import type { LeaseMessage, Refusal } from './messages.ts'
+
+export interface VoterInput {
+  readonly from: PeerId
+  readonly message: Extract<LeaseMessage, { kind: 'claim' | 'release' }>
+}
+
+export interface VoterEffect {
+  readonly kind: 'send'
+  readonly to: PeerId
+  readonly message: Extract<LeaseMessage, { kind: 'granted' }>
+}
+
+interface Grant {
+  readonly generation: number
+  readonly untilMs: number
+  readonly session: number
+  readonly round: number
+}
+
+/** Grants of one holder. A claim beyond it is not answered, so that a broken holder cannot fill our memory. */
+const MAX_GRANTS = 4_096
+
+export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
+  readonly #durationMs: number
+  readonly #grantMs: number
+  /** Holder → key → grant. */
+  readonly #grants = new Map<PeerId, Map<string, Grant>>()
+  /** Key → generation of the value accepted last. */
+  readonly #generations = new Map<string, number>()
+  #quietUntilMs = Number.POSITIVE_INFINITY
+
+  constructor(settings: LeaseSettings) {
+    this.#durationMs = settings.durationMs
+    this.#grantMs = settings.durationMs * (1 + settings.driftPerMille / 1000)
+  }
+
+  open(nowMs: number): void {
+    this.#quietUntilMs = nowMs + this.#grantMs
+  }
+
+  accepted(key: string, generation: number): void {
+    this.#generations.set(key, generation)
+  }
+
+  blockedForMs(key: string, fence: readonly Fence[], nowMs: number): number {
+    if (fence.length === 0) return 0
+    let untilMs = this.#quietUntilMs
+    for (const { holder, below } of fence) {
+      const grant = this.#grants.get(holder)?.get(key)
+      if (grant !== undefined && grant.generation < below) untilMs = Math.max(untilMs, grant.untilMs)
+    }
+    return Math.min(Math.max(0, untilMs - nowMs), this.#grantMs)
+  }
+
+  step({ from, message }: VoterInput, nowMs: number): VoterEffect[] {
+    if (this.#quietUntilMs === Number.POSITIVE_INFINITY) return []
+    let held = this.#grants.get(from)
+    if (held === undefined) {
+      held = new Map()
+      this.#grants.set(from, held)
+    }
+    if (message.kind === 'release') {
+      const grant = held.get(message.key)
+      if (grant?.session === message.session && grant.round <= message.round) held.delete(message.key)
+      return []
+    }
+    // A holder that acts longer than we wait would be displaced while it acts.
+    if (message.durationMs > this.#durationMs) return []
+    if (held.size + message.claims.length > MAX_GRANTS) {
+      for (const [key, { untilMs }] of held) if (untilMs <= nowMs) held.delete(key)
+      if (held.size + message.claims.length > MAX_GRANTS) return []
+    }
+    const { session, round } = message
+    const refused: Refusal[] = []
+    for (const { key, generation } of message.claims) {
+      const newer = this.#generations.get(key) ?? 0
+      if (newer > generation) {
+        refused.push({ key, generation, newer })
+        continue
+      }
+      const last = held.get(key)
+      // An old message that comes late: its lease is counted from long ago, and must not hide a younger grant.
+      if (last?.session === session && last.round > round) continue
+      held.set(key, { generation, untilMs: nowMs + this.#grantMs, session, round })
+    }
+    return [{ kind: 'send', to: from, message: { kind: 'granted', session, round, refused } }]
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * Values of registers as bytes: msgpack of plain data (objects, arrays, strings, finite numbers, booleans, null, bytes).
+ * They are encoded once by the proposer and decoded anew for each reader, so nobody can change a value under another.
+ */
+import { Packr } from 'msgpackr'
+import { DiapauseError } from '../../node/errors.ts'
+import { MAX_VALUE_BYTES } from './messages.ts'
+
+const packr = new Packr({ useRecords: false })
+
+/** REGISTER_VALUE where it cannot be encoded or is longer than MAX_VALUE_BYTES. */
+export function encodeValue(value: unknown): Uint8Array {
+  let packed: Uint8Array
+  try {
+    packed = packr.pack(value)
+  } catch (cause) {
+    throw new DiapauseError('REGISTER_VALUE', 'a register holds plain data only', { cause })
+  }
+  if (packed.byteLength > MAX_VALUE_BYTES) {
+    throw new DiapauseError(
+      'REGISTER_VALUE',
+      `a register holds at most ${MAX_VALUE_BYTES} bytes, this value has ${packed.byteLength}: store a hash of it instead`,
+      { details: { bytes: packed.byteLength, limit: MAX_VALUE_BYTES } }
+    )
+  }
+  // A copy, because msgpackr's results share one pooled buffer.
+  return new Uint8Array(packed)
+}
+
+/** The inverse. REGISTER_VALUE where the bytes are not msgpack. */
+export function decodeValue(bytes: Uint8Array): unknown {
+  try {
+    return packr.unpack(bytes)
+  } catch (cause) {
+    throw new DiapauseError('REGISTER_VALUE', 'the bytes of this register cannot be decoded', { cause })
+  }
+}
