@@ -3,13 +3,7 @@
  * checked where the sections it reads have the right shape, so that one pass names every error of a file.
  */
 import type { Config } from './schema.ts'
-
-/** A setting that cannot stand. `key` as in the file: `lease.durationMs`, `members[2].id`. */
-export interface ConfigProblem {
-  readonly key: string
-  readonly expected: string
-  readonly found: string
-}
+import type { Problem } from './words.ts'
 
 /** The sections that have the right shape. */
 export type Sections = { readonly [Name in keyof Config]: Config[Name] | undefined }
@@ -20,7 +14,7 @@ export type Sections = { readonly [Name in keyof Config]: Config[Name] | undefin
  */
 export const MAX_RUN_DIR_BYTES = 70
 
-export function relationProblems(sections: Sections): ConfigProblem[] {
+export function relationProblems(sections: Sections): Problem[] {
   return [
     ...detectorProblems(sections),
     ...leaseProblems(sections),
@@ -30,8 +24,8 @@ export function relationProblems(sections: Sections): ConfigProblem[] {
   ]
 }
 
-function detectorProblems({ detector, register }: Sections): ConfigProblem[] {
-  const problems: ConfigProblem[] = []
+function detectorProblems({ detector, register }: Sections): Problem[] {
+  const problems: Problem[] = []
   if (detector !== undefined) {
     const { periodMs, probeTimeoutMs, suspicionMinMs, suspicionMaxMs } = detector
     // SWIM, section 3.1: what is left of the period after a failed direct probe is for the indirect ones.
@@ -61,7 +55,7 @@ function detectorProblems({ detector, register }: Sections): ConfigProblem[] {
 }
 
 /** Two renewals may be lost before a lease ends. */
-function leaseProblems({ lease }: Sections): ConfigProblem[] {
+function leaseProblems({ lease }: Sections): Problem[] {
   if (lease === undefined || lease.renewEveryMs * 3 <= lease.durationMs) return []
   return [
     {
@@ -72,9 +66,9 @@ function leaseProblems({ lease }: Sections): ConfigProblem[] {
   ]
 }
 
-function memberProblems({ members, peer }: Sections): ConfigProblem[] {
+function memberProblems({ members, peer }: Sections): Problem[] {
   if (members === undefined) return []
-  const problems: ConfigProblem[] = []
+  const problems: Problem[] = []
   for (const field of ['name', 'id', 'address'] as const) {
     const firstAt = new Map<string, number>()
     for (const [index, member] of members.entries()) {
@@ -104,7 +98,7 @@ function memberProblems({ members, peer }: Sections): ConfigProblem[] {
  * The k + m columns of a snapshot go to the storage members in turn, so that with fewer members than columns some hold
  * two. The loss of any one member must leave k columns: it may hold m at most. (One storage member alone: no promise.)
  */
-function shardProblems({ shards, members }: Sections): ConfigProblem[] {
+function shardProblems({ shards, members }: Sections): Problem[] {
   const storage = members?.filter(member => member.role === 'storage').length ?? 0
   if (shards === undefined || storage < 2) return []
   const { k, m } = shards
@@ -122,7 +116,7 @@ function shardProblems({ shards, members }: Sections): ConfigProblem[] {
 /** The folder for sockets as it will be: `peer.runDir`, or `run` in the data folder. */
 export const runDirOf = (peer: Config['peer']): string => peer.runDir ?? `${peer.dataDir.replace(/\/+$/, '')}/run`
 
-function folderProblems({ peer }: Sections): ConfigProblem[] {
+function folderProblems({ peer }: Sections): Problem[] {
   if (peer === undefined) return []
   const bytes = new TextEncoder().encode(runDirOf(peer)).length
   if (bytes <= MAX_RUN_DIR_BYTES) return []

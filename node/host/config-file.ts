@@ -1,9 +1,10 @@
 /** A peer's config file: read once at start, or refused with everything that is wrong with it. */
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { checkConfig, parseConfig, problemText } from '../../config/parse.ts'
+import { checkConfig, parseConfig } from '../../config/parse.ts'
 import type { ParsedConfig } from '../../config/parse.ts'
 import type { Config } from '../../config/schema.ts'
+import { problemText } from '../../config/words.ts'
 import { UsageError, messageOf } from '../errors.ts'
 
 /**

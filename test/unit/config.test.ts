@@ -3,8 +3,9 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { MAX_RUN_DIR_BYTES } from '../../config/limits.ts'
-import { nearest, parseConfig, problemText } from '../../config/parse.ts'
+import { parseConfig } from '../../config/parse.ts'
 import type { Config } from '../../config/schema.ts'
+import { nearest, problemText } from '../../config/words.ts'
 import { configFromToml, loadConfig } from '../../node/host/config-file.ts'
 
 const ids = [

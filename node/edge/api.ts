@@ -1,0 +1,292 @@
+/**
+ * The local API of a peer: HTTP with JSON over the unix socket `api.sock` in its run folder. Only the peer's own user may
+ * open the socket; there is no other authentication.
+ *
+ * | request | answer |
+ * |---|---|
+ * | GET /v1/status | PeerStatus |
+ * | GET /v1/events[?follow=1] | PeerEvents as NDJSON, the kept ones first; with follow it does not end |
+ * | GET /v1/groups | GroupRecord[] |
+ * | POST /v1/groups {id, vms, owners?} | 201 GroupRecord |
+ * | POST /v1/groups/ID/epochs | EpochResult, when the epoch is committed or aborted |
+ * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
+ * | DELETE /v1/groups/ID | 204 |
+ *
+ * Errors: `{error: {code, message, details}}` with a status that fits.
+ */
+import { chmodSync, unlinkSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import type { Log } from '../ports.ts'
+import type { PeerEvent } from './events.ts'
+import { parseGroupRequest } from './group-request.ts'
+import type { PeerView } from './view.ts'
+
+export const MAX_BODY_BYTES = 1 << 20
+
+/** A follower that reads slower than events come is sent away at this much, instead of filling our memory. */
+const MAX_UNSENT_EVENT_BYTES = 1 << 20
+
+/** A group's console input is a command line, not a file. */
+const MAX_CONSOLE_TEXT = 4_096
+
+export const apiSocketPath = (runDir: string): string => join(runDir, 'api.sock')
+
+interface Reply {
+  readonly status: number
+  readonly body?: unknown
+}
+
+interface Route {
+  readonly method: string
+  readonly path: RegExp
+  /** `names`: what the groups of `path` matched. Undefined: it has answered by itself. */
+  readonly answer: (context: Context, names: readonly string[]) => Promise<Reply | undefined>
+}
+
+interface Context {
+  readonly view: PeerView
+  /** How to end each event stream that follows. */
+  readonly followers: Set<() => void>
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly query: URLSearchParams
+}
+
+const routes: readonly Route[] = [
+  {
+    method: 'GET',
+    path: /^\/v1\/status$/,
+    answer: async ({ view }) => ({ status: 200, body: await view.status() })
+  },
+  {
+    method: 'GET',
+    path: /^\/v1\/events$/,
+    answer: async context => streamEvents(context)
+  },
+  {
+    method: 'GET',
+    path: /^\/v1\/groups$/,
+    answer: async ({ view }) => ({ status: 200, body: view.groups() })
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/groups$/,
+    answer: async ({ view, request }) => {
+      const body = await readJson(request)
+      const { members } = await view.status()
+      return { status: 201, body: await view.createGroup(parseGroupRequest(body, members)) }
+    }
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/groups\/([^/]+)\/epochs$/,
+    answer: async ({ view }, [group = '']) => ({ status: 200, body: await view.takeEpoch(group) })
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/groups\/([^/]+)\/vms\/([^/]+)\/console$/,
+    answer: async ({ view, request }, [group = '', vm = '']) => {
+      await view.typeConsole(group, vm, consoleText(await readJson(request)))
+      return { status: 204 }
+    }
+  },
+  {
+    method: 'DELETE',
+    path: /^\/v1\/groups\/([^/]+)$/,
+    answer: async ({ view }, [group = '']) => {
+      await view.removeGroup(group)
+      return { status: 204 }
+    }
+  }
+]
+
+export interface ApiServer {
+  readonly socketPath: string
+  /** Ends event streams and idle connections, removes the socket; requests being answered are finished first. */
+  close(): Promise<void>
+}
+
+/** UsageError API_SOCKET_IN_USE where another peer serves the same run folder. */
+export async function serveApi(options: { view: PeerView; runDir: string; log: Log }): Promise<ApiServer> {
+  const { view, log } = options
+  const socketPath = apiSocketPath(options.runDir)
+  await removeStaleSocket(socketPath)
+  const followers = new Set<() => void>()
+  const server = createServer((request, response) => {
+    answer({ view, followers, request, response }).catch((error: unknown) => {
+      const { status, body } = errorReply(error)
+      if (status === 500) log.error({ err: error, method: request.method, url: request.url }, 'an API request failed')
+      send(response, { status, body })
+    })
+  })
+  server.requestTimeout = 30_000
+  server.maxHeadersCount = 50
+  await listen(server, socketPath)
+  return {
+    socketPath,
+    close: () =>
+      new Promise(resolve => {
+        for (const end of followers) end()
+        server.close(() => resolve())
+        server.closeIdleConnections()
+      })
+  }
+}
+
+async function answer(context: Omit<Context, 'query'>): Promise<void> {
+  const { request, response } = context
+  const url = new URL(request.url ?? '/', 'http://peer')
+  const matching = routes.filter(route => route.path.test(url.pathname))
+  const route = matching.find(candidate => candidate.method === request.method)
+  if (route === undefined) {
+    if (matching.length === 0) throw new DiapauseError('API_NOT_FOUND', `there is nothing at ${url.pathname}`)
+    const allowed = matching.map(candidate => candidate.method).join(', ')
+    response.setHeader('allow', allowed)
+    throw new DiapauseError('API_METHOD', `${url.pathname} answers to ${allowed} only, not to ${request.method}`)
+  }
+  const names = (route.path.exec(url.pathname) ?? []).slice(1).map(decodeName)
+  const reply = await route.answer({ ...context, query: url.searchParams }, names)
+  if (reply !== undefined) send(response, reply)
+}
+
+function decodeName(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch (cause) {
+    throw new UsageError('API_BAD_REQUEST', `${text} in the path is not a valid name`, { cause })
+  }
+}
+
+function send(response: ServerResponse, { status, body }: Reply): void {
+  if (response.headersSent || response.destroyed) {
+    response.destroy()
+    return
+  }
+  const text = body === undefined ? undefined : `${JSON.stringify(body)}\n`
+  response.writeHead(status, text === undefined ? {} : { 'content-type': 'application/json' })
+  response.end(text)
+}
+
+// ---------------------------------------------------------------------------------------------- events
+
+function streamEvents({ view, followers, response, query }: Context): undefined {
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+  const write = (event: PeerEvent): void => void response.write(`${JSON.stringify(event)}\n`)
+  for (const event of view.events.recent()) write(event)
+  if (query.get('follow') !== '1') {
+    response.end()
+    return
+  }
+  response.flushHeaders()
+  const unsubscribe = view.events.subscribe(event => {
+    write(event)
+    if (response.writableLength <= MAX_UNSENT_EVENT_BYTES) return
+    write({ atMs: event.atMs, kind: 'events.overrun', message: 'this reader was too slow; later events were not sent' })
+    end()
+  })
+  const end = (): void => {
+    unsubscribe()
+    followers.delete(end)
+    response.end()
+  }
+  followers.add(end)
+  response.on('close', end)
+}
+
+// ---------------------------------------------------------------------------------------------- bodies and errors
+
+/** A body that is too large is read to its end and thrown away, so that the answer can still be sent. */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  await new Promise<void>((resolve, reject) => {
+    request.on('data', (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes <= MAX_BODY_BYTES) chunks.push(chunk)
+      else chunks.length = 0
+    })
+    request.on('end', resolve)
+    request.on('error', reject)
+  })
+  if (bytes > MAX_BODY_BYTES) {
+    throw new DiapauseError('API_BODY_TOO_LARGE', `a request has at most ${MAX_BODY_BYTES} bytes, not ${bytes}`)
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'))
+  } catch (cause) {
+    throw new UsageError('API_BAD_REQUEST', `the body is not JSON: ${messageOf(cause)}`, { cause })
+  }
+}
+
+function consoleText(body: unknown): string {
+  const text = typeof body === 'object' && body !== null && 'text' in body ? body.text : undefined
+  if (typeof text !== 'string' || text.length > MAX_CONSOLE_TEXT) {
+    throw new UsageError('API_BAD_REQUEST', `expected {"text": "…"} with at most ${MAX_CONSOLE_TEXT} characters`)
+  }
+  return text
+}
+
+const statusOfCode: Readonly<Record<string, number>> = {
+  API_NOT_FOUND: 404,
+  GROUP_UNKNOWN: 404,
+  VM_UNKNOWN: 404,
+  API_METHOD: 405,
+  API_BODY_TOO_LARGE: 413,
+  GROUP_EXISTS: 409,
+  EPOCH_OPEN: 409,
+  VM_ELSEWHERE: 409,
+  REGISTER_LEASED: 503,
+  REGISTER_UNAVAILABLE: 503
+}
+
+function errorReply(error: unknown): { status: number; body: unknown } {
+  if (!(error instanceof DiapauseError)) {
+    return { status: 500, body: { error: { code: 'INTERNAL', message: messageOf(error), details: {} } } }
+  }
+  const { code, message, details } = error
+  const status = statusOfCode[code] ?? (error instanceof UsageError ? 400 : 500)
+  return { status, body: { error: { code, message, details } } }
+}
+
+// ---------------------------------------------------------------------------------------------- the socket
+
+/** The file of a peer that was killed is removed; one on which somebody answers is not ours. */
+async function removeStaleSocket(socketPath: string): Promise<void> {
+  const answered = await new Promise<boolean>(resolve => {
+    const probe = connect(socketPath)
+    probe.on('connect', () => resolve(true)).on('error', () => resolve(false))
+    probe.on('connect', () => probe.destroy())
+  })
+  if (answered) {
+    throw new UsageError(
+      'API_SOCKET_IN_USE',
+      `another peer answers on ${socketPath}: give this one its own peer.runDir`
+    )
+  }
+  try {
+    unlinkSync(socketPath)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}
+
+async function listen(server: Server, socketPath: string): Promise<void> {
+  // The mask makes the socket ours alone from its first moment; binding a unix socket is done within the call.
+  const mask = process.umask(0o177)
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', cause =>
+        reject(new UsageError('API_SOCKET', `cannot listen on ${socketPath}: ${cause.message}`, { cause }))
+      )
+      server.listen(socketPath, resolve)
+      process.umask(mask)
+    })
+  } finally {
+    process.umask(mask)
+  }
+  chmodSync(socketPath, 0o600)
+}

@@ -1,0 +1,122 @@
+/** The local API of a peer from the other side of its socket. Light to import: the CLI starts with it. */
+import { request as httpRequest } from 'node:http'
+import type { IncomingMessage } from 'node:http'
+import type { GroupRecord } from '../../protocols/group.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import type { PeerEvent } from './events.ts'
+import type { EpochResult, PeerStatus } from './view.ts'
+
+/** An answer is at most this large (a status with every group's record). */
+const MAX_ANSWER_BYTES = 16 << 20
+
+/** One event is far smaller; a line longer than this is not from a peer. */
+const MAX_EVENT_CHARACTERS = 1 << 20
+
+/**
+ * Every call rejects with UsageError PEER_UNREACHABLE where no peer answers on the socket, and with the peer's own code
+ * and message (UsageError where the request was wrong, DiapauseError else) where it refuses.
+ */
+export class ApiClient {
+  readonly #socketPath: string
+
+  constructor(socketPath: string) {
+    this.#socketPath = socketPath
+  }
+
+  async status(): Promise<PeerStatus> {
+    return (await this.#call('GET', '/v1/status')) as PeerStatus
+  }
+
+  async groups(): Promise<GroupRecord[]> {
+    return (await this.#call('GET', '/v1/groups')) as GroupRecord[]
+  }
+
+  /** `request`: {id, vms, owners?} with owners by name or id; the peer checks it. */
+  async createGroup(request: unknown): Promise<GroupRecord> {
+    return (await this.#call('POST', '/v1/groups', request)) as GroupRecord
+  }
+
+  async removeGroup(group: string): Promise<void> {
+    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}`)
+  }
+
+  /** Settles when the epoch is committed or aborted. */
+  async takeEpoch(group: string): Promise<EpochResult> {
+    return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as EpochResult
+  }
+
+  async typeConsole(group: string, vm: string, text: string): Promise<void> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
+    await this.#call('POST', path, { text })
+  }
+
+  /** The kept events, then (with `follow`) those to come, until the peer stops or `signal` aborts. */
+  async *events(options: { follow?: boolean; signal?: AbortSignal } = {}): AsyncGenerator<PeerEvent, void> {
+    const response = await this.#send(
+      'GET',
+      `/v1/events${options.follow ? '?follow=1' : ''}`,
+      undefined,
+      options.signal
+    )
+    if (response.statusCode !== 200) throw refusal(response, await readText(response))
+    response.setEncoding('utf8')
+    let rest = ''
+    try {
+      for await (const text of response as AsyncIterable<string>) {
+        const lines = (rest + text).split('\n')
+        rest = lines.pop() ?? ''
+        if (rest.length > MAX_EVENT_CHARACTERS) throw new DiapauseError('API_ANSWER', 'the peer sent an endless event')
+        for (const line of lines) if (line !== '') yield JSON.parse(line) as PeerEvent
+      }
+    } catch (error) {
+      // A peer that is killed tears its stream: for the reader this is its end, as an orderly stop is.
+      if (!options.signal?.aborted && !isDisconnect(error)) throw error
+    }
+  }
+
+  async #call(method: string, path: string, body?: unknown): Promise<unknown> {
+    const response = await this.#send(method, path, body)
+    const text = await readText(response)
+    if ((response.statusCode ?? 500) >= 400) throw refusal(response, text)
+    return text === '' ? undefined : JSON.parse(text)
+  }
+
+  #send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
+    const socketPath = this.#socketPath
+    return new Promise((resolve, reject) => {
+      const options = { socketPath, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
+      const request = httpRequest(options, resolve)
+      request.on('error', cause => {
+        const message = `no peer answers on ${socketPath} (${cause.message}); is it running?`
+        reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
+      })
+      request.end(body === undefined ? undefined : JSON.stringify(body))
+    })
+  }
+}
+
+async function readText(response: IncomingMessage): Promise<string> {
+  response.setEncoding('utf8')
+  let text = ''
+  for await (const part of response as AsyncIterable<string>) {
+    text += part
+    if (text.length > MAX_ANSWER_BYTES) throw new DiapauseError('API_ANSWER', 'the answer of the peer is too large')
+  }
+  return text
+}
+
+function refusal(response: IncomingMessage, text: string): DiapauseError {
+  const status = response.statusCode ?? 500
+  try {
+    const { error } = JSON.parse(text) as { error: { code: string; message: string; details: Record<string, unknown> } }
+    const Refusal = status < 500 ? UsageError : DiapauseError
+    return new Refusal(error.code, error.message, { details: error.details })
+  } catch (cause) {
+    return new DiapauseError('API_ANSWER', `the peer answered with HTTP status ${status}`, { cause })
+  }
+}
+
+const isDisconnect = (error: unknown): boolean =>
+  error instanceof Error &&
+  'code' in error &&
+  (error.code === 'ECONNRESET' || error.code === 'ERR_STREAM_PREMATURE_CLOSE')

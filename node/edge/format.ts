@@ -1,0 +1,92 @@
+/** What the CLI prints for people. Pure: values in, lines out. */
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { PeerEvent } from './events.ts'
+import type { GroupStatus, PeerStatus } from './view.ts'
+
+export function statusText(status: PeerStatus): string {
+  const { frames, store } = status
+  return [
+    `peer ${status.name} of cluster ${status.cluster}, diapause ${status.version}, up ${durationText(status.uptimeMs)}`,
+    `  ${status.id}, process ${status.pid}, ${status.hypervisor}`,
+    '',
+    ...table([
+      ['member', 'role', 'liveness', 'connected', 'address'],
+      ...status.members.map(member => [
+        member.name,
+        member.role,
+        member.liveness,
+        member.id === status.id ? '(this peer)' : member.connected ? 'yes' : 'no',
+        member.address
+      ])
+    ]),
+    '',
+    ...status.groups.flatMap(group => [...groupText(group, status), '']),
+    `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
+      `${frames.refusedGeneration} refused (old generation), ${frames.droppedUnknown} dropped (unknown)`,
+    `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
+  ].join('\n')
+}
+
+function groupText({ record, running, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
+  const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
+  return [
+    `group ${record.id}: ${epochText(record)}, generation ${record.generation}${lease}`,
+    ...table([
+      ['vm', 'owner', 'memory', 'here'],
+      ...record.vms.map(vm => [
+        vm.id,
+        nameOf(record.owners[vm.id], status),
+        `${vm.memoryMiB} MiB`,
+        running.includes(vm.id) ? 'running' : ''
+      ])
+    ])
+  ]
+}
+
+export function epochText(record: GroupRecord): string {
+  const committed = record.committed === null ? 'nothing committed yet' : `epoch ${record.committed.epoch} committed`
+  return record.open === null ? committed : `${committed}, epoch ${record.open.epoch} open`
+}
+
+const nameOf = (id: string | undefined, { members }: PeerStatus): string =>
+  members.find(member => member.id === id)?.name ?? id ?? '-'
+
+/** `12:00:01.123 epoch.committed group=bank epoch=3` in local time. */
+export function eventText({ atMs, kind, ...fields }: PeerEvent): string {
+  const at = new Date(atMs)
+  const pad = (value: number, digits = 2): string => String(value).padStart(digits, '0')
+  const time = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`
+  const words = Object.entries(fields).map(([name, value]) => `${name}=${fieldText(value)}`)
+  return [time, kind, ...words].join(' ')
+}
+
+function fieldText(value: unknown): string {
+  if (typeof value === 'string' && /^[^\s"=]+$/.test(value)) return value
+  if (typeof value === 'number' && !Number.isInteger(value)) return value.toFixed(1)
+  return JSON.stringify(value) ?? 'undefined'
+}
+
+/** Left-aligned columns, two spaces before and between. */
+export function table(rows: readonly (readonly string[])[]): string[] {
+  const widths: number[] = []
+  for (const row of rows) for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length)
+  return rows.map(row => `  ${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join('  ')}`.trimEnd())
+}
+
+export function durationText(ms: number): string {
+  const seconds = Math.floor(ms / 1000)
+  if (seconds < 60) return `${(ms / 1000).toFixed(1)} s`
+  const [days, hours, minutes] = [
+    Math.floor(seconds / 86_400),
+    Math.floor(seconds / 3_600) % 24,
+    Math.floor(seconds / 60) % 60
+  ]
+  if (days > 0) return `${days} d ${hours} h`
+  return hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min ${seconds % 60} s`
+}
+
+export function bytesText(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10))
+  return power === 0 ? `${bytes} B` : `${(bytes / 1024 ** power).toFixed(1)} ${units[power]}`
+}

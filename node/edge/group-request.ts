@@ -1,0 +1,66 @@
+/** A request for a new group, as the API gets it and as a TOML file has it. Pure. */
+import { z } from 'zod'
+import { readToml } from '../../config/parse.ts'
+import { check, problemText } from '../../config/words.ts'
+import type { Problem } from '../../config/words.ts'
+import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from '../../protocols/epoch/messages.ts'
+import { UsageError } from '../errors.ts'
+import type { GroupRequest, MemberStatus } from './view.ts'
+
+const groupRequestSchema = z.strictObject({
+  id: groupNameSchema,
+  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
+  owners: z.record(z.string(), z.string()).default({})
+})
+
+/** Names of peers or their ids may stand in `owners`; ids come out. UsageError GROUP_INVALID lists every problem. */
+export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
+  const shape = check(groupRequestSchema, raw)
+  if (!shape.ok) throw invalid(shape.problems)
+  const { id, vms, owners } = shape.value
+  const problems = [...duplicates(vms, 'id'), ...duplicates(vms, 'mac')]
+  const placed: Record<string, string> = {}
+  for (const [vm, owner] of Object.entries(owners)) {
+    const key = `owners.${vm}`
+    if (!vms.some(spec => spec.id === vm)) {
+      problems.push({ key, expected: 'the id of a VM of the group', found: JSON.stringify(vm) })
+    }
+    const member = members.find(candidate => candidate.name === owner || candidate.id === owner)
+    if (member === undefined) problems.push({ key, expected: ownerWords(members), found: JSON.stringify(owner) })
+    else if (member.role === 'witness') {
+      problems.push({ key, expected: ownerWords(members), found: `the witness ${JSON.stringify(owner)}` })
+    } else placed[vm] = member.id
+  }
+  if (problems.length > 0) throw invalid(problems)
+  return { id, vms, owners: placed }
+}
+
+/** The TOML text of a group file → what to send to the API, which checks it. */
+export function groupFileToRequest(text: string): unknown {
+  const toml = readToml(text)
+  if (!toml.ok) throw invalid(toml.problems)
+  return toml.value
+}
+
+function duplicates(vms: GroupRequest['vms'], field: 'id' | 'mac'): Problem[] {
+  const seen = new Set<string>()
+  return vms.flatMap((vm, index) => {
+    const value = vm[field]
+    if (!seen.has(value)) {
+      seen.add(value)
+      return []
+    }
+    return [{ key: `vms[${index}].${field}`, expected: `one that no other VM has`, found: JSON.stringify(value) }]
+  })
+}
+
+function ownerWords(members: readonly MemberStatus[]): string {
+  const storage = members.filter(member => member.role === 'storage')
+  return `a storage member (${storage.map(member => member.name).join(', ')})`
+}
+
+function invalid(problems: readonly Problem[]): UsageError {
+  const lines = problems.map(problem => `  ${problemText(problem)}`)
+  const errors = lines.length === 1 ? 'an error' : `${lines.length} errors`
+  return new UsageError('GROUP_INVALID', `the group has ${errors}:\n${lines.join('\n')}`, { details: { problems } })
+}

@@ -1,0 +1,82 @@
+/**
+ * What the edge shows of a peer and asks of it. `peer.ts` implements `PeerView`; the API serves it; client, CLI and demo
+ * read the same types on the other side of the socket.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { Liveness, SwitchStats } from '../ports.ts'
+import type { EventFeed } from './events.ts'
+
+export interface PeerView {
+  readonly events: EventFeed
+  status(): Promise<PeerStatus>
+  groups(): readonly GroupRecord[]
+  /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */
+  createGroup(request: GroupRequest): Promise<GroupRecord>
+  /** Stops its VMs and forgets its snapshots. GROUP_UNKNOWN. */
+  removeGroup(group: string): Promise<void>
+  /** Takes a snapshot of the group now; settles with what became of it. GROUP_UNKNOWN, EPOCH_OPEN. */
+  takeEpoch(group: string): Promise<EpochResult>
+  /** Types on the serial console of a VM that runs on this peer. GROUP_UNKNOWN, VM_UNKNOWN, VM_ELSEWHERE. */
+  typeConsole(group: string, vm: string, text: string): Promise<void>
+}
+
+/** A new group. Owners are peer ids; the cluster places the VMs that have none. */
+export interface GroupRequest {
+  readonly id: string
+  readonly vms: readonly VmSpec[]
+  readonly owners: Readonly<Record<string, PeerId>>
+}
+
+export interface EpochResult {
+  readonly epoch: number
+  readonly outcome: 'committed' | 'aborted'
+  /** Why it was aborted. */
+  readonly reason?: string
+}
+
+export interface PeerStatus {
+  readonly name: string
+  readonly id: PeerId
+  readonly version: string
+  readonly cluster: string
+  readonly pid: number
+  readonly uptimeMs: number
+  /** e.g. "QEMU 7.2.22, tcg" */
+  readonly hypervisor: string
+  readonly members: readonly MemberStatus[]
+  readonly groups: readonly GroupStatus[]
+  readonly frames: SwitchStats
+  readonly store: StoreStatus
+}
+
+export interface MemberStatus {
+  readonly name: string
+  readonly id: PeerId
+  readonly address: string
+  readonly role: 'storage' | 'witness'
+  readonly liveness: Liveness
+  readonly connected: boolean
+}
+
+export interface GroupStatus {
+  readonly record: GroupRecord
+  /** VMs of the group that run on this peer now. */
+  readonly running: readonly string[]
+  /** How long this peer may still run them without another renewal; 0 where it holds no lease. */
+  readonly leaseRemainingMs: number
+}
+
+export interface StoreStatus {
+  readonly streams: number
+  readonly manifests: number
+  readonly bytes: number
+}
+
+/** A peer that runs, as `runPeer` returns it. */
+export interface RunningPeer {
+  /** Settles when the peer has stopped; rejects where it had to stop by itself (a promise that cannot be persisted). */
+  readonly stopped: Promise<void>
+  /** Stops in order: VMs, API, streams, stores. */
+  stop(): Promise<void>
+}

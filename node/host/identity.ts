@@ -1,0 +1,93 @@
+/** Who a peer is: an Ed25519 key in its data folder. Its public half is the peer id, which members know it by. */
+import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
+import type { Ed25519PrivateKey } from '@libp2p/interface'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import type { PeerId } from '../../protocols/core.ts'
+import { UsageError, hasCode, messageOf } from '../errors.ts'
+
+export interface Identity {
+  readonly privateKey: Ed25519PrivateKey
+  readonly peerId: PeerId
+}
+
+/** An Ed25519 key in libp2p's protobuf has 68 bytes. */
+const MAX_KEY_BYTES = 1_024
+
+/**
+ * The identity in `DIR/identity.key` (libp2p's protobuf of a private key, mode 0600), made where there is none.
+ * UsageError IDENTITY_INVALID, or IDENTITY_EXPOSED where others may read the key.
+ */
+export async function loadOrCreateIdentity(dataDir: string): Promise<Identity> {
+  const file = join(dataDir, 'identity.key')
+  try {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 })
+    return (await load(file)) ?? (await create(file))
+  } catch (cause) {
+    if (cause instanceof UsageError) throw cause
+    throw new UsageError('DATA_DIR_UNUSABLE', `cannot use the data folder ${dataDir}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+async function load(file: string): Promise<Identity | undefined> {
+  let mode: number
+  try {
+    mode = (await stat(file)).mode
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined
+    throw error
+  }
+  if ((mode & 0o077) !== 0) {
+    throw new UsageError('IDENTITY_EXPOSED', `others may read ${file}: run chmod 600 ${file}`)
+  }
+  try {
+    const bytes = await readFile(file)
+    if (bytes.length > MAX_KEY_BYTES) throw new Error(`it has ${bytes.length} bytes`)
+    const privateKey = privateKeyFromProtobuf(bytes)
+    if (privateKey.type !== 'Ed25519') throw new Error(`it is of type ${privateKey.type}`)
+    return identityOf(privateKey)
+  } catch (cause) {
+    const message = `${file} holds no Ed25519 key (${messageOf(cause)}): restore it from a backup, or remove it for a new identity`
+    throw new UsageError('IDENTITY_INVALID', message, { cause })
+  }
+}
+
+/** Whole or not at all, and never in place of another's: written aside, fsynced, then linked. */
+async function create(file: string): Promise<Identity> {
+  const privateKey = await generateKeyPair('Ed25519')
+  const aside = `${file}.${process.pid}`
+  const handle = await open(aside, 'w', 0o600)
+  try {
+    await handle.writeFile(privateKeyToProtobuf(privateKey))
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+  try {
+    await link(aside, file)
+  } catch (error) {
+    const other = hasCode(error, 'EEXIST') ? await load(file) : undefined
+    if (other === undefined) throw error
+    return other
+  } finally {
+    await unlink(aside)
+  }
+  await syncFolder(join(file, '..'))
+  return identityOf(privateKey)
+}
+
+const identityOf = (privateKey: Ed25519PrivateKey): Identity => ({
+  privateKey,
+  peerId: peerIdFromPrivateKey(privateKey).toString()
+})
+
+/** Makes the names in a folder durable. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
