@@ -1,0 +1,168 @@
+/**
+ * The command line: `diapause peer` runs a peer, the other commands speak to one through its socket. What needs the
+ * machine comes in as `CliHost`, and what is slow to load only when a command needs it.
+ *
+ * Exit codes: 0 done; 1 it failed; 2 what was asked for cannot be (usage, config, no such peer or group).
+ */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { runDirOf } from '../../config/limits.ts'
+import type { Config } from '../../config/schema.ts'
+import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { ApiClient } from './client.ts'
+import { epochText, eventText, statusText } from './format.ts'
+
+export interface CliHost {
+  readonly version: string
+  /** The config file to use where no option names one. */
+  readonly defaultConfigFile: string | undefined
+  loadConfig(file: string): Promise<Config>
+  /** Runs a peer until it is told to stop. */
+  runPeer(config: Config): Promise<void>
+  /** The peer id of a data folder; makes an identity where there is none. */
+  identity(dataDir: string): Promise<string>
+  groupFileToRequest(text: string): Promise<unknown>
+  print(text: string): void
+  printError(text: string): void
+}
+
+interface PeerOptions {
+  readonly socket?: string
+  readonly config?: string
+  readonly json?: boolean
+}
+
+/** Runs one command line (without `node` and script) and gives the exit code. */
+export async function runCli(args: readonly string[], host: CliHost): Promise<number> {
+  try {
+    await program(host).parseAsync([...args], { from: 'user' })
+    return 0
+  } catch (error) {
+    return explain(error, host)
+  }
+}
+
+function explain(error: unknown, host: CliHost): number {
+  // Commander has printed its own message; for --help and --version its exit code is 0.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+  if (error instanceof DiapauseError) {
+    host.printError(`diapause: ${error.message} [${error.code}]`)
+    return error instanceof UsageError ? 2 : 1
+  }
+  host.printError(`diapause: ${error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)}`)
+  return 1
+}
+
+function program(host: CliHost): Command {
+  const diapause = new Command('diapause')
+    .description('Keeps a cluster of virtual machines alive with nobody in charge.')
+    .version(host.version)
+    .exitOverride()
+    .showHelpAfterError('(--help shows what is possible)')
+    .showSuggestionAfterError()
+    .configureOutput({
+      writeOut: text => host.print(text.trimEnd()),
+      writeErr: text => host.printError(text.trimEnd())
+    })
+  peerCommands(diapause, host)
+  lookingCommands(diapause, host)
+  groupCommands(diapause, host)
+  return diapause
+}
+
+function peerCommands(diapause: Command, host: CliHost): void {
+  diapause
+    .command('peer')
+    .description('run a peer until SIGINT or SIGTERM')
+    .option('--config <file>', 'its config file (TOML)', host.defaultConfigFile)
+    .action(async (options: PeerOptions) => {
+      if (options.config === undefined) throw new UsageError('CONFIG_MISSING', 'a peer needs its config: --config FILE')
+      await host.runPeer(await host.loadConfig(options.config))
+    })
+  diapause
+    .command('identity')
+    .description('print the peer id of a data folder; an identity is made where there is none')
+    .requiredOption('--data-dir <dir>', "the peer's data folder")
+    .action(async (options: { dataDir: string }) => host.print(await host.identity(options.dataDir)))
+}
+
+/** A command that speaks to a peer. */
+function peerCommand(parent: Command, host: CliHost, nameAndArguments: string): Command {
+  return parent
+    .command(nameAndArguments)
+    .option('--socket <path>', "the peer's socket (api.sock in its run folder)")
+    .option('--config <file>', "the peer's config file, to find its socket", host.defaultConfigFile)
+    .option('--json', 'print JSON')
+}
+
+async function clientOf(options: PeerOptions, host: CliHost): Promise<ApiClient> {
+  if (options.socket !== undefined) return new ApiClient(options.socket)
+  if (options.config === undefined) {
+    throw new UsageError('SOCKET_MISSING', 'which peer? Name its socket (--socket PATH) or its config (--config FILE)')
+  }
+  const { peer } = await host.loadConfig(options.config)
+  return new ApiClient(`${runDirOf(peer)}/api.sock`)
+}
+
+function lookingCommands(diapause: Command, host: CliHost): void {
+  peerCommand(diapause, host, 'status')
+    .description('show the peer, the members as it sees them, its groups and its store')
+    .action(async (options: PeerOptions) => {
+      const status = await (await clientOf(options, host)).status()
+      host.print(options.json ? JSON.stringify(status, null, 2) : statusText(status))
+    })
+  peerCommand(diapause, host, 'events')
+    .description('show what happened at the peer')
+    .option('--follow', 'go on with what happens from now on')
+    .action(async (options: PeerOptions & { follow?: boolean }) => {
+      const client = await clientOf(options, host)
+      for await (const event of client.events({ follow: options.follow === true })) {
+        host.print(options.json ? JSON.stringify(event) : eventText(event))
+      }
+    })
+}
+
+function groupCommands(diapause: Command, host: CliHost): void {
+  peerCommand(diapause, host, 'epoch <group>')
+    .description('take a snapshot of a group now; fails (1) where it is aborted')
+    .action(async (group: string, options: PeerOptions) => {
+      const result = await (await clientOf(options, host)).takeEpoch(group)
+      const why = result.reason === undefined ? '' : `: ${result.reason}`
+      host.print(options.json ? JSON.stringify(result) : `epoch ${result.epoch} of ${group} ${result.outcome}${why}`)
+      if (result.outcome === 'aborted')
+        throw new DiapauseError('EPOCH_ABORTED', `epoch ${result.epoch} was aborted${why}`)
+    })
+  peerCommand(diapause, host, 'console <group> <vm> <text>')
+    .description('type a line on the serial console of a VM that runs on this peer')
+    .action(async (group: string, vm: string, text: string, options: PeerOptions) => {
+      await (await clientOf(options, host)).typeConsole(group, vm, `${text}\n`)
+    })
+  const group = diapause.command('group').description('make, list and remove groups of VMs')
+  peerCommand(group, host, 'create <file>')
+    .description('make a group from a TOML file: id, [[vms]], [owners]')
+    .action(async (file: string, options: PeerOptions) => {
+      const request = await host.groupFileToRequest(readGroupFile(file))
+      const record = await (await clientOf(options, host)).createGroup(request)
+      host.print(
+        options.json ? JSON.stringify(record, null, 2) : `group ${record.id} with ${record.vms.length} VMs is made`
+      )
+    })
+  peerCommand(group, host, 'list')
+    .description('list the groups that the peer knows')
+    .action(async (options: PeerOptions) => {
+      const records = await (await clientOf(options, host)).groups()
+      if (options.json) host.print(JSON.stringify(records, null, 2))
+      else for (const record of records) host.print(`${record.id}: ${record.vms.length} VMs, ${epochText(record)}`)
+    })
+  peerCommand(group, host, 'remove <group>')
+    .description('stop the VMs of a group and forget its snapshots')
+    .action(async (name: string, options: PeerOptions) => (await clientOf(options, host)).removeGroup(name))
+}
+
+function readGroupFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new UsageError('GROUP_FILE', `cannot read the group file ${file}: ${messageOf(cause)}`, { cause })
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * A peer's data folder: whose it is, in which format, and that nobody else uses it.
+ *
+ * The lock is a folder `lock` with one file a claimant, named by boot, process id and the start time of that process. Who
+ * wants the data folder first makes its own file, then looks at the others: one whose process still lives wins, one
+ * whose process is gone is removed. As everyone claims before looking, two can never both win (both may lose, when they
+ * start in the same instant), and as names are never used twice, removing a dead claim cannot remove a living one. A
+ * claim ends with its process, `kill -9` included. Processes of other pid namespaces look dead: do not share the folder
+ * between containers.
+ */
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { open, readFile, rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { PeerId } from '../../protocols/core.ts'
+import { UsageError, hasCode, messageOf } from '../errors.ts'
+import { syncFolder } from './identity.ts'
+
+/** Grows when a peer can no longer read what an older one wrote. */
+export const DATA_FORMAT = 1
+
+export interface DataDirOptions {
+  readonly dataDir: string
+  readonly peerId: PeerId
+  readonly cluster: string
+}
+
+export interface DataDir {
+  readonly path: string
+  /** Lets go of the lock. */
+  close(): void
+}
+
+/**
+ * Opens the folder, made at first use. UsageError DATA_DIR_IN_USE, DATA_DIR_VERSION, DATA_DIR_OTHER_PEER,
+ * DATA_DIR_OTHER_CLUSTER, DATA_DIR_UNUSABLE (no permission, not a folder, damaged peer.json).
+ */
+export async function openDataDir(options: DataDirOptions): Promise<DataDir> {
+  const path = options.dataDir
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    const release = claim(path)
+    try {
+      await checkOwner(options)
+    } catch (error) {
+      release()
+      throw error
+    }
+    return { path, close: release }
+  } catch (cause) {
+    if (cause instanceof UsageError) throw cause
+    throw new UsageError('DATA_DIR_UNUSABLE', `cannot use the data folder ${path}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- whose it is
+
+const peerFileSchema = z.object({ format: z.number().int(), peer: z.string(), cluster: z.string() })
+
+async function checkOwner({ dataDir, peerId, cluster }: DataDirOptions): Promise<void> {
+  const file = join(dataDir, 'peer.json')
+  const text = await readIfThere(file)
+  if (text === undefined) {
+    await writeDurably(file, `${JSON.stringify({ format: DATA_FORMAT, peer: peerId, cluster })}\n`)
+    await syncFolder(dataDir)
+    return
+  }
+  const found = parsePeerFile(text, file)
+  if (found.format !== DATA_FORMAT) {
+    throw new UsageError(
+      'DATA_DIR_VERSION',
+      `${dataDir} was written by another version of diapause (data format ${found.format}; this one reads ${DATA_FORMAT}): run that version, or start with an empty folder`,
+      { details: { expected: DATA_FORMAT, found: found.format } }
+    )
+  }
+  if (found.peer !== peerId) {
+    throw new UsageError(
+      'DATA_DIR_OTHER_PEER',
+      `${dataDir} belongs to peer ${found.peer}, but this peer is ${peerId}: give it its own peer.dataDir, or put back the identity.key that belongs here`,
+      { details: { expected: peerId, found: found.peer } }
+    )
+  }
+  if (found.cluster !== cluster) {
+    throw new UsageError(
+      'DATA_DIR_OTHER_CLUSTER',
+      `${dataDir} belongs to cluster "${found.cluster}", but cluster.name is "${cluster}": give this peer its own peer.dataDir`,
+      { details: { expected: cluster, found: found.cluster } }
+    )
+  }
+}
+
+function parsePeerFile(text: string, file: string): z.output<typeof peerFileSchema> {
+  try {
+    return peerFileSchema.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new UsageError('DATA_DIR_UNUSABLE', `${file} is damaged: restore it from a backup`, { cause })
+  }
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined
+    throw error
+  }
+}
+
+/** Whole or not at all, also after power loss. */
+async function writeDurably(file: string, text: string): Promise<void> {
+  const aside = `${file}.new`
+  const handle = await open(aside, 'w', 0o600)
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+  await rename(aside, file)
+}
+
+// ---------------------------------------------------------------------------------------------- that nobody else uses it
+
+function claim(dataDir: string): () => void {
+  const folder = join(dataDir, 'lock')
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
+  const own = `${boot}-${process.pid}-${startTimeOf(process.pid)}`
+  const file = join(folder, own)
+  try {
+    writeFileSync(file, '', { flag: 'wx', mode: 0o600 })
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) throw inUse(dataDir, process.pid)
+    throw error
+  }
+  const release = (): void => rmSync(file, { force: true })
+  for (const other of readdirSync(folder)) {
+    if (other === own) continue
+    const [otherBoot, pid, start] = other.split('-')
+    if (otherBoot === boot && startTimeOf(Number(pid)) === start) {
+      release()
+      throw inUse(dataDir, Number(pid))
+    }
+    rmSync(join(folder, other), { force: true })
+  }
+  return release
+}
+
+const inUse = (dataDir: string, pid: number): UsageError =>
+  new UsageError('DATA_DIR_IN_USE', `${dataDir} is in use by process ${pid}: stop that peer first`, {
+    details: { pid }
+  })
+
+/** Field 22 of /proc/PID/stat, in clock ticks since boot; undefined where there is no such process, or a dead one. */
+function startTimeOf(pid: number): string | undefined {
+  let stat: string
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return undefined
+  }
+  // The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
+}

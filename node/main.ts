@@ -1,0 +1,33 @@
+/** The process: argv, environment, signals and standard streams. Nothing else reads them. */
+import { runCli } from './edge/cli.ts'
+import type { RunningPeer } from './edge/view.ts'
+import { programVersion } from './host/version.ts'
+
+/** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. */
+async function untilStopped(peer: RunningPeer): Promise<void> {
+  let asked = false
+  const stop = (signal: NodeJS.Signals): void => {
+    if (asked) process.exit(signal === 'SIGINT' ? 130 : 143)
+    asked = true
+    // A failure to stop arrives through `stopped` as well.
+    peer.stop().catch(() => {})
+  }
+  process.on('SIGINT', stop).on('SIGTERM', stop)
+  await peer.stopped
+}
+
+// `diapause events | head` closes our output early: there is nobody left to tell.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+
+const code = await runCli(process.argv.slice(2), {
+  version: programVersion(),
+  defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
+  loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
+  runPeer: async config => untilStopped(await (await import('./peer.ts')).runPeer(config)),
+  identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,
+  groupFileToRequest: async text => (await import('./edge/group-request.ts')).groupFileToRequest(text),
+  print: text => void process.stdout.write(`${text}\n`),
+  printError: text => void process.stderr.write(`${text}\n`)
+})
+// What a stopped peer left open (a socket that lingers) must not keep the process.
+process.exit(code)
