@@ -21,6 +21,8 @@ export interface GroupRecord {
   readonly open: OpenEpoch | null
   /** The last committed epoch, or null before the first: what a restore restores. */
   readonly committed: CommittedEpoch | null
+  /** The group is no more: its VMs are ended and its shards forgotten. The record stays, so that its numbers stay used. */
+  readonly removed: boolean
 }
 
 export interface OpenEpoch {

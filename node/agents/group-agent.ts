@@ -16,23 +16,28 @@ import { LocalVm, type LocalVmDeps } from './local-vm.ts'
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void
 
+/** What a peer needs to run VMs; a witness has none of it. */
+export interface Hosting {
+  readonly vm: LocalVmDeps
+  readonly shards: ShardCluster
+  readonly shape: { k: number; m: number }
+  readManifest(hash: string): Promise<ImageManifest>
+  encodeManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array }
+}
+
 export interface GroupAgentDeps {
   readonly self: PeerId
   readonly members: readonly PeerId[]
   /** Members that store shards. */
   readonly storage: readonly PeerId[]
+  readonly hosting: Hosting | undefined
   readonly directory: GroupDirectory
   readonly leases: Leases
   readonly detector: FailureDetector
   readonly network: Switch
-  readonly shards: ShardCluster
-  readonly shape: { k: number; m: number }
   readonly clock: Clock
   readonly log: Log
-  readonly vm: LocalVmDeps
   readonly report: Report
-  readManifest(hash: string): Promise<ImageManifest>
-  encodeManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array }
 }
 
 /** A VM that could not be started or has ended is tried again, with the whole group, after this; doubled up to 32 times it. A guess. */
@@ -88,6 +93,8 @@ export class GroupAgent {
     this.#stopped = true
     this.#cancelTimer()
     await this.#endAll()
+    const id = this.#core.record?.id
+    if (id !== undefined) await this.#deps.leases.release(groupKey(id)) // a successor need not wait for it to run out
   }
 
   #feed(input: EpochInput): void {
@@ -150,8 +157,14 @@ export class GroupAgent {
   #startGeneration(record: GroupRecord): void {
     this.#generation = record.generation
     const ended = this.#endAll()
+    if (record.removed) {
+      this.#deps.leases.release(groupKey(record.id)).catch(() => {}) // it runs out by itself, too
+      return
+    }
+    const { hosting, self } = this.#deps
+    if (hosting === undefined) return
     for (const spec of record.vms) {
-      if (record.owners[spec.id] === this.#deps.self) void this.#startVm(record, spec, ended)
+      if (record.owners[spec.id] === self) void this.#startVm(record, spec, hosting, ended)
     }
   }
 
@@ -166,8 +179,8 @@ export class GroupAgent {
     return this.#ending
   }
 
-  async #startVm(record: GroupRecord, spec: VmSpec, after: Promise<unknown>): Promise<void> {
-    const vm = new LocalVm(record, spec, this.#deps.vm, reason => this.#failed(vm, reason))
+  async #startVm(record: GroupRecord, spec: VmSpec, hosting: Hosting, after: Promise<unknown>): Promise<void> {
+    const vm = new LocalVm(record, spec, hosting.vm, reason => this.#failed(vm, reason))
     this.#vms.set(spec.id, vm)
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)
     mayRun.catch(() => {}) // awaited by the VM's start
@@ -181,7 +194,7 @@ export class GroupAgent {
         return
       }
       const hash = committed.images[spec.id] as string
-      const { spawnToRunMs, complete } = await vm.resumeFrom(committed, this.#deps.readManifest(hash), mayRun)
+      const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
       this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
       const counts = await complete
       this.#reportVm('vm.complete', vm, { ...counts })
@@ -196,22 +209,22 @@ export class GroupAgent {
   async #cut(id: string, epoch: number): Promise<void> {
     const vm = this.#vms.get(id)
     const record = this.#core.record
-    if (vm === undefined || record === undefined) return
-    const { self, shape, shards, storage, detector } = this.#deps
+    const { self, hosting, storage, detector } = this.#deps
+    if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
     const peers = storage.filter(peer => alive.has(peer))
     const turn = record.vms.findIndex(spec => spec.id === id)
     try {
       const { manifest, stats } = await vm.cut(
         epoch,
-        planHolders(peers, shape.k, shape.m, turn),
+        planHolders(peers, hosting.shape.k, hosting.shape.m, turn),
         ({ pauseMs, counts, atWallMs }) => {
           this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
           this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
         }
       )
-      const { hash, bytes } = this.#deps.encodeManifest(manifest)
-      await shards.putManifest(hash, bytes, peers)
+      const { hash, bytes } = hosting.encodeManifest(manifest)
+      await hosting.shards.putManifest(hash, bytes, peers)
       this.#reportVm('epoch.durable', vm, { epoch, stats })
       const about = { group: record.id, generation: vm.generation, epoch, vm: id }
       this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })
@@ -264,7 +277,7 @@ export class GroupAgent {
     if (vm === undefined) {
       const owner = this.#core.record?.owners[id]
       throw new DiapauseError(
-        'VM_NOT_HERE',
+        'VM_ELSEWHERE',
         `VM ${id} does not run on this peer${owner === undefined ? '' : `; ask ${owner}`}.`
       )
     }

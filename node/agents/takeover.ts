@@ -47,6 +47,7 @@ export class TakeoverAgent {
   }
 
   #lost(record: GroupRecord): string[] {
+    if (record.removed) return []
     return record.vms.map(vm => vm.id).filter(vm => this.#deps.detector.livenessOf(record.owners[vm] ?? '') === 'dead')
   }
 

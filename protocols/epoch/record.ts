@@ -10,21 +10,29 @@
 import type { PeerId } from '../core.ts'
 import type { GroupRecord, VmSpec } from '../group.ts'
 
-export function createGroup(
-  id: string,
-  vms: readonly VmSpec[],
-  owners: Readonly<Record<string, PeerId>>
-): (current: GroupRecord | null) => GroupRecord | undefined {
-  return current =>
-    current === null
-      ? { id, version: 1, generation: 1, vms, owners, lastEpoch: 0, open: null, committed: null }
-      : undefined
+/** Nothing where the group exists. The id of a removed one may be used again; its numbers go on. */
+export function createGroup(id: string, vms: readonly VmSpec[], owners: Readonly<Record<string, PeerId>>) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    const fresh = { id, vms, owners, open: null, committed: null, removed: false }
+    if (current === null) return { ...fresh, version: 1, generation: 1, lastEpoch: 0 }
+    if (!current.removed) return undefined
+    const { version, generation, lastEpoch } = current
+    return { ...fresh, version: version + 1, generation: generation + 1, lastEpoch }
+  }
+}
+
+/** Ends the group: a generation in which no VM runs and nothing is kept. */
+export function removeGroup(current: GroupRecord | null): GroupRecord | undefined {
+  if (current === null || current.removed) return undefined
+  const { version, generation } = current
+  return { ...current, version: version + 1, generation: generation + 1, open: null, committed: null, removed: true }
 }
 
 /** Opens the next epoch; nothing where one is open already. */
 export function openEpoch(proposer: PeerId, deadlineMs: number, expectedVersion: number) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    if (current === null || current.open !== null || current.version !== expectedVersion) return undefined
+    if (current === null || current.removed || current.open !== null) return undefined
+    if (current.version !== expectedVersion) return undefined
     const epoch = current.lastEpoch + 1
     return { ...current, version: current.version + 1, lastEpoch: epoch, open: { epoch, proposer, deadlineMs } }
   }
@@ -49,7 +57,7 @@ export function abortEpoch(generation: number, epoch: number) {
 /** A new generation: every VM goes back to the committed epoch (or boots, before the first) at its owner in `owners`. */
 export function takeOver(generation: number, owners: Readonly<Record<string, PeerId>>) {
   return (current: GroupRecord | null): GroupRecord | undefined =>
-    current === null || current.generation !== generation
+    current === null || current.removed || current.generation !== generation
       ? undefined
       : { ...current, version: current.version + 1, generation: generation + 1, owners, open: null }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { EpochCore, type EpochEffect, STAND_IN_MS } from '../../protocols/epoch/core.ts'
-import { abortEpoch, commitEpoch, createGroup, displaced, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import { abortEpoch, commitEpoch, createGroup, displaced, openEpoch, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
@@ -55,6 +55,14 @@ describe('the changes of a group record', () => {
   })
   test('half an epoch cannot be committed', () => {
     expect(commitEpoch(1, 1, { a: hash('1') })(opened)).toBeUndefined()
+  })
+  test('a removed group is gone for every change but a new creation, which uses no number again', () => {
+    const removed = removeGroup(opened) as GroupRecord
+    expect(removeGroup(removed)).toBeUndefined()
+    expect(openEpoch('p1', 1, removed.version)(removed)).toBeUndefined()
+    expect(takeOver(removed.generation, owners)(removed)).toBeUndefined()
+    const again = createGroup('g', [vm('a')], { a: 'p1' })(removed) as GroupRecord
+    expect([again.generation, again.lastEpoch, again.committed]).toEqual([3, 1, null])
   })
   test('whoever loses a VM is fenced, and nobody else', () => {
     const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord

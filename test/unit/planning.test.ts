@@ -23,6 +23,7 @@ const record = (fields: Partial<GroupRecord>): GroupRecord => ({
   lastEpoch: 0,
   open: null,
   committed: null,
+  removed: false,
   ...fields
 })
 

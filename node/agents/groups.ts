@@ -1,0 +1,52 @@
+/** All groups on this peer: one agent each, made when the first record of a group is learned. */
+import { groupKey } from '../../protocols/group.ts'
+import { DiapauseError } from '../errors.ts'
+import { GroupAgent, type GroupAgentDeps } from './group-agent.ts'
+import type { LocalVm } from './local-vm.ts'
+
+export class Groups {
+  readonly #agents = new Map<string, GroupAgent>()
+
+  constructor(deps: GroupAgentDeps) {
+    const { directory, leases, network } = deps
+    directory.onRecord(record => {
+      let agent = this.#agents.get(record.id)
+      if (agent === undefined) {
+        agent = new GroupAgent(deps)
+        this.#agents.set(record.id, agent)
+      }
+      agent.onRecord(record)
+    })
+    directory.onReport((message, from) => this.#agents.get(message.group)?.onReport(message, from))
+    network.onMarker((group, vm, epoch) => this.#agents.get(group)?.onMarker(vm, epoch))
+    const byKey = (key: string): GroupAgent | undefined => this.#agents.get(key.slice(groupKey('').length))
+    leases.onLapse((key, generation) => {
+      deps.report('lease.lapsed', { key, generation })
+      byKey(key)?.onLease('lapse', generation)
+    })
+    leases.onRegained((key, generation) => {
+      deps.report('lease.regained', { key, generation })
+      byKey(key)?.onLease('regained', generation)
+    })
+    leases.onLost((key, generation, newer) => {
+      deps.report('lease.lost', { key, generation, newer })
+      byKey(key)?.onLease('lost', generation)
+    })
+  }
+
+  vmsOf(group: string): readonly LocalVm[] {
+    return this.#agents.get(group)?.vms ?? []
+  }
+
+  /** Types into a VM's console. GROUP_UNKNOWN, VM_ELSEWHERE. */
+  async type(group: string, vm: string, text: string): Promise<void> {
+    const agent = this.#agents.get(group)
+    if (agent === undefined) throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
+    await agent.type(vm, text)
+  }
+
+  /** Ends every VM here. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.#agents.values()].map(agent => agent.stop()))
+  }
+}

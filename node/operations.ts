@@ -1,0 +1,132 @@
+/** What an operator can see of a peer and ask of it: the API's `PeerView` over the agents. */
+import type { Config } from '../config/schema.ts'
+import type { PeerId } from '../protocols/core.ts'
+import { createGroup, removeGroup } from '../protocols/epoch/record.ts'
+import { type GroupRecord, groupKey } from '../protocols/group.ts'
+import type { GroupDirectory } from './agents/directory.ts'
+import type { Groups } from './agents/groups.ts'
+import type { Housekeeping } from './agents/housekeeping.ts'
+import type { EventFeed } from './edge/events.ts'
+import type { EpochResult, GroupRequest, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
+import { DiapauseError } from './errors.ts'
+import { planOwners } from './planning/placement.ts'
+import type { Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
+
+export interface OperationsDeps {
+  readonly config: Config
+  readonly self: PeerId
+  readonly version: string
+  readonly hypervisor: string
+  readonly events: EventFeed
+  readonly clock: Clock
+  readonly directory: GroupDirectory
+  readonly groups: Groups
+  readonly housekeeping: Housekeeping
+  readonly detector: FailureDetector
+  readonly transport: Transport
+  readonly leases: Leases
+  readonly network: Switch
+  readonly store: ShardStore | undefined
+}
+
+export class Operations implements PeerView {
+  readonly events: EventFeed
+  readonly #deps: OperationsDeps
+  readonly #startedMs: number
+
+  constructor(deps: OperationsDeps) {
+    this.#deps = deps
+    this.events = deps.events
+    this.#startedMs = deps.clock.now()
+  }
+
+  groups(): readonly GroupRecord[] {
+    return this.#deps.directory.all().filter(record => !record.removed)
+  }
+
+  async status(): Promise<PeerStatus> {
+    const { config, self, version, hypervisor, clock, detector, transport, leases, network, groups } = this.#deps
+    return {
+      name: config.peer.name,
+      id: self,
+      version,
+      cluster: config.cluster.name,
+      pid: process.pid,
+      uptimeMs: clock.now() - this.#startedMs,
+      hypervisor,
+      members: config.members.map(member => ({
+        ...member,
+        liveness: detector.livenessOf(member.id),
+        connected: member.id === self || transport.connected(member.id)
+      })),
+      groups: this.groups().map(record => ({
+        record,
+        running: groups.vmsOf(record.id).flatMap(vm => (vm.running ? [vm.spec.id] : [])),
+        leaseRemainingMs: leases.remainingMs(groupKey(record.id), record.generation)
+      })),
+      frames: network.stats(),
+      store: await this.#storeStatus()
+    }
+  }
+
+  async createGroup(request: GroupRequest): Promise<GroupRecord> {
+    const { directory, detector, config, events } = this.#deps
+    const alive = new Set(detector.alive())
+    const hosts = config.members.filter(member => member.role === 'storage' && alive.has(member.id)).map(member => member.id)
+    const asked = Object.values(request.owners).find(owner => !hosts.includes(owner))
+    if (asked !== undefined) throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
+    const owners = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
+    if (owners === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
+    const create = createGroup(request.id, request.vms, owners)
+    let ours = false
+    const record = await directory.change(request.id, current => {
+      const next = create(current)
+      ours = next !== undefined
+      return next
+    })
+    if (!ours || record === null) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
+    events.emit('group.created', { group: record.id, owners: record.owners })
+    return record
+  }
+
+  async removeGroup(id: string): Promise<void> {
+    const before = this.#deps.directory.get(id) ?? (await this.#deps.directory.refresh(id))
+    if (before === null || before.removed) throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
+    await this.#deps.directory.change(id, removeGroup)
+    this.events.emit('group.removed', { group: id })
+  }
+
+  async takeEpoch(id: string): Promise<EpochResult> {
+    const outcomes = new Map<unknown, EpochResult>()
+    let opened: number | undefined
+    const settled = Promise.withResolvers<EpochResult>()
+    const settle = (): void => {
+      const result = outcomes.get(opened)
+      if (result !== undefined) settled.resolve(result)
+    }
+    const unsubscribe = this.events.subscribe(({ kind, group, epoch, reason }) => {
+      if (group !== id || (kind !== 'epoch.committed' && kind !== 'epoch.aborted')) return
+      const outcome = kind === 'epoch.committed' ? 'committed' : 'aborted'
+      outcomes.set(epoch, { epoch: Number(epoch), outcome, ...(outcome === 'aborted' ? { reason: String(reason) } : {}) })
+      settle()
+    })
+    try {
+      opened = (await this.#deps.housekeeping.propose(id)).open?.epoch
+      settle() // it may have been decided before we learned its number
+      return await settled.promise
+    } finally {
+      unsubscribe()
+    }
+  }
+
+  typeConsole(group: string, vm: string, text: string): Promise<void> {
+    return this.#deps.groups.type(group, vm, text)
+  }
+
+  async #storeStatus(): Promise<StoreStatus> {
+    const { store } = this.#deps
+    if (store === undefined) return { streams: 0, manifests: 0, bytes: 0 }
+    const [streams, manifests] = await Promise.all([store.streams(), store.manifests()])
+    return { streams: streams.length, manifests: manifests.length, bytes: streams.reduce((sum, { bytes }) => sum + bytes, 0) }
+  }
+}
