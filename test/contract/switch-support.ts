@@ -1,0 +1,189 @@
+/** Fake VMs (unix sockets that speak `-netdev stream`) and an in-memory transport, for tests of the switch. */
+import { once } from 'node:events'
+import net from 'node:net'
+import { toPacket } from '../../node/switch/ethernet.ts'
+import { PacketCutter } from '../../node/switch/packets.ts'
+import type { Channel, MessageHandler, NicPort, Transport } from '../../node/ports.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+export const macOf = (vm: string): string => `52:54:00:00:00:${vm.charCodeAt(0).toString(16).padStart(2, '0')}`
+const macBytes = (vm: string): Buffer => Buffer.from(macOf(vm).replaceAll(':', ''), 'hex')
+export const BROADCAST = '*'
+
+/** An Ethernet frame from VM to VM that carries `id`. */
+export function frameOf(from: string, to: string, id: number, bytes = 64): Uint8Array {
+  const frame = Buffer.alloc(bytes)
+  frame.set(to === BROADCAST ? Buffer.alloc(6, 0xff) : macBytes(to), 0)
+  frame.set(macBytes(from), 6)
+  frame.writeUInt16BE(0x88b5, 12) // IEEE 802: local experimental
+  frame.writeUInt32BE(id, 14)
+  return frame
+}
+
+export const idOf = (frame: Uint8Array): number => Buffer.from(frame).readUInt32BE(14)
+
+export function recordOf(owners: Record<string, PeerId>, generation = 1, version = generation): GroupRecord {
+  const vms = Object.keys(owners).map(id => ({ id, mac: macOf(id), memoryMiB: 64, kernel: '', initrd: '', append: '' }))
+  return { id: 'bank', version, generation, vms, owners, lastEpoch: 0, open: null, committed: null, removed: false }
+}
+
+/** The VM's end of a NIC. */
+export class FakeVm {
+  readonly id: string
+  readonly received: Uint8Array[] = []
+  readonly socket: net.Socket
+  /** Called for every frame received. */
+  onFrame: ((frame: Uint8Array) => void) | undefined
+
+  private constructor(id: string, socket: net.Socket) {
+    this.id = id
+    this.socket = socket
+    const cutter = new PacketCutter()
+    socket.on('data', chunk =>
+      cutter.push(chunk, packet => {
+        const frame = packet.slice(4)
+        this.received.push(frame)
+        this.onFrame?.(frame)
+      })
+    )
+    socket.on('error', () => {})
+  }
+
+  static async connect(id: string, nicPath: string): Promise<FakeVm> {
+    const socket = net.connect(nicPath)
+    await once(socket, 'connect')
+    return new FakeVm(id, socket)
+  }
+
+  get ids(): number[] {
+    return this.received.map(idOf)
+  }
+
+  send(frame: Uint8Array): void {
+    this.socket.write(toPacket(frame))
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+}
+
+export async function until(what: () => boolean): Promise<void> {
+  while (!what()) await new Promise(resolve => setTimeout(resolve, 1))
+}
+
+/** Lets everything that was written travel: for statements that something does not come. */
+export async function quiet(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** Transports of peers in one process: in order, whole, a turn of the event loop (or `delay` of them) later. */
+export class MemoryNetwork {
+  readonly #peers = new Map<PeerId, MemoryTransport>()
+  readonly #broken = new Set<string>()
+  /** Turns of the event loop that a message is under way. */
+  delayTurns: () => number = () => 1
+  /** Asked for each message; false: no room. */
+  hasRoom: (from: PeerId, to: PeerId) => boolean = () => true
+
+  transport(self: PeerId): Transport {
+    const transport = new MemoryTransport(self, this)
+    this.#peers.set(self, transport)
+    return transport
+  }
+
+  connected(from: PeerId, to: PeerId): boolean {
+    return from !== to && this.#peers.has(to) && !this.#broken.has([from, to].sort().join())
+  }
+
+  /** What is under way between the two is lost. */
+  setConnected(a: PeerId, b: PeerId, connected: boolean): void {
+    const pair = [a, b].sort().join()
+    if (connected) this.#broken.delete(pair)
+    else this.#broken.add(pair)
+    this.#peers.get(a)?.change(b, connected)
+    this.#peers.get(b)?.change(a, connected)
+  }
+
+  deliver(from: PeerId, to: PeerId, channel: Channel, message: Uint8Array): void {
+    this.#peers.get(to)?.receive(from, channel, message)
+  }
+}
+
+class MemoryTransport implements Transport {
+  readonly self: PeerId
+  readonly #network: MemoryNetwork
+  readonly #handlers = new Map<Channel, MessageHandler>()
+  readonly #onConnection: ((peer: PeerId, connected: boolean) => void)[] = []
+  readonly #links = new Map<PeerId, { queue: [Channel, Uint8Array][]; busy: boolean }>()
+
+  constructor(self: PeerId, network: MemoryNetwork) {
+    this.self = self
+    this.#network = network
+  }
+
+  connected(peer: PeerId): boolean {
+    return this.#network.connected(this.self, peer)
+  }
+
+  send(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): boolean {
+    if (!this.connected(to) || !this.#network.hasRoom(this.self, to)) return false
+    const link = this.#link(to)
+    link.queue.push([channel, Uint8Array.from(Buffer.concat(parts))])
+    if (!link.busy) void this.#run(to, link)
+    return true
+  }
+
+  async write(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): Promise<void> {
+    if (!this.send(to, channel, parts)) throw new Error('TRANSPORT_DISCONNECTED')
+  }
+
+  handle(channel: Channel, handler: MessageHandler): void {
+    this.#handlers.set(channel, handler)
+  }
+
+  onConnection(handler: (peer: PeerId, connected: boolean) => void): void {
+    this.#onConnection.push(handler)
+  }
+
+  async start(): Promise<void> {}
+  async stop(): Promise<void> {}
+
+  receive(from: PeerId, channel: Channel, message: Uint8Array): void {
+    this.#handlers.get(channel)?.(from, message)
+  }
+
+  change(peer: PeerId, connected: boolean): void {
+    if (!connected) this.#link(peer).queue.length = 0
+    for (const handler of this.#onConnection) handler(peer, connected)
+  }
+
+  #link(to: PeerId): { queue: [Channel, Uint8Array][]; busy: boolean } {
+    let link = this.#links.get(to)
+    if (link === undefined) {
+      link = { queue: [], busy: false }
+      this.#links.set(to, link)
+    }
+    return link
+  }
+
+  async #run(to: PeerId, link: { queue: [Channel, Uint8Array][]; busy: boolean }): Promise<void> {
+    link.busy = true
+    while (link.queue.length > 0) {
+      for (let turn = this.#network.delayTurns(); turn > 0; turn--) await new Promise(resolve => setImmediate(resolve))
+      const next = link.queue.shift()
+      if (next !== undefined && this.connected(to)) this.#network.deliver(this.self, to, ...next)
+    }
+    link.busy = false
+  }
+}
+
+/** Stop, drain, turn, as the snapshot agent does; a fake VM "stands still" by sending nothing meanwhile. */
+export async function cut(nic: NicPort, epoch: number): Promise<Readonly<Record<string, number>>> {
+  nic.hold()
+  await nic.drained()
+  const counts = nic.turn(epoch)
+  nic.release()
+  return counts
+}

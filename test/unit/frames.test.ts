@@ -1,0 +1,136 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { toPacket } from '../../node/switch/ethernet.ts'
+import {
+  decodeBatch,
+  encodeBatch,
+  type FrameBatch,
+  MAX_BATCH_BYTES,
+  MAX_FRAME_BYTES,
+  MIN_FRAME_BYTES
+} from '../../protocols/frames/records.ts'
+
+const name = fc.string({ minLength: 1, maxLength: 6, unit: 'grapheme' })
+const packet = fc.uint8Array({ minLength: MIN_FRAME_BYTES, maxLength: 200 }).map(toPacket)
+const record = fc.record({
+  source: name,
+  destination: name,
+  colour: fc.nat(0xffff_ffff),
+  sequence: fc.integer({ min: 1, max: 2 ** 48 - 1 }),
+  packet: fc.option(packet, { nil: undefined })
+})
+const batch: fc.Arbitrary<FrameBatch> = fc.record({
+  group: name,
+  generation: fc.nat(0xffff_ffff),
+  records: fc.array(record, { maxLength: 40 })
+})
+
+const plain = (value: FrameBatch) => ({
+  ...value,
+  records: value.records.map(r => ({ ...r, packet: r.packet === undefined ? undefined : [...r.packet] }))
+})
+
+const one: FrameBatch = {
+  group: 'bank',
+  generation: 7,
+  records: [
+    { source: 'a', destination: 'b', colour: 3, sequence: 258, packet: toPacket(new Uint8Array(14).fill(0xee)) },
+    { source: 'a', destination: 'b', colour: 4, sequence: 258, packet: undefined }
+  ]
+}
+
+describe('a batch of frames', () => {
+  it('is read back as it was written', () => {
+    fc.assert(
+      fc.property(batch, value => {
+        expect(plain(decodeBatch(encodeBatch(value)))).toEqual(plain(value))
+      })
+    )
+  })
+
+  it('has the bytes that the format describes', () => {
+    const head = '01' + '04' + Buffer.from('bank').toString('hex') + '00000007' + '02' + '0161' + '0162'
+    const frame = '01' + '00' + '01' + '00000003' + '000000000102' + '0000000e' + 'ee'.repeat(14)
+    const turn = '02' + '00' + '01' + '00000004' + '000000000102'
+    expect(Buffer.from(encodeBatch(one)).toString('hex')).toBe(head + frame + turn)
+  })
+
+  it('gives views of the message, length before frame, and no copies', () => {
+    const message = encodeBatch(one)
+    const first = decodeBatch(message).records[0]?.packet as Uint8Array
+    expect(first.buffer).toBe(message.buffer)
+    expect(first.length).toBe(4 + 14)
+  })
+
+  it('of another format is refused with advice', () => {
+    const message = encodeBatch(one)
+    message[0] = 2
+    expect(() => decodeBatch(message)).toThrow(expect.objectContaining({ code: 'FRAMES_FORMAT' }))
+  })
+
+  it('that is cut short anywhere is refused, or is a shorter batch at the end of a record', () => {
+    const message = encodeBatch(one)
+    const accepted: number[] = []
+    for (let length = 0; length < message.length; length++) {
+      try {
+        decodeBatch(message.subarray(0, length))
+        accepted.push(length)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'FRAMES_MALFORMED' })
+      }
+    }
+    expect(accepted).toEqual([15, 15 + 13 + 4 + 14])
+  })
+
+  it('with a frame too short, too long or numbered 0, an unknown VM, kind or empty name is refused', () => {
+    const bytes = Buffer.from(encodeBatch(one))
+    const at = 15
+    const damages: ((copy: Buffer) => void)[] = [
+      copy => copy.writeUInt32BE(13, at + 13),
+      copy => copy.writeUInt32BE(MAX_FRAME_BYTES + 1, at + 13),
+      copy => copy.writeUIntBE(0, at + 7, 6),
+      copy => copy.writeUInt8(2, at + 1),
+      copy => copy.writeUInt8(2, at + 2),
+      copy => copy.writeUInt8(3, at),
+      copy => copy.writeUInt8(0, 1)
+    ]
+    for (const damage of damages) {
+      const copy = Buffer.from(bytes)
+      damage(copy)
+      expect(() => decodeBatch(copy)).toThrow(expect.objectContaining({ code: 'FRAMES_MALFORMED' }))
+    }
+  })
+
+  it('larger than any honest one is refused before anything else', () => {
+    expect(() => decodeBatch(new Uint8Array(MAX_BATCH_BYTES + 1))).toThrow(
+      expect.objectContaining({ code: 'FRAMES_MALFORMED' })
+    )
+  })
+
+  it('of random or damaged bytes is read or refused with a code, never anything else', () => {
+    const damaged = fc
+      .tuple(batch, fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 }))
+      .map(([value, changes]) => {
+        const message = encodeBatch(value)
+        for (const [at, byte] of changes) message[at % message.length] = byte
+        return message
+      })
+    fc.assert(
+      fc.property(fc.oneof(fc.uint8Array({ maxLength: 300 }), damaged), message => {
+        try {
+          for (const { packet } of decodeBatch(message).records) {
+            if (packet !== undefined) expect(packet.length).toBeGreaterThanOrEqual(4 + MIN_FRAME_BYTES)
+          }
+        } catch (error) {
+          expect((error as { code?: string }).code).toMatch(/^FRAMES_(FORMAT|MALFORMED)$/)
+        }
+      }),
+      { numRuns: 3000 }
+    )
+  })
+
+  it('refuses names that the format has no room for', () => {
+    expect(() => encodeBatch({ ...one, group: 'x'.repeat(256) })).toThrow(RangeError)
+    expect(() => encodeBatch({ ...one, group: '' })).toThrow(RangeError)
+  })
+})

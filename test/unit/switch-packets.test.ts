@@ -1,0 +1,100 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { isMulticast, joinPackets, macAt, macNumber, sourceMac, toPacket } from '../../node/switch/ethernet.ts'
+import { PacketCutter } from '../../node/switch/packets.ts'
+
+/** The plain slow version: all bytes in one array. */
+function cutPlainly(bytes: Buffer): number[][] {
+  const packets: number[][] = []
+  for (let at = 0; at + 4 <= bytes.length && at + 4 + bytes.readUInt32BE(at) <= bytes.length; ) {
+    const size = 4 + bytes.readUInt32BE(at)
+    packets.push([...bytes.subarray(at, at + size)])
+    at += size
+  }
+  return packets
+}
+
+describe('the byte stream of a NIC', () => {
+  it('gives the same packets however it is split into chunks', () => {
+    const frames = fc.array(fc.uint8Array({ minLength: 1, maxLength: 40 }), { maxLength: 20 })
+    fc.assert(
+      fc.property(frames, fc.array(fc.nat(50), { maxLength: 60 }), fc.nat(10), (list, sizes, missing) => {
+        const packets = list.map(toPacket)
+        const whole = Buffer.concat(packets)
+        const bytes = whole.subarray(0, Math.max(0, whole.length - missing))
+        const cutter = new PacketCutter()
+        const got: number[][] = []
+        let at = 0
+        for (const size of [...sizes, bytes.length]) {
+          cutter.push(Uint8Array.prototype.slice.call(bytes, at, at + size), packet => got.push([...packet]))
+          at += size
+        }
+        const expected = cutPlainly(bytes)
+        expect(got).toEqual(expected)
+        expect(cutter.partial).toBe(expected.flat().length < bytes.length)
+      })
+    )
+  })
+
+  it('is not copied where a packet lies in one chunk', () => {
+    const chunk = Buffer.concat([toPacket(new Uint8Array(20)), toPacket(new Uint8Array(30))])
+    const packets: Uint8Array[] = []
+    new PacketCutter().push(chunk, packet => packets.push(packet))
+    expect(packets.map(packet => packet.buffer === chunk.buffer)).toEqual([true, true])
+  })
+
+  it('with an impossible length is refused, also where the length is split', () => {
+    const tooLong = Uint8Array.of(0, 1, 0, 15, 0)
+    for (const bytes of [tooLong, new Uint8Array(5)]) {
+      for (const split of [0, 2]) {
+        const cutter = new PacketCutter()
+        const push = (): void => {
+          cutter.push(bytes.subarray(0, split), () => {})
+          cutter.push(bytes.subarray(split), () => {})
+        }
+        expect(push).toThrow(expect.objectContaining({ code: 'NIC_FRAMING' }))
+      }
+    }
+  })
+
+  it('of random bytes gives packets or NIC_FRAMING and nothing else', () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 10 }), chunks => {
+        const cutter = new PacketCutter()
+        try {
+          for (const chunk of chunks) cutter.push(chunk, packet => expect(packet.length).toBeGreaterThan(4))
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'NIC_FRAMING' })
+        }
+      })
+    )
+  })
+})
+
+describe('an Ethernet header', () => {
+  it('names its addresses as the group record does', () => {
+    const mac = fc.uint8Array({ minLength: 6, maxLength: 6 })
+    fc.assert(
+      fc.property(mac, bytes => {
+        const text = [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join(':')
+        const packet = toPacket(Uint8Array.of(255, 255, 255, 255, 255, 255, ...bytes, 8, 0))
+        expect(macAt(bytes, 0)).toBe(macNumber(text))
+        expect(sourceMac(packet)).toBe(macNumber(text))
+        expect(isMulticast(packet)).toBe(true)
+      })
+    )
+  })
+
+  it('has no address but of six bytes in lower case with colons', () => {
+    for (const text of ['', '52:54:00:00:00', '52:54:00:00:00:0G', '52-54-00-00-00-01']) {
+      expect(() => macNumber(text)).toThrow(TypeError)
+    }
+  })
+})
+
+describe('packets written together', () => {
+  it('are one buffer, end to end', () => {
+    const packets = [toPacket(Uint8Array.of(1)), toPacket(Uint8Array.of(2, 3))]
+    expect([...joinPackets(packets, 11)]).toEqual([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 3])
+  })
+})
