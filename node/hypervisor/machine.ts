@@ -11,9 +11,9 @@
  */
 import { rm } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
-import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, Log, Machine, MachineOptions } from '../ports.ts'
-import { backgroundSnapshot, failureOf, migrationEnd, prepare } from './background-snapshot.ts'
+import { backgroundSnapshot, migrationEnd, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
@@ -49,7 +49,7 @@ export class QemuMachine implements Machine {
   #incoming: Promise<void> | undefined
   #giveUpLaunch: (() => void) | undefined
   #exitReason = ''
-  #controlLost = ''
+  #lost = ''
 
   constructor(options: MachineOptions, context: MachineContext) {
     this.#options = options
@@ -129,7 +129,7 @@ export class QemuMachine implements Machine {
         }
         const { streamed } = await backgroundSnapshot(qmp, { path: socketPath, resumesByItself, clock })
         const pauseMs = clock.now() - from
-        const told = handled(streamed.catch(error => this.#explain('stream', error)))
+        const told = handled(streamed.catch(error => this.#explain('cut', error)))
         this.#busyUntil(told)
         return { pauseMs, streamed: told }
       } finally {
@@ -182,8 +182,7 @@ export class QemuMachine implements Machine {
         void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
       }
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
-      // A QEMU that cannot be controlled may not run: it could not even be stopped.
-      void this.#qmp.closed.then(error => this.#onControlLost(error))
+      void this.#qmp.closed.then(error => this.#lose(error))
       await ready(this.#qmp)
       if (!this.#is('starting')) throw this.#outOfOrder('start')
       this.#enter('running')
@@ -204,13 +203,14 @@ export class QemuMachine implements Machine {
       if (status !== 'completed') {
         throw new DiapauseError(
           'HYPERVISOR_INCOMING',
-          `Not every page of VM ${this.#options.spec.id} has come: QEMU says ${String(status)}: ${await failureOf(qmp)}`,
+          `The source of the pages of VM ${this.#options.spec.id} broke off (QEMU says ${String(status)}): ` +
+            'the VM has been killed, as the pages that it lacks will not come',
           { details: { status } }
         )
       }
       await prepare(qmp, 'snapshot')
     } catch (error) {
-      await this.#explain('incoming', error)
+      await this.#explain('startIncoming', error)
     }
   }
 
@@ -246,9 +246,15 @@ export class QemuMachine implements Machine {
     this.#migration = settled
   }
 
-  /** Rejects with `error`, or, where QEMU is gone, with what that means to the caller and why it went. */
+  /**
+   * Rejects with `error`, or, where QEMU is gone, with what that means to the caller and why it went. A VM that is
+   * frozen for good is killed here.
+   */
   async #explain(name: string, error: unknown): Promise<never> {
-    if (!hasCode(error, 'QMP_CLOSED')) throw error
+    if (!(error instanceof DiapauseError)) throw error
+    const { code } = error
+    if (code === 'HYPERVISOR_STREAM' || code === 'HYPERVISOR_INCOMING') this.#lose(error)
+    if (!code.startsWith('QMP_') || code === 'QMP_REFUSED') throw error
     if (this.#is('destroyed')) throw this.#outOfOrder(name)
     this.#process?.kill()
     await this.#process?.exited
@@ -257,14 +263,14 @@ export class QemuMachine implements Machine {
     })
   }
 
-  #onControlLost(error: DiapauseError): void {
-    if (!hasCode(error, 'QMP_CLOSED'))
-      this.#controlLost = `was killed, because it cannot be controlled: ${error.message}`
+  /** A QEMU that is frozen or does not obey may not run: it could not even be stopped when the lease ends. */
+  #lose(why: DiapauseError): void {
+    if (why.code !== 'QMP_CLOSED' && this.#lost === '') this.#lost = `was killed: ${why.message}`
     this.#process?.kill()
   }
 
   #onExited(status: string, stopListening: () => void): void {
-    const reason = this.#controlLost || status
+    const reason = this.#lost || status
     this.#exitReason = reason
     stopListening()
     const alarm = this.#is('running') || this.#is('paused') || this.#is('cutting')

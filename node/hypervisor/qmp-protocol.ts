@@ -39,8 +39,8 @@ export class LineSplitter {
       lines.push(this.#take())
       from = end + 1
     }
-    // A copy: the socket may use the chunk's memory again.
-    this.#hold(chunk.slice(from))
+    // A copy (Buffer's own slice is a view): the socket may use the chunk's memory again.
+    this.#hold(new Uint8Array(chunk.subarray(from)))
     return lines
   }
 

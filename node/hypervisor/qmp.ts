@@ -82,20 +82,16 @@ export class QmpClient {
 
   /**
    * Runs one command and gives its `return` value. Rejects with QMP_REFUSED (details: command, errorClass) where QEMU
-   * says no, QMP_TIMEOUT where it says nothing (a late reply is ignored), QMP_CLOSED and its kin where it is gone.
+   * says no. Where it says nothing the connection is over (QMP_TIMEOUT): a QEMU in which a command may still take
+   * effect at any time cannot be reasoned about. QMP_CLOSED and its kin where it is gone.
    */
   command(name: string, args: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
     if (this.#over) return Promise.reject(this.#over)
     const id = ++this.#lastId
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-    const disarm = this.#clock.after(this.#timeoutMs, () => {
-      this.#pending.delete(id)
-      reject(
-        new DiapauseError('QMP_TIMEOUT', `QEMU did not answer ${name} within ${this.#timeoutMs} ms`, {
-          details: { command: name }
-        })
-      )
-    })
+    const disarm = this.#clock.after(this.#timeoutMs, () =>
+      this.#end('QMP_TIMEOUT', `QEMU did not answer ${name} within ${this.#timeoutMs} ms`)
+    )
     this.#pending.set(id, { name, resolve, reject, disarm })
     this.#socket.write(`${JSON.stringify({ execute: name, arguments: args, id })}\n`)
     return promise
@@ -132,8 +128,7 @@ export class QmpClient {
     if (message.kind === 'event') return this.#onEvent(message)
     const pending = this.#pending.get(message.id)
     if (!pending) {
-      if (message.id >= 1 && message.id <= this.#lastId) return // its command has timed out
-      throw new DiapauseError('QMP_MALFORMED', `QEMU answered command ${message.id}, which was never sent`)
+      throw new DiapauseError('QMP_MALFORMED', `QEMU answered command ${message.id}, which was not asked (any more)`)
     }
     this.#pending.delete(message.id)
     pending.disarm()

@@ -1,0 +1,68 @@
+import { describe, expect, it } from 'vitest'
+import {
+  commonArguments,
+  guestName,
+  isMachineOf,
+  machineArguments,
+  requireSocketPath
+} from '../../node/hypervisor/command-line.ts'
+import { parseQemuVersion } from '../../node/hypervisor/qemu.ts'
+
+const paths = { qmp: '/r/q', nic: '/r/n', console: '/r/c', consoleLog: '/r/c.log' }
+const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: 'a=1,b=2 c' }
+const options = { accel: 'tcg', guest: 'g', spec, paths, incoming: false } as const
+
+/** The value that follows `name`. */
+const valueOf = (args: string[], name: string) => args[args.indexOf(name) + 1]
+
+describe("QEMU's command line", () => {
+  it('pins the machine type and the CPU, which images depend on', () => {
+    expect(valueOf(machineArguments(options), '-machine')).toMatch(/^pc-i440fx-7\.2(,|$)/)
+    expect(valueOf(machineArguments(options), '-cpu')).toBe('max')
+    expect(valueOf(machineArguments({ ...options, accel: 'kvm' }), '-cpu')).toBe('host,migratable=on')
+  })
+
+  it('differs between a boot and a resume only in what it waits for', () => {
+    const incoming = machineArguments({ ...options, incoming: true })
+    expect(incoming).toEqual([...machineArguments(options), '-incoming', 'defer'])
+  })
+
+  it('lets no comma of a path or name become an option of its own', () => {
+    const args = machineArguments({ ...options, guest: 'a,b', paths: { ...paths, nic: '/r,server=on', qmp: '/q,x' } })
+    expect(valueOf(args, '-name')).toBe('guest=a,,b')
+    expect(valueOf(args, '-netdev')).toMatch(/addr\.path=\/r,,server=on$/)
+    expect(valueOf(args, '-qmp')).toBe('unix:/q,,x,server=off')
+    expect(valueOf(args, '-append')).toBe('a=1,b=2 c')
+  })
+
+  it("marks a peer's machines, and no other's", () => {
+    const argv = ['setpriv', 'qemu', ...commonArguments('tcg', guestName('PeerA', 'vm1'))]
+    expect(isMachineOf('PeerA', argv)).toBe(true)
+    for (const other of ['Peer', 'PeerA:vm1', 'PeerB', '']) expect(isMachineOf(other, argv)).toBe(false)
+    expect(isMachineOf('PeerA', ['grep', 'guest=diapause:PeerA:vm1'])).toBe(false)
+  })
+
+  it('takes socket paths of up to 107 bytes', () => {
+    requireSocketPath('x'.repeat(107), 'it')
+    for (const path of ['x'.repeat(108), 'é'.repeat(54)]) {
+      expect(() => requireSocketPath(path, 'it')).toThrow(/108 bytes.*peer\.runDir/)
+    }
+  })
+})
+
+describe("QEMU's version", () => {
+  const parse = (text: string) => parseQemuVersion(text, 'qemu')
+
+  it('is read from the first line of --version', () => {
+    const debian = 'QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022'
+    expect(parse(debian)).toEqual({ text: '7.2.22', number: [7, 2] })
+    expect(parse('QEMU emulator version 10.0.0').number).toEqual([10, 0])
+  })
+
+  it('must be 7.2 or later', () => {
+    for (const old of ['7.1.0', '6.2.0', '2.11.1']) {
+      expect(() => parse(`QEMU emulator version ${old}`)).toThrow(expect.objectContaining({ code: 'QEMU_TOO_OLD' }))
+    }
+    expect(() => parse('GNU bash')).toThrow(expect.objectContaining({ code: 'QEMU_UNKNOWN' }))
+  })
+})
