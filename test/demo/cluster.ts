@@ -1,0 +1,307 @@
+/**
+ * A whole diapause on this host: N peers as separate processes, each with its own folder, identity, config file and
+ * loopback port, below one temporary folder. For the demo, scenario tests and chaos.
+ *
+ * It leaves nothing: peers die with this process (`setpriv --pdeathsig`, unless `detached`), and `stop` ends what still
+ * runs, removes the folder and tells what the peers should have cleaned up by themselves and did not.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { closeSync, openSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { stringify } from 'smol-toml'
+import type { Config } from '../../config/schema.ts'
+import { apiSocketPath } from '../../node/edge/api.ts'
+import { ApiClient } from '../../node/edge/client.ts'
+import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
+import { loadOrCreateIdentity } from '../../node/host/identity.ts'
+import { readEvent, type SeenEvent } from './events.ts'
+import { killAll, naming, processes, signal, tree, waitUntil } from './processes.ts'
+
+const main = join(import.meta.dirname, '../../node/main.ts')
+
+/** How long a peer may take to end after SIGTERM before that counts as a fault. */
+const STOP_LIMIT_MS = 10_000
+
+type Settings = { readonly [Name in Exclude<keyof Config, 'cluster' | 'peer' | 'members'>]?: Partial<Config[Name]> }
+
+export interface ClusterOptions {
+  readonly peers: number
+  /** Sections of every peer's config. Default: epochs on request only, a code that fits the number of peers. */
+  readonly settings?: Settings
+  /** Peers outlive this process. */
+  readonly detached?: boolean
+  /** Called for every event of every peer as it comes. */
+  readonly onEvent?: (seen: SeenEvent) => void
+}
+
+export interface ClusterPeer {
+  readonly name: string
+  readonly id: string
+  readonly runDir: string
+  readonly configFile: string
+  readonly logFile: string
+  readonly socketPath: string
+  readonly consoleDir: string
+  readonly client: ApiClient
+}
+
+interface Running {
+  readonly process: ChildProcess
+  /** Its end is wanted: killed or told to stop. */
+  ending: boolean
+  readonly follower: AbortController
+}
+
+/** The code for so many peers: any two may be lost where there are five, and one with the data of two where fewer. */
+export function codeFor(peers: number): { k: number; m: number } {
+  return { k: Math.max(1, Math.min(3, peers - 2)), m: 2 }
+}
+
+export class Cluster {
+  readonly dir: string
+  readonly peers: readonly ClusterPeer[]
+  readonly events: SeenEvent[] = []
+  readonly #options: ClusterOptions
+  readonly #running = new Map<string, Running>()
+  readonly #killed = new Set<string>()
+  #trouble: Error | undefined
+
+  private constructor(dir: string, peers: readonly ClusterPeer[], options: ClusterOptions) {
+    this.dir = dir
+    this.peers = peers
+    this.#options = options
+  }
+
+  /** Makes the folder, secret, identities and config files; starts nothing. */
+  static async create(options: ClusterOptions): Promise<Cluster> {
+    const dir = await mkdtemp(join(tmpdir(), 'diapause-'))
+    try {
+      const secretFile = join(dir, 'secret')
+      await writeFile(secretFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
+      const ports = await freePorts(options.peers)
+      const members = await Promise.all(
+        ports.map(async (port, i) => {
+          const name = `p${i + 1}`
+          const dataDir = join(dir, name, 'data')
+          await mkdir(dataDir, { recursive: true, mode: 0o700 })
+          return {
+            name,
+            dataDir,
+            id: (await loadOrCreateIdentity(dataDir)).peerId,
+            address: `/ip4/127.0.0.1/tcp/${port}`
+          }
+        })
+      )
+      const peers = await Promise.all(
+        members.map(async ({ name, dataDir, id, address }): Promise<ClusterPeer> => {
+          const runDir = join(dir, name, 'run')
+          const configFile = join(dir, name, 'peer.toml')
+          const config = {
+            shards: codeFor(options.peers),
+            epochs: { intervalMs: 0 },
+            ...options.settings,
+            cluster: { name: 'demo', secretFile },
+            peer: { name, dataDir, runDir, listen: address },
+            members: members.map(member => ({ name: member.name, id: member.id, address: member.address }))
+          }
+          await writeFile(configFile, stringify(config))
+          const socketPath = apiSocketPath(runDir)
+          const client = new ApiClient(socketPath)
+          const consoleDir = join(runDir, 'console')
+          return { name, id, runDir, configFile, logFile: join(dir, name, 'log'), socketPath, consoleDir, client }
+        })
+      )
+      return new Cluster(dir, peers, options)
+    } catch (error) {
+      await rm(dir, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  /** Throws where a peer has ended unasked or spoken nonsense; the waiting loops of callers call it each turn. */
+  check(): void {
+    if (this.#trouble !== undefined) throw this.#trouble
+  }
+
+  /** Peers whose process runs and is to go on. */
+  get alive(): ClusterPeer[] {
+    return this.peers.filter(peer => this.#running.get(peer.name)?.ending === false)
+  }
+
+  startPeer(peer: ClusterPeer): void {
+    const log = openSync(peer.logFile, 'a', 0o600)
+    const node = [process.execPath, '--max-semi-space-size=1', main, 'peer', '--config', peer.configFile]
+    const detached = this.#options.detached === true
+    const [command = '', ...args] = detached ? node : ['setpriv', '--pdeathsig', 'KILL', ...node]
+    const child = spawn(command, args, { stdio: ['ignore', log, log], detached })
+    closeSync(log)
+    const running: Running = { process: child, ending: false, follower: new AbortController() }
+    this.#running.set(peer.name, running)
+    this.#killed.delete(peer.name)
+    child.once('error', error => this.#fail(peer, `could not be started: ${error.message}`))
+    child.once('exit', (code, signalName) => {
+      running.follower.abort()
+      if (!running.ending) this.#fail(peer, `ended by itself (${signalName ?? `exit code ${code}`})`)
+      running.ending = true
+    })
+    void this.#follow(peer, running)
+  }
+
+  /** Resolves when every running peer says that it is connected to every other and holds it for alive. */
+  async allConnected(limitMs: number, tell: (ready: number) => void = () => {}): Promise<void> {
+    let ready = 0
+    const deadline = performance.now() + limitMs
+    while (performance.now() < deadline) {
+      this.check()
+      const alive = new Set(this.alive.map(peer => peer.id))
+      const answers = await Promise.all(
+        this.alive.map(async ({ client, id }) => {
+          const status = await client.status().catch(() => undefined)
+          const others = status?.members.filter(member => alive.has(member.id) && member.id !== id)
+          return others?.every(member => member.liveness === 'alive' && member.connected) === true
+        })
+      )
+      ready = answers.filter(Boolean).length
+      tell(ready)
+      if (ready === alive.size) return
+      await new Promise(resolve => setTimeout(resolve, 100))
+    }
+    throw new DiapauseError(
+      'DEMO_CONNECT',
+      `after ${limitMs / 1000} s only ${ready} of ${this.alive.length} peers see all others alive; their logs are ${join(this.dir, 'p*/log')}`
+    )
+  }
+
+  /** kill -9 of the peer together with all its VMs, as when a host loses power. Resolves when they are gone. */
+  async killPeer(peer: ClusterPeer): Promise<void> {
+    const running = this.#running.get(peer.name)
+    if (running?.process.pid === undefined) throw new Error(`${peer.name} does not run`)
+    running.ending = true
+    this.#killed.add(peer.name)
+    const pids = tree(running.process.pid)
+    killAll(pids)
+    await waitUntil(() => !processes().some(each => pids.includes(each.pid)), STOP_LIMIT_MS)
+  }
+
+  /**
+   * Tells every peer to stop, waits, ends by force what did not, removes the folder. What came back are the faults: each
+   * process, socket or folder that should have been gone. Call it once more after an error: it never throws for that.
+   */
+  async stop(): Promise<string[]> {
+    const faults: string[] = []
+    const stopping = [...this.#running].filter(([name]) => !this.#killed.has(name))
+    for (const [, running] of this.#running) running.follower.abort()
+    for (const [, running] of stopping) {
+      running.ending = true
+      if (running.process.pid !== undefined && running.process.exitCode === null) signal(running.process.pid, 'SIGTERM')
+    }
+    const ended = (running: Running) => running.process.exitCode !== null || running.process.signalCode !== null
+    await waitUntil(() => stopping.every(([, running]) => ended(running)), STOP_LIMIT_MS)
+    for (const [name, running] of stopping) {
+      if (!ended(running)) faults.push(`peer ${name} did not stop within ${STOP_LIMIT_MS / 1000} s of SIGTERM`)
+      else if (running.process.exitCode !== 0)
+        faults.push(
+          `peer ${name} stopped with ${running.process.signalCode ?? `exit code ${running.process.exitCode}`}`
+        )
+      else faults.push(...(await socketsIn(join(this.dir, name))).map(path => `socket ${path}`))
+    }
+    const orphans = naming(`${this.dir}/`).filter(
+      each => !stopping.some(([, running]) => running.process.pid === each.pid)
+    )
+    faults.push(...orphans.map(each => `process ${each.pid}: ${each.command.slice(0, 100)}`))
+    faults.push(...(await removeCluster(this.dir)))
+    this.#running.clear()
+    return faults
+  }
+
+  /** Lets detached peers go on without us. */
+  leave(): void {
+    for (const [, running] of this.#running) {
+      running.ending = true
+      running.follower.abort()
+      running.process.unref()
+    }
+  }
+
+  /** Reads the peer's events until it ends; while its API is not up yet, tries again. */
+  async #follow(peer: ClusterPeer, running: Running): Promise<void> {
+    const { signal: aborted } = running.follower
+    while (!running.ending && !aborted.aborted) {
+      try {
+        for await (const value of peer.client.events({ follow: true, signal: aborted })) this.#take(peer, value)
+      } catch (error) {
+        if (error instanceof TypeError) this.#fail(peer, `sent an event that cannot be read: ${error.message}`)
+      }
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  }
+
+  #take(peer: ClusterPeer, value: unknown): void {
+    const event = readEvent(value)
+    // After a reconnection the stream begins with what we have.
+    if (
+      event === undefined ||
+      this.events.some(
+        seen => seen.by === peer.name && seen.event.atMs === event.atMs && seen.event.kind === event.kind
+      )
+    )
+      return
+    const seen = { by: peer.name, event }
+    this.events.push(seen)
+    this.#options.onEvent?.(seen)
+  }
+
+  #fail(peer: ClusterPeer, what: string): void {
+    this.#trouble ??= new DiapauseError('DEMO_PEER', `peer ${peer.name} ${what}; its log is ${peer.logFile}`)
+  }
+}
+
+/** Ends every process that names the folder and removes it; the faults. Also for clusters of processes long gone. */
+export async function removeCluster(dir: string): Promise<string[]> {
+  const left = () => naming(`${dir}/`)
+  killAll(left().map(each => each.pid))
+  const gone = await waitUntil(() => left().length === 0, 5_000)
+  const faults = gone ? [] : left().map(each => `process ${each.pid} survived kill -9: ${each.command.slice(0, 100)}`)
+  await rm(dir, { recursive: true, force: true }).catch((error: unknown) => {
+    faults.push(`folder ${dir}: ${messageOf(error)}`)
+  })
+  return faults
+}
+
+async function socketsIn(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true })
+  return entries.filter(entry => entry.isSocket()).map(entry => join(entry.parentPath, entry.name))
+}
+
+/** The end of a peer's log, for error messages. */
+export async function logTail(peer: ClusterPeer, lines: number): Promise<string> {
+  const text = await readFile(peer.logFile, 'utf8').catch(() => '')
+  return text.trimEnd().split('\n').slice(-lines).join('\n')
+}
+
+/**
+ * Loopback ports that nobody listens on now, all different. Below 32768, where Linux does not pick the local ports of
+ * outgoing connections, so that none is taken between here and the peer's start.
+ */
+async function freePorts(count: number): Promise<number[]> {
+  const ports = new Set<number>()
+  for (let tries = 0; ports.size < count; tries++) {
+    if (tries > 100 * count)
+      throw new DiapauseError('DEMO_PORTS', 'found no free loopback ports between 20000 and 32000')
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    if (!ports.has(port) && (await isFree(port))) ports.add(port)
+  }
+  return [...ports]
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', error => (hasCode(error, 'EADDRINUSE') ? resolve(false) : reject(error)))
+    server.listen({ port, host: '127.0.0.1' }, () => server.close(() => resolve(true)))
+  })
+}
