@@ -1,4 +1,5 @@
 /** Who a peer is: an Ed25519 key in its data folder. Its public half is the peer id, which members know it by. */
+import { randomUUID } from 'node:crypto'
 import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
@@ -56,8 +57,8 @@ async function load(file: string): Promise<Identity | undefined> {
 /** Whole or not at all, and never in place of another's: written aside, fsynced, then linked. */
 async function create(file: string): Promise<Identity> {
   const privateKey = await generateKeyPair('Ed25519')
-  const aside = `${file}.${process.pid}`
-  const handle = await open(aside, 'w', 0o600)
+  const aside = `${file}.${randomUUID()}`
+  const handle = await open(aside, 'wx', 0o600)
   try {
     await handle.writeFile(privateKeyToProtobuf(privateKey))
     await handle.sync()

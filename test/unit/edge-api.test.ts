@@ -1,0 +1,265 @@
+import { mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { MAX_BODY_BYTES, apiSocketPath, serveApi } from '../../node/edge/api.ts'
+import type { ApiServer } from '../../node/edge/api.ts'
+import { ApiClient } from '../../node/edge/client.ts'
+import { EventFeed } from '../../node/edge/events.ts'
+import type { PeerEvent } from '../../node/edge/events.ts'
+import type { GroupRequest, PeerStatus, PeerView } from '../../node/edge/view.ts'
+import { DiapauseError } from '../../node/errors.ts'
+import type { Log } from '../../node/ports.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
+const member = (name: string, role: 'storage' | 'witness' = 'storage') =>
+  ({ name, id: `id-${name}`, address: '/ip4/127.0.0.1/tcp/1', role, liveness: 'alive', connected: true }) as const
+const vm = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
+
+const status: PeerStatus = {
+  name: 'one',
+  id: 'id-one',
+  version: '0.1.0',
+  cluster: 'c',
+  pid: 1,
+  uptimeMs: 5,
+  hypervisor: 'QEMU 7.2, tcg',
+  members: [member('one'), member('two'), member('wit', 'witness')],
+  groups: [],
+  frames: { delivered: 0, heldEarly: 0, recordedInFlight: 0, refusedGeneration: 0, droppedUnknown: 0 },
+  store: { streams: 0, manifests: 0, bytes: 0 }
+}
+
+/** A peer of which only the edge is real. */
+class FakePeer implements PeerView {
+  now = 0
+  readonly events = new EventFeed(() => this.now++ + 0.5)
+  readonly made = new Map<string, GroupRecord>()
+  readonly typed: string[] = []
+  failure: Error | undefined
+
+  async status(): Promise<PeerStatus> {
+    if (this.failure !== undefined) throw this.failure
+    return status
+  }
+
+  groups(): GroupRecord[] {
+    return [...this.made.values()]
+  }
+
+  async createGroup({ id, vms, owners }: GroupRequest): Promise<GroupRecord> {
+    if (this.made.has(id)) throw new DiapauseError('GROUP_EXISTS', `there is a group ${id}`)
+    const record = {
+      id,
+      vms,
+      owners,
+      version: 1,
+      generation: 1,
+      lastEpoch: 0,
+      open: null,
+      committed: null,
+      removed: false
+    }
+    this.made.set(id, record)
+    return record
+  }
+
+  async removeGroup(id: string): Promise<void> {
+    if (!this.made.delete(id)) throw new DiapauseError('GROUP_UNKNOWN', `there is no group ${id}`, { details: { id } })
+  }
+
+  async takeEpoch(group: string) {
+    if (!this.made.has(group)) throw new DiapauseError('GROUP_UNKNOWN', `there is no group ${group}`)
+    return { epoch: 1, outcome: 'aborted', reason: 'too slow' } as const
+  }
+
+  async typeConsole(group: string, name: string, text: string): Promise<void> {
+    this.typed.push(`${group}/${name}: ${text}`)
+  }
+}
+
+let runDir: string
+let peer: FakePeer
+let server: ApiServer
+let client: ApiClient
+
+beforeEach(async () => {
+  runDir = mkdtempSync(join(tmpdir(), 'diapause-api-'))
+  peer = new FakePeer()
+  server = await serveApi({ view: peer, runDir, log: quiet })
+  client = new ApiClient(server.socketPath)
+})
+
+afterEach(async () => {
+  await server.close()
+  rmSync(runDir, { recursive: true })
+})
+
+/** A request that the client would never send. */
+function raw(method: string, path: string, body?: string): Promise<{ status: number; error: unknown }> {
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({ socketPath: server.socketPath, method, path, agent: false }, response => {
+      let text = ''
+      response.setEncoding('utf8').on('data', (part: string) => (text += part))
+      response.on('end', () =>
+        resolve({ status: response.statusCode ?? 0, ...(JSON.parse(text) as { error: unknown }) })
+      )
+    })
+    request.on('error', reject)
+    request.end(body)
+  })
+}
+
+describe('the local API', () => {
+  it('can be opened by its own user only', () => {
+    expect(statSync(server.socketPath).mode & 0o777).toBe(0o600)
+  })
+
+  it('tells the status of the peer', async () => {
+    expect(await client.status()).toEqual(status)
+  })
+
+  it('makes a group whose owners are named by name or id, lists it, and removes it', async () => {
+    const vm2 = { ...vm, id: 'vm2', mac: '52:54:00:00:00:02' }
+    const record = await client.createGroup({ id: 'g', vms: [vm, vm2], owners: { vm1: 'two', vm2: 'id-one' } })
+    expect(record.owners).toEqual({ vm1: 'id-two', vm2: 'id-one' })
+    expect(await client.groups()).toEqual([record])
+    await expect(client.createGroup({ id: 'g', vms: [vm] })).rejects.toMatchObject({ code: 'GROUP_EXISTS' })
+    await client.removeGroup('g')
+    expect(await client.groups()).toEqual([])
+  })
+
+  it('names every error of a wrong group at once', async () => {
+    const wrong = { ...vm, memoryMiB: '64', mac: 'no' }
+    await expect(client.createGroup({ id: 'g', vms: [wrong], owner: {} })).rejects.toMatchObject({
+      name: 'UsageError',
+      code: 'GROUP_INVALID',
+      details: {
+        problems: [
+          { key: 'vms[0].mac', expected: 'a unicast MAC address, lower case with colons', found: '"no"' },
+          { key: 'vms[0].memoryMiB', expected: 'a whole number from 16 to 1048576', found: '"64"' },
+          { key: 'owner', expected: 'a known key; did you mean owners?', found: 'an unknown key' }
+        ]
+      }
+    })
+    const twice = { id: 'g', vms: [vm, vm], owners: { vm1: 'wit', vm3: 'three' } }
+    const refused = client.createGroup(twice)
+    await expect(refused).rejects.toThrow('vms[1].mac: expected one that no other VM has, found "52:54:00:00:00:01"')
+    await expect(refused).rejects.toThrow('owners.vm1: expected a storage member (one, two), found the witness "wit"')
+    await expect(refused).rejects.toThrow('owners.vm3: expected the id of a VM of the group, found "vm3"')
+  })
+
+  it('takes an epoch and tells what became of it', async () => {
+    await client.createGroup({ id: 'g', vms: [vm] })
+    expect(await client.takeEpoch('g')).toEqual({ epoch: 1, outcome: 'aborted', reason: 'too slow' })
+    await expect(client.takeEpoch('h')).rejects.toMatchObject({ name: 'UsageError', code: 'GROUP_UNKNOWN' })
+  })
+
+  it('types on the console of a VM, whatever characters its name has', async () => {
+    await client.typeConsole('g/1', 'vm ä', 'hello\n')
+    expect(peer.typed).toEqual(['g/1/vm ä: hello\n'])
+    expect(await raw('POST', '/v1/groups/g/vms/v/console', '{"text": 3}')).toMatchObject({ status: 400 })
+    expect(await raw('POST', '/v1/groups/%zz/vms/v/console', '{}')).toMatchObject({ status: 400 })
+  })
+
+  it('answers errors with a code and a status that fits', async () => {
+    expect(await raw('GET', '/v2/status')).toMatchObject({ status: 404, error: { code: 'API_NOT_FOUND' } })
+    expect(await raw('PUT', '/v1/groups')).toMatchObject({ status: 405, error: { code: 'API_METHOD' } })
+    expect(await raw('POST', '/v1/groups', '{')).toMatchObject({ status: 400, error: { code: 'API_BAD_REQUEST' } })
+    expect(await raw('DELETE', '/v1/groups/x')).toMatchObject({ status: 404, error: { details: { id: 'x' } } })
+    peer.failure = new DiapauseError('REGISTER_UNAVAILABLE', 'no majority')
+    expect(await raw('GET', '/v1/status')).toMatchObject({ status: 503 })
+    peer.failure = new TypeError('a mistake of ours')
+    expect(await raw('GET', '/v1/status')).toMatchObject({ status: 500, error: { code: 'INTERNAL' } })
+    await expect(client.status()).rejects.toMatchObject({ name: 'DiapauseError', message: 'a mistake of ours' })
+  })
+
+  it('refuses a body that is too large, and goes on', async () => {
+    const reply = await raw('POST', '/v1/groups', ' '.repeat(MAX_BODY_BYTES + 1))
+    expect(reply).toMatchObject({ status: 413, error: { code: 'API_BODY_TOO_LARGE' } })
+    expect(await raw('POST', '/v1/groups', ' '.repeat(MAX_BODY_BYTES))).toMatchObject({ status: 400 })
+    expect((await client.status()).name).toBe('one')
+  })
+
+  it('goes on after a client that speaks no HTTP or leaves in the middle', async () => {
+    await new Promise<void>(resolve => {
+      const socket = connect(server.socketPath, () => socket.end('\u0000\u0001 no HTTP\r\n\r\n'))
+      socket.resume().on('close', () => resolve())
+    })
+    const leaving = new AbortController()
+    const events = client.events({ follow: true, signal: leaving.signal })
+    peer.events.emit('a')
+    await events.next()
+    leaving.abort()
+    peer.events.emit('b')
+    expect((await client.status()).name).toBe('one')
+  })
+})
+
+describe('the event stream', () => {
+  it('gives what was kept, oldest first, and ends', async () => {
+    for (let at = 0; at < 1_003; at++) peer.events.emit('tick', { at })
+    const seen: PeerEvent[] = []
+    for await (const event of client.events()) seen.push(event)
+    expect(seen).toHaveLength(1_000)
+    expect(seen[0]).toEqual({ atMs: 3.5, kind: 'tick', at: 3 })
+    expect(seen.at(-1)).toEqual({ atMs: 1_002.5, kind: 'tick', at: 1_002 })
+  })
+
+  it('goes on with follow until the server closes', async () => {
+    peer.events.emit('before')
+    const kinds: string[] = []
+    for await (const event of client.events({ follow: true })) {
+      kinds.push(event.kind)
+      if (event.kind === 'before') peer.events.emit('after')
+      if (event.kind === 'after') void server.close()
+    }
+    expect(kinds).toEqual(['before', 'after'])
+  })
+
+  it('sends away a reader that is too slow, instead of keeping what it has not read', async () => {
+    const socket = connect(server.socketPath)
+    socket.write('GET /v1/events?follow=1 HTTP/1.1\r\nhost: peer\r\nconnection: close\r\n\r\n')
+    await new Promise(resolve => socket.once('data', resolve))
+    socket.pause()
+    const big = 'x'.repeat(100_000)
+    for (let at = 0; at < 100; at++) {
+      peer.events.emit('big', { big })
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    let text = ''
+    socket.setEncoding('utf8').on('data', (part: string) => (text += part))
+    socket.resume()
+    await new Promise(resolve => socket.on('end', resolve))
+    socket.destroy()
+    expect(text).toContain('"kind":"events.overrun"')
+    expect(text.length).toBeLessThan(5_000_000)
+  })
+})
+
+describe('the socket of the API', () => {
+  it('is taken over from a peer that was killed', async () => {
+    renameSync(server.socketPath, join(runDir, 'left'))
+    await server.close()
+    renameSync(join(runDir, 'left'), server.socketPath)
+    await expect(client.status()).rejects.toMatchObject({ code: 'PEER_UNREACHABLE' })
+    server = await serveApi({ view: peer, runDir, log: quiet })
+    expect((await client.status()).name).toBe('one')
+  })
+
+  it('is never taken from a peer that lives', async () => {
+    const again = serveApi({ view: peer, runDir, log: quiet })
+    await expect(again).rejects.toMatchObject({ name: 'UsageError', code: 'API_SOCKET_IN_USE' })
+    expect((await client.status()).name).toBe('one')
+  })
+
+  it('is gone after close, and the client says so', async () => {
+    await server.close()
+    await expect(client.status()).rejects.toMatchObject({ name: 'UsageError', code: 'PEER_UNREACHABLE' })
+    expect(server.socketPath).toBe(apiSocketPath(runDir))
+    server = await serveApi({ view: peer, runDir, log: quiet })
+  })
+})
