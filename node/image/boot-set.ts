@@ -1,0 +1,42 @@
+/** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
+import { DiapauseError } from '../errors.ts'
+import type { ByteRange, ImageManifest } from '../ports.ts'
+import { streamIdOf, type VmFacts } from './capture.ts'
+import { decodeFrames, decodeMachine, type MachinePart } from './machine.ts'
+import { decodePageIndex } from './page-index.ts'
+import { PAGES_PER_MIB, type PageTable } from './page-state.ts'
+import { type RecordKind, SALT_BYTES, StreamSeal } from './seal.ts'
+
+/** Bytes [offset, offset + length) of stream `stream` of the manifest being restored. */
+export type ReadStream = (stream: number, offset: number, length: number) => Promise<Uint8Array>
+
+export interface BootSet {
+  readonly part: MachinePart
+  readonly table: PageTable
+  readonly frames: readonly Uint8Array[]
+}
+
+/** IMAGE_MISMATCH (an image of another VM), IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with (SHARD_LOST). */
+export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read: ReadStream): Promise<BootSet> {
+  const last = manifest.streams.length - 1
+  const stream = manifest.streams[last]
+  const same = (['group', 'vm', 'memoryMiB', 'accel'] as const).every(name => manifest[name] === facts[name])
+  if (!same || stream?.stream !== streamIdOf(facts, manifest.generation, manifest.epoch)) {
+    const details = { image: `${manifest.group}/${manifest.vm}`, memoryMiB: manifest.memoryMiB, accel: manifest.accel }
+    throw new DiapauseError('IMAGE_MISMATCH', 'the image is of another VM, memory size or accelerator', { details })
+  }
+  const part = (range: ByteRange) => read(last, range.offset, range.length)
+  const [salt, machine, index, frames] = await Promise.all([
+    read(last, 0, SALT_BYTES),
+    part(manifest.machine),
+    part(manifest.index),
+    part(manifest.frames)
+  ])
+  const seal = new StreamSeal(facts.key, stream.stream, salt)
+  const open = (kind: RecordKind, bytes: Uint8Array) => seal.open(kind, 0, bytes)
+  return {
+    part: decodeMachine(open('machine', machine)),
+    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB, manifest.streams),
+    frames: decodeFrames(open('frames', frames))
+  }
+}

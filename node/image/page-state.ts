@@ -1,0 +1,243 @@
+/**
+ * What is known of every page of a VM's RAM: a hash of its content, and where its bytes lie. There are two tables: the
+ * committed one belongs to the last committed epoch, the candidate to the epoch being captured. A capture starts from a
+ * copy of the committed table and changes it as pages pass; `commit` makes it the committed one, `abort` drops it. Pure.
+ *
+ * A page is zero, or lies in a stream at a locator (`extents.ts`). A page whose hash equals the one in the table stays
+ * where it is, however old that stream; so an image leans on several streams, and two things bound that. At most
+ * MAX_STREAMS streams: before a capture the streams with the fewest live pages beyond that are retired, that is, their
+ * live pages are written again as they pass. And a stream that is mostly dead (below a quarter live) is retired as
+ * well, so that an image never keeps more than about four times its own size alive. Retiring the one with the *fewest*
+ * pages, rather than the oldest, leaves the large first stream alone for as long as it is worth it.
+ */
+import { DiapauseError } from '../errors.ts'
+import type { StreamManifest } from '../ports.ts'
+
+/** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
+export const MAX_STREAMS = 8
+const DEAD_BELOW = 0.25
+
+export const PAGES_PER_MIB = 256
+
+/** Slot of a zero page. */
+export const ZERO_SLOT = 0xff
+
+/** A stream that pages lie in. */
+export interface PageStream {
+  readonly manifest: StreamManifest
+  readonly salt: Uint8Array
+  /** Sealed bytes of each extent. */
+  readonly extentLengths: Uint32Array
+  /** Pages written to it, live or not. */
+  readonly pages: number
+}
+
+/** Columns by page number. */
+export interface PageTable {
+  /** First 16 bytes of SHA-256 as four words; all zero where the content is not known. */
+  readonly hashes: Uint32Array
+  /** Index into `streams`, or ZERO_SLOT. */
+  readonly slots: Uint8Array
+  readonly locators: Uint32Array
+  /** Undefined: a free slot. */
+  streams: (PageStream | undefined)[]
+}
+
+export interface PageCounts {
+  readonly nonZero: number
+  /** Became another content, zero included. */
+  readonly changed: number
+  /** Have their bytes in this epoch's stream: changed, or out of a stream that was retired. */
+  readonly written: number
+}
+
+export function emptyTable(pages: number): PageTable {
+  const slots = new Uint8Array(pages).fill(ZERO_SLOT)
+  return { hashes: new Uint32Array(4 * pages), slots, locators: new Uint32Array(pages), streams: [] }
+}
+
+/**
+ * Which streams to retire so that, with one more, at most `max` remain: the mostly dead, then those with fewest live
+ * pages (the older where equal). Streams without live pages are not asked about: they go by themselves.
+ */
+export function streamsToRetire(streams: readonly { live: number; pages: number }[], max = MAX_STREAMS): number[] {
+  const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)
+  const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
+  const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
+  const surplus = rest.slice(0, Math.max(0, rest.length - (max - 1)))
+  return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
+}
+
+/** Live pages of each slot. */
+export function livePages(table: PageTable): number[] {
+  const counts = new Array<number>(256).fill(0)
+  for (const slot of table.slots) counts[slot] = (counts[slot] ?? 0) + 1
+  return counts.slice(0, table.streams.length)
+}
+
+interface Candidate {
+  readonly epoch: number
+  readonly table: PageTable
+  readonly slot: number
+  readonly retired: boolean[]
+  readonly seen: Uint8Array
+  unseen: number
+  changed: number
+  complete: boolean
+}
+
+export class PageState {
+  readonly pages: number
+  #committed: PageTable
+  #spare: PageTable
+  #candidate: Candidate | undefined
+
+  constructor(pages: number) {
+    this.pages = pages
+    this.#committed = emptyTable(pages)
+    this.#spare = emptyTable(pages)
+  }
+
+  get committed(): PageTable {
+    return this.#committed
+  }
+
+  /** The epoch that waits for `commit` or `abort`. */
+  get openEpoch(): number | undefined {
+    return this.#candidate?.epoch
+  }
+
+  /** Opens a candidate. IMAGE_EPOCH_OPEN where one is still undecided. */
+  begin(epoch: number): void {
+    if (this.#candidate) {
+      const open = this.#candidate.epoch
+      throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
+    }
+    const table = this.#spare
+    table.hashes.set(this.#committed.hashes)
+    table.slots.set(this.#committed.slots)
+    table.locators.set(this.#committed.locators)
+    table.streams = [...this.#committed.streams]
+    const live = livePages(table)
+    const retired: boolean[] = []
+    const asked = table.streams.map((stream, i) => ({ live: live[i] ?? 0, pages: stream?.pages ?? 0 }))
+    for (const slot of streamsToRetire(asked)) retired[slot] = true
+    const free = table.streams.findIndex(stream => stream === undefined)
+    const slot = free === -1 ? table.streams.length : free
+    table.streams[slot] = undefined
+    const seen = new Uint8Array(Math.ceil(this.pages / 8))
+    this.#candidate = { epoch, table, slot, retired, seen, unseen: this.pages, changed: 0, complete: false }
+  }
+
+  /** A zero page has passed. */
+  zero(page: number): void {
+    const candidate = this.#see(page)
+    const { table } = candidate
+    if (table.slots[page] !== ZERO_SLOT) candidate.changed++
+    table.slots[page] = ZERO_SLOT
+    table.hashes.fill(0, 4 * page, 4 * page + 4)
+  }
+
+  /** A page has passed; `digest` is its SHA-256 as a latin1 string. True where it must be written and `place`d. */
+  data(page: number, digest: string): boolean {
+    const candidate = this.#see(page)
+    const { hashes, slots } = candidate.table
+    const at = 4 * page
+    const [a, b, c, d] = [word(digest, 0), word(digest, 4), word(digest, 8), word(digest, 12)]
+    const slot = slots[page] ?? ZERO_SLOT
+    const same =
+      slot !== ZERO_SLOT && hashes[at] === a && hashes[at + 1] === b && hashes[at + 2] === c && hashes[at + 3] === d
+    if (same && candidate.retired[slot] !== true) return false
+    if (!same) candidate.changed++
+    hashes[at] = a
+    hashes[at + 1] = b
+    hashes[at + 2] = c
+    hashes[at + 3] = d
+    return true
+  }
+
+  /** Where a page of the open epoch was written. */
+  place(page: number, locator: number): void {
+    const { table, slot } = this.#open()
+    table.slots[page] = slot
+    table.locators[page] = locator
+  }
+
+  /** Every page has passed; streams without live pages leave the table. MIGRATION_STREAM_INCOMPLETE where one has not. */
+  endPages(): PageCounts {
+    const { table, slot, unseen, changed } = this.#open()
+    if (unseen > 0) {
+      throw new DiapauseError(
+        'MIGRATION_STREAM_INCOMPLETE',
+        `${unseen} of ${this.pages} pages are not in QEMU's stream`
+      )
+    }
+    const live = livePages(table)
+    table.streams = table.streams.map((stream, i) => ((live[i] ?? 0) > 0 ? stream : undefined))
+    return { nonZero: live.reduce((sum, count) => sum + count, 0), changed, written: live[slot] ?? 0 }
+  }
+
+  /** The epoch's stream is durable: the candidate may be committed. */
+  complete(stream: PageStream): void {
+    const candidate = this.#open()
+    candidate.table.streams[candidate.slot] = stream
+    candidate.complete = true
+  }
+
+  /** The candidate's table with its own stream's slot, for the page index. */
+  candidate(): { table: PageTable; slot: number } {
+    const { table, slot } = this.#open()
+    return { table, slot }
+  }
+
+  /** False where `epoch` is not the complete candidate: nothing happens then. */
+  commit(epoch: number): boolean {
+    if (this.#candidate?.epoch !== epoch || !this.#candidate.complete) return false
+    this.#spare = this.#committed
+    this.#committed = this.#candidate.table
+    this.#candidate = undefined
+    return true
+  }
+
+  /** False where `epoch` is not the candidate: nothing happens then. */
+  abort(epoch: number): boolean {
+    if (this.#candidate?.epoch !== epoch) return false
+    this.#candidate = undefined
+    return true
+  }
+
+  /** The base is now `table` (a restored image), or nothing: the next epoch is written whole. Any candidate is void. */
+  reset(table?: PageTable): void {
+    this.#candidate = undefined
+    this.#committed = table ?? emptyTable(this.pages)
+  }
+
+  /** Notes the hash of a restored page of the committed table. */
+  noteHash(page: number, digest: string): void {
+    for (let i = 0; i < 4; i++) this.#committed.hashes[4 * page + i] = word(digest, 4 * i)
+  }
+
+  #open(): Candidate {
+    if (!this.#candidate) throw new TypeError('no epoch is open')
+    return this.#candidate
+  }
+
+  #see(page: number): Candidate {
+    const candidate = this.#open()
+    if (page < 0 || page >= this.pages) throw new RangeError(`page ${page} of ${this.pages}`)
+    const bit = 1 << (page & 7)
+    const byte = candidate.seen[page >> 3] ?? 0
+    if ((byte & bit) === 0) {
+      candidate.seen[page >> 3] = byte | bit
+      candidate.unseen--
+    }
+    return candidate
+  }
+}
+
+const word = (digest: string, at: number): number =>
+  (digest.charCodeAt(at) |
+    (digest.charCodeAt(at + 1) << 8) |
+    (digest.charCodeAt(at + 2) << 16) |
+    (digest.charCodeAt(at + 3) << 24)) >>>
+  0

@@ -1,0 +1,269 @@
+/**
+ * The source side of a post-copy migration out of an image: header, small blocks, discard, device state and run; then
+ * pages. Three things write to QEMU's socket: answers to faults, at once and with the faulted page's whole extent; the
+ * push of all other extents, read ahead in large ranges; and zero pages, a few after each extent and the rest at the
+ * end, because QEMU places pages in the order they come and a long queue would delay the next fault. Only faults skip
+ * the wait for room in the socket. While pages pass, their hashes go to the page state: a restored VM's next epoch is
+ * again a difference. Any error destroys the socket and rejects `serve`; nothing waits for what cannot come.
+ */
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { DiapauseError } from '../errors.ts'
+import {
+  MAIN_BLOCK,
+  PAGE_BYTES,
+  type PageToSend,
+  postcopyDiscard,
+  postcopyFinish,
+  postcopyHeader,
+  postcopyPages,
+  postcopyRun,
+  ReturnPath
+} from '../hypervisor/migration-stream.ts'
+import type { BootSet, ReadStream } from './boot-set.ts'
+import { pageDigest } from './capture.ts'
+import { openExtent } from './extents.ts'
+import type { PageState } from './page-state.ts'
+import { type ExtentRun, RestorePlan } from './restore-plan.ts'
+import { StreamSeal } from './seal.ts'
+
+/** One read of the push: several symbols of 64 KiB at once. A guess. */
+const RUN_BYTES = 512 << 10
+/** Bytes and reads that the push has under way at most. */
+const AHEAD_BYTES = 3 << 20
+const AHEAD_READS = 12
+const BOOT_BATCH_PAGES = 64
+const ZERO_BATCH_PAGES = 512
+const ZEROS_PER_EXTENT = 64
+/** Zero pages around a faulted one that are sent with it: kernels clear and use memory in runs. */
+const ZEROS_PER_FAULT = 16
+/** A request is for one host page, 2 MiB at most. */
+const MAX_REQUEST_BYTES = 2 << 20
+
+export class PostcopySource {
+  readonly #image: BootSet
+  readonly #state: PageState
+  readonly #read: ReadStream
+  readonly #plan: RestorePlan
+  readonly #seals: (StreamSeal | undefined)[]
+  /** Extents being read for a fault, by name. */
+  readonly #faulting = new Map<string, Promise<void>>()
+  #socket: Socket | undefined
+  #failure: Error | undefined
+  #room: Promise<void> | undefined
+  /** Pages that were asked for before they were sent. */
+  readonly #asked: Uint8Array
+  #pagesAsked = 0
+  #pagesSent = 0
+
+  /** `state` must have `image.table` as its committed table. */
+  constructor(options: { image: BootSet; state: PageState; key: Uint8Array; read: ReadStream }) {
+    this.#image = options.image
+    this.#state = options.state
+    this.#read = options.read
+    this.#plan = new RestorePlan(options.image.table)
+    this.#asked = new Uint8Array(options.state.pages)
+    this.#seals = options.image.table.streams.map(
+      stream => stream && new StreamSeal(options.key, stream.manifest.stream, stream.salt)
+    )
+  }
+
+  /** Resolves when QEMU has every page and says so. MIGRATION_STREAM_CLOSED, _RETURN_PATH, SHARD_LOST, IMAGE_CANCELLED. */
+  async serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }> {
+    if (this.#failure) throw this.#failure
+    const socket = connect(socketPath)
+    this.#socket = socket
+    const ended = new Promise<never>((_, reject) => {
+      socket.on('error', cause => this.#fail(closed(cause)))
+      socket.on('close', () => {
+        this.#failure ??= closed()
+        reject(this.#failure)
+      })
+    })
+    const shut = new Promise<void>(resolve => this.#listen(socket, resolve))
+    const work = async () => {
+      await once(socket, 'connect')
+      await this.#boot()
+      await this.#pushAll()
+      await Promise.all(this.#faulting.values())
+      await this.#write(postcopyFinish(this.#image.part.machine.ramId))
+      await shut
+    }
+    try {
+      await Promise.race([work(), ended])
+    } catch (error) {
+      this.#fail(error as Error)
+      throw this.#failure
+    }
+    this.#failure = closed()
+    socket.destroy()
+    return { pagesFaulted: this.#pagesAsked, pagesPushed: this.#pagesSent - this.#pagesAsked }
+  }
+
+  /** Ends `serve`, now or when it is called. */
+  cancel(): void {
+    this.#fail(new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled'))
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error
+    this.#socket?.destroy()
+  }
+
+  #listen(socket: Socket, done: () => void): void {
+    const returnPath = new ReturnPath({
+      pages: (block, offset, length) => this.#requested(block, offset, length),
+      shut: status => (status === 0 ? done() : this.#fail(refused(status))),
+      pong: () => {}
+    })
+    socket.on('data', chunk => {
+      try {
+        returnPath.push(chunk)
+      } catch (error) {
+        this.#fail(error as Error)
+      }
+    })
+  }
+
+  async #boot(): Promise<void> {
+    const { machine, bootPages } = this.#image.part
+    await this.#write(postcopyHeader(machine))
+    const contents = new Map(bootPages.map(page => [`${page.block}:${page.offset}`, page.bytes]))
+    for (const [number, block] of machine.blocks.entries()) {
+      if (block.name === MAIN_BLOCK) continue
+      for (let offset = 0; offset < block.length; offset += BOOT_BATCH_PAGES * PAGE_BYTES) {
+        const count = Math.min(BOOT_BATCH_PAGES, (block.length - offset) / PAGE_BYTES)
+        const pages = Array.from({ length: count }, (_, i) => {
+          const at = offset + i * PAGE_BYTES
+          return { offset: at, bytes: contents.get(`${number}:${at}`) }
+        })
+        await this.#write(postcopyPages(machine.ramId, block.name, pages))
+      }
+    }
+    await this.#write(postcopyDiscard())
+    await this.#write(postcopyRun(machine))
+  }
+
+  /** A page request. Pages of other blocks were sent before the VM ran, and pages once sent are on their way. */
+  #requested(block: string, offset: number, length: number): void {
+    if (block !== MAIN_BLOCK) return
+    if (length > MAX_REQUEST_BYTES || offset % PAGE_BYTES !== 0 || offset + length > this.#state.pages * PAGE_BYTES) {
+      throw new DiapauseError('MIGRATION_STREAM_RETURN_PATH', `QEMU asks for ${length} bytes at ${offset} of its RAM`)
+    }
+    for (let page = offset / PAGE_BYTES; page * PAGE_BYTES < offset + length; page++) {
+      if (this.#plan.isTaken(page)) continue
+      if (this.#asked[page] === 0) this.#pagesAsked++
+      this.#asked[page] = 1
+      if (this.#plan.isZero(page)) this.#sendZeros(this.#plan.takeZerosAround(page, ZEROS_PER_FAULT))
+      else this.#fault(this.#plan.extentOf(page))
+    }
+  }
+
+  #fault(run: ExtentRun): void {
+    const name = `${run.slot}:${run.first}`
+    if (this.#faulting.has(name)) return
+    const task = this.#read(run.slot, run.offset, run.length)
+      .then(bytes => this.#sendExtent(run.slot, run.first, bytes))
+      .catch(error => this.#fail(error))
+      .finally(() => this.#faulting.delete(name))
+    this.#faulting.set(name, task)
+  }
+
+  async #pushAll(): Promise<void> {
+    const underway = new Map<Promise<void>, number>()
+    let bytesAhead = 0
+    for (const run of this.#plan.runs(RUN_BYTES)) {
+      while (underway.size >= AHEAD_READS || (underway.size > 0 && bytesAhead + run.length > AHEAD_BYTES)) {
+        await Promise.race(underway.keys())
+      }
+      if (this.#failure) throw this.#failure
+      bytesAhead += run.length
+      const task = this.#pushRun(run)
+        .catch(error => this.#fail(error))
+        .finally(() => {
+          bytesAhead -= run.length
+          underway.delete(task)
+        })
+      underway.set(task, run.length)
+    }
+    await Promise.all(underway.keys())
+    if (this.#failure) throw this.#failure
+    for (;;) {
+      const zeros = this.#plan.takeZeros(ZERO_BATCH_PAGES)
+      if (zeros.length === 0) return
+      this.#sendZeros(zeros)
+      await this.#untilRoom()
+      await nextTurn() // faults are heard between two batches
+    }
+  }
+
+  async #pushRun(run: ExtentRun): Promise<void> {
+    const bytes = await this.#read(run.slot, run.offset, run.length)
+    const lengths = this.#image.table.streams[run.slot]?.extentLengths
+    let at = 0
+    for (let extent = run.first; extent < run.end; extent++) {
+      const length = lengths?.[extent] ?? 0
+      await this.#untilRoom()
+      this.#sendExtent(run.slot, extent, bytes.subarray(at, at + length))
+      const zeros = this.#plan.takeZeros(ZEROS_PER_EXTENT)
+      if (zeros.length > 0) this.#sendZeros(zeros)
+      at += length
+      await nextTurn() // faults are heard between two extents
+    }
+  }
+
+  #sendExtent(slot: number, extent: number, sealed: Uint8Array): void {
+    const seal = this.#seals[slot]
+    if (!seal || this.#failure || !this.#plan.hasUntaken(slot, extent)) return
+    const raw = openExtent(seal, extent, sealed)
+    const taken = this.#plan.takeExtent(slot, extent)
+    const pages = taken.map(({ page, place }) => {
+      const bytes = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
+      if (bytes.length !== PAGE_BYTES) throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
+      return { page, bytes }
+    })
+    this.#send(pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
+    for (const { page, bytes } of pages) this.#state.noteHash(page, pageDigest(bytes))
+  }
+
+  #sendZeros(pages: readonly number[]): void {
+    this.#send(pages.map(page => ({ offset: page * PAGE_BYTES, bytes: undefined })))
+  }
+
+  #send(pages: readonly PageToSend[]): void {
+    if (pages.length === 0 || this.#failure) return
+    this.#pagesSent += pages.length
+    this.#socket?.write(postcopyPages(this.#image.part.machine.ramId, MAIN_BLOCK, pages))
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    if (this.#failure) throw this.#failure
+    this.#socket?.write(bytes)
+    await this.#untilRoom()
+  }
+
+  /** Settles when the socket takes more; throws when it is gone. */
+  async #untilRoom(): Promise<void> {
+    const socket = this.#socket
+    while (!this.#failure && socket?.writableNeedDrain) {
+      this.#room ??= new Promise<void>(resolve => {
+        const settle = () => {
+          socket.off('drain', settle).off('close', settle)
+          this.#room = undefined
+          resolve()
+        }
+        socket.on('drain', settle).on('close', settle)
+      })
+      await this.#room
+    }
+    if (this.#failure) throw this.#failure
+  }
+}
+
+const closed = (cause?: unknown) =>
+  new DiapauseError('MIGRATION_STREAM_CLOSED', 'QEMU has closed its incoming socket: see its log for the reason', {
+    cause
+  })
+const refused = (status: number) =>
+  new DiapauseError('MIGRATION_STREAM_CLOSED', `QEMU says that the migration failed (status ${status}): see its log`)
