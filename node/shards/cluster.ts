@@ -1,0 +1,139 @@
+/**
+ * The shards of the whole cluster, as the image pipeline sees them (`ShardCluster` in node/ports.ts): columns go to their
+ * holders, bytes come back from whoever has them. It joins the shard protocol, the grid and the codec.
+ */
+import type { ShardSettings } from '../../config/schema.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { ShardService, type ShardServiceStats } from '../../protocols/shards/service.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, Codec, FailureDetector, Log, ShardCluster, ShardStore, StreamId, Transport } from '../ports.ts'
+import { Fetcher } from './fetcher.ts'
+import { Holders } from './holders.ts'
+import { Reader } from './reader.ts'
+
+export interface ShardClusterOptions {
+  readonly transport: Transport
+  /** Undefined at a witness. */
+  readonly store: ShardStore | undefined
+  readonly codec: Codec
+  readonly clock: Clock
+  readonly log: Log
+  readonly settings: Pick<ShardSettings, 'forcedTimeoutMs'>
+  readonly detector?: Pick<FailureDetector, 'livenessOf'>
+  /** Whom to ask for a manifest that is not here; this peer may be among them. */
+  peers(): readonly PeerId[]
+  /** For tests: how long a peer may owe an answer before it counts as unreachable. */
+  readonly requestTimeoutMs?: number
+}
+
+export interface ShardStats extends ShardServiceStats {
+  /** Diagonals read as they are, and decoded from others. */
+  readonly directReads: number
+  readonly degradedReads: number
+  readonly wrongHashes: number
+  /** The forced timeout of now. */
+  readonly forcedTimeoutMs: number
+}
+
+export interface ClusterShards extends ShardCluster {
+  /** Forgets a stream at `peers`, in the name of `generation` of its VM; resolves when all have answered. */
+  dropStream(stream: StreamId, generation: number, peers: readonly PeerId[]): Promise<void>
+  /** From now on this peer refuses shards of older generations of the VM. */
+  observeGeneration(group: string, vm: string, generation: number): void
+  stats(): ShardStats
+}
+
+/** Takes the channel 'bulk': call it before `transport.start`. */
+export function createShardCluster(options: ShardClusterOptions): ClusterShards {
+  const { transport, clock, log, settings, detector, codec } = options
+  const service = new ShardService(options)
+  const holders = new Holders(transport, detector, settings.forcedTimeoutMs)
+  const fetcher = new Fetcher((...request) => service.get(...request), holders, clock, log)
+  const reader = new Reader(codec, holders, fetcher)
+
+  return {
+    async putColumn(manifest, grid, column, bytes) {
+      const holder = manifest.holders[column]
+      if (holder === undefined) throw new RangeError(`column ${column} of ${manifest.holders.length}`)
+      await service.put(holder, manifest.stream, grid, column, bytes)
+    },
+
+    readData: (manifest, offset, length) => reader.read(manifest, offset, length),
+
+    async putManifest(hash, bytes, peers) {
+      await Promise.all([...new Set(peers)].map(peer => service.putManifest(peer, hash, bytes)))
+    },
+
+    async getManifest(hash) {
+      const others = options.peers().filter(peer => !holders.isSelf(peer) && holders.standing(peer) !== 'gone')
+      const good = others.filter(peer => holders.standing(peer) === 'good')
+      const doubtful = others.filter(peer => holders.standing(peer) !== 'good')
+      const order = [...(options.store === undefined ? [] : [transport.self]), ...good, ...doubtful]
+      return await firstOf(order, peer => service.getManifest(peer, hash), {
+        clock,
+        patienceMs: () => holders.forcedTimeoutMs(),
+        failed: reasons => {
+          const details = { hash, reasons }
+          return new DiapauseError('MANIFEST_MISSING', `no peer within reach has manifest ${hash}`, { details })
+        }
+      })
+    },
+
+    async dropStream(stream, generation, peers) {
+      await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
+    },
+
+    observeGeneration: (group, vm, generation) => service.observeGeneration(group, vm, generation),
+
+    stats: () => ({
+      ...service.stats(),
+      directReads: reader.directReads,
+      degradedReads: reader.degradedReads,
+      wrongHashes: fetcher.wrongHashes,
+      forcedTimeoutMs: holders.forcedTimeoutMs()
+    })
+  }
+}
+
+/** Asks one after the other; the next one as soon as the last has failed or taken too long. The first answer wins. */
+function firstOf<T>(
+  peers: readonly PeerId[],
+  ask: (peer: PeerId) => Promise<T>,
+  how: { clock: Clock; patienceMs(): number; failed(reasons: Record<string, string>): Error }
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const reasons: Record<string, string> = {}
+    let next = 0
+    let open = 0
+    const step = (): void => {
+      const peer = peers[next++]
+      if (peer === undefined) {
+        if (open === 0) reject(how.failed(reasons))
+        return
+      }
+      open++
+      let moved = false
+      const goOn = (): void => {
+        if (moved) return
+        moved = true
+        cancel()
+        step()
+      }
+      const cancel = how.clock.after(how.patienceMs(), goOn)
+      ask(peer).then(
+        value => {
+          moved = true
+          cancel()
+          resolve(value)
+        },
+        error => {
+          reasons[peer] = messageOf(error)
+          open--
+          if (moved && open === 0 && next >= peers.length) reject(how.failed(reasons))
+          else goOn()
+        }
+      )
+    }
+    step()
+  })
+}

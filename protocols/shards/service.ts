@@ -1,0 +1,307 @@
+/**
+ * The shard protocol over the channel 'bulk': serves this peer's store to the others, and asks others for theirs. It
+ * knows no code and no grids: columns are bytes, and who holds what is the caller's matter (`node/shards/`).
+ *
+ * Why the reader of the channel is never held back: requests and answers share one stream a direction. If two peers both
+ * stopped reading because they serve too much, each waiting to write an answer that the other does not read, they would
+ * wait for ever. So reading goes on always and memory is bounded otherwise: an asker has at most IN_FLIGHT reads and as
+ * many writes under way to a peer (its callers wait in a `Lane`: that is the back-pressure), and a peer serves at most
+ * SERVED of one asker, which a well-behaved one never reaches; what is beyond is answered SHARD_BUSY.
+ */
+import { hash } from 'node:crypto'
+import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
+import type { Clock, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
+import type { PeerId } from '../core.ts'
+import { Generations, parseStreamName } from './generations.ts'
+import { Lane } from './lane.ts'
+import {
+  encodeMessage,
+  MAX_PAYLOAD_BYTES,
+  type OutgoingOk,
+  parseMessage,
+  type Range,
+  type ShardAnswer,
+  type ShardRequest
+} from './messages.ts'
+
+/** Reads, and as many writes, under way to one peer: keeps a disk and a link busy at 64 KiB to 1 MiB each. A guess. */
+const IN_FLIGHT = 16
+/** Requests of one peer served at once, and bytes of their payloads: twice what an asker has under way. */
+const SERVED = 64
+const SERVED_BYTES = 64 << 20
+/** After this without an answer a peer counts as unreachable: a third of an epoch's default deadline. A guess. */
+const REQUEST_TIMEOUT_MS = 10_000
+
+export interface ShardServiceOptions {
+  readonly transport: Transport
+  /** Undefined at a witness: it stores nothing and says so. */
+  readonly store: ShardStore | undefined
+  readonly clock: Clock
+  readonly log: Log
+  readonly requestTimeoutMs?: number
+}
+
+export interface ShardServiceStats {
+  readonly served: number
+  readonly refusedStale: number
+  readonly refusedBusy: number
+  readonly malformed: number
+}
+
+interface Pending {
+  readonly peer: PeerId
+  settle(answer: ShardAnswer | DiapauseError): void
+}
+
+interface Serving {
+  count: number
+  bytes: number
+}
+
+export class ShardService {
+  readonly #options: ShardServiceOptions
+  readonly #self: PeerId
+  readonly #timeoutMs: number
+  readonly #generations = new Generations()
+  readonly #loaded: Promise<void>
+  readonly #pending = new Map<number, Pending>()
+  readonly #lanes = new Map<string, Lane>()
+  readonly #serving = new Map<PeerId, Serving>()
+  readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0 }
+  #lastId = 0
+
+  /** Takes the channel 'bulk' of the transport; make it before `transport.start`. */
+  constructor(options: ShardServiceOptions) {
+    const { transport, store, log } = options
+    this.#options = options
+    this.#self = transport.self
+    this.#timeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS
+    this.#loaded = this.#load(store).catch(error => {
+      log.error({ error: messageOf(error) }, 'the generations of stored streams could not be read')
+    })
+    transport.handle('bulk', (from, message) => this.#receive(from, message))
+    transport.onConnection((peer, connected) => {
+      if (!connected) this.#fail(peer)
+    })
+  }
+
+  stats(): ShardServiceStats {
+    return { ...this.#stats }
+  }
+
+  /** Puts of an older generation of this VM are refused from now on. */
+  observeGeneration(group: string, vm: string, generation: number): void {
+    this.#generations.observe(group, vm, generation)
+  }
+
+  /**
+   * Durable at `peer` (which may be this one) when it resolves. SHARD_UNREACHABLE, or what the peer says: SHARD_STALE,
+   * SHARD_CONFLICT, STORE_FULL. `payload` must not change until then.
+   */
+  async put(peer: PeerId, stream: StreamId, grid: number, column: number, payload: Uint8Array): Promise<void> {
+    await this.#ask(peer, 'write', id => ({ kind: 'put', id, stream, grid, column, payload }))
+  }
+
+  /** The ranges of one column, end to end. SHARD_UNREACHABLE, SHARD_MISSING, SHARD_CORRUPT. */
+  get(peer: PeerId, stream: StreamId, grid: number, column: number, ranges: readonly Range[]): Promise<Uint8Array> {
+    return this.#ask(peer, 'read', id => ({ kind: 'get', id, stream, grid, column, ranges }))
+  }
+
+  async putManifest(peer: PeerId, hash: string, payload: Uint8Array): Promise<void> {
+    await this.#ask(peer, 'write', id => ({ kind: 'putManifest', id, hash, payload }))
+  }
+
+  /** Bytes whose hash was checked. MANIFEST_MISSING, MANIFEST_HASH, SHARD_UNREACHABLE. */
+  async getManifest(peer: PeerId, name: string): Promise<Uint8Array> {
+    const bytes = await this.#ask(peer, 'read', id => ({ kind: 'getManifest', id, hash: name }))
+    if (hash('sha256', bytes) === name) return bytes
+    throw new DiapauseError('MANIFEST_HASH', `${peer} answered with other bytes than manifest ${name}`)
+  }
+
+  /** Forgets a stream at `peer`, in the name of `generation` of its VM. */
+  async drop(peer: PeerId, stream: StreamId, generation: number): Promise<void> {
+    await this.#ask(peer, 'write', id => ({ kind: 'drop', id, stream, generation }))
+  }
+
+  // -------------------------------------------------------------------------------------------- asking
+
+  async #ask(peer: PeerId, way: 'read' | 'write', make: (id: number) => ShardRequest): Promise<Uint8Array> {
+    const id = ++this.#lastId
+    const request = make(id)
+    if ('payload' in request && request.payload.length > MAX_PAYLOAD_BYTES) {
+      const facts = `${request.payload.length} bytes do not fit a message of ${MAX_PAYLOAD_BYTES}`
+      throw new DiapauseError('SHARD_INVALID', `${facts}; take smaller symbols`)
+    }
+    if (peer === this.#self) return joined(await this.#perform(request))
+    return this.#lane(peer, way).run(() => this.#exchange(peer, request))
+  }
+
+  async #exchange(peer: PeerId, request: ShardRequest): Promise<Uint8Array> {
+    const { transport, clock } = this.#options
+    if (!transport.connected(peer)) throw unreachable(peer, 'it is not connected')
+    const answer = await new Promise<ShardAnswer | DiapauseError>(resolve => {
+      const settle = (outcome: ShardAnswer | DiapauseError): void => {
+        this.#pending.delete(request.id)
+        cancel()
+        resolve(outcome)
+      }
+      const cancel = clock.after(this.#timeoutMs, () => settle(unreachable(peer, `no answer in ${this.#timeoutMs} ms`)))
+      this.#pending.set(request.id, { peer, settle })
+      transport
+        .write(peer, 'bulk', encodeMessage(request))
+        .catch(cause => settle(unreachable(peer, messageOf(cause), cause)))
+    })
+    if (answer instanceof DiapauseError) throw answer
+    if (answer.kind === 'ok') return answer.payload
+    const code = /^[A-Z][A-Z_]*$/.test(answer.code) ? answer.code : 'SHARD_REFUSED'
+    throw new DiapauseError(code, answer.message, { details: { peer } })
+  }
+
+  #fail(peer: PeerId): void {
+    for (const pending of [...this.#pending.values()]) {
+      if (pending.peer === peer) pending.settle(unreachable(peer, 'the connection broke'))
+    }
+  }
+
+  #lane(peer: PeerId, way: 'read' | 'write'): Lane {
+    const key = `${way} ${peer}`
+    let lane = this.#lanes.get(key)
+    if (lane === undefined) {
+      lane = new Lane(IN_FLIGHT)
+      this.#lanes.set(key, lane)
+    }
+    return lane
+  }
+
+  // -------------------------------------------------------------------------------------------- serving
+
+  async #load(store: ShardStore | undefined): Promise<void> {
+    for (const { stream } of (await store?.streams()) ?? []) {
+      const name = parseStreamName(stream)
+      if (name !== undefined) this.#generations.observe(name.group, name.vm, name.generation)
+    }
+  }
+
+  #receive(from: PeerId, bytes: Uint8Array): void {
+    let message: ShardRequest | ShardAnswer
+    try {
+      message = parseMessage(bytes)
+    } catch (error) {
+      this.#stats.malformed++
+      this.#options.log.warn({ from, error: messageOf(error) }, 'a message about shards was refused')
+      return
+    }
+    if (message.kind === 'ok' || message.kind === 'error') {
+      const pending = this.#pending.get(message.id)
+      if (pending?.peer === from) pending.settle(message)
+    } else {
+      void this.#serve(from, message)
+    }
+  }
+
+  async #serve(from: PeerId, request: ShardRequest): Promise<void> {
+    const bytes = bytesOf(request)
+    const serving = this.#serving.get(from) ?? { count: 0, bytes: 0 }
+    this.#serving.set(from, serving)
+    if (serving.count >= SERVED || serving.bytes + bytes > SERVED_BYTES) {
+      this.#stats.refusedBusy++
+      const busy = { kind: 'error', id: request.id, code: 'SHARD_BUSY', message: 'too many requests at once' } as const
+      this.#options.transport.send(from, 'bulk', encodeMessage(busy))
+      return
+    }
+    serving.count++
+    serving.bytes += bytes
+    try {
+      await this.#options.transport.write(from, 'bulk', encodeMessage(await this.#answer(request)))
+      this.#stats.served++
+    } catch (error) {
+      // The asker is gone; whoever needs the answer asks again.
+      this.#options.log.debug({ from, error: messageOf(error) }, 'an answer about shards found no way')
+    } finally {
+      serving.count--
+      serving.bytes -= bytes
+      if (serving.count === 0) this.#serving.delete(from)
+    }
+  }
+
+  async #answer(request: ShardRequest): Promise<OutgoingOk | Exclude<ShardAnswer, { kind: 'ok' }>> {
+    const { id } = request
+    try {
+      return { kind: 'ok', id, payload: await this.#perform(request) }
+    } catch (error) {
+      const code = error instanceof DiapauseError ? error.code : 'SHARD_REFUSED'
+      if (hasCode(error, 'SHARD_CORRUPT') || !(error instanceof DiapauseError)) {
+        this.#options.log.error({ kind: request.kind, error: messageOf(error) }, 'a request about shards failed')
+      }
+      return { kind: 'error', id, code, message: messageOf(error) }
+    }
+  }
+
+  async #perform(request: ShardRequest): Promise<readonly Uint8Array[]> {
+    const { store } = this.#options
+    if (store === undefined) throw new DiapauseError('SHARD_REFUSED', 'this peer is a witness and stores no shards')
+    switch (request.kind) {
+      case 'put':
+        await this.#admit(request.stream)
+        await store.putColumn(request.stream, request.grid, request.column, request.payload)
+        return []
+      case 'get': {
+        const { stream, grid, column, ranges } = request
+        return await Promise.all(
+          ranges.map(({ offset, length }) => store.readColumn(stream, grid, column, offset, length))
+        )
+      }
+      case 'putManifest':
+        await store.putManifest(request.hash, request.payload)
+        return []
+      case 'getManifest': {
+        const bytes = await store.getManifest(request.hash)
+        if (bytes === undefined) throw new DiapauseError('MANIFEST_MISSING', `manifest ${request.hash} is not here`)
+        return [bytes]
+      }
+      case 'drop': {
+        await this.#loaded
+        const name = nameOf(request.stream)
+        if (request.generation < this.#generations.newest(name.group, name.vm)) throw this.#stale(request.stream)
+        await store.dropStream(request.stream)
+        return []
+      }
+    }
+  }
+
+  async #admit(stream: StreamId): Promise<void> {
+    await this.#loaded
+    if (!this.#generations.admit(nameOf(stream))) throw this.#stale(stream)
+  }
+
+  #stale(stream: StreamId): DiapauseError {
+    this.#stats.refusedStale++
+    return new DiapauseError(
+      'SHARD_STALE',
+      `a newer generation of the VM is known than that of ${stream}; stop writing it`
+    )
+  }
+}
+
+function nameOf(stream: StreamId): NonNullable<ReturnType<typeof parseStreamName>> {
+  const name = parseStreamName(stream)
+  if (name === undefined) throw new DiapauseError('SHARD_INVALID', `"${stream}" is not GROUP/VM/GENERATION/EPOCH`)
+  return name
+}
+
+/** What serving it keeps in memory. */
+function bytesOf(request: ShardRequest): number {
+  if (request.kind === 'get') return request.ranges.reduce((sum, { length }) => sum + length, 0)
+  return 'payload' in request ? request.payload.length : 0
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts)
+}
+
+function unreachable(peer: PeerId, why: string, cause?: unknown): DiapauseError {
+  return new DiapauseError('SHARD_UNREACHABLE', `shards at ${peer} cannot be reached: ${why}`, {
+    cause,
+    details: { peer }
+  })
+}
