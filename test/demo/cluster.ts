@@ -277,10 +277,18 @@ async function socketsIn(dir: string): Promise<string[]> {
   return entries.filter(entry => entry.isSocket()).map(entry => join(entry.parentPath, entry.name))
 }
 
-/** The end of a peer's log, for error messages. */
-export async function logTail(peer: ClusterPeer, lines: number): Promise<string> {
-  const text = await readFile(peer.logFile, 'utf8').catch(() => '')
-  return text.trimEnd().split('\n').slice(-lines).join('\n')
+/** The end of a peer's log for people: the message of a line that pino wrote, other lines as they are. */
+export async function logTail(peer: ClusterPeer, lines: number): Promise<string[]> {
+  const text = await readFile(peer.logFile, 'utf8').catch(() => '') // it may never have started
+  const tail = text.split('\n').filter(line => line !== '')
+  return tail.slice(-lines).map(line => {
+    try {
+      const { msg, err, error } = JSON.parse(line) as { msg?: string; err?: { message?: string }; error?: unknown }
+      return [msg, err?.message ?? error].filter(part => typeof part === 'string').join(': ')
+    } catch {
+      return line
+    }
+  })
 }
 
 /**

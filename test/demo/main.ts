@@ -1,14 +1,14 @@
 /** `npm run demo`: reads the options, tells the story (story.ts), prints and writes the report, leaves nothing behind. */
 import { accessSync, constants } from 'node:fs'
 import { cp, mkdir, writeFile } from 'node:fs/promises'
-import { cpus, release, totalmem } from 'node:os'
 import { basename, delimiter, join } from 'node:path'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
 import { buildGuest } from '../guest/build.ts'
+import { machineFacts, writeReport } from '../measure.ts'
 import { Cluster, logTail, removeCluster } from './cluster.ts'
 import { type DemoOptions, readOptions, usage } from './options.ts'
 import { makeProgress, type Progress } from './progress.ts'
-import { type DemoReport, makeReport, type Seen } from './report.ts'
+import { makeReport, type Seen } from './report.ts'
 import { GROUP, Story } from './story.ts'
 import { colours, plain, reportText } from './text.ts'
 
@@ -37,17 +37,27 @@ async function demo(options: DemoOptions): Promise<number> {
     () => undefined,
     (reason: unknown) => reason
   )
+  progress.end(error === undefined)
   const kept = options.keep && !abort.signal.aborted
   const seen: Seen = {
     ...story.seen,
     error: error === undefined ? undefined : messageOf(error),
     leftovers: kept ? undefined : await finish(story, cluster, progress, error)
   }
-  progress.end(error === undefined)
+  progress.end(true)
   const report = makeReport(seen)
   process.stdout.write(reportText(seen, report, process.stdout.isTTY ? colours : plain))
-  if (options.json !== undefined)
-    await writeFile(options.json, `${JSON.stringify(jsonOf(options, seen, report), null, 2)}\n`)
+  if (options.json !== undefined) {
+    const { peers, vms, epochs, memoryMiB } = options
+    const machine = await machineFacts(seen.hypervisor)
+    writeReport(options.json, {
+      name: 'demo',
+      machine,
+      options: { peers, vms, epochs, memoryMiB },
+      ...report,
+      events: seen.events
+    })
+  }
   if (kept) {
     cluster.leave()
     process.stdout.write(howToLook(cluster))
@@ -66,8 +76,7 @@ async function finish(story: Story, cluster: Cluster, progress: Progress, error:
     await keepLogs(cluster, logs)
     progress.note(`logs and consoles are kept in ${logs}`)
     for (const peer of cluster.peers) {
-      const tail = await logTail(peer, 3)
-      if (tail !== '') progress.note(`the end of ${peer.name}'s log:\n${tail}`)
+      for (const line of await logTail(peer, 4)) progress.note(`${peer.name}'s log: ${line}`)
     }
   }
   return cluster.stop()
@@ -80,19 +89,6 @@ async function keepLogs(cluster: Cluster, to: string): Promise<void> {
     await cp(peer.consoleDir, join(to, peer.name, 'console'), { recursive: true }).catch(() => undefined) // nor have had a VM
   }
   await writeFile(join(to, 'events.ndjson'), cluster.events.map(seen => `${JSON.stringify(seen)}\n`).join(''))
-}
-
-function jsonOf(options: DemoOptions, seen: Seen, report: DemoReport): object {
-  const [cpu] = cpus()
-  const machine = {
-    cpu: cpu?.model ?? 'unknown',
-    cores: cpus().length,
-    memoryMiB: Math.round(totalmem() / 2 ** 20),
-    kernel: release(),
-    node: process.version
-  }
-  const { peers, vms, epochs, memoryMiB } = options
-  return { name: 'demo', machine, options: { peers, vms, epochs, memoryMiB }, ...report, events: seen.events }
 }
 
 function howToLook(cluster: Cluster): string {

@@ -3,6 +3,7 @@
  * numbers, checks and nothing else. Pure; `text.ts` makes it pleasant to read.
  */
 import { type BankReport, conservation } from '../guest/console.ts'
+import type { Check } from '../measure.ts'
 import type { EventOf, KnownEvent, SeenEvent } from './events.ts'
 
 /** Everything the story saw. */
@@ -10,7 +11,8 @@ export interface Seen {
   readonly group: string
   readonly peers: readonly { readonly name: string; readonly id: string }[]
   readonly vms: readonly string[]
-  readonly memoryMiB: number
+  /** What the VMs ran in, e.g. "QEMU 7.2.22, tcg"; undefined where no peer told. */
+  readonly hypervisor: string | undefined
   /** Epochs that had to be committed, those after the restore included. */
   readonly epochsWanted: number
   /** Money of all banks together at their start. */
@@ -27,15 +29,6 @@ export interface Seen {
   readonly leftovers: readonly string[] | undefined
   /** Why the story ended early. */
   readonly error: string | undefined
-}
-
-/** One check; `bound` in words, e.g. "< 5000". The form that all measuring commands share. */
-export interface Check {
-  readonly name: string
-  readonly value: number | string | boolean | null
-  readonly unit: string
-  readonly bound: string
-  readonly ok: boolean
 }
 
 export interface CutReport {
@@ -226,8 +219,8 @@ function workloadOf(seen: Seen): WorkloadReport {
       0
     ),
     faults: [
-      ...before.faults.map(fault => `before the failure: ${fault}`),
-      ...after.faults.map(fault => `after the restore: ${fault}`)
+      ...(seen.before.length === 0 ? [] : before.faults.map(fault => `before the failure: ${fault}`)),
+      ...(seen.after.length === 0 ? [] : after.faults.map(fault => `after the restore: ${fault}`))
     ]
   }
 }
@@ -235,15 +228,12 @@ function workloadOf(seen: Seen): WorkloadReport {
 function checksOf(seen: Seen, made: Pick<DemoReport, 'workload' | 'cuts' | 'epochs' | 'failure'>): Check[] {
   const { workload, failure, cuts, epochs } = made
   const audited = seen.after.length === seen.vms.length
-  const isTrue = (name: string, value: boolean): Check => ({ name, value, unit: '', bound: 'true', ok: value })
-  const below = (name: string, value: number | null, bound: number): Check => ({
-    name,
-    value,
-    unit: 'ms',
-    bound: `< ${bound}`,
-    ok: value !== null && value >= 0 && value < bound
-  })
-  const zero = (name: string, value: number | null): Check => ({ name, value, unit: '', bound: '= 0', ok: value === 0 })
+  const check = (name: string, value: number | boolean | null, unit: string, bound: string, ok: boolean): Check =>
+    value === null ? { name, value: 'not reached', unit: '', bound, ok: false } : { name, value, unit, bound, ok }
+  const isTrue = (name: string, value: boolean) => check(name, value, '', 'true', value)
+  const below = (name: string, value: number | null, bound: number) =>
+    check(name, value, 'ms', `< ${bound}`, value !== null && value >= 0 && value < bound)
+  const zero = (name: string, value: number | null) => check(name, value, '', '= 0', value === 0)
   const committed = epochs.filter(epoch => epoch.outcome === 'committed').length
   const pauses = cuts.map(cut => cut.pauseMs)
   return [
@@ -251,25 +241,13 @@ function checksOf(seen: Seen, made: Pick<DemoReport, 'workload' | 'cuts' | 'epoc
     zero('workload.gaps', audited ? workload.gaps : null),
     zero('workload.connectionsBroken', audited ? workload.connectionsBroken : null),
     isTrue('workload.sameNonce', workload.sameNonce),
-    { name: 'workload.stallMs', value: audited ? workload.stallMs : null, unit: 'ms', bound: 'reported', ok: audited },
-    {
-      name: 'epochs.committed',
-      value: committed,
-      unit: '',
-      bound: `>= ${seen.epochsWanted}`,
-      ok: committed >= seen.epochsWanted
-    },
+    check('workload.stallMs', audited ? workload.stallMs : null, 'ms', 'reported', true),
+    check('epochs.committed', committed, '', `>= ${seen.epochsWanted}`, committed >= seen.epochsWanted),
     below('cuts.pauseMs', pauses.length === 0 ? null : Math.max(...pauses), 60),
     below('failure.detectedMs', failure?.detectedMs ?? null, 5000),
     below('failure.decidedMs', failure?.decidedMs ?? null, 5000),
     below('failure.resumedMs', failure?.resumedMs ?? null, 5000),
-    {
-      name: 'failure.pagesFaulted',
-      value: failure?.pagesFaulted ?? null,
-      unit: 'pages',
-      bound: 'reported',
-      ok: typeof failure?.pagesFaulted === 'number'
-    },
+    check('failure.pagesFaulted', failure?.pagesFaulted ?? null, 'pages', 'reported', true),
     // With --keep all goes on running on purpose, so there is nothing to check.
     ...(seen.leftovers === undefined ? [] : [zero('cleanup.leftovers', seen.leftovers.length)])
   ]

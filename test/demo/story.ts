@@ -49,6 +49,7 @@ export class Story {
   readonly #consoles: ConsoleWatcher
   readonly #vms: readonly string[]
   #record: GroupRecord | undefined
+  #hypervisor: string | undefined
   #audit = 0
   #kill: Seen['kill']
   #before: BankReport[] = []
@@ -76,7 +77,7 @@ export class Story {
       group: GROUP,
       peers: this.#cluster.peers,
       vms: this.#vms,
-      memoryMiB: this.#options.memoryMiB,
+      hypervisor: this.#hypervisor,
       epochsWanted: this.#options.epochs + 1,
       money: bankTotal({ total: this.#options.vms }),
       events: this.#cluster.events,
@@ -116,8 +117,8 @@ export class Story {
       this.#signal.throwIfAborted()
       this.#progress.detail(`${ready} of ${peers.length} see all others`)
     })
-    const status = await peers[0]?.client.status()
-    this.#progress.note(`${peers.length} peers see each other; VMs run in ${status?.hypervisor}`)
+    this.#hypervisor = (await peers[0]?.client.status())?.hypervisor
+    this.#progress.note(`${peers.length} peers see each other; VMs run in ${this.#hypervisor}`)
   }
 
   async #createGroup(): Promise<void> {

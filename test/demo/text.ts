@@ -1,5 +1,6 @@
 /** The report of a demo as a person enjoys reading it. Pure: a report in, lines of text out. */
-import { eventsOf, type Check, type DemoReport, type Seen, peerName } from './report.ts'
+import type { Check } from '../measure.ts'
+import { eventsOf, type DemoReport, type Seen, peerName } from './report.ts'
 
 export interface Paint {
   readonly good: (text: string) => string
@@ -120,9 +121,7 @@ function checkList(checks: readonly Check[], paint: Paint): string[] {
   const width = Math.max(...checks.map(check => check.name.length))
   const line = ({ name, value, unit, bound, ok }: Check) => {
     const shown =
-      typeof value === 'number'
-        ? `${Number(value.toFixed(1)).toLocaleString('en')} ${unit}`.trim()
-        : String(value ?? 'not reached')
+      typeof value === 'number' ? `${Number(value.toFixed(1)).toLocaleString('en')} ${unit}`.trim() : String(value)
     return `  ${ok ? paint.good('✓') : paint.bad('✗')} ${name.padEnd(width)}  ${shown.padStart(12)}  ${paint.dim(bound)}`
   }
   return [paint.bold('The checks'), ...checks.map(line)]

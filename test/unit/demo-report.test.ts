@@ -69,7 +69,7 @@ const good: Seen = {
   group: 'bank',
   peers: [1, 2, 3].map(i => ({ name: `p${i}`, id: `id${i}` })),
   vms: ['vm1', 'vm2'],
-  memoryMiB: 256,
+  hypervisor: 'QEMU 7.2.22, tcg',
   epochsWanted: 2,
   money: 2000,
   events: [...epoch(1, 5000), ...failure, ...epoch(2, 14_000)],
