@@ -235,8 +235,8 @@ export class Fabric implements PortGroup {
     const { transport, counters, clock } = this.#host
     const { id: group, generation } = this
     if (transport.send(peer, 'frames', [encodeBatch({ group, generation, records: batch.records })])) return
-    let turns = 0
-    for (const { packet } of batch.records) packet === undefined ? turns++ : counters.droppedUnsent++
+    const turns = batch.records.filter(({ packet }) => packet === undefined).length
+    counters.droppedUnsent += batch.records.length - turns
     // Lost turns would cost their epoch. Without a connection `connected` says them; with a full queue a timer does.
     if (turns === 0 || this.#retries.has(peer) || !transport.connected(peer)) return
     const retry = (): void => {

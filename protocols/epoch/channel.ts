@@ -149,7 +149,7 @@ export class ChannelReceiver {
     for (const sender of senders) {
       if (!this.#inbound.has(sender)) this.#inbound.set(sender, { arrived: 0, colour: 0 })
     }
-    for (const sender of [...this.#inbound.keys()]) {
+    for (const sender of this.#inbound.keys()) {
       if (senders.includes(sender)) continue
       this.#inbound.delete(sender)
       for (const recording of this.#recordings.values()) recording.missing.delete(sender)
@@ -246,7 +246,7 @@ export class ChannelReceiver {
   clear(): void {
     this.#early.clear()
     this.#waiting.clear()
-    for (const epoch of [...this.#recordings.keys()]) this.#fail(epoch, aborted)
+    for (const epoch of this.#recordings.keys()) this.#fail(epoch, aborted)
     this.#expected.clear()
   }
 
