@@ -13,7 +13,8 @@
  *
  * Ours, and in no paper:
  *   - A broken connection makes a probe at once, through others. If everyone asked has lost its connection too and says
- *     so, the member is suspected then and there, a few milliseconds after a `kill -9`. A connection never kills by itself.
+ *     so, the member is suspected then and there, a few milliseconds after a `kill -9`. A connection never kills by itself,
+ *     but a suspicion lasts longer while ours stands: a starved process keeps its connections (view.ts).
  *   - News is also told to k members at once (and by them to k more), not only with the next probe.
  *   - A timer that comes later than asked by STALL_MS or more means that this process stood still (stopped, or starved):
  *     time in which it could not listen is given back to every probe and suspicion, and after a long stall all probes
@@ -72,7 +73,6 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   readonly #settings: DetectorSettings
   readonly #random: Random
   readonly #view: View
-  readonly #disconnected = new Set<PeerId>()
   readonly #probes = new Map<number, Probe>()
   readonly #relays = new Map<number, Relay>()
   #order: PeerId[] = []
@@ -189,7 +189,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   }
 
   #pingOneOfTheDead(): void {
-    const dead = this.#view.others.filter(member => member.state === 'dead' && !this.#disconnected.has(member.id))
+    const dead = this.#view.others.filter(member => member.state === 'dead' && member.connected)
     const chosen = this.#shuffled(dead)[0]
     if (chosen !== undefined) this.#send(chosen.id, { kind: 'ping', seq: this.#nextSeq() })
   }
@@ -207,14 +207,14 @@ export class FailureDetectorCore implements Core<Input, Effect> {
       graced: false
     }
     this.#probes.set(probe.seq, probe)
-    if (this.#disconnected.has(target)) this.#askOthers(probe)
+    if (this.#isCut(target)) this.#askOthers(probe)
     else this.#send(target, { kind: 'ping', seq: probe.seq })
   }
 
   #askOthers(probe: Probe): void {
     probe.indirectAtMs = Number.POSITIVE_INFINITY
     const able = this.#view.others.filter(
-      member => member.id !== probe.target && member.state !== 'dead' && !this.#disconnected.has(member.id)
+      member => member.id !== probe.target && member.state !== 'dead' && member.connected
     )
     for (const helper of this.#shuffled(able).slice(0, this.#settings.indirectProbes)) {
       probe.helpers.add(helper.id)
@@ -226,13 +226,17 @@ export class FailureDetectorCore implements Core<Input, Effect> {
     this.#probes.delete(probe.seq)
     // As Hashicorp's memberlist: where all helpers answered that they got no ack either, the fault is not here.
     const missing = probe.helpers.size - probe.nacks.size
-    const unreachable = this.#disconnected.has(probe.target)
+    const unreachable = this.#isCut(probe.target)
     if (probe.helpers.size > 0) this.#adjustHealth(missing)
     else if (!unreachable) this.#adjustHealth(1)
     const how = unreachable ? 'the connection is broken' : 'no ack'
     const others =
       probe.helpers.size === 0 ? 'nobody else to ask' : `${probe.nacks.size} of ${probe.helpers.size} others got none`
     this.#view.suspect(probe.target, nowMs, `${how}, ${others}`)
+  }
+
+  #isCut(target: PeerId): boolean {
+    return this.#view.get(target)?.connected === false
   }
 
   #probing(target: PeerId): Probe | undefined {
@@ -245,14 +249,13 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   #onConnection(peer: PeerId, connected: boolean, nowMs: number): void {
     const member = this.#view.get(peer)
     if (member === undefined) return
+    this.#view.connection(member, connected, nowMs)
     if (connected) {
-      this.#disconnected.delete(peer)
       const probe = this.#probing(peer)
       if (probe !== undefined) this.#send(peer, { kind: 'ping', seq: probe.seq })
       else if (member.state !== 'alive') this.#send(peer, { kind: 'ping', seq: this.#nextSeq() })
       return
     }
-    this.#disconnected.add(peer)
     for (const relay of this.#relays.values()) if (relay.target === peer) this.#nack(relay)
     if (member.state === 'dead') return
     const probe = this.#probing(peer)
@@ -273,7 +276,8 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   }
 
   #onPingReq(from: PeerId, originSeq: number, target: PeerId, nowMs: number): void {
-    if (target === this.#view.self || this.#view.get(target) === undefined) return
+    const asked = this.#view.get(target)
+    if (asked === undefined) return
     const { probeTimeoutMs } = this.#settings
     const relay: Relay = {
       origin: from,
@@ -282,7 +286,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
       nackAtMs: nowMs + NACK_FRACTION * probeTimeoutMs,
       endMs: nowMs + 4 * probeTimeoutMs
     }
-    if (this.#disconnected.has(target)) return this.#nack(relay)
+    if (!asked.connected) return this.#nack(relay)
     const seq = this.#nextSeq()
     this.#relays.set(seq, relay)
     this.#send(target, { kind: 'ping', seq })
@@ -316,7 +320,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
 
   /** No need to wait where our connection is broken and everyone asked has said no. */
   #failEarly(probe: Probe, nowMs: number): void {
-    if (!this.#disconnected.has(probe.target) || probe.helpers.size === 0) return
+    if (!this.#isCut(probe.target) || probe.helpers.size === 0) return
     if (probe.nacks.size === probe.helpers.size) this.#fail(probe, nowMs)
   }
 
@@ -325,7 +329,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   #gossip(): void {
     this.#gossipAtMs = Number.POSITIVE_INFINITY
     if (!this.#view.rumours.fresh) return
-    const able = this.#view.others.filter(member => member.state !== 'dead' && !this.#disconnected.has(member.id))
+    const able = this.#view.others.filter(member => member.state !== 'dead' && member.connected)
     for (const member of this.#shuffled(able).slice(0, Math.max(1, this.#settings.indirectProbes))) {
       this.#send(member.id, { kind: 'gossip' })
     }

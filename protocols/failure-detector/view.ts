@@ -7,6 +7,11 @@ import { suspicionTimeoutMs, wantedConfirmations } from './suspicion.ts'
 
 /** A member that was never heard of since we started may be starting itself: its suspicion lasts this much longer. */
 const UNHEARD_FACTOR = 10
+/**
+ * A process that is starved or stopped keeps its connections, one that was killed does not: where ours still stands, the
+ * suspicion lasts this much longer. Measured: five peers on two cores at a load of 7 are silent for over 400 ms at times.
+ */
+const CONNECTED_FACTOR = 2.5
 
 export interface Change {
   readonly peer: PeerId
@@ -30,6 +35,8 @@ export interface MemberView {
   incarnation: number
   /** Some message of it has come since we started. */
   heard: boolean
+  /** Our connection to it stands, as far as the transport tells. */
+  connected: boolean
   suspicion: Suspicion | undefined
 }
 
@@ -54,7 +61,10 @@ export class View {
     this.#settings = settings
     const others = members.filter(id => id !== self)
     this.#members = new Map(
-      others.map(id => [id, { id, state: 'alive', incarnation: 0, heard: false, suspicion: undefined }])
+      others.map(id => [
+        id,
+        { id, state: 'alive', incarnation: 0, heard: false, connected: true, suspicion: undefined }
+      ])
     )
     this.rumours = new Rumours(others.length + 1)
   }
@@ -99,6 +109,15 @@ export class View {
     if (member === undefined || member.state === 'dead') return
     const update: Update = { peer: id, state: 'suspect', incarnation: member.incarnation, from: this.self }
     this.#suspect(member, update, nowMs, why)
+  }
+
+  /** The transport's hint. A suspicion gets shorter from now on, or longer. */
+  connection(member: MemberView, connected: boolean, nowMs: number): void {
+    member.connected = connected
+    const suspicion = member.suspicion
+    if (suspicion === undefined) return
+    if (connected) suspicion.deadlineMs = Math.max(suspicion.deadlineMs, this.#deadlineOf(member, suspicion))
+    else suspicion.deadlineMs = Math.min(suspicion.deadlineMs, nowMs + this.#timeoutMs(member, suspicion))
   }
 
   /** The moment at which the next suspicion runs out; Infinity where there is none. */
@@ -183,10 +202,13 @@ export class View {
   }
 
   #deadlineOf(member: MemberView, suspicion: Suspicion): number {
+    return suspicion.startMs + suspicion.stalledMs + this.#timeoutMs(member, suspicion)
+  }
+
+  #timeoutMs(member: MemberView, suspicion: Suspicion): number {
     const { suspicionMinMs, suspicionMaxMs } = this.#settings
-    const factor = member.heard ? 1 : UNHEARD_FACTOR
-    const timeoutMs = suspicionTimeoutMs(suspicion.by.size - 1, suspicion.wanted, suspicionMinMs, suspicionMaxMs)
-    return suspicion.startMs + suspicion.stalledMs + timeoutMs * factor
+    const factor = member.heard ? (member.connected ? CONNECTED_FACTOR : 1) : UNHEARD_FACTOR
+    return factor * suspicionTimeoutMs(suspicion.by.size - 1, suspicion.wanted, suspicionMinMs, suspicionMaxMs)
   }
 
   #dead(member: MemberView, update: Update, why: string): void {

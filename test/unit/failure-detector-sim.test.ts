@@ -40,7 +40,7 @@ describe('failure detection by seed', () => {
       world.run(5_000)
       world.kill('n2', false)
       const twoRoundsMs = 2 * 4 * SETTINGS.periodMs * 2
-      world.run(5_000 + twoRoundsMs + SETTINGS.suspicionMaxMs)
+      world.run(5_000 + twoRoundsMs + 2.5 * SETTINGS.suspicionMaxMs)
       expect({ seed, agreed: world.agreed() }).toMatchObject({ agreed: true })
     }
   })
@@ -61,7 +61,7 @@ describe('failure detection by seed', () => {
       }
       expect(falseDeaths).toBeLessThan(3)
       world.kill('n1', false)
-      world.run(66_000)
+      world.run(70_000)
       for (const at of ['n0', 'n2', 'n3', 'n4'])
         expect({ seed, at, is: world.livenessAt(at, 'n1') }).toMatchObject({ is: 'dead' })
     }

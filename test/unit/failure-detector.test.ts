@@ -184,11 +184,10 @@ describe('claims (SWIM 4.2)', () => {
   })
 
   test('independent confirmations shorten a suspicion to its minimum, repeated ones do not (Lifeguard IV-B)', () => {
-    const bench = new Bench(6)
     const names = ['p0', 'p1', 'p2', 'p3', 'p4']
-    for (const name of names) bench.message(name, { kind: 'ack', seq: 0, updates: [] })
     const diesAt = (...suspectors: string[]): number => {
       const one = new Bench(6)
+      one.hint('p4', false)
       for (const name of names) one.message(name, { kind: 'ack', seq: 0, updates: [] })
       for (const from of suspectors) one.message(from, gossip(claim('p4', 'suspect', 0, from)))
       // Everything else is answered; only the suspect is silent.
@@ -205,6 +204,21 @@ describe('claims (SWIM 4.2)', () => {
     expect(diesAt('p0', 'p1', 'p2', 'p3')).toBe(SETTINGS.suspicionMinMs)
     expect(diesAt('p0', 'p0', 'p0', 'p0')).toBe(diesAt('p0'))
     expect(diesAt('p0', 'p1')).toBeLessThan(diesAt('p0'))
+  })
+
+  test('while the connection stands a suspicion lasts longer, and from its break on only the usual time', () => {
+    const diesAt = (breakAtMs: number): number => {
+      const bench = new Bench(4)
+      bench.message('p0', { kind: 'ack', seq: 0, updates: [] })
+      for (const from of ['p0', 'p1', 'p2']) bench.message(from, gossip(claim('p0', 'suspect', 0, from)))
+      bench.until(breakAtMs)
+      bench.hint('p0', false)
+      while (!bench.changes.some(change => change.liveness === 'dead')) bench.until(bench.timerMs)
+      return bench.nowMs
+    }
+    expect(diesAt(0)).toBe(SETTINGS.suspicionMinMs)
+    expect(diesAt(100)).toBe(100 + SETTINGS.suspicionMinMs)
+    expect(diesAt(900)).toBe(2.5 * SETTINGS.suspicionMinMs)
   })
 
   test('the suspicion time falls with the logarithm of confirmations', () => {
