@@ -3,6 +3,7 @@
  * says what it does, has a deadline, and fails with what it was waiting for. What was seen goes into a record that is
  * whole at any moment, so that a story that fails half-way still gives a report.
  */
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
@@ -303,18 +304,26 @@ export class Story {
     await this.#until('the bank to work', ms + 1_000, () => (performance.now() >= end ? true : undefined))
   }
 
-  /** Polls consoles and `condition` until it gives something. */
+  /** Polls consoles and `condition` until it gives something. Neither the deadline nor an interrupt waits for a slow call. */
   async #until<T>(what: string, limitMs: number, condition: () => T | undefined | Promise<T | undefined>): Promise<T> {
-    const end = performance.now() + limitMs
-    for (;;) {
-      this.#signal.throwIfAborted()
-      this.#cluster.check()
-      this.#consoles.poll()
-      const result = await condition()
-      if (result !== undefined) return result
-      if (performance.now() > end)
-        throw new DiapauseError('DEMO_TIMEOUT', `waited ${limitMs / 1000} s in vain for ${what}`)
-      await sleep(25)
+    const gate = new AbortController()
+    const late = setTimeout(() => {
+      gate.abort(new DiapauseError('DEMO_TIMEOUT', `waited ${limitMs / 1000} s in vain for ${what}`))
+    }, limitMs)
+    const stop = AbortSignal.any([this.#signal, gate.signal])
+    const stopped = once(stop, 'abort').then((): undefined => stop.throwIfAborted())
+    stopped.catch(() => {}) // it may come between two turns of the loop, which looks at `stop` first
+    try {
+      for (;;) {
+        stop.throwIfAborted()
+        this.#cluster.check()
+        this.#consoles.poll()
+        const result = await Promise.race([condition(), stopped])
+        if (result !== undefined) return result
+        await sleep(25)
+      }
+    } finally {
+      clearTimeout(late)
     }
   }
 }
