@@ -262,7 +262,7 @@ export class ChannelReceiver {
       this.#announce(colour)
       return 'early'
     }
-    const deliverNow = this.#open && this.#waiting.length === 0
+    const deliverNow = this.#open // and so nothing waits
     const inFlight = colour < this.#colour && this.#recordings.size > 0
     const kept = inFlight || !deliverNow ? new Uint8Array(frame) : frame
     if (inFlight) {

@@ -297,7 +297,8 @@ describe('a new generation', () => {
   it('continues the numbering where a NIC is attached again in the same one', async () => {
     const { a, c } = await group(OWNERS)
     a.vm.send(frameOf('a', 'c', 1))
-    await until(() => c.vm.ids.length === 1)
+    c.vm.send(frameOf('c', 'a', 9))
+    await until(() => c.vm.ids.length === 1 && a.vm.ids.length === 1)
     await a.nic.detach()
     const again = await attach('a', OWNERS)
     const vm = await connect('a')
@@ -306,6 +307,7 @@ describe('a new generation', () => {
     c.vm.send(frameOf('c', 'a', 3))
     await until(() => c.vm.ids.length === 2 && vm.ids.length === 1)
     expect(c.vm.ids).toEqual([1, 2])
+    expect(at('p1').stats()).toMatchObject({ lost: 0, droppedLate: 0 })
   })
 })
 
