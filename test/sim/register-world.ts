@@ -1,0 +1,292 @@
+/**
+ * A simulated cluster for registers and leases: the production shells on a simulated clock, network and disk, all from
+ * one seed. Peers crash (what was not fsynced is lost), restart, are stopped and continued; links lose, delay, double,
+ * reorder and block one way; every peer's clock has a rate of its own within the drift bound.
+ *
+ * A peer's *life* is one run of its process. When it ends, its timers, messages and promises are dead: nothing of it
+ * runs again. A stopped life's events wait and come one by one when it continues, as after SIGCONT.
+ */
+import { Packr } from 'msgpackr'
+import type { LeaseSettings, RegisterSettings } from '../../config/schema.ts'
+import type { Clock, ControlBus, Leases, Log, RegisterStore } from '../../node/ports.ts'
+import type { PeerId, Random } from '../../protocols/core.ts'
+import { createLeases } from '../../protocols/lease/shell.ts'
+import { LeaseVoter } from '../../protocols/lease/voter.ts'
+import { type AcceptorRecord, remember } from '../../protocols/register/record.ts'
+import { createRegisters, type RegisterShell } from '../../protocols/register/shell.ts'
+import type { Wiring } from './register-bugs.ts'
+
+/** Ten times the default drift in a fifth of the time, so that what depends on it happens often. */
+export const LEASE: LeaseSettings = { durationMs: 200, renewEveryMs: 50, driftPerMille: 100 }
+export const REGISTER: RegisterSettings = { roundTimeoutMs: 80, giveUpMs: 600 }
+
+type Entries = readonly (readonly [string, Uint8Array])[]
+
+const packr = new Packr({ useRecords: false })
+const SILENT: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+export interface Life {
+  readonly peer: SimPeer
+  readonly registers: RegisterShell
+  readonly leases: Leases
+  /** Key → the generation that this life claimed last. */
+  readonly claimed: Map<string, number>
+  readonly handlers: Map<string, (from: PeerId, message: unknown) => void>
+  readonly deferred: (() => void)[]
+  dead: boolean
+}
+
+export interface SimPeer {
+  readonly name: PeerId
+  readonly rate: number
+  readonly offsetMs: number
+  readonly disk: Map<string, Uint8Array>
+  readonly unsynced: Set<Entries>
+  life: Life | null
+  stopped: boolean
+}
+
+export class World {
+  readonly random: Random
+  readonly voters: readonly PeerId[]
+  readonly peers: readonly SimPeer[]
+  readonly #wiring: Wiring
+  readonly #queue: { atMs: number; order: number; run: () => void }[] = []
+  readonly #blocked = new Set<string>()
+  /** Called when entries of a voter are on its disk. */
+  onDurable: (peer: SimPeer, key: string, record: AcceptorRecord) => void = () => {}
+  onCrash: (peer: SimPeer) => void = () => {}
+  nowMs = 0
+  /** Chance that a message is lost; doubled and much delayed ones follow it. */
+  loss = 0
+  /** Chance that a peer dies at a message that it sends, e.g. in the middle of a broadcast. */
+  crashAtSend = 0
+  events = 0
+  /** A running hash of all that happened: equal for equal seeds. */
+  digest = 0
+  #order = 0
+
+  constructor(seed: number, options: { peers: number; voters: number; wiring: Wiring }) {
+    this.random = generator(seed)
+    this.#wiring = options.wiring
+    const half = Math.sqrt(1 + LEASE.driftPerMille / 1000)
+    this.peers = Array.from({ length: options.peers }, (_, i) => ({
+      name: `p${i}`,
+      // Extremes are likelier than in nature: they are what the bound is for.
+      rate: half ** (this.random() < 0.5 ? Math.sign(this.random() - 0.5) : this.random() * 2 - 1),
+      offsetMs: this.random() * 1e6,
+      disk: new Map(),
+      unsynced: new Set<Entries>(),
+      life: null,
+      stopped: false
+    }))
+    this.voters = this.peers.slice(0, options.voters).map(({ name }) => name)
+  }
+
+  at(delayMs: number, run: () => void): void {
+    const event = { atMs: this.nowMs + delayMs, order: this.#order++, run }
+    // A binary heap by time, then by order of making.
+    const q = this.#queue
+    let i = q.push(event) - 1
+    while (i > 0) {
+      const up = (i - 1) >> 1
+      const parent = q[up]
+      if (parent === undefined || before(parent, event)) break
+      q[i] = parent
+      i = up
+    }
+    q[i] = event
+  }
+
+  /** Runs events until `untilMs`, each followed by `check`. */
+  async run(untilMs: number, check: () => void): Promise<void> {
+    for (let event = this.#queue[0]; event !== undefined && event.atMs <= untilMs; event = this.#queue[0]) {
+      this.#pop()
+      this.nowMs = event.atMs
+      this.events += 1
+      this.digest = (Math.imul(this.digest, 31) + Math.floor(event.atMs * 1024) + event.order) | 0
+      event.run()
+      // Every promise that this event settled has its consequences before the next.
+      await new Promise(setImmediate)
+      check()
+    }
+    this.nowMs = untilMs
+  }
+
+  // ------------------------------------------------------------------------------------------ lives
+
+  start(peer: SimPeer, born: (life: Life) => void): void {
+    const { random, voters } = this
+    const handlers: Life['handlers'] = new Map()
+    const claimed = new Map<string, number>()
+    const deferred: (() => void)[] = []
+    const later = (run: () => void): void => this.#inLife(peer, () => life, run)
+    const clock: Clock = {
+      now: () => peer.offsetMs + this.nowMs * peer.rate,
+      after: (ms, fn) => {
+        let cancelled = false
+        this.at(ms / peer.rate, () =>
+          later(() => {
+            if (!cancelled) fn()
+          })
+        )
+        return () => {
+          cancelled = true
+        }
+      }
+    }
+    const bus: ControlBus = {
+      self: peer.name,
+      send: (to, protocol, message) => {
+        if (life.dead) return false
+        if (this.random() < this.crashAtSend) this.crash(peer)
+        else this.#send(peer.name, to, protocol, packr.pack(message))
+        return true
+      },
+      on: (protocol, parse, handler) => {
+        handlers.set(protocol, (from, message) => handler(from, parse(message)))
+      }
+    }
+    const wired = this.#wiring
+    const voter = wired.voter(settings => new LeaseVoter(settings), LEASE)
+    const store = wired.store(this.#store(peer, later))
+    const common = { self: peer.name, voters, bus: wired.bus(bus), clock, random, log: SILENT }
+    const registers = wired.registers(
+      createRegisters({ ...common, store, guard: wired.guard(voter), settings: REGISTER }),
+      key => this.#local(peer, key)
+    )
+    const leases = createLeases({ ...common, settings: LEASE, voter, generationOf: key => registers.generationOf(key) })
+    const life: Life = { peer, registers, leases, claimed, handlers, deferred, dead: false }
+    peer.life = life
+    peer.stopped = false
+    leases.start()
+    registers.start().then(
+      () => born(life),
+      () => {}
+    )
+  }
+
+  crash(peer: SimPeer): void {
+    if (peer.life === null) return
+    peer.life.dead = true
+    peer.life = null
+    peer.stopped = false
+    // What was on its way to the disk may have reached it, or not.
+    for (const entries of peer.unsynced) if (this.random() < 0.3) this.#write(peer, entries)
+    peer.unsynced.clear()
+    this.onCrash(peer)
+  }
+
+  stop(peer: SimPeer): void {
+    peer.stopped = true
+  }
+
+  continue(peer: SimPeer): void {
+    peer.stopped = false
+    const waiting = peer.life?.deferred.splice(0) ?? []
+    const life = peer.life
+    for (const run of waiting) this.at(0, () => this.#inLife(peer, () => life, run))
+  }
+
+  #inLife(peer: SimPeer, of: () => Life | null, run: () => void): void {
+    const life = of()
+    if (life === null || life.dead) return
+    if (peer.stopped) life.deferred.push(run)
+    else run()
+  }
+
+  // ------------------------------------------------------------------------------------------ network
+
+  block(from: PeerId, to: PeerId): void {
+    this.#blocked.add(`${from}>${to}`)
+  }
+
+  heal(): void {
+    this.#blocked.clear()
+  }
+
+  #send(from: PeerId, to: PeerId, protocol: string, bytes: Uint8Array): void {
+    if (from !== to && (this.#blocked.has(`${from}>${to}`) || this.random() < this.loss)) return
+    const copies = from !== to && this.random() < this.loss / 2 ? 2 : 1
+    const sent = new Uint8Array(bytes)
+    for (let i = 0; i < copies; i++) {
+      // Mostly quick, now and then later than what is sent long after.
+      const delayMs =
+        from === to ? 0.05 : 0.3 + this.random() * 2 + (this.random() < this.loss ? this.random() * 300 : 0)
+      this.at(delayMs, () => {
+        const peer = this.peers.find(({ name }) => name === to)
+        const life = peer?.life
+        if (peer === undefined || life === null || life === undefined) return
+        this.#inLife(
+          peer,
+          () => life,
+          () => life.handlers.get(protocol)?.(from, packr.unpack(sent))
+        )
+      })
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ disk
+
+  #store(peer: SimPeer, later: (run: () => void) => void): RegisterStore {
+    return {
+      load: async () => [...peer.disk].map(([name, bytes]) => [name, bytes] as const),
+      persist: entries => {
+        peer.unsynced.add(entries)
+        return new Promise(resolve => {
+          this.at(0.2 + this.random() * (this.random() < 0.05 ? 40 : 2), () => {
+            if (!peer.unsynced.delete(entries)) return
+            this.#write(peer, entries)
+            later(resolve)
+          })
+        })
+      },
+      close: async () => {}
+    }
+  }
+
+  #write(peer: SimPeer, entries: Entries): void {
+    for (const [name, bytes] of entries) peer.disk.set(name, bytes)
+    for (const [key, record] of remember(entries).records) this.onDurable(peer, key, record)
+  }
+
+  #local(peer: SimPeer, key: string): AcceptorRecord | undefined {
+    return remember(peer.disk).records.get(key)
+  }
+
+  #pop(): void {
+    const q = this.#queue
+    const last = q.pop()
+    if (last === undefined || q.length === 0) return
+    let i = 0
+    for (;;) {
+      let child = 2 * i + 1
+      const [left, right] = [q[child], q[child + 1]]
+      if (left === undefined) break
+      let least = left
+      if (right !== undefined && before(right, left)) {
+        least = right
+        child += 1
+      }
+      if (before(last, least)) break
+      q[i] = least
+      i = child
+    }
+    q[i] = last
+  }
+}
+
+function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order)
+}
+
+/** mulberry32: small, fast, good enough to choose faults. */
+export function generator(seed: number): Random {
+  let a = seed >>> 0
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0
+    let t = Math.imul(a ^ (a >>> 15), a | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+}
