@@ -3,11 +3,11 @@
  * without fsync after them, and may lag behind them or be lost; `recovery.ts` brings it up to date at the next start.
  *
  *   c/STREAMHASH/GRID/COLUMN → segment:u32 payloadOffset:u32 payloadBytes:u32 checksum:u32 × blocks
- *   s/SEGMENT                → {"stream", "bytes"}: all records of the segment before `bytes` are in the index
+ *   s/SEGMENT                → {"stream", "bytes", "records"}: so many records, before `bytes`, are in the index
  *
- * Both are written in one batch, so that the second is never ahead of the first.
+ * Both are written in one batch. That alone is not enough: after a power loss LevelDB steps over what is missing in the
+ * middle of its log and takes what follows. Hence `records`, which recovery compares with what is there.
  */
-import { rm } from 'node:fs/promises'
 import { Level } from 'level'
 import { DiapauseError } from '../errors.ts'
 import type { Log } from '../ports.ts'
@@ -25,6 +25,7 @@ export interface IndexedSegment {
   readonly segment: number
   readonly stream: string
   readonly bytes: number
+  readonly records: number
 }
 
 export interface ColumnEntry extends Location {
@@ -37,6 +38,8 @@ export interface Catalog {
   /** Columns and how far the segment is indexed with them, at once. */
   add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void>
   segments(): Promise<IndexedSegment[]>
+  /** Segment → columns that the index places in it. Reads the whole index. */
+  countColumns(): Promise<Map<number, number>>
   /** Forgets the columns of a stream that lie in one of `segments`, and those segments. */
   forget(streamHex: string, segments: ReadonlySet<number>): Promise<void>
   close(): Promise<void>
@@ -45,9 +48,9 @@ export interface Catalog {
 type Database = Level<string, Uint8Array>
 type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
 
-/** STORE_LOCKED where another process has it open. A damaged index is deleted (it can be rebuilt) and logged. */
+/** STORE_LOCKED where another process has it open, STORE_IO where it is damaged. */
 export async function openCatalog(path: string, log: Log): Promise<Catalog> {
-  let database = await openDatabase(path, log)
+  let database = await openDatabase(path)
   let reopening: Promise<void> | undefined
   let closed = false
 
@@ -55,7 +58,7 @@ export async function openCatalog(path: string, log: Log): Promise<Catalog> {
   function reopen(): Promise<void> {
     reopening ??= (async () => {
       await database.close().catch(() => {})
-      database = await openDatabase(path, log)
+      database = await openDatabase(path)
     })().finally(() => {
       reopening = undefined
     })
@@ -92,14 +95,33 @@ export async function openCatalog(path: string, log: Log): Promise<Catalog> {
         key: columnKey(streamHex, entry.grid, entry.column),
         value: encodeLocation(entry)
       }))
-      const value = Buffer.from(JSON.stringify({ stream: upTo.stream, bytes: upTo.bytes }))
-      operations.push({ type: 'put', key: segmentKey(upTo.segment), value })
+      const { segment, ...facts } = upTo
+      const value = Buffer.from(JSON.stringify(facts))
+      operations.push({ type: 'put', key: segmentKey(segment), value })
       await batch(operations)
     },
 
     async segments() {
       const all = await attempt(() => database.iterator({ gte: 's/', lt: 's0' }).all())
       return all.flatMap(([key, value]) => parseSegment(key, value) ?? [])
+    },
+
+    async countColumns() {
+      const counts = new Map<number, number>()
+      const iterator = await attempt(async () => database.values({ gte: 'c/', lt: 'c0' }))
+      try {
+        for (let some = await iterator.nextv(1_000); some.length > 0; some = await iterator.nextv(1_000)) {
+          for (const value of some) {
+            const segment = parseLocation(value)?.segment
+            if (segment !== undefined) counts.set(segment, (counts.get(segment) ?? 0) + 1)
+          }
+        }
+      } catch (error) {
+        throw storeError('the index of the shard store cannot be read', error)
+      } finally {
+        await iterator.close()
+      }
+      return counts
     },
 
     async forget(streamHex, segments) {
@@ -122,25 +144,16 @@ export async function openCatalog(path: string, log: Log): Promise<Catalog> {
   }
 }
 
-async function openDatabase(path: string, log: Log): Promise<Database> {
-  const open = async (): Promise<Database> => {
-    const database: Database = new Level(path, { keyEncoding: 'utf8', valueEncoding: 'view' })
+async function openDatabase(path: string): Promise<Database> {
+  const database: Database = new Level(path, { keyEncoding: 'utf8', valueEncoding: 'view' })
+  try {
     await database.open()
     return database
-  }
-  try {
-    return await open()
-  } catch (error) {
-    const codes = codesOf(error)
-    if (codes.includes('LEVEL_LOCKED')) {
-      throw new DiapauseError('STORE_LOCKED', `another process has the shard store at ${path} open; stop it first`, {
-        cause: error
-      })
-    }
-    if (!codes.includes('LEVEL_CORRUPTION')) throw storeError(`the index at ${path} cannot be opened`, error)
-    log.warn({ path, error: String(error) }, 'the index of the shard store is damaged and is built again')
-    await rm(path, { recursive: true, force: true })
-    return await open()
+  } catch (cause) {
+    if (!codesOf(cause).includes('LEVEL_LOCKED')) throw storeError(`the index at ${path} cannot be opened`, cause)
+    throw new DiapauseError('STORE_LOCKED', `another process has the shard store at ${path} open; stop it first`, {
+      cause
+    })
   }
 }
 
@@ -171,10 +184,10 @@ export function parseLocation(value: Uint8Array): Location | undefined {
 
 function parseSegment(key: string, value: Uint8Array): IndexedSegment | undefined {
   try {
-    const { stream, bytes } = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
+    const { stream, bytes, records } = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
     const segment = Number.parseInt(key.slice(2), 16)
-    if (typeof stream !== 'string' || !Number.isSafeInteger(bytes) || !Number.isSafeInteger(segment)) return undefined
-    return { segment, stream, bytes: Number(bytes) }
+    if (typeof stream !== 'string' || ![segment, bytes, records].every(Number.isSafeInteger)) return undefined
+    return { segment, stream, bytes: Number(bytes), records: Number(records) }
   } catch {
     return undefined
   }

@@ -8,9 +8,9 @@
  *
  * A put resolves after fdatasync of its segment (and of the directory, for a new file) and after the index knows it.
  */
-import { mkdir, readFile, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DiapauseError, hasCode } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, Log, ShardStore, StreamId } from '../ports.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
 import { type Files, nodeFiles, storeError } from './files.ts'
@@ -25,7 +25,7 @@ import {
   MAX_STREAM_ID_BYTES,
   streamHash
 } from './record.ts'
-import { recover, segmentName } from './recovery.ts'
+import { type Recovered, recover, segmentName } from './recovery.ts'
 import { readUpTo } from './scan.ts'
 import { SEGMENT_BYTES, StreamWriter } from './writer.ts'
 
@@ -48,10 +48,9 @@ export async function openShardStore(dir: string, options: ShardStoreOptions): P
   const segmentsDir = join(dir, 'segments')
   await mkdir(segmentsDir, { recursive: true })
   await checkFormat(dir)
-  const catalog = await openCatalog(join(dir, 'index'), log)
+  const { catalog, recovered } = await openIndex(join(dir, 'index'), segmentsDir, log)
   try {
     const manifests = await openManifests(join(dir, 'manifests'), files, log)
-    const recovered = await recover(segmentsDir, catalog, log)
     await files.syncDirectory(dir)
     const store = new DiskShardStore(
       { files, catalog, log, segmentsDir, segmentBytes },
@@ -65,6 +64,31 @@ export async function openShardStore(dir: string, options: ShardStoreOptions): P
   } catch (error) {
     await catalog.close()
     throw error
+  }
+}
+
+/** The index, brought up to date. One that cannot be opened or read is deleted and built again from the segments. */
+async function openIndex(
+  path: string,
+  segmentsDir: string,
+  log: Log
+): Promise<{ catalog: Catalog; recovered: Recovered }> {
+  const attempt = async (): Promise<{ catalog: Catalog; recovered: Recovered }> => {
+    const catalog = await openCatalog(path, log)
+    try {
+      return { catalog, recovered: await recover(segmentsDir, catalog, log) }
+    } catch (error) {
+      await catalog.close()
+      throw error
+    }
+  }
+  try {
+    return await attempt()
+  } catch (error) {
+    if (!hasCode(error, 'STORE_IO')) throw error
+    log.warn({ path, error: messageOf(error) }, 'the index of the shard store is damaged and is built again')
+    await rm(path, { recursive: true, force: true })
+    return await attempt()
   }
 }
 

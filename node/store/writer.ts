@@ -40,6 +40,7 @@ interface Open {
   readonly segment: number
   readonly file: SegmentFile
   bytes: number
+  records: number
 }
 
 export class StreamWriter {
@@ -50,7 +51,7 @@ export class StreamWriter {
   #running: Promise<void> | undefined
   #open: Open | undefined
   /** Where to go on after the file was closed for being idle. */
-  #rest: { segment: number; bytes: number } | undefined
+  #rest: Omit<Open, 'file'> | undefined
 
   constructor(context: WriterContext, stream: string, streamHash: Buffer) {
     this.#context = context
@@ -76,7 +77,7 @@ export class StreamWriter {
     const open = this.#open
     this.#open = undefined
     if (open === undefined) return
-    this.#rest = { segment: open.segment, bytes: open.bytes }
+    this.#rest = { segment: open.segment, bytes: open.bytes, records: open.records }
     await open.file.close()
   }
 
@@ -124,8 +125,9 @@ export class StreamWriter {
     await open.file.sync()
     if (open.bytes === 0) await this.#context.files.syncDirectory(this.#context.segmentsDir)
     open.bytes = at
+    open.records += group.length
     this.#context.grown(open.segment, at)
-    const upTo = { segment: open.segment, stream: this.#stream, bytes: at }
+    const upTo = { segment: open.segment, stream: this.#stream, bytes: at, records: open.records }
     await this.#context.catalog.add(this.#streamHash.toString('hex'), entries, upTo)
   }
 
@@ -137,7 +139,7 @@ export class StreamWriter {
     const again = rest !== undefined && rest.bytes < this.#context.segmentBytes
     const segment = again ? rest.segment : this.#context.nextSegment()
     const file = await this.#context.files.openSegment(this.#context.pathOf(segment), !again)
-    this.#open = { segment, file, bytes: again ? rest.bytes : 0 }
+    this.#open = { segment, file, bytes: again ? rest.bytes : 0, records: again ? rest.records : 0 }
     this.#context.grown(segment, this.#open.bytes)
     return this.#open
   }

@@ -1,0 +1,337 @@
+/**
+ * What survives when the power goes. A fake disk remembers of each segment what was fsynced; at the "power loss" the store
+ * is abandoned and its directory copied: segments with their durable bytes, and behind them some, all or none of what
+ * was written after, partly overwritten with noise; the index as it is, older, damaged or gone.
+ */
+import { randomBytes } from 'node:crypto'
+import { appendFile, cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { ShardStore } from '../../node/ports.ts'
+import { type Files, nodeFiles } from '../../node/store/files.ts'
+import { openShardStore } from '../../node/store/shard-store.ts'
+import { clock, memoryLog, withDirectory } from './store-support.ts'
+
+interface Disk extends Files {
+  /** Bytes of each segment that are on the disk for certain; only of files whose name is too. */
+  durable: Map<string, number>
+  syncs: number
+  /** Thrown by the next write or sync. */
+  fail: { write?: Error | undefined; sync?: Error | undefined }
+}
+
+function disk(): Disk {
+  const made = new Map<string, number>()
+  const named = new Map<string, number>()
+  const self: Disk = {
+    durable: named,
+    syncs: 0,
+    fail: {},
+    async openSegment(path, fresh) {
+      const file = await nodeFiles.openSegment(path, fresh)
+      let end = fresh ? 0 : (await stat(path)).size
+      return {
+        async writeAll(parts, position) {
+          if (self.fail.write !== undefined) {
+            // A full disk takes a part.
+            await file.writeAll([(parts[0] ?? Buffer.alloc(0)).subarray(0, 20)], position)
+            throw self.fail.write
+          }
+          await file.writeAll(parts, position)
+          end = position + parts.reduce((sum, part) => sum + part.length, 0)
+        },
+        async sync() {
+          self.syncs++
+          if (self.fail.sync !== undefined) throw self.fail.sync
+          const bytes = end
+          await file.sync()
+          made.set(path, bytes)
+          if (named.has(path)) named.set(path, bytes)
+        },
+        async truncate(bytes) {
+          await file.truncate(bytes)
+          end = bytes
+        },
+        close: () => file.close()
+      }
+    },
+    async syncDirectory(path) {
+      await nodeFiles.syncDirectory(path)
+      for (const [file, bytes] of made) named.set(file, bytes)
+    }
+  }
+  return self
+}
+
+const code = (name: string): Error => Object.assign(new Error(name), { code: name })
+const open = (dir: string, files?: Files, segmentBytes = 60_000): Promise<ShardStore> =>
+  openShardStore(dir, { log: memoryLog(), clock, segmentBytes, ...(files !== undefined && { files }) })
+
+/** What a machine finds after power came back: `dice` decides what of the unsynced bytes is there. */
+async function afterPowerLoss(
+  from: string,
+  to: string,
+  durable: Map<string, number>,
+  dice: () => number
+): Promise<void> {
+  await mkdir(join(to, 'segments'), { recursive: true })
+  await cp(join(from, 'format'), join(to, 'format'))
+  await cp(join(from, 'manifests'), join(to, 'manifests'), { recursive: true })
+  for (const name of await readdir(join(from, 'segments'))) {
+    const bytes = await readFile(join(from, 'segments', name))
+    const safe = [...durable].find(([path]) => basename(path) === name)?.[1] ?? 0
+    const kept = bytes.subarray(0, safe + Math.floor((bytes.length - safe) * dice()))
+    for (let at = safe; at < kept.length; at++) if (dice() < 0.0005) kept[at] = 0
+    if (safe > 0 || dice() < 0.5) await writeFile(join(to, 'segments', name), kept)
+  }
+}
+
+describe('after a power loss', () => {
+  it('every acknowledged column is there, whatever became of the tail and the index', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 1, max: 30_000 }), { minLength: 1, maxLength: 25 }),
+        fc.infiniteStream(fc.double({ min: 0, max: 0.999, noNaN: true })),
+        async (sizes, rolls) => {
+          const dice = (): number => rolls.next().value ?? 0
+          await withDirectory(async dir => {
+            const files = disk()
+            const store = await open(join(dir, 'a'), files)
+            const acknowledged = new Map<number, Buffer>()
+            const puts = sizes.map(async (size, grid) => {
+              if (dice() < 0.5) await new Promise(resolve => setImmediate(resolve))
+              const bytes = randomBytes(size)
+              await store.putColumn(`g/v${grid % 2}/1/1`, grid, 2, bytes)
+              acknowledged.set(grid, bytes)
+            })
+            // In the middle: some puts are acknowledged, some written, some neither.
+            await Promise.race([Promise.all(puts), new Promise(resolve => setTimeout(resolve, dice() * 8))])
+            const promised = new Map(acknowledged)
+            const durable = new Map(files.durable)
+            await afterPowerLoss(join(dir, 'a'), join(dir, 'b'), durable, dice)
+            await Promise.all(puts)
+            await store.close()
+            if (dice() < 0.6) await cp(join(dir, 'a', 'index'), join(dir, 'b', 'index'), { recursive: true })
+            const again = await open(join(dir, 'b'))
+            for (const [grid, bytes] of promised) {
+              const read = await again.readColumn(`g/v${grid % 2}/1/1`, grid, 2, 0, bytes.length)
+              expect(Buffer.compare(read, bytes), `grid ${grid}`).toBe(0)
+            }
+            // And it goes on: what was not acknowledged is either missing, or can be put again.
+            for (const [grid, size] of sizes.entries()) {
+              if (!promised.has(grid))
+                await again.putColumn(`g/v${grid % 2}/1/1`, grid, 2, acknowledged.get(grid) ?? randomBytes(size))
+            }
+            await again.close()
+          })
+        }
+      ),
+      { numRuns: 25 }
+    )
+  }, 60_000)
+
+  it('a torn tail is cut off at any place, and everything before it is there', async () => {
+    await withDirectory(async dir => {
+      const store = await open(join(dir, 'a'))
+      const columns = Array.from({ length: 6 }, () => randomBytes(5_000))
+      const ends: number[] = []
+      for (const [grid, bytes] of columns.entries()) {
+        await store.putColumn('g/v/1/1', grid, 0, bytes)
+        ends.push((await store.streams())[0]?.bytes ?? 0)
+      }
+      await store.close()
+      const name = (await readdir(join(dir, 'a', 'segments')))[0] ?? ''
+      for (let round = 0; round < 40; round++) {
+        const b = join(dir, `b${round}`)
+        await cp(join(dir, 'a'), b, { recursive: true })
+        const cut = Math.floor(Math.random() * ((ends.at(-1) ?? 0) + 1))
+        const path = join(b, 'segments', name)
+        await truncate(path, cut)
+        if (round % 3 === 0) await appendFile(path, randomBytes(Math.floor(Math.random() * 3_000)))
+        if (round % 2 === 0) await rm(join(b, 'index'), { recursive: true })
+        const again = await open(b)
+        for (const [grid, bytes] of columns.entries()) {
+          const read = again.readColumn('g/v/1/1', grid, 0, 0, bytes.length)
+          if ((ends[grid] ?? 0) <= cut) expect(Buffer.compare(await read, bytes), `grid ${grid}, cut at ${cut}`).toBe(0)
+          else await expect(read).rejects.toMatchObject({ code: 'SHARD_MISSING' })
+        }
+        await again.putColumn('g/v/1/1', 5, 0, columns[5] as Buffer)
+        await again.close()
+      }
+    })
+  })
+
+  it('an index that is damaged anywhere is built again or does no harm', async () => {
+    await withDirectory(async dir => {
+      const store = await open(join(dir, 'a'))
+      const columns = Array.from({ length: 30 }, () => randomBytes(3_000))
+      await Promise.all(columns.map((bytes, grid) => store.putColumn('g/v/1/1', grid, 0, bytes)))
+      await store.close()
+      for (const [round, kind] of ['CURRENT', 'MANIFEST', 'log', 'every', 'missing'].entries()) {
+        const b = join(dir, `b${round}`)
+        await cp(join(dir, 'a'), b, { recursive: true })
+        for (const name of await readdir(join(b, 'index'))) {
+          if (kind === 'missing' && name.startsWith('MANIFEST')) await rm(join(b, 'index', name))
+          if (kind !== 'every' && !name.includes(kind)) continue
+          const path = join(b, 'index', name)
+          const bytes = await readFile(path)
+          for (let i = 0; i < 20 && bytes.length > 0; i++) bytes[Math.floor(Math.random() * bytes.length)] = 0xa5
+          await writeFile(path, bytes)
+        }
+        const again = await open(b)
+        for (const [grid, bytes] of columns.entries()) {
+          expect(Buffer.compare(await again.readColumn('g/v/1/1', grid, 0, 0, 3_000), bytes), `${kind} ${grid}`).toBe(0)
+        }
+        await again.close()
+      }
+    })
+  })
+})
+
+describe('a damaged disk', () => {
+  it('gives SHARD_CORRUPT for what is damaged and only for that, and a new put heals it', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const columns = [randomBytes(40_000), randomBytes(40_000)]
+      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
+      const path = join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? '')
+      const bytes = await readFile(path)
+      const at = bytes.indexOf((columns[1] as Buffer).subarray(0, 100)) + 20_000
+      bytes[at] = (bytes[at] ?? 0) ^ 1
+      await writeFile(path, bytes)
+      await expect(store.readColumn('g/v/1/1', 1, 0, 20_000, 1)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
+      await expect(store.readColumn('g/v/1/1', 1, 0, 0, 40_000)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
+      // Other blocks of the same column are checked for themselves.
+      expect(await store.readColumn('g/v/1/1', 1, 0, 0, 16_384)).toEqual((columns[1] as Buffer).subarray(0, 16_384))
+      expect(await store.readColumn('g/v/1/1', 0, 0, 0, 40_000)).toEqual(columns[0])
+      await store.putColumn('g/v/1/1', 1, 0, columns[1] as Buffer)
+      expect(await store.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
+      await store.close()
+      // Also where the index is lost: of two records of one place the later counts.
+      await rm(join(dir, 'index'), { recursive: true })
+      const again = await open(dir)
+      expect(await again.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
+      await again.close()
+    })
+  })
+
+  it('has a manifest that is damaged count as missing, and takes it again', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const bytes = randomBytes(100)
+      const { hash } = await import('node:crypto')
+      const name = hash('sha256', bytes)
+      await store.putManifest(name, bytes)
+      await truncate(join(dir, 'manifests', name), 50)
+      expect(await store.getManifest(name)).toBeUndefined()
+      await store.putManifest(name, bytes)
+      expect(await store.getManifest(name)).toEqual(bytes)
+      await store.close()
+    })
+  })
+
+  it('whose segment vanished makes its columns missing and no others', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      await store.putColumn('g/v/1/1', 0, 0, randomBytes(100))
+      await store.putColumn('g/w/1/1', 0, 0, randomBytes(100))
+      await store.close()
+      await rm(join(dir, 'segments', (await readdir(join(dir, 'segments'))).sort()[0] ?? ''))
+      const again = await open(dir)
+      await expect(again.readColumn('g/v/1/1', 0, 0, 0, 1)).rejects.toMatchObject({ code: 'SHARD_MISSING' })
+      expect(await again.readColumn('g/w/1/1', 0, 0, 0, 100)).toHaveLength(100)
+      const bytes = randomBytes(100)
+      await again.putColumn('g/v/1/1', 0, 0, bytes)
+      expect(await again.readColumn('g/v/1/1', 0, 0, 0, 100)).toEqual(bytes)
+      await again.close()
+    })
+  })
+})
+
+describe('a disk that fails', () => {
+  it('when full gives STORE_FULL, keeps what it had, and goes on when there is room', async () => {
+    await withDirectory(async dir => {
+      const files = disk()
+      const store = await open(dir, files)
+      const first = randomBytes(1_000)
+      await store.putColumn('g/v/1/1', 0, 0, first)
+      const before = await store.streams()
+      for (const name of ['ENOSPC', 'EDQUOT']) {
+        files.fail.write = code(name)
+        const puts = [1, 2, 3].map(grid => store.putColumn('g/v/1/1', grid, 0, randomBytes(500)))
+        for (const put of puts) await expect(put).rejects.toMatchObject({ code: 'STORE_FULL' })
+        await expect(store.readColumn('g/v/1/1', 1, 0, 0, 1)).rejects.toMatchObject({ code: 'SHARD_MISSING' })
+        expect(await store.streams()).toEqual(before)
+      }
+      files.fail = {}
+      const second = randomBytes(800)
+      await store.putColumn('g/v/1/1', 1, 0, second)
+      await store.close()
+      await rm(join(dir, 'index'), { recursive: true })
+      const again = await open(dir)
+      expect(await again.readColumn('g/v/1/1', 0, 0, 0, 1_000)).toEqual(first)
+      expect(await again.readColumn('g/v/1/1', 1, 0, 0, 800)).toEqual(second)
+      await again.close()
+    })
+  })
+
+  it('at fdatasync acknowledges nothing, and never writes behind what may not be on the disk', async () => {
+    await withDirectory(async dir => {
+      const files = disk()
+      const store = await open(dir, files)
+      await store.putColumn('g/v/1/1', 0, 0, randomBytes(100))
+      files.fail.sync = code('EIO')
+      await expect(store.putColumn('g/v/1/1', 1, 0, randomBytes(100))).rejects.toMatchObject({ code: 'STORE_IO' })
+      files.fail = {}
+      await store.putColumn('g/v/1/1', 1, 0, randomBytes(100))
+      expect(await readdir(join(dir, 'segments'))).toHaveLength(2)
+      await store.close()
+    })
+  })
+})
+
+describe('the store', () => {
+  it('shares an fdatasync among puts that come together', async () => {
+    await withDirectory(async dir => {
+      const files = disk()
+      const store = await open(dir, files, 1 << 28)
+      await Promise.all(
+        Array.from({ length: 200 }, (_, grid) => store.putColumn('g/v/1/1', grid, 0, randomBytes(1_000)))
+      )
+      expect(files.syncs).toBeLessThan(20)
+      await store.close()
+    })
+  })
+
+  it('rolls segments at their size, and keeps many streams with few open files', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir, undefined, 10_000)
+      for (let grid = 0; grid < 12; grid++) await store.putColumn('g/v/1/1', grid, 0, randomBytes(4_000))
+      expect(await readdir(join(dir, 'segments'))).toHaveLength(4)
+      const bytes = randomBytes(50)
+      for (let epoch = 1; epoch <= 150; epoch++) await store.putColumn(`g/w/1/${epoch}`, 0, 0, bytes)
+      for (let epoch = 1; epoch <= 150; epoch++) {
+        expect(await store.readColumn(`g/w/1/${epoch}`, 0, 0, 0, 50)).toEqual(bytes)
+        await store.putColumn(`g/w/1/${epoch}`, 1, 0, bytes)
+      }
+      expect(await readdir(join(dir, 'segments'))).toHaveLength(154)
+      const descriptors = (await readdir('/proc/self/fd')).length
+      expect(descriptors).toBeLessThan(300)
+      await store.close()
+    })
+  })
+
+  it('refuses a second opener, and a directory of another version', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      await expect(open(dir)).rejects.toMatchObject({ code: 'STORE_LOCKED' })
+      await store.close()
+      await writeFile(join(dir, 'format'), 'diapause shard store 2\n')
+      await expect(open(dir)).rejects.toMatchObject({ code: 'STORE_VERSION' })
+      // A first start that was cut off while it wrote that file.
+      await writeFile(join(dir, 'format'), 'diapause sh')
+      await (await open(dir)).close()
+    })
+  })
+})
