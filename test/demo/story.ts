@@ -311,7 +311,10 @@ export class Story {
       gate.abort(new DiapauseError('DEMO_TIMEOUT', `waited ${limitMs / 1000} s in vain for ${what}`))
     }, limitMs)
     const stop = AbortSignal.any([this.#signal, gate.signal])
-    const stopped = once(stop, 'abort').then((): undefined => stop.throwIfAborted())
+    const stopped = once(stop, 'abort').then(() => {
+      stop.throwIfAborted()
+      return undefined
+    })
     stopped.catch(() => {}) // it may come between two turns of the loop, which looks at `stop` first
     try {
       for (;;) {
