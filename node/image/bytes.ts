@@ -16,12 +16,14 @@ export class ByteWriter {
   }
 
   u8(value: number): this {
-    this.#view.setUint8(this.#room(1), value)
+    const at = this.#room(1) // before the view is taken: making room may replace it
+    this.#view.setUint8(at, value)
     return this
   }
 
   u32(value: number): this {
-    this.#view.setUint32(this.#room(4), value, true)
+    const at = this.#room(4)
+    this.#view.setUint32(at, value, true)
     return this
   }
 
@@ -36,7 +38,8 @@ export class ByteWriter {
   /** At most 65,535 bytes of UTF-8 behind their length. */
   text(value: string): this {
     const bytes = Buffer.from(value)
-    this.#view.setUint16(this.#room(2), bytes.length, true)
+    const at = this.#room(2)
+    this.#view.setUint16(at, bytes.length, true)
     return this.raw(bytes)
   }
 
@@ -46,7 +49,8 @@ export class ByteWriter {
   }
 
   raw(value: Uint8Array): this {
-    this.#bytes.set(value, this.#room(value.length))
+    const at = this.#room(value.length)
+    this.#bytes.set(value, at)
     return this
   }
 

@@ -66,7 +66,7 @@ export function decodePageIndex(bytes: Uint8Array, pages: number, manifests: rea
   const previous = new Uint32Array(256)
   for (let first = 0; first < pages; first += SEGMENT_PAGES) {
     const length = Math.min(SEGMENT_PAGES, pages - first)
-    const columns = unpack(reader.blob(10 * length), 5 * length)
+    const columns = unpack(reader.blob(10 * length + 1024), 5 * length)
     if (columns.length !== 5 * length) throw invalid('a segment is too short')
     for (let i = 0; i < length; i++) {
       const ordinal = columns[i] ?? ZERO_SLOT

@@ -206,7 +206,7 @@ export function readPostcopy(bytes: Buffer) {
   }
 }
 
-/** All shards of a cluster in a map. `lose(c)` takes a column away everywhere, `tamper` flips a bit of one symbol. */
+/** All shards of a cluster in a map. `lose(c)` takes a column away everywhere, `findAll` brings all back, `tamper` flips a bit of one symbol. */
 export class MemoryCluster implements ShardCluster {
   readonly #columns = new Map<string, Buffer>()
   readonly #lost = new Set<number>()
@@ -221,6 +221,10 @@ export class MemoryCluster implements ShardCluster {
 
   lose(column: number): void {
     this.#lost.add(column)
+  }
+
+  findAll(): void {
+    this.#lost.clear()
   }
 
   tamper(stream: string, grid: number, column: number): void {

@@ -1,0 +1,171 @@
+import { hash } from 'node:crypto'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { decodePageIndex, encodePageIndex } from '../../../node/image/page-index.ts'
+import {
+  emptyTable,
+  MAX_STREAMS,
+  PageState,
+  type PageStream,
+  streamsToRetire,
+  ZERO_SLOT
+} from '../../../node/image/page-state.ts'
+import type { StreamManifest } from '../../../node/ports.ts'
+
+const PAGES = 40
+const digest = (content: number): string => hash('sha256', `${content}`, 'binary')
+const manifestOf = (stream: string): StreamManifest => ({
+  stream,
+  k: 1,
+  m: 1,
+  holders: ['a', 'b'],
+  dataBytes: 1 << 20,
+  grids: []
+})
+const streamOf = (stream: string, pages: number): PageStream => ({
+  manifest: manifestOf(stream),
+  salt: new Uint8Array(16),
+  extentLengths: new Uint32Array(Math.ceil(pages / 16)).fill(100),
+  pages
+})
+
+/** Passes a RAM (0 is a zero page) through an epoch; returns how many pages were written. */
+function takeEpoch(state: PageState, epoch: number, ram: readonly number[]): number {
+  state.begin(epoch)
+  let written = 0
+  for (const [page, content] of ram.entries()) {
+    if (content === 0) state.zero(page)
+    else if (state.data(page, digest(content))) state.place(page, written++)
+  }
+  expect(state.endPages().written).toBe(written)
+  state.complete(streamOf(`${epoch}`, written))
+  return written
+}
+
+describe('the page state', () => {
+  test('knows, over any epochs, commits and aborts, what a plain list of contents knows', () => {
+    const ram = fc.array(fc.nat(4), { minLength: PAGES, maxLength: PAGES })
+    const property = fc.property(fc.array(fc.tuple(ram, fc.boolean()), { maxLength: 30 }), epochs => {
+      const state = new PageState(PAGES)
+      let base = new Array<number>(PAGES).fill(0)
+      for (const [i, [contents, commits]] of epochs.entries()) {
+        const changed = contents.filter((content, page) => content !== base[page] && content !== 0).length
+        const before = state.committed.streams.length
+        const written = takeEpoch(state, i, contents)
+        expect(written).toBeGreaterThanOrEqual(changed)
+        if (before < 2) expect(written).toBe(changed)
+        expect(commits ? state.commit(i) : state.abort(i)).toBe(true)
+        if (commits) base = contents
+        const { slots, streams, locators } = state.committed
+        expect(streams.filter(Boolean).length).toBeLessThanOrEqual(MAX_STREAMS)
+        for (let page = 0; page < PAGES; page++) {
+          const slot = slots[page] ?? ZERO_SLOT
+          expect(slot === ZERO_SLOT).toBe(base[page] === 0)
+          if (slot !== ZERO_SLOT) expect(locators[page]).toBeLessThan(streams[slot]?.pages ?? 0)
+        }
+      }
+    })
+    fc.assert(property, { numRuns: 100 })
+  })
+
+  test('settles only the epoch that it has open, and commits it only when it is complete', () => {
+    const state = new PageState(PAGES)
+    takeEpoch(state, 5, new Array(PAGES).fill(1))
+    expect([state.commit(4), state.abort(6), state.commit(5), state.commit(5)]).toEqual([false, false, true, false])
+    state.begin(6)
+    expect(state.commit(6)).toBe(false)
+    expect(() => state.begin(7)).toThrow(expect.objectContaining({ code: 'IMAGE_EPOCH_OPEN' }))
+    expect(() => state.endPages()).toThrow(expect.objectContaining({ code: 'MIGRATION_STREAM_INCOMPLETE' }))
+  })
+
+  test('writes a page again whose content was not known', () => {
+    const state = new PageState(PAGES)
+    const ram = new Array(PAGES).fill(3)
+    takeEpoch(state, 1, ram)
+    state.commit(1)
+    state.committed.hashes.fill(0)
+    for (let page = 0; page < PAGES - 2; page++) state.noteHash(page, digest(3))
+    expect(takeEpoch(state, 2, ram)).toBe(2)
+  })
+})
+
+describe('the choice of streams to retire', () => {
+  test('leaves fewer than the most streams, and none that is mostly dead', () => {
+    const stream = fc.nat(1000).chain(pages => fc.record({ pages: fc.constant(pages), live: fc.nat(pages) }))
+    const property = fc.property(fc.array(stream, { maxLength: 30 }), streams => {
+      const retired = new Set(streamsToRetire(streams))
+      const kept = streams.filter((stream, i) => stream.live > 0 && !retired.has(i))
+      expect(kept.length).toBeLessThan(MAX_STREAMS)
+      for (const { live, pages } of kept) expect(live * 4).toBeGreaterThanOrEqual(pages)
+      const cheapest = Math.min(...kept.map(({ live }) => live))
+      for (const i of retired) {
+        const { live, pages } = streams[i] ?? { live: 0, pages: 0 }
+        expect(live * 4 < pages || live <= cheapest).toBe(true)
+      }
+    })
+    fc.assert(property)
+  })
+
+  test('leaves a large old stream alone while smaller ones can go', () => {
+    const streams = [
+      { live: 9000, pages: 10_000 },
+      ...Array.from({ length: 7 }, (_, i) => ({ live: 10 + i, pages: 20 }))
+    ]
+    expect(streamsToRetire(streams)).toEqual([1])
+  })
+})
+
+describe('the page index', () => {
+  const manifests = [manifestOf('1'), manifestOf('2')]
+  const table = (entries: readonly (readonly [number, number])[]) => {
+    const made = emptyTable(entries.length)
+    for (const [page, [slot, locator]] of entries.entries()) {
+      made.slots[page] = slot
+      made.locators[page] = slot === ZERO_SLOT ? 0 : locator
+    }
+    return made
+  }
+  const streams = manifests.map(({ stream }) => streamOf(stream, 1600))
+  const entry = fc.tuple(fc.constantFrom(3, 5, ZERO_SLOT), fc.nat(1599))
+
+  test('comes back as it was, with streams numbered as in the manifest', () => {
+    const property = fc.property(fc.array(entry, { minLength: 1, maxLength: 300 }), entries => {
+      const made = table(entries)
+      const back = decodePageIndex(encodePageIndex(made, [5, 3], streams), entries.length, manifests)
+      expect(back.locators).toEqual(made.locators)
+      expect(Array.from(back.slots)).toEqual(entries.map(([slot]) => (slot === 5 ? 0 : slot === 3 ? 1 : ZERO_SLOT)))
+      expect(back.streams).toEqual(streams)
+    })
+    fc.assert(property)
+  })
+
+  test('is small where pages lie in the order they were written', () => {
+    const inOrder = table(Array.from({ length: 100_000 }, (_, i) => [3, i % 1600] as const))
+    expect(encodePageIndex(inOrder, [5, 3], streams).length).toBeLessThan(4000)
+  })
+
+  test('answers changed bytes with IMAGE_INVALID or a table within bounds', () => {
+    const good = encodePageIndex(
+      table([
+        [3, 1],
+        [5, 1599],
+        [ZERO_SLOT, 0]
+      ]),
+      [5, 3],
+      streams
+    )
+    const property = fc.property(fc.nat(good.length - 1), fc.nat(255), fc.nat(good.length), (at, value, length) => {
+      const bytes = good.slice(0, length % 2 ? length : good.length)
+      bytes[at] = value
+      try {
+        const back = decodePageIndex(bytes, 3, manifests)
+        for (const [page, slot] of back.slots.entries()) {
+          if (slot !== ZERO_SLOT) expect(back.locators[page]).toBeLessThan(1600)
+        }
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'IMAGE_INVALID' })
+      }
+    })
+    fc.assert(property, { numRuns: 400 })
+  })
+})
