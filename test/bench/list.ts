@@ -24,5 +24,12 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
       summary: 'Reed-Solomon of one grid: encode and decode with m symbols lost, against copying the same bytes',
       run: async progress => (await import('./erasure.ts')).measureErasure(progress)
     }
+  ],
+  [
+    'switch-core',
+    {
+      summary: 'the switch alone, synthetic frames of three sizes: throughput and one-way time, through one switch and two',
+      run: async progress => (await import('./switch-core.ts')).measureSwitchCore(progress)
+    }
   ]
 ])

@@ -130,7 +130,7 @@ class MemoryTransport implements Transport {
   send(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): boolean {
     if (!this.connected(to) || !this.#network.hasRoom(this.self, to)) return false
     const link = this.#link(to)
-    link.queue.push([channel, Uint8Array.from(Buffer.concat(parts))])
+    link.queue.push([channel, Buffer.concat(parts)])
     if (!link.busy) void this.#run(to, link)
     return true
   }
