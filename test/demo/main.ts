@@ -75,7 +75,8 @@ async function finish(story: Story, cluster: Cluster, progress: Progress, error:
   if (failed) {
     await keepLogs(cluster, logs)
     progress.note(`logs and consoles are kept in ${logs}`)
-    for (const peer of cluster.peers) {
+    // A story that was told to its end and missed a bound is explained by its report, not by logs.
+    for (const peer of error === undefined ? [] : cluster.peers) {
       for (const line of await logTail(peer, 4)) progress.note(`${peer.name}'s log: ${line}`)
     }
   }

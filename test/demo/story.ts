@@ -26,7 +26,7 @@ export interface StoryOptions {
 
 /** How long a step may take before the story fails; guesses, several times what was seen on two busy cores. */
 const LIMIT_MS = {
-  connect: 30_000,
+  connect: 60_000,
   create: 20_000,
   boot: 60_000,
   audit: 20_000,

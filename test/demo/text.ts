@@ -54,7 +54,10 @@ function timeline(seen: Seen, report: DemoReport, paint: Paint): string[] {
     const others = new Set(told.slice(1).map(event => event.by)).size
     const more = others > 0 ? `, ${others} more within ${ms((told.at(-1)?.atMs ?? 0) - first.atMs)}` : ''
     const verb = state === 'suspect' ? 'suspects' : 'declares dead'
-    steps.push([first.atMs - kill.atMs, `${first.by} ${verb} ${kill.peer} ${paint.dim(`(${first.why})${more}`)}`])
+    steps.push([
+      first.atMs - kill.atMs,
+      `${first.by} ${verb} ${kill.peer} ${paint.dim(`(${named(seen, first.why)})${more}`)}`
+    ])
   }
   for (const event of eventsOf(seen, 'takeover.decided')
     .filter(each => each.generation === failure.generation)
@@ -73,6 +76,11 @@ function timeline(seen: Seen, report: DemoReport, paint: Paint): string[] {
   }
   steps.sort((a, b) => a[0] - b[0])
   return [paint.bold('The failure'), ...steps.map(([at, text]) => `  ${ms(at).padStart(9)}  ${text}`)]
+}
+
+/** Ids of peers in a text, which nobody reads, become names. */
+function named(seen: Seen, text: string): string {
+  return seen.peers.reduce((words, peer) => words.replaceAll(peer.id, peer.name), text)
 }
 
 function epochTable(seen: Seen, report: DemoReport, paint: Paint): string[] {

@@ -49,7 +49,7 @@ const failure: SeenEvent[] = [
     liveness: 'dead',
     why: 'a false alarm before the kill'
   }),
-  seen('p3', { kind: 'liveness', atMs: KILL + 400, peer: 'id1', liveness: 'suspect', why: 'no answer' }),
+  seen('p3', { kind: 'liveness', atMs: KILL + 400, peer: 'id1', liveness: 'suspect', why: 'id2 got no answer' }),
   seen('p2', { kind: 'liveness', atMs: KILL + 900, peer: 'id1', liveness: 'dead', why: 'suspected for 500 ms' }),
   seen('p3', { kind: 'liveness', atMs: KILL + 950, peer: 'id1', liveness: 'dead', why: 'told by p2' }),
   seen('p2', {
@@ -195,7 +195,7 @@ describe('the text of the report', () => {
     const text = reportText(good, makeReport(good), plain)
     const steps = [
       'kill -9: p1 dies, and vm1',
-      'p3 suspects p1',
+      'p3 suspects p1 (p2 got no answer)',
       'p2 declares dead p1',
       'all back to epoch 1, vm1 to p3',
       'vm2 runs on p2',
