@@ -28,8 +28,15 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
   [
     'switch-core',
     {
-      summary: 'the switch alone, synthetic frames of three sizes: throughput and one-way time, through one switch and two',
+      summary: 'the switch alone, frames of three sizes: throughput and one-way time, through one switch and two',
       run: async progress => (await import('./switch-core.ts')).measureSwitchCore(progress)
+    }
+  ],
+  [
+    'store',
+    {
+      summary: 'Durable puts of shard columns and reads of symbols, against plain append and fdatasync',
+      run: async progress => (await import('./store.ts')).measureStore(progress)
     }
   ]
 ])
