@@ -229,7 +229,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
     const unreachable = this.#isCut(probe.target)
     if (probe.helpers.size > 0) this.#adjustHealth(missing)
     else if (!unreachable) this.#adjustHealth(1)
-    const how = unreachable ? 'the connection is broken' : 'no ack'
+    const how = unreachable ? 'no connection' : 'no ack'
     const others =
       probe.helpers.size === 0 ? 'nobody else to ask' : `${probe.nacks.size} of ${probe.helpers.size} others got none`
     this.#view.suspect(probe.target, nowMs, `${how}, ${others}`)
@@ -257,7 +257,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
       return
     }
     for (const relay of this.#relays.values()) if (relay.target === peer) this.#nack(relay)
-    if (member.state === 'dead') return
+    if (member.state === 'dead' || !member.broken) return
     const probe = this.#probing(peer)
     if (probe === undefined) this.#probe(peer, nowMs + 2 * this.#settings.probeTimeoutMs * this.#scale(), nowMs)
     else if (probe.indirectAtMs < Number.POSITIVE_INFINITY) this.#askOthers(probe)
@@ -267,7 +267,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   #onMessage(from: PeerId, message: SwimMessage, nowMs: number): void {
     const member = this.#view.get(from)
     if (member === undefined) return
-    member.heard = true
+    this.#view.heard(member, nowMs)
     for (const update of message.updates) if (this.#view.apply(update, nowMs)) this.#adjustHealth(1)
     if (message.kind === 'ping') this.#send(from, { kind: 'ack', seq: message.seq })
     else if (message.kind === 'ping-req') this.#onPingReq(from, message.seq, message.target, nowMs)
@@ -286,7 +286,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
       nackAtMs: nowMs + NACK_FRACTION * probeTimeoutMs,
       endMs: nowMs + 4 * probeTimeoutMs
     }
-    if (!asked.connected) return this.#nack(relay)
+    if (asked.broken) return this.#nack(relay)
     const seq = this.#nextSeq()
     this.#relays.set(seq, relay)
     this.#send(target, { kind: 'ping', seq })
@@ -320,7 +320,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
 
   /** No need to wait where our connection is broken and everyone asked has said no. */
   #failEarly(probe: Probe, nowMs: number): void {
-    if (!this.#isCut(probe.target) || probe.helpers.size === 0) return
+    if (this.#view.get(probe.target)?.broken !== true || probe.helpers.size === 0) return
     if (probe.nacks.size === probe.helpers.size) this.#fail(probe, nowMs)
   }
 

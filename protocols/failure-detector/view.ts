@@ -5,13 +5,17 @@ import { MAX_INCARNATION, type Update } from './messages.ts'
 import { Rumours } from './rumours.ts'
 import { suspicionTimeoutMs, wantedConfirmations } from './suspicion.ts'
 
-/** A member that was never heard of since we started may be starting itself: its suspicion lasts this much longer. */
-const UNHEARD_FACTOR = 10
 /**
- * A process that is starved or stopped keeps its connections, one that was killed does not: where ours still stands, the
+ * A member that was first heard less than SETTLE_MS ago, or never since this process started, is itself starting:
+ * compiling, shaking hands with everyone. Its suspicion lasts this much longer, unless its connection broke.
+ */
+const STARTING_FACTOR = 10
+const SETTLE_MS = 5_000
+/**
+ * A process that is starved or stopped keeps its connections, one that was killed does not: unless ours broke, the
  * suspicion lasts this much longer. Measured: five peers on two cores at a load of 7 are silent for over 400 ms at times.
  */
-const CONNECTED_FACTOR = 2.5
+const UNBROKEN_FACTOR = 2.5
 
 export interface Change {
   readonly peer: PeerId
@@ -20,7 +24,9 @@ export interface Change {
 }
 
 interface Suspicion {
-  readonly startMs: number
+  startMs: number
+  /** Multiplies the settings: how sure we may be. Fixed at the start, and again where the connection breaks. */
+  factor: number
   readonly wanted: number
   /** All who suspect, the first included. */
   readonly by: Set<PeerId>
@@ -33,10 +39,12 @@ export interface MemberView {
   readonly id: PeerId
   state: Liveness
   incarnation: number
-  /** Some message of it has come since we started. */
-  heard: boolean
-  /** Our connection to it stands, as far as the transport tells. */
+  /** When its first message came; Infinity before. */
+  heardSinceMs: number
+  /** We can send to it, as far as the transport tells. */
   connected: boolean
+  /** There was a connection and it is gone: more than not having one yet. */
+  broken: boolean
   suspicion: Suspicion | undefined
 }
 
@@ -60,12 +68,7 @@ export class View {
     this.self = self
     this.#settings = settings
     const others = members.filter(id => id !== self)
-    this.#members = new Map(
-      others.map(id => [
-        id,
-        { id, state: 'alive', incarnation: 0, heard: false, connected: true, suspicion: undefined }
-      ])
-    )
+    this.#members = new Map(others.map(id => [id, newMember(id)]))
     this.rumours = new Rumours(others.length + 1)
   }
 
@@ -111,13 +114,20 @@ export class View {
     this.#suspect(member, update, nowMs, why)
   }
 
-  /** The transport's hint. A suspicion gets shorter from now on, or longer. */
+  heard(member: MemberView, nowMs: number): void {
+    member.heardSinceMs = Math.min(member.heardSinceMs, nowMs)
+  }
+
+  /** The transport's hint. A break makes a running suspicion shorter, counted anew from now. */
   connection(member: MemberView, connected: boolean, nowMs: number): void {
+    member.broken = !connected && (member.broken || member.heardSinceMs <= nowMs)
     member.connected = connected
     const suspicion = member.suspicion
-    if (suspicion === undefined) return
-    if (connected) suspicion.deadlineMs = Math.max(suspicion.deadlineMs, this.#deadlineOf(member, suspicion))
-    else suspicion.deadlineMs = Math.min(suspicion.deadlineMs, nowMs + this.#timeoutMs(member, suspicion))
+    if (suspicion === undefined || !member.broken) return
+    suspicion.startMs = nowMs
+    suspicion.stalledMs = 0
+    suspicion.factor = 1
+    suspicion.deadlineMs = Math.min(suspicion.deadlineMs, this.#deadlineOf(suspicion))
   }
 
   /** The moment at which the next suspicion runs out; Infinity where there is none. */
@@ -180,19 +190,20 @@ export class View {
       // An independent confirmation (Lifeguard, LHA-Suspicion): worth passing on while it still shortens the wait.
       if (suspicion.by.has(update.from) || suspicion.by.size > suspicion.wanted) return
       suspicion.by.add(update.from)
-      suspicion.deadlineMs = Math.min(suspicion.deadlineMs, this.#deadlineOf(member, suspicion))
+      suspicion.deadlineMs = Math.min(suspicion.deadlineMs, this.#deadlineOf(suspicion))
       this.rumours.add(update)
       return
     }
     const nonDead = 1 + this.others.filter(other => other.state !== 'dead' || other === member).length
     const started: Suspicion = {
       startMs: nowMs,
+      factor: member.broken ? 1 : nowMs - member.heardSinceMs >= SETTLE_MS ? UNBROKEN_FACTOR : STARTING_FACTOR,
       wanted: wantedConfirmations(nonDead),
       by: new Set([update.from]),
       stalledMs: 0,
       deadlineMs: 0
     }
-    started.deadlineMs = this.#deadlineOf(member, started)
+    started.deadlineMs = this.#deadlineOf(started)
     const was = member.state
     member.state = 'suspect'
     member.incarnation = update.incarnation
@@ -201,14 +212,9 @@ export class View {
     if (was !== 'suspect') this.#changes.push({ peer: member.id, liveness: 'suspect', why })
   }
 
-  #deadlineOf(member: MemberView, suspicion: Suspicion): number {
-    return suspicion.startMs + suspicion.stalledMs + this.#timeoutMs(member, suspicion)
-  }
-
-  #timeoutMs(member: MemberView, suspicion: Suspicion): number {
+  #deadlineOf({ startMs, stalledMs, factor, by, wanted }: Suspicion): number {
     const { suspicionMinMs, suspicionMaxMs } = this.#settings
-    const factor = member.heard ? (member.connected ? CONNECTED_FACTOR : 1) : UNHEARD_FACTOR
-    return factor * suspicionTimeoutMs(suspicion.by.size - 1, suspicion.wanted, suspicionMinMs, suspicionMaxMs)
+    return startMs + stalledMs + factor * suspicionTimeoutMs(by.size - 1, wanted, suspicionMinMs, suspicionMaxMs)
   }
 
   #dead(member: MemberView, update: Update, why: string): void {
@@ -222,5 +228,17 @@ export class View {
     member.suspicion = undefined
     this.rumours.add(update)
     this.#changes.push({ peer: member.id, liveness: 'dead', why })
+  }
+}
+
+function newMember(id: PeerId): MemberView {
+  return {
+    id,
+    state: 'alive',
+    incarnation: 0,
+    heardSinceMs: Number.POSITIVE_INFINITY,
+    connected: true,
+    broken: false,
+    suspicion: undefined
   }
 }

@@ -22,14 +22,14 @@ describe('failure detection by seed', () => {
     const times: number[] = []
     for (const seed of SEEDS) {
       const world = new SwimWorld(seed, 5)
-      world.run(5_000)
+      world.run(8_000)
       world.kill('n2', true)
-      world.run(5_100)
+      world.run(8_100)
       for (const at of ['n0', 'n1', 'n3', 'n4'])
         expect({ seed, at, is: world.livenessAt(at, 'n2') }).toMatchObject({ is: 'suspect' })
-      world.run(6_000)
+      world.run(9_000)
       expect({ seed, agreed: world.agreed() }).toMatchObject({ agreed: true })
-      for (const death of deaths(world)) times.push(death.atMs - 5_000)
+      for (const death of deaths(world)) times.push(death.atMs - 8_000)
     }
     expect(median(times)).toBeLessThan(500)
   })
@@ -37,10 +37,10 @@ describe('failure detection by seed', () => {
   test('a host that vanishes without a word is found by probing, within two rounds of it (SWIM 4.3)', () => {
     for (const seed of SEEDS) {
       const world = new SwimWorld(seed, 5)
-      world.run(5_000)
+      world.run(8_000)
       world.kill('n2', false)
       const twoRoundsMs = 2 * 4 * SETTINGS.periodMs * 2
-      world.run(5_000 + twoRoundsMs + 2.5 * SETTINGS.suspicionMaxMs)
+      world.run(8_000 + twoRoundsMs + 2.5 * SETTINGS.suspicionMaxMs)
       expect({ seed, agreed: world.agreed() }).toMatchObject({ agreed: true })
     }
   })
@@ -70,15 +70,15 @@ describe('failure detection by seed', () => {
   test('after a partition has healed all views agree (SWIM 4.2: refutation by incarnation)', () => {
     for (const seed of SEEDS) {
       const world = new SwimWorld(seed, 7)
-      world.run(3_000)
+      world.run(8_000)
       const minority = new Set(['n0', 'n1'])
       world.reachable = (from, to) => minority.has(from) === minority.has(to)
-      world.run(13_000)
+      world.run(18_000)
       expect(world.livenessAt('n5', 'n0')).toBe('dead')
       expect(world.livenessAt('n0', 'n5')).toBe('dead')
       expect(world.livenessAt('n5', 'n6')).toBe('alive')
       world.reachable = () => true
-      world.run(25_000)
+      world.run(32_000)
       expect({ seed, agreed: world.agreed() }).toMatchObject({ agreed: true })
     }
   })
@@ -95,11 +95,11 @@ describe('failure detection by seed', () => {
   test('a process that is stopped for ten seconds accuses nobody on waking, and is alive to all soon after', () => {
     for (const seed of SEEDS) {
       const world = new SwimWorld(seed, 5)
-      world.run(3_000)
+      world.run(8_000)
       world.pause('n3', 10_000)
-      world.run(12_900)
+      world.run(17_900)
       for (const at of ['n0', 'n1', 'n2', 'n4']) expect(world.livenessAt(at, 'n3')).toBe('dead')
-      world.run(20_000)
+      world.run(25_000)
       expect({ seed, accused: world.observed.filter(seen => seen.by === 'n3' && seen.peer !== 'n3') }).toMatchObject({
         accused: []
       })
