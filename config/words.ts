@@ -102,7 +102,7 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   let least = Infinity
   for (const candidate of known) {
     const distance = editDistance(word.toLowerCase().slice(0, 60), candidate.toLowerCase())
-    if (distance < least && distance <= Math.max(1, candidate.length / 3)) {
+    if (distance < least && distance <= Math.ceil(candidate.length / 3)) {
       best = candidate
       least = distance
     }

@@ -1,0 +1,120 @@
+/** The command line as a person meets it: a real process, its output and its exit code. */
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+
+const root = join(import.meta.dirname, '../..')
+const examples = join(root, 'config/examples')
+let folder: string
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'diapause-cli-'))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+interface Ended {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+function run(file: string, args: readonly string[]): Promise<Ended> {
+  const child = spawn(process.execPath, [join(root, file), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let [out, err] = ['', '']
+  child.stdout.on('data', (part: Buffer) => (out += part.toString()))
+  child.stderr.on('data', (part: Buffer) => (err += part.toString()))
+  return new Promise(resolve => child.on('close', code => resolve({ code, out, err })))
+}
+
+const diapause = (...args: string[]): Promise<Ended> => run('node/main.ts', args)
+
+describe('diapause', () => {
+  it('refuses an unknown option or command with a suggestion and exit code 2', async () => {
+    const option = await diapause('peer', '--confg', 'x')
+    expect(option).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringMatching(/unknown option '--confg'\n.*--config/)
+    })
+    const command = await diapause('statsu')
+    expect(command).toMatchObject({ code: 2, err: expect.stringMatching(/unknown command 'statsu'\n.*status/) })
+    const missing = await diapause('epoch')
+    expect(missing).toMatchObject({ code: 2, err: expect.stringContaining("missing required argument 'group'") })
+  })
+
+  it('refuses a config with a wrong type: names the key, what was expected and what was found', async () => {
+    const file = join(folder, 'wrong.toml')
+    const text = readFileSync(join(examples, 'two-hosts-and-witness.toml'), 'utf8')
+    writeFileSync(file, `${text}\n[lease]\ndurationMs = "1s"\n[log]\nlevle = "info"\n`)
+    const { code, err } = await diapause('peer', '--config', file)
+    expect(code).toBe(2)
+    expect(err).toContain('lease.durationMs: expected a whole number from 100 to 600000, found "1s"')
+    expect(err).toContain('log.levle: expected a known key; did you mean level?')
+    expect(err).not.toContain('    at ')
+  })
+
+  it('says how to name a peer, and that none answers', async () => {
+    expect(await diapause('status')).toMatchObject({ code: 2, err: expect.stringContaining('--socket PATH') })
+    const socket = join(folder, 'none.sock')
+    const answer = await diapause('status', '--socket', socket)
+    expect(answer).toMatchObject({ code: 2, err: expect.stringMatching(/no peer answers on .*none.sock/) })
+    const config = join(folder, 'peer.toml')
+    const example = readFileSync(join(examples, 'one-peer-per-host.toml'), 'utf8')
+    writeFileSync(config, example.replace('/run/diapause', 'there'))
+    const byConfig = await diapause('status', '--config', config)
+    expect(byConfig.err).toContain(`no peer answers on ${folder}/there/api.sock`)
+  })
+
+  it('prints the same identity for a data folder every time', async () => {
+    const dataDir = join(folder, 'data')
+    const first = await diapause('identity', '--data-dir', dataDir)
+    expect(first).toMatchObject({ code: 0, out: expect.stringMatching(/^12D3KooW\w+\n$/) })
+    expect((await diapause('identity', '--data-dir', dataDir)).out).toBe(first.out)
+  })
+
+  it('refuses a group file that is not there or not TOML', async () => {
+    expect(await diapause('group', 'create', join(folder, 'no.toml'))).toMatchObject({ code: 2 })
+    writeFileSync(join(folder, 'bad.toml'), 'id = \n')
+    const bad = await diapause('group', 'create', join(folder, 'bad.toml'), '--socket', '/none')
+    expect(bad).toMatchObject({ code: 2, err: expect.stringContaining('line 1, column') })
+  })
+
+  it('helps with exit code 0', async () => {
+    expect(await diapause('--help')).toMatchObject({ code: 0, err: '', out: expect.stringContaining('run a peer') })
+    expect(await diapause('--version')).toMatchObject({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) })
+  })
+})
+
+describe('npm run bench', () => {
+  it('lists the benchmarks', async () => {
+    expect(await run('test/bench/main.ts', [])).toMatchObject({ code: 0, out: expect.stringContaining('  erasure  ') })
+  })
+
+  it('refuses unknown benchmarks and options with exit code 2', async () => {
+    const unknown = await run('test/bench/main.ts', ['erasur'])
+    expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('did you mean erasure?') })
+    expect(await run('test/bench/main.ts', ['erasure', '--jsn', 'x'])).toMatchObject({ code: 2 })
+  })
+
+  it('writes its checks, their bounds and the machine', async () => {
+    const file = join(folder, 'bench.json')
+    await run('test/bench/main.ts', ['erasure', '--json', file])
+    const report = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
+    expect(report).toMatchObject({ name: 'erasure', machine: { node: process.versions.node } })
+    expect(report['checks']).toContainEqual({
+      name: 'decoded bytes are the data',
+      value: true,
+      unit: '',
+      bound: 'true',
+      ok: true
+    })
+  })
+})
+
+describe('npm run check', () => {
+  it('refuses an unknown option with exit code 2', async () => {
+    expect(await run('test/check.ts', ['--fast'])).toMatchObject({ code: 2, err: expect.stringContaining("'--fast'") })
+  })
+})
