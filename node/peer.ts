@@ -7,6 +7,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import type { Config } from '../config/schema.ts'
+import type { PeerId } from '../protocols/core.ts'
 import { createFailureDetector } from '../protocols/failure-detector/shell.ts'
 import { createLeases } from '../protocols/lease/shell.ts'
 import { LeaseVoter } from '../protocols/lease/voter.ts'
@@ -25,6 +26,8 @@ import { messageOf, UsageError } from './errors.ts'
 import { systemClock, wallMs } from './host/clock.ts'
 import { openDataDir } from './host/data-dir.ts'
 import { loadOrCreateIdentity } from './host/identity.ts'
+import { programVersion } from './host/version.ts'
+import { createCodec } from './erasure/codec.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
@@ -74,7 +77,12 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
   return { stopped: ended.promise, stop: () => stop() }
 }
 
-async function build(config: Config, log: Log, teardown: Teardown, stop: (error?: Error) => Promise<void>): Promise<void> {
+async function build(
+  config: Config,
+  log: Log,
+  teardown: Teardown,
+  stop: (error?: Error) => Promise<void>
+): Promise<void> {
   const { dataDir } = config.peer
   const runDir = config.peer.runDir ?? join(dataDir, 'run')
   const clock = systemClock
@@ -131,8 +139,27 @@ async function build(config: Config, log: Log, teardown: Teardown, stop: (error?
     onBroken: error => void stop(error)
   })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
-  const leases = createLeases({ self, voters: members, bus, clock, random, settings: config.lease, log, voter, generationOf })
-  const detector = createFailureDetector({ self, members, bus, clock, random, settings: config.detector, log, transport })
+  const leases = createLeases({
+    self,
+    voters: members,
+    bus,
+    clock,
+    random,
+    settings: config.lease,
+    log,
+    voter,
+    generationOf
+  })
+  const detector = createFailureDetector({
+    self,
+    members,
+    bus,
+    clock,
+    random,
+    settings: config.detector,
+    log,
+    transport
+  })
   detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
 
   const network = createSwitch({ self, transport, clock, log })
@@ -141,11 +168,23 @@ async function build(config: Config, log: Log, teardown: Teardown, stop: (error?
   const hosting =
     store === undefined || hypervisor === undefined
       ? undefined
-      : hostingOf({ config, self, secret, runDir, transport, store, detector, network, hypervisor, clock, log })
+      : hostingOf({ config, secret, storage, runDir, transport, store, detector, network, hypervisor, clock, log })
 
   const directory = new GroupDirectory({ self, members, bus, transport, registers, clock, random, log })
   const takeover = new TakeoverAgent({ self, hosts: storage, directory, detector, clock, log, report })
-  const groups = new Groups({ self, members, storage, hosting, directory, leases, detector, network, clock, log, report })
+  const groups = new Groups({
+    self,
+    members,
+    storage,
+    hosting,
+    directory,
+    leases,
+    detector,
+    network,
+    clock,
+    log,
+    report
+  })
   const { intervalMs, deadlineMs } = config.epochs
   const housekeeping = new Housekeeping({ self, directory, store, clock, log, intervalMs, deadlineMs, decodeManifest })
 
@@ -166,7 +205,7 @@ async function build(config: Config, log: Log, teardown: Teardown, stop: (error?
   const view = new Operations({
     config,
     self,
-    version: VERSION,
+    version: programVersion(),
     hypervisor: hypervisor?.description ?? 'none (witness)',
     events,
     clock,
@@ -188,7 +227,7 @@ async function build(config: Config, log: Log, teardown: Teardown, stop: (error?
 
 interface HostingParts {
   readonly config: Config
-  readonly self: string
+  readonly storage: readonly PeerId[]
   readonly secret: Uint8Array
   readonly runDir: string
   readonly transport: Transport
@@ -201,9 +240,19 @@ interface HostingParts {
 }
 
 function hostingOf(parts: HostingParts): Hosting {
-  const { config, self, secret, runDir, transport, store, detector, network, hypervisor, clock, log } = parts
+  const { config, storage, secret, runDir, transport, store, detector, network, hypervisor, clock, log } = parts
   const shape = { k: config.shards.k, m: config.shards.m, symbolBytes: config.shards.symbolBytes }
-  const shards = createShardCluster({ transport, store, self, clock, settings: config.shards, detector, log })
+  const codec = createCodec()
+  const shards = createShardCluster({
+    transport,
+    store,
+    codec,
+    clock,
+    settings: config.shards,
+    detector,
+    log,
+    peers: () => storage
+  })
   return {
     shards,
     shape,
@@ -217,6 +266,7 @@ function hostingOf(parts: HostingParts): Hosting {
       network,
       clock,
       wallMs,
+      log,
       openWorker: (group, spec) =>
         createImageWorker({
           group,
@@ -248,7 +298,10 @@ async function readSecret(file: string): Promise<Uint8Array> {
     throw new UsageError('SECRET_UNREADABLE', `cannot read cluster.secretFile ${file}: ${messageOf(cause)}`, { cause })
   }
   if (!/^[0-9a-fA-F]{64}$/.test(text)) {
-    throw new UsageError('SECRET_INVALID', `${file} must hold 32 bytes in hex (64 digits); make one: openssl rand -hex 32`)
+    throw new UsageError(
+      'SECRET_INVALID',
+      `${file} must hold 32 bytes in hex (64 digits); make one: openssl rand -hex 32`
+    )
   }
   return Buffer.from(text, 'hex')
 }
