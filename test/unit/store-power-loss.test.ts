@@ -3,10 +3,11 @@
  * is abandoned and its directory copied: segments with their durable bytes, and behind them some, all or none of what
  * was written after, partly overwritten with noise; the index as it is, older, damaged or gone.
  */
-import { randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { appendFile, cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import fc from 'fast-check'
+import { Level } from 'level'
 import { describe, expect, it } from 'vitest'
 import type { ShardStore } from '../../node/ports.ts'
 import { type Files, nodeFiles } from '../../node/store/files.ts'
@@ -99,14 +100,22 @@ describe('after a power loss', () => {
             const files = disk()
             const store = await open(join(dir, 'a'), files)
             const acknowledged = new Map<number, Buffer>()
+            // The power goes when so many puts are acknowledged; the others are written, half written or waiting.
+            let enough = (): void => {}
+            const powerLoss = new Promise<void>(resolve => {
+              enough = resolve
+            })
+            const wanted = Math.ceil(dice() * sizes.length)
             const puts = sizes.map(async (size, grid) => {
-              if (dice() < 0.5) await new Promise(resolve => setImmediate(resolve))
+              for (let turns = Math.floor(dice() * 4) * grid; turns > 0; turns--) {
+                await new Promise(resolve => setImmediate(resolve))
+              }
               const bytes = randomBytes(size)
               await store.putColumn(`g/v${grid % 2}/1/1`, grid, 2, bytes)
               acknowledged.set(grid, bytes)
+              if (acknowledged.size >= wanted) enough()
             })
-            // In the middle: some puts are acknowledged, some written, some neither.
-            await Promise.race([Promise.all(puts), new Promise(resolve => setTimeout(resolve, dice() * 8))])
+            await powerLoss
             const promised = new Map(acknowledged)
             const durable = new Map(files.durable)
             await afterPowerLoss(join(dir, 'a'), join(dir, 'b'), durable, dice)
@@ -127,7 +136,7 @@ describe('after a power loss', () => {
           })
         }
       ),
-      { numRuns: 25 }
+      { numRuns: 15 }
     )
   }, 60_000)
 
@@ -142,7 +151,7 @@ describe('after a power loss', () => {
       }
       await store.close()
       const name = (await readdir(join(dir, 'a', 'segments')))[0] ?? ''
-      for (let round = 0; round < 40; round++) {
+      for (let round = 0; round < 20; round++) {
         const b = join(dir, `b${round}`)
         await cp(join(dir, 'a'), b, { recursive: true })
         const cut = Math.floor(Math.random() * ((ends.at(-1) ?? 0) + 1))
@@ -154,7 +163,7 @@ describe('after a power loss', () => {
         for (const [grid, bytes] of columns.entries()) {
           const read = again.readColumn('g/v/1/1', grid, 0, 0, bytes.length)
           if ((ends[grid] ?? 0) <= cut) expect(Buffer.compare(await read, bytes), `grid ${grid}, cut at ${cut}`).toBe(0)
-          else await expect(read).rejects.toMatchObject({ code: 'SHARD_MISSING' })
+          else await expect(read).rejects.toMatchObject({ code: expect.stringMatching(/^SHARD_(MISSING|CORRUPT)$/) })
         }
         await again.putColumn('g/v/1/1', 5, 0, columns[5] as Buffer)
         await again.close()
@@ -185,6 +194,24 @@ describe('after a power loss', () => {
         }
         await again.close()
       }
+    })
+  })
+
+  it('an index that lost something in its middle, and does not know it, is found out', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const columns = Array.from({ length: 9 }, () => randomBytes(300))
+      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
+      await store.close()
+      const index = new Level(join(dir, 'index'))
+      const keys = await index.keys({ gte: 'c/', lt: 'c0' }).all()
+      await index.del(keys[4] ?? '')
+      await index.close()
+      const again = await open(dir)
+      for (const [grid, bytes] of columns.entries()) {
+        expect(await again.readColumn('g/v/1/1', grid, 0, 0, 300)).toEqual(bytes)
+      }
+      await again.close()
     })
   })
 })
@@ -220,7 +247,6 @@ describe('a damaged disk', () => {
     await withDirectory(async dir => {
       const store = await open(dir)
       const bytes = randomBytes(100)
-      const { hash } = await import('node:crypto')
       const name = hash('sha256', bytes)
       await store.putManifest(name, bytes)
       await truncate(join(dir, 'manifests', name), 50)
