@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { UsageError, messageOf } from '../errors.ts'
 import type { HypervisorSettings } from '../../config/schema.ts'
 import type { Clock, Log } from '../ports.ts'
-import { type Accel, commonArguments, guestName } from './command-line.ts'
+import { type Accel, commonArguments, escapeComma, guestName } from './command-line.ts'
 import { spawnQemu } from './process.ts'
 
 /** isa-debug-exit ends QEMU with status (value << 1) | 1. */
@@ -61,11 +61,12 @@ export async function trialBoot(accel: Accel, options: TrialOptions): Promise<st
   try {
     const image = join(folder, 'boot')
     await writeFile(image, bootSector())
-    const qemu = await spawnQemu(settings.qemu, [
-      ...commonArguments(accel, guestName(options.peer, 'trial')),
-      ...['-m', '16', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1'],
-      ...['-drive', `if=floppy,format=raw,readonly=on,file=${image.replaceAll(',', ',,')}`]
-    ])
+    const args = [
+      commonArguments(accel, guestName(options.peer, 'trial')),
+      ['-m', '16', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1'],
+      ['-drive', `if=floppy,format=raw,readonly=on,file=${escapeComma(image)}`]
+    ]
+    const qemu = await spawnQemu(settings.qemu, args.flat())
     let late = false
     const disarm = clock.after(settings.trialMs, () => {
       late = true
@@ -83,29 +84,29 @@ export async function trialBoot(accel: Accel, options: TrialOptions): Promise<st
 /** 512 bytes that a BIOS loads at 0x7c00 and runs in real mode. Assembled by hand with GNU as; checked by booting it. */
 export function bootSector(): Uint8Array {
   const code = [
-    ...[0xfa], //                                     cli
-    ...[0x31, 0xc0], //                               xor  ax, ax
-    ...[0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0], //       mov  ds, ax; mov es, ax; mov ss, ax
-    ...[0xbc, 0x00, 0x7c], //                         mov  sp, 0x7c00
-    ...[0xbf, 0x00, 0x10, 0xb9, 0x00, 0x18], //       mov  di, 0x1000; mov cx, 0x1800
-    ...[0xfc, 0xf3, 0xab], //                         cld; rep stosw: clear the page tables' three pages
-    ...[0xc7, 0x06, 0x00, 0x10, 0x03, 0x20], //       mov  word [0x1000], 0x2003: PML4[0] → PDPT
-    ...[0xc7, 0x06, 0x00, 0x20, 0x03, 0x30], //       mov  word [0x2000], 0x3003: PDPT[0] → PD
-    ...[0xc7, 0x06, 0x00, 0x30, 0x83, 0x00], //       mov  word [0x3000], 0x0083: PD[0] = 2 MiB at 0
-    ...[0x66, 0xb8, 0x00, 0x10, 0x00, 0x00], //       mov  eax, 0x1000
-    ...[0x0f, 0x22, 0xd8], //                         mov  cr3, eax
-    ...[0x0f, 0x20, 0xe0, 0x0c, 0x20], //             mov  eax, cr4; or al, PAE
-    ...[0x0f, 0x22, 0xe0], //                         mov  cr4, eax
-    ...[0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0], //       mov  ecx, EFER
-    ...[0x0f, 0x32, 0x0d, 0x00, 0x01, 0x0f, 0x30], // rdmsr; or ax, LME; wrmsr
-    ...[0x0f, 0x01, 0x16, 0x78, 0x7c], //             lgdt [0x7c78]
-    ...[0x0f, 0x20, 0xc0], //                         mov  eax, cr0
-    ...[0x66, 0x0d, 0x01, 0x00, 0x00, 0x80], //       or   eax, PG | PE
-    ...[0x0f, 0x22, 0xc0], //                         mov  cr0, eax
-    ...[0xea, 0x5b, 0x7c, 0x08, 0x00], //             jmp  8:0x7c5b, which is 64-bit code:
-    ...[0xb0, EXIT_VALUE, 0xe6, 0xf4], //             mov  al, EXIT_VALUE; out 0xf4, al
-    ...[0xf4, 0xeb, 0xfd] //                          hlt; jmp to the hlt
-  ]
+    [0xfa], //                                     cli
+    [0x31, 0xc0], //                               xor  ax, ax
+    [0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0], //       mov  ds, ax; mov es, ax; mov ss, ax
+    [0xbc, 0x00, 0x7c], //                         mov  sp, 0x7c00
+    [0xbf, 0x00, 0x10, 0xb9, 0x00, 0x18], //       mov  di, 0x1000; mov cx, 0x1800
+    [0xfc, 0xf3, 0xab], //                         cld; rep stosw: clear the page tables' three pages
+    [0xc7, 0x06, 0x00, 0x10, 0x03, 0x20], //       mov  word [0x1000], 0x2003: PML4[0] → PDPT
+    [0xc7, 0x06, 0x00, 0x20, 0x03, 0x30], //       mov  word [0x2000], 0x3003: PDPT[0] → PD
+    [0xc7, 0x06, 0x00, 0x30, 0x83, 0x00], //       mov  word [0x3000], 0x0083: PD[0] = 2 MiB at 0
+    [0x66, 0xb8, 0x00, 0x10, 0x00, 0x00], //       mov  eax, 0x1000
+    [0x0f, 0x22, 0xd8], //                         mov  cr3, eax
+    [0x0f, 0x20, 0xe0, 0x0c, 0x20], //             mov  eax, cr4; or al, PAE
+    [0x0f, 0x22, 0xe0], //                         mov  cr4, eax
+    [0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0], //       mov  ecx, EFER
+    [0x0f, 0x32, 0x0d, 0x00, 0x01, 0x0f, 0x30], // rdmsr; or ax, LME; wrmsr
+    [0x0f, 0x01, 0x16, 0x78, 0x7c], //             lgdt [0x7c78]
+    [0x0f, 0x20, 0xc0], //                         mov  eax, cr0
+    [0x66, 0x0d, 0x01, 0x00, 0x00, 0x80], //       or   eax, PG | PE
+    [0x0f, 0x22, 0xc0], //                         mov  cr0, eax
+    [0xea, 0x5b, 0x7c, 0x08, 0x00], //             jmp  8:0x7c5b, which is 64-bit code:
+    [0xb0, EXIT_VALUE, 0xe6, 0xf4], //             mov  al, EXIT_VALUE; out 0xf4, al
+    [0xf4, 0xeb, 0xfd] //                          hlt; jmp to the hlt
+  ].flat()
   const sector = new Uint8Array(512)
   const view = new DataView(sector.buffer)
   sector.set(code)

@@ -31,10 +31,10 @@ export interface MachinePaths {
 /** What trial and machine have in common. `guest` is the name: the mark by which stale copies are found. */
 export function commonArguments(accel: Accel, guest: string): string[] {
   return [
-    ...['-name', `guest=${escapeComma(guest)}`],
-    ...['-accel', accel, '-machine', MACHINE_TYPE, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
-    ...['-no-user-config', '-nodefaults', '-display', 'none', '-sandbox', SANDBOX]
-  ]
+    ['-name', `guest=${escapeComma(guest)}`],
+    ['-accel', accel, '-machine', MACHINE_TYPE, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
+    ['-no-user-config', '-nodefaults', '-display', 'none', '-sandbox', SANDBOX]
+  ].flat()
 }
 
 /** Arguments of a VM; `incoming` waits for a migration instead of booting. The RAM block is called pc.ram. */
@@ -48,17 +48,17 @@ export function machineArguments(options: {
   const { spec, paths } = options
   const console = `path=${escapeComma(paths.console)},server=on,wait=off`
   return [
-    ...commonArguments(options.accel, options.guest),
+    commonArguments(options.accel, options.guest),
     // A reset ends the VM, so that a reboot is never mistaken for a resume.
-    ...['-no-reboot', '-m', `${spec.memoryMiB}M`],
-    ...['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
-    ...['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
-    ...['-serial', 'chardev:console'],
-    ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
-    ...['-netdev', `stream,id=n0,server=off,addr.type=unix,addr.path=${escapeComma(paths.nic)}`],
-    ...['-device', `virtio-net-pci,netdev=n0,mac=${spec.mac},romfile=`],
-    ...(options.incoming ? ['-incoming', 'defer'] : [])
-  ]
+    ['-no-reboot', '-m', `${spec.memoryMiB}M`],
+    ['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
+    ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
+    ['-serial', 'chardev:console'],
+    ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
+    ['-netdev', `stream,id=n0,server=off,addr.type=unix,addr.path=${escapeComma(paths.nic)}`],
+    ['-device', `virtio-net-pci,netdev=n0,mac=${spec.mac},romfile=`],
+    options.incoming ? ['-incoming', 'defer'] : []
+  ].flat()
 }
 
 /** The name of a VM's QEMU: `diapause:PEER:VM`. */
@@ -85,6 +85,6 @@ export function requireSocketPath(path: string, whatFor: string): void {
 }
 
 /** QEMU's option parser ends a value at a comma; a doubled one stands for itself. */
-function escapeComma(value: string): string {
+export function escapeComma(value: string): string {
   return value.replaceAll(',', ',,')
 }

@@ -213,6 +213,7 @@ describe('the QMP client', () => {
         ]
       }
       await (await snapshot(client)).streamed
+      expect(qemu.commands.map(command => command.execute)).toContain('cont')
     })
 
     it('tells a snapshot that never began, after which the VM runs, from one that broke off', async () => {
