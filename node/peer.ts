@@ -29,6 +29,7 @@ import { loadOrCreateIdentity } from './host/identity.ts'
 import { programVersion } from './host/version.ts'
 import { createCodec } from './erasure/codec.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
+import { killStaleMachines } from './hypervisor/stale.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
 import { Operations } from './operations.ts'
@@ -98,12 +99,13 @@ async function build(
   await mkdir(join(runDir, 'console'), { recursive: true, mode: 0o700 })
 
   // Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors.
+  const killed = await killStaleMachines(self, { runDir, clock })
+  if (killed > 0) log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
+
   const storing = me.role === 'storage'
   const hypervisor = storing
     ? await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
     : undefined
-  const killed = (await hypervisor?.killStale()) ?? 0
-  if (killed > 0) log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
 
   const events = new EventFeed(wallMs)
   const report: Report = (kind, fields) => {
