@@ -59,8 +59,8 @@ async function demo(options: DemoOptions): Promise<number> {
     })
   }
   if (kept) {
-    cluster.leave()
     process.stdout.write(howToLook(cluster))
+    cluster.leave()
   }
   if (abort.signal.aborted) return 130
   return report.ok ? 0 : 1

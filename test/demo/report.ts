@@ -109,7 +109,10 @@ export function makeReport(seen: Seen): DemoReport {
 }
 
 /** Events of one kind about the demo's group, in order of their time; the same told by two peers counts once. */
-export function eventsOf<Kind extends KnownEvent['kind']>(seen: Seen, kind: Kind): (EventOf<Kind> & { by: string })[] {
+export function eventsOf<Kind extends KnownEvent['kind']>(
+  seen: Pick<Seen, 'group' | 'events'>,
+  kind: Kind
+): (EventOf<Kind> & { by: string })[] {
   return seen.events
     .filter(({ event }) => event.kind === kind && (!('group' in event) || event.group === seen.group))
     .map(({ by, event }) => ({ ...(event as EventOf<Kind>), by }))

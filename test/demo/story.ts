@@ -186,11 +186,12 @@ export class Story {
       }
       return undefined
     })
-    const pauses = await this.#until('the cuts of the epoch', LIMIT_MS.epoch, () => {
-      const cuts = eventsOf({ ...this.seen, leftovers: [], error: undefined }, 'cut').filter(
-        cut => cut.epoch === result.epoch
-      )
-      return new Set(cuts.map(cut => cut.vm)).size === this.#options.vms ? cuts.map(cut => cut.pauseMs) : undefined
+    // The answer may overtake the events, which come on streams of their own.
+    const pauses = await this.#until('the events of the epoch', LIMIT_MS.epoch, () => {
+      const cuts = this.#events('cut').filter(cut => cut.epoch === result.epoch)
+      const told = this.#events('epoch.committed').some(commit => commit.epoch === result.epoch)
+      const all = new Set(cuts.map(cut => cut.vm)).size === this.#options.vms
+      return told && all ? cuts.map(cut => cut.pauseMs) : undefined
     })
     this.#progress.note(
       `epoch ${result.epoch} is committed; VMs stood still for ${list(pauses.map(each => `${each.toFixed(1)} ms`))}`
@@ -213,9 +214,8 @@ export class Story {
   }
 
   async #comeBack(): Promise<void> {
-    const kill = this.#kill
     const later = <Kind extends KnownEvent['kind']>(kind: Kind) =>
-      eventsOf({ ...this.seen, leftovers: [], error: undefined }, kind).filter(event => event.atMs >= (kill?.atMs ?? 0))
+      this.#events(kind).filter(event => event.atMs >= (this.#kill?.atMs ?? 0))
     const takeover = await this.#until('the survivors to decide', LIMIT_MS.resume, () => {
       const dead = new Set(
         later('liveness')
@@ -256,6 +256,10 @@ export class Story {
     const peer = alive[turn % alive.length]
     if (peer === undefined) throw new DiapauseError('DEMO_PEER', 'no peer runs any more')
     return peer
+  }
+
+  #events<Kind extends KnownEvent['kind']>(kind: Kind) {
+    return eventsOf({ group: GROUP, events: this.#cluster.events }, kind)
   }
 
   /** The newest record that a peer which lives knows. */
