@@ -15,11 +15,14 @@ export const countsLine = ({ passed, failed }: TestCounts): string => `${passed}
 const vitest = join(import.meta.dirname, '../node_modules/vitest/vitest.mjs')
 
 /** Where vitest fails without a failed test (a crash, an unknown option, a broken config) that is one failure. */
-export async function runVitest(args: readonly string[]): Promise<TestCounts> {
+export async function runVitest(args: readonly string[], stdio: 'inherit' | 'ignore' = 'inherit'): Promise<TestCounts> {
   const directory = mkdtempSync(join(tmpdir(), 'diapause-counts-'))
   const file = join(directory, 'counts.json')
   try {
-    const code = await exitCodeOf(process.execPath, [vitest, 'run', ...args], { DIAPAUSE_TEST_COUNTS: file })
+    const code = await exitCodeOf(process.execPath, [vitest, 'run', ...args], {
+      env: { DIAPAUSE_TEST_COUNTS: file },
+      stdio
+    })
     const { passed, failed } = readCounts(file)
     return { passed, failed: code === 0 ? failed : Math.max(1, failed) }
   } finally {
@@ -27,14 +30,14 @@ export async function runVitest(args: readonly string[]): Promise<TestCounts> {
   }
 }
 
-/** Runs a program with our stdio; null where a signal ended it. Signals that reach us are handed on. */
+/** Runs a program to its end; null where a signal ended it. Signals that reach us are handed on. */
 export function exitCodeOf(
   program: string,
   args: readonly string[],
-  env: Record<string, string> = {}
+  { env = {}, stdio = 'inherit' }: { env?: Record<string, string>; stdio?: 'inherit' | 'ignore' } = {}
 ): Promise<number | null> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, ...env } })
+    const child = spawn(program, args, { stdio, env: { ...process.env, ...env } })
     const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
     for (const signal of signals) process.on(signal, forward)
