@@ -100,10 +100,11 @@ describe('a data folder', () => {
 
   it('is free where the process id of a killed peer now belongs to another program, or to another boot', async () => {
     const first = await open()
+    const [claim = ''] = readdirSync(join(dataDir, 'lock'))
     first.close()
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
+    const boot = claim.slice(0, 8)
     writeFileSync(join(dataDir, 'lock', `${boot}-${process.ppid}-1`), '')
-    writeFileSync(join(dataDir, 'lock', '00000000-1-1'), '')
+    writeFileSync(join(dataDir, 'lock', `00000000${claim.slice(8)}`), '')
     const mine = await open()
     expect(readdirSync(join(dataDir, 'lock'))).toEqual([expect.stringContaining(`-${process.pid}-`)])
     mine.close()
