@@ -98,26 +98,18 @@ export class SnapshotParser {
 
   push(chunk: Uint8Array): void {
     let at = 0
-    while (this.#carried > 0 && this.#state !== 'devices') {
+    if (this.#carried > 0) {
+      // The kept bytes are the beginning of one item, which therefore ends in this chunk or a later one.
       const had = this.#carried
-      const taken = Math.min(chunk.length - at, this.#carry.length - had)
-      this.#carry.set(chunk.subarray(at, at + taken), had)
+      const taken = Math.min(chunk.length, this.#carry.length - had)
+      this.#carry.set(chunk.subarray(0, taken), had)
       const used = this.#item(this.#carry, this.#carryView, 0, had + taken)
       if (used === 0) {
         this.#carried = had + taken
-        if (at + taken < chunk.length) throw invalid('a record is longer than any record can be')
+        if (taken < chunk.length) throw invalid('a record is longer than any record can be')
         return
       }
-      if (used >= had) {
-        at += used - had
-        this.#carried = 0
-      } else {
-        this.#carry.copyWithin(0, used, had)
-        this.#carried = had - used
-      }
-    }
-    if (this.#carried > 0) {
-      this.#keepDevices(this.#carry.subarray(0, this.#carried))
+      at = used - had
       this.#carried = 0
     }
     const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength)

@@ -68,6 +68,20 @@ describe('the page state', () => {
     fc.assert(property, { numRuns: 100 })
   })
 
+  test('leans on at most eight streams however long small changes go on', () => {
+    const property = fc.property(fc.array(fc.array(fc.nat(PAGES - 1), { maxLength: 3 }), { minLength: 60 }), epochs => {
+      const state = new PageState(PAGES)
+      const ram = Array.from({ length: PAGES }, (_, page) => page + 1)
+      for (const [epoch, pages] of epochs.entries()) {
+        for (const page of pages) ram[page] = epoch * 1000 + page
+        takeEpoch(state, epoch, ram)
+        state.commit(epoch)
+        expect(state.committed.streams.filter(Boolean).length).toBeLessThanOrEqual(MAX_STREAMS)
+      }
+    })
+    fc.assert(property, { numRuns: 20 })
+  })
+
   test('settles only the epoch that it has open, and commits it only when it is complete', () => {
     const state = new PageState(PAGES)
     takeEpoch(state, 5, new Array(PAGES).fill(1))
