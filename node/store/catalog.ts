@@ -9,7 +9,7 @@
  * middle of its log and takes what follows. Hence `records`, which recovery compares with what is there.
  */
 import { Level } from 'level'
-import { DiapauseError } from '../errors.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { codesOf, storeError } from './files.ts'
 import { blocksOf, MAX_PAYLOAD_BYTES } from './record.ts'
@@ -50,30 +50,89 @@ type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'
 
 /** STORE_LOCKED where another process has it open, STORE_IO where it is damaged. */
 export async function openCatalog(path: string, log: Log): Promise<Catalog> {
-  let database = await openDatabase(path)
-  let reopening: Promise<void> | undefined
-  let closed = false
+  return new LevelCatalog(path, log, await openDatabase(path))
+}
 
-  /** After an I/O error (a full disk) LevelDB refuses every write until it is opened again. */
-  function reopen(): Promise<void> {
-    reopening ??= (async () => {
-      await database.close().catch(() => {})
-      database = await openDatabase(path)
-    })().finally(() => {
-      reopening = undefined
-    })
-    return reopening
+class LevelCatalog implements Catalog {
+  readonly #path: string
+  readonly #log: Log
+  #database: Database
+  #reopening: Promise<void> | undefined
+  #closed = false
+
+  constructor(path: string, log: Log, database: Database) {
+    this.#path = path
+    this.#log = log
+    this.#database = database
   }
 
-  async function attempt<T>(operation: () => Promise<T>): Promise<T> {
+  async get(streamHex: string, grid: number, column: number): Promise<Location | undefined> {
+    const bytes = await this.#attempt(() => this.#database.get(columnKey(streamHex, grid, column)))
+    return bytes === undefined ? undefined : parseLocation(bytes)
+  }
+
+  async add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void> {
+    const operations: Operation[] = entries.map(entry => ({
+      type: 'put',
+      key: columnKey(streamHex, entry.grid, entry.column),
+      value: encodeLocation(entry)
+    }))
+    const { segment, ...facts } = upTo
+    operations.push({ type: 'put', key: segmentKey(segment), value: Buffer.from(JSON.stringify(facts)) })
+    await this.#attempt(() => this.#database.batch(operations))
+  }
+
+  async segments(): Promise<IndexedSegment[]> {
+    const all = await this.#attempt(() => this.#database.iterator({ gte: 's/', lt: 's0' }).all())
+    return all.flatMap(([key, value]) => parseSegment(key, value) ?? [])
+  }
+
+  async countColumns(): Promise<Map<number, number>> {
+    const counts = new Map<number, number>()
+    const iterator = await this.#attempt(async () => this.#database.values({ gte: 'c/', lt: 'c0' }))
     try {
-      await reopening
+      for (let some = await iterator.nextv(1_000); some.length > 0; some = await iterator.nextv(1_000)) {
+        for (const value of some) {
+          const segment = parseLocation(value)?.segment
+          if (segment !== undefined) counts.set(segment, (counts.get(segment) ?? 0) + 1)
+        }
+      }
+    } catch (error) {
+      throw storeError('the index of the shard store cannot be read', error)
+    } finally {
+      await iterator.close()
+    }
+    return counts
+  }
+
+  async forget(streamHex: string, segments: ReadonlySet<number>): Promise<void> {
+    const range = { gte: `c/${streamHex}/`, lt: `c/${streamHex}0` }
+    const entries = await this.#attempt(() => this.#database.iterator(range).all())
+    const operations: Operation[] = []
+    for (const [key, value] of entries) {
+      const location = parseLocation(value)
+      if (location === undefined || segments.has(location.segment)) operations.push({ type: 'del', key })
+    }
+    for (const segment of segments) operations.push({ type: 'del', key: segmentKey(segment) })
+    await this.#attempt(() => this.#database.batch(operations))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#reopening?.catch(() => {})
+    await this.#database.close()
+  }
+
+  /** After an I/O error (a full disk) LevelDB refuses every write until it is opened again: once more, then give up. */
+  async #attempt<T>(operation: () => Promise<T>): Promise<T> {
+    try {
+      await this.#reopening
       return await operation()
     } catch (first) {
-      if (closed) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed', { cause: first })
-      log.warn({ error: String(first) }, 'the index failed and is opened again')
+      if (this.#closed) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed', { cause: first })
+      this.#log.warn({ error: messageOf(first) }, 'the index failed and is opened again')
       try {
-        await reopen()
+        await this.#reopen()
         return await operation()
       } catch (second) {
         throw storeError('the index of the shard store failed', second)
@@ -81,66 +140,14 @@ export async function openCatalog(path: string, log: Log): Promise<Catalog> {
     }
   }
 
-  const batch = (operations: Operation[]): Promise<void> => attempt(() => database.batch(operations))
-
-  return {
-    async get(streamHex, grid, column) {
-      const bytes = await attempt(() => database.get(columnKey(streamHex, grid, column)))
-      return bytes === undefined ? undefined : parseLocation(bytes)
-    },
-
-    async add(streamHex, entries, upTo) {
-      const operations: Operation[] = entries.map(entry => ({
-        type: 'put',
-        key: columnKey(streamHex, entry.grid, entry.column),
-        value: encodeLocation(entry)
-      }))
-      const { segment, ...facts } = upTo
-      const value = Buffer.from(JSON.stringify(facts))
-      operations.push({ type: 'put', key: segmentKey(segment), value })
-      await batch(operations)
-    },
-
-    async segments() {
-      const all = await attempt(() => database.iterator({ gte: 's/', lt: 's0' }).all())
-      return all.flatMap(([key, value]) => parseSegment(key, value) ?? [])
-    },
-
-    async countColumns() {
-      const counts = new Map<number, number>()
-      const iterator = await attempt(async () => database.values({ gte: 'c/', lt: 'c0' }))
-      try {
-        for (let some = await iterator.nextv(1_000); some.length > 0; some = await iterator.nextv(1_000)) {
-          for (const value of some) {
-            const segment = parseLocation(value)?.segment
-            if (segment !== undefined) counts.set(segment, (counts.get(segment) ?? 0) + 1)
-          }
-        }
-      } catch (error) {
-        throw storeError('the index of the shard store cannot be read', error)
-      } finally {
-        await iterator.close()
-      }
-      return counts
-    },
-
-    async forget(streamHex, segments) {
-      const range = { gte: `c/${streamHex}/`, lt: `c/${streamHex}0` }
-      const entries = await attempt(() => database.iterator(range).all())
-      const operations: Operation[] = []
-      for (const [key, value] of entries) {
-        const location = parseLocation(value)
-        if (location === undefined || segments.has(location.segment)) operations.push({ type: 'del', key })
-      }
-      for (const segment of segments) operations.push({ type: 'del', key: segmentKey(segment) })
-      await batch(operations)
-    },
-
-    async close() {
-      closed = true
-      await reopening?.catch(() => {})
-      await database.close()
-    }
+  #reopen(): Promise<void> {
+    this.#reopening ??= (async () => {
+      await this.#database.close().catch(() => {})
+      this.#database = await openDatabase(this.#path)
+    })().finally(() => {
+      this.#reopening = undefined
+    })
+    return this.#reopening
   }
 }
 

@@ -71,7 +71,8 @@ export function storeError(what: string, cause: unknown): DiapauseError {
 export function codesOf(error: unknown): string[] {
   const codes: string[] = []
   for (let e = error; e instanceof Error && codes.length < 5; e = e.cause) {
-    codes.push(String((e as { code?: unknown }).code ?? ''))
+    const { code } = e as { code?: unknown }
+    if (typeof code === 'string') codes.push(code)
   }
   return codes
 }

@@ -158,7 +158,7 @@ export class ShardService {
   }
 
   #fail(peer: PeerId): void {
-    for (const pending of [...this.#pending.values()]) {
+    for (const pending of this.#pending.values()) {
       if (pending.peer === peer) pending.settle(unreachable(peer, 'the connection broke'))
     }
   }

@@ -57,7 +57,7 @@ describe('the codec', () => {
           { k, m, symbolBytes },
           symbols.map((_, i) => !lost.has(i))
         )
-        expect(damaged.equals(Buffer.concat(symbols)), `${k}+${m} without ${[...lost]}`).toBe(true)
+        expect(damaged.equals(Buffer.concat(symbols)), `${k}+${m} without ${[...lost].join()}`).toBe(true)
       }
     }
   })
@@ -156,7 +156,7 @@ describe('a coded grid', () => {
       const columns = grid.columns.map((bytes, c) => (lost.has(c) ? undefined : bytes))
       const diagonals: Uint8Array[] = []
       for (let d = 0; d < 6; d++) diagonals.push(await decodeDiagonal(codec, shape, symbolsOf(shape, columns, d)))
-      expect(Buffer.concat(diagonals).equals(data), `without ${[...lost]}`).toBe(true)
+      expect(Buffer.concat(diagonals).equals(data), `without ${[...lost].join()}`).toBe(true)
     }
   })
 

@@ -47,7 +47,7 @@ describe('the shards of a cluster', () => {
         for (const i of lost) network.kill(`p${i}`)
         const alive = [0, 1, 2, 3, 4].filter(i => !lost.includes(i))
         const who = reader(peers, alive[0] ?? 0)
-        expect(same(await whole(who, manifest), data), `without ${lost}`).toBe(true)
+        expect(same(await whole(who, manifest), data), `without ${lost.join()}`).toBe(true)
         expect(who.shards.stats().degradedReads).toBeGreaterThan(0)
         network.kill(`p${alive[2]}`)
         await expect(whole(who, manifest)).rejects.toMatchObject({ code: 'SHARD_LOST' })

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { DiapauseError } from '../../node/errors.ts'
 import { packMessage } from '../../protocols/msgpack.ts'
 import { Generations, parseStreamName } from '../../protocols/shards/generations.ts'
 import { encodeMessage, MAX_PAYLOAD_BYTES, parseMessage, type ShardRequest } from '../../protocols/shards/messages.ts'
@@ -27,6 +28,16 @@ const requests: fc.Arbitrary<ShardRequest> = fc.oneof(
 function framed(header: unknown, body: Uint8Array = new Uint8Array(0), version = 1): Buffer {
   const bytes = Buffer.from(packMessage(header))
   return Buffer.concat([Buffer.from([version, bytes.length & 0xff, bytes.length >> 8]), bytes, body])
+}
+
+/** The code with which a message is refused, undefined where it is not. */
+function refusal(bytes: Uint8Array): unknown {
+  try {
+    parseMessage(bytes)
+    return undefined
+  } catch (error) {
+    return error instanceof DiapauseError ? error.code : error
+  }
 }
 
 describe('a message about shards', () => {
@@ -88,11 +99,8 @@ describe('a message about shards', () => {
       [5, 1, 1],
       [6, 1, 'CODE']
     ]
-    for (const header of bad) {
-      expect(() => parseMessage(framed(header)), JSON.stringify(header)).toThrow(
-        expect.objectContaining({ code: 'SHARD_MESSAGE' })
-      )
-    }
+    const taken = bad.filter(header => refusal(framed(header)) !== 'SHARD_MESSAGE')
+    expect(taken).toEqual([])
     expect(() => parseMessage(framed([5, 1], new Uint8Array(0), 2))).toThrow(/update the older peer/)
     expect(() => parseMessage(framed([5, 1], new Uint8Array(MAX_PAYLOAD_BYTES + 1)))).toThrow(/payload/)
     expect(parseMessage(framed([5, 1]))).toMatchObject({ kind: 'ok', id: 1 })
@@ -109,11 +117,7 @@ describe('a message about shards', () => {
       .map(bytes => Buffer.concat([Buffer.from([1, bytes.length & 63, 0]), bytes]))
     fc.assert(
       fc.property(fc.oneof(damaged, noise, fc.uint8Array({ maxLength: 50 })), bytes => {
-        try {
-          parseMessage(bytes)
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'SHARD_MESSAGE' })
-        }
+        expect([undefined, 'SHARD_MESSAGE']).toContain(refusal(bytes))
       }),
       { numRuns: 3_000 }
     )

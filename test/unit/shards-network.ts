@@ -192,7 +192,9 @@ export async function ship(
     const { columns, hashes } = await encodeGrid(codec, own, data.subarray(at, at + gridDataBytes(own)))
     at += gridDataBytes(own)
     grids.push({ symbolBytes: size, hashes })
-    await Promise.all(columns.map((bytes, c) => peers[0]?.shards.putColumn({ stream, holders }, grid, c, bytes)))
+    await Promise.all(
+      columns.map(async (bytes, c) => await peers[0]?.shards.putColumn({ stream, holders }, grid, c, bytes))
+    )
   }
   return { stream, k, m, holders, dataBytes: data.length, grids }
 }
