@@ -132,7 +132,7 @@ test('messages of each channel arrive whole and in order', async () => {
       expect(Buffer.compare(got[channel][i] as Uint8Array, sent[channel][i] as Buffer)).toBe(0)
   }
   expect(a.stats().sent).toEqual({ control: 300, bulk: 300, frames: 300 })
-}, 60_000)
+})
 
 test('a slow reader holds the sender back and memory stays flat', async () => {
   let open = (): void => {}
@@ -171,7 +171,7 @@ test('a slow reader holds the sender back and memory stays flat', async () => {
   open()
   await writing
   await until(() => received === accepted + 1)
-}, 60_000)
+})
 
 test('messages to a member that is not there are refused', async () => {
   const both = await hosts(2)
@@ -204,7 +204,7 @@ test('a killed process is noticed, and linked again when it is back', async () =
   }
   expect(answers[0]).toBe('hello')
   expect(changes).toEqual([true, false, true])
-}, 60_000)
+})
 
 test('waiting writers are told when the link breaks', async () => {
   const never = new Promise<void>(() => {})
@@ -299,7 +299,7 @@ test('two peers that start at the same moment link once and stay linked', async 
   await sleep(300)
   expect(changes).toHaveLength(20)
   expect(new Set(changes).size).toBe(20)
-}, 60_000)
+})
 
 test('an address in use is a usage error that names it', async () => {
   const [first, second] = (await hosts(2)) as [Host, Host]
