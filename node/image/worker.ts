@@ -58,12 +58,15 @@ class RunningCapture {
     return this.#pipeline.finish(frames)
   }
 
-  /** Ends it; QEMU's migration fails where it was not done, and its VM goes on. */
+  /**
+   * Ends it. What QEMU still sends is read and thrown away, because QEMU 7.2 whose snapshot's reader goes away leaves
+   * RAM write-protected: the VM would hang at its next write (node/hypervisor/README.md).
+   */
   stop(error: unknown): void {
     this.#settle.reject(error)
     this.#server.close()
-    this.#socket?.destroy()
     this.#pipeline.cancel()
+    this.#socket?.removeAllListeners('data').resume()
   }
 
   #accept(socket: Socket): void {

@@ -13,8 +13,11 @@ describe('records of bytes', () => {
     const value = fc.oneof(fc.string({ unit: 'grapheme' }), fc.uint8Array(), fc.nat(0xffffffff))
     const property = fc.property(fc.array(value), values => {
       const out = new ByteWriter(1)
-      for (const v of values)
-        typeof v === 'string' ? out.text(v) : typeof v === 'number' ? out.u53(v * 2 ** 20).u32(v) : out.blob(v)
+      for (const v of values) {
+        if (typeof v === 'string') out.text(v)
+        else if (typeof v === 'number') out.u53(v * 2 ** 20).u32(v)
+        else out.blob(v)
+      }
       const reader = new ByteReader(out.bytes(), what => new Error(what))
       for (const v of values) {
         if (typeof v === 'string') expect(reader.text(65_535)).toBe(v)

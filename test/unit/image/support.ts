@@ -132,77 +132,50 @@ export function readWholeSnapshot(bytes: Buffer) {
   throw new Error('no vmdesc')
 }
 
-/** Reads what a post-copy source has sent so far, as far as it is whole; says where it stopped. */
+/** Reads the whole stream of a post-copy source, to its EOF; throws RangeError where it is not whole. */
 export function readPostcopy(bytes: Buffer) {
   const ram = new Map<string, Map<number, Buffer>>()
-  const seen: string[] = []
-  const result = {
-    ram,
-    sentTwice: 0,
-    commands: seen,
-    devices: undefined as Buffer | undefined,
-    finished: false,
-    used: 0
+  const commands: string[] = []
+  let [at, block, sentTwice] = [13 + bytes.readUInt32BE(9), '', 0]
+  let devices: Buffer | undefined
+  const text = (): string => {
+    const name = bytes.toString('latin1', at + 1, at + 1 + bytes.readUInt8(at))
+    at += 1 + name.length
+    return name
   }
-  let at = 8
-  try {
-    at += 5 + bytes.readUInt32BE(at + 1)
-    let block = ''
+  for (;;) {
+    const type = bytes.readUInt8(at)
+    if (type === 0) return { ram, commands, devices, sentTwice }
+    if (type === 8) {
+      const id = bytes.readUInt16BE(at + 1)
+      commands.push(`command ${id}`)
+      at += 5 + bytes.readUInt16BE(at + 3)
+      if (id !== 7) continue
+      const size = bytes.readUInt32BE(at - 4)
+      devices = bytes.subarray(at + 5, at + size - 5) // between 'listen' and 'run'
+      at += size
+      continue
+    }
+    at += type === 1 ? 6 + bytes.readUInt8(at + 5) + 8 : 5
     for (;;) {
-      result.used = at
-      if (at >= bytes.length) return result
-      const type = bytes.readUInt8(at)
-      if (type === 0) {
-        result.finished = true
-        return result
-      }
-      if (type === 8) {
-        const id = bytes.readUInt16BE(at + 1)
-        const length = bytes.readUInt16BE(at + 3)
-        seen.push(`command ${id}`)
-        at += 5 + length
-        if (id === 7) {
-          const size = bytes.readUInt32BE(at - 4)
-          const body = bytes.subarray(at, at + size)
-          if (body.length < size) return result
-          result.devices = body.subarray(5, size - 5)
-          at += size
+      const record = Number(bytes.readBigUInt64BE(at))
+      const flags = record % PAGE
+      at += 8
+      if (flags === 0x10) break
+      if (flags === 4) {
+        for (let left = record - flags; left > 0; at += 8) {
+          ram.set(text(), new Map())
+          left -= Number(bytes.readBigUInt64BE(at))
         }
         continue
       }
-      at += type === 1 ? 6 + bytes.readUInt8(at + 5) + 8 : 5
-      for (;;) {
-        const record = Number(bytes.readBigUInt64BE(at))
-        const flags = record % PAGE
-        at += 8
-        if (flags === 0x10) break
-        if (flags === 4) {
-          for (let left = record - flags; left > 0; ) {
-            const n = bytes.readUInt8(at)
-            ram.set(bytes.toString('latin1', at + 1, at + 1 + n), new Map())
-            left -= Number(bytes.readBigUInt64BE(at + 1 + n))
-            at += 9 + n
-          }
-          continue
-        }
-        if ((flags & 0x20) === 0) {
-          const n = bytes.readUInt8(at)
-          block = bytes.toString('latin1', at + 1, at + 1 + n)
-          at += 1 + n
-        }
-        const length = flags & 2 ? 1 : PAGE
-        if (at + length > bytes.length) return result
-        const content = flags & 2 ? Buffer.alloc(PAGE) : bytes.subarray(at, at + PAGE)
-        const page = (record - flags) / PAGE
-        if (ram.get(block)?.has(page)) result.sentTwice++
-        ram.get(block)?.set(page, content)
-        at += length
-      }
-      at += 5
+      if ((flags & 0x20) === 0) block = text()
+      const page = (record - flags) / PAGE
+      if (ram.get(block)?.has(page)) sentTwice++
+      ram.get(block)?.set(page, flags & 2 ? Buffer.alloc(PAGE) : bytes.subarray(at, at + PAGE))
+      at += flags & 2 ? 1 : PAGE
     }
-  } catch (error) {
-    if (error instanceof RangeError) return result
-    throw error
+    at += 5
   }
 }
 
