@@ -54,8 +54,9 @@ function model(final: readonly string[]): Model<number, Input, string> {
   }
 }
 
-export async function runSeed(seed: number, wiring: Wiring = HONEST): Promise<Outcome> {
-  return new Run(seed, wiring).run()
+/** `lonely`: only one peer has work, and it dies again and again; else one seed in four is so. */
+export async function runSeed(seed: number, wiring: Wiring = HONEST, lonely = false): Promise<Outcome> {
+  return new Run(seed, wiring, lonely).run()
 }
 
 class Run {
@@ -63,8 +64,10 @@ class Run {
   readonly #world: World
   readonly #histories = new Map<string, History[]>(KEYS.map(key => [key, []]))
   readonly #acknowledged = new Map<string, Set<string>>(KEYS.map(key => [key, new Set()]))
-  /** Key → ballot → who holds it on disk. */
-  readonly #held = new Map<string, Map<string, Set<PeerId>>>(KEYS.map(key => [key, new Map()]))
+  /** Key → ballot → who had it on disk, and what it was. */
+  readonly #held = new Map<string, Map<string, { peers: Set<PeerId>; value: Uint8Array }>>(
+    KEYS.map(key => [key, new Map()])
+  )
   readonly #chosen = new Map<string, Accepted[]>(KEYS.map(key => [key, []]))
   /** Key → holder → generations below this one are over. */
   readonly #displaced = new Map<string, Map<PeerId, number>>(KEYS.map(key => [key, new Map()]))
@@ -72,9 +75,12 @@ class Run {
   #nextId = 0
   #takeovers = 0
   #ending = false
+  /** Only the peer that flaps has work: nobody else's ballots hide its mistakes. */
+  #lonely: boolean
 
-  constructor(seed: number, wiring: Wiring) {
+  constructor(seed: number, wiring: Wiring, lonely: boolean) {
     this.#seed = seed
+    this.#lonely = lonely
     const size =
       seed % 3 === 0 ? { peers: 5, voters: 5 } : seed % 3 === 1 ? { peers: 4, voters: 3 } : { peers: 3, voters: 3 }
     this.#world = new World(seed, { ...size, wiring })
@@ -86,16 +92,20 @@ class Run {
   async run(): Promise<Outcome> {
     const world = this.#world
     const check = (): void => this.#checkLeases()
-    for (const peer of world.peers) world.start(peer, life => this.#client(life))
     world.loss = [0, 0.02, 0.1, 0.3][Math.floor(world.random() * 4)] ?? 0
     world.crashAtSend = world.random() < 0.5 ? 0 : 0.002
+    if (this.#lonely || world.random() < 0.4)
+      world.flapping = world.peers[Math.floor(world.random() * world.peers.length)] ?? null
+    this.#lonely ||= world.flapping !== null && world.random() < 0.6
     world.onCrash = peer => this.#restartLater(peer)
+    for (const peer of world.peers) world.start(peer, life => this.#client(life))
     this.#faults()
     await world.run(FAULTS_MS, check)
     this.#ending = true
     world.heal()
     world.loss = 0
     world.crashAtSend = 0
+    world.flapping = null
     for (const peer of world.peers) {
       if (peer.life === null) world.start(peer, () => {})
       else if (peer.stopped) world.continue(peer)
@@ -154,7 +164,8 @@ class Run {
   // ------------------------------------------------------------------------------------------ clients
 
   #client(life: Life): void {
-    const { random } = this.#world
+    const { random, flapping } = this.#world
+    if (this.#lonely && life.peer !== flapping) return
     const next = (): void => {
       if (life.dead || this.#ending) return
       const key = KEYS[random() < 0.7 ? 0 : 1] as string
@@ -260,9 +271,13 @@ class Run {
     const chosen = this.#chosen.get(key)
     if (ballots === undefined || chosen === undefined) return
     const name = `${accepted.ballot.counter}/${accepted.ballot.peer}`
-    const holders = ballots.get(name) ?? new Set()
-    ballots.set(name, holders.add(peer.name))
-    if (holders.size !== Math.floor(this.#world.voters.length / 2) + 1) return
+    const held = ballots.get(name) ?? { peers: new Set(), value: accepted.value }
+    ballots.set(name, held)
+    if (Buffer.compare(held.value, accepted.value) !== 0) this.#fail(`ballot ${name} of ${key} carried two values`)
+    // The same record is written again when a later promise joins it.
+    if (held.peers.has(peer.name)) return
+    held.peers.add(peer.name)
+    if (held.peers.size !== Math.floor(this.#world.voters.length / 2) + 1) return
     chosen.push(accepted)
     chosen.sort((a, b) => compareBallots(a.ballot, b.ballot))
     const place = chosen.indexOf(accepted)

@@ -61,6 +61,8 @@ export class World {
   loss = 0
   /** Chance that a peer dies at a message that it sends, e.g. in the middle of a broadcast. */
   crashAtSend = 0
+  /** One that dies again and again, soon after it has started. */
+  flapping: SimPeer | null = null
   events = 0
   /** A running hash of all that happened: equal for equal seeds. */
   digest = 0
@@ -139,7 +141,7 @@ export class World {
       self: peer.name,
       send: (to, protocol, message) => {
         if (life.dead) return false
-        if (this.random() < this.crashAtSend) this.crash(peer)
+        if (this.random() < (peer === this.flapping ? 0.02 : this.crashAtSend)) this.crash(peer)
         else this.#send(peer.name, to, protocol, packr.pack(message))
         return true
       },

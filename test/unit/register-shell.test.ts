@@ -1,0 +1,193 @@
+import { expect, test } from 'vitest'
+import { DiapauseError } from '../../node/errors.ts'
+import type { Clock, ControlBus, Log, RegisterStore } from '../../node/ports.ts'
+import { createLeases } from '../../protocols/lease/shell.ts'
+import { LeaseVoter } from '../../protocols/lease/voter.ts'
+import { createRegisters } from '../../protocols/register/shell.ts'
+
+const SETTINGS = { roundTimeoutMs: 500, giveUpMs: 5_000 }
+const LEASE = { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }
+const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+/** Time stands still until `pass`. */
+class ManualClock implements Clock {
+  #nowMs = 1
+  #timers: { atMs: number; fn: () => void }[] = []
+
+  now(): number {
+    return this.#nowMs
+  }
+
+  after(ms: number, fn: () => void): () => void {
+    const timer = { atMs: this.#nowMs + ms, fn }
+    this.#timers.push(timer)
+    return () => {
+      this.#timers = this.#timers.filter(other => other !== timer)
+    }
+  }
+
+  /** Millisecond by millisecond, with time for messages and disks in each. */
+  async pass(ms: number): Promise<void> {
+    for (let i = 0; i < ms; i++) {
+      this.#nowMs += 1
+      const due = this.#timers.filter(({ atMs }) => atMs <= this.#nowMs)
+      this.#timers = this.#timers.filter(timer => !due.includes(timer))
+      for (const { fn } of due) fn()
+      for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate)
+    }
+  }
+}
+
+/** A bus of several peers in one process; each message arrives in a later turn. */
+function network(): (self: string) => ControlBus {
+  const handlers = new Map<string, (from: string, message: unknown) => void>()
+  return self => ({
+    self,
+    send: (to, protocol, message) => {
+      setImmediate(() => handlers.get(`${to} ${protocol}`)?.(self, message))
+      return true
+    },
+    on: (protocol, parse, handler) => {
+      handlers.set(`${self} ${protocol}`, (from, message) => handler(from, parse(message)))
+    }
+  })
+}
+
+class MemoryStore implements RegisterStore {
+  readonly entries = new Map<string, Uint8Array>()
+  full = false
+  async load(): Promise<(readonly [string, Uint8Array])[]> {
+    return [...this.entries]
+  }
+  async persist(entries: readonly (readonly [string, Uint8Array])[]): Promise<void> {
+    if (this.full) throw new DiapauseError('REGISTER_STORE_WRITE', 'full')
+    for (const [name, bytes] of entries) this.entries.set(name, bytes)
+  }
+  async close(): Promise<void> {}
+}
+
+function cluster(names: readonly string[], voters: readonly string[]) {
+  const bus = network()
+  const clock = new ManualClock()
+  return names.map(self => {
+    const store = new MemoryStore()
+    const broken: DiapauseError[] = []
+    const voter = new LeaseVoter(LEASE)
+    const common = { self, voters, bus: bus(self), clock, random: Math.random, log: silent }
+    const registers = createRegisters({
+      ...common,
+      store,
+      guard: voter,
+      settings: SETTINGS,
+      onBroken: error => broken.push(error)
+    })
+    const leases = createLeases({ ...common, settings: LEASE, voter, generationOf: key => registers.generationOf(key) })
+    return { store, registers, leases, broken, clock }
+  })
+}
+
+const started = async (names: readonly string[], voters = names) => {
+  const peers = cluster(names, voters)
+  for (const peer of peers) {
+    await peer.registers.start()
+    peer.leases.start()
+  }
+  return peers
+}
+
+type Peers = Awaited<ReturnType<typeof started>>
+const peer = (peers: Peers, i: number): Peers[number] => {
+  const found = peers[i]
+  if (found === undefined) throw new Error(`no peer ${i}`)
+  return found
+}
+
+test('what one peer changes every peer reads, also one that does not vote', async () => {
+  const peers = await started(['a', 'b', 'c', 'd'], ['a', 'b', 'c'])
+  expect(await peer(peers, 0).registers.read('group/x')).toBeNull()
+  expect(await peer(peers, 3).registers.change('group/x', () => ({ version: 1 }), { generation: () => 3 })).toEqual({
+    version: 1
+  })
+  for (const { registers } of peers) {
+    expect(await registers.read('group/x')).toEqual({ version: 1 })
+    expect(await registers.generationOf('group/x')).toBe(3)
+  }
+  expect(await peer(peers, 0).registers.change('group/x', () => undefined)).toEqual({ version: 1 })
+  expect(await peer(peers, 0).registers.localKeys()).toEqual(['group/x'])
+  expect(await peer(peers, 3).registers.localKeys()).toEqual([])
+})
+
+test('concurrent changes all happen, one after another', async () => {
+  const peers = await started(['a'])
+  const { registers } = peer(peers, 0)
+  const add = (id: number) =>
+    registers.change('list', current => {
+      const list = (current as number[] | null) ?? []
+      return list.includes(id) ? undefined : [...list, id]
+    })
+  await Promise.all(Array.from({ length: 30 }, (_, id) => add(id)))
+  expect(await registers.read('list')).toEqual(Array.from({ length: 30 }, (_, id) => id))
+})
+
+test('a peer whose disk refuses a write votes and proposes no more, and says so', async () => {
+  const peers = await started(['a', 'b', 'c'])
+  const { store, registers, broken } = peer(peers, 0)
+  store.full = true
+  await expect(registers.change('x', () => 1)).rejects.toMatchObject({ code: 'REGISTER_STORE' })
+  expect(broken).toHaveLength(1)
+  await expect(registers.read('x')).rejects.toMatchObject({ code: 'REGISTER_STORE' })
+  expect(await peer(peers, 1).registers.change('x', () => 2)).toBe(2)
+  expect(store.entries.size).toBe(0)
+})
+
+test('requests before the start, after the end and with a bad key are refused with a code', async () => {
+  const [early] = cluster(['a'], ['a'])
+  await expect(early?.registers.read('x')).rejects.toMatchObject({ code: 'REGISTER_STOPPED' })
+  const { registers } = peer(await started(['a']), 0)
+  await expect(registers.read('Bad Key')).rejects.toMatchObject({ code: 'REGISTER_KEY' })
+  const pending = registers.read('x')
+  registers.stop()
+  await expect(pending).rejects.toMatchObject({ code: 'REGISTER_STOPPED' })
+})
+
+test('a lease is acquired, fences a takeover, and lets it pass when it is released', async () => {
+  const peers = await started(['a', 'b', 'c'])
+  const [a, b] = [peer(peers, 0), peer(peers, 1)]
+  await a.registers.change('g', () => ({ owner: 'a' }), { generation: () => 1 })
+  await a.leases.acquire('g', 1)
+  expect(a.leases.remainingMs('g', 1)).toBe(1_000)
+  await a.clock.pass(1_100)
+  expect(a.leases.remainingMs('g', 1)).toBeGreaterThan(800)
+  let outcome: unknown
+  const takeover = async (): Promise<unknown> => {
+    b.registers
+      .change('g', () => ({ owner: 'b' }), { fence: () => ['a'], generation: () => 2 })
+      .then(
+        value => {
+          outcome = value
+        },
+        (error: unknown) => {
+          outcome = error
+        }
+      )
+    await a.clock.pass(100)
+    return outcome
+  }
+  expect(await takeover()).toMatchObject({ code: 'REGISTER_LEASED', details: { retryMs: expect.any(Number) } })
+  await a.leases.release('g')
+  expect(a.leases.remainingMs('g', 1)).toBe(0)
+  expect(await takeover()).toEqual({ owner: 'b' })
+})
+
+test('acquire is refused under a generation that is over, and ends with the leases', async () => {
+  const peers = await started(['a', 'b', 'c'])
+  const { registers, leases } = peer(peers, 0)
+  await registers.change('g', () => 1, { generation: () => 7 })
+  await expect(leases.acquire('g', 6)).rejects.toMatchObject({ code: 'LEASE_REFUSED', details: { newer: 7 } })
+  const held = leases.acquire('g', 7)
+  await held
+  const waiting = leases.acquire('h', 1)
+  leases.stop()
+  await expect(waiting).rejects.toMatchObject({ code: 'LEASE_STOPPED' })
+  expect(leases.remainingMs('g', 7)).toBe(0)
+})
