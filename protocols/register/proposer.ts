@@ -33,19 +33,11 @@ import {
   type AcceptorMessage,
   type Ballot,
   compareBallots,
-  type Fence,
-  MAX_FENCE,
   type ProposerMessage,
   ZERO_BALLOT
 } from './messages.ts'
-import { decodeValue, encodeValue } from './value.ts'
-
-export interface ChangeOptions {
-  /** Holders whose leases of older generations must have run out before voters accept `next`. */
-  readonly fence?: (current: unknown, next: unknown) => PeerId[]
-  /** The generation of `next`, which never falls. Without it the register keeps its generation (0 at first). */
-  readonly generation?: (next: unknown) => number
-}
+import { type ChangeOptions, compose, done, type Request, type Result } from './proposal.ts'
+import { decodeValue } from './value.ts'
 
 export type ProposerInput =
   | { readonly kind: 'read'; readonly id: number; readonly key: string }
@@ -65,8 +57,7 @@ export type ProposerEffect =
   /** On disk before anything of this step is sent: counters up to this one may have been used. */
   | { readonly kind: 'reserve'; readonly counter: number }
   | { readonly kind: 'send'; readonly to: PeerId; readonly message: ProposerMessage }
-  | { readonly kind: 'done'; readonly id: number; readonly value: unknown; readonly generation: number }
-  | { readonly kind: 'failed'; readonly id: number; readonly error: unknown }
+  | Result
 
 /** Ballots are reserved on disk by this many at once, so that one fsync serves many rounds. A guess. */
 const RESERVE_BLOCK = 10_000
@@ -74,18 +65,6 @@ const RESERVE_BLOCK = 10_000
 const MAX_WAITING = 256
 /** First step of the back-off after a conflict; doubled each time, full jitter. A guess: about one round trip and fsync. */
 const BACKOFF_MS = 10
-
-interface Request {
-  readonly id: number
-  readonly key: string
-  readonly next: ((current: unknown) => unknown) | null
-  readonly options: ChangeOptions
-  readonly deadlineMs: number
-  attempts: number
-  contended: boolean
-  /** An accept was sent: the change may have happened although it failed. */
-  uncertain: boolean
-}
 
 type Phase = 'read' | 'prepare' | 'accept' | 'backoff'
 
@@ -165,8 +144,11 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
       case 'answer':
         this.#answer(input.from, input.message, nowMs)
         break
-      case 'tick':
-        for (const round of [...this.#rounds.values()]) this.#tick(round, nowMs)
+      case 'tick': {
+        // A copy: a tick ends rounds and begins others.
+        const rounds = Array.from(this.#rounds.values())
+        for (const round of rounds) this.#tick(round, nowMs)
+      }
     }
     return this.#effects
   }
@@ -468,41 +450,4 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
       nowMs
     )
   }
-}
-
-function done({ id }: Request, accepted: Accepted | null): ProposerEffect {
-  if (accepted === null) return { kind: 'done', id, value: null, generation: 0 }
-  try {
-    return { kind: 'done', id, value: decodeValue(accepted.value), generation: accepted.generation }
-  } catch (error) {
-    return { kind: 'failed', id, error }
-  }
-}
-
-/** The accept for `next` on top of `base`; `undefined` is the identity, under whatever fence `base` still waits for. */
-function compose(
-  request: Request,
-  ballot: Ballot,
-  base: Accepted | null,
-  carried: readonly Fence[],
-  current: unknown,
-  next: unknown
-): Accepted {
-  const before = base?.generation ?? 0
-  if (next === undefined) {
-    return { ballot, value: base?.value ?? encodeValue(null), generation: before, fence: carried }
-  }
-  const generation = request.options.generation?.(next) ?? before
-  if (!Number.isSafeInteger(generation) || generation < before) {
-    throw new TypeError(`generation of ${request.key} must not fall: ${before} to ${generation}`)
-  }
-  const holders = request.options.fence?.(current, next) ?? []
-  if (holders.length > 0 && generation === before) {
-    throw new TypeError(`a fenced change of ${request.key} must raise its generation, which is ${before}`)
-  }
-  const below = new Map(carried.map(fence => [fence.holder, fence.below]))
-  for (const holder of holders) below.set(holder, generation)
-  if (below.size > MAX_FENCE) throw new TypeError(`a change of ${request.key} fences more than ${MAX_FENCE} holders`)
-  const fence = [...below].map(([holder, limit]) => ({ holder, below: limit }))
-  return { ballot, value: encodeValue(next), generation, fence }
 }

@@ -14,7 +14,8 @@ import {
   REGISTER_PROTOCOL,
   type RegisterMessage
 } from './messages.ts'
-import { type ChangeOptions, Proposer, type ProposerInput } from './proposer.ts'
+import type { ChangeOptions } from './proposal.ts'
+import { Proposer, type ProposerInput } from './proposer.ts'
 import { recordEntry, remember, reservedEntry } from './record.ts'
 
 export interface RegisterOptions {
@@ -194,6 +195,6 @@ function checked(key: string): string {
   if (isKey(key)) return key
   throw new DiapauseError(
     'REGISTER_KEY',
-    `"${key}" is not a register key: 1 to ${MAX_KEY_BYTES} of A-Z a-z 0-9 . _ : / -, the first a small letter or digit`
+    `"${String(key)}" is not a register key: 1 to ${MAX_KEY_BYTES} of A-Z a-z 0-9 . _ : / -, the first a small letter or digit`
   )
 }

