@@ -12,6 +12,11 @@ import type { Stream, StreamCloseEvent, StreamMessageEvent } from '@libp2p/inter
 import type { Uint8ArrayList } from 'uint8arraylist'
 import { DiapauseError } from '../node/errors.ts'
 
+export type { Connection, Stream } from '@libp2p/interface'
+
+/** Settles after the input and output of this turn of the event loop. */
+export const nextTurn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+
 /** `write` goes on below this many unsent bytes: enough to keep the socket busy while the caller prepares more. */
 const WRITE_LOW_BYTES = 256 * 1024
 /** `read` pauses the stream above this many bytes that nobody has taken. */

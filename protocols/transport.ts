@@ -19,7 +19,7 @@
  * Ticks and not times are counted, so that a peer that was itself stopped does not blame the others on waking.
  */
 import { noise } from '@chainsafe/libp2p-noise'
-import type { Connection, Libp2p, PrivateKey, Stream } from '@libp2p/interface'
+import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
@@ -29,10 +29,11 @@ import { createLibp2p } from 'libp2p'
 import { DiapauseError, hasCode, messageOf, UsageError } from '../node/errors.ts'
 import type { Channel, Clock, Log, MessageHandler, Transport } from '../node/ports.ts'
 import type { PeerId } from './core.ts'
-import { Outbox } from './outbox.ts'
-import { frames, read, write } from './stream.ts'
+import { CHANNELS, disconnected, Link, type Member } from './link.ts'
+import { type Connection, frames, nextTurn, read, type Stream } from './stream.ts'
 
-const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
+export { backoffMs, type Member } from './link.ts'
+
 const protocolOf = (channel: Channel): string => `/diapause/${channel}/1`
 
 /** The largest message of each channel. */
@@ -41,28 +42,12 @@ export const MAX_MESSAGE_BYTES: Readonly<Record<Channel, number>> = {
   bulk: 8 << 20,
   frames: 1 << 20
 }
-/** What may wait for a stream before `send` refuses: some messages of the largest size, a guess. */
-const QUEUE_BYTES: Readonly<Record<Channel, number>> = { control: 2 << 20, bulk: 16 << 20, frames: 4 << 20 }
-
-/** One stream write: at 1 GB/s of Noise a quarter of a millisecond of the event loop. */
-const BATCH_BYTES = 256 * 1024
 /** A reader that has handled messages for this long lets the rest of the process have a turn. */
 const READER_TURN_MS = 5
-const BACKOFF_MIN_MS = 50
-const BACKOFF_MAX_MS = 1_000
-/** A link that lasted this long was a good one: the next dial starts from the shortest backoff. */
-const GOOD_LINK_MS = 1_000
 /** For one connection. A handshake takes 5 ms, but with 3 s here five peers at a load of 16 on two cores took 19 s to link. */
 const DIAL_TIMEOUT_MS = 6_000
 const KEEPALIVE_MS = 1_000
 const SILENT_TICKS = 5
-
-export interface Member {
-  readonly id: PeerId
-  readonly name: string
-  /** Multiaddr without the peer id, e.g. /ip4/10.0.0.7/tcp/7400 */
-  readonly address: string
-}
 
 export interface TransportOptions {
   readonly privateKey: PrivateKey
@@ -111,63 +96,11 @@ export async function createTransport(options: TransportOptions): Promise<Libp2p
   return new LinkTransport(options)
 }
 
-/** A wait before dial number `failures` + 1: doubling, with half of it jitter, so that peers do not dial in step. */
-export function backoffMs(failures: number, random: number): number {
-  return Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(failures, 10)) * (0.5 + random / 2)
-}
-
-const nextTurn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 const perChannel = (): Record<Channel, number> => ({ control: 0, bulk: 0, frames: 0 })
-
-/** One channel of a link: an outbox and the stream that empties it. */
-class Lane {
-  readonly connection: Connection
-  readonly stream: Stream
-  readonly outbox: Outbox
-  #pumping = false
-  #broken = false
-
-  constructor(channel: Channel, connection: Connection, stream: Stream) {
-    this.connection = connection
-    this.stream = stream
-    this.outbox = new Outbox(QUEUE_BYTES[channel])
-  }
-
-  /** To be called after something was queued. Everything queued in this turn of the event loop leaves together. */
-  flush(): void {
-    if (this.#pumping) return
-    this.#pumping = true
-    void this.#pump()
-  }
-
-  async #pump(): Promise<void> {
-    try {
-      while (this.outbox.bytes > 0 && !this.#broken) {
-        await nextTurn()
-        if (this.outbox.bytes > 0) await write(this.stream, this.outbox.take(BATCH_BYTES))
-      }
-    } catch {
-      this.stream.abort(new Error('cannot write')) // its close event takes the link down
-    } finally {
-      this.#pumping = false
-    }
-  }
-
-  /** `lost` is what writers see. */
-  break(lost: DiapauseError): void {
-    this.#broken = true
-    this.outbox.close(lost)
-    this.connection.abort(lost)
-  }
-}
 
 /** All that concerns one other member. */
 interface Peer {
-  readonly member: Member
-  link: Record<Channel, Lane> | undefined
-  failures: number
-  /** Ends the wait before the next dial. */
-  hurry: (() => void) | undefined
+  readonly link: Link
   /** Streams that the member writes and we read; the newest of each channel. */
   readonly inbound: Partial<Record<Channel, { stream: Stream; connection: Connection }>>
   heard: boolean
@@ -192,16 +125,16 @@ class LinkTransport implements Libp2pTransport {
     this.#options = options
     this.self = peerIdFromPrivateKey(options.privateKey).toString()
     const others = options.members.filter(member => member.id !== this.self)
-    this.#peers = new Map(others.map(member => [member.id, newPeer(member)]))
+    this.#peers = new Map(others.map(member => [member.id, this.#newPeer(member)]))
   }
 
   connected(peer: PeerId): boolean {
-    return this.#peers.get(peer)?.link !== undefined
+    return this.#peers.get(peer)?.link.lanes !== undefined
   }
 
   send(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): boolean {
     const length = checkedLength(channel, parts)
-    const lane = this.#peers.get(to)?.link?.[channel]
+    const lane = this.#peers.get(to)?.link.lanes?.[channel]
     if (lane === undefined || lane.outbox.full) {
       this.#dropped[channel]++
       return false
@@ -214,8 +147,8 @@ class LinkTransport implements Libp2pTransport {
 
   async write(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): Promise<void> {
     const length = checkedLength(channel, parts)
-    const lane = this.#peers.get(to)?.link?.[channel]
-    if (lane === undefined) throw disconnected(this.#nameOf(to))
+    const lane = this.#peers.get(to)?.link.lanes?.[channel]
+    if (lane === undefined) throw disconnected(this.#peers.get(to)?.link.member.name ?? to)
     const queued = lane.outbox.enqueue(parts, length)
     lane.flush()
     await queued
@@ -261,16 +194,59 @@ class LinkTransport implements Libp2pTransport {
       )
     }
     this.#node = node
-    for (const peer of this.#peers.values()) void this.#keepLinked(node, peer)
+    for (const { link } of this.#peers.values()) void link.keep(this.#stopping.signal)
     this.#tickLater()
+  }
+
+  #newPeer(member: Member): Peer {
+    const peer: Peer = {
+      link: new Link(member, {
+        open: channel => this.#open(member, channel),
+        clock: this.#options.clock,
+        log: this.#options.log,
+        onChange: connected => {
+          peer.silentTicks = 0
+          this.#announce(member, connected)
+        }
+      }),
+      inbound: {},
+      heard: false,
+      silentTicks: 0
+    }
+    return peer
+  }
+
+  async #open(member: Member, channel: Channel): Promise<{ connection: Connection; stream: Stream }> {
+    if (this.#node === undefined) throw disconnected(member.name)
+    const address = multiaddr(`${member.address}/p2p/${member.id}`)
+    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
+    if (channel === 'control') this.#counts.dials++
+    const connection = await this.#node.dial(address, { force: true, signal })
+    try {
+      return { connection, stream: await connection.newStream(protocolOf(channel), { signal }) }
+    } catch (error) {
+      connection.abort(new Error('no stream'))
+      throw error
+    }
+  }
+
+  #announce(member: Member, connected: boolean): void {
+    if (this.#stopping.signal.aborted) return
+    for (const watcher of this.#watchers) {
+      try {
+        watcher(member.id, connected)
+      } catch (error) {
+        this.#options.log.error({ peer: member.name, error: messageOf(error) }, 'a connection handler failed')
+      }
+    }
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort()
     this.#cancelTick?.()
     for (const peer of this.#peers.values()) {
-      peer.hurry?.()
-      breakLink(peer)
+      peer.link.hurry()
+      peer.link.break()
       for (const { connection } of Object.values(peer.inbound)) connection.abort(new Error('this peer stops'))
     }
     await this.#node?.stop()
@@ -318,91 +294,6 @@ class LinkTransport implements Libp2pTransport {
     })
   }
 
-  // ------------------------------------------------------------------------------------------------------- writing side
-
-  async #keepLinked(node: Libp2p, peer: Peer): Promise<void> {
-    const { log, clock } = this.#options
-    const stopped = this.#stopping.signal
-    while (!stopped.aborted) {
-      try {
-        const link = await this.#dial(node, peer.member)
-        if (stopped.aborted) return breakLanes(link, peer.member.name)
-        const upMs = clock.now()
-        const why = await this.#holdLink(peer, link)
-        peer.failures = clock.now() - upMs >= GOOD_LINK_MS ? 0 : peer.failures + 1
-        if (!stopped.aborted) log.info({ peer: peer.member.name, why }, 'link down')
-      } catch (error) {
-        peer.failures++
-        log.debug({ peer: peer.member.name, error: messageOf(error) }, 'cannot dial')
-      }
-      if (!stopped.aborted) await this.#waitBeforeDial(peer)
-    }
-  }
-
-  async #dial(node: Libp2p, member: Member): Promise<Record<Channel, Lane>> {
-    const lanes: Partial<Record<Channel, Lane>> = {}
-    const address = multiaddr(`${member.address}/p2p/${member.id}`)
-    this.#counts.dials++
-    try {
-      // One after the other: libp2p joins dials to one peer that run at the same time into one connection.
-      for (const channel of CHANNELS) {
-        const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
-        const connection = await node.dial(address, { force: true, signal })
-        try {
-          const stream = await connection.newStream(protocolOf(channel), { signal })
-          lanes[channel] = new Lane(channel, connection, stream)
-        } catch (error) {
-          connection.abort(new Error('no stream'))
-          throw error
-        }
-      }
-      return lanes as Record<Channel, Lane>
-    } catch (error) {
-      breakLanes(lanes, member.name)
-      throw error
-    }
-  }
-
-  /** Announces the link, waits for its end, announces that. Resolves with the reason. */
-  async #holdLink(peer: Peer, link: Record<Channel, Lane>): Promise<string> {
-    const why = await new Promise<string>(resolve => {
-      for (const channel of CHANNELS) {
-        const { stream } = link[channel]
-        stream.addEventListener('close', event => resolve(`${channel}: ${event.error?.message ?? 'closed'}`))
-        if (stream.status !== 'open') resolve(`${channel}: ${stream.status}`)
-      }
-      peer.link = link
-      peer.silentTicks = 0
-      this.#options.log.info({ peer: peer.member.name }, 'link up')
-      this.#announce(peer, true)
-    })
-    peer.link = undefined
-    breakLanes(link, peer.member.name)
-    this.#announce(peer, false)
-    return why
-  }
-
-  #waitBeforeDial(peer: Peer): Promise<void> {
-    return new Promise(resolve => {
-      const cancel = this.#options.clock.after(backoffMs(peer.failures, Math.random()), resolve)
-      peer.hurry = () => {
-        cancel()
-        resolve()
-      }
-    })
-  }
-
-  #announce(peer: Peer, connected: boolean): void {
-    if (this.#stopping.signal.aborted) return
-    for (const watcher of this.#watchers) {
-      try {
-        watcher(peer.member.id, connected)
-      } catch (error) {
-        this.#options.log.error({ peer: peer.member.name, error: messageOf(error) }, 'a connection handler failed')
-      }
-    }
-  }
-
   // ------------------------------------------------------------------------------------------------------- reading side
 
   async #receive(channel: Channel, stream: Stream, connection: Connection): Promise<void> {
@@ -419,7 +310,7 @@ class LinkTransport implements Libp2pTransport {
     peer.heard = true
     if (channel === 'control') {
       peer.silentTicks = 0
-      if (peer.link === undefined) peer.hurry?.() // it lives: no reason to wait
+      peer.link.hurry() // it lives: no reason to wait
     }
     try {
       await pipe(
@@ -431,7 +322,7 @@ class LinkTransport implements Libp2pTransport {
     } catch (error) {
       if (hasCode(error, 'FRAME_OVERSIZE')) this.#counts.oversize++
       if (!hasCode(error, 'STREAM_CLOSED')) {
-        this.#options.log.warn({ peer: peer.member.name, channel, error: messageOf(error) }, 'closed a stream')
+        this.#options.log.warn({ peer: peer.link.member.name, channel, error: messageOf(error) }, 'closed a stream')
       }
       connection.abort(new Error('the stream is given up'))
     } finally {
@@ -451,7 +342,7 @@ class LinkTransport implements Libp2pTransport {
       peer.heard = true
       if (message.length === 0) continue // keep-alive
       this.#received[channel]++
-      const held = handler(peer.member.id, message)
+      const held = handler(peer.link.member.id, message)
       if (held !== undefined) await held
       if (clock.now() - turnMs >= READER_TURN_MS) {
         await nextTurn()
@@ -470,7 +361,7 @@ class LinkTransport implements Libp2pTransport {
   }
 
   #tick(peer: Peer): void {
-    const lane = peer.link?.control
+    const lane = peer.link.lanes?.control
     if (lane !== undefined && lane.outbox.bytes === 0) {
       lane.outbox.push([], 0)
       lane.flush()
@@ -481,30 +372,11 @@ class LinkTransport implements Libp2pTransport {
       this.#counts.silent++
       peer.silentTicks = 0
       inbound.connection.abort(new Error('silent'))
-      breakLink(peer)
+      peer.link.break()
     }
     peer.heard = false
   }
-
-  #nameOf(id: PeerId): string {
-    return this.#peers.get(id)?.member.name ?? id
-  }
 }
-
-function newPeer(member: Member): Peer {
-  return { member, link: undefined, failures: 0, hurry: undefined, inbound: {}, heard: false, silentTicks: 0 }
-}
-
-function breakLink(peer: Peer): void {
-  if (peer.link !== undefined) breakLanes(peer.link, peer.member.name)
-}
-
-function breakLanes(lanes: Partial<Record<Channel, Lane>>, name: string): void {
-  for (const lane of Object.values(lanes)) lane.break(disconnected(name))
-}
-
-const disconnected = (name: string): DiapauseError =>
-  new DiapauseError('TRANSPORT_DISCONNECTED', `no link to ${name}; the message is lost`)
 
 function checkedLength(channel: Channel, parts: readonly Uint8Array[]): number {
   let length = 0

@@ -166,7 +166,7 @@ export class FailureDetectorCore implements Core<Input, Effect> {
       if (relay.nackAtMs <= nowMs) this.#nack(relay)
       if (relay.endMs <= nowMs) this.#relays.delete(seq)
     }
-    for (const probe of [...this.#probes.values()]) {
+    for (const probe of this.#probes.values()) {
       if (probe.indirectAtMs <= nowMs) this.#askOthers(probe)
       if (probe.endMs <= nowMs) this.#fail(probe, nowMs)
     }

@@ -127,6 +127,7 @@ const protocolShells = [
   'protocols/stream.ts',
   'protocols/transport.ts',
   'protocols/outbox.ts',
+  'protocols/link.ts',
   'protocols/shards/service.ts',
   'protocols/shards/lane.ts'
 ]

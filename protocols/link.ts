@@ -1,0 +1,184 @@
+/**
+ * What this peer writes to one other member: three streams, one a channel, up or down together, and dialled again for as
+ * long as the peer runs. The wait between dials doubles from BACKOFF_MIN_MS to BACKOFF_MAX_MS; news that the member lives
+ * ends it.
+ */
+import { DiapauseError, messageOf } from '../node/errors.ts'
+import type { Channel, Clock, Log } from '../node/ports.ts'
+import type { PeerId } from './core.ts'
+import { Outbox } from './outbox.ts'
+import { type Connection, nextTurn, type Stream, write } from './stream.ts'
+
+export const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
+
+/** What may wait for a stream before `send` refuses: some messages of the largest size, a guess. */
+const QUEUE_BYTES: Readonly<Record<Channel, number>> = { control: 2 << 20, bulk: 16 << 20, frames: 4 << 20 }
+
+/** One stream write: at 1 GB/s of Noise a quarter of a millisecond of the event loop. */
+const BATCH_BYTES = 256 * 1024
+const BACKOFF_MIN_MS = 50
+const BACKOFF_MAX_MS = 1_000
+/** A link that lasted this long was a good one: the next dial starts from the shortest backoff. */
+const GOOD_LINK_MS = 1_000
+
+export interface Member {
+  readonly id: PeerId
+  readonly name: string
+  /** Multiaddr without the peer id, e.g. /ip4/10.0.0.7/tcp/7400 */
+  readonly address: string
+}
+
+/** A wait before dial number `failures` + 1: doubling, with half of it jitter, so that peers do not dial in step. */
+export function backoffMs(failures: number, random: number): number {
+  return Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(failures, 10)) * (0.5 + random / 2)
+}
+
+export const disconnected = (name: string): DiapauseError =>
+  new DiapauseError('TRANSPORT_DISCONNECTED', `no link to ${name}; the message is lost`)
+
+/** One channel of a link: an outbox and the stream that empties it. */
+export class Lane {
+  readonly connection: Connection
+  readonly stream: Stream
+  readonly outbox: Outbox
+  #pumping = false
+  #broken = false
+
+  constructor(channel: Channel, connection: Connection, stream: Stream) {
+    this.connection = connection
+    this.stream = stream
+    this.outbox = new Outbox(QUEUE_BYTES[channel])
+  }
+
+  /** To be called after something was queued. Everything queued in this turn of the event loop leaves together. */
+  flush(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    void this.#pump()
+  }
+
+  async #pump(): Promise<void> {
+    try {
+      while (this.outbox.bytes > 0 && !this.#broken) {
+        await nextTurn()
+        if (this.outbox.bytes > 0) await write(this.stream, this.outbox.take(BATCH_BYTES))
+      }
+    } catch {
+      this.stream.abort(new Error('cannot write')) // its close event takes the link down
+    } finally {
+      this.#pumping = false
+    }
+  }
+
+  /** `lost` is what writers see. */
+  break(lost: DiapauseError): void {
+    this.#broken = true
+    this.outbox.close(lost)
+    this.connection.abort(lost)
+  }
+}
+
+export type Lanes = Readonly<Record<Channel, Lane>>
+
+export interface LinkOptions {
+  /** Dials one more connection to the member and opens the channel's stream on it. */
+  open(channel: Channel): Promise<{ connection: Connection; stream: Stream }>
+  onChange(connected: boolean): void
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export class Link {
+  readonly member: Member
+  readonly #options: LinkOptions
+  #lanes: Lanes | undefined
+  #failures = 0
+  #endWait = (): void => {}
+
+  constructor(member: Member, options: LinkOptions) {
+    this.member = member
+    this.#options = options
+  }
+
+  /** Defined while the link is up. */
+  get lanes(): Lanes | undefined {
+    return this.#lanes
+  }
+
+  /** Dials now instead of waiting on. */
+  hurry(): void {
+    this.#endWait()
+  }
+
+  /** Takes the link down; it is dialled again. */
+  break(): void {
+    if (this.#lanes !== undefined) breakLanes(this.#lanes, this.member.name)
+  }
+
+  /** Dials, holds the link, dials again, until `stopped`. */
+  async keep(stopped: AbortSignal): Promise<void> {
+    const { log, clock } = this.#options
+    const peer = this.member.name
+    while (!stopped.aborted) {
+      try {
+        const lanes = await this.#dial()
+        if (stopped.aborted) return breakLanes(lanes, peer)
+        const upMs = clock.now()
+        const why = await this.#hold(lanes)
+        this.#failures = clock.now() - upMs >= GOOD_LINK_MS ? 0 : this.#failures + 1
+        if (!stopped.aborted) log.info({ peer, why }, 'link down')
+      } catch (error) {
+        this.#failures++
+        log.debug({ peer, error: messageOf(error) }, 'cannot dial')
+      }
+      if (!stopped.aborted) await this.#wait()
+    }
+  }
+
+  async #dial(): Promise<Lanes> {
+    const lanes: Partial<Record<Channel, Lane>> = {}
+    try {
+      // One after the other: libp2p joins dials to one peer that run at the same time into one connection.
+      for (const channel of CHANNELS) {
+        const { connection, stream } = await this.#options.open(channel)
+        lanes[channel] = new Lane(channel, connection, stream)
+      }
+      return lanes as Lanes
+    } catch (error) {
+      breakLanes(lanes, this.member.name)
+      throw error
+    }
+  }
+
+  /** Announces the link, waits for its end, announces that. Resolves with the reason. */
+  async #hold(lanes: Lanes): Promise<string> {
+    const why = await new Promise<string>(resolve => {
+      for (const channel of CHANNELS) {
+        const { stream } = lanes[channel]
+        stream.addEventListener('close', event => resolve(`${channel}: ${event.error?.message ?? 'closed'}`))
+        if (stream.status !== 'open') resolve(`${channel}: ${stream.status}`)
+      }
+      this.#lanes = lanes
+      this.#options.log.info({ peer: this.member.name }, 'link up')
+      this.#options.onChange(true)
+    })
+    this.#lanes = undefined
+    breakLanes(lanes, this.member.name)
+    this.#options.onChange(false)
+    return why
+  }
+
+  #wait(): Promise<void> {
+    return new Promise(resolve => {
+      const cancel = this.#options.clock.after(backoffMs(this.#failures, Math.random()), resolve)
+      this.#endWait = () => {
+        cancel()
+        resolve()
+      }
+    })
+  }
+}
+
+function breakLanes(lanes: Partial<Lanes>, name: string): void {
+  for (const lane of Object.values(lanes)) lane.break(disconnected(name))
+}
