@@ -188,7 +188,7 @@ export function bankAppend(options: BankOptions): string {
     'tsc=reliable no_timer_check nokaslr mitigations=off audit=0 nowatchdog ipv6.disable=1 8250.nr_uarts=1',
     'cryptomgr.notests lsm=capability initcall_blacklist=init_kprobe_trace,load_system_certificate_list,crypto_kdf108_init',
     `ip=10.9.0.${options.index} mtu=${options.mtu ?? 1500} vm=${options.index} vms=${options.total}`,
-    `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 5000}`,
+    `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 20_000}`,
     `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16}`
   ].join(' ')
 }
