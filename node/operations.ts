@@ -72,9 +72,12 @@ export class Operations implements PeerView {
   async createGroup(request: GroupRequest): Promise<GroupRecord> {
     const { directory, detector, config, events } = this.#deps
     const alive = new Set(detector.alive())
-    const hosts = config.members.filter(member => member.role === 'storage' && alive.has(member.id)).map(member => member.id)
+    const hosts = config.members
+      .filter(member => member.role === 'storage' && alive.has(member.id))
+      .map(member => member.id)
     const asked = Object.values(request.owners).find(owner => !hosts.includes(owner))
-    if (asked !== undefined) throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
+    if (asked !== undefined)
+      throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
     const owners = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
     if (owners === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
     const create = createGroup(request.id, request.vms, owners)
@@ -91,7 +94,8 @@ export class Operations implements PeerView {
 
   async removeGroup(id: string): Promise<void> {
     const before = this.#deps.directory.get(id) ?? (await this.#deps.directory.refresh(id))
-    if (before === null || before.removed) throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
+    if (before === null || before.removed)
+      throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
     await this.#deps.directory.change(id, removeGroup)
     this.events.emit('group.removed', { group: id })
   }
@@ -107,7 +111,11 @@ export class Operations implements PeerView {
     const unsubscribe = this.events.subscribe(({ kind, group, epoch, reason }) => {
       if (group !== id || (kind !== 'epoch.committed' && kind !== 'epoch.aborted')) return
       const outcome = kind === 'epoch.committed' ? 'committed' : 'aborted'
-      outcomes.set(epoch, { epoch: Number(epoch), outcome, ...(outcome === 'aborted' ? { reason: String(reason) } : {}) })
+      outcomes.set(epoch, {
+        epoch: Number(epoch),
+        outcome,
+        ...(outcome === 'aborted' ? { reason: String(reason) } : {})
+      })
       settle()
     })
     try {
@@ -127,6 +135,10 @@ export class Operations implements PeerView {
     const { store } = this.#deps
     if (store === undefined) return { streams: 0, manifests: 0, bytes: 0 }
     const [streams, manifests] = await Promise.all([store.streams(), store.manifests()])
-    return { streams: streams.length, manifests: manifests.length, bytes: streams.reduce((sum, { bytes }) => sum + bytes, 0) }
+    return {
+      streams: streams.length,
+      manifests: manifests.length,
+      bytes: streams.reduce((sum, { bytes }) => sum + bytes, 0)
+    }
   }
 }

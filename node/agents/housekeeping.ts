@@ -46,7 +46,8 @@ export class Housekeeping {
   async propose(id: string): Promise<GroupRecord> {
     const { directory, self, deadlineMs } = this.#deps
     const seen = directory.get(id) ?? (await directory.refresh(id))
-    if (seen === null || seen.removed) throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
+    if (seen === null || seen.removed)
+      throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
     const now = await directory.change(id, openEpoch(self, deadlineMs, seen.version))
     if (now?.open?.proposer === self && now.version === seen.version + 1) return now
     throw new DiapauseError('EPOCH_OPEN', `Group "${id}" changed at this moment or has an open epoch; try again.`, {

@@ -145,18 +145,17 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   }
 
   #track(epoch: number, nowMs: number): Tracker {
-    if (this.#tracker?.epoch !== epoch) {
-      this.#tracker = {
-        epoch,
-        sinceMs: nowMs,
-        cutAtWallMs: new Map(),
-        durable: new Map(),
-        failed: undefined,
-        decidableMs: undefined,
-        askedMs: Number.NEGATIVE_INFINITY
-      }
+    if (this.#tracker?.epoch === epoch) return this.#tracker
+    this.#tracker = {
+      epoch,
+      sinceMs: nowMs,
+      cutAtWallMs: new Map(),
+      durable: new Map(),
+      failed: undefined,
+      decidableMs: undefined,
+      askedMs: Number.NEGATIVE_INFINITY
     }
-    return this.#tracker as Tracker
+    return this.#tracker
   }
 
   /** A frame was faster than the record. Cutting on its word is right: its sender has cut, so the epoch has been opened. */
@@ -249,9 +248,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       const images = Object.fromEntries([...tracker.durable].sort(([a], [b]) => (a < b ? -1 : 1)))
       return [{ kind: 'commit', generation, epoch: open.epoch, images }, again]
     }
-    const reason =
-      tracker.failed ??
-      `${vms.filter(vm => !tracker.durable.has(vm.id)).map(vm => vm.id)} not durable after ${open.deadlineMs} ms`
+    const missing = vms.filter(vm => !tracker.durable.has(vm.id)).map(vm => vm.id)
+    const reason = tracker.failed ?? `${missing.join(', ')} not durable after ${open.deadlineMs} ms`
     return [{ kind: 'abort', generation, epoch: open.epoch, reason }, again]
   }
 }

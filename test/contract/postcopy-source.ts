@@ -37,7 +37,7 @@ export function sourceImage(image: Buffer, socketPath: string): PostcopySource {
     shut: () => {},
     pong: () => {}
   })
-  socket.on('data', chunk => returnPath.push(chunk as Uint8Array))
+  socket.on('data', chunk => returnPath.push(chunk))
   socket.write(postcopyHeader(machine))
   for (const { name } of machine.blocks) if (name !== MAIN_BLOCK) send(name, unsent.get(name) ?? [])
   socket.write(postcopyDiscard())

@@ -151,7 +151,7 @@ class MemoryTransport implements Transport {
   async stop(): Promise<void> {}
 
   receive(from: PeerId, channel: Channel, message: Uint8Array): void {
-    this.#handlers.get(channel)?.(from, message)
+    void this.#handlers.get(channel)?.(from, message)
   }
 
   change(peer: PeerId, connected: boolean): void {

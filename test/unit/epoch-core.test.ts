@@ -1,6 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import { EpochCore, type EpochEffect, STAND_IN_MS } from '../../protocols/epoch/core.ts'
-import { abortEpoch, commitEpoch, createGroup, displaced, openEpoch, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
+import {
+  abortEpoch,
+  commitEpoch,
+  createGroup,
+  displaced,
+  openEpoch,
+  removeGroup,
+  takeOver
+} from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
