@@ -2,12 +2,12 @@
  * The composition root: builds adapters and cores from a config, joins them, starts them in an order in which nothing
  * can act before it may, and stops them in the reverse. Nothing imports this file but `main.ts`.
  */
-import { hkdfSync } from 'node:crypto'
+import { createHash, hkdfSync } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
+import { runDirOf } from '../config/limits.ts'
 import type { Config } from '../config/schema.ts'
-import type { PeerId } from '../protocols/core.ts'
 import { createFailureDetector } from '../protocols/failure-detector/shell.ts'
 import { createLeases } from '../protocols/lease/shell.ts'
 import { LeaseVoter } from '../protocols/lease/voter.ts'
@@ -33,7 +33,7 @@ import { killStaleMachines } from './hypervisor/stale.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
 import { Operations } from './operations.ts'
-import type { Clock, FailureDetector, Hypervisor, Log, ShardStore, Switch, Transport } from './ports.ts'
+import type { Hypervisor, Log, ShardStore, Switch } from './ports.ts'
 import { createShardCluster } from './shards/cluster.ts'
 import { openRegisterStore } from './store/register-store.ts'
 import { openShardStore } from './store/shard-store.ts'
@@ -70,7 +70,15 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
     return stopping
   }
   try {
-    await build(config, log, teardown, stop)
+    const home = await openHome(config, log, teardown)
+    const events = new EventFeed(wallMs)
+    const report: Report = (kind, fields) => {
+      events.emit(kind, fields)
+      log.info({ kind, ...fields }, kind)
+    }
+    const voice = await openVoice(home, report, teardown, error => void stop(error))
+    const body = await openBody(home, voice, teardown)
+    await start(home, voice, body, events, report, teardown)
   } catch (error) {
     await teardown.run(log)
     throw error
@@ -78,17 +86,11 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
   return { stopped: ended.promise, stop: () => stop() }
 }
 
-async function build(
-  config: Config,
-  log: Log,
-  teardown: Teardown,
-  stop: (error?: Error) => Promise<void>
-): Promise<void> {
+/** Who this peer is and where it lives. Stale copies of its VMs are dead when this resolves. */
+async function openHome(config: Config, log: Log, teardown: Teardown) {
   const { dataDir } = config.peer
-  const runDir = config.peer.runDir ?? join(dataDir, 'run')
-  const clock = systemClock
-  const identity = await loadOrCreateIdentity(dataDir)
-  const self = identity.peerId
+  const runDir = runDirOf(config.peer)
+  const { privateKey, peerId: self } = await loadOrCreateIdentity(dataDir)
   const me = config.members.find(member => member.id === self)
   if (me === undefined) {
     throw new UsageError('NOT_A_MEMBER', `members of the config lack this peer: add an entry with id = "${self}"`)
@@ -97,98 +99,70 @@ async function build(
   teardown.add(() => data.close())
   const secret = await readSecret(config.cluster.secretFile)
   await mkdir(join(runDir, 'console'), { recursive: true, mode: 0o700 })
-
   // Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors.
-  const killed = await killStaleMachines(self, { runDir, clock })
+  const killed = await killStaleMachines(self, { runDir, clock: systemClock })
   if (killed > 0) log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
-
-  const storing = me.role === 'storage'
-  const hypervisor = storing
-    ? await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
-    : undefined
-
-  const events = new EventFeed(wallMs)
-  const report: Report = (kind, fields) => {
-    events.emit(kind, fields)
-    log.info({ kind, ...fields }, kind)
-  }
   const members = config.members.map(member => member.id)
   const storage = config.members.filter(member => member.role === 'storage').map(member => member.id)
-  const transport = await createTransport({
-    privateKey: identity.privateKey,
-    listen: config.peer.listen,
-    cluster: config.cluster.name,
-    members: config.members,
+  const storing = me.role === 'storage'
+  return {
+    config,
     log,
-    clock
-  })
-  const bus = createControlBus(transport, log, config.cluster.name)
-  const random = Math.random
-
-  const registerStore = await openRegisterStore(join(dataDir, 'registers'))
-  teardown.add(() => registerStore.close())
-  const voter = new LeaseVoter(config.lease)
-  const registers = createRegisters({
+    clock: systemClock,
+    random: Math.random,
     self,
-    voters: members,
-    bus,
-    clock,
-    random,
-    store: registerStore,
-    guard: voter,
-    settings: config.register,
-    log,
-    onBroken: error => void stop(error)
-  })
-  const generationOf = (key: string): Promise<number> => registers.generationOf(key)
-  const leases = createLeases({
-    self,
-    voters: members,
-    bus,
-    clock,
-    random,
-    settings: config.lease,
-    log,
-    voter,
-    generationOf
-  })
-  const detector = createFailureDetector({
-    self,
-    members,
-    bus,
-    clock,
-    random,
-    settings: config.detector,
-    log,
-    transport
-  })
-  detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
-
-  const network = createSwitch({ self, transport, clock, log })
-  const store = storing ? await openShardStore(join(dataDir, 'shards'), { log, clock }) : undefined
-  if (store !== undefined) teardown.add(() => store.close())
-  const hosting =
-    store === undefined || hypervisor === undefined
-      ? undefined
-      : hostingOf({ config, secret, storage, runDir, transport, store, detector, network, hypervisor, clock, log })
-
-  const directory = new GroupDirectory({ self, members, bus, transport, registers, clock, random, log })
-  const takeover = new TakeoverAgent({ self, hosts: storage, directory, detector, clock, log, report })
-  const groups = new Groups({
-    self,
+    privateKey,
+    secret,
+    runDir,
     members,
     storage,
-    hosting,
-    directory,
-    leases,
-    detector,
-    network,
-    clock,
-    log,
-    report
-  })
-  const { intervalMs, deadlineMs } = config.epochs
-  const housekeeping = new Housekeeping({ self, directory, store, clock, log, intervalMs, deadlineMs, decodeManifest })
+    storing
+  }
+}
+type Home = Awaited<ReturnType<typeof openHome>>
+
+/** All that speaks with other peers and decides with them. Nothing is said before `start`. */
+async function openVoice(home: Home, report: Report, teardown: Teardown, broken: (error: Error) => void) {
+  const { config, log, clock, random, self, members } = home
+  const cluster = config.cluster.name
+  const { listen } = config.peer
+  const transport = await createTransport({ ...home, listen, cluster, members: config.members })
+  const bus = createControlBus(transport, log, cluster)
+  const store = await openRegisterStore(join(config.peer.dataDir, 'registers'))
+  teardown.add(() => store.close())
+  const voter = new LeaseVoter(config.lease)
+  const shared = { self, voters: members, bus, clock, random, log }
+  const registers = createRegisters({ ...shared, store, guard: voter, settings: config.register, onBroken: broken })
+  const generationOf = (key: string): Promise<number> => registers.generationOf(key)
+  const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf })
+  const detector = createFailureDetector({ ...shared, members, settings: config.detector, transport })
+  detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+  const directory = new GroupDirectory({ ...shared, members, transport, registers })
+  return { transport, bus, registers, leases, detector, directory }
+}
+type Voice = Awaited<ReturnType<typeof openVoice>>
+
+/** VMs, their network and shards. A witness has the switch only, which nothing is attached to. */
+async function openBody(home: Home, voice: Voice, teardown: Teardown) {
+  const { config, log, clock, self, runDir, storing } = home
+  const { transport } = voice
+  const network = createSwitch({ self, transport, clock, log })
+  if (!storing) return { network, store: undefined, hosting: undefined, hypervisor: undefined }
+  const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
+  const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
+  teardown.add(() => store.close())
+  return { network, store, hypervisor, hosting: hostingOf(home, voice, { network, store, hypervisor }) }
+}
+type Body = Awaited<ReturnType<typeof openBody>>
+
+async function start(home: Home, voice: Voice, body: Body, events: EventFeed, report: Report, teardown: Teardown) {
+  const { config, log, clock, self, members, storage, runDir } = home
+  const { transport, registers, leases, detector, directory } = voice
+  const { network, store, hosting, hypervisor } = body
+  const shared = { self, directory, detector, clock, log, report }
+  const takeover = new TakeoverAgent({ ...shared, hosts: storage })
+  const groups = new Groups({ ...shared, members, storage, hosting, leases, network })
+  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, decodeManifest })
 
   await transport.start()
   teardown.add(() => transport.stop())
@@ -198,66 +172,39 @@ async function build(
   teardown.add(() => leases.stop())
   detector.start()
   teardown.add(() => detector.stop())
-  teardown.add(() => {
-    takeover.stop()
-    housekeeping.stop()
-    directory.stop()
-  })
+  for (const agent of [takeover, housekeeping, directory]) teardown.add(() => agent.stop())
   teardown.add(() => groups.stop())
-  const view = new Operations({
-    config,
-    self,
-    version: programVersion(),
-    hypervisor: hypervisor?.description ?? 'none (witness)',
-    events,
-    clock,
-    directory,
-    groups,
-    housekeeping,
-    detector,
-    transport,
-    leases,
-    network,
-    store
-  })
+  const version = programVersion()
+  const description = hypervisor?.description ?? 'none (witness)'
+  const parts = { config, self, version, hypervisor: description, events, clock, directory, groups, housekeeping }
+  const view = new Operations({ ...parts, detector, transport, leases, network, store })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
-  report('peer.started', { id: self, hypervisor: hypervisor?.description })
+  report('peer.started', { id: self, hypervisor: description })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
 }
 
 interface HostingParts {
-  readonly config: Config
-  readonly storage: readonly PeerId[]
-  readonly secret: Uint8Array
-  readonly runDir: string
-  readonly transport: Transport
-  readonly store: ShardStore
-  readonly detector: FailureDetector
   readonly network: Switch
+  readonly store: ShardStore
   readonly hypervisor: Hypervisor
-  readonly clock: Clock
-  readonly log: Log
 }
 
-function hostingOf(parts: HostingParts): Hosting {
-  const { config, storage, secret, runDir, transport, store, detector, network, hypervisor, clock, log } = parts
-  const shape = { k: config.shards.k, m: config.shards.m, symbolBytes: config.shards.symbolBytes }
+function hostingOf(home: Home, voice: Voice, { network, store, hypervisor }: HostingParts): Hosting {
+  const { config, storage, secret, runDir, clock, log } = home
+  const { transport, detector, directory } = voice
+  const { k, m, symbolBytes } = config.shards
+  const settings = config.shards
   const codec = createCodec()
-  const shards = createShardCluster({
-    transport,
-    store,
-    codec,
-    clock,
-    settings: config.shards,
-    detector,
-    log,
-    peers: () => storage
+  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers: () => storage })
+  // Shards of a generation that is over are refused as soon as we know of a newer one.
+  directory.onRecord(({ id, vms, generation }) => {
+    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
   })
   return {
     shards,
-    shape,
+    shape: { k, m },
     readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
     encodeManifest: manifest => {
       const bytes = encodeManifest(manifest)
@@ -276,14 +223,21 @@ function hostingOf(parts: HostingParts): Hosting {
           memoryMiB: spec.memoryMiB,
           accel: hypervisor.accel,
           key: groupSecret(secret, group),
-          shape,
+          shape: { k, m, symbolBytes },
           cluster: shards,
           log
         }),
       path: (kind, group, vm) =>
-        kind === 'console' ? join(runDir, 'console', `${group}.${vm}.log`) : join(runDir, `${group}.${vm}.${kind}`)
+        kind === 'console'
+          ? join(runDir, 'console', `${group}.${vm}.log`)
+          : join(runDir, `${shortName(group, vm)}.${kind}`)
     }
   }
+}
+
+/** Names may have 63 letters each and a socket's whole path 107: 72 bits of a hash tell VMs of one host apart. */
+function shortName(group: string, vm: string): string {
+  return createHash('sha256').update(`${group}/${vm}`).digest('base64url').slice(0, 12)
 }
 
 /** Each group's images have a key of their own (RFC 5869). */
