@@ -95,6 +95,13 @@ async function openHome(config: Config, log: Log, teardown: Teardown) {
   if (me === undefined) {
     throw new UsageError('NOT_A_MEMBER', `members of the config lack this peer: add an entry with id = "${self}"`)
   }
+  if (me.name !== config.peer.name) {
+    // Two peers that exchanged names, or a copied data folder: this one would vote and own VMs in the other's name.
+    throw new UsageError(
+      'NOT_THIS_MEMBER',
+      `the identity in ${dataDir} (${self}) is member "${me.name}", but peer.name is "${config.peer.name}": set peer.dataDir or peer.name right`
+    )
+  }
   const data = await openDataDir({ dataDir, peerId: self, cluster: config.cluster.name })
   teardown.add(() => data.close())
   const secret = await readSecret(config.cluster.secretFile)
