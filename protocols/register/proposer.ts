@@ -26,17 +26,13 @@
  *    lease ends, and the takeover goes through. One of the two always happens.
  */
 import type { RegisterSettings } from '../../config/schema.ts'
-import { DiapauseError } from '../../node/errors.ts'
 import type { Core, PeerId, Random } from '../core.ts'
-import {
-  type Accepted,
-  type AcceptorMessage,
-  type Ballot,
-  compareBallots,
-  type ProposerMessage,
-  ZERO_BALLOT
-} from './messages.ts'
-import { type ChangeOptions, compose, done, type Request, type Result } from './proposal.ts'
+import { Ballots } from './ballots.ts'
+import { ChangeQueue, MAX_WAITING } from './change-queue.ts'
+import type { Accepted, AcceptorMessage, Ballot, ProposerMessage } from './messages.ts'
+import { compose } from './proposal.ts'
+import { busy, type ChangeOptions, done, failed, gaveUp, type Request, type Result, stillLeased } from './request.ts'
+import { type Offer, type Phase, Round, type Standing, type Voters } from './round.ts'
 import { decodeValue } from './value.ts'
 
 export type ProposerInput =
@@ -59,33 +55,8 @@ export type ProposerEffect =
   | { readonly kind: 'send'; readonly to: PeerId; readonly message: ProposerMessage }
   | Result
 
-/** Ballots are reserved on disk by this many at once, so that one fsync serves many rounds. A guess. */
-const RESERVE_BLOCK = 10_000
-/** Changes of one register that may wait for their turn. A guess: each is a closure of this process, not data. */
-const MAX_WAITING = 256
 /** First step of the back-off after a conflict; doubled each time, full jitter. A guess: about one round trip and fsync. */
 const BACKOFF_MS = 10
-
-type Phase = 'read' | 'prepare' | 'accept' | 'backoff'
-
-interface Round {
-  readonly request: Request
-  phase: Phase
-  ballot: Ballot
-  /** The end of the phase. */
-  endMs: number
-  /** Until then more answers are waited for where a majority differs. */
-  settleMs: number
-  settled: boolean
-  readonly states: Map<PeerId, Accepted | null>
-  readonly conflicts: Set<PeerId>
-  readonly accepts: Set<PeerId>
-  /** Voter → when its grant ends and the accept is sent again. */
-  readonly leased: Map<PeerId, { endMs: number; resent: boolean }>
-  proposal: Accepted | null
-  promise: Ballot
-  ownFence: boolean
-}
 
 /** A promise of the majority, with the chosen value that it was given on: the one-round path. */
 interface Prepared {
@@ -95,19 +66,17 @@ interface Prepared {
 
 export class Proposer implements Core<ProposerInput, ProposerEffect> {
   readonly #self: PeerId
-  readonly #voters: readonly PeerId[]
-  readonly #majority: number
+  readonly #voters: Voters
   readonly #settings: RegisterSettings
   readonly #random: Random
-  /** By the counter of the ballot in use; changes are one a register, the others wait in `#waiting`. */
+  readonly #ballots: Ballots
+  readonly #queue = new ChangeQueue()
+  /** By the counter of the ballot in use. */
   readonly #rounds = new Map<number, Round>()
-  readonly #waiting = new Map<string, Request[]>()
   readonly #prepared = new Map<string, Prepared>()
-  #counter: number
-  #reserved: number
   #effects: ProposerEffect[] = []
 
-  /** `reserved`: as remembered from disk; counters start above it, so a restart never uses a ballot twice. */
+  /** `reserved`: as remembered from disk. */
   constructor(options: {
     self: PeerId
     voters: readonly PeerId[]
@@ -116,21 +85,17 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     reserved: number
   }) {
     this.#self = options.self
-    this.#voters = options.voters
-    this.#majority = Math.floor(options.voters.length / 2) + 1
+    this.#voters = { ids: options.voters, majority: Math.floor(options.voters.length / 2) + 1 }
     this.#settings = options.settings
     this.#random = options.random
-    this.#counter = options.reserved
-    this.#reserved = options.reserved
+    this.#ballots = new Ballots(options.self, options.reserved, counter =>
+      this.#effects.push({ kind: 'reserve', counter })
+    )
   }
 
   wakeAtMs(): number {
     let at = Number.POSITIVE_INFINITY
-    for (const round of this.#rounds.values()) {
-      at = Math.min(at, round.endMs, round.request.deadlineMs)
-      if (!round.settled && (round.phase === 'read' || round.phase === 'prepare')) at = Math.min(at, round.settleMs)
-      for (const { endMs, resent } of round.leased.values()) if (!resent) at = Math.min(at, endMs)
-    }
+    for (const round of this.#rounds.values()) at = Math.min(at, round.wakeAtMs())
     return at
   }
 
@@ -153,7 +118,7 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     return this.#effects
   }
 
-  // -------------------------------------------------------------------------------------------- starting and ending
+  // -------------------------------------------------------------------------------------------- requests
 
   #request(input: Extract<ProposerInput, { kind: 'read' | 'change' }>, nowMs: number): void {
     const request: Request = {
@@ -166,115 +131,113 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
       contended: false,
       uncertain: false
     }
-    if (request.next === null) this.#begin(request, 'read', nowMs)
-    else this.#enqueue(request, nowMs)
-  }
-
-  #enqueue(request: Request, nowMs: number): void {
-    const waiting = this.#waiting.get(request.key)
-    if (waiting === undefined) {
-      this.#waiting.set(request.key, [])
-      this.#startChange(request, nowMs)
-    } else if (waiting.length < MAX_WAITING) {
-      waiting.push(request)
-    } else {
-      const message = `${MAX_WAITING} changes of register ${request.key} wait already: slow down`
-      this.#effects.push({ kind: 'failed', id: request.id, error: new DiapauseError('REGISTER_BUSY', message) })
-    }
+    if (request.next === null) return this.#begin(request, 'read', nowMs)
+    const turn = this.#queue.add(request)
+    if (turn === 'now') this.#startChange(request, nowMs)
+    else if (turn === 'full') this.#effects.push(failed(request, busy(request, MAX_WAITING)))
   }
 
   #startChange(request: Request, nowMs: number): void {
     if (nowMs >= request.deadlineMs) return this.#giveUp(request, nowMs)
     const prepared = this.#prepared.get(request.key)
-    if (prepared === undefined) {
-      this.#begin(request, 'prepare', nowMs)
-      return
-    }
+    if (prepared === undefined) return this.#begin(request, 'prepare', nowMs)
     this.#prepared.delete(request.key)
-    this.#propose(this.#round(request, 'accept', prepared.ballot, nowMs), prepared.base, 'cached', nowMs)
+    this.#propose(this.#open(request, 'prepare', prepared.ballot, nowMs), prepared.base, 'cached', nowMs)
   }
+
+  #finish(request: Request, result: Result, nowMs: number): void {
+    this.#effects.push(result)
+    if (request.next === null) return
+    const next = this.#queue.next(request.key)
+    if (next !== undefined) this.#startChange(next, nowMs)
+  }
+
+  #giveUp(request: Request, nowMs: number): void {
+    const error = gaveUp(request, this.#settings.giveUpMs, this.#voters.ids.length)
+    this.#finish(request, failed(request, error), nowMs)
+  }
+
+  // -------------------------------------------------------------------------------------------- rounds
 
   #begin(request: Request, phase: 'read' | 'prepare', nowMs: number): void {
-    const round = this.#round(request, phase, this.#fresh(), nowMs)
-    this.#broadcast({ kind: phase, key: request.key, ballot: round.ballot })
+    this.#ask(this.#open(request, phase, this.#ballots.next(), nowMs))
   }
 
-  #round(request: Request, phase: Phase, ballot: Ballot, nowMs: number): Round {
-    const { roundTimeoutMs } = this.#settings
-    const round: Round = {
-      request,
-      phase,
-      ballot,
-      endMs: nowMs + roundTimeoutMs,
-      settleMs: nowMs + roundTimeoutMs / 4,
-      settled: false,
-      states: new Map(),
-      conflicts: new Set(),
-      accepts: new Set(),
-      leased: new Map(),
-      proposal: null,
-      promise: ZERO_BALLOT,
-      ownFence: false
-    }
+  #open(
+    request: Request,
+    phase: Exclude<Phase, 'accept'>,
+    ballot: Ballot,
+    nowMs: number,
+    lastsMs = this.#settings.roundTimeoutMs
+  ): Round {
+    const [endMs, settleMs] = [nowMs + lastsMs, nowMs + this.#settings.roundTimeoutMs / 4]
+    const round = new Round({ request, phase, ballot, voters: this.#voters, endMs, settleMs })
     this.#rounds.set(ballot.counter, round)
     return round
   }
 
-  #fresh(): Ballot {
-    this.#counter += 1
-    if (this.#counter > this.#reserved) {
-      this.#reserved = this.#counter + RESERVE_BLOCK
-      this.#effects.push({ kind: 'reserve', counter: this.#reserved })
+  #close(round: Round): void {
+    this.#rounds.delete(round.ballot.counter)
+  }
+
+  #ask(round: Round, voters = this.#voters.ids): void {
+    const message = round.question()
+    if (message !== undefined) for (const to of voters) this.#effects.push({ kind: 'send', to, message })
+  }
+
+  #answer(from: PeerId, message: AcceptorMessage, nowMs: number): void {
+    if (message.kind === 'conflict') this.#ballots.passed(message.seen)
+    const round = this.#rounds.get(message.ballot.counter)
+    if (round === undefined || message.ballot.peer !== this.#self) return
+    if (message.key !== round.request.key || !this.#voters.ids.includes(from)) return
+    if (round.take(from, message, nowMs)) this.#advance(round, nowMs)
+  }
+
+  #tick(round: Round, nowMs: number): void {
+    if (this.#rounds.get(round.ballot.counter) !== round) return
+    if (nowMs >= round.request.deadlineMs) {
+      this.#close(round)
+      return this.#giveUp(round.request, nowMs)
     }
-    return { counter: this.#counter, peer: this.#self }
+    if (round.hasEnded(nowMs)) return this.#expire(round, nowMs)
+    this.#ask(round, round.wake(nowMs))
+    this.#advance(round, nowMs)
   }
 
-  #broadcast(message: ProposerMessage): void {
-    for (const to of this.#voters) this.#effects.push({ kind: 'send', to, message })
+  #advance(round: Round, nowMs: number): void {
+    const standing = round.standing()
+    switch (standing.kind) {
+      case 'open':
+        return
+      case 'learned':
+        return this.#learned(round, standing, nowMs)
+      case 'accepted':
+        return this.#accepted(round, standing.offer, nowMs)
+      case 'leased':
+        return this.#leased(round, nowMs)
+      case 'conflict':
+        return this.#retry(round, true, this.#backoffMs(round.request), nowMs)
+    }
   }
 
-  #finish(request: Request, effect: ProposerEffect, nowMs: number): void {
-    this.#effects.push(effect)
-    if (request.next !== null) this.#startWaiting(request.key, nowMs)
-  }
-
-  #startWaiting(key: string, nowMs: number): void {
-    const next = this.#waiting.get(key)?.shift()
-    if (next === undefined) this.#waiting.delete(key)
-    else this.#startChange(next, nowMs)
-  }
-
-  #fail(request: Request, error: unknown, nowMs: number): void {
-    this.#finish(request, { kind: 'failed', id: request.id, error }, nowMs)
-  }
-
-  #giveUp(request: Request, nowMs: number): void {
-    const { key, contended, uncertain } = request
-    const { giveUpMs } = this.#settings
-    const outcome = uncertain ? '; the change may still take effect, read before you rely on either' : ''
-    const error = contended
-      ? new DiapauseError(
-          'REGISTER_CONTENDED',
-          `other peers kept changing register ${key} for ${giveUpMs} ms${outcome}: try again`,
-          { details: { key, uncertain } }
-        )
-      : new DiapauseError(
-          'REGISTER_UNAVAILABLE',
-          `no majority of the ${this.#voters.length} voters answered for register ${key} within ${giveUpMs} ms${outcome}: are enough peers running and connected?`,
-          { details: { key, uncertain, voters: this.#voters.length } }
-        )
-    this.#fail(request, error, nowMs)
+  #expire(round: Round, nowMs: number): void {
+    const { request, phase } = round
+    if (phase === 'backoff') {
+      this.#close(round)
+      return this.#begin(request, request.next === null && request.attempts === 0 ? 'read' : 'prepare', nowMs)
+    }
+    if (round.endedByLeases()) return this.#leased(round, nowMs)
+    // Messages were lost or voters are away. The first pause is short, for a lost message is the likelier.
+    this.#retry(round, false, this.#random() * BACKOFF_MS, nowMs)
   }
 
   /** The round is over without a result: another after a while. */
   #retry(round: Round, contended: boolean, delayMs: number, nowMs: number): void {
-    this.#rounds.delete(round.ballot.counter)
+    this.#close(round)
     const { request } = round
     request.contended = contended
     if (nowMs >= request.deadlineMs) return this.#giveUp(request, nowMs)
-    // A ballot of its own, never sent, names the pause.
-    const pause = this.#round(request, 'backoff', this.#fresh(), nowMs)
-    pause.endMs = nowMs + delayMs
+    this.#open(request, 'backoff', this.#ballots.next(), nowMs, delayMs)
   }
 
   #backoffMs(request: Request): number {
@@ -283,171 +246,54 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     return 1 + this.#random() * ceiling
   }
 
-  // -------------------------------------------------------------------------------------------- answers
+  // -------------------------------------------------------------------------------------------- what rounds lead to
 
-  #answer(from: PeerId, message: AcceptorMessage, nowMs: number): void {
-    if (message.kind === 'conflict') this.#counter = Math.max(this.#counter, message.seen.counter)
-    const round = this.#rounds.get(message.ballot.counter)
-    if (round === undefined || message.ballot.peer !== this.#self) return
-    if (message.key !== round.request.key || !this.#voters.includes(from)) return
-    switch (message.kind) {
-      case 'state':
-      case 'promised':
-        if (round.phase !== (message.kind === 'state' ? 'read' : 'prepare') || round.states.has(from)) return
-        round.states.set(from, message.accepted)
-        return this.#learned(round, nowMs)
-      case 'accepted':
-        if (round.phase !== 'accept') return
-        round.accepts.add(from)
-        round.leased.delete(from)
-        return this.#voted(round, nowMs)
-      case 'leased':
-        if (round.phase !== 'accept' || round.accepts.has(from)) return
-        round.leased.set(from, { endMs: nowMs + message.retryMs, resent: false })
-        return this.#voted(round, nowMs)
-      case 'conflict':
-        if (round.phase !== message.of || round.accepts.has(from)) return
-        round.conflicts.add(from)
-        round.leased.delete(from)
-        if (this.#voters.length - round.conflicts.size < this.#majority) {
-          this.#retry(round, true, this.#backoffMs(round.request), nowMs)
-        } else if (round.phase === 'accept') this.#voted(round, nowMs)
-    }
+  #learned(round: Round, { base, known }: Extract<Standing, { kind: 'learned' }>, nowMs: number): void {
+    if (round.phase !== 'read') return this.#propose(round, base, known, nowMs)
+    this.#close(round)
+    if (known === 'chosen') return this.#finish(round.request, done(round.request, base), nowMs)
+    // The identity change: what is half done is finished, or overwritten.
+    this.#begin(round.request, 'prepare', nowMs)
   }
 
-  #tick(round: Round, nowMs: number): void {
-    if (this.#rounds.get(round.ballot.counter) !== round) return
-    const { request } = round
-    if (nowMs >= request.deadlineMs) {
-      this.#rounds.delete(round.ballot.counter)
-      return this.#giveUp(request, nowMs)
-    }
-    if (nowMs >= round.endMs) return this.#expire(round, nowMs)
-    if (round.phase === 'accept') {
-      for (const [voter, lease] of round.leased) {
-        if (lease.resent || nowMs < lease.endMs || round.proposal === null) continue
-        lease.resent = true
-        this.#effects.push({ kind: 'send', to: voter, message: this.#acceptMessage(round, round.proposal) })
-      }
-    } else if (!round.settled && nowMs >= round.settleMs && round.phase !== 'backoff') {
-      round.settled = true
-      this.#learned(round, nowMs)
-    }
-  }
-
-  #expire(round: Round, nowMs: number): void {
-    const { request, phase } = round
-    if (phase === 'backoff') {
-      this.#rounds.delete(round.ballot.counter)
-      return this.#begin(request, request.next === null && request.attempts === 0 ? 'read' : 'prepare', nowMs)
-    }
-    if (phase === 'accept' && round.accepts.size + round.leased.size >= this.#majority)
-      return this.#leased(round, nowMs)
-    // Messages were lost or voters are away. The first pause is short, for a lost message is the likelier.
-    this.#retry(round, false, this.#random() * BACKOFF_MS, nowMs)
-  }
-
-  // -------------------------------------------------------------------------------------------- prepare and read
-
-  #learned(round: Round, nowMs: number): void {
-    const { request, states } = round
-    if (states.size < this.#majority) return
-    const all = round.settled || states.size === this.#voters.length
-    const sorted = [...states.values()].sort((a, b) =>
-      compareBallots(a?.ballot ?? ZERO_BALLOT, b?.ballot ?? ZERO_BALLOT)
-    )
-    const chosen = this.#agreed(sorted)
-    if (round.phase === 'read') {
-      if (chosen !== undefined) {
-        this.#rounds.delete(round.ballot.counter)
-        return this.#finish(request, done(request, chosen), nowMs)
-      }
-      if (!all) return
-      // The identity change: what is half done is finished, or overwritten.
-      this.#rounds.delete(round.ballot.counter)
-      return this.#begin(request, 'prepare', nowMs)
-    }
-    const base = chosen !== undefined ? chosen : (sorted[this.#majority - 1] ?? null)
-    if (chosen === undefined && !all && base !== null && base.fence.length > 0) return
-    this.#propose(round, base, chosen === undefined ? 'unknown' : 'chosen', nowMs)
-  }
-
-  /** What a majority of these holds under one ballot; undefined where they differ. */
-  #agreed(sorted: readonly (Accepted | null)[]): Accepted | null | undefined {
-    for (let i = this.#majority - 1; i < sorted.length; i++) {
-      const [low, high] = [sorted[i - this.#majority + 1] ?? null, sorted[i] ?? null]
-      if (compareBallots(low?.ballot ?? ZERO_BALLOT, high?.ballot ?? ZERO_BALLOT) === 0) return high
-    }
-    return undefined
-  }
-
-  // -------------------------------------------------------------------------------------------- accept
-
-  /**
-   * `known`: 'chosen' where the promises themselves show that `base` is chosen (so it may be answered as it is),
-   * 'cached' where it was when we were last told, 'unknown' where it may be somebody's half-done change.
-   */
+  /** `known`: as where a round stands; 'cached' where `base` was chosen when we were last told. */
   #propose(round: Round, base: Accepted | null, known: 'chosen' | 'cached' | 'unknown', nowMs: number): void {
     const { request, ballot } = round
-    let proposal: Accepted
+    let accepted: Accepted
     try {
       const current = base === null ? null : decodeValue(base.value)
       const next = request.next?.(current)
       if (next === undefined && known === 'chosen') {
-        this.#rounds.delete(ballot.counter)
+        this.#close(round)
         if (request.next !== null) this.#prepared.set(request.key, { ballot, base })
         return this.#finish(request, done(request, base), nowMs)
       }
-      proposal = compose(request, ballot, base, known === 'unknown' ? (base?.fence ?? []) : [], current, next)
+      accepted = compose(request, ballot, base, known === 'unknown' ? (base?.fence ?? []) : [], current, next)
     } catch (error) {
-      this.#rounds.delete(ballot.counter)
-      return this.#fail(request, error, nowMs)
+      this.#close(round)
+      return this.#finish(request, failed(request, error), nowMs)
     }
-    round.phase = 'accept'
-    round.endMs = nowMs + this.#settings.roundTimeoutMs
-    round.conflicts.clear()
-    round.proposal = proposal
-    round.promise = this.#fresh()
-    round.ownFence = proposal.fence.some(({ below }) => below > (base?.generation ?? 0))
+    const ownFence = accepted.fence.some(({ below }) => below > (base?.generation ?? 0))
+    round.offer({ accepted, promise: this.#ballots.next(), ownFence }, nowMs + this.#settings.roundTimeoutMs)
     request.uncertain ||= request.next !== null
-    this.#broadcast(this.#acceptMessage(round, proposal))
+    this.#ask(round)
   }
 
-  #acceptMessage(round: Round, accepted: Accepted): ProposerMessage {
-    return { kind: 'accept', key: round.request.key, accepted, promise: round.promise }
-  }
-
-  #voted(round: Round, nowMs: number): void {
-    const { request, proposal, accepts, leased, conflicts } = round
-    if (proposal === null) return
-    if (accepts.size >= this.#majority) {
-      this.#rounds.delete(round.ballot.counter)
-      const base = { ...proposal, fence: [] }
-      this.#prepared.set(request.key, { ballot: round.promise, base })
-      return this.#finish(request, done(request, base), nowMs)
-    }
-    // A grant that ends within this round is waited for; with the others a majority must be in reach.
-    let hopeless = conflicts.size
-    for (const { endMs } of leased.values()) if (endMs >= round.endMs) hopeless += 1
-    if (this.#voters.length - hopeless < this.#majority) this.#leased(round, nowMs)
+  #accepted(round: Round, { accepted, promise }: Offer, nowMs: number): void {
+    this.#close(round)
+    const base = { ...accepted, fence: [] }
+    this.#prepared.set(round.request.key, { ballot: promise, base })
+    this.#finish(round.request, done(round.request, base), nowMs)
   }
 
   /** Leases stand in the way. Whoever brought the fence is told; who only carries another's tries again. */
   #leased(round: Round, nowMs: number): void {
-    const { request, leased, accepts } = round
-    const ends = [...leased.values()].map(({ endMs }) => endMs).sort((a, b) => a - b)
-    const needed = ends[Math.min(ends.length, Math.max(1, this.#majority - accepts.size)) - 1] ?? nowMs
-    const retryMs = Math.max(1, Math.ceil(needed - nowMs))
-    if (!round.ownFence) {
+    const { ours, retryMs } = round.leases(nowMs)
+    if (!ours) {
       const delayMs = Math.min(retryMs, this.#settings.roundTimeoutMs) + this.#random() * BACKOFF_MS
       return this.#retry(round, true, delayMs, nowMs)
     }
-    this.#rounds.delete(round.ballot.counter)
-    const message = `register ${request.key} is held by a peer whose lease runs for ${retryMs} ms more: try again then, and read first`
-    this.#fail(
-      request,
-      new DiapauseError('REGISTER_LEASED', message, { details: { key: request.key, retryMs } }),
-      nowMs
-    )
+    this.#close(round)
+    this.#finish(round.request, failed(round.request, stillLeased(round.request, retryMs)), nowMs)
   }
 }

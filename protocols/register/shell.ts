@@ -14,9 +14,9 @@ import {
   REGISTER_PROTOCOL,
   type RegisterMessage
 } from './messages.ts'
-import type { ChangeOptions } from './proposal.ts'
 import { Proposer, type ProposerInput } from './proposer.ts'
 import { recordEntry, remember, reservedEntry } from './record.ts'
+import type { ChangeOptions } from './request.ts'
 
 export interface RegisterOptions {
   readonly self: PeerId

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { Acceptor, type AcceptorEffect, type LeaseGuard } from '../../protocols/register/acceptor.ts'
 import type { Accepted, AcceptorMessage, Ballot, Fence, ProposerMessage } from '../../protocols/register/messages.ts'
-import type { ChangeOptions } from '../../protocols/register/proposal.ts'
 import { Proposer, type ProposerEffect } from '../../protocols/register/proposer.ts'
+import type { ChangeOptions } from '../../protocols/register/request.ts'
 import { decodeValue, encodeValue } from '../../protocols/register/value.ts'
 
 const KEY = 'group/a'
