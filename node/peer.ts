@@ -60,7 +60,7 @@ class Teardown {
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
 export async function runPeer(config: Config): Promise<RunningPeer> {
-  const log: Log = pino({ level: config.log.level, base: { peer: config.peer.name } })
+  const log: Log = pino({ level: config.log.level, base: { name: config.peer.name } })
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
   ended.promise.catch(() => {}) // whoever wants to know has `stopped`
