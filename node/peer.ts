@@ -3,7 +3,7 @@
  * can act before it may, and stops them in the reverse. Nothing imports this file but `main.ts`.
  */
 import { createHash, hkdfSync } from 'node:crypto'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { runDirOf } from '../config/limits.ts'
@@ -109,6 +109,8 @@ async function openHome(config: Config, log: Log, teardown: Teardown) {
   // Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors.
   const killed = await killStaleMachines(self, { runDir, clock: systemClock })
   if (killed > 0) log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
+  await removeVmSockets(runDir) // of a run that was killed
+  teardown.add(() => removeVmSockets(runDir)) // a VM that was ended while it was being resumed leaves one
   const members = config.members.map(member => member.id)
   const storage = config.members.filter(member => member.role === 'storage').map(member => member.id)
   const storing = me.role === 'storage'
@@ -240,6 +242,12 @@ function hostingOf(home: Home, voice: Voice, { network, store, hypervisor }: Hos
           : join(runDir, `${shortName(group, vm)}.${kind}`)
     }
   }
+}
+
+/** The sockets of VMs, as `path` in `hostingOf` names them. */
+async function removeVmSockets(runDir: string): Promise<void> {
+  const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic|capture|incoming)$/.test(name))
+  await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
 }
 
 /** Names may have 63 letters each and a socket's whole path 107: 72 bits of a hash tell VMs of one host apart. */
