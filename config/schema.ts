@@ -96,6 +96,13 @@ export const configSchema = z.strictObject({
     .strictObject({
       qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),
       accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+      /**
+       * How VMs are cut. dirty: copies the pages that were written, with short pauses; needs Linux 6.7, userfaultfd, a C
+       * compiler and RAM of VMs in ramDir. portable: a background snapshot, which streams all RAM. auto: dirty where it works.
+       */
+      capture: z.enum(['auto', 'dirty', 'portable']).default('portable'),
+      /** A tmpfs with room for the RAM of all VMs. */
+      ramDir: path.default('/dev/shm'),
       /** Deadline of the trial boot that shows whether an accelerator runs guests. */
       trialMs: ms(500, 60_000).default(3_000)
     })

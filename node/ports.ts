@@ -115,11 +115,27 @@ export interface CodeShape {
 
 // ---------------------------------------------------------------------------------------------- machines
 
+/** Pages of RAM: pairs of first page and number of pages, of 4096 bytes. In any order; they may overlap. */
+export type PageRanges = Uint32Array
+
+/** RAM that others on this host may read, and which pages of it were written. */
+export interface RamTracking {
+  /** A file whose bytes are the VM's RAM; open it for a descriptor of your own. Gone when the machine is. */
+  readonly ramPath: string
+  /**
+   * Pages written since the last call, or all in the first. A page is told of once, so whoever asks must not forget.
+   * Rejects with HYPERVISOR_TRACKING where this is no longer known: `Machine.tracking` is undefined from then on.
+   */
+  changed(): Promise<PageRanges>
+}
+
 /** A hypervisor on this host. `contract/hypervisor.test.ts` is its contract in executable form. */
 export interface Hypervisor {
   /** e.g. "QEMU 7.2.22, tcg": chosen by a trial boot; a VM's image resumes only where `accel` is the same. */
   readonly description: string
   readonly accel: 'kvm' | 'tcg'
+  /** How VMs are cut: by copying the pages that were written, or by a stream of all RAM. A VM may still do the latter. */
+  readonly capture: 'dirty' | 'portable'
   /** Kills every VM process that an earlier run of this peer left behind; the number killed. Before anything else. */
   killStale(): Promise<number>
   define(options: MachineOptions): Machine
@@ -138,6 +154,8 @@ export interface MachineOptions {
 /** One VM: define → start → (cut | stop | resume)* → destroy. Calls out of order reject with HYPERVISOR_STATE. */
 export interface Machine {
   readonly pid: number | undefined
+  /** Defined while cuts send no RAM and the caller copies it: from `start` or `incomingComplete` on, where it works. */
+  readonly tracking: RamTracking | undefined
   /** Boots; or, with `incoming`, starts as the target of a migration that the image worker sources on that unix socket. */
   start(): Promise<void>
   /** As `start`, but waits for a post-copy stream: `connectable` is called when QEMU listens on `socketPath`; resolves when the VM runs. */
@@ -150,7 +168,9 @@ export interface Machine {
   resume(): Promise<void>
   /**
    * One cut of RAM and devices: stop; `stopped()` is called and awaited while the VM stands still (the switch drains and
-   * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself.
+   * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself. Where
+   * `tracking` is defined the stream has no RAM in it and the VM stands still until it has been sent: `stopped` copies
+   * the pages that are still to be copied, and whoever listens must read at once.
    * Resolves when the VM runs again; `streamed` settles when QEMU has sent the whole stream.
    */
   cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }>
@@ -306,16 +326,23 @@ export interface ImageStats {
 
 /** The data plane of one VM, in a worker thread: turns QEMU's stream into shards and shards into QEMU's stream. */
 export interface ImageWorker {
-  /** Listens on `socketPath` for QEMU's snapshot stream and ships columns as they fill. Resolves when listening. */
+  /**
+   * Listens on `socketPath` for QEMU's snapshot stream and ships columns as they fill. Resolves when listening. With
+   * `ramPath` (`RamTracking`) the stream has no RAM: it is copied from that file, page ranges by page ranges.
+   */
   capture(options: {
     generation: number
     epoch: number
     socketPath: string
     holders: readonly PeerId[]
+    ramPath?: string
   }): Promise<Capture>
   /** The captured epoch is committed: the next capture is a difference to it. */
   commit(epoch: number): void
-  /** The captured epoch is void: the next capture is a difference to the last committed one. */
+  /**
+   * The captured epoch is void: the next capture is a difference to the last committed one. Pages that were to be
+   * copied for this one are due again in the next.
+   */
   abort(epoch: number): void
   /** Reads the boot set of an image. The restore then sources the migration. */
   restore(manifest: ImageManifest): Promise<Restore>
@@ -323,6 +350,13 @@ export interface ImageWorker {
 }
 
 export interface Capture {
+  /**
+   * The VM runs: copies these pages, and whatever else is due (see `worker.abort`). Resolves when they are hashed and on
+   * their way; waits where columns cannot leave. Only with `ramPath`, as `copyLast`.
+   */
+  copy(pages: PageRanges): Promise<void>
+  /** The VM stands still: as `copy`, but resolves as soon as the pages have been read. No copy may follow. */
+  copyLast(pages: PageRanges): Promise<void>
   /** Call when QEMU's stream has ended and the in-flight frames are known; resolves when every column is durable. */
   finish(frames: readonly Uint8Array[]): Promise<ImageManifest>
   /** Stops and forgets; safe at any time. */

@@ -21,11 +21,19 @@ import { isRecord, type QmpEvent } from './qmp-protocol.ts'
 const MAX_BANDWIDTH = 20_000_000_000
 const POLL_MS = 1
 
-type Mode = 'snapshot' | 'postcopy'
+/** What is migrated next: RAM and devices of a VM that goes on, devices alone (device-state.ts), or everything in. */
+export type Mode = 'snapshot' | 'devices' | 'postcopy'
 
-/** Sets what lasts for a mode. The capabilities of the two exclude each other. HYPERVISOR_SNAPSHOT where the host cannot. */
+const WORDS = { snapshot: 'background snapshots', devices: 'streams without shared RAM', postcopy: 'post-copy' }
+
+/** Sets what lasts for a mode. Their capabilities exclude each other. HYPERVISOR_SNAPSHOT where the host cannot. */
 export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
-  const wanted = { events: true, 'postcopy-ram': mode === 'postcopy', 'background-snapshot': mode === 'snapshot' }
+  const wanted = {
+    events: true,
+    'postcopy-ram': mode === 'postcopy',
+    'background-snapshot': mode === 'snapshot',
+    'x-ignore-shared': mode === 'devices'
+  }
   const capabilities = Object.entries(wanted).map(([capability, state]) => ({ capability, state }))
   try {
     await qmp.command('migrate-set-capabilities', { capabilities })
@@ -34,8 +42,8 @@ export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
     if (!(cause instanceof DiapauseError) || cause.code !== 'QMP_REFUSED') throw cause
     throw new DiapauseError(
       'HYPERVISOR_SNAPSHOT',
-      `This host's QEMU cannot do ${mode === 'snapshot' ? 'background snapshots' : 'post-copy'}: ${cause.message}. ` +
-        'They need Linux 5.7 or later and the right to use userfaultfd (root, or sysctl vm.unprivileged_userfaultfd=1)',
+      `This host's QEMU cannot do ${WORDS[mode]}: ${cause.message}. ` +
+        'It needs Linux 5.7 or later and the right to use userfaultfd (root, or sysctl vm.unprivileged_userfaultfd=1)',
       { cause }
     )
   }
@@ -84,7 +92,11 @@ async function settled(qmp: QmpClient, ended: Promise<QmpEvent>): Promise<void> 
   const status = String((await ended).data.status)
   // Nothing is asked of QEMU here: it would not answer. Events come from another of its threads.
   if (status !== 'completed') throw brokenOff(status)
-  // The event comes before QEMU has cleaned up, which its main loop does: two turns of that, and it may migrate again.
+  await cleanedUp(qmp)
+}
+
+/** A migration's last event comes before QEMU has cleaned up, which its main loop does: two turns of that, and it may migrate again. */
+export async function cleanedUp(qmp: QmpClient): Promise<void> {
   await qmp.command('query-status')
   await qmp.command('query-status')
 }
@@ -119,7 +131,7 @@ async function sendsPages(qmp: QmpClient): Promise<boolean> {
 }
 
 /** QEMU's words for why the migration failed. */
-async function failureOf(qmp: QmpClient): Promise<string> {
+export async function failureOf(qmp: QmpClient): Promise<string> {
   const reply = await qmp.command('query-migrate')
   return isRecord(reply) && typeof reply['error-desc'] === 'string' ? reply['error-desc'] : 'it gives no reason'
 }
@@ -129,7 +141,7 @@ async function continueIfStopped(qmp: QmpClient): Promise<void> {
   if (isRecord(reply) && reply.running !== true) await qmp.command('cont')
 }
 
-function cutFailed(path: string, why: unknown): DiapauseError {
+export function cutFailed(path: string, why: unknown): DiapauseError {
   const words = why instanceof Error ? why.message : String(why)
   return new DiapauseError(
     'HYPERVISOR_CUT',

@@ -29,28 +29,39 @@ export interface MachinePaths {
 }
 
 /** What trial and machine have in common. `guest` is the name: the mark by which stale copies are found. */
-export function commonArguments(accel: Accel, guest: string): string[] {
+export function commonArguments(accel: Accel, guest: string, machine = MACHINE_TYPE): string[] {
   return [
     ['-name', `guest=${escapeComma(guest)}`],
-    ['-accel', accel, '-machine', MACHINE_TYPE, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
+    ['-accel', accel, '-machine', machine, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
     ['-no-user-config', '-nodefaults', '-display', 'none', '-sandbox', SANDBOX]
   ].flat()
 }
 
-/** Arguments of a VM; `incoming` waits for a migration instead of booting. The RAM block is called pc.ram. */
+/** The descriptor as which QEMU inherits the file that is its RAM (process.ts). */
+const RAM_FD = 3
+
+/**
+ * Arguments of a VM; `incoming` waits for a migration instead of booting, with `sharedRam` RAM is the file inherited as
+ * descriptor 3. The RAM block is called pc.ram in both cases, so that images fit both.
+ */
 export function machineArguments(options: {
   readonly accel: Accel
   readonly guest: string
   readonly spec: VmSpec
   readonly paths: MachinePaths
   readonly incoming: boolean
+  readonly sharedRam: boolean
 }): string[] {
-  const { spec, paths } = options
+  const { spec, paths, sharedRam } = options
+  const size = `${spec.memoryMiB}M`
   const console = `path=${escapeComma(paths.console)},server=on,wait=off`
   return [
-    commonArguments(options.accel, options.guest),
+    commonArguments(options.accel, options.guest, sharedRam ? `${MACHINE_TYPE},memory-backend=pc.ram` : MACHINE_TYPE),
+    sharedRam
+      ? ['-object', `memory-backend-file,id=pc.ram,size=${size},mem-path=/proc/self/fd/${RAM_FD},share=on`]
+      : [],
     // A reset ends the VM, so that a reboot is never mistaken for a resume.
-    ['-no-reboot', '-m', `${spec.memoryMiB}M`],
+    ['-no-reboot', '-m', size],
     ['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],

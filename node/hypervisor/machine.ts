@@ -12,11 +12,13 @@
 import { rm } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { DiapauseError, messageOf } from '../errors.ts'
-import type { Clock, Log, Machine, MachineOptions } from '../ports.ts'
-import { backgroundSnapshot, migrationEnd, prepare } from './background-snapshot.ts'
+import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
+import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
+import { sendDeviceState } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
+import type { SharedRam } from './shared-ram.ts'
 
 type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
@@ -28,6 +30,8 @@ export interface MachineContext {
   readonly paths: MachinePaths
   /** Whether this QEMU starts a VM again when its background snapshot has begun (before 9.0). */
   readonly resumesByItself: boolean
+  /** RAM whose written pages are known, for dirty capture; rejects where there is none to be had now. */
+  readonly makeRam: ((bytes: number) => Promise<SharedRam>) | undefined
   /** The machine has no process and will have none. */
   onGone(): void
   readonly clock: Clock
@@ -41,6 +45,11 @@ export class QemuMachine implements Machine {
   #process: QemuProcess | undefined
   #qmp: QmpClient | undefined
   #console: Promise<Socket> | undefined
+  /** QEMU's, where it is shared. */
+  #ram: SharedRam | undefined
+  #tracking: RamTracking | undefined
+  /** What QEMU is prepared for. */
+  #mode: Mode | undefined
   /** The last call of the queue; never rejects. */
   #tail: Promise<unknown> = Promise.resolve()
   #stopsWaiting = 0
@@ -64,14 +73,18 @@ export class QemuMachine implements Machine {
     return this.#exitReason === '' ? this.#process?.pid : undefined
   }
 
+  get tracking(): RamTracking | undefined {
+    return this.pid === undefined ? undefined : this.#tracking
+  }
+
   start(): Promise<void> {
-    return this.#launch('boot', async qmp => prepare(qmp, 'snapshot'))
+    return this.#launch('boot', qmp => this.#makeReadyToCut(qmp))
   }
 
   async startIncoming(socketPath: string, connectable: () => void): Promise<void> {
     requireSocketPath(socketPath, `the incoming stream of VM ${this.#options.spec.id}`)
     await this.#launch('incoming', async qmp => {
-      await prepare(qmp, 'postcopy')
+      await this.#prepare(qmp, 'postcopy')
       await rm(socketPath, { force: true })
       const running = qmp.waitEvent('RESUME')
       this.#incoming = handled(this.#receive(qmp, migrationEnd(qmp)))
@@ -116,18 +129,24 @@ export class QemuMachine implements Machine {
           `VM ${this.#options.spec.id} cannot be cut: its last stream has not ended. Wait for it and cut again`
         )
       }
+      const withoutRam = this.tracking !== undefined
+      await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
       this.#enter('cutting')
       const { clock, resumesByItself } = this.#context
       const from = clock.now()
       let next: State = 'running'
+      const unlessStopped = () => {
+        if (this.#stopsWaiting === 0) return
+        next = 'paused'
+        throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
+      }
       try {
         await qmp.command('stop')
         await this.#whileStopped(qmp, stopped)
-        if (this.#stopsWaiting > 0) {
-          next = 'paused'
-          throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
-        }
-        const { streamed } = await backgroundSnapshot(qmp, { path: socketPath, resumesByItself, clock })
+        unlessStopped()
+        const { streamed } = withoutRam
+          ? await this.#sendDevices(qmp, socketPath, unlessStopped)
+          : await backgroundSnapshot(qmp, { path: socketPath, resumesByItself, clock })
         const pauseMs = clock.now() - from
         const told = handled(streamed.catch(error => this.#explain('cut', error)))
         this.#busyUntil(told)
@@ -175,8 +194,10 @@ export class QemuMachine implements Machine {
       if (this.#is('destroyed')) listener.close()
       else {
         const { spec } = this.#options
-        const args = machineArguments({ accel, guest, spec, paths, incoming: how === 'incoming' })
-        const process = await spawnQemu(binary, args)
+        const ram = await this.#makeRam()
+        const sharedRam = ram !== undefined
+        const args = machineArguments({ accel, guest, spec, paths, incoming: how === 'incoming', sharedRam })
+        const process = await spawnQemu(binary, args, ram)
         this.#process = process
         if (this.#is('destroyed')) process.kill()
         void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
@@ -208,10 +229,63 @@ export class QemuMachine implements Machine {
           { details: { status } }
         )
       }
-      await prepare(qmp, 'snapshot')
+      await this.#makeReadyToCut(qmp)
     } catch (error) {
       await this.#explain('startIncoming', error)
     }
+  }
+
+  async #makeRam(): Promise<SharedRam | undefined> {
+    try {
+      this.#ram = await this.#context.makeRam?.(this.#options.spec.memoryMiB << 20)
+    } catch (error) {
+      this.#fallBack(error)
+    }
+    return this.#ram
+  }
+
+  /** The VM runs, and QEMU uses no userfaultfd (of which only one can protect RAM at a time) as a post-copy does. */
+  async #makeReadyToCut(qmp: QmpClient): Promise<void> {
+    const ram = this.#ram
+    const pid = this.pid
+    if (ram !== undefined && pid !== undefined) {
+      try {
+        await ram.arm(pid)
+        this.#tracking = ram
+        void ram.lost.then(why => {
+          if (this.tracking !== undefined) this.#fallBack(why)
+        })
+      } catch (error) {
+        this.#fallBack(error)
+      }
+    }
+    await this.#prepare(qmp, this.tracking === undefined ? 'snapshot' : 'devices')
+  }
+
+  #fallBack(why: unknown): void {
+    this.#tracking = undefined
+    const fields = { vm: this.#options.spec.id, why: messageOf(why) }
+    this.#context.log.warn(fields, 'this VM is cut by background snapshots of all its RAM')
+  }
+
+  async #prepare(qmp: QmpClient, mode: Mode): Promise<void> {
+    if (this.#mode === mode) return
+    this.#mode = undefined
+    await prepare(qmp, mode)
+    this.#mode = mode
+  }
+
+  async #sendDevices(qmp: QmpClient, path: string, unlessStopped: () => void): Promise<{ streamed: Promise<void> }> {
+    try {
+      await sendDeviceState(qmp, path, this.#context.clock)
+    } catch (error) {
+      unlessStopped()
+      await qmp.command('cont')
+      throw error
+    }
+    unlessStopped()
+    await qmp.command('cont')
+    return { streamed: cleanedUp(qmp) }
   }
 
   async #whileStopped(qmp: QmpClient, stopped: () => Promise<void>): Promise<void> {
@@ -282,6 +356,8 @@ export class QemuMachine implements Machine {
 
   async #cleanUp(): Promise<void> {
     this.#qmp?.close()
+    this.#tracking = undefined
+    await this.#ram?.close()
     const { qmp, console } = this.#context.paths
     await Promise.all([qmp, console].map(path => rm(path, { force: true })))
     const socket = await this.#console?.catch(() => undefined)

@@ -11,6 +11,7 @@ export const SECTION = {
   part: 2,
   end: 3,
   full: 4,
+  subsection: 5,
   vmdesc: 6,
   configuration: 7,
   command: 8,

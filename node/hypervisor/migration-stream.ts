@@ -11,6 +11,10 @@
  * vmdesc section (JSON) whose length fits. No record is larger than a page and its header, so that is all the parser
  * keeps between two chunks; a page that lies within a chunk is handed on as a view of it, not copied.
  *
+ * A stream of devices alone (x-ignore-shared, device-state.ts) differs in two places, and is known by the first: the
+ * configuration has a subsection that names the capability, and in the block list an address follows each length. The
+ * shared blocks then have no pages. Both are dropped, so that the machine is the same however it was captured.
+ *
  * Writing: `postcopy-stream.ts`, which is to be had from here too.
  *
  * Checked against QEMU 7.2.22: everything is big-endian, RAM section version 4, pages of 4096 bytes. Whatever is not
@@ -33,6 +37,13 @@ export { MAIN_BLOCK, type MachineState, PAGE_BYTES, type RamBlock } from './migr
 export * from './postcopy-stream.ts'
 
 const RAM_VERSION = 4
+/** Subsection "configuration/capabilities", version 1, of one capability. */
+const IGNORE_SHARED = Buffer.concat([
+  Buffer.of(SECTION.subsection, 26),
+  Buffer.from('configuration/capabilities'),
+  Buffer.of(0, 0, 0, 1, 0, 0, 0, 1, 15),
+  Buffer.from('x-ignore-shared')
+])
 const RECORD_BYTES = 8 + NAME_BYTES + PAGE_BYTES
 
 /** Bounds of what a stream may make us keep: several times what a `pc` machine needs. */
@@ -63,6 +74,8 @@ export class SnapshotParser {
   #carried = 0
   #state: State = 'magic'
   #config: Uint8Array | undefined
+  /** Bytes behind each block's length. */
+  #addressBytes = 0
   #ramHeader: Uint8Array | undefined
   #ramId = 0
   readonly #blocks: RamBlock[] = []
@@ -158,6 +171,7 @@ export class SnapshotParser {
       if (type !== SECTION.configuration) throw unsupported('a stream without configuration section')
       return this.#configuration(bytes, view, at, end)
     }
+    if (type === SECTION.subsection) return this.#capabilities(bytes, at, end)
     if (end - at < 5) return 0
     if (type === SECTION.part || type === SECTION.end) {
       const id = view.getUint32(at + 1)
@@ -195,9 +209,19 @@ export class SnapshotParser {
     return 5 + length
   }
 
+  /** Follows the configuration where a capability is on that changes the format. x-ignore-shared is the one known. */
+  #capabilities(bytes: Uint8Array, at: number, end: number): number {
+    if (this.#ramHeader || this.#addressBytes > 0) throw invalid('a subsection where a section begins')
+    if (end - at < IGNORE_SHARED.length) return 0
+    if (IGNORE_SHARED.some((byte, i) => bytes[at + i] !== byte)) throw unsupported('a configuration not known here')
+    this.#addressBytes = 8
+    return IGNORE_SHARED.length
+  }
+
   #blockEntry(bytes: Uint8Array, view: DataView, at: number, end: number): number {
     const nameLength = view.getUint8(at)
-    if (end - at < 9 + nameLength) return 0
+    const entryLength = 9 + nameLength + this.#addressBytes
+    if (end - at < entryLength) return 0
     const name = latin1(bytes, at + 1, nameLength)
     const length = Number(view.getBigUint64(at + 1 + nameLength))
     if (nameLength === 0 || this.#blockByName.has(name)) throw invalid('a RAM block without a name of its own')
@@ -212,7 +236,7 @@ export class SnapshotParser {
       this.#state = 'records'
       this.#handler.blocks(this.#blocks)
     }
-    return 9 + nameLength
+    return entryLength
   }
 
   #record(bytes: Uint8Array, view: DataView, at: number, end: number): number {

@@ -25,15 +25,24 @@ export interface QemuExit {
   readonly reason: string
 }
 
+export interface Inherited {
+  /** QEMU's descriptor 3. */
+  readonly fd: number
+  /** Set for QEMU alone, and not for the setpriv that becomes it: LD_PRELOAD would act there, too. */
+  readonly environment: Readonly<Record<string, string>>
+}
+
 /** Starts QEMU. Rejects with HYPERVISOR_SPAWN where the process cannot be made. */
-export async function spawnQemu(binary: string, args: readonly string[]): Promise<QemuProcess> {
+export async function spawnQemu(binary: string, args: readonly string[], inherited?: Inherited): Promise<QemuProcess> {
   if (!isMainThread) throw new TypeError('QEMU must be started by the main thread: it dies with the thread that forks')
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', binary, ...args], {
-    stdio: ['ignore', 'ignore', 'pipe']
+  const variables = Object.entries(inherited?.environment ?? {}).map(([name, value]) => `${name}=${value}`)
+  const program = inherited ? ['env', ...variables, binary] : [binary]
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...program, ...args], {
+    stdio: ['ignore', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
   })
   let tail = ''
-  child.stderr.setEncoding('utf8')
-  child.stderr.on('data', (text: string) => {
+  child.stderr?.setEncoding('utf8')
+  child.stderr?.on('data', (text: string) => {
     tail = (tail + text).slice(-STDERR_TAIL_CHARS)
   })
   const exited = new Promise<QemuExit>(resolve => {

@@ -5,11 +5,12 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { HypervisorSettings } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { UsageError } from '../errors.ts'
+import { messageOf, UsageError } from '../errors.ts'
 import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { guestName } from './command-line.ts'
 import { QemuMachine } from './machine.ts'
+import { RamFolder } from './shared-ram.ts'
 import { killStaleMachines } from './stale.ts'
 
 const run = promisify(execFile)
@@ -32,20 +33,23 @@ export interface QemuOptions {
 
 /**
  * The driver for this host's QEMU. Takes as long as a trial boot does, at most `settings.trialMs` and a little.
- * UsageErrors: QEMU_MISSING, QEMU_TOO_OLD, QEMU_UNKNOWN, HYPERVISOR_KVM.
+ * UsageErrors: QEMU_MISSING, QEMU_TOO_OLD, QEMU_UNKNOWN, HYPERVISOR_KVM, HYPERVISOR_CAPTURE.
  */
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
   const { settings, peer, runDir, log, clock } = options
   const version = parseQemuVersion(await askVersion(settings.qemu), settings.qemu)
   await mkdir(runDir, { recursive: true, mode: 0o700 })
   const accel = await chooseAccel(options)
+  const ramFolder = await chooseCapture(options)
+  const capture = ramFolder ? 'dirty' : 'portable'
   const description = `QEMU ${version.text}, ${accel}`
-  log.info({ hypervisor: description }, 'hypervisor chosen')
+  log.info({ hypervisor: description, capture }, 'hypervisor chosen')
   const running = new Set<QemuMachine>()
   let defined = 0
   return {
     description,
     accel,
+    capture,
     killStale: () => {
       const own = new Set([...running].flatMap(machine => machine.pid ?? []))
       return killStaleMachines(peer, { runDir, clock, own })
@@ -66,6 +70,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
         guest: guestName(peer, spec.id),
         paths,
         resumesByItself: before(version.number, LEAVES_STOPPED),
+        makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
         onGone: () => void running.delete(made),
         clock,
         log
@@ -73,6 +78,25 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
       running.add(made)
       return made
     }
+  }
+}
+
+/** Where RAM can be tracked; undefined where it is captured by background snapshots. UsageError HYPERVISOR_CAPTURE. */
+async function chooseCapture({ settings, runDir, clock, log }: QemuOptions): Promise<RamFolder | undefined> {
+  if (settings.capture === 'portable') return undefined
+  try {
+    return await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
+  } catch (cause) {
+    const why = messageOf(cause)
+    if (settings.capture === 'dirty') {
+      throw new UsageError(
+        'HYPERVISOR_CAPTURE',
+        `hypervisor.capture is "dirty", but that does not work here: ${why}. Mend it, or set it to "auto" or "portable"`,
+        { cause }
+      )
+    }
+    log.warn({ why }, 'written pages cannot be tracked here: every cut streams all RAM (hypervisor.capture)')
+    return undefined
   }
 }
 

@@ -60,9 +60,9 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** What machine.ts calls its sockets: VM.N.qmp and VM.N.console. */
+/** What machine.ts and shared-ram.ts call their sockets: VM.N.qmp, VM.N.console, VM.N.uffd. */
 async function removeSockets(runDir: string): Promise<void> {
   const names = await readdir(runDir).catch(() => [])
-  const stale = names.filter(name => /\.\d+\.(qmp|console)$/.test(name))
+  const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name))
   await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
 }

@@ -1,5 +1,5 @@
 /**
- * The pipeline from QEMU's snapshot stream to shards, in the worker thread: parse, hash each page, keep what differs
+ * The pipeline from QEMU's snapshot stream, or from RAM itself (`ram-copy.ts`), to shards, in the worker thread: parse, hash each page, keep what differs
  * from the last committed epoch, gather it in extents, pack and seal, write to the stream; at the end the machine part,
  * the page index and the in-flight frames. `push` is synchronous, so that no page is copied before it is known to have
  * changed; whoever pushes stops while `congestion()` is pending, and QEMU waits behind its socket.
@@ -34,6 +34,8 @@ export interface CaptureOptions {
   readonly epoch: number
   readonly holders: readonly string[]
   readonly put: PutColumn
+  /** Pages that do not pass are as in the last committed epoch; else each must. */
+  readonly partial?: boolean
 }
 
 export const streamIdOf = (facts: VmFacts, generation: number, epoch: number): string =>
@@ -50,10 +52,11 @@ export class CapturePipeline {
   readonly #parser: SnapshotParser
   #main = -1
   #cancelled = false
-  readonly #bootPages: BootPage[] = []
+  /** Of blocks other than pc.ram, by block and offset: the last to come of each. */
+  readonly #bootPages = new Map<string, BootPage>()
 
   constructor(options: CaptureOptions) {
-    const { facts, state, codec, generation, epoch, holders, put } = options
+    const { facts, state, codec, generation, epoch, holders, put, partial } = options
     const stream = streamIdOf(facts, generation, epoch)
     this.#options = options
     this.#state = state
@@ -64,13 +67,20 @@ export class CapturePipeline {
       blocks: blocks => this.#blocks(blocks),
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
-    state.begin(epoch)
+    state.begin(epoch, partial)
     this.#writer.write(this.#salt)
   }
 
   /** The next bytes of QEMU's stream; read during the call only. */
   push(chunk: Uint8Array): void {
     this.#parser.push(chunk)
+  }
+
+  /** A page of RAM; the last to come of each counts. Its bytes (undefined: zeros) are read during the call only. */
+  ramPage(page: number, bytes: Uint8Array | undefined): void {
+    this.#unlessCancelled()
+    if (bytes === undefined) this.#state.zero(page)
+    else if (this.#state.data(page, pageDigest(bytes))) this.#state.place(page, this.#extents.add(bytes))
   }
 
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */
@@ -90,7 +100,10 @@ export class CapturePipeline {
     const machineState = this.#parser.end()
     const counts = this.#state.endPages()
     this.#extents.flush()
-    const machine = this.#record('machine', encodeMachine({ machine: machineState, bootPages: this.#bootPages }))
+    const machine = this.#record(
+      'machine',
+      encodeMachine({ machine: machineState, bootPages: [...this.#bootPages.values()] })
+    )
     const { table, slot } = this.#state.candidate()
     const extentLengths = Uint32Array.from(this.#extents.lengths)
     const own = { salt: this.#salt, extentLengths, pages: counts.written }
@@ -149,20 +162,18 @@ export class CapturePipeline {
   }
 
   #page(block: number, offset: number, bytes: Uint8Array | undefined): void {
-    if (block !== this.#main) {
-      if (bytes) this.#bootPage(block, offset, bytes)
-      return
-    }
-    const page = offset / PAGE_BYTES
-    if (bytes === undefined) this.#state.zero(page)
-    else if (this.#state.data(page, pageDigest(bytes))) this.#state.place(page, this.#extents.add(bytes))
+    if (block === this.#main) this.ramPage(offset / PAGE_BYTES, bytes)
+    else this.#bootPage(block, offset, bytes)
   }
 
-  #bootPage(block: number, offset: number, bytes: Uint8Array): void {
-    if (this.#bootPages.length * PAGE_BYTES >= MAX_BOOT_BYTES) {
+  #bootPage(block: number, offset: number, bytes: Uint8Array | undefined): void {
+    const name = `${block}:${offset}`
+    this.#bootPages.delete(name)
+    if (bytes === undefined) return
+    if (this.#bootPages.size * PAGE_BYTES >= MAX_BOOT_BYTES) {
       throw new DiapauseError('MIGRATION_STREAM_LIMIT', 'the blocks of RAM besides pc.ram hold more than 64 MiB')
     }
-    this.#bootPages.push({ block, offset, bytes: bytes.slice() })
+    this.#bootPages.set(name, { block, offset, bytes: bytes.slice() })
   }
 }
 

@@ -85,6 +85,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       await calls.call('capture', request)
       const { epoch } = request
       return {
+        copy: pages => calls.call('copyRam', { epoch, pages, last: false }),
+        copyLast: pages => calls.call('copyRam', { epoch, pages, last: true }),
         finish: frames => calls.call('finishCapture', { epoch, frames }),
         cancel: () => unlessEnded(calls.call('cancelCapture', epoch))
       } satisfies Capture

@@ -12,6 +12,7 @@
  */
 import { DiapauseError } from '../errors.ts'
 import type { StreamManifest } from '../ports.ts'
+import { PageSet } from './page-set.ts'
 
 /** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
 export const MAX_STREAMS = 8
@@ -45,9 +46,9 @@ export interface PageTable {
 
 export interface PageCounts {
   readonly nonZero: number
-  /** Became another content, zero included. */
+  /** Became another content, zero included, for a while at least. */
   readonly changed: number
-  /** Have their bytes in this epoch's stream: changed, or out of a stream that was retired. */
+  /** Times that a page was written to this epoch's stream: as it changed, or out of a stream that was retired. */
   readonly written: number
 }
 
@@ -80,9 +81,11 @@ interface Candidate {
   readonly table: PageTable
   readonly slot: number
   readonly retired: boolean[]
-  readonly seen: Uint8Array
+  readonly seen: PageSet
+  readonly changedPages: PageSet
   unseen: number
   changed: number
+  written: number
   complete: boolean
 }
 
@@ -107,8 +110,11 @@ export class PageState {
     return this.#candidate?.epoch
   }
 
-  /** Opens a candidate. IMAGE_EPOCH_OPEN where one is still undecided. */
-  begin(epoch: number): void {
+  /**
+   * Opens a candidate. With `partial` only pages that may have changed need pass, and those of `toRewrite`.
+   * IMAGE_EPOCH_OPEN where one is still undecided.
+   */
+  begin(epoch: number, partial = false): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
@@ -125,15 +131,24 @@ export class PageState {
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
-    const seen = new Uint8Array(Math.ceil(this.pages / 8))
-    this.#candidate = { epoch, table, slot, retired, seen, unseen: this.pages, changed: 0, complete: false }
+    const [seen, changedPages] = [new PageSet(this.pages), new PageSet(this.pages)]
+    const counts = { unseen: partial ? 0 : this.pages, changed: 0, written: 0 }
+    this.#candidate = { epoch, table, slot, retired, seen, changedPages, ...counts, complete: false }
+  }
+
+  /** Pages in streams that the open epoch retires. */
+  toRewrite(): PageSet {
+    const { table, retired } = this.#open()
+    const pages = new PageSet(this.pages)
+    for (let page = 0; page < this.pages; page++) if (retired[table.slots[page] ?? ZERO_SLOT]) pages.add(page)
+    return pages
   }
 
   /** A zero page has passed. */
   zero(page: number): void {
     const candidate = this.#see(page)
     const { table } = candidate
-    if (table.slots[page] !== ZERO_SLOT) candidate.changed++
+    if (table.slots[page] !== ZERO_SLOT) this.#changed(candidate, page)
     table.slots[page] = ZERO_SLOT
     table.hashes.fill(0, 4 * page, 4 * page + 4)
   }
@@ -148,7 +163,7 @@ export class PageState {
     const same =
       slot !== ZERO_SLOT && hashes[at] === a && hashes[at + 1] === b && hashes[at + 2] === c && hashes[at + 3] === d
     if (same && candidate.retired[slot] !== true) return false
-    if (!same) candidate.changed++
+    if (!same) this.#changed(candidate, page)
     hashes[at] = a
     hashes[at + 1] = b
     hashes[at + 2] = c
@@ -158,23 +173,24 @@ export class PageState {
 
   /** Where a page of the open epoch was written. */
   place(page: number, locator: number): void {
-    const { table, slot } = this.#open()
-    table.slots[page] = slot
-    table.locators[page] = locator
+    const candidate = this.#open()
+    candidate.table.slots[page] = candidate.slot
+    candidate.table.locators[page] = locator
+    candidate.written++
   }
 
-  /** Every page has passed; streams without live pages leave the table. MIGRATION_STREAM_INCOMPLETE where one has not. */
+  /** Every page that must has passed; streams without live pages leave the table. MIGRATION_STREAM_INCOMPLETE where one has not. */
   endPages(): PageCounts {
-    const { table, slot, unseen, changed } = this.#open()
+    const { table, unseen, changed, written } = this.#open()
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
-        `${unseen} of ${this.pages} pages are not in QEMU's stream`
+        `${unseen} of ${this.pages} pages are not in QEMU's stream, nor were they copied`
       )
     }
     const live = livePages(table)
     table.streams = table.streams.map((stream, i) => ((live[i] ?? 0) > 0 ? stream : undefined))
-    return { nonZero: live.reduce((sum, count) => sum + count, 0), changed, written: live[slot] ?? 0 }
+    return { nonZero: live.reduce((sum, count) => sum + count, 0), changed, written }
   }
 
   /** The epoch's stream is durable: the candidate may be committed. */
@@ -224,14 +240,12 @@ export class PageState {
 
   #see(page: number): Candidate {
     const candidate = this.#open()
-    if (page < 0 || page >= this.pages) throw new RangeError(`page ${page} of ${this.pages}`)
-    const bit = 1 << (page & 7)
-    const byte = candidate.seen[page >> 3] ?? 0
-    if ((byte & bit) === 0) {
-      candidate.seen[page >> 3] = byte | bit
-      candidate.unseen--
-    }
+    if (candidate.seen.add(page)) candidate.unseen--
     return candidate
+  }
+
+  #changed(candidate: Candidate, page: number): void {
+    if (candidate.changedPages.add(page)) candidate.changed++
   }
 }
 

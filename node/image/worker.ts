@@ -7,12 +7,14 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, ImageManifest } from '../ports.ts'
+import type { Codec, ImageManifest, PageRanges } from '../ports.ts'
 import { readBootSet } from './boot-set.ts'
 import { CapturePipeline, type VmFacts } from './capture.ts'
 import type { MainCalls } from './image-worker.ts'
+import { PageSet } from './page-set.ts'
 import { PAGES_PER_MIB, PageState } from './page-state.ts'
 import { PostcopySource } from './postcopy-source.ts'
+import { RamCopy } from './ram-copy.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 
 interface CaptureRequest {
@@ -20,6 +22,13 @@ interface CaptureRequest {
   readonly epoch: number
   readonly socketPath: string
   readonly holders: readonly string[]
+  readonly ramPath?: string
+}
+
+interface CopyRequest {
+  readonly epoch: number
+  readonly pages: PageRanges
+  readonly last: boolean
 }
 
 interface RestoreRequest {
@@ -32,14 +41,16 @@ interface RestoreRequest {
 class RunningCapture {
   readonly epoch: number
   readonly #pipeline: CapturePipeline
+  readonly #ram: RamCopy | undefined
   readonly #server: Server
   readonly #streamed: Promise<void>
   #settle: { resolve(): void; reject(error: unknown): void } = { resolve() {}, reject() {} }
   #socket: Socket | undefined
 
-  constructor(epoch: number, pipeline: CapturePipeline) {
+  constructor(epoch: number, pipeline: CapturePipeline, ram: RamCopy | undefined) {
     this.epoch = epoch
     this.#pipeline = pipeline
+    this.#ram = ram
     this.#streamed = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -55,7 +66,14 @@ class RunningCapture {
 
   async finish(frames: readonly Uint8Array[]): Promise<ImageManifest> {
     await this.#streamed
+    await this.#ram?.finish()
     return this.#pipeline.finish(frames)
+  }
+
+  async copy({ pages, last }: CopyRequest): Promise<void> {
+    if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
+    if (last) this.#ram.readLast(pages)
+    else await this.#ram.copy(pages)
   }
 
   /**
@@ -66,6 +84,7 @@ class RunningCapture {
     this.#settle.reject(error)
     this.#server.close()
     this.#pipeline.cancel()
+    this.#ram?.close()
     this.#socket?.removeAllListeners('data').resume()
   }
 
@@ -99,6 +118,10 @@ class VmThread {
   readonly #state: PageState
   readonly #codec: Codec
   readonly #main: ThreadCalls<MainCalls>
+  /** Pages copied, or to be copied, since the last commit: an epoch that comes to nothing leaves them due. */
+  readonly #uncommitted: PageSet
+  /** Every page but those is as in the committed table. */
+  #covered = false
   #capture: RunningCapture | undefined
   #restore: PostcopySource | undefined
   /** Of the restore that is being read or served; 0: none. */
@@ -109,12 +132,14 @@ class VmThread {
     this.#main = main
     this.#codec = codec
     this.#state = new PageState(facts.memoryMiB * PAGES_PER_MIB)
+    this.#uncommitted = new PageSet(this.#state.pages)
   }
 
-  async capture({ generation, epoch, socketPath, holders }: CaptureRequest): Promise<void> {
+  async capture({ generation, epoch, socketPath, holders, ramPath }: CaptureRequest): Promise<void> {
     if (this.#capture || this.#restore) throw busy()
-    const { stream, pipeline } = this.#pipeline(generation, epoch, holders)
-    const capture = new RunningCapture(epoch, pipeline)
+    const partial = ramPath !== undefined && this.#covered
+    const { stream, pipeline } = this.#pipeline(generation, epoch, holders, partial)
+    const capture = new RunningCapture(epoch, pipeline, this.#ramCopy(ramPath, pipeline, epoch))
     this.#capture = capture
     try {
       await capture.listen(socketPath)
@@ -124,12 +149,46 @@ class VmThread {
     }
   }
 
-  #pipeline(generation: number, epoch: number, holders: readonly string[]) {
+  #ramCopy(ramPath: string | undefined, pipeline: CapturePipeline, epoch: number): RamCopy | undefined {
+    if (ramPath === undefined) return undefined
+    const due = this.#state.toRewrite()
+    due.addAll(this.#uncommitted)
+    try {
+      return new RamCopy(ramPath, due, pipeline)
+    } catch (cause) {
+      this.#state.abort(epoch)
+      throw new DiapauseError('IMAGE_RAM', `cannot read the VM's RAM at ${ramPath}: has the machine ended?`, { cause })
+    }
+  }
+
+  async copyRam(request: CopyRequest): Promise<void> {
+    // First of all, and also where the capture is over: nobody will tell of these pages again.
+    this.#uncommitted.addRanges(request.pages)
+    const capture = this.#capture
+    if (capture?.epoch !== request.epoch) throw cancelled(`capture of epoch ${request.epoch}`)
+    try {
+      await capture.copy(request)
+    } catch (error) {
+      if (this.#capture === capture) this.cancelCapture(request.epoch)
+      throw error
+    }
+  }
+
+  #pipeline(generation: number, epoch: number, holders: readonly string[], partial: boolean) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
     const put = async (grid: number, column: number, bytes: Uint8Array) => {
       await this.#main.call('putColumn', { stream, holders, grid, column, bytes }, wholeMemoryOf(bytes))
     }
-    const options = { facts: this.#facts, state: this.#state, codec: this.#codec, generation, epoch, holders, put }
+    const options = {
+      facts: this.#facts,
+      state: this.#state,
+      codec: this.#codec,
+      generation,
+      epoch,
+      holders,
+      put,
+      partial
+    }
     return { stream, pipeline: new CapturePipeline(options) }
   }
 
@@ -156,7 +215,10 @@ class VmThread {
   }
 
   commit(epoch: number): boolean {
-    return this.#state.commit(epoch)
+    if (!this.#state.commit(epoch)) return false
+    this.#uncommitted.clear()
+    this.#covered = true
+    return true
   }
 
   /** Takes the place of a restore that has not been served. */
@@ -170,6 +232,8 @@ class VmThread {
     if (this.#restoreNumber !== restore) throw cancelled('restore')
     if (this.#capture) throw busy()
     this.#state.reset(image.table)
+    this.#uncommitted.clear()
+    this.#covered = false
     this.#restore = new PostcopySource({ image, state: this.#state, key: this.#facts.key, read })
     return image.frames
   }
@@ -198,6 +262,7 @@ const cancelled = (what: string) => new DiapauseError('IMAGE_CANCELLED', `the ${
 function handlers(thread: () => VmThread) {
   return {
     capture: (request: CaptureRequest) => thread().capture(request),
+    copyRam: (request: CopyRequest) => thread().copyRam(request),
     finishCapture: (request: { epoch: number; frames: readonly Uint8Array[] }) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),
     commit: (epoch: number) => thread().commit(epoch),

@@ -9,7 +9,13 @@ import { clock, memoryLog } from './real-clock.ts'
 hypervisorContract({
   name: 'QEMU',
   make: (peer, runDir) => {
-    const settings = { qemu: 'qemu-system-x86_64', accel: 'auto', trialMs: 5_000 } as const
+    const settings = {
+      qemu: 'qemu-system-x86_64',
+      accel: 'auto',
+      capture: 'portable',
+      ramDir: '/dev/shm',
+      trialMs: 5_000
+    } as const
     return createQemuHypervisor({ settings, peer, runDir, log: memoryLog(), clock })
   },
   guest: async () => ({

@@ -29,7 +29,13 @@ const cluster = new MemoryCluster()
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'im-'))
   spec = bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: MEMORY_MIB })
-  const settings = { qemu: 'qemu-system-x86_64', accel: 'auto', trialMs: 5_000 } as const
+  const settings = {
+    qemu: 'qemu-system-x86_64',
+    accel: 'auto',
+    capture: 'portable',
+    ramDir: '/dev/shm',
+    trialMs: 5_000
+  } as const
   hypervisor = await createQemuHypervisor({
     settings,
     peer: `image-${process.pid}`,

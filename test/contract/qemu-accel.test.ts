@@ -18,7 +18,14 @@ describe('the choice of QEMU and its accelerator', () => {
   afterEach(() => rm(folder, { recursive: true, force: true }))
 
   const options = (changes: { qemu?: string; accel?: 'auto' | 'kvm' | 'tcg'; trialMs?: number } = {}) => ({
-    settings: { qemu: 'qemu-system-x86_64', accel: 'auto' as const, trialMs: 5_000, ...changes },
+    settings: {
+      qemu: 'qemu-system-x86_64',
+      accel: 'auto' as const,
+      trialMs: 5_000,
+      capture: 'portable' as const,
+      ramDir: '/dev/shm',
+      ...changes
+    },
     peer: 'trial-test',
     runDir: folder,
     log,

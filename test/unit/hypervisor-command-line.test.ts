@@ -10,7 +10,7 @@ import { parseQemuVersion } from '../../node/hypervisor/qemu.ts'
 
 const paths = { qmp: '/r/q', nic: '/r/n', console: '/r/c', consoleLog: '/r/c.log' }
 const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: 'a=1,b=2 c' }
-const options = { accel: 'tcg', guest: 'g', spec, paths, incoming: false } as const
+const options = { accel: 'tcg', guest: 'g', spec, paths, incoming: false, sharedRam: false } as const
 
 /** The value that follows `name`. */
 const valueOf = (args: string[], name: string) => args[args.indexOf(name) + 1]
@@ -25,6 +25,12 @@ describe("QEMU's command line", () => {
   it('differs between a boot and a resume only in what it waits for', () => {
     const incoming = machineArguments({ ...options, incoming: true })
     expect(incoming).toEqual([...machineArguments(options), '-incoming', 'defer'])
+  })
+
+  it('calls the RAM block pc.ram also where RAM is an inherited file, with which images fit both', () => {
+    const args = machineArguments({ ...options, sharedRam: true })
+    expect(valueOf(args, '-object')).toMatch(/^memory-backend-file,id=pc\.ram,size=64M,mem-path=[^,]+,share=on$/)
+    expect(valueOf(args, '-machine')).toBe(`${valueOf(machineArguments(options), '-machine')},memory-backend=pc.ram`)
   })
 
   it('lets no comma of a path or name become an option of its own', () => {

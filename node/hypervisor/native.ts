@@ -1,0 +1,57 @@
+/**
+ * The two programs in C of `native/`, compiled by this host's compiler when they are first needed. They stay in
+ * `.build/native/HASH` at the top of the tree, where HASH is of their sources, so a changed source is compiled anew. A
+ * build is made in a folder of its own and renamed into place: of two builders the later finds the name taken.
+ */
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+
+const run = promisify(execFile)
+const sources = join(import.meta.dirname, 'native')
+const COMPILE_MS = 60_000
+
+/** Paths of the built programs. */
+export interface NativeParts {
+  readonly tracker: string
+  readonly handoff: string
+}
+
+/** HYPERVISOR_NATIVE where they cannot be built; the message says what to install. */
+export async function buildNative(cache = join(import.meta.dirname, '../../.build/native')): Promise<NativeParts> {
+  const hash = createHash('sha256')
+  for (const name of ['tracker.c', 'handoff.c']) hash.update(await readFile(join(sources, name)))
+  const folder = join(cache, `${process.arch}-${hash.digest('hex').slice(0, 16)}`)
+  if (!existsSync(folder)) await compile(cache, folder)
+  return { tracker: join(folder, 'tracker'), handoff: join(folder, 'handoff.so') }
+}
+
+async function compile(cache: string, folder: string): Promise<void> {
+  let temporary: string | undefined
+  try {
+    await mkdir(cache, { recursive: true })
+    temporary = await mkdtemp(join(cache, 'building-'))
+    const cc = (...args: string[]) => run('cc', ['-O2', '-Wall', ...args], { cwd: sources, timeout: COMPILE_MS })
+    await Promise.all([
+      cc('tracker.c', '-o', join(temporary, 'tracker')),
+      cc('-shared', '-fPIC', 'handoff.c', '-o', join(temporary, 'handoff.so'))
+    ])
+    await rename(temporary, folder)
+  } catch (cause) {
+    if (hasCode(cause, 'ENOTEMPTY') || hasCode(cause, 'EEXIST')) return
+    const missing = hasCode(cause, 'ENOENT') && existsSync(sources)
+    throw new DiapauseError(
+      'HYPERVISOR_NATIVE',
+      missing
+        ? 'there is no C compiler (cc); on Debian: apt-get install gcc libc6-dev'
+        : `the helpers in C cannot be compiled: ${messageOf(cause)}`,
+      { cause }
+    )
+  } finally {
+    if (temporary !== undefined) await rm(temporary, { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * RAM of a VM as a file that its peer can read too, and the knowledge of which of its pages were written. The file has no
+ * name: it is unlinked before QEMU starts, which gets it as an inherited descriptor, so nothing is left behind however
+ * peer and QEMU die. The driver keeps a descriptor; others open `ramPath` for one of their own.
+ */
+import { execFile } from 'node:child_process'
+import { close, closeSync, fstatSync, ftruncateSync, openSync, statfsSync, unlinkSync } from 'node:fs'
+import { rm, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, PageRanges, RamTracking } from '../ports.ts'
+import { type NativeParts, buildNative } from './native.ts'
+import { TrackerProcess } from './tracker.ts'
+
+const run = promisify(execFile)
+
+/** statfs(2): TMPFS_MAGIC. Elsewhere RAM would be written to a disk, and post-copy could not fill it. */
+const TMPFS = 0x01021994
+const PROBE_MS = 10_000
+const PAGE_BYTES = 4096
+/** Left free in the folder for others: whoever writes to a full tmpfs's mapping is killed (SIGBUS). A guess. */
+const RESERVE_BYTES = 64 << 20
+
+/** RAM files of one driver, all in one folder. */
+export class RamFolder {
+  readonly #native: NativeParts
+  readonly #folder: string
+  readonly #runDir: string
+  readonly #clock: Clock
+  readonly #open = new Set<SharedRam>()
+  #made = 0
+
+  private constructor(native: NativeParts, folder: string, runDir: string, clock: Clock) {
+    this.#native = native
+    this.#folder = folder
+    this.#runDir = runDir
+    this.#clock = clock
+  }
+
+  /** Compiles the helpers and tries them in `folder`. Rejects with the reason for which this host cannot track RAM. */
+  static async probe(options: { folder: string; runDir: string; clock: Clock }): Promise<RamFolder> {
+    const { folder, runDir, clock } = options
+    const native = await buildNative()
+    if ((await statfs(folder)).type !== TMPFS) {
+      throw new DiapauseError('HYPERVISOR_TRACKING', `${folder} is no tmpfs (hypervisor.ramDir)`)
+    }
+    try {
+      await run(native.tracker, ['probe', folder], { timeout: PROBE_MS })
+    } catch (cause) {
+      const { stderr } = cause as { stderr?: string }
+      throw new DiapauseError('HYPERVISOR_TRACKING', stderr?.trim() || messageOf(cause), { cause })
+    }
+    return new RamFolder(native, folder, runDir, clock)
+  }
+
+  /** RAM for a VM that is about to start; rejects with HYPERVISOR_TRACKING where there is no room or no helper. */
+  async make(name: string, bytes: number): Promise<SharedRam> {
+    this.#requireRoom(bytes)
+    const fd = this.#createFile(bytes)
+    const socketPath = join(this.#runDir, `${name}.uffd`)
+    let tracker: TrackerProcess
+    try {
+      tracker = await TrackerProcess.start(this.#native.tracker, {
+        socketPath,
+        pages: bytes / PAGE_BYTES,
+        clock: this.#clock
+      })
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    const ram: SharedRam = new SharedRam({
+      fd,
+      bytes,
+      tracker,
+      handoff: this.#native.handoff,
+      socketPath,
+      onClosed: () => void this.#open.delete(ram)
+    })
+    this.#open.add(ram)
+    return ram
+  }
+
+  /** tmpfs takes memory when it is written, so what the VMs here have not yet written is not free either. */
+  #requireRoom(bytes: number): void {
+    const { bavail, bsize } = statfsSync(this.#folder)
+    const promised = [...this.#open].reduce((sum, ram) => sum + ram.unwrittenBytes, 0)
+    const free = bavail * bsize - promised - RESERVE_BYTES
+    if (bytes <= free) return
+    throw new DiapauseError(
+      'HYPERVISOR_TRACKING',
+      `${this.#folder} has room for ${Math.max(0, free) >> 20} MiB, and the VM needs ${bytes >> 20} MiB: enlarge that tmpfs, or set hypervisor.ramDir`
+    )
+  }
+
+  /** Synchronous, so that no end of this process can leave the name behind. */
+  #createFile(bytes: number): number {
+    const path = join(this.#folder, `diapause-${process.pid}-${++this.#made}`)
+    const fd = openSync(path, 'wx+', 0o600)
+    unlinkSync(path)
+    ftruncateSync(fd, bytes)
+    return fd
+  }
+}
+
+interface SharedRamParts {
+  readonly fd: number
+  readonly bytes: number
+  readonly tracker: TrackerProcess
+  readonly handoff: string
+  readonly socketPath: string
+  onClosed(): void
+}
+
+/** One VM's RAM. Made before QEMU, armed when the VM runs, closed when QEMU is gone. */
+export class SharedRam implements RamTracking {
+  readonly ramPath: string
+  /** What QEMU inherits. */
+  readonly fd: number
+  readonly environment: Readonly<Record<string, string>>
+  /** Resolves (never rejects) when pages cannot be tracked any more, with the reason. */
+  readonly lost: Promise<DiapauseError>
+  readonly #parts: SharedRamParts
+  #everything = true
+  #closed = false
+
+  constructor(parts: SharedRamParts) {
+    this.#parts = parts
+    this.fd = parts.fd
+    this.ramPath = `/proc/${process.pid}/fd/${parts.fd}`
+    this.environment = { LD_PRELOAD: parts.handoff, DIAPAUSE_UFFD: parts.socketPath }
+    this.lost = parts.tracker.ended
+  }
+
+  /** Bytes of the VM's RAM for which tmpfs has no memory yet. */
+  get unwrittenBytes(): number {
+    return this.#closed ? 0 : Math.max(0, this.#parts.bytes - fstatSync(this.fd).blocks * 512)
+  }
+
+  /** Begins to track QEMU `pid`, which has started and uses no userfaultfd of its own. HYPERVISOR_TRACKING. */
+  async arm(pid: number): Promise<void> {
+    const { tracker, bytes } = this.#parts
+    const { dev, ino } = fstatSync(this.fd, { bigint: true })
+    await tracker.arm(pid, { dev, ino, bytes })
+  }
+
+  async changed(): Promise<PageRanges> {
+    const ranges = await this.#parts.tracker.scan()
+    if (!this.#everything) return ranges
+    this.#everything = false
+    return Uint32Array.of(0, this.#parts.bytes / PAGE_BYTES)
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#parts.tracker.kill()
+    this.#parts.onClosed()
+    await promisify(close)(this.fd)
+    await rm(this.#parts.socketPath, { force: true })
+  }
+}

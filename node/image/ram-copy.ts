@@ -1,0 +1,107 @@
+/**
+ * Copies RAM out of the file that a VM shares, for one capture. While the VM runs, in rounds: pages are read in large
+ * pieces, hashed, and written where they changed. A page may be torn (the guest writes while it is read), but then it
+ * was written after it had been protected, and so is told of again. The last pages are read while the VM stands still
+ * and everything else is done with them when it runs again.
+ */
+import { closeSync, openSync, readSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { DiapauseError } from '../errors.ts'
+import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
+import type { PageRanges } from '../ports.ts'
+import { type PageRun, PageSet } from './page-set.ts'
+
+/** Read and hashed between two turns of the event loop: 1 MiB, which takes about 2 ms. */
+const RUN_PAGES = 256
+/** Pages read in vain rather than make another system call: 16 KiB are copied in about the time that one takes. */
+const GAP_PAGES = 4
+
+/** Where pages go. */
+export interface PageSink {
+  /** 4096 bytes, read during the call only; undefined for zeros. */
+  ramPage(page: number, bytes: Uint8Array | undefined): void
+  /** Pending while no more should come. */
+  congestion(): Promise<void> | undefined
+}
+
+export class RamCopy {
+  readonly #fd: number
+  readonly #sink: PageSink
+  /** To be copied yet. */
+  #due: PageSet
+  readonly #buffer = Buffer.allocUnsafeSlow(RUN_PAGES * PAGE_BYTES)
+  /** Read and not yet hashed, at most all RAM: what the guest wrote during the last round. */
+  #last: { run: PageRun; bytes: Buffer }[] = []
+  #closed = false
+
+  /** Opens `ramPath`. `due`: pages to copy beside those that are asked for; its owner does not use it any more. */
+  constructor(ramPath: string, due: PageSet, sink: PageSink) {
+    this.#fd = openSync(ramPath, 'r')
+    this.#due = due
+    this.#sink = sink
+  }
+
+  async copy(pages: PageRanges): Promise<void> {
+    for (const run of this.#take(pages).runs(RUN_PAGES, GAP_PAGES)) {
+      this.#read(run, this.#buffer)
+      this.#pass(run, this.#buffer)
+      await this.#sink.congestion()
+      await nextTurn()
+    }
+  }
+
+  /** Reads what is due, and no more. */
+  readLast(pages: PageRanges): void {
+    for (const run of this.#take(pages).runs(RUN_PAGES, GAP_PAGES)) {
+      const bytes = Buffer.allocUnsafeSlow(run.count * PAGE_BYTES)
+      this.#read(run, bytes)
+      this.#last.push({ run, bytes })
+    }
+  }
+
+  /** Hashes and writes what `readLast` has read. */
+  async finish(): Promise<void> {
+    this.#end()
+    for (const { run, bytes } of this.#last.splice(0)) {
+      this.#pass(run, bytes)
+      await this.#sink.congestion()
+      await nextTurn()
+    }
+  }
+
+  /** Calls under way reject with IMAGE_CANCELLED. Safe at any time. */
+  close(): void {
+    this.#end()
+    this.#last = []
+  }
+
+  #end(): void {
+    if (this.#closed) return
+    this.#closed = true
+    closeSync(this.#fd)
+  }
+
+  #take(pages: PageRanges): PageSet {
+    const taken = this.#due
+    taken.addRanges(pages)
+    this.#due = new PageSet(taken.pages)
+    return taken
+  }
+
+  #read(run: PageRun, into: Buffer): void {
+    if (this.#closed) throw new DiapauseError('IMAGE_CANCELLED', 'the copy of RAM was cancelled')
+    const length = run.count * PAGE_BYTES
+    const read = readSync(this.#fd, into, 0, length, run.first * PAGE_BYTES)
+    if (read !== length) throw new DiapauseError('IMAGE_MEMORY_SIZE', `RAM ends within page ${run.first + run.count}`)
+  }
+
+  #pass({ first, wanted }: PageRun, bytes: Buffer): void {
+    for (const page of wanted) {
+      const at = (page - first) * PAGE_BYTES
+      const zero = bytes.compare(ZEROS, 0, PAGE_BYTES, at, at + PAGE_BYTES) === 0
+      this.#sink.ramPage(page, zero ? undefined : bytes.subarray(at, at + PAGE_BYTES))
+    }
+  }
+}
+
+const ZEROS = Buffer.alloc(PAGE_BYTES)
