@@ -1,4 +1,5 @@
 /** What an operator can see of a peer and ask of it: the API's `PeerView` over the agents. */
+import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { createGroup, removeGroup } from '../protocols/epoch/record.ts'
@@ -80,14 +81,10 @@ export class Operations implements PeerView {
       throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
     const owners = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
     if (owners === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
-    const create = createGroup(request.id, request.vms, owners)
-    let ours = false
-    const record = await directory.change(request.id, current => {
-      const next = create(current)
-      ours = next !== undefined
-      return next
-    })
-    if (!ours || record === null) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
+    const record = await directory.change(request.id, createGroup(request.id, request.vms, owners))
+    // By content: the register may have been changed by a try of ours whose answer came too late.
+    const ours = record?.open === null && isDeepStrictEqual([record.vms, record.owners], [request.vms, owners])
+    if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
   }

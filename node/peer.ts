@@ -15,7 +15,7 @@ import { createRegisters } from '../protocols/register/shell.ts'
 import { createControlBus } from '../protocols/service.ts'
 import { createTransport } from '../protocols/transport.ts'
 import { GroupDirectory } from './agents/directory.ts'
-import type { Hosting, Report } from './agents/group-agent.ts'
+import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
 import { Groups } from './agents/groups.ts'
 import { Housekeeping } from './agents/housekeeping.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
@@ -37,6 +37,7 @@ import type { Hypervisor, Log, ShardStore, Switch } from './ports.ts'
 import { createShardCluster } from './shards/cluster.ts'
 import { openRegisterStore } from './store/register-store.ts'
 import { openShardStore } from './store/shard-store.ts'
+import { StartedFile } from './store/started.ts'
 import { createSwitch } from './switch/switch.ts'
 
 /** Undoes what was built so far, the last first; each step is tried, whatever the others did. */
@@ -160,7 +161,8 @@ async function openBody(home: Home, voice: Voice, teardown: Teardown) {
   const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   teardown.add(() => store.close())
-  return { network, store, hypervisor, hosting: hostingOf(home, voice, { network, store, hypervisor }) }
+  const started = await StartedFile.open(config.peer.dataDir)
+  return { network, store, hypervisor, hosting: hostingOf(home, voice, { network, store, hypervisor, started }) }
 }
 type Body = Awaited<ReturnType<typeof openBody>>
 
@@ -173,12 +175,13 @@ async function start(home: Home, voice: Voice, body: Body, events: EventFeed, re
   const groups = new Groups({ ...shared, members, storage, hosting, leases, network })
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, decodeManifest })
 
-  await transport.start()
-  teardown.add(() => transport.stop())
+  // Whoever hears of a group may start its VMs at once: what that needs is ready before anything can be heard.
   await registers.start()
   teardown.add(() => registers.stop())
   leases.start()
   teardown.add(() => leases.stop())
+  await transport.start()
+  teardown.add(() => transport.stop())
   detector.start()
   teardown.add(() => detector.stop())
   for (const agent of [takeover, housekeeping, directory]) teardown.add(() => agent.stop())
@@ -198,9 +201,10 @@ interface HostingParts {
   readonly network: Switch
   readonly store: ShardStore
   readonly hypervisor: Hypervisor
+  readonly started: StartedGenerations
 }
 
-function hostingOf(home: Home, voice: Voice, { network, store, hypervisor }: HostingParts): Hosting {
+function hostingOf(home: Home, voice: Voice, { network, store, hypervisor, started }: HostingParts): Hosting {
   const { config, storage, secret, runDir, clock, log } = home
   const { transport, detector, directory } = voice
   const { k, m, symbolBytes } = config.shards
@@ -214,6 +218,7 @@ function hostingOf(home: Home, voice: Voice, { network, store, hypervisor }: Hos
   return {
     shards,
     shape: { k, m },
+    started,
     readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
     encodeManifest: manifest => {
       const bytes = encodeManifest(manifest)

@@ -36,6 +36,8 @@ export interface CommittedEpoch {
   readonly epoch: number
   /** The generation that took it. */
   readonly generation: number
+  /** The epoch committed before it, 0 before the first: a peer that missed that record still learns what became of it. */
+  readonly previousEpoch: number
   /** VM id → hash of its image manifest (hex SHA-256). */
   readonly images: Readonly<Record<string, string>>
 }

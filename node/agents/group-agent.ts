@@ -8,7 +8,8 @@ import { abortEpoch, commitEpoch, takeOver } from '../../protocols/epoch/record.
 import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { planHolders } from '../planning/holders.ts'
+import { planHolders, tolerates } from '../planning/holders.ts'
+import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
@@ -21,8 +22,18 @@ export interface Hosting {
   readonly vm: LocalVmDeps
   readonly shards: ShardCluster
   readonly shape: { k: number; m: number }
+  /** Which generation of each group has been started here, in an earlier run of this peer, too. */
+  readonly started: StartedGenerations
   readManifest(hash: string): Promise<ImageManifest>
   encodeManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array }
+}
+
+/** On disk: a VM whose peer was restarted must not be started a second time in the same generation. */
+export interface StartedGenerations {
+  /** 0 where none. */
+  of(group: string): number
+  /** Durable when it resolves. */
+  note(group: string, generation: number): Promise<void>
 }
 
 export interface GroupAgentDeps {
@@ -40,6 +51,8 @@ export interface GroupAgentDeps {
   readonly report: Report
 }
 
+/** After this many failures in a row the VMs are given to other hosts: what they lack here may be there. A guess. */
+const LOCAL_RETRIES = 2
 /** A VM that could not be started or has ended is tried again, with the whole group, after this; doubled up to 32 times it. A guess. */
 const RETRY_MS = 1_000
 
@@ -66,7 +79,8 @@ export class GroupAgent {
 
   onRecord(record: GroupRecord): void {
     if (this.#stopped) return
-    this.#deps.network.setGroup(record)
+    if (record.removed) this.#deps.network.removeGroup(record.id)
+    else this.#deps.network.setGroup(record)
     this.#feed({ kind: 'record', record })
     if (record.generation > this.#generation) this.#startGeneration(record)
   }
@@ -130,6 +144,9 @@ export class GroupAgent {
       case 'abort':
         this.#deps.log.warn({ group, epoch: effect.epoch, reason: effect.reason }, 'asking for the epoch to be aborted')
         return this.#change(group, abortEpoch(effect.generation, effect.epoch))
+      case 'refresh':
+        void this.#refresh()
+        return
       case 'timer':
         return this.#setTimer(effect.atMs)
     }
@@ -162,10 +179,13 @@ export class GroupAgent {
       return
     }
     const { hosting, self } = this.#deps
-    if (hosting === undefined) return
-    for (const spec of record.vms) {
-      if (record.owners[spec.id] === self) void this.#startVm(record, spec, hosting, ended)
-    }
+    const ours = record.vms.filter(spec => record.owners[spec.id] === self)
+    if (hosting === undefined || ours.length === 0) return
+    // An earlier run of this peer had these VMs in this very generation. They died with it, and the others have gone on
+    // since: alone they would come back to a past that no longer fits. The whole group goes back, in a new generation.
+    if (hosting.started.of(record.id) >= record.generation) return this.#restart(record.generation, 0)
+    const begun = Promise.all([ended, hosting.started.note(record.id, record.generation)])
+    for (const spec of ours) void this.#startVm(record, spec, hosting, begun)
   }
 
   #endAll(): Promise<unknown> {
@@ -214,23 +234,20 @@ export class GroupAgent {
     const alive = new Set(detector.alive())
     const peers = storage.filter(peer => alive.has(peer))
     const turn = record.vms.findIndex(spec => spec.id === id)
+    const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
     try {
-      const { manifest, stats } = await vm.cut(
-        epoch,
-        planHolders(peers, hosting.shape.k, hosting.shape.m, turn),
-        ({ pauseMs, counts, atWallMs }) => {
-          this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
-          this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
-        }
-      )
+      const { manifest, stats } = await vm.cut(epoch, holders, ({ pauseMs, counts, atWallMs }) => {
+        this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
+        this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
+      })
       const { hash, bytes } = hosting.encodeManifest(manifest)
       await hosting.shards.putManifest(hash, bytes, peers)
-      this.#reportVm('epoch.durable', vm, { epoch, stats })
+      this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates: tolerates(holders, hosting.shape.m) })
       const about = { group: record.id, generation: vm.generation, epoch, vm: id }
       this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })
     } catch (error) {
-      if (this.#vms.get(id) !== vm || hasCode(error, 'EPOCH_ABORTED')) return
-      this.#deps.log.warn({ vm: id, epoch, peer: self, error: messageOf(error) }, 'this VM cannot make the epoch')
+      if (this.#vms.get(id) !== vm) return
+      this.#deps.log.warn({ vm: id, epoch, owner: self, error: messageOf(error) }, 'this VM cannot make the epoch')
       this.#feed({ kind: 'vm-failed', vm: id, epoch, reason: messageOf(error).slice(0, 500) })
     }
   }
@@ -247,12 +264,33 @@ export class GroupAgent {
     this.#reportVm('vm.failed', vm, { reason })
     this.#deps.log.error({ vm: vm.spec.id, generation: vm.generation, reason, error }, 'a VM has failed')
     if (hasCode(error, 'LEASE_REFUSED')) return void this.#refresh()
-    const waitMs = RETRY_MS * 2 ** Math.min(this.#retries++, 5)
+    this.#restart(vm.generation, RETRY_MS * 2 ** Math.min(this.#retries++, 5))
+  }
+
+  /** Asks for a new generation until there is one: nobody else does, for this peer is alive. */
+  #restart(generation: number, waitMs: number): void {
     this.#deps.clock.after(waitMs, () => {
       const record = this.#core.record
-      if (this.#stopped || record === undefined || record.generation !== vm.generation) return
-      this.#change(record.id, takeOver(record.generation, record.owners))
+      if (this.#stopped || record === undefined || record.generation !== generation) return
+      this.#newGeneration(record).catch((error: unknown) => {
+        this.#deps.log.warn({ group: record.id, error: messageOf(error) }, 'the group cannot be started again yet')
+        this.#restart(generation, RETRY_MS)
+      })
     })
+  }
+
+  /** A host that failed to run the group's VMs this often gives them up, if another one is alive. */
+  async #newGeneration(record: GroupRecord): Promise<void> {
+    const { directory, detector, storage, leases, self } = this.#deps
+    const alive = new Set(detector.alive())
+    const others = storage.filter(host => host !== self && alive.has(host))
+    const elsewhere =
+      this.#retries > LOCAL_RETRIES ? planRestore(record, { hosts: others, groups: directory.all() }) : undefined
+    if (elsewhere !== undefined) {
+      await this.#endAll()
+      await leases.release(groupKey(record.id)) // or the voters would wait for it to run out
+    }
+    await directory.change(record.id, takeOver(record.generation, elsewhere ?? record.owners))
   }
 
   async #refresh(): Promise<void> {

@@ -61,6 +61,7 @@ export class Housekeeping {
     const first = record.vms[0]
     if (
       intervalMs === 0 ||
+      record.removed ||
       first === undefined ||
       record.owners[first.id] !== self ||
       this.#waitingForEpoch.has(record.id)
@@ -94,8 +95,12 @@ export class Housekeeping {
     const hashes = await store.manifests()
     const manifests = new Map<string, ImageManifest>()
     for (const hash of hashes) {
-      const bytes = await store.getManifest(hash)
-      if (bytes !== undefined) manifests.set(hash, decodeManifest(bytes))
+      try {
+        const bytes = await store.getManifest(hash)
+        if (bytes !== undefined) manifests.set(hash, decodeManifest(bytes))
+      } catch (error) {
+        log.warn({ hash, error: messageOf(error) }, 'a manifest cannot be read: it stays, and what it may refer to')
+      }
     }
     const groups = directory.all().map(record => ({
       record,

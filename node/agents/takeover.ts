@@ -3,6 +3,7 @@
  * and tries the compare-and-set on the group's register. Voters accept it only when the dead owner's leases have run
  * out; the first to succeed has decided for all. Suspicion may be wrong: the lease then keeps the owner safe.
  */
+import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../../protocols/core.ts'
 import { takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
@@ -74,16 +75,12 @@ export class TakeoverAgent {
     const owners = planRestore(record, { hosts: hosts.filter(host => alive.has(host)), groups: directory.all() })
     try {
       if (owners === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
-      let ours = false
-      const now = await directory.change(id, current => {
-        const next = takeOver(record.generation, owners)(current)
-        ours = next !== undefined
-        return next
-      })
+      const now = await directory.change(id, takeOver(record.generation, owners))
       this.#busy.delete(id)
-      if (ours && now?.generation === record.generation + 1) {
+      // By content, not by whose try it was: survivors that had the same plan have decided it together.
+      if (now?.generation === record.generation + 1 && isDeepStrictEqual(now.owners, owners)) {
         const epoch = now.committed?.epoch ?? 0
-        report('takeover.decided', { group: id, generation: now.generation, epoch, owners: now.owners, lost })
+        report('takeover.decided', { group: id, generation: now.generation, epoch, owners, lost })
       }
       if (now !== null) this.#consider(now) // another peer may have died meanwhile
     } catch (error) {

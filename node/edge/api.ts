@@ -30,6 +30,9 @@ export const MAX_BODY_BYTES = 1 << 20
 /** A follower that reads slower than events come is sent away at this much, instead of filling our memory. */
 const MAX_UNSENT_EVENT_BYTES = 1 << 20
 
+/** A stopping peer waits this long for requests under way; one that waits for an epoch might never end. A guess. */
+const CLOSE_GRACE_MS = 500
+
 /** A group's console input is a command line, not a file. */
 const MAX_CONSOLE_TEXT = 4_096
 
@@ -106,7 +109,7 @@ const routes: readonly Route[] = [
 
 export interface ApiServer {
   readonly socketPath: string
-  /** Ends event streams and idle connections, removes the socket; requests being answered are finished first. */
+  /** Ends event streams and idle connections, removes the socket; requests being answered have CLOSE_GRACE_MS. */
   close(): Promise<void>
 }
 
@@ -131,7 +134,11 @@ export async function serveApi(options: { view: PeerView; runDir: string; log: L
     close: () =>
       new Promise(resolve => {
         for (const end of followers) end()
-        server.close(() => resolve())
+        const impatient = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS)
+        server.close(() => {
+          clearTimeout(impatient)
+          resolve()
+        })
         server.closeIdleConnections()
       })
   }

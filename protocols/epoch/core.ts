@@ -44,10 +44,15 @@ export type EpochEffect =
   | { kind: 'committed'; epoch: number; commitMs: number; skewMs: number | undefined }
   | { kind: 'voided'; epoch: number; reason: string }
   | { kind: 'opened'; epoch: number }
+  /** Read the register: what became of an epoch must be known before the next one is cut. */
+  | { kind: 'refresh' }
   | { kind: 'timer'; atMs: number }
 
 /** How much later than the proposer a peer of rank r acts in its stead: (r + 1) × this. A guess: two rounds of a busy cluster. */
 export const STAND_IN_MS = 300
+
+/** Reports of epochs further ahead than this are not kept: each peer would have missed that many records. A guess. */
+const MAX_AHEAD = 8
 
 interface Tracker {
   readonly epoch: number
@@ -66,7 +71,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   /** Place among the members in sorted order: who stands in first for a proposer that is gone. */
   readonly #rank: number
   #record: GroupRecord | undefined
-  #tracker: Tracker | undefined
+  /** Epochs that are not decided as far as we know, by number: usually one, two where a record is slower than a frame. */
+  readonly #trackers = new Map<number, Tracker>()
   /** Our VMs that can be cut: VM → colour. */
   readonly #ready = new Map<string, number>()
   /** Our VMs being cut: VM → epoch. */
@@ -112,60 +118,74 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     const before = this.#record
     if (before !== undefined && record.version <= before.version) return []
     this.#record = record
-    const effects: EpochEffect[] = []
-    const tracked = this.#tracker
-    if (before !== undefined && record.generation > before.generation) {
-      this.#ready.clear()
-      this.#cutting.clear()
-      this.#tracker = undefined
-      if (tracked !== undefined)
-        effects.push({ kind: 'voided', epoch: tracked.epoch, reason: 'the group was taken over' })
-    } else if (tracked !== undefined && record.open?.epoch !== tracked.epoch) {
-      effects.push(...this.#end(tracked, record, nowMs))
-    }
-    if (record.open !== null && this.#tracker?.epoch !== record.open.epoch) {
+    const effects = this.#settle(record, record.generation > (before?.generation ?? record.generation), nowMs)
+    if (record.open !== null && record.open.epoch !== before?.open?.epoch) {
       this.#track(record.open.epoch, nowMs)
-      effects.push({ kind: 'opened', epoch: record.open.epoch })
+      effects.push({ kind: 'opened', epoch: record.open.epoch }, ...this.#excuse(record, nowMs))
     }
     return [...effects, ...this.#cutWhatIsDue(), ...this.#decide(nowMs)]
   }
 
-  /** The tracked epoch is no longer open (or, tracked on a frame's word alone, not open yet). */
-  #end(tracked: Tracker, record: GroupRecord, nowMs: number): EpochEffect[] {
-    const fate = fateOf(record, tracked.epoch)
-    if (fate === 'unknown') return []
-    this.#tracker = undefined
-    if (fate === 'committed') {
-      const times = [...tracked.cutAtWallMs.values()]
-      const skewMs = times.length === record.vms.length ? Math.max(...times) - Math.min(...times) : undefined
-      return [{ kind: 'committed', epoch: tracked.epoch, commitMs: nowMs - tracked.sinceMs, skewMs }]
+  /** Ends every epoch that the record decides, the oldest first; all of them where the group was taken over. */
+  #settle(record: GroupRecord, takenOver: boolean, nowMs: number): EpochEffect[] {
+    if (takenOver) {
+      this.#ready.clear()
+      this.#cutting.clear()
     }
-    for (const [vm, colour] of this.#ready) if (colour < tracked.epoch) this.#ready.set(vm, tracked.epoch)
-    return [{ kind: 'voided', epoch: tracked.epoch, reason: tracked.failed ?? 'its deadline passed' }]
+    const effects: EpochEffect[] = []
+    for (const tracked of [...this.#trackers.values()].sort((a, b) => a.epoch - b.epoch)) {
+      const fate = fateOf(record, tracked.epoch)
+      if (!takenOver && (fate === 'unknown' || fate === 'open')) continue
+      this.#trackers.delete(tracked.epoch)
+      if (fate === 'committed') {
+        const times = [...tracked.cutAtWallMs.values()]
+        const skewMs = times.length === record.vms.length ? Math.max(...times) - Math.min(...times) : undefined
+        effects.push({ kind: 'committed', epoch: tracked.epoch, commitMs: nowMs - tracked.sinceMs, skewMs })
+        continue
+      }
+      for (const [vm, colour] of this.#ready) if (colour < tracked.epoch) this.#ready.set(vm, tracked.epoch)
+      const reason = takenOver ? 'the group was taken over' : (tracked.failed ?? 'its deadline passed')
+      effects.push({ kind: 'voided', epoch: tracked.epoch, reason })
+    }
+    return effects
+  }
+
+  /** A VM of ours that cannot be cut yet: better no epoch now than one that keeps frames from it until the deadline. */
+  #excuse(record: GroupRecord, nowMs: number): EpochEffect[] {
+    const epoch = record.open?.epoch ?? 0
+    return record.vms
+      .filter(({ id }) => record.owners[id] === this.#self && !this.#ready.has(id) && !this.#cutting.has(id))
+      .flatMap(({ id }) => this.#failure(record, id, epoch, 'it is still being started or restored', nowMs))
   }
 
   #track(epoch: number, nowMs: number): Tracker {
-    if (this.#tracker?.epoch === epoch) return this.#tracker
-    this.#tracker = {
-      epoch,
-      sinceMs: nowMs,
-      cutAtWallMs: new Map(),
-      durable: new Map(),
-      failed: undefined,
-      decidableMs: undefined,
-      askedMs: Number.NEGATIVE_INFINITY
+    let tracker = this.#trackers.get(epoch)
+    if (tracker === undefined) {
+      tracker = {
+        epoch,
+        sinceMs: nowMs,
+        cutAtWallMs: new Map(),
+        durable: new Map(),
+        failed: undefined,
+        decidableMs: undefined,
+        askedMs: Number.NEGATIVE_INFINITY
+      }
+      this.#trackers.set(epoch, tracker)
     }
-    return this.#tracker
+    return tracker
   }
 
-  /** A frame was faster than the record. Cutting on its word is right: its sender has cut, so the epoch has been opened. */
+  /**
+   * A frame was faster than the record. Cutting on its word is right: its sender has cut, so the epoch has been opened.
+   * But where an older epoch is undecided as far as we know, the next image would not know what it is a difference to.
+   */
   #onMarker(vm: string, epoch: number, nowMs: number): EpochEffect[] {
     const record = this.#record
-    if (record === undefined) return []
+    if (record === undefined || epoch > record.lastEpoch + MAX_AHEAD) return []
     const fate = fateOf(record, epoch)
     if (fate === 'void') return [{ kind: 'voided', epoch, reason: 'it was aborted before this peer learned of it' }]
     if (fate === 'committed') return []
-    if (this.#tracker !== undefined && this.#tracker.epoch > epoch) return []
+    if ([...this.#trackers.keys()].some(older => older < epoch)) return [{ kind: 'refresh' }]
     this.#track(epoch, nowMs)
     const colour = this.#ready.get(vm)
     return colour === undefined || colour >= epoch || this.#cutting.has(vm) ? [] : this.#cut(vm, epoch)
@@ -173,7 +193,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
 
   #cutWhatIsDue(): EpochEffect[] {
     const open = this.#record?.open
-    if (this.#record === undefined || open === null || open === undefined) return []
+    if (open === null || open === undefined || this.#trackers.get(open.epoch)?.failed !== undefined) return []
     return [...this.#ready]
       .filter(([vm, colour]) => colour < open.epoch && !this.#cutting.has(vm))
       .flatMap(([vm]) => this.#cut(vm, open.epoch))
@@ -202,12 +222,13 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#cutWhatIsDue()]
   }
 
-  #onOwnFailure(input: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
-    this.#cutting.delete(input.vm)
-    const record = this.#record
-    if (record === undefined) return []
-    const { vm, epoch, reason } = input
-    const message = { kind: 'failed' as const, group: record.id, generation: record.generation, epoch, vm, reason }
+  #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
+    this.#cutting.delete(vm)
+    return this.#record === undefined ? [] : this.#failure(this.#record, vm, epoch, reason, nowMs)
+  }
+
+  #failure({ id, generation }: GroupRecord, vm: string, epoch: number, reason: string, nowMs: number): EpochEffect[] {
+    const message = { kind: 'failed' as const, group: id, generation, epoch, vm, reason }
     return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs)]
   }
 
@@ -217,8 +238,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (record === undefined || message.generation !== record.generation) return []
     const fate = fateOf(record, message.epoch)
     if (fate === 'void' || fate === 'committed') return []
-    if (this.#tracker !== undefined && this.#tracker.epoch > message.epoch) return []
-    if (!record.vms.some(vm => vm.id === message.vm)) return []
+    if (message.epoch > record.lastEpoch + MAX_AHEAD || !record.vms.some(vm => vm.id === message.vm)) return []
     const tracker = this.#track(message.epoch, nowMs)
     if (message.kind === 'cut') {
       tracker.cutAtWallMs.set(message.vm, message.atWallMs)
@@ -232,8 +252,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   /** Commit when all is durable, abort on failure or past the deadline: at once as the proposer, later in its stead. */
   #decide(nowMs: number): EpochEffect[] {
     const { open, generation, vms } = this.#record ?? { open: null, generation: 0, vms: [] }
-    const tracker = this.#tracker
-    if (open === null || tracker === undefined || tracker.epoch !== open.epoch) return []
+    const tracker = this.#trackers.get(open?.epoch ?? 0)
+    if (open === null || tracker === undefined) return []
     const patienceMs = open.proposer === this.#self ? 0 : (this.#rank + 1) * STAND_IN_MS
     const complete = vms.every(vm => tracker.durable.has(vm.id))
     if (complete || tracker.failed !== undefined) tracker.decidableMs ??= nowMs

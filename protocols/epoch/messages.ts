@@ -45,7 +45,9 @@ export const groupRecordSchema = z.strictObject({
   owners: z.record(name, peer),
   lastEpoch: count,
   open: z.strictObject({ epoch: count, proposer: peer, deadlineMs: count }).nullable(),
-  committed: z.strictObject({ epoch: count, generation: count, images: z.record(name, hash) }).nullable(),
+  committed: z
+    .strictObject({ epoch: count, generation: count, previousEpoch: count, images: z.record(name, hash) })
+    .nullable(),
   removed: z.boolean()
 })
 

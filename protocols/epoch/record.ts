@@ -43,7 +43,8 @@ export function commitEpoch(generation: number, epoch: number, images: Readonly<
   return (current: GroupRecord | null): GroupRecord | undefined => {
     if (current === null || current.generation !== generation || current.open?.epoch !== epoch) return undefined
     if (current.vms.some(vm => images[vm.id] === undefined)) return undefined
-    return { ...current, version: current.version + 1, open: null, committed: { epoch, generation, images } }
+    const committed = { epoch, generation, previousEpoch: current.committed?.epoch ?? 0, images }
+    return { ...current, version: current.version + 1, open: null, committed }
   }
 }
 
@@ -72,6 +73,6 @@ export function displaced(before: GroupRecord | null, after: GroupRecord): PeerI
 /** What the record says of an epoch. 'unknown': not yet opened as far as this record tells. */
 export function fateOf(record: GroupRecord, epoch: number): 'unknown' | 'open' | 'committed' | 'void' {
   if (record.open?.epoch === epoch) return 'open'
-  if (record.committed?.epoch === epoch) return 'committed'
+  if (record.committed?.epoch === epoch || record.committed?.previousEpoch === epoch) return 'committed'
   return epoch > record.lastEpoch ? 'unknown' : 'void'
 }

@@ -84,10 +84,35 @@ describe('the epoch core', () => {
     expect(kinds(core('p1', { a: 0 }).step({ kind: 'record', record: opened }, 1))).toContain('cut')
     expect(kinds(core('p3').step({ kind: 'record', record: opened }, 1))).not.toContain('cut')
   })
-  test('a VM that is still being restored is cut as soon as it can be, while the epoch is open', () => {
+  test('a VM that is still being restored is excused at once: the epoch fails now and not at its deadline', () => {
     const late = core('p1')
-    late.step({ kind: 'record', record: opened }, 1)
-    expect(late.step({ kind: 'vm-ready', vm: 'a', colour: 0 }, 5)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+    const effects = late.step({ kind: 'record', record: opened }, 1)
+    expect(effects).toContainEqual(
+      expect.objectContaining({ kind: 'broadcast', message: expect.objectContaining({ kind: 'failed', vm: 'a' }) })
+    )
+    expect(kinds(effects)).toContain('abort')
+    expect(late.step({ kind: 'vm-ready', vm: 'a', colour: 0 }, 5)).toEqual([])
+  })
+  test('what became of an epoch is learned also when reports of the next one come before its record', () => {
+    const owner = core('p1', { a: 0 })
+    owner.step({ kind: 'record', record: opened }, 0)
+    owner.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1 }, 1)
+    const images = { a: hash('1'), b: hash('2') }
+    const committed = commitEpoch(1, 1, images)(opened) as GroupRecord
+    const next = openEpoch('p2', 10_000, committed.version)(committed) as GroupRecord
+    expect(owner.step({ kind: 'marker', vm: 'a', epoch: 2 }, 5)).toEqual([{ kind: 'refresh' }])
+    owner.step({ kind: 'message', from: 'p2', message: durable('b', 2) }, 6)
+    const effects = kinds(owner.step({ kind: 'record', record: next }, 7))
+    expect(effects.slice(0, 3)).toEqual(['committed', 'opened', 'cut'])
+  })
+  test('a peer that missed the record of a commit learns it from the one after the next commit', () => {
+    const watcher = core('p3')
+    watcher.step({ kind: 'record', record: opened }, 0)
+    const images = { a: hash('1'), b: hash('2') }
+    const first = commitEpoch(1, 1, images)(opened) as GroupRecord
+    const again = openEpoch('p2', 10_000, first.version)(first) as GroupRecord
+    const second = commitEpoch(1, 2, images)(again) as GroupRecord
+    expect(kinds(watcher.step({ kind: 'record', record: second }, 9))).toEqual(['committed'])
   })
   test('a frame of a newer colour cuts its receiver before the record has come, and the record does not cut it again (Lai, Yang 1987)', () => {
     const early = core('p1', { a: 0 })
@@ -119,7 +144,7 @@ describe('the epoch core', () => {
     expect(kinds(other.step({ kind: 'timer' }, 60 + 2 * STAND_IN_MS))).toContain('commit')
   })
   test('a change that came to nothing is tried again', () => {
-    const proposer = core('p1')
+    const proposer = core('p1', { a: 0 })
     proposer.step({ kind: 'record', record: opened }, 0)
     proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 1)
     const [first, again] = proposer.step({ kind: 'message', from: 'p2', message: durable('b') }, 2)
@@ -127,7 +152,7 @@ describe('the epoch core', () => {
     expect(again?.kind === 'timer' && kinds(proposer.step({ kind: 'timer' }, again.atMs))).toContain('commit')
   })
   test('past the deadline the proposer aborts first and names the VM that is missing', () => {
-    const proposer = core('p1')
+    const proposer = core('p1', { a: 0 })
     proposer.step({ kind: 'record', record: opened }, 0)
     proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 1)
     expect(kinds(proposer.step({ kind: 'timer' }, 9_999))).toEqual(['timer'])
@@ -135,7 +160,7 @@ describe('the epoch core', () => {
     expect(abort).toMatchObject({ kind: 'abort', epoch: 1, reason: expect.stringContaining('b not durable') })
   })
   test('a failure reported by an owner aborts at once instead of at the deadline', () => {
-    const proposer = core('p1')
+    const proposer = core('p1', { a: 0 })
     proposer.step({ kind: 'record', record: opened }, 0)
     const message = { kind: 'failed' as const, group: 'g', generation: 1, epoch: 1, vm: 'b', reason: 'disk full' }
     expect(proposer.step({ kind: 'message', from: 'p2', message }, 5)[0]).toMatchObject({

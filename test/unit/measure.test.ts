@@ -90,7 +90,7 @@ describe('what the command line prints', () => {
             owners: { vm1: 'id2' },
             lastEpoch: 5,
             open: { epoch: 5, proposer: 'id1', deadlineMs: 1 },
-            committed: { epoch: 4, generation: 1, images: {} },
+            committed: { epoch: 4, generation: 1, previousEpoch: 0, images: {} },
             removed: false
           },
           running: [],

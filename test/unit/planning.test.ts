@@ -93,7 +93,7 @@ describe('holders of columns', () => {
 describe('retention', () => {
   const image = (id: string, streams: string[]): ImageManifest =>
     ({ vm: id, streams: streams.map(stream => ({ stream })) }) as unknown as ImageManifest
-  const committed = { epoch: 3, generation: 1, images: { a: '1', b: '2', c: '3' } }
+  const committed = { epoch: 3, generation: 1, previousEpoch: 2, images: { a: '1', b: '2', c: '3' } }
   const images = [image('a', ['g/a/1/2', 'g/a/1/3']), image('b', ['g/b/1/3']), image('c', ['g/c/1/3'])]
   const streams = [
     'g/a/1/1',
