@@ -7,9 +7,11 @@ import type { Clock } from '../ports.ts'
 import { DiapauseError } from '../errors.ts'
 import { cutFailed, failureOf, migrationEnd } from './background-snapshot.ts'
 import type { QmpClient } from './qmp.ts'
+import { isRecord } from './qmp-protocol.ts'
 
 /** A thousand times what it takes; a guess. */
 const DEADLINE_MS = 2_000
+const LOOK_AGAIN_MS = 1
 
 /** Sends the stopped VM's devices to the unix socket `path`. The VM stays stopped. HYPERVISOR_CUT where it does not work. */
 export async function sendDeviceState(qmp: QmpClient, path: string, clock: Clock): Promise<void> {
@@ -29,4 +31,21 @@ export async function sendDeviceState(qmp: QmpClient, path: string, clock: Clock
   disarm()
   if (status === 'completed') return
   throw cutFailed(path, late ? `its receiver took more than ${DEADLINE_MS} ms` : await failureOf(qmp))
+}
+
+/**
+ * Continues a VM whose devices have just been sent. The event that says so may come a moment before QEMU has left the
+ * state 'finish-migrate', in which it refuses `cont` ("Migration is not finalized yet").
+ */
+export async function continueAfterDevices(qmp: QmpClient, clock: Clock): Promise<void> {
+  const from = clock.now()
+  while ((await runState(qmp)) === 'finish-migrate' && clock.now() - from < DEADLINE_MS) {
+    await new Promise<void>(resolve => clock.after(LOOK_AGAIN_MS, resolve))
+  }
+  await qmp.command('cont')
+}
+
+async function runState(qmp: QmpClient): Promise<unknown> {
+  const reply = await qmp.command('query-status')
+  return isRecord(reply) ? reply.status : undefined
 }

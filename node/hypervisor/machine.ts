@@ -15,7 +15,7 @@ import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
-import { sendDeviceState } from './device-state.ts'
+import { continueAfterDevices, sendDeviceState } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import type { SharedRam } from './shared-ram.ts'
@@ -276,15 +276,16 @@ export class QemuMachine implements Machine {
   }
 
   async #sendDevices(qmp: QmpClient, path: string, unlessStopped: () => void): Promise<{ streamed: Promise<void> }> {
+    const { clock } = this.#context
+    let failure: unknown
     try {
-      await sendDeviceState(qmp, path, this.#context.clock)
+      await sendDeviceState(qmp, path, clock)
     } catch (error) {
-      unlessStopped()
-      await qmp.command('cont')
-      throw error
+      failure = error
     }
     unlessStopped()
-    await qmp.command('cont')
+    await continueAfterDevices(qmp, clock)
+    if (failure !== undefined) throw failure
     return { streamed: cleanedUp(qmp) }
   }
 
