@@ -94,11 +94,27 @@ function memberProblems({ members, peer }: Sections): Problem[] {
   return problems
 }
 
+function shardProblems(sections: Sections): Problem[] {
+  return [...spreadProblems(sections), ...columnProblems(sections)]
+}
+
+/** A column travels in one message of the bulk channel (8 MiB, `protocols/transport.ts`), with a little beside it. */
+const MAX_COLUMN_BYTES = 8 * 1024 * 1024 - 4096
+
+function columnProblems({ shards }: Sections): Problem[] {
+  if (shards === undefined) return []
+  const { k, m, symbolBytes } = shards
+  if ((k + m) * symbolBytes <= MAX_COLUMN_BYTES) return []
+  const most = Math.floor(MAX_COLUMN_BYTES / (k + m) / 8) * 8
+  const expected = `at most ${most} with k + m = ${k + m}: a column of k + m symbols travels in one message of 8 MiB`
+  return [{ key: 'shards.symbolBytes', expected, found: String(symbolBytes) }]
+}
+
 /**
  * The k + m columns of a snapshot go to the storage members in turn, so that with fewer members than columns some hold
  * two. The loss of any one member must leave k columns: it may hold m at most. (One storage member alone: no promise.)
  */
-function shardProblems({ shards, members }: Sections): Problem[] {
+function spreadProblems({ shards, members }: Sections): Problem[] {
   const storage = members?.filter(member => member.role === 'storage').length ?? 0
   if (shards === undefined || storage < 2) return []
   const { k, m } = shards

@@ -38,7 +38,7 @@ async function demo(options: DemoOptions): Promise<number> {
     (reason: unknown) => reason
   )
   progress.end(error === undefined)
-  const kept = options.keep && !abort.signal.aborted
+  const kept = options.keep && error === undefined
   const seen: Seen = {
     ...story.seen,
     error: error === undefined ? undefined : messageOf(error),

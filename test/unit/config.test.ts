@@ -130,6 +130,9 @@ describe('settings that depend on each other', () => {
       'shards.k: expected at most 2 with shards.m = 2 and 2 storage members: else one of them holds 3 of 5 columns, and losing it loses data, found 3'
     ])
     expect(problemsOf(`${two}[shards]\nk = 2\n`)).toEqual([])
+    expect(problemsOf(`${two}[shards]\nk = 6\nm = 6\nsymbolBytes = 1_048_576\n`)).toEqual([
+      'shards.symbolBytes: expected at most 698704 with k + m = 12: a column of k + m symbols travels in one message of 8 MiB, found 1048576'
+    ])
     expect(problemsOf(head + members(['storage']))).toEqual([])
   })
 
