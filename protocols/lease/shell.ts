@@ -2,6 +2,7 @@
 import type { LeaseSettings } from '../../config/schema.ts'
 import { DiapauseError, messageOf } from '../../node/errors.ts'
 import type { Clock, ControlBus, Leases, Log } from '../../node/ports.ts'
+import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
 import { type HolderInput, LeaseHolder } from './holder.ts'
 import { LEASE_PROTOCOL, type LeaseMessage, parseLeaseMessage } from './messages.ts'
@@ -44,12 +45,12 @@ class Shell implements Leases {
   readonly #lapse: LapseHandler[] = []
   readonly #regained: LapseHandler[] = []
   readonly #lost: LostHandler[] = []
+  readonly #alarm: Alarm
   #running = false
-  #wakeAtMs = Number.POSITIVE_INFINITY
-  #cancelWake: () => void = () => {}
 
   constructor(options: LeaseOptions) {
     this.#options = options
+    this.#alarm = new Alarm(options.clock, () => this.#step({ kind: 'tick' }))
     const session = Math.floor(options.random() * 2 ** 48)
     this.#holder = new LeaseHolder({ voters: options.voters, settings: options.settings, session })
     this.#votes = options.voters.includes(options.self)
@@ -62,7 +63,7 @@ class Shell implements Leases {
 
   stop(): void {
     this.#running = false
-    this.#cancelWake()
+    this.#alarm.set(Number.POSITIVE_INFINITY)
     for (const { reject } of this.#acquiring.values()) reject(stopped())
     this.#acquiring.clear()
   }
@@ -122,7 +123,7 @@ class Shell implements Leases {
     const effects = this.#holder.step(input, this.#options.clock.now())
     for (const effect of effects)
       if (effect.kind === 'send') this.#options.bus.send(effect.to, LEASE_PROTOCOL, effect.message)
-    this.#rearm()
+    this.#alarm.set(this.#holder.wakeAtMs())
     for (const effect of effects) {
       if (effect.kind === 'send') continue
       if (effect.kind === 'verify') {
@@ -164,19 +165,6 @@ class Shell implements Leases {
   #drop(key: string, error: DiapauseError): void {
     this.#acquiring.get(key)?.reject(error)
     this.#acquiring.delete(key)
-  }
-
-  #rearm(): void {
-    const { clock } = this.#options
-    const at = this.#holder.wakeAtMs()
-    if (at === this.#wakeAtMs) return
-    this.#cancelWake()
-    this.#wakeAtMs = at
-    if (at === Number.POSITIVE_INFINITY) return
-    this.#cancelWake = clock.after(Math.max(0, Math.ceil(at - clock.now())), () => {
-      this.#wakeAtMs = Number.POSITIVE_INFINITY
-      this.#step({ kind: 'tick' })
-    })
   }
 }
 

@@ -2,6 +2,7 @@
 import type { RegisterSettings } from '../../config/schema.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type { Clock, ControlBus, Log, Registers, RegisterStore } from '../../node/ports.ts'
+import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
 import { Acceptor, type LeaseGuard } from './acceptor.ts'
 import { DurableOrder, type Entry } from './durable-order.ts'
@@ -58,15 +59,17 @@ class Shell implements RegisterShell {
   readonly #votes: DurableOrder
   readonly #proposals: DurableOrder
   readonly #pending = new Map<number, Pending>()
+  readonly #alarm: Alarm
   #acceptor: Acceptor | null = null
   #proposer: Proposer | null = null
   #nextId = 1
-  #wakeAtMs = Number.POSITIVE_INFINITY
-  #cancelWake: () => void = () => {}
   #stopped: DiapauseError | null = null
 
   constructor(options: RegisterOptions) {
     this.#options = options
+    this.#alarm = new Alarm(options.clock, () => {
+      if (this.#stopped === null) this.#propose({ kind: 'tick' })
+    })
     const persist = (entries: readonly Entry[]): Promise<void> => options.store.persist(entries)
     this.#votes = new DurableOrder(persist, cause => this.#break(cause))
     this.#proposals = new DurableOrder(persist, cause => this.#break(cause))
@@ -143,7 +146,7 @@ class Shell implements RegisterShell {
         if (effect.kind === 'send') this.#options.bus.send(effect.to, REGISTER_PROTOCOL, effect.message)
       }
     })
-    this.#rearm()
+    this.#alarm.set(this.#proposer.wakeAtMs())
     for (const effect of effects) {
       if (effect.kind === 'done') this.#settle(effect.id)?.resolve(effect)
       else if (effect.kind === 'failed') this.#settle(effect.id)?.reject(effect.error)
@@ -154,19 +157,6 @@ class Shell implements RegisterShell {
     const pending = this.#pending.get(id)
     this.#pending.delete(id)
     return pending
-  }
-
-  #rearm(): void {
-    const { clock } = this.#options
-    const at = this.#proposer?.wakeAtMs() ?? Number.POSITIVE_INFINITY
-    if (at === this.#wakeAtMs) return
-    this.#cancelWake()
-    this.#wakeAtMs = at
-    if (at === Number.POSITIVE_INFINITY) return
-    this.#cancelWake = clock.after(Math.max(0, Math.ceil(at - clock.now())), () => {
-      this.#wakeAtMs = Number.POSITIVE_INFINITY
-      if (this.#stopped === null) this.#propose({ kind: 'tick' })
-    })
   }
 
   #break(cause: unknown): void {
@@ -185,7 +175,7 @@ class Shell implements RegisterShell {
     this.#stopped = error
     this.#votes.stop()
     this.#proposals.stop()
-    this.#cancelWake()
+    this.#alarm.set(Number.POSITIVE_INFINITY)
     for (const { reject } of this.#pending.values()) reject(error)
     this.#pending.clear()
   }
