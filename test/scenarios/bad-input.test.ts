@@ -25,7 +25,8 @@ interface Ended {
 }
 
 function start(file: string, args: readonly string[]): { child: ChildProcess; ended: Promise<Ended> } {
-  const child = spawn(process.execPath, [join(root, file), ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const command = ['--pdeathsig', 'KILL', process.execPath, join(root, file), ...args] // no peer outlives a killed test
+  const child = spawn('setpriv', command, { stdio: ['ignore', 'ignore', 'pipe'] })
   let err = ''
   child.stderr.on('data', (part: Buffer) => (err += part.toString()))
   return { child, ended: new Promise(resolve => child.on('close', code => resolve({ code, err }))) }
