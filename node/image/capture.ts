@@ -67,7 +67,7 @@ export class CapturePipeline {
       blocks: blocks => this.#blocks(blocks),
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
-    state.begin(epoch, partial)
+    state.begin(epoch, { holders, m: facts.shape.m, partial })
     this.#writer.write(this.#salt)
   }
 

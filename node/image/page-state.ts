@@ -9,6 +9,9 @@
  * live pages are written again as they pass. And a stream that is mostly dead (below a quarter live) is retired as
  * well, so that an image never keeps more than about four times its own size alive. Retiring the one with the *fewest*
  * pages, rather than the oldest, leaves the large first stream alone for as long as it is worth it.
+ *
+ * And an image is as safe as its weakest stream: one that was written while peers were away, or whose holders have gone
+ * since, is retired as soon as the holders of the new stream bear more losses than its own.
  */
 import { DiapauseError } from '../errors.ts'
 import type { StreamManifest } from '../ports.ts'
@@ -69,6 +72,27 @@ export function streamsToRetire(streams: readonly { live: number; pages: number 
   return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
 }
 
+/**
+ * How many more of the peers in `alive` may be lost, whichever, until fewer than k of a stream's columns are left; columns
+ * at other peers count as lost already. Below 0: it cannot be read now.
+ */
+export function toleratedLosses(holders: readonly string[], m: number, alive: readonly string[]): number {
+  const columns = new Map(alive.map(peer => [peer, 0]))
+  let left = m
+  for (const holder of holders) {
+    const count = columns.get(holder)
+    if (count === undefined) left--
+    else columns.set(holder, count + 1)
+  }
+  let tolerated = left < 0 ? -1 : 0
+  for (const count of [...columns.values()].filter(each => each > 0).sort((a, b) => b - a)) {
+    left -= count
+    if (left < 0) break
+    tolerated++
+  }
+  return tolerated
+}
+
 /** Live pages of each slot. */
 export function livePages(table: PageTable): number[] {
   const counts = new Array<number>(256).fill(0)
@@ -87,6 +111,13 @@ interface Candidate {
   changed: number
   written: number
   complete: boolean
+}
+
+/** Where the stream of an epoch goes, with `m` columns to spare; `partial`: only written pages will pass. */
+export interface NewStream {
+  readonly holders: readonly string[]
+  readonly m: number
+  readonly partial?: boolean | undefined
 }
 
 export class PageState {
@@ -114,7 +145,7 @@ export class PageState {
    * Opens a candidate. With `partial` only pages that may have changed need pass, and those of `toRewrite`.
    * IMAGE_EPOCH_OPEN where one is still undecided.
    */
-  begin(epoch: number, partial = false): void {
+  begin(epoch: number, { holders, m, partial = false }: NewStream): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
@@ -128,6 +159,12 @@ export class PageState {
     const retired: boolean[] = []
     const asked = table.streams.map((stream, i) => ({ live: live[i] ?? 0, pages: stream?.pages ?? 0 }))
     for (const slot of streamsToRetire(asked)) retired[slot] = true
+    const tolerated = toleratedLosses(holders, m, holders)
+    for (const [slot, stream] of table.streams.entries()) {
+      if (stream === undefined) continue
+      const { manifest } = stream
+      if (toleratedLosses(manifest.holders, manifest.m, holders) < tolerated) retired[slot] = true
+    }
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined

@@ -8,17 +8,19 @@ import {
   PageState,
   type PageStream,
   streamsToRetire,
+  toleratedLosses,
   ZERO_SLOT
 } from '../../../node/image/page-state.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
 
 const PAGES = 40
+const HOLDERS = ['a', 'b']
 const digest = (content: number): string => hash('sha256', `${content}`, 'binary')
 const manifestOf = (stream: string): StreamManifest => ({
   stream,
   k: 1,
   m: 1,
-  holders: ['a', 'b'],
+  holders: HOLDERS,
   dataBytes: 1 << 20,
   grids: []
 })
@@ -31,7 +33,7 @@ const streamOf = (stream: string, pages: number): PageStream => ({
 
 /** Passes a RAM (0 is a zero page) through an epoch; returns how many pages were written. */
 function takeEpoch(state: PageState, epoch: number, ram: readonly number[]): number {
-  state.begin(epoch)
+  state.begin(epoch, { holders: HOLDERS, m: 1 })
   let written = 0
   for (const [page, content] of ram.entries()) {
     if (content === 0) state.zero(page)
@@ -86,9 +88,11 @@ describe('the page state', () => {
     const state = new PageState(PAGES)
     takeEpoch(state, 5, new Array(PAGES).fill(1))
     expect([state.commit(4), state.abort(6), state.commit(5), state.commit(5)]).toEqual([false, false, true, false])
-    state.begin(6)
+    state.begin(6, { holders: HOLDERS, m: 1 })
     expect(state.commit(6)).toBe(false)
-    expect(() => state.begin(7)).toThrow(expect.objectContaining({ code: 'IMAGE_EPOCH_OPEN' }))
+    expect(() => state.begin(7, { holders: HOLDERS, m: 1 })).toThrow(
+      expect.objectContaining({ code: 'IMAGE_EPOCH_OPEN' })
+    )
     expect(() => state.endPages()).toThrow(expect.objectContaining({ code: 'MIGRATION_STREAM_INCOMPLETE' }))
   })
 
@@ -181,5 +185,51 @@ describe('the page index', () => {
       }
     })
     fc.assert(property, { numRuns: 400 })
+  })
+})
+
+describe('the losses that a stream bears', () => {
+  test('are as many as any choice of that many peers leaves k columns', () => {
+    const peers = ['a', 'b', 'c', 'd', 'e']
+    const subsets = (of: readonly string[]): string[][] =>
+      of.reduce<string[][]>((found, peer) => found.flatMap(each => [each, [...each, peer]]), [[]])
+    const slow = (holders: readonly string[], m: number, alive: readonly string[]): number => {
+      const bears = (lost: readonly string[]) =>
+        holders.filter(holder => !alive.includes(holder) || lost.includes(holder)).length <= m
+      const concerned = alive.filter(peer => holders.includes(peer))
+      for (let n = 0; n <= concerned.length; n++)
+        if (!subsets(concerned).every(lost => lost.length !== n || bears(lost))) return n - 1
+      return concerned.length
+    }
+    fc.assert(
+      fc.property(
+        fc.array(fc.constantFrom(...peers), { minLength: 1, maxLength: 8 }),
+        fc.nat(4),
+        fc.subarray(peers),
+        (holders, m, alive) => {
+          expect(toleratedLosses(holders, m, alive)).toBe(slow(holders, m, alive))
+        }
+      )
+    )
+  })
+
+  test('decide what is written again: what two peers stored while the third was away, once it is back', () => {
+    const state = new PageState(4)
+    const epoch = (number: number, holders: readonly string[], ram: readonly number[]): number => {
+      state.begin(number, { holders, m: 1 })
+      let written = 0
+      for (const [page, content] of ram.entries()) if (state.data(page, digest(content))) state.place(page, written++)
+      state.endPages()
+      const stream = streamOf(`${number}`, written)
+      state.complete({ ...stream, manifest: { ...stream.manifest, k: 2, holders } })
+      state.commit(number)
+      return written
+    }
+    const all = ['a', 'b', 'c']
+    expect(epoch(1, all, [1, 2, 3, 4])).toBe(4)
+    // Without c nothing bears another loss: writing the old pages again would not help.
+    expect(epoch(2, ['a', 'b', 'a'], [1, 2, 30, 40])).toBe(2)
+    expect(epoch(3, all, [1, 2, 30, 40])).toBe(2)
+    expect(epoch(4, all, [1, 2, 30, 40])).toBe(0)
   })
 })
