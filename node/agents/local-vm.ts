@@ -3,7 +3,7 @@
  * Starts by boot or from an image, is cut to epochs, pauses while the lease is not ours, ends for good with `destroy`.
  */
 import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.ts'
-import { DiapauseError } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
   Capture,
   Clock,
@@ -58,13 +58,11 @@ export class LocalVm {
   #machine: Machine | undefined
   #nic: NicPort | undefined
   #worker: ImageWorker | undefined
-  #capture: Capture | undefined
+  #capture: { readonly epoch: number; cancel(): Promise<void> } | undefined
   #restore: Restore | undefined
   #running = false
   #fenced = false
   #destroyed = false
-  /** Machine commands one after the other: a pause must not meet a cut half way. */
-  #queue: Promise<unknown> = Promise.resolve()
   /** Settles when no cut asks for changed pages: the next may. */
   #copied: Promise<unknown> = Promise.resolve()
   /** The newest. */
@@ -88,8 +86,7 @@ export class LocalVm {
 
   /** Cold boot; `mayRun` settles when the lease is ours. */
   async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
-    const [worker] = await Promise.all([this.#openWorker(), mayRun])
-    this.#worker = worker
+    await Promise.all([this.#openWorker(), mayRun])
     this.#nic = await this.#attach(epoch)
     await this.#defineMachine().start()
     this.#setRunning()
@@ -107,7 +104,6 @@ export class LocalVm {
     const startedMs = this.#deps.clock.now()
     const bootSet = (async () => {
       const [worker, image] = await Promise.all([this.#openWorker(), manifest])
-      this.#worker = worker
       this.#alive()
       this.#restore = await worker.restore(image)
       return this.#restore
@@ -157,8 +153,9 @@ export class LocalVm {
       const socketPath = this.#deps.path('capture', this.group, this.spec.id)
       const ram = tracking && { ramPath: tracking.ramPath }
       this.#notVoided(epoch)
-      capture = await worker.capture({ generation: this.generation, epoch, socketPath, holders, ...ram })
-      this.#capture = capture
+      const begun = await worker.capture({ generation: this.generation, epoch, socketPath, holders, ...ram })
+      capture = begun
+      this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)
       if (tracking) await this.#copyWhileRunning(tracking, capture)
       const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, socketPath, onCut })
@@ -168,10 +165,12 @@ export class LocalVm {
       return { manifest, stats: manifest.stats }
     } catch (error) {
       await capture?.cancel()
+      // A thread that has died takes what it knew of RAM with it: the next image is whole.
+      if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#openWorker()
       throw error
     } finally {
       copied.resolve()
-      if (this.#capture === capture) this.#capture = undefined
+      if (this.#capture?.epoch === epoch) this.#capture = undefined
     }
   }
 
@@ -188,7 +187,7 @@ export class LocalVm {
     }
   }
 
-  #stopAndCut(
+  async #stopAndCut(
     epoch: number,
     parts: {
       readonly machine: Machine
@@ -200,25 +199,23 @@ export class LocalVm {
     }
   ): Promise<{ streamed: Promise<void> }> {
     const { machine, nic, capture, tracking, socketPath, onCut } = parts
-    return this.#enqueue(async () => {
-      if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
-      let counts: Record<string, number> = {}
-      let atWallMs = 0
-      nic.hold()
-      try {
-        const { pauseMs, streamed } = await machine.cut(socketPath, async () => {
-          await nic.drained()
-          counts = { ...nic.turn(epoch) }
-          atWallMs = this.#deps.wallMs()
-          // After the drain: a frame sent late marks its buffer in RAM as used.
-          if (tracking) await capture.copyLast(await tracking.changed())
-        })
-        onCut({ pauseMs, counts, atWallMs })
-        return { streamed } // wrapped: the queue must not wait for the stream
-      } finally {
-        if (!this.#fenced) nic.release()
-      }
-    })
+    if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
+    let counts: Record<string, number> = {}
+    let atWallMs = 0
+    nic.hold()
+    try {
+      const { pauseMs, streamed } = await machine.cut(socketPath, async () => {
+        await nic.drained()
+        counts = { ...nic.turn(epoch) }
+        atWallMs = this.#deps.wallMs()
+        // After the drain: a frame sent late marks its buffer in RAM as used.
+        if (tracking) await capture.copyLast(await tracking.changed())
+      })
+      onCut({ pauseMs, counts, atWallMs })
+      return { streamed } // wrapped: whoever awaits the cut must not wait for the stream
+    } finally {
+      if (!this.#fenced) nic.release()
+    }
   }
 
   expect(epoch: number, sender: string, counts: Record<string, number>): void {
@@ -232,28 +229,29 @@ export class LocalVm {
   voided(epoch: number): void {
     this.#voidedEpoch = Math.max(this.#voidedEpoch, epoch)
     this.#nic?.abandon(epoch)
-    void this.#capture?.cancel()
+    if (this.#capture?.epoch === epoch) void this.#capture.cancel()
     this.#worker?.abort(epoch)
   }
 
-  /** The lease is about to end: nothing moves until `unfence`. */
+  /** The lease is about to end: nothing moves until `unfence`. A cut under way gives way to it (`Machine.stop`). */
   fence(): void {
     if (this.#fenced) return
     this.#fenced = true
     this.#nic?.hold()
-    if (this.#running)
-      void this.#enqueue(() => this.#machine?.stop()).catch(error => this.#onEnd(`it could not be paused: ${error}`))
+    if (this.#running) this.#pause()
   }
 
   unfence(): void {
     if (!this.#fenced) return
     this.#fenced = false
-    if (!this.#running) return
-    void this.#enqueue(async () => {
-      if (this.#fenced) return
-      await this.#machine?.resume()
-      this.#nic?.release()
-    }).catch(error => this.#onEnd(`it could not go on: ${error}`))
+    const machine = this.#machine
+    if (!this.#running || machine === undefined) return
+    machine.resume().then(
+      () => {
+        if (!this.#fenced) this.#nic?.release()
+      },
+      (error: unknown) => this.#onEnd(`it could not go on: ${messageOf(error)}`)
+    )
   }
 
   async type(text: string): Promise<void> {
@@ -272,9 +270,14 @@ export class LocalVm {
   #setRunning(): void {
     this.#alive()
     this.#running = true
-    if (this.#fenced)
-      void this.#enqueue(() => this.#machine?.stop()).catch(error => this.#onEnd(`it could not be paused: ${error}`))
+    if (this.#fenced) this.#pause()
     else this.#nic?.release()
+  }
+
+  #pause(): void {
+    this.#machine?.stop().catch((error: unknown) => {
+      if (!this.#destroyed) this.#onEnd(`it could not be paused: ${messageOf(error)}`)
+    })
   }
 
   #alive(): void {
@@ -282,8 +285,11 @@ export class LocalVm {
       throw new DiapauseError('VM_DESTROYED', `VM ${this.spec.id} of generation ${this.generation} is gone.`)
   }
 
+  /** In the place of the one before, if any. Known to `destroy` at once, whatever else its caller waits for. */
   async #openWorker(): Promise<ImageWorker> {
     const worker = await this.#deps.openWorker(this.group, this.spec)
+    await this.#worker?.close()
+    this.#worker = worker
     if (this.#destroyed) await worker.close()
     this.#alive()
     return worker
@@ -321,13 +327,5 @@ export class LocalVm {
       throw new DiapauseError('VM_NOT_RUNNING', `VM ${this.spec.id} does not run here yet; try again when it does.`)
     }
     return { machine: this.#machine, nic: this.#nic, worker: this.#worker }
-  }
-
-  #enqueue<T>(work: () => Promise<T>): Promise<T>
-  #enqueue<T>(work: () => Promise<T> | undefined): Promise<T | undefined>
-  #enqueue<T>(work: () => Promise<T> | undefined): Promise<T | undefined> {
-    const result = this.#queue.then(work)
-    this.#queue = result.catch(() => {})
-    return result
   }
 }
