@@ -1,36 +1,12 @@
 /** A peer's transport, control bus and failure detector in a process of its own. Options: JSON in argv[2]. */
-import { privateKeyFromRaw } from '@libp2p/crypto/keys'
 import type { DetectorSettings } from '../../config/schema.ts'
-import type { Clock, Log } from '../../node/ports.ts'
 import { createFailureDetector } from '../../protocols/failure-detector/shell.ts'
 import { createControlBus } from '../../protocols/service.ts'
-import { createTransport, type Member } from '../../protocols/transport.ts'
+import { type ChildOptions, childTransport } from './loopback.ts'
+import { clock, quietLog as log } from './real-clock.ts'
 
-interface ChildOptions {
-  readonly key: string
-  readonly listen: string
-  readonly members: readonly Member[]
-  readonly settings: DetectorSettings
-}
-
-const options = JSON.parse(process.argv[2] ?? '{}') as ChildOptions
-const quiet = (): void => {}
-const log: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet }
-const clock: Clock = {
-  now: () => performance.now(),
-  after(ms, fn) {
-    const timer = setTimeout(fn, ms)
-    return () => clearTimeout(timer)
-  }
-}
-const transport = await createTransport({
-  privateKey: privateKeyFromRaw(Buffer.from(options.key, 'hex')),
-  listen: options.listen,
-  cluster: 'test',
-  members: options.members,
-  log,
-  clock
-})
+const options = JSON.parse(process.argv[2] ?? '{}') as ChildOptions & { readonly settings: DetectorSettings }
+const transport = await childTransport(options)
 const bus = createControlBus(transport, log, 'test')
 const detector = createFailureDetector({
   self: transport.self,

@@ -1,5 +1,4 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import { type AddressInfo, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
@@ -7,6 +6,7 @@ import { afterEach, expect, test } from 'vitest'
 import type { DetectorSettings } from '../../config/schema.ts'
 import type { Liveness } from '../../node/ports.ts'
 import { SETTINGS } from '../sim/swim-world.ts'
+import { freePort } from './loopback.ts'
 
 const CHILD = new URL('failure-detector-child.ts', import.meta.url)
 
@@ -29,14 +29,6 @@ const children: ChildProcess[] = []
 afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL')
 })
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
 
 async function until(what: () => boolean): Promise<void> {
   while (!what()) await sleep(10)

@@ -9,6 +9,10 @@ export const clock: Clock = {
   }
 }
 
+const quiet = (): void => {}
+
+export const quietLog: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet }
+
 /** A log that keeps what is logged, for looking at. */
 export function memoryLog(): Log & { readonly lines: { level: string; message: string; fields: object }[] } {
   const lines: { level: string; message: string; fields: object }[] = []

@@ -3,7 +3,6 @@
  * that was sent and received is written down, and the consistency of every cut is checked against it afterwards.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { generateKeyPair } from '@libp2p/crypto/keys'
@@ -13,6 +12,7 @@ import type { NicPort, Transport } from '../../node/ports.ts'
 import type { SwitchCounters } from '../../node/switch/counters.ts'
 import { createSwitch } from '../../node/switch/switch.ts'
 import { createTransport } from '../../protocols/transport.ts'
+import { freePort } from './loopback.ts'
 import { clock, memoryLog } from './real-clock.ts'
 import { FakeVm, frameOf, idOf, MemoryNetwork, recordOf, until } from './switch-support.ts'
 
@@ -32,14 +32,6 @@ function randomOf(seed: number): () => number {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }
 
 async function libp2pTransports(count: number): Promise<Transport[]> {

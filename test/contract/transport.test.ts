@@ -1,7 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { noise } from '@chainsafe/libp2p-noise'
@@ -13,7 +12,7 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { afterEach, expect, test } from 'vitest'
-import type { Channel, Clock, Log, MessageHandler } from '../../node/ports.ts'
+import type { Channel, MessageHandler } from '../../node/ports.ts'
 import {
   backoffMs,
   createTransport,
@@ -21,16 +20,8 @@ import {
   MAX_MESSAGE_BYTES,
   type Member
 } from '../../protocols/transport.ts'
-
-const clock: Clock = {
-  now: () => performance.now(),
-  after(ms, fn) {
-    const timer = setTimeout(fn, ms)
-    return () => clearTimeout(timer)
-  }
-}
-const quiet = (): void => {}
-const log: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet }
+import { freePort } from './loopback.ts'
+import { clock, quietLog as log } from './real-clock.ts'
 
 const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
 const CHILD = new URL('transport-child.ts', import.meta.url)
@@ -39,14 +30,6 @@ const cleanups: (() => Promise<unknown> | unknown)[] = []
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
 
 interface Host extends Member {
   readonly key: PrivateKey
