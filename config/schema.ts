@@ -100,7 +100,7 @@ export const configSchema = z.strictObject({
        * How VMs are cut. dirty: copies the pages that were written, with short pauses; needs Linux 6.7, userfaultfd, a C
        * compiler and RAM of VMs in ramDir. portable: a background snapshot, which streams all RAM. auto: dirty where it works.
        */
-      capture: z.enum(['auto', 'dirty', 'portable']).default('portable'),
+      capture: z.enum(['auto', 'dirty', 'portable']).default('auto'),
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
       /** Deadline of the trial boot that shows whether an accelerator runs guests. */

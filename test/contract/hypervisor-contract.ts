@@ -18,8 +18,11 @@ export interface HypervisorUnderTest {
   /** A driver for a peer whose run directory is `runDir`. */
   make(peer: string, runDir: string): Promise<Hypervisor>
   guest(): Promise<ContractGuest>
-  /** Plays the source of a post-copy migration of `image` (what a cut sent) towards the machine listening at `socketPath`. */
-  source(image: Buffer, socketPath: string): PostcopySource
+  /**
+   * Plays the source of a post-copy migration of `image` (what a cut sent) towards the machine listening at `socketPath`.
+   * `ram`, where the machine's RAM is tracked: what the cut did not send.
+   */
+  source(image: Buffer, socketPath: string, ram: Buffer | undefined): PostcopySource
 }
 
 export interface ContractGuest {
@@ -117,12 +120,16 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
     let questions = 0
 
     /** One cut, and the whole of what it sent. */
-    async function image(machine: Machine, path: string): Promise<{ bytes: Buffer; pauseMs: number }> {
+    async function image(machine: Machine, path: string): Promise<{ bytes: Buffer; ram: Buffer | undefined }> {
       const stream = await receive(path)
       cleanUps.push(() => stream.close())
-      const { pauseMs, streamed } = await machine.cut(path, async () => {})
+      const { tracking } = machine
+      let ram: Buffer | undefined
+      const { streamed } = await machine.cut(path, async () => {
+        if (tracking) ram = await readFile(tracking.ramPath)
+      })
       await streamed
-      return { bytes: await stream.bytes, pauseMs }
+      return { bytes: await stream.bytes, ram }
     }
 
     it('boots a VM, which then answers on its console; destroy ends it and leaves no socket', {
@@ -217,11 +224,25 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
       expect(pauseMs).toBeGreaterThan(250)
       expect(await answers(vm, 10_000)).toBe(true)
       await streamed
-      expect((await stream.bytes).length).toBeGreaterThan(1 << 20)
+      const bytes = (await stream.bytes).length
+      if (vm.machine.tracking) expect(bytes).toBeLessThan(1 << 20)
+      else expect(bytes).toBeGreaterThan(1 << 20)
+    })
+
+    it('says how it captures, and tracks RAM accordingly', { timeout: BOOT_MS }, async () => {
+      const { machine } = await booted()
+      expect(hypervisor.capture === 'dirty').toBe(machine.tracking !== undefined)
+      const pages = guest.spec.memoryMiB * 256
+      const all = await machine.tracking?.changed()
+      const fewer = await machine.tracking?.changed()
+      if (!machine.tracking) return
+      expect(all).toEqual(Uint32Array.of(0, pages))
+      expect(fewer?.reduce((sum, word, i) => (i % 2 ? sum + word : sum), 0)).toBeLessThan(pages / 2)
     })
 
     it('refuses a cut while the last one streams, and cuts again after it', { timeout: BOOT_MS }, async () => {
       const vm = await booted()
+      if (vm.machine.tracking) return // its cut resolves when all has been sent
       const held = await receive(`${vm.name}.cut`, { hold: true })
       cleanUps.push(() => held.close())
       const first = await vm.machine.cut(`${vm.name}.cut`, async () => {})
@@ -243,11 +264,17 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
       expect(vm.ended).toEqual([])
     })
 
-    it('ends a VM whose stream breaks off, and says why, rather than leave it frozen', {
+    it('ends a VM whose RAM stream breaks off, and says why, rather than leave it frozen; without RAM it goes on', {
       timeout: BOOT_MS
     }, async () => {
       const vm = await booted()
       const broken = await receive(`${vm.name}.broken`, { hold: true })
+      if (vm.machine.tracking) {
+        const cut = vm.machine.cut(`${vm.name}.broken`, async () => void broken.close())
+        await expect(cut).rejects.toMatchObject({ code: 'HYPERVISOR_CUT' })
+        expect(await answers(vm, 10_000)).toBe(true)
+        return
+      }
       const { streamed } = await vm.machine.cut(`${vm.name}.broken`, async () => {})
       await broken.close()
       await expect(streamed).rejects.toMatchObject({ code: 'HYPERVISOR_STREAM' })
@@ -284,12 +311,12 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
       const identity = guest.identity(await readFile(vm.consolePath, 'utf8'))
       expect(identity).not.toBe('')
       for (let round = 1; round <= 2; round++) {
-        const { bytes } = await image(vm.machine, `${vm.name}.cut`)
+        const { bytes, ram } = await image(vm.machine, `${vm.name}.cut`)
         await vm.machine.destroy()
         vm = await define()
         let source: PostcopySource | undefined
         await vm.machine.startIncoming(`${vm.name}.in`, () => {
-          source = driver.source(bytes, `${vm.name}.in`)
+          source = driver.source(bytes, `${vm.name}.in`, ram)
         })
         cleanUps.push(() => source?.close())
         expect(await answers(vm, 10_000)).toBe(true)
@@ -305,18 +332,18 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
 
     it('says so where the source of an incoming stream breaks off', { timeout: BOOT_MS }, async () => {
       const vm = await booted()
-      const { bytes } = await image(vm.machine, `${vm.name}.cut`)
+      const { bytes, ram } = await image(vm.machine, `${vm.name}.cut`)
       await vm.machine.destroy()
       const half = await define()
       let source: PostcopySource | undefined
       await half.machine.startIncoming(`${half.name}.in`, () => {
-        source = driver.source(bytes, `${half.name}.in`)
+        source = driver.source(bytes, `${half.name}.in`, ram)
       })
       source?.close()
       await expect(half.machine.incomingComplete()).rejects.toMatchObject({ code: 'HYPERVISOR_INCOMING' })
       const never = await define()
       const nothing = never.machine.startIncoming(`${never.name}.in`, () => {
-        driver.source(Buffer.alloc(0), `${never.name}.in`).close()
+        driver.source(Buffer.alloc(0), `${never.name}.in`, undefined).close()
       })
       await expect(nothing).rejects.toMatchObject({ code: 'HYPERVISOR_EXITED' })
     })

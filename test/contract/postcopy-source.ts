@@ -14,13 +14,15 @@ import {
 import type { PostcopySource } from './hypervisor-contract.ts'
 
 /** The plainest source of a post-copy migration: a whole image in memory, sent to `socketPath`. For tests of the target. */
-export function sourceImage(image: Buffer, socketPath: string): PostcopySource {
+export function sourceImage(image: Buffer, socketPath: string, ram: Buffer | undefined): PostcopySource {
   const socket = connect(socketPath)
   socket.on('error', () => {})
   const close = () => void socket.destroy()
   if (image.length === 0) return { finish: async () => {}, close }
 
   const { machine, pages } = parseImage(image)
+  const mainPages = pages.get(MAIN_BLOCK)
+  for (let at = 0; at < (ram?.length ?? 0); at += PAGE_BYTES) mainPages?.set(at, ram?.subarray(at, at + PAGE_BYTES))
   const unsent = new Map([...pages].map(([name, ofBlock]) => [name, new Set(ofBlock.keys())]))
   /** Those of `offsets` that have not been sent: a page must not be sent twice, the guest may have written it. */
   const send = (block: string, offsets: Iterable<number>) => {

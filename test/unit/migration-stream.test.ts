@@ -13,6 +13,7 @@ import {
   STREAM_LIMITS
 } from '../../node/hypervisor/migration-stream.ts'
 import {
+  deviceStream,
   fakeMachine,
   PAGE,
   pageOf,
@@ -75,6 +76,31 @@ describe('the parser of QEMU snapshots', () => {
     const { machine, pages } = parse(Array.from(SMALL, byte => Uint8Array.of(byte)))
     expect(pages).toEqual(readWholeSnapshot(SMALL).pages)
     expect(machine.ramId).toBe(2)
+  })
+
+  test('reads a stream of devices alone, in any chunks, as the same machine without pages of its RAM', () => {
+    const machine = fakeMachine(new Map([[3, pageOf(3)]]), 1)
+    const whole = parse([snapshotStream(machine)])
+    const bytes = deviceStream(machine)
+    const plain = (state: MachineState) => ({
+      ...state,
+      ...{ config: [...state.config], ramHeader: [...state.ramHeader], devices: [...state.devices] }
+    })
+    fc.assert(
+      fc.property(fc.array(fc.nat(), { maxLength: 60 }), cuts => {
+        const alone = parse(cutAt(bytes, cuts))
+        expect(plain(alone.machine)).toEqual(plain(whole.machine))
+        expect(alone.pages.get('pc.ram')?.size).toBe(0)
+        expect(alone.pages.get('pc.bios')).toEqual(whole.pages.get('pc.bios'))
+      }),
+      { numRuns: 100 }
+    )
+  })
+
+  test('refuses a capability that it does not know', () => {
+    const bytes = deviceStream(fakeMachine(new Map(), 1))
+    bytes.write('y', bytes.indexOf('x-ignore-shared'))
+    expect(() => parse([bytes])).toThrow(expect.objectContaining({ code: 'MIGRATION_STREAM_UNSUPPORTED' }))
   })
 
   test('hands on pages as views of the chunk, without a copy', () => {

@@ -48,15 +48,31 @@ export function fakeMachine(ram: ReadonlyMap<number, Buffer>, memoryMiB: number)
   }
 }
 
-/** The background snapshot that QEMU would send of it: `pagesPerSection` pages to a section. */
-export function snapshotStream(machine: FakeMachine, pagesPerSection = 50): Buffer {
+/** What QEMU sends of a machine whose RAM is shared: as of one without RAM, and marked so. */
+export function deviceStream(machine: FakeMachine): Buffer {
+  const others = new Map([...machine.pages].filter(([name]) => name !== 'pc.ram'))
+  const whole = snapshotStream({ ...machine, pages: others }, 50, ['pc.ram'])
+  const at = 8 + CONFIG.length
+  const capability = Buffer.concat([str('configuration/capabilities'), u32(1), u32(1), str('x-ignore-shared')])
+  return Buffer.concat([whole.subarray(0, at), Buffer.of(5), capability, whole.subarray(at)])
+}
+
+/**
+ * The background snapshot that QEMU would send of it: `pagesPerSection` pages to a section. Blocks of `shared` have no
+ * pages, and where there are any, addresses stand in the list.
+ */
+export function snapshotStream(machine: FakeMachine, pagesPerSection = 50, shared: readonly string[] = []): Buffer {
   const total = machine.blocks.reduce((sum, block) => sum + block.length, 0)
   const parts: Buffer[] = [Buffer.from('QEVM'), u32(3), CONFIG, RAM_HEADER, u64(total + 4)]
-  for (const block of machine.blocks) parts.push(str(block.name), u64(block.length))
+  for (const block of machine.blocks) {
+    parts.push(str(block.name), u64(block.length))
+    if (shared.length > 0) parts.push(u64(0xfffc0000))
+  }
   parts.push(EOS, FOOTER)
   let last = ''
   let inSection = 0
   for (const { name, length } of machine.blocks) {
+    if (shared.includes(name)) continue
     for (let page = 0; page < length / PAGE; page++) {
       if (inSection === 0) parts.push(Buffer.of(2), u32(2))
       const bytes = machine.pages.get(name)?.get(page)

@@ -1,0 +1,166 @@
+/** Captures out of a RAM file, checked against a plain buffer: any writes, rounds, and epochs that come to nothing. */
+import { mkdtemp, open, rm } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { createImageWorker } from '../../../node/image/image-worker.ts'
+import type { Capture, ImageManifest, ImageWorker, PageRanges } from '../../../node/ports.ts'
+import { ramOfImage } from '../../contract/image-ram.ts'
+import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
+
+const MEMORY_MIB = 1
+const PAGES = MEMORY_MIB * 256
+const facts = {
+  group: 'g',
+  vm: 'v',
+  memoryMiB: MEMORY_MIB,
+  accel: 'tcg' as const,
+  key: new Uint8Array(32).fill(7),
+  shape: { k: 3, m: 2, symbolBytes: 16_384 }
+}
+
+let dir: string
+let files = 0
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ram-'))
+})
+afterAll(() => rm(dir, { recursive: true }))
+
+/** A VM that stands still between writes, its RAM file, and what a tracker would know. */
+class FakeVm {
+  readonly cluster = new MemoryCluster()
+  readonly ramPath = join(dir, `ram${files++}`)
+  readonly ram = Buffer.alloc(PAGES * PAGE)
+  worker!: ImageWorker
+  readonly #written = new Set<number>(Array.from({ length: PAGES }, (_, page) => page))
+  #epoch = 0
+
+  async start(): Promise<this> {
+    this.worker = await createImageWorker({ ...facts, cluster: this.cluster, log: quietLog })
+    await this.write([])
+    return this
+  }
+
+  /** Content 0 is a page of zeros. */
+  async write(writes: readonly (readonly [page: number, content: number])[]): Promise<void> {
+    for (const [page, content] of writes) {
+      this.ram.set(content === 0 ? Buffer.alloc(PAGE) : pageOf(content), page * PAGE)
+      this.#written.add(page)
+    }
+    const file = await open(this.ramPath, 'w')
+    await file.writeFile(this.ram)
+    await file.close()
+  }
+
+  changed(): PageRanges {
+    const ranges = Uint32Array.from([...this.#written].flatMap(page => [page, 1]))
+    this.#written.clear()
+    return ranges
+  }
+
+  async begin(): Promise<{ capture: Capture; epoch: number; sent: Promise<void> }> {
+    const epoch = ++this.#epoch
+    const socketPath = `${this.ramPath}.${epoch}`
+    const options = { generation: 1, epoch, socketPath, holders: ['a', 'b', 'c', 'd', 'e'], ramPath: this.ramPath }
+    const capture = await this.worker.capture(options)
+    const sent = new Promise<void>(resolve => {
+      const socket = connect(socketPath)
+      socket.on('error', () => {}).on('close', () => resolve())
+      socket.resume().end(deviceStream(fakeMachine(new Map(), MEMORY_MIB)))
+    })
+    return { capture, epoch, sent }
+  }
+
+  async expectIsRam(image: ImageManifest): Promise<void> {
+    expect((await ramOfImage(facts, image, this.cluster)).equals(this.ram)).toBe(true)
+  }
+}
+
+const writes = fc.array(fc.tuple(fc.nat(PAGES - 1), fc.nat(5)), { maxLength: 30 })
+const epoch = fc.record({
+  rounds: fc.array(writes, { minLength: 1, maxLength: 3 }),
+  between: writes,
+  fate: fc.constantFrom('committed', 'committed', 'cancelled in its rounds', 'cancelled at the end', 'aborted')
+})
+
+describe('a capture out of a RAM file', () => {
+  test('is RAM byte for byte, whatever was written and whichever epochs came to nothing', async () => {
+    const property = fc.asyncProperty(fc.array(epoch, { minLength: 1, maxLength: 14 }), async epochs => {
+      const vm = await new FakeVm().start()
+      for (const { rounds, between, fate } of epochs) {
+        const { capture, epoch, sent } = await vm.begin()
+        for (const round of rounds) {
+          await vm.write(round)
+          await capture.copy(vm.changed())
+        }
+        if (fate === 'cancelled in its rounds') {
+          await capture.cancel()
+          await vm.write(between)
+          // The agent may still be between asking what has changed and telling it.
+          await expect(capture.copy(vm.changed())).rejects.toMatchObject({ code: 'IMAGE_CANCELLED' })
+          continue
+        }
+        await vm.write(between)
+        await capture.copyLast(vm.changed())
+        if (fate === 'cancelled at the end') {
+          await capture.cancel()
+          continue
+        }
+        const image = await capture.finish([])
+        await sent
+        expect(image.streams.length).toBeLessThanOrEqual(8)
+        await vm.expectIsRam(image)
+        if (fate === 'aborted') vm.worker.abort(epoch)
+        else vm.worker.commit(epoch)
+      }
+      await vm.worker.close()
+    })
+    await fc.assert(property, { numRuns: 25 })
+  }, 60_000)
+
+  test('takes the pages of the pause as they were then, though they are written before it ends', async () => {
+    const vm = await new FakeVm().start()
+    const { capture } = await vm.begin()
+    await capture.copy(vm.changed())
+    await vm.write([[9, 1]])
+    await capture.copyLast(vm.changed())
+    const atTheCut = Buffer.from(vm.ram)
+    await vm.write([[9, 2]])
+    const image = await capture.finish([])
+    expect((await ramOfImage(facts, image, vm.cluster)).equals(atTheCut)).toBe(true)
+    await vm.worker.close()
+  })
+
+  test('does not become an image where pages were never told of', async () => {
+    const vm = await new FakeVm().start()
+    const { capture } = await vm.begin()
+    await capture.copyLast(Uint32Array.of(0, PAGES - 1))
+    await expect(capture.finish([])).rejects.toMatchObject({ code: 'MIGRATION_STREAM_INCOMPLETE' })
+    await vm.worker.close()
+  })
+
+  test('waits in its rounds while columns cannot leave, and never in the pause', async () => {
+    const vm = await new FakeVm().start()
+    const gate = Promise.withResolvers<void>()
+    vm.cluster.beforePut = () => gate.promise
+    await vm.write(Array.from({ length: PAGES }, (_, page) => [page, page + 1] as const))
+    const { capture } = await vm.begin()
+    await capture.copyLast(vm.changed())
+    gate.resolve()
+    await vm.expectIsRam(await capture.finish([]))
+    await vm.worker.close()
+  })
+
+  test('rejects where the RAM is not there, and can be tried again', async () => {
+    const vm = await new FakeVm().start()
+    const options = { generation: 1, epoch: 9, socketPath: join(dir, 'none'), holders: ['a', 'b', 'c', 'd', 'e'] }
+    const failing = vm.worker.capture({ ...options, ramPath: join(dir, 'nowhere') })
+    await expect(failing).rejects.toMatchObject({ code: 'IMAGE_RAM' })
+    const { capture } = await vm.begin()
+    await capture.copyLast(vm.changed())
+    await vm.expectIsRam(await capture.finish([]))
+    await vm.worker.close()
+  })
+})
