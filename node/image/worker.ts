@@ -13,6 +13,7 @@ import { CapturePipeline, type VmFacts } from './capture.ts'
 import type { MainCalls } from './image-worker.ts'
 import { PageSet } from './page-set.ts'
 import { PAGES_PER_MIB, PageState } from './page-state.ts'
+import { giveWay } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -141,6 +142,8 @@ class VmThread {
     const { stream, pipeline } = this.#pipeline(generation, epoch, holders, partial)
     const capture = new RunningCapture(epoch, pipeline, this.#ramCopy(ramPath, pipeline, epoch))
     this.#capture = capture
+    // Not where QEMU streams RAM, because there the VM's writes wait for this thread to read.
+    if (ramPath !== undefined) giveWay()
     try {
       await capture.listen(socketPath)
     } catch (cause) {
