@@ -99,8 +99,7 @@ export class PostcopySource {
     try {
       await Promise.race([work(), ended])
     } catch (error) {
-      this.#fail(error as Error)
-      throw this.#failure
+      throw this.#fail(error as Error)
     }
     this.#failure = closed()
     socket.destroy()
@@ -112,9 +111,11 @@ export class PostcopySource {
     this.#fail(new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled'))
   }
 
-  #fail(error: Error): void {
+  /** The first failure is the one that tells; it comes back. */
+  #fail(error: Error): Error {
     this.#failure ??= error
     this.#socket?.destroy()
+    return this.#failure
   }
 
   #listen(socket: Socket, done: () => void): void {
@@ -172,7 +173,7 @@ export class PostcopySource {
     if (this.#faulting.has(name)) return
     const task = this.#read(run.slot, run.offset, run.length)
       .then(bytes => this.#sendExtent(run.slot, run.first, bytes))
-      .catch(error => this.#fail(error))
+      .catch((error: Error) => void this.#fail(error))
       .finally(() => this.#faulting.delete(name))
     this.#faulting.set(name, task)
   }
@@ -187,7 +188,7 @@ export class PostcopySource {
       if (this.#failure) throw this.#failure
       bytesAhead += run.length
       const task = this.#pushRun(run)
-        .catch(error => this.#fail(error))
+        .catch((error: Error) => void this.#fail(error))
         .finally(() => {
           bytesAhead -= run.length
           underway.delete(task)

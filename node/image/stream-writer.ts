@@ -21,7 +21,7 @@ export class StreamWriter {
   readonly #credits: number
   readonly #grids: GridManifest[] = []
   readonly #underway = new Set<Promise<void>>()
-  #failure: unknown
+  #failure: Error | undefined
   #spare: Uint8Array[] = []
   #buffer: Uint8Array
   #filled = 0
@@ -92,7 +92,7 @@ export class StreamWriter {
     this.#filled = 0
     const task = this.#ship(grid, shape, buffer, filled)
       .catch(error => {
-        this.#failure ??= error
+        this.#failure ??= error instanceof Error ? error : new Error(String(error))
       })
       .finally(() => this.#underway.delete(task))
     this.#underway.add(task)

@@ -53,7 +53,11 @@ export class StartedFile {
       }
       await rename(`${this.#file}.new`, this.#file)
       const folder = await open(dirname(this.#file), 'r')
-      await folder.sync().finally(() => folder.close())
+      try {
+        await folder.sync()
+      } finally {
+        await folder.close()
+      }
     } catch (cause) {
       throw new DiapauseError('STARTED_WRITE', `cannot write ${this.#file}: ${messageOf(cause)}; no VM is started`, {
         cause

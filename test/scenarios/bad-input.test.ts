@@ -201,8 +201,10 @@ describe('a peer that cannot start as it was asked to', () => {
     expect(stranger).toContain(`id = "${id}"`)
 
     // Exchanged names, or a copied folder.
-    const exchanged = await refusal(config => (config['peer'] = { ...config['peer'], dataDir: join(dir, 'other') }))
-    expect(exchanged).toMatch(new RegExp(`${other?.['id']}\\) is member "other", but peer.name is "me"`))
+    const exchanged = await refusal(config => {
+      config['peer'] = { ...config['peer'], dataDir: join(dir, 'other') }
+    })
+    expect(exchanged).toMatch(new RegExp(`${String(other?.['id'])}\\) is member "other", but peer.name is "me"`))
   })
 })
 

@@ -84,7 +84,9 @@ describe('the parser of QEMU snapshots', () => {
     const bytes = deviceStream(machine)
     const plain = (state: MachineState) => ({
       ...state,
-      ...{ config: [...state.config], ramHeader: [...state.ramHeader], devices: [...state.devices] }
+      config: [...state.config],
+      ramHeader: [...state.ramHeader],
+      devices: [...state.devices]
     })
     fc.assert(
       fc.property(fc.array(fc.nat(), { maxLength: 60 }), cuts => {
