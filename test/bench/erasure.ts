@@ -1,17 +1,16 @@
 /**
- * Coding a grid as a snapshot does it: 5 columns, k = 3, m = 2, symbols of 64 KiB, hashes included. Compared with a plain
- * copy of the same bytes. The bound is half of zstd-1's speed on a core (0.5 GB/s): coding must not become the narrow
- * part of the pipeline, on a busy machine either.
+ * Coding a grid as a snapshot does it: 5 columns, k = 3, m = 2, symbols of 64 KiB, hashes included; and decoding with two
+ * symbols lost. Compared with a plain copy of the same bytes in the same run. No bound yet: the issue that asks for
+ * speed will set it.
  */
 import { randomFillSync } from 'node:crypto'
 import { createCodec } from '../../node/erasure/codec.ts'
 import { encodeGrid } from '../../node/erasure/encode.ts'
 import { gridDataBytes, gridShape } from '../../node/erasure/grid.ts'
-import { atLeast, equal, note } from '../measure.ts'
+import { equal, note } from '../measure.ts'
 import type { Measured } from './list.ts'
 
 const RUNS = 60
-const NARROWEST_GB_PER_S = 0.25
 
 export async function measureErasure(progress: (line: string) => void): Promise<Measured> {
   const codec = createCodec()
@@ -34,10 +33,11 @@ export async function measureErasure(progress: (line: string) => void): Promise<
   })
   return {
     checks: [
-      atLeast('encode', encoded, NARROWEST_GB_PER_S, 'GB/s'),
-      atLeast('decode, 2 of 5 symbols lost', decoded, NARROWEST_GB_PER_S, 'GB/s'),
+      note('encode', encoded, 'GB/s'),
+      note('decode, 2 of 5 symbols lost', decoded, 'GB/s'),
       equal('decoded bytes are the data', data.equals(grid.subarray(0, data.length)), true),
-      note('copy of the same bytes', copied, 'GB/s')
+      note('copy of the same bytes', copied, 'GB/s'),
+      note('encode, share of a copy', encoded / copied)
     ],
     details: { runs: RUNS, shape }
   }
