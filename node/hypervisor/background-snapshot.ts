@@ -32,7 +32,8 @@ export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
     events: true,
     'postcopy-ram': mode === 'postcopy',
     'background-snapshot': mode === 'snapshot',
-    'x-ignore-shared': mode === 'devices'
+    'x-ignore-shared': mode === 'devices',
+    'pause-before-switchover': mode === 'devices'
   }
   const capabilities = Object.entries(wanted).map(([capability, state]) => ({ capability, state }))
   try {

@@ -10,17 +10,22 @@
  * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
-import { connect, type Socket } from 'node:net'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
-import { continueAfterDevices, sendDeviceState } from './device-state.ts'
+import { GuestConsole } from './console.ts'
+import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import type { SharedRam } from './shared-ram.ts'
 
 type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
+
+interface Cut {
+  readonly pauseMs: number
+  readonly streamed: Promise<void>
+}
 
 export interface MachineContext {
   readonly binary: string
@@ -44,7 +49,7 @@ export class QemuMachine implements Machine {
   #state: State = 'defined'
   #process: QemuProcess | undefined
   #qmp: QmpClient | undefined
-  #console: Promise<Socket> | undefined
+  readonly #console: GuestConsole
   /** QEMU's, where it is shared. */
   #ram: SharedRam | undefined
   #tracking: RamTracking | undefined
@@ -53,6 +58,7 @@ export class QemuMachine implements Machine {
   /** The last call of the queue; never rejects. */
   #tail: Promise<unknown> = Promise.resolve()
   #stopsWaiting = 0
+  #afterCut: 'running' | 'paused' = 'running'
   /** The migration that is under way, out or in: no cut before it has settled. Never rejects. */
   #migration: Promise<unknown> | undefined
   #incoming: Promise<void> | undefined
@@ -63,6 +69,7 @@ export class QemuMachine implements Machine {
   constructor(options: MachineOptions, context: MachineContext) {
     this.#options = options
     this.#context = context
+    this.#console = new GuestConsole(context.paths.console)
     for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
       requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
     }
@@ -132,46 +139,23 @@ export class QemuMachine implements Machine {
       const withoutRam = this.tracking !== undefined
       await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
       this.#enter('cutting')
-      const { clock, resumesByItself } = this.#context
-      const from = clock.now()
-      let next: State = 'running'
-      const unlessStopped = () => {
-        if (this.#stopsWaiting === 0) return
-        next = 'paused'
-        throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
-      }
+      this.#afterCut = 'running'
       try {
-        await qmp.command('stop')
-        await this.#whileStopped(qmp, stopped)
-        unlessStopped()
-        const { streamed } = withoutRam
-          ? await this.#sendDevices(qmp, socketPath, unlessStopped)
-          : await backgroundSnapshot(qmp, { path: socketPath, resumesByItself, clock })
-        const pauseMs = clock.now() - from
+        const { pauseMs, streamed } = withoutRam
+          ? await this.#cutDevices(qmp, socketPath, stopped)
+          : await this.#cutAll(qmp, socketPath, stopped)
         const told = handled(streamed.catch(error => this.#explain('cut', error)))
         this.#busyUntil(told)
         return { pauseMs, streamed: told }
       } finally {
-        this.#enter(next)
+        this.#enter(this.#afterCut)
       }
     })
   }
 
   async type(text: string): Promise<void> {
     if (!this.#qmp || this.#state === 'ended' || this.#state === 'destroyed') throw this.#outOfOrder('type')
-    this.#console ??= this.#connectConsole()
-    const socket = await this.#console
-    await new Promise<void>((resolve, reject) => {
-      socket.write(text, error =>
-        error
-          ? reject(
-              new DiapauseError('HYPERVISOR_CONSOLE', `The console of the VM is gone: ${error.message}`, {
-                cause: error
-              })
-            )
-          : resolve()
-      )
-    })
+    await this.#console.type(text)
   }
 
   async destroy(): Promise<void> {
@@ -275,18 +259,43 @@ export class QemuMachine implements Machine {
     this.#mode = mode
   }
 
-  async #sendDevices(qmp: QmpClient, path: string, unlessStopped: () => void): Promise<{ streamed: Promise<void> }> {
+  async #cutAll(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
+    const { clock, resumesByItself } = this.#context
+    const from = clock.now()
+    await qmp.command('stop')
+    await this.#whileStopped(qmp, stopped)
+    this.#unlessStopped()
+    const { streamed } = await backgroundSnapshot(qmp, { path, resumesByItself, clock })
+    return { pauseMs: clock.now() - from, streamed }
+  }
+
+  async #cutDevices(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
     const { clock } = this.#context
+    const stream = await stopToSendDevices(qmp, path, clock)
     let failure: unknown
     try {
-      await sendDeviceState(qmp, path, clock)
+      await stopped()
     } catch (error) {
       failure = error
     }
-    unlessStopped()
+    // Also then: cancelled instead, QEMU would start the VM by itself, and a stop may be wanted.
+    await stream.finish().catch(error => {
+      if (hasCode(error, 'HYPERVISOR_STREAM')) throw error
+      failure ??= error
+    })
+    if (this.#stopsWaiting > 0) await qmp.command('stop')
+    this.#unlessStopped()
     await continueAfterDevices(qmp, clock)
-    if (failure !== undefined) throw failure
-    return { streamed: cleanedUp(qmp) }
+    const pauseMs = clock.now() - stream.stoppedAtMs
+    if (failure === undefined) return { pauseMs, streamed: cleanedUp(qmp) }
+    await cleanedUp(qmp)
+    throw failure
+  }
+
+  #unlessStopped(): void {
+    if (this.#stopsWaiting === 0) return
+    this.#afterCut = 'paused'
+    throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
   }
 
   async #whileStopped(qmp: QmpClient, stopped: () => Promise<void>): Promise<void> {
@@ -361,26 +370,7 @@ export class QemuMachine implements Machine {
     await this.#ram?.close()
     const { qmp, console } = this.#context.paths
     await Promise.all([qmp, console].map(path => rm(path, { force: true })))
-    const socket = await this.#console?.catch(() => undefined)
-    socket?.destroy()
-  }
-
-  /**
-   * The connection stays open, because QEMU drops what it has not yet read when one closes; and it is read, because a
-   * console that nobody reads would stop the guest's output.
-   */
-  #connectConsole(): Promise<Socket> {
-    return new Promise((resolve, reject) => {
-      const socket = connect(this.#context.paths.console)
-      socket.once('connect', () => resolve(socket))
-      socket.on('error', cause => {
-        this.#console = undefined
-        reject(
-          new DiapauseError('HYPERVISOR_CONSOLE', `The VM's console cannot be reached: ${messageOf(cause)}`, { cause })
-        )
-      })
-      socket.resume()
-    })
+    await this.#console.close()
   }
 
   #is(state: State): boolean {

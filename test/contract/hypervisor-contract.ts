@@ -5,13 +5,14 @@
  */
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:net'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { VmSpec } from '../../protocols/group.ts'
 import type { Hypervisor, Machine } from '../../node/ports.ts'
+import { alive, closeServer, receive } from './hypervisor-support.ts'
 
 export interface HypervisorUnderTest {
   readonly name: string
@@ -240,6 +241,17 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
       expect(fewer?.reduce((sum, word, i) => (i % 2 ? sum + word : sum), 0)).toBeLessThan(pages / 2)
     })
 
+    it('gives a VM up that its receiver would hold for ever', { timeout: BOOT_MS }, async () => {
+      const vm = await booted()
+      if (!vm.machine.tracking) return // a background snapshot is the receiver's to hold
+      const held = await receive(`${vm.name}.cut`, { hold: true })
+      cleanUps.push(() => held.close())
+      const cut = vm.machine.cut(`${vm.name}.cut`, async () => {})
+      await expect(cut).rejects.toMatchObject({ code: 'HYPERVISOR_STREAM' })
+      await expect.poll(() => vm.ended.length, { timeout: 10_000 }).toBe(1)
+      expect(vm.ended[0]).toMatch(/nobody read/)
+    })
+
     it('refuses a cut while the last one streams, and cuts again after it', { timeout: BOOT_MS }, async () => {
       const vm = await booted()
       if (vm.machine.tracking) return // its cut resolves when all has been sent
@@ -285,6 +297,8 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
 
     it('runs on where stopped() rejects, with that reason', { timeout: BOOT_MS }, async () => {
       const vm = await booted()
+      const stream = await receive(`${vm.name}.cut`)
+      cleanUps.push(() => stream.close())
       const failing = vm.machine.cut(`${vm.name}.cut`, () => Promise.reject(new Error('the switch is gone')))
       await expect(failing).rejects.toThrow('the switch is gone')
       expect(await answers(vm, 10_000)).toBe(true)
@@ -294,6 +308,8 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
     it('stays stopped where stop is called in the middle of a cut', { timeout: BOOT_MS }, async () => {
       const vm = await booted()
       let stopping: Promise<void> | undefined
+      const stream = await receive(`${vm.name}.cut`)
+      cleanUps.push(() => stream.close())
       const cut = vm.machine.cut(`${vm.name}.cut`, async () => {
         stopping = vm.machine.stop()
       })
@@ -363,37 +379,4 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
       expect(await returned.killStale()).toBe(0)
     })
   })
-}
-
-function alive(pid: number | undefined): boolean {
-  return pid !== undefined && existsSync(`/proc/${pid}/exe`)
-}
-
-/** Listens for one stream and collects it; with `hold` it reads nothing before `flow`. */
-async function receive(path: string, { hold = false } = {}) {
-  const chunks: Buffer[] = []
-  const { promise: bytes, resolve } = Promise.withResolvers<Buffer>()
-  const server = createServer({ pauseOnConnect: true }, socket => {
-    socket.on('error', () => {}).on('data', (chunk: Buffer) => chunks.push(chunk))
-    socket.on('close', () => resolve(Buffer.concat(chunks)))
-    if (hold) socket.pause()
-    else socket.resume()
-    flow = () => void socket.resume()
-    sever = () => void socket.destroy()
-  })
-  let flow = () => {}
-  let sever = () => {}
-  await new Promise<void>(done => server.listen(path, done))
-  return {
-    bytes,
-    flow: () => flow(),
-    close: () => {
-      sever()
-      return closeServer(server)
-    }
-  }
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise(resolve => server.close(() => resolve()))
 }
