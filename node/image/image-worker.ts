@@ -6,8 +6,9 @@ import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type { Capture, ImageManifest, ImageWorker, Log, Restore, ShardCluster } from '../ports.ts'
 import type { VmFacts } from './capture.ts'
+import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
-import { ThreadCalls } from './thread-calls.ts'
+import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import type { WorkerCalls } from './worker.ts'
 
 /** A large young generation makes a thread that allocates buffers slower, not faster (LIBRARIES: 3 MB, +70 %). */
@@ -83,13 +84,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   return {
     async capture(request) {
       await calls.call('capture', request)
-      const { epoch } = request
-      return {
-        copy: pages => calls.call('copyRam', { epoch, pages, last: false }),
-        copyLast: pages => calls.call('copyRam', { epoch, pages, last: true }),
-        finish: frames => calls.call('finishCapture', { epoch, frames }),
-        cancel: () => unlessEnded(calls.call('cancelCapture', epoch))
-      } satisfies Capture
+      return captureOf(calls, request.epoch, request.ramPath)
     },
     commit: epoch => decide(epoch, calls.call('commit', epoch)),
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
@@ -105,6 +100,43 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     },
     async close() {
       await worker.terminate()
+    }
+  }
+}
+
+function captureOf(calls: ThreadCalls<WorkerCalls>, epoch: number, ramPath: string | undefined): Capture {
+  const ram = ramPath === undefined ? undefined : new LastPages(ramPath)
+  /** After a round the worker has no page left to copy but those it will be told of. */
+  let rounds = 0
+  /** The worker has the last pages; awaited when the VM runs again. */
+  let kept: Promise<void> = Promise.resolve()
+  return {
+    copy: async pages => {
+      await calls.call('copyRam', { epoch, pages, last: false })
+      rounds++
+    },
+    copyLast: async pages => {
+      if (ram === undefined || rounds === 0 || countPages(pages) > MAX_LAST_PAGES) {
+        return await calls.call('copyRam', { epoch, pages, last: true })
+      }
+      let bytes: Uint8Array
+      try {
+        bytes = ram.read(pages)
+      } catch {
+        // The worker must know of them all the same: nobody will tell of these pages again.
+        return await calls.call('copyRam', { epoch, pages, last: true })
+      }
+      kept = calls.call('keepRam', { epoch, pages, bytes }, wholeMemoryOf(bytes))
+      kept.catch(() => {}) // `finish` tells
+    },
+    finish: async frames => {
+      ram?.close()
+      await kept
+      return await calls.call('finishCapture', { epoch, frames })
+    },
+    cancel: async () => {
+      ram?.close()
+      await unlessEnded(calls.call('cancelCapture', epoch))
     }
   }
 }

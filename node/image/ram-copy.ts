@@ -59,7 +59,21 @@ export class RamCopy {
     }
   }
 
-  /** Hashes and writes what `readLast` has read. */
+  /** Takes the last pages as the main thread has read them, `bytes` end to end. */
+  keepLast(pages: PageRanges, bytes: Uint8Array): void {
+    if (this.#closed) throw new DiapauseError('IMAGE_CANCELLED', 'the copy of RAM was cancelled')
+    const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    let at = 0
+    for (let i = 0; i + 1 < pages.length; i += 2) {
+      const first = pages[i] ?? 0
+      const count = pages[i + 1] ?? 0
+      const wanted = Array.from({ length: count }, (_, page) => first + page)
+      this.#last.push({ run: { first, count, wanted }, bytes: all.subarray(at, at + count * PAGE_BYTES) })
+      at += count * PAGE_BYTES
+    }
+  }
+
+  /** Hashes and writes the last pages. */
   async finish(): Promise<void> {
     this.#end()
     for (const { run, bytes } of this.#last.splice(0)) {

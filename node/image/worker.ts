@@ -32,6 +32,13 @@ interface CopyRequest {
   readonly last: boolean
 }
 
+interface KeepRequest {
+  readonly epoch: number
+  readonly pages: PageRanges
+  /** Of all these pages, end to end. */
+  readonly bytes: Uint8Array
+}
+
 interface RestoreRequest {
   /** A number of its own, from 1. */
   readonly restore: number
@@ -75,6 +82,12 @@ class RunningCapture {
     if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
     if (last) this.#ram.readLast(pages)
     else await this.#ram.copy(pages)
+  }
+
+  /** The last pages, which the main thread has read. */
+  keep(pages: PageRanges, bytes: Uint8Array): void {
+    if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
+    this.#ram.keepLast(pages, bytes)
   }
 
   /**
@@ -177,6 +190,12 @@ class VmThread {
     }
   }
 
+  async keepRam({ epoch, pages, bytes }: KeepRequest): Promise<void> {
+    this.#uncommitted.addRanges(pages)
+    if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
+    this.#capture.keep(pages, bytes)
+  }
+
   #pipeline(generation: number, epoch: number, holders: readonly string[], partial: boolean) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
     const put = async (grid: number, column: number, bytes: Uint8Array) => {
@@ -266,6 +285,7 @@ function handlers(thread: () => VmThread) {
   return {
     capture: (request: CaptureRequest) => thread().capture(request),
     copyRam: (request: CopyRequest) => thread().copyRam(request),
+    keepRam: (request: KeepRequest) => thread().keepRam(request),
     finishCapture: (request: { epoch: number; frames: readonly Uint8Array[] }) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),
     commit: (epoch: number) => thread().commit(epoch),

@@ -120,6 +120,21 @@ describe('a capture out of a RAM file', () => {
     await fc.assert(property, { numRuns: 25 })
   }, 60_000)
 
+  test('copies pages of retired streams that nobody wrote, so that images lean on at most eight streams', async () => {
+    const vm = await new FakeVm().start()
+    for (let n = 0; n < 12; n++) {
+      const { capture, epoch } = await vm.begin()
+      await vm.write([[n, n + 1]])
+      await capture.copy(vm.changed())
+      await capture.copyLast(vm.changed())
+      const image = await capture.finish([])
+      expect(image.streams.length).toBeLessThanOrEqual(8)
+      expect(await vm.isRam(image)).toBe(true)
+      vm.worker.commit(epoch)
+    }
+    await vm.worker.close()
+  })
+
   test('takes the pages of the pause as they were then, though they are written before it ends', async () => {
     const vm = await new FakeVm().start()
     const { capture } = await vm.begin()
