@@ -169,8 +169,8 @@ export interface Machine {
   /**
    * One cut of RAM and devices: stop; `stopped()` is called and awaited while the VM stands still (the switch drains and
    * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself. Where
-   * `tracking` is defined the stream has no RAM in it and the VM stands still until it has been sent: `stopped` copies
-   * the pages that are still to be copied, and whoever listens must read at once.
+   * `tracking` is defined the stream has no RAM in it, begins before the VM stops, and has ended when it runs again:
+   * `stopped` copies the pages that are still to be copied, and whoever listens must read at once (else the VM is ended).
    * Resolves when the VM runs again; `streamed` settles when QEMU has sent the whole stream.
    */
   cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }>
