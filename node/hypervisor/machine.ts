@@ -20,6 +20,9 @@ import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import type { SharedRam } from './shared-ram.ts'
 
+/** Not a shift: 2 GiB are more than 31 bits. */
+const MIB = 1_048_576
+
 type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
 interface Cut {
@@ -221,7 +224,7 @@ export class QemuMachine implements Machine {
 
   async #makeRam(): Promise<SharedRam | undefined> {
     try {
-      this.#ram = await this.#context.makeRam?.(this.#options.spec.memoryMiB << 20)
+      this.#ram = await this.#context.makeRam?.(this.#options.spec.memoryMiB * MIB)
     } catch (error) {
       this.#fallBack(error)
     }

@@ -90,7 +90,7 @@ export class RamFolder {
     if (bytes <= free) return
     throw new DiapauseError(
       'HYPERVISOR_TRACKING',
-      `${this.#folder} has room for ${Math.max(0, free) >> 20} MiB, and the VM needs ${bytes >> 20} MiB: enlarge that tmpfs, or set hypervisor.ramDir`
+      `${this.#folder} has room for ${inMiB(Math.max(0, free))} MiB, and the VM needs ${inMiB(bytes)} MiB: enlarge that tmpfs, or set hypervisor.ramDir`
     )
   }
 
@@ -103,6 +103,8 @@ export class RamFolder {
     return fd
   }
 }
+
+const inMiB = (bytes: number): number => Math.floor(bytes / 1_048_576)
 
 interface SharedRamParts {
   readonly fd: number

@@ -1,4 +1,4 @@
-/** The data plane against real QEMU: a VM that runs is captured twice, killed, resumed from shards, and captured again. */
+/** The data plane against real QEMU, in both ways of capture: a VM that runs is captured twice, killed, resumed from shards, and captured again. */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -20,29 +20,28 @@ const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 
 let folder: string
 let hypervisor: Hypervisor
+let hypervisors: Record<Hypervisor['capture'], Hypervisor>
 let spec: VmSpec
 const machines: Machine[] = []
 const servers: Server[] = []
 const workers: ImageWorker[] = []
-const cluster = new MemoryCluster()
+let cluster = new MemoryCluster()
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'im-'))
   spec = bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: MEMORY_MIB })
-  const settings = {
-    qemu: 'qemu-system-x86_64',
-    accel: 'auto',
-    capture: 'portable',
-    ramDir: '/dev/shm',
-    trialMs: 5_000
-  } as const
-  hypervisor = await createQemuHypervisor({
-    settings,
-    peer: `image-${process.pid}`,
-    runDir: folder,
-    log: quietLog,
-    clock
-  })
+  const make = (capture: Hypervisor['capture']) => {
+    const settings = {
+      qemu: 'qemu-system-x86_64',
+      accel: 'auto',
+      capture,
+      ramDir: '/dev/shm',
+      trialMs: 5_000
+    } as const
+    const peer = `image-${process.pid}`
+    return createQemuHypervisor({ settings, peer, runDir: folder, log: quietLog, clock })
+  }
+  hypervisors = { portable: await make('portable'), dirty: await make('dirty') }
 }, 240_000)
 
 afterAll(async () => {
@@ -52,7 +51,8 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-async function define(name: string): Promise<{ machine: Machine; reports(): Promise<BankReport[]> }> {
+async function define(what: string): Promise<{ machine: Machine; reports(): Promise<BankReport[]> }> {
+  const name = `${what}${machines.length}`
   const [nicPath, consolePath] = [join(folder, `${name}.nic`), join(folder, `${name}.log`)]
   await writeFile(consolePath, '')
   const server = createServer(socket => socket.resume().on('error', () => {}))
@@ -80,8 +80,13 @@ async function newWorker(): Promise<ImageWorker> {
 
 async function cut(machine: Machine, worker: ImageWorker, generation: number, epoch: number): Promise<ImageManifest> {
   const socketPath = join(folder, `cut${epoch}`)
-  const capture = await worker.capture({ generation, epoch, socketPath, holders: HOLDERS })
-  const { streamed } = await machine.cut(socketPath, async () => {})
+  const { tracking } = machine
+  const ram = tracking && { ramPath: tracking.ramPath }
+  const capture = await worker.capture({ generation, epoch, socketPath, holders: HOLDERS, ...ram })
+  if (tracking) await capture.copy(await tracking.changed())
+  const { streamed } = await machine.cut(socketPath, async () => {
+    if (tracking) await capture.copyLast(await tracking.changed())
+  })
   const [image] = await Promise.all([capture.finish([Buffer.from('a frame')]), streamed])
   worker.commit(epoch)
   return decodeManifest(encodeManifest(image))
@@ -96,48 +101,59 @@ async function until<T>(what: string, probe: () => Promise<T | undefined>): Prom
   throw new Error(`waited in vain until ${what}`)
 }
 
-test('a VM that runs is captured twice, killed, resumed from its shards and captured again', async () => {
-  const first = await define('first')
-  const source = await newWorker()
-  await first.machine.start()
-  const booted = await until('the bank is open', async () => (await first.reports()).at(-1))
-  const one = await cut(first.machine, source, 1, 1)
-  const two = await cut(first.machine, source, 1, 2)
-  const before = (await first.reports()).at(-1)
-  await first.machine.destroy()
+test.each([
+  ['portable', 'portable'],
+  ['dirty', 'dirty'],
+  ['dirty', 'portable'],
+  ['portable', 'dirty']
+] as const)(
+  'a VM that runs is captured (%s) twice, killed, resumed from its shards and captured (%s) again',
+  async (...ways) => {
+    cluster = new MemoryCluster()
+    hypervisor = hypervisors[ways[0]]
+    const first = await define('first')
+    const source = await newWorker()
+    await first.machine.start()
+    const booted = await until('the bank is open', async () => (await first.reports()).at(-1))
+    const one = await cut(first.machine, source, 1, 1)
+    const two = await cut(first.machine, source, 1, 2)
+    const before = (await first.reports()).at(-1)
+    await first.machine.destroy()
 
-  expect(one.stats.pages).toBe(MEMORY_MIB * 256)
-  expect(one.stats.pagesChanged).toBe(one.stats.pagesNonZero)
-  expect(two.stats.pagesChanged).toBeLessThan(one.stats.pagesChanged / 4)
-  expect(two.stats.bytesData).toBeLessThan(one.stats.bytesData / 2)
-  expect(one.stats.bytesData).toBeLessThan(one.stats.bytesRaw)
+    expect(one.stats.pages).toBe(MEMORY_MIB * 256)
+    expect(one.stats.pagesChanged).toBe(one.stats.pagesNonZero)
+    expect(two.stats.pagesChanged).toBeLessThan(one.stats.pagesChanged / 4)
+    expect(two.stats.bytesData).toBeLessThan(one.stats.bytesData / 2)
+    expect(one.stats.bytesData).toBeLessThan(one.stats.bytesRaw)
 
-  cluster.lose(1)
-  cluster.lose(3)
-  const second = await define('second')
-  const target = await newWorker()
-  const restore = await target.restore(two)
-  expect(restore.frames.map(frame => Buffer.from(frame).toString())).toEqual(['a frame'])
-  const socketPath = join(folder, 'incoming')
-  let serving: ReturnType<typeof restore.serve> | undefined
-  await second.machine.startIncoming(socketPath, () => {
-    serving = restore.serve(socketPath)
-  })
-  const counts = await serving
-  await second.machine.incomingComplete()
-  expect((counts?.pagesFaulted ?? 0) + (counts?.pagesPushed ?? 0)).toBe(two.stats.pages)
+    hypervisor = hypervisors[ways[1]]
+    cluster.lose(1)
+    cluster.lose(3)
+    const second = await define('second')
+    const target = await newWorker()
+    const restore = await target.restore(two)
+    expect(restore.frames.map(frame => Buffer.from(frame).toString())).toEqual(['a frame'])
+    const socketPath = join(folder, 'incoming')
+    let serving: ReturnType<typeof restore.serve> | undefined
+    await second.machine.startIncoming(socketPath, () => {
+      serving = restore.serve(socketPath)
+    })
+    const counts = await serving
+    await second.machine.incomingComplete()
+    expect((counts?.pagesFaulted ?? 0) + (counts?.pagesPushed ?? 0)).toBe(two.stats.pages)
 
-  const after = await until('the bank goes on', async () => (await second.reports()).at(-1))
-  expect(after.nonce).toBe(booted.nonce)
-  expect(after.uptimeMs).toBeGreaterThan(booted.uptimeMs)
-  expect(before?.money).toBe(after.money)
+    const after = await until('the bank goes on', async () => (await second.reports()).at(-1))
+    expect(after.nonce).toBe(booted.nonce)
+    expect(after.uptimeMs).toBeGreaterThan(booted.uptimeMs)
+    expect(before?.money).toBe(after.money)
 
-  cluster.findAll()
-  const three = await cut(second.machine, target, 2, 3)
-  expect(three.stats.pagesChanged).toBeLessThan(one.stats.pagesChanged / 4)
-  expect(three.streams.map(stream => stream.stream)).toContain('bank/vm1/1/1')
-  await until('it goes on after its cut', async () => {
-    const latest = (await second.reports()).at(-1)
-    return latest && latest.uptimeMs > after.uptimeMs ? latest : undefined
-  })
-})
+    cluster.findAll()
+    const three = await cut(second.machine, target, 2, 3)
+    expect(three.stats.pagesChanged).toBeLessThan(one.stats.pagesChanged / 4)
+    expect(three.streams.map(stream => stream.stream)).toContain('bank/vm1/1/1')
+    await until('it goes on after its cut', async () => {
+      const latest = (await second.reports()).at(-1)
+      return latest && latest.uptimeMs > after.uptimeMs ? latest : undefined
+    })
+  }
+)
