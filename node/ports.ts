@@ -355,6 +355,8 @@ export interface Capture {
    * their way; waits where columns cannot leave. Only with `ramPath`, as `copyLast`.
    */
   copy(pages: PageRanges): Promise<void>
+  /** Settles when all columns that were filled so far are durable: this capture then keeps nobody's processor or disk busy. */
+  shipped(): Promise<void>
   /** The VM stands still: as `copy`, but resolves as soon as the pages have been read. No copy may follow. */
   copyLast(pages: PageRanges): Promise<void>
   /** Call when QEMU's stream has ended and the in-flight frames are known; resolves when every column is durable. */

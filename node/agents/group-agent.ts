@@ -56,10 +56,15 @@ const LOCAL_RETRIES = 2
 /** A VM that could not be started or has ended is tried again, with the whole group, after this; doubled up to 32 times it. A guess. */
 const RETRY_MS = 1_000
 
+const voided = (epoch: number): DiapauseError =>
+  new DiapauseError('EPOCH_ABORTED', `Epoch ${epoch} was aborted before this VM was cut to it.`)
+
 export class GroupAgent {
   readonly #deps: GroupAgentDeps
   readonly #core: EpochCore
   readonly #vms = new Map<string, LocalVm>()
+  /** VM → the epoch that it is prepared for, and the word to cut. */
+  readonly #goes = new Map<string, { readonly epoch: number; readonly go: PromiseWithResolvers<void> }>()
   #generation = 0
   #retries = 0
   #timerMs = Number.POSITIVE_INFINITY
@@ -123,8 +128,11 @@ export class GroupAgent {
       case 'expect':
         for (const vm of this.#vms.values()) vm.expect(effect.epoch, effect.sender, effect.counts)
         return
+      case 'prepare':
+        void this.#takePart(effect.vm, effect.epoch)
+        return
       case 'cut':
-        void this.#cut(effect.vm, effect.epoch)
+        this.#goes.get(effect.vm)?.go.resolve()
         return
       case 'opened':
         return this.#deps.report('epoch.opened', { group, epoch: effect.epoch })
@@ -138,6 +146,7 @@ export class GroupAgent {
         })
       case 'voided':
         for (const vm of this.#vms.values()) vm.voided(effect.epoch)
+        for (const { epoch, go } of this.#goes.values()) if (epoch === effect.epoch) go.reject(voided(epoch))
         return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
       case 'commit':
         return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images))
@@ -191,6 +200,7 @@ export class GroupAgent {
   #endAll(): Promise<unknown> {
     const old = [...this.#vms.values()]
     this.#vms.clear()
+    for (const { epoch, go } of this.#goes.values()) go.reject(voided(epoch))
     for (const vm of old) this.#feed({ kind: 'vm-gone', vm: vm.spec.id })
     this.#ending = Promise.all([
       this.#ending,
@@ -226,7 +236,7 @@ export class GroupAgent {
     }
   }
 
-  async #cut(id: string, epoch: number): Promise<void> {
+  async #takePart(id: string, epoch: number): Promise<void> {
     const vm = this.#vms.get(id)
     const record = this.#core.record
     const { self, hosting, storage, detector } = this.#deps
@@ -235,8 +245,15 @@ export class GroupAgent {
     const peers = storage.filter(peer => alive.has(peer))
     const turn = record.vms.findIndex(spec => spec.id === id)
     const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
+    const go = Promise.withResolvers<void>()
+    go.promise.catch(() => {}) // awaited in the cut, if that comes so far
+    this.#goes.set(id, { epoch, go })
+    const mayCut = (): Promise<void> => {
+      this.#feed({ kind: 'vm-prepared', vm: id, epoch })
+      return go.promise
+    }
     try {
-      const { manifest, stats } = await vm.cut(epoch, holders, ({ pauseMs, counts, atWallMs }) => {
+      const { manifest, stats } = await vm.cut(epoch, holders, mayCut, ({ pauseMs, counts, atWallMs }) => {
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
         this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
       })
@@ -249,6 +266,8 @@ export class GroupAgent {
       if (this.#vms.get(id) !== vm) return
       this.#deps.log.warn({ vm: id, epoch, owner: self, error: messageOf(error) }, 'this VM cannot make the epoch')
       this.#feed({ kind: 'vm-failed', vm: id, epoch, reason: messageOf(error).slice(0, 500) })
+    } finally {
+      if (this.#goes.get(id)?.go === go) this.#goes.delete(id)
     }
   }
 
@@ -259,6 +278,7 @@ export class GroupAgent {
   #failed(vm: LocalVm, reason: string, error?: unknown): void {
     if (this.#stopped || this.#vms.get(vm.spec.id) !== vm) return
     this.#vms.delete(vm.spec.id)
+    this.#goes.get(vm.spec.id)?.go.reject(new DiapauseError('VM_DESTROYED', reason))
     this.#feed({ kind: 'vm-gone', vm: vm.spec.id })
     this.#ending = Promise.all([this.#ending, vm.destroy()]).catch(() => {})
     this.#reportVm('vm.failed', vm, { reason })

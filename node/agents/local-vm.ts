@@ -29,6 +29,12 @@ const FEW_PAGES = 512
 /** A VM that writes faster than it is copied is cut all the same, with a longer pause. Xen's pre-copy stops at 5, too. */
 const MAX_ROUNDS = 5
 
+/**
+ * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
+ * is processor work that nobody waits for, so it waits for that. A guess: twice a pause.
+ */
+const OTHERS_CUT_MS = 50
+
 const pagesIn = (ranges: PageRanges): number => ranges.reduce((sum, word, i) => (i % 2 === 1 ? sum + word : sum), 0)
 
 export interface LocalVmDeps {
@@ -132,13 +138,15 @@ export class LocalVm {
   }
 
   /**
-   * The cut: RAM is copied where the machine tracks it; then inbound frames wait, the machine stops, its NIC is drained,
+   * The cut: RAM is copied where the machine tracks it; `mayCut` is called then and awaited (the group's other VMs are being
+   * copied, too); then inbound frames wait, the machine stops, its NIC is drained,
    * the colour turns, the last pages are copied (or a background snapshot begins) and the machine runs on. `onCut` is
    * called then; resolves with the image when all of it is durable in shards.
    */
   async cut(
     epoch: number,
     holders: readonly PeerId[],
+    mayCut: () => Promise<void>,
     onCut: (report: CutReport) => void
   ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
     const { machine, nic, worker } = this.#parts()
@@ -157,10 +165,17 @@ export class LocalVm {
       capture = begun
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)
-      if (tracking) await this.#copyWhileRunning(tracking, capture)
+      if (tracking) {
+        await this.#copyWhileRunning(tracking, capture)
+        await capture.shipped() // or the rest of it would leave while others are cut
+      }
+      await mayCut()
+      this.#notVoided(epoch)
+      if (tracking) await this.#copyWhileRunning(tracking, capture) // what was written while it waited
       const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, socketPath, onCut })
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
+      await new Promise<void>(resolve => this.#deps.clock.after(OTHERS_CUT_MS, resolve))
       const manifest = await capture.finish(frames)
       return { manifest, stats: manifest.stats }
     } catch (error) {

@@ -93,6 +93,11 @@ export class CapturePipeline {
     return this.#writer.congestion()
   }
 
+  /** Settles when no column is on its way. */
+  idle(): Promise<void> {
+    return this.#writer.idle()
+  }
+
   /** QEMU's stream has ended. Resolves when every column is durable. */
   async finish(frames: readonly Uint8Array[]): Promise<ImageManifest> {
     const { facts, generation, epoch } = this.#options

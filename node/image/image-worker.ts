@@ -115,6 +115,7 @@ function captureOf(calls: ThreadCalls<WorkerCalls>, epoch: number, ramPath: stri
       await calls.call('copyRam', { epoch, pages, last: false })
       rounds++
     },
+    shipped: () => calls.call('shipped', epoch),
     copyLast: async pages => {
       if (ram === undefined || rounds === 0 || countPages(pages) > MAX_LAST_PAGES) {
         return await calls.call('copyRam', { epoch, pages, last: true })

@@ -69,6 +69,11 @@ export class StreamWriter {
     return this.#underway.size < this.#credits ? undefined : this.#untilBelow(this.#credits)
   }
 
+  /** Settles when nothing is on its way. Rejects with what a put failed with. */
+  idle(): Promise<void> {
+    return this.#untilBelow(1)
+  }
+
   /** Ships the rest; resolves when every column is durable. */
   async finish(): Promise<{ manifest: StreamManifest; storedBytes: number }> {
     if (this.#filled > 0) this.#emit({ ...this.#shape, symbolBytes: lastSymbolBytes(this.#shape, this.#filled) })

@@ -84,6 +84,10 @@ class RunningCapture {
     else await this.#ram.copy(pages)
   }
 
+  shipped(): Promise<void> {
+    return this.#pipeline.idle()
+  }
+
   /** The last pages, which the main thread has read. */
   keep(pages: PageRanges, bytes: Uint8Array): void {
     if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
@@ -190,6 +194,11 @@ class VmThread {
     }
   }
 
+  async shipped(epoch: number): Promise<void> {
+    if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
+    await this.#capture.shipped()
+  }
+
   async keepRam({ epoch, pages, bytes }: KeepRequest): Promise<void> {
     this.#uncommitted.addRanges(pages)
     if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
@@ -285,6 +294,7 @@ function handlers(thread: () => VmThread) {
   return {
     capture: (request: CaptureRequest) => thread().capture(request),
     copyRam: (request: CopyRequest) => thread().copyRam(request),
+    shipped: (epoch: number) => thread().shipped(epoch),
     keepRam: (request: KeepRequest) => thread().keepRam(request),
     finishCapture: (request: { epoch: number; frames: readonly Uint8Array[] }) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),

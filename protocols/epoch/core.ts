@@ -8,6 +8,10 @@
  * reports, so any peer can commit; the proposer does it at once and the others, by rank, a little later if it has not.
  * Past the deadline any peer aborts. There is no third outcome.
  *
+ * Most of a VM's RAM is copied before its cut, while it runs. So that the cuts of a group are milliseconds apart, and none of
+ * them shares its host's processors with another one's copying, the owners tell when their VMs are prepared and cut when
+ * all are. Nobody depends on it: a frame of the new colour cuts at once, and so does patience that has run out.
+ *
  * The core keeps what it needs of one generation; a record with a newer generation wipes it (the restore agent then
  * starts the VMs afresh).
  */
@@ -26,13 +30,17 @@ export type EpochInput =
   | { kind: 'vm-ready'; vm: string; colour: number }
   /** Our VM has ended or moved away. */
   | { kind: 'vm-gone'; vm: string }
+  /** Our VM has copied what can be copied while it runs. */
+  | { kind: 'vm-prepared'; vm: string; epoch: number }
   | { kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number }
   | { kind: 'image-durable'; vm: string; epoch: number; report: Extract<ReportMessage, { kind: 'durable' }> }
   | { kind: 'vm-failed'; vm: string; epoch: number; reason: string }
   | { kind: 'timer' }
 
 export type EpochEffect =
-  /** Cut this VM of ours now. */
+  /** Begin with this VM of ours: copy while it runs, say 'vm-prepared', wait for 'cut'. */
+  | { kind: 'prepare'; vm: string; epoch: number }
+  /** Cut this VM of ours now; it has been told to prepare before, and may not have finished that. */
   | { kind: 'cut'; vm: string; epoch: number }
   /** Sender `sender` had sent `counts` before its cut: our VMs' recordings end accordingly. */
   | { kind: 'expect'; epoch: number; sender: string; counts: Record<string, number> }
@@ -51,12 +59,18 @@ export type EpochEffect =
 /** How much later than the proposer a peer of rank r acts in its stead: (r + 1) × this. A guess: two rounds of a busy cluster. */
 export const STAND_IN_MS = 300
 
+/** How long a VM that is prepared waits for the others. A guess: longer than copying small VMs takes, shorter than a deadline. */
+export const PREPARED_PATIENCE_MS = 5_000
+
 /** Reports of epochs further ahead than this are not kept: each peer would have missed that many records. A guess. */
 const MAX_AHEAD = 8
 
 interface Tracker {
   readonly epoch: number
   readonly sinceMs: number
+  readonly prepared: Set<string>
+  /** When a VM of ours waits no longer for the others to be prepared. */
+  cutByMs: number
   readonly cutAtWallMs: Map<string, number>
   readonly durable: Map<string, string>
   failed: string | undefined
@@ -75,8 +89,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #trackers = new Map<number, Tracker>()
   /** Our VMs that can be cut: VM → colour. */
   readonly #ready = new Map<string, number>()
-  /** Our VMs being cut: VM → epoch. */
+  /** Our VMs that are being prepared and cut: VM → epoch. */
   readonly #cutting = new Map<string, number>()
+  /** Those of them that have been told to cut. */
+  readonly #told = new Set<string>()
 
   constructor(options: { self: PeerId; members: readonly PeerId[] }) {
     this.#self = options.self
@@ -96,12 +112,14 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'marker':
         return this.#onMarker(input.vm, input.epoch, nowMs)
       case 'vm-ready':
-        this.#cutting.delete(input.vm)
+        this.#forgetCut(input.vm)
         this.#ready.set(input.vm, input.colour)
-        return this.#cutWhatIsDue()
+        return this.#prepareWhatIsDue()
+      case 'vm-prepared':
+        return this.#onOwnPrepared(input, nowMs)
       case 'vm-gone':
         this.#ready.delete(input.vm)
-        this.#cutting.delete(input.vm)
+        this.#forgetCut(input.vm)
         return []
       case 'cut-done':
         return this.#onOwnCut(input, nowMs)
@@ -110,7 +128,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'vm-failed':
         return this.#onOwnFailure(input, nowMs)
       case 'timer':
-        return this.#decide(nowMs)
+        return [...this.#cutWhatIsPrepared(nowMs), ...this.#decide(nowMs)]
     }
   }
 
@@ -123,7 +141,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       this.#track(record.open.epoch, nowMs)
       effects.push({ kind: 'opened', epoch: record.open.epoch }, ...this.#excuse(record, nowMs))
     }
-    return [...effects, ...this.#cutWhatIsDue(), ...this.#decide(nowMs)]
+    return [...effects, ...this.#prepareWhatIsDue(), ...this.#cutWhatIsPrepared(nowMs), ...this.#decide(nowMs)]
   }
 
   /** Ends every epoch that the record decides, the oldest first; all of them where the group was taken over. */
@@ -131,6 +149,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (takenOver) {
       this.#ready.clear()
       this.#cutting.clear()
+      this.#told.clear()
     }
     const effects: EpochEffect[] = []
     for (const tracked of [...this.#trackers.values()].sort((a, b) => a.epoch - b.epoch)) {
@@ -164,6 +183,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       tracker = {
         epoch,
         sinceMs: nowMs,
+        prepared: new Set(),
+        cutByMs: Number.POSITIVE_INFINITY,
         cutAtWallMs: new Map(),
         durable: new Map(),
         failed: undefined,
@@ -188,25 +209,57 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if ([...this.#trackers.keys()].some(older => older < epoch)) return [{ kind: 'refresh' }]
     this.#track(epoch, nowMs)
     const colour = this.#ready.get(vm)
-    return colour === undefined || colour >= epoch || this.#cutting.has(vm) ? [] : this.#cut(vm, epoch)
+    if (colour === undefined || colour >= epoch) return []
+    return [...(this.#cutting.has(vm) ? [] : this.#prepare(vm, epoch)), ...this.#cut(vm, epoch)]
   }
 
-  #cutWhatIsDue(): EpochEffect[] {
+  #prepareWhatIsDue(): EpochEffect[] {
     const open = this.#record?.open
     if (open === null || open === undefined || this.#trackers.get(open.epoch)?.failed !== undefined) return []
     return [...this.#ready]
       .filter(([vm, colour]) => colour < open.epoch && !this.#cutting.has(vm))
-      .flatMap(([vm]) => this.#cut(vm, open.epoch))
+      .flatMap(([vm]) => this.#prepare(vm, open.epoch))
   }
 
-  #cut(vm: string, epoch: number): EpochEffect[] {
+  #prepare(vm: string, epoch: number): EpochEffect[] {
     this.#cutting.set(vm, epoch)
+    return [{ kind: 'prepare', vm, epoch }]
+  }
+
+  /** Once, and only a VM that was told to prepare for this epoch. */
+  #cut(vm: string, epoch: number): EpochEffect[] {
+    if (this.#cutting.get(vm) !== epoch || this.#told.has(vm)) return []
+    this.#told.add(vm)
     return [{ kind: 'cut', vm, epoch }]
+  }
+
+  #forgetCut(vm: string): void {
+    this.#cutting.delete(vm)
+    this.#told.delete(vm)
+  }
+
+  #onOwnPrepared({ vm, epoch }: Extract<EpochInput, { kind: 'vm-prepared' }>, nowMs: number): EpochEffect[] {
+    const record = this.#record
+    if (record === undefined || this.#cutting.get(vm) !== epoch) return []
+    const tracker = this.#track(epoch, nowMs)
+    tracker.cutByMs = Math.min(tracker.cutByMs, nowMs + PREPARED_PATIENCE_MS)
+    const { id: group, generation } = record
+    const message = { kind: 'prepared' as const, group, generation, epoch, vm }
+    const timer: EpochEffect = { kind: 'timer', atMs: tracker.cutByMs }
+    return [{ kind: 'broadcast', message }, timer, ...this.#onReport(message, nowMs)]
+  }
+
+  /** All VMs of the group are prepared, or ours have waited long enough. */
+  #cutWhatIsPrepared(nowMs: number): EpochEffect[] {
+    const vms = this.#record?.vms ?? []
+    return [...this.#trackers.values()]
+      .filter(({ prepared, cutByMs }) => nowMs >= cutByMs || vms.every(vm => prepared.has(vm.id)))
+      .flatMap(({ epoch, prepared }) => [...prepared].flatMap(vm => this.#cut(vm, epoch)))
   }
 
   #onOwnCut(input: Extract<EpochInput, { kind: 'cut-done' }>, nowMs: number): EpochEffect[] {
     const record = this.#record
-    this.#cutting.delete(input.vm)
+    this.#forgetCut(input.vm)
     if (this.#ready.has(input.vm)) this.#ready.set(input.vm, input.epoch)
     if (record === undefined) return []
     const { vm, epoch, counts, atWallMs } = input
@@ -219,11 +272,11 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       counts,
       atWallMs
     }
-    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#cutWhatIsDue()]
+    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#prepareWhatIsDue()]
   }
 
   #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
-    this.#cutting.delete(vm)
+    this.#forgetCut(vm)
     return this.#record === undefined ? [] : this.#failure(this.#record, vm, epoch, reason, nowMs)
   }
 
@@ -240,6 +293,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (fate === 'void' || fate === 'committed') return []
     if (message.epoch > record.lastEpoch + MAX_AHEAD || !record.vms.some(vm => vm.id === message.vm)) return []
     const tracker = this.#track(message.epoch, nowMs)
+    if (message.kind === 'prepared') {
+      tracker.prepared.add(message.vm)
+      return this.#cutWhatIsPrepared(nowMs)
+    }
     if (message.kind === 'cut') {
       tracker.cutAtWallMs.set(message.vm, message.atWallMs)
       return [{ kind: 'expect', epoch: message.epoch, sender: message.vm, counts: message.counts }]

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { EpochCore, type EpochEffect, STAND_IN_MS } from '../../protocols/epoch/core.ts'
+import { EpochCore, type EpochEffect, PREPARED_PATIENCE_MS, STAND_IN_MS } from '../../protocols/epoch/core.ts'
 import {
   abortEpoch,
   commitEpoch,
@@ -80,9 +80,25 @@ describe('the changes of a group record', () => {
 })
 
 describe('the epoch core', () => {
-  test('the record that opens an epoch is the marker: every VM here that can be cut is cut', () => {
-    expect(kinds(core('p1', { a: 0 }).step({ kind: 'record', record: opened }, 1))).toContain('cut')
-    expect(kinds(core('p3').step({ kind: 'record', record: opened }, 1))).not.toContain('cut')
+  test('the record that opens an epoch is the marker: every VM here that can be cut is prepared', () => {
+    expect(kinds(core('p1', { a: 0 }).step({ kind: 'record', record: opened }, 1))).toContain('prepare')
+    expect(kinds(core('p3').step({ kind: 'record', record: opened }, 1))).not.toContain('prepare')
+  })
+  test('VMs are cut when all of the group are prepared, each once', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    const own = peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
+    expect(kinds(own)).toEqual(['broadcast', 'timer'])
+    const about = { kind: 'prepared' as const, group: 'g', generation: 1, epoch: 1, vm: 'b' }
+    expect(peer.step({ kind: 'message', from: 'p2', message: about }, 60)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+    expect(peer.step({ kind: 'message', from: 'p2', message: about }, 61)).toEqual([])
+  })
+  test('a VM that is prepared waits for the others no longer than its patience', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
+    expect(kinds(peer.step({ kind: 'timer' }, 49 + PREPARED_PATIENCE_MS))).not.toContain('cut')
+    expect(kinds(peer.step({ kind: 'timer' }, 50 + PREPARED_PATIENCE_MS))).toContain('cut')
   })
   test('a VM that is still being restored is excused at once: the epoch fails now and not at its deadline', () => {
     const late = core('p1')
@@ -103,7 +119,7 @@ describe('the epoch core', () => {
     expect(owner.step({ kind: 'marker', vm: 'a', epoch: 2 }, 5)).toEqual([{ kind: 'refresh' }])
     owner.step({ kind: 'message', from: 'p2', message: durable('b', 2) }, 6)
     const effects = kinds(owner.step({ kind: 'record', record: next }, 7))
-    expect(effects.slice(0, 3)).toEqual(['committed', 'opened', 'cut'])
+    expect(effects.slice(0, 3)).toEqual(['committed', 'opened', 'prepare'])
   })
   test('a peer that missed the record of a commit learns it from the one after the next commit', () => {
     const watcher = core('p3')
@@ -116,10 +132,10 @@ describe('the epoch core', () => {
   })
   test('a frame of a newer colour cuts its receiver before the record has come, and the record does not cut it again (Lai, Yang 1987)', () => {
     const early = core('p1', { a: 0 })
-    expect(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 1)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+    expect(kinds(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 1))).toEqual(['prepare', 'cut'])
     expect(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)).toEqual([])
     early.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: { b: 3 }, atWallMs: 9 }, 3)
-    expect(kinds(early.step({ kind: 'record', record: opened }, 4))).not.toContain('cut')
+    expect(kinds(early.step({ kind: 'record', record: opened }, 4))).not.toContain('prepare')
   })
   test('a frame of an aborted colour gives the colour without a cut', () => {
     const behind = core('p1', { a: 0 })
@@ -179,7 +195,7 @@ describe('the epoch core', () => {
     const taken = takeOver(1, owners)(opened) as GroupRecord
     expect(kinds(peer.step({ kind: 'record', record: taken }, 2))).toEqual(['voided'])
     const again = openEpoch('p1', 1_000, taken.version)(taken) as GroupRecord
-    expect(kinds(peer.step({ kind: 'record', record: again }, 3))).not.toContain('cut')
+    expect(kinds(peer.step({ kind: 'record', record: again }, 3))).not.toContain('prepare')
   })
   test('a committed epoch reports its duration and the skew between the cuts', () => {
     const peer = core('p3')
