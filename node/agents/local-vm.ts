@@ -37,6 +37,17 @@ const OTHERS_CUT_MS = 50
 
 const pagesIn = (ranges: PageRanges): number => ranges.reduce((sum, word, i) => (i % 2 === 1 ? sum + word : sum), 0)
 
+function joined(earlier: readonly PageRanges[], last: PageRanges): PageRanges {
+  const all = [...earlier, last]
+  const pages = new Uint32Array(all.reduce((sum, each) => sum + each.length, 0))
+  let at = 0
+  for (const each of all) {
+    pages.set(each, at)
+    at += each.length
+  }
+  return pages
+}
+
 export interface LocalVmDeps {
   readonly hypervisor: Hypervisor
   readonly network: Switch
@@ -156,6 +167,7 @@ export class LocalVm {
     this.#copied = copied.promise
     await before
     let capture: Capture | undefined
+    const untold: PageRanges[] = []
     try {
       const { tracking } = machine
       const socketPath = this.#deps.path('capture', this.group, this.spec.id)
@@ -171,14 +183,16 @@ export class LocalVm {
       }
       await mayCut()
       this.#notVoided(epoch)
-      if (tracking) await this.#copyWhileRunning(tracking, capture) // what was written while it waited
-      const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, socketPath, onCut })
+      if (tracking) untold.push(await this.#copyWhatIsMuch(tracking, capture))
+      const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, untold, socketPath, onCut })
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
       await new Promise<void>(resolve => this.#deps.clock.after(OTHERS_CUT_MS, resolve))
       const manifest = await capture.finish(frames)
       return { manifest, stats: manifest.stats }
     } catch (error) {
+      // The tracker tells of a page once: the worker must hear of it, also where this cut has come to nothing.
+      for (const pages of untold) await capture?.copy(pages).catch(() => {})
       await capture?.cancel()
       // A thread that has died takes what it knew of RAM with it: the next image is whole.
       if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#openWorker()
@@ -202,6 +216,15 @@ export class LocalVm {
     }
   }
 
+  /** What was written while it waited: copied now where it is much, else left for the pause, without waking a thread. */
+  async #copyWhatIsMuch(tracking: RamTracking, capture: Capture): Promise<PageRanges> {
+    const pages = await tracking.changed()
+    if (pagesIn(pages) < FEW_PAGES) return pages
+    await capture.copy(pages)
+    await this.#copyWhileRunning(tracking, capture)
+    return new Uint32Array()
+  }
+
   async #stopAndCut(
     epoch: number,
     parts: {
@@ -209,11 +232,13 @@ export class LocalVm {
       readonly nic: NicPort
       readonly capture: Capture
       readonly tracking: RamTracking | undefined
+      /** Pages that the worker has not been told of yet. */
+      readonly untold: PageRanges[]
       readonly socketPath: string
       readonly onCut: (report: CutReport) => void
     }
   ): Promise<{ streamed: Promise<void> }> {
-    const { machine, nic, capture, tracking, socketPath, onCut } = parts
+    const { machine, nic, capture, tracking, untold, socketPath, onCut } = parts
     if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
     let counts: Record<string, number> = {}
     let atWallMs = 0
@@ -224,7 +249,7 @@ export class LocalVm {
         counts = { ...nic.turn(epoch) }
         atWallMs = this.#deps.wallMs()
         // After the drain: a frame sent late marks its buffer in RAM as used.
-        if (tracking) await capture.copyLast(await tracking.changed())
+        if (tracking) await capture.copyLast(joined(untold.splice(0), await tracking.changed()))
       })
       onCut({ pauseMs, counts, atWallMs })
       return { streamed } // wrapped: whoever awaits the cut must not wait for the stream

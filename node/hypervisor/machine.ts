@@ -19,6 +19,7 @@ import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import type { SharedRam } from './shared-ram.ts'
+import { letGuestGiveWay } from './vcpus.ts'
 
 /** Not a shift: 2 GiB are more than 31 bits. */
 const MIB = 1_048_576
@@ -191,6 +192,7 @@ export class QemuMachine implements Machine {
       }
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
+      await letGuestGiveWay(this.#qmp)
       await ready(this.#qmp)
       if (!this.#is('starting')) throw this.#outOfOrder('start')
       this.#enter('running')
