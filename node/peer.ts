@@ -26,6 +26,7 @@ import { messageOf, UsageError } from './errors.ts'
 import { systemClock, wallMs } from './host/clock.ts'
 import { openDataDir } from './host/data-dir.ts'
 import { loadOrCreateIdentity } from './host/identity.ts'
+import { goFirst } from './host/priority.ts'
 import { programVersion } from './host/version.ts'
 import { createCodec } from './erasure/codec.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
@@ -62,6 +63,7 @@ class Teardown {
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
 export async function runPeer(config: Config): Promise<RunningPeer> {
   const log: Log = pino({ level: config.log.level, base: { name: config.peer.name } })
+  if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
   ended.promise.catch(() => {}) // whoever wants to know has `stopped`

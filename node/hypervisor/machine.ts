@@ -277,14 +277,14 @@ export class QemuMachine implements Machine {
   async #cutDevices(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
     const { clock } = this.#context
     const stream = await stopToSendDevices(qmp, path, clock)
-    let failure: unknown
+    let failure: Error | undefined
     try {
       await stopped()
     } catch (error) {
-      failure = error
+      failure = error as Error
     }
     // Also then: cancelled instead, QEMU would start the VM by itself, and a stop may be wanted.
-    await stream.finish().catch(error => {
+    await stream.finish().catch((error: Error) => {
       if (hasCode(error, 'HYPERVISOR_STREAM')) throw error
       failure ??= error
     })

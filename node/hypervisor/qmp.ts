@@ -184,7 +184,7 @@ export interface QmpListener {
 export async function listenForQmp(path: string): Promise<QmpListener> {
   await rm(path, { force: true })
   const { promise, resolve, reject } = Promise.withResolvers<Socket>()
-  handled(promise)
+  void handled(promise)
   const server = createServer(socket => {
     server.close()
     resolve(socket)
