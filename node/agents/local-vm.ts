@@ -37,14 +37,6 @@ const OTHERS_CUT_MS = 50
 
 const pagesIn = (ranges: PageRanges): number => ranges.reduce((sum, word, i) => (i % 2 === 1 ? sum + word : sum), 0)
 
-/**
- * After so much (16 MiB: a VM's first image) the hosts are not done when the last shard is durable: memory is given back,
- * garbage collected. Five peers and three VMs on two cores, longest pause of the first epoch: 62 to 76 ms without a rest,
- * 41 to 81 with 0.5 s, 38, 45, 81 and 38 with 2 s.
- */
-const MANY_PAGES = 4_096
-const CALM_MS = 2_000
-
 function joined(earlier: readonly PageRanges[], last: PageRanges): PageRanges {
   const all = [...earlier, last]
   const pages = new Uint32Array(all.reduce((sum, each) => sum + each.length, 0))
@@ -186,9 +178,8 @@ export class LocalVm {
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)
       if (tracking) {
-        const copied = await this.#copyWhileRunning(tracking, capture)
+        await this.#copyWhileRunning(tracking, capture)
         await capture.shipped() // or the rest of it would leave while others are cut
-        if (copied > MANY_PAGES) await this.#rest(CALM_MS)
       }
       await mayCut()
       this.#notVoided(epoch)
@@ -196,7 +187,7 @@ export class LocalVm {
       const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, untold, socketPath, onCut })
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
-      await this.#rest(OTHERS_CUT_MS)
+      await new Promise<void>(resolve => this.#deps.clock.after(OTHERS_CUT_MS, resolve))
       const manifest = await capture.finish(frames)
       return { manifest, stats: manifest.stats }
     } catch (error) {
@@ -217,20 +208,12 @@ export class LocalVm {
     throw new DiapauseError('EPOCH_ABORTED', `Epoch ${epoch} was aborted before VM ${this.spec.id} was cut to it.`)
   }
 
-  /** The number of pages copied. */
-  async #copyWhileRunning(tracking: RamTracking, capture: Capture): Promise<number> {
-    let copied = 0
+  async #copyWhileRunning(tracking: RamTracking, capture: Capture): Promise<void> {
     for (let round = 1; round <= MAX_ROUNDS; round++) {
       const pages = await tracking.changed()
       await capture.copy(pages)
-      copied += pagesIn(pages)
-      if (pagesIn(pages) < FEW_PAGES) break
+      if (pagesIn(pages) < FEW_PAGES) return
     }
-    return copied
-  }
-
-  #rest(ms: number): Promise<void> {
-    return new Promise(resolve => this.#deps.clock.after(ms, resolve))
   }
 
   /** What was written while it waited: copied now where it is much, else left for the pause, without waking a thread. */
