@@ -197,11 +197,16 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
     it('can be destroyed while it starts', { timeout: BOOT_MS }, async () => {
       for (const waitMs of [0, 5, 20, 60]) {
         const { machine } = await define()
-        const starting = Promise.allSettled([machine.start()])
+        let started = false // on a quiet machine 60 ms may be enough
+        const starting = machine.start().then(
+          () => (started = true),
+          (reason: unknown) => reason
+        )
         await sleep(waitMs)
         const { pid } = machine
+        const inTime = !started
         await machine.destroy()
-        expect(await starting).toMatchObject([{ reason: { code: 'HYPERVISOR_STATE' } }])
+        if (inTime) expect(await starting).toMatchObject({ code: 'HYPERVISOR_STATE' })
         expect(alive(pid)).toBe(false)
       }
     })
