@@ -46,11 +46,6 @@ export interface Transport {
 
 // ---------------------------------------------------------------------------------------------- decisions
 
-/** A linearizable register's value as read. `ballot` grows with every change. */
-export interface Versioned<T> {
-  readonly value: T | null
-}
-
 export interface Registers {
   /** Linearizable read. Rejects with REGISTER_UNAVAILABLE where no majority answers in time. */
   read(key: string): Promise<unknown>
