@@ -67,7 +67,7 @@ function leaseProblems({ lease }: Sections): Problem[] {
 }
 
 function memberProblems({ members, peer }: Sections): Problem[] {
-  if (members === undefined) return []
+  if (members === undefined || members.length === 0) return []
   const problems: Problem[] = []
   for (const field of ['name', 'id', 'address'] as const) {
     const firstAt = new Map<string, number>()

@@ -61,6 +61,7 @@ function wellShapedSections(raw: unknown): Sections {
     epochs: section('epochs', shape.epochs),
     shards: section('shards', shape.shards),
     hypervisor: section('hypervisor', shape.hypervisor),
+    switch: section('switch', shape.switch),
     log: section('log', shape.log)
   }
 }

@@ -6,12 +6,12 @@
 import { z } from 'zod'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
-const name = z
+export const nameSchema = z
   .string()
   .regex(/^[a-z0-9-]{1,40}$/)
   .describe('1 to 40 of the characters a-z, 0-9 and -')
 const path = z.string().min(1).max(4096).describe('the path of a file or folder')
-const address = z
+export const addressSchema = z
   .string()
   .regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/\s]{1,253}\/tcp\/\d{1,5}$/)
   .describe('an address such as "/ip4/10.0.0.1/tcp/7400" or "/dns4/host.example/tcp/7400"')
@@ -22,33 +22,42 @@ const peerId = z
 
 export const configSchema = z.strictObject({
   /** Peers of one cluster share its name and its secret (32 bytes in hex in a file): keys of snapshots come from it. */
-  cluster: z.strictObject({ name, secretFile: path }),
+  cluster: z.strictObject({ name: nameSchema, secretFile: path }),
   peer: z.strictObject({
-    name,
+    name: nameSchema,
     dataDir: path,
     /** Short-lived sockets and consoles; short, because a unix socket path has at most 107 bytes. Default: dataDir/run */
     runDir: path.optional(),
-    listen: address.default('/ip4/0.0.0.0/tcp/7400')
+    listen: addressSchema.default('/ip4/0.0.0.0/tcp/7400'),
+    /**
+     * Find members on the LAN by multicast DNS, where an address has changed. It tells everybody on the LAN this peer's id
+     * and address, and nothing else; who is no member is refused all the same.
+     */
+    mdns: z.boolean().default(true)
   }),
-  /** All members, this peer included. Anyone else is refused before anything is read from them. */
+  /**
+   * Founders: the members that a new cluster starts with, the same list for all, this peer included. Later changes are made
+   * by `diapause invite` and `diapause members`, and kept in the data folder. A peer that was made by `init` or `join` has none.
+   */
   members: z
     .array(
       z.strictObject({
-        name,
+        name: nameSchema,
         id: peerId,
-        address,
+        address: addressSchema,
         role: z.enum(['storage', 'witness']).default('storage')
       })
     )
-    .min(1)
-    .max(100),
+    .min(0)
+    .max(100)
+    .default([]),
   detector: z
     .strictObject({
       /** SWIM protocol period. 200 ms: a guess that fits a failover of about a second. */
       periodMs: ms(20, 60_000).default(200),
       /** How long a direct probe may take. */
       probeTimeoutMs: ms(10, 60_000).default(100),
-      /** SWIM's k: peers asked to probe in our stead (SWIM, section 4.1: 3). */
+      /** SWIM's k: peers asked to probe in our stead (SWIM, section 3.1). 3: the default of HashiCorp's memberlist. */
       indirectProbes: z.number().int().min(0).max(20).default(3),
       /** Lifeguard's minimum suspicion time with all confirmations. */
       suspicionMinMs: ms(50, 600_000).default(400),
@@ -73,7 +82,9 @@ export const configSchema = z.strictObject({
       /** Time between automatic epochs of each group; 0: only on request. */
       intervalMs: ms(0, 86_400_000).default(10_000),
       /** After this an open epoch is aborted by anyone. */
-      deadlineMs: ms(500, 3_600_000).default(30_000)
+      deadlineMs: ms(500, 3_600_000).default(30_000),
+      /** A removed group's record is kept this long, so that peers that were away learn of it. 10 min: a guess, a reboot. */
+      forgetRemovedMs: ms(1_000, 86_400_000).default(600_000)
     })
     .prefault({}),
   shards: z
@@ -107,6 +118,35 @@ export const configSchema = z.strictObject({
       trialMs: ms(500, 60_000).default(3_000)
     })
     .prefault({}),
+  switch: z
+    .strictObject({
+      /**
+       * Frames that wait (early, for a VM that is held or does not read) or are recorded may take this much of memory, all VMs
+       * of this peer together; what is more goes to disk, and only where that is too slow four times as much is used. 64 MiB:
+       * a second at 500 Mb/s.
+       */
+      bufferMemoryMiB: z.number().int().min(1).max(65_536).default(64),
+      /** In peer.dataDir, encrypted, without a name. 4096 MiB: a minute at 500 Mb/s. 0: memory only. */
+      bufferDiskMiB: z
+        .number()
+        .int()
+        .min(0)
+        .max(1 << 20)
+        .default(4096),
+      /**
+       * How VMs with a NIC on network "uplink" reach the outside from this host: not at all; through a TAP device on a bridge
+       * (made beforehand: ip tuntap add NAME mode tap user USER; ip link set NAME master BRIDGE up); or by QEMU's user mode,
+       * which needs no privileges, lets VMs out and nobody in. Its frames are outside of every cut.
+       */
+      uplink: z
+        .string()
+        .regex(/^(none|user|tap:[A-Za-z0-9_.-]{1,15})$/)
+        .describe('"none", "user", or "tap:" and the name of a TAP device')
+        .default('none'),
+      /** Notes every batch of frames that leaves for another peer or comes from one, as lines of JSON, each written at once. */
+      traceFile: path.optional()
+    })
+    .prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})
 })
 
@@ -115,4 +155,5 @@ export type DetectorSettings = Config['detector']
 export type LeaseSettings = Config['lease']
 export type RegisterSettings = Config['register']
 export type ShardSettings = Config['shards']
+export type SwitchSettings = Config['switch']
 export type HypervisorSettings = Config['hypervisor']

@@ -65,6 +65,8 @@ function expectation({ path, message }: z.core.$ZodIssue, root: JsonSchema): str
       return path.length === 0 ? 'a table' : `a table ([${keyText(path)}])`
     case 'array':
       return `${schema.minItems} to ${schema.maxItems} entries ([[${keyText(path)}]])`
+    case 'boolean':
+      return 'true or false'
     default:
       return schema?.type === 'string' && schema.pattern === undefined ? 'a text' : message
   }

@@ -2,11 +2,16 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
+import type { Story, WhyQuestion } from '../protocols/decisions/merge.ts'
 import { createGroup, removeGroup } from '../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey } from '../protocols/group.ts'
+import { placeable } from '../protocols/membership/record.ts'
+import type { DecisionLog } from './agents/decisions.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Groups } from './agents/groups.ts'
 import type { Housekeeping } from './agents/housekeeping.ts'
+import type { MembershipAgent } from './agents/membership.ts'
+import type { ClusterView } from './edge/cluster-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { EpochResult, GroupRequest, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
@@ -20,7 +25,10 @@ export interface OperationsDeps {
   readonly hypervisor: string
   readonly events: EventFeed
   readonly clock: Clock
+  readonly cluster: ClusterView
+  readonly membership: MembershipAgent
   readonly directory: GroupDirectory
+  readonly decisions: DecisionLog
   readonly groups: Groups
   readonly housekeeping: Housekeeping
   readonly detector: FailureDetector
@@ -28,16 +36,20 @@ export interface OperationsDeps {
   readonly leases: Leases
   readonly network: Switch
   readonly store: ShardStore | undefined
+  /** Writes of an older generation that this peer's store has refused; undefined: it stores nothing. */
+  readonly refusedShards: (() => number) | undefined
 }
 
 export class Operations implements PeerView {
   readonly events: EventFeed
+  readonly cluster: ClusterView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
   constructor(deps: OperationsDeps) {
     this.#deps = deps
     this.events = deps.events
+    this.cluster = deps.cluster
     this.#startedMs = deps.clock.now()
   }
 
@@ -47,6 +59,7 @@ export class Operations implements PeerView {
 
   async status(): Promise<PeerStatus> {
     const { config, self, version, hypervisor, clock, detector, transport, leases, network, groups } = this.#deps
+    const record = this.#deps.membership.record()
     return {
       name: config.peer.name,
       id: self,
@@ -55,38 +68,57 @@ export class Operations implements PeerView {
       pid: process.pid,
       uptimeMs: clock.now() - this.#startedMs,
       hypervisor,
-      members: config.members.map(member => ({
-        ...member,
-        liveness: detector.livenessOf(member.id),
-        connected: member.id === self || transport.connected(member.id)
+      members: record.members.map(({ id, name, address, role }) => ({
+        id,
+        name,
+        address,
+        role,
+        votes: record.voters.ids.includes(id),
+        liveness: detector.livenessOf(id),
+        connected: id === self || transport.connected(id)
       })),
-      groups: this.groups().map(record => ({
-        record,
-        running: groups.vmsOf(record.id).flatMap(vm => (vm.running ? [vm.spec.id] : [])),
-        leaseRemainingMs: leases.remainingMs(groupKey(record.id), record.generation)
+      groups: this.groups().map(group => ({
+        record: group,
+        running: groups.vmsOf(group.id).flatMap(vm => (vm.running ? [vm.spec.id] : [])),
+        leaseRemainingMs: leases.remainingMs(groupKey(group.id), group.generation)
       })),
       frames: network.stats(),
+      refused: {
+        frames: network.stats().refusedGeneration,
+        reports: groups.refusedReports(),
+        shards: this.#deps.refusedShards?.() ?? 0
+      },
       store: await this.#storeStatus()
     }
   }
 
   async createGroup(request: GroupRequest): Promise<GroupRecord> {
-    const { directory, detector, config, events } = this.#deps
+    const { detector, membership, events } = this.#deps
     const alive = new Set(detector.alive())
-    const hosts = config.members
-      .filter(member => member.role === 'storage' && alive.has(member.id))
-      .map(member => member.id)
+    const hosts = placeable(membership.record()).filter(id => alive.has(id))
     const asked = Object.values(request.owners).find(owner => !hosts.includes(owner))
     if (asked !== undefined)
       throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
-    const owners = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
-    if (owners === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
-    const record = await directory.change(request.id, createGroup(request.id, request.vms, owners))
+    const plan = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
+    if (plan === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
+    const { owners } = plan
+    const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
     const ours = record?.open === null && isDeepStrictEqual([record.vms, record.owners], [request.vms, owners])
     if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
+  }
+
+  /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
+  async #decide({ id, vms }: GroupRequest, owners: Readonly<Record<string, PeerId>>): Promise<GroupRecord | null> {
+    const { directory, membership } = this.#deps
+    for (let tries = 0; ; tries++) {
+      const found = await directory.refresh(id)
+      const floor = found === null ? (await membership.refresh()).groupFloor : null
+      const record = await directory.change(id, createGroup(id, vms, owners, floor))
+      if (record !== null || tries > 0) return record
+    }
   }
 
   async removeGroup(id: string): Promise<void> {
@@ -126,6 +158,10 @@ export class Operations implements PeerView {
 
   typeConsole(group: string, vm: string, text: string): Promise<void> {
     return this.#deps.groups.type(group, vm, text)
+  }
+
+  why(question: WhyQuestion): Promise<Story> {
+    return this.#deps.decisions.why(question)
   }
 
   async #storeStatus(): Promise<StoreStatus> {

@@ -2,44 +2,56 @@
  * The composition root: builds adapters and cores from a config, joins them, starts them in an order in which nothing
  * can act before it may, and stops them in the reverse. Nothing imports this file but `main.ts`.
  */
-import { createHash, hkdfSync } from 'node:crypto'
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { pino } from 'pino'
 import { runDirOf } from '../config/limits.ts'
 import type { Config } from '../config/schema.ts'
+import type { PeerId } from '../protocols/core.ts'
 import { createFailureDetector } from '../protocols/failure-detector/shell.ts'
+import { groupKey } from '../protocols/group.ts'
+import { leaseMarginMs } from '../protocols/lease/holder.ts'
 import { createLeases } from '../protocols/lease/shell.ts'
 import { LeaseVoter } from '../protocols/lease/voter.ts'
+import { type ClusterRecord, leavingHosts, memberById, placeable } from '../protocols/membership/record.ts'
 import { createRegisters } from '../protocols/register/shell.ts'
 import { createControlBus } from '../protocols/service.ts'
 import { createTransport } from '../protocols/transport.ts'
+import { createDecisionLog } from './agents/decisions.ts'
 import { GroupDirectory } from './agents/directory.ts'
-import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
+import { Forgetting } from './agents/forgetting.ts'
+import type { Report } from './agents/group-agent.ts'
 import { Groups } from './agents/groups.ts'
 import { Housekeeping } from './agents/housekeeping.ts'
+import { membershipEvents } from './agents/membership-events.ts'
+import { gatherFacts } from './agents/membership-facts.ts'
+import { answerJoin } from './agents/membership-joins.ts'
+import { MembershipSteps } from './agents/membership-steps.ts'
+import { MembershipAgent } from './agents/membership.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
 import { serveApi } from './edge/api.ts'
 import { EventFeed } from './edge/events.ts'
 import type { RunningPeer } from './edge/view.ts'
 import { messageOf, UsageError } from './errors.ts'
 import { systemClock, wallMs } from './host/clock.ts'
+import { clusterAtStart, readCluster, saveCluster } from './host/cluster-file.ts'
 import { openDataDir } from './host/data-dir.ts'
-import { loadOrCreateIdentity } from './host/identity.ts'
+import { identityFromSeed, loadOrCreateIdentity, signedBy } from './host/identity.ts'
 import { goFirst } from './host/priority.ts'
+import { readSecret } from './host/secret.ts'
 import { programVersion } from './host/version.ts'
-import { createCodec } from './erasure/codec.ts'
-import { createQemuHypervisor } from './hypervisor/qemu.ts'
-import { killStaleMachines } from './hypervisor/stale.ts'
-import { createImageWorker } from './image/image-worker.ts'
-import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
+import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
-import type { Hypervisor, Log, ShardStore, Switch } from './ports.ts'
-import { createShardCluster } from './shards/cluster.ts'
+import type { Log } from './ports.ts'
+import { openDecisionStore } from './store/decision-log.ts'
 import { openRegisterStore } from './store/register-store.ts'
-import { openShardStore } from './store/shard-store.ts'
-import { StartedFile } from './store/started.ts'
 import { createSwitch } from './switch/switch.ts'
+import { openTrace, type Trace } from './switch/trace.ts'
+
+/** A member that is removed is still told so; then it is cut off. A guess: a message on a busy host. */
+const FAREWELL_MS = 250
 
 /** Undoes what was built so far, the last first; each step is tried, whatever the others did. */
 class Teardown {
@@ -60,6 +72,15 @@ class Teardown {
   }
 }
 
+/** What every part of a peer needs to begin, to tell, and to end. */
+interface Run {
+  readonly log: Log
+  readonly teardown: Teardown
+  readonly events: EventFeed
+  readonly report: Report
+  stop(error?: Error): Promise<void>
+}
+
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
 export async function runPeer(config: Config): Promise<RunningPeer> {
   const log: Log = pino({ level: config.log.level, base: { name: config.peer.name } })
@@ -72,16 +93,17 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
     stopping ??= teardown.run(log).then(() => (error === undefined ? ended.resolve() : ended.reject(error)))
     return stopping
   }
+  const events = new EventFeed(wallMs)
+  const report: Report = (kind, fields) => {
+    events.emit(kind, fields)
+    log.info({ kind, ...fields }, kind)
+  }
   try {
-    const home = await openHome(config, log, teardown)
-    const events = new EventFeed(wallMs)
-    const report: Report = (kind, fields) => {
-      events.emit(kind, fields)
-      log.info({ kind, ...fields }, kind)
-    }
-    const voice = await openVoice(home, report, teardown, error => void stop(error))
-    const body = await openBody(home, voice, teardown)
-    await start(home, voice, body, events, report, teardown)
+    const run = { log, teardown, events, report, stop }
+    const home = await openHome(config, run)
+    const voice = await openVoice(home, run)
+    const body = await openBody(home, voice, run)
+    await start(home, voice, body, run)
   } catch (error) {
     await teardown.run(log)
     throw error
@@ -90,33 +112,21 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
 }
 
 /** Who this peer is and where it lives. Stale copies of its VMs are dead when this resolves. */
-async function openHome(config: Config, log: Log, teardown: Teardown) {
+async function openHome(config: Config, { log, teardown }: Run) {
   const { dataDir } = config.peer
   const runDir = runDirOf(config.peer)
   const { privateKey, peerId: self } = await loadOrCreateIdentity(dataDir)
-  const me = config.members.find(member => member.id === self)
-  if (me === undefined) {
-    throw new UsageError('NOT_A_MEMBER', `members of the config lack this peer: add an entry with id = "${self}"`)
-  }
-  if (me.name !== config.peer.name) {
-    // Two peers that exchanged names, or a copied data folder: this one would vote and own VMs in the other's name.
-    throw new UsageError(
-      'NOT_THIS_MEMBER',
-      `the identity in ${dataDir} (${self}) is member "${me.name}", but peer.name is "${config.peer.name}": set peer.dataDir or peer.name right`
-    )
-  }
+  const cluster = await clusterAtStart(config, self)
   const data = await openDataDir({ dataDir, peerId: self, cluster: config.cluster.name })
   teardown.add(() => data.close())
+  if (!isDeepStrictEqual(await readCluster(dataDir), cluster)) await saveCluster(dataDir, cluster)
   const secret = await readSecret(config.cluster.secretFile)
   await mkdir(join(runDir, 'console'), { recursive: true, mode: 0o700 })
-  // Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors.
-  const killed = await killStaleMachines(self, { runDir, clock: systemClock })
-  if (killed > 0) log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
-  await removeVmSockets(runDir) // of a run that was killed
-  teardown.add(() => removeVmSockets(runDir)) // a VM that was ended while it was being resumed leaves one
-  const members = config.members.map(member => member.id)
-  const storage = config.members.filter(member => member.role === 'storage').map(member => member.id)
-  const storing = me.role === 'storage'
+  // A witness loads nothing of what VMs need: it is to be small.
+  const storing = memberById(cluster, self)?.role === 'storage'
+  const hosting = storing ? await import('./hosting.ts') : undefined
+  await hosting?.clearStale({ self, runDir, clock: systemClock, log })
+  teardown.add(() => hosting?.removeVmSockets(runDir)) // a VM that was ended while it was being resumed leaves one
   return {
     config,
     log,
@@ -126,56 +136,107 @@ async function openHome(config: Config, log: Log, teardown: Teardown) {
     privateKey,
     secret,
     runDir,
-    members,
-    storage,
-    storing
+    hosting,
+    /** What this peer knew of its cluster when it started; `voice.membership` knows more. */
+    cluster
   }
 }
 type Home = Awaited<ReturnType<typeof openHome>>
 
 /** All that speaks with other peers and decides with them. Nothing is said before `start`. */
-async function openVoice(home: Home, report: Report, teardown: Teardown, broken: (error: Error) => void) {
-  const { config, log, clock, random, self, members } = home
-  const cluster = config.cluster.name
-  const { listen } = config.peer
-  const transport = await createTransport({ ...home, listen, cluster, members: config.members })
-  const bus = createControlBus(transport, log, cluster)
-  const store = await openRegisterStore(join(config.peer.dataDir, 'registers'))
+async function openVoice(home: Home, { report, teardown, stop }: Run) {
+  const { config, log, clock, random, self, cluster } = home
+  const { dataDir, listen, mdns } = config.peer
+  const { name, members } = cluster
+  const transport = await createTransport({ ...home, listen, mdns, cluster: name, members })
+  const bus = createControlBus(transport, log, name)
+  const record = (): ClusterRecord => membership.record()
+  const ids = (): PeerId[] => record().members.map(member => member.id)
+  const decisions = await createDecisionLog({
+    self,
+    bus,
+    clock,
+    wallMs,
+    log,
+    version: programVersion(),
+    store: await openDecisionStore(join(dataDir, 'decisions'), log),
+    members: () => record().members,
+    voters: () => record().voters.ids
+  })
+  teardown.add(() => decisions.stop())
+  const { note, noteBallot, noteLease } = decisions
+  const store = await openRegisterStore(join(dataDir, 'registers'))
   teardown.add(() => store.close())
   const voter = new LeaseVoter(config.lease)
-  const shared = { self, voters: members, bus, clock, random, log }
-  const registers = createRegisters({ ...shared, store, guard: voter, settings: config.register, onBroken: broken })
+  const onBroken = (error: Error): void => void stop(error)
+  const onNewer = (from: PeerId): void => membership.askOf(from)
+  const shared = { self, voters: cluster.voters, bus, clock, random, log, onNewer }
+  const registerParts = { store, guard: voter, settings: config.register, onBroken, onDecision: noteBallot }
+  const registers = createRegisters({ ...shared, ...registerParts })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
-  const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf })
-  const detector = createFailureDetector({ ...shared, members, settings: config.detector, transport })
+  const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf, onTrace: noteLease })
+  const save = (now: ClusterRecord): Promise<void> => saveCluster(dataDir, now)
+  const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
+  const atFirst = members.map(member => member.id)
+  const detector = createFailureDetector({ ...shared, members: atFirst, settings: config.detector, transport, note })
   detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
-  const directory = new GroupDirectory({ ...shared, members, transport, registers })
-  return { transport, bus, registers, leases, detector, directory }
+  const floor = (): number => record().groupFloor
+  const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
+  decisions.follow(directory)
+  return { transport, bus, decisions, registers, leases, detector, directory, membership, ids, floor }
 }
 type Voice = Awaited<ReturnType<typeof openVoice>>
 
 /** VMs, their network and shards. A witness has the switch only, which nothing is attached to. */
-async function openBody(home: Home, voice: Voice, teardown: Teardown) {
-  const { config, log, clock, self, runDir, storing } = home
-  const { transport } = voice
-  const network = createSwitch({ self, transport, clock, log })
-  if (!storing) return { network, store: undefined, hosting: undefined, hypervisor: undefined }
-  const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
-  const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
-  teardown.add(() => store.close())
-  const started = await StartedFile.open(config.peer.dataDir)
-  return { network, store, hypervisor, hosting: hostingOf(home, voice, { network, store, hypervisor, started }) }
+async function openBody(home: Home, voice: Voice, { teardown }: Run) {
+  const { config, log, clock, self } = home
+  const { transport, leases } = voice
+  const marginMs = leaseMarginMs(config.lease)
+  const mayAct = (group: string, generation: number): boolean =>
+    leases.remainingMs(groupKey(group), generation) > marginMs
+  const directory = join(config.peer.dataDir, 'frames')
+  const { bufferMemoryMiB, bufferDiskMiB } = config.switch
+  const room = { directory, memoryBytes: bufferMemoryMiB * 2 ** 20, diskBytes: bufferDiskMiB * 2 ** 20 }
+  const trace = openFrameTrace(home, teardown)
+  const network = createSwitch({ self, transport, clock, log, mayAct, trace, room })
+  if (home.hosting !== undefined && config.switch.uplink !== 'none') {
+    teardown.add(await home.hosting.openUplink(home, network))
+  }
+  const parts = await home.hosting?.openHosting({ ...home, ...voice, network })
+  teardown.add(() => parts?.store.close())
+  return { network, ...parts }
 }
 type Body = Awaited<ReturnType<typeof openBody>>
 
-async function start(home: Home, voice: Voice, body: Body, events: EventFeed, report: Report, teardown: Teardown) {
-  const { config, log, clock, self, members, storage, runDir } = home
-  const { transport, registers, leases, detector, directory } = voice
-  const { network, store, hosting, hypervisor } = body
-  const shared = { self, directory, detector, clock, log, report }
-  const takeover = new TakeoverAgent({ ...shared, hosts: storage })
-  const groups = new Groups({ ...shared, members, storage, hosting, leases, network })
-  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, decodeManifest })
+function openFrameTrace({ config, log }: Home, teardown: Teardown): Trace | undefined {
+  const { traceFile } = config.switch
+  if (traceFile === undefined) return undefined
+  try {
+    const trace = openTrace(traceFile, log)
+    teardown.add(() => trace.close())
+    return trace
+  } catch (cause) {
+    throw new UsageError('TRACE_FILE', `cannot write switch.traceFile ${traceFile}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+async function start(home: Home, voice: Voice, body: Body, run: Run) {
+  const { events, report, teardown } = run
+  const { config, log, clock, random, self, runDir } = home
+  const { transport, decisions, registers, leases, detector, directory, membership, ids, floor } = voice
+  const { network, store, hosting, hypervisor, decodeManifest, refusedShards } = body
+  events.subscribe(event => decisions.noteReport(event.kind, event))
+  const shared = { self, directory, detector, clock, log, report, note: decisions.note }
+  const storage = (): PeerId[] => placeable(membership.record())
+  const leaving = (): PeerId[] => leavingHosts(membership.record())
+  const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving })
+  const groups = new Groups({ ...shared, members: ids, storage, leaving, hosting, leases, network })
+  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, decodeManifest })
+  const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
+  const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
+  const leaseMs = config.lease.durationMs * (1 + config.lease.driftPerMille / 1000)
+  const steps = new MembershipSteps({ ...shared, random, membership, registers, facts, leaseMs })
+  followMembership(home, voice, takeover, run)
 
   // Whoever hears of a group may start its VMs at once: what that needs is ready before anything can be heard.
   await registers.start()
@@ -186,12 +247,20 @@ async function start(home: Home, voice: Voice, body: Body, events: EventFeed, re
   teardown.add(() => transport.stop())
   detector.start()
   teardown.add(() => detector.stop())
-  for (const agent of [takeover, housekeeping, directory]) teardown.add(() => agent.stop())
+  membership.start()
+  steps.start()
+  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps])
+    teardown.add(() => agent.stop())
   teardown.add(() => groups.stop())
   const version = programVersion()
   const description = hypervisor?.description ?? 'none (witness)'
-  const parts = { config, self, version, hypervisor: description, events, clock, directory, groups, housekeeping }
-  const view = new Operations({ ...parts, detector, transport, leases, network, store })
+  const newInvite = async () => {
+    const seed = randomBytes(32)
+    return { id: (await identityFromSeed(seed)).peerId, seed }
+  }
+  const cluster = new MemberOperations({ ...voice, code: config.shards, facts, wallMs, newInvite })
+  const parts = { ...voice, config, self, version, hypervisor: description, events, clock, groups, housekeeping }
+  const view = new Operations({ ...parts, cluster, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   report('peer.started', { id: self, hypervisor: description })
@@ -199,87 +268,27 @@ async function start(home: Home, voice: Voice, body: Body, events: EventFeed, re
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
 }
 
-interface HostingParts {
-  readonly network: Switch
-  readonly store: ShardStore
-  readonly hypervisor: Hypervisor
-  readonly started: StartedGenerations
-}
-
-function hostingOf(home: Home, voice: Voice, { network, store, hypervisor, started }: HostingParts): Hosting {
-  const { config, storage, secret, runDir, clock, log } = home
-  const { transport, detector, directory } = voice
-  const { k, m, symbolBytes } = config.shards
-  const settings = config.shards
-  const codec = createCodec()
-  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers: () => storage })
-  // Shards of a generation that is over are refused as soon as we know of a newer one.
-  directory.onRecord(({ id, vms, generation }) => {
-    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
+/** Who is a member, votes, or is invited: everybody here is told when it changes. */
+function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { report, stop }: Run): void {
+  const { config, clock, log, secret, self } = home
+  const { transport, registers, leases, detector, membership, ids } = voice
+  const admit = ({ invites }: ClusterRecord): void => transport.setInvited(new Set(invites.map(invite => invite.id)))
+  const { detector: swim, lease, register, epochs, shards } = config
+  const settings = { detector: swim, lease, register, epochs, shards }
+  const joins = { membership, secret, settings, log, wallMs, verify: signedBy }
+  transport.onJoin((invite, request) => answerJoin(joins, invite, request))
+  admit(membership.record())
+  membership.onChange((record, before) => {
+    admit(record)
+    registers.setVoters(record.voters)
+    leases.setVoters(record.voters)
+    detector.setMembers(ids())
+    // Who was removed hears of it before the line is cut.
+    const gone = before.members.filter(member => memberById(record, member.id) === undefined)
+    transport.setMembers([...record.members, ...gone])
+    if (gone.length > 0) clock.after(FAREWELL_MS, () => transport.setMembers(membership.record().members))
+    takeover.considerAll()
+    for (const { kind, ...fields } of membershipEvents(before, record)) report(kind, fields)
+    if (memberById(record, self) === undefined) void stop()
   })
-  return {
-    shards,
-    shape: { k, m },
-    started,
-    readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
-    encodeManifest: manifest => {
-      const bytes = encodeManifest(manifest)
-      return { hash: manifestHash(bytes), bytes }
-    },
-    vm: {
-      hypervisor,
-      network,
-      clock,
-      wallMs,
-      log,
-      openWorker: (group, spec) =>
-        createImageWorker({
-          group,
-          vm: spec.id,
-          memoryMiB: spec.memoryMiB,
-          accel: hypervisor.accel,
-          key: groupSecret(secret, group),
-          shape: { k, m, symbolBytes },
-          cluster: shards,
-          log
-        }),
-      path: (kind, group, vm) =>
-        kind === 'console'
-          ? join(runDir, 'console', `${group}.${vm}.log`)
-          : join(runDir, `${shortName(group, vm)}.${kind}`)
-    }
-  }
-}
-
-/** The sockets of VMs, as `path` in `hostingOf` names them. */
-async function removeVmSockets(runDir: string): Promise<void> {
-  const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic|capture|incoming)$/.test(name))
-  await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
-}
-
-/** Names may have 63 letters each and a socket's whole path 107: 72 bits of a hash tell VMs of one host apart. */
-function shortName(group: string, vm: string): string {
-  return createHash('sha256').update(`${group}/${vm}`).digest('base64url').slice(0, 12)
-}
-
-/** Each group's images have a key of their own (RFC 5869). */
-function groupSecret(secret: Uint8Array, group: string): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', secret, '', `diapause group ${group}`, 32))
-}
-
-/** 32 bytes in hex, shared by all peers of the cluster. */
-async function readSecret(file: string): Promise<Uint8Array> {
-  let text: string
-  try {
-    text = (await readFile(file, 'utf8')).trim()
-  } catch (cause) {
-    throw new UsageError('SECRET_UNREADABLE', `cannot read cluster.secretFile ${file}: ${messageOf(cause)}`, { cause })
-  }
-  if (!/^[0-9a-fA-F]{64}$/.test(text)) {
-    throw new UsageError(
-      'SECRET_INVALID',
-      `${file} must hold 32 bytes in hex (64 digits); make one: openssl rand -hex 32`
-    )
-  }
-  return Buffer.from(text, 'hex')
 }

@@ -42,10 +42,12 @@ export interface CommittedEpoch {
   readonly images: Readonly<Record<string, string>>
 }
 
-/** What a VM is made of. `mac` is lower case with colons. Memory in MiB. */
+/** What a VM is made of. Either `mac`, one NIC on network "default", or `nics`. Memory in MiB. */
 export interface VmSpec {
   readonly id: string
-  readonly mac: string
+  /** Lower case with colons. */
+  readonly mac?: string | undefined
+  readonly nics?: readonly NicSpec[] | undefined
   readonly memoryMiB: number
   /** Direct kernel boot; paths on every host that may run the VM. */
   readonly kernel: string
@@ -53,5 +55,26 @@ export interface VmSpec {
   /** Kernel command line. */
   readonly append: string
 }
+
+export interface NicSpec {
+  readonly mac: string
+  /**
+   * A name of the group's own; `shared/NAME`: a network of the whole cluster, whose frames between VMs of different groups
+   * know no cuts; `uplink`: the outside, as the VM's host reaches it.
+   */
+  readonly network: string
+}
+
+export const SHARED_NETWORK_PREFIX = 'shared/'
+export const UPLINK_NETWORK = 'uplink'
+
+/** In the order in which the guest sees them. A VM's NICs are all on different networks. */
+export function nicsOf({ mac, nics }: Pick<VmSpec, 'mac' | 'nics'>): readonly NicSpec[] {
+  return nics ?? (mac === undefined ? [] : [{ mac, network: 'default' }])
+}
+
+/** The socket of NIC number `index`, given that of the first. */
+export const nicPathOf = (firstPath: string, index: number): string =>
+  index === 0 ? firstPath : `${firstPath}${index}`
 
 export const groupKey = (id: string): string => `group/${id}`

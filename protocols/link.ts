@@ -1,6 +1,6 @@
 /**
  * What this peer writes to one other member: three streams, one a channel, up or down together, and dialled again for as
- * long as the peer runs. The wait between dials doubles from BACKOFF_MIN_MS to BACKOFF_MAX_MS; news that the member lives
+ * long as it is a member. The wait between dials doubles from BACKOFF_MIN_MS to BACKOFF_MAX_MS; news that the member lives
  * ends it.
  */
 import { DiapauseError, messageOf } from '../node/errors.ts'
@@ -8,6 +8,7 @@ import type { Channel, Clock, Log } from '../node/ports.ts'
 import type { PeerId } from './core.ts'
 import { Outbox } from './outbox.ts'
 import { type Connection, nextTurn, type Stream, write } from './stream.ts'
+import { MemberAddresses } from './transport-addresses.ts'
 
 export const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
 
@@ -61,7 +62,8 @@ export class Lane {
     try {
       while (this.outbox.bytes > 0 && !this.#broken) {
         await nextTurn()
-        if (this.outbox.bytes > 0) await write(this.stream, this.outbox.take(BATCH_BYTES))
+        const bytes = this.outbox.take(BATCH_BYTES)
+        if (bytes.length > 0) await write(this.stream, bytes)
       }
     } catch {
       this.stream.abort(new Error('cannot write')) // its close event takes the link down
@@ -81,28 +83,56 @@ export class Lane {
 export type Lanes = Readonly<Record<Channel, Lane>>
 
 export interface LinkOptions {
-  /** Dials one more connection to the member and opens the channel's stream on it. */
-  open(channel: Channel): Promise<{ connection: Connection; stream: Stream }>
+  /** Dials one more connection to the member at `address` and opens the channel's stream on it. */
+  open(channel: Channel, address: string, signal: AbortSignal): Promise<{ connection: Connection; stream: Stream }>
   onChange(connected: boolean): void
   readonly clock: Clock
   readonly log: Log
 }
 
 export class Link {
-  readonly member: Member
   readonly #options: LinkOptions
+  readonly #addresses: MemberAddresses
+  readonly #stopped = new AbortController()
+  #member: Member
   #lanes: Lanes | undefined
+  #dialling: AbortController | undefined
+  #address = ''
   #failures = 0
   #endWait = (): void => {}
 
   constructor(member: Member, options: LinkOptions) {
-    this.member = member
+    this.#member = member
+    this.#addresses = new MemberAddresses(member.address)
     this.#options = options
+  }
+
+  get member(): Member {
+    return this.#member
   }
 
   /** Defined while the link is up. */
   get lanes(): Lanes | undefined {
     return this.#lanes
+  }
+
+  /** mDNS told of the address at which the link is up, or was last. */
+  get isFound(): boolean {
+    return this.#addresses.isFound(this.#address)
+  }
+
+  /** A changed address is dialled now, or next where the link is up. */
+  update(member: Member): void {
+    this.#member = member
+    if (!this.#addresses.configure(member.address) || this.#lanes !== undefined) return
+    this.#failures = 0
+    this.#dialling?.abort()
+    this.hurry()
+  }
+
+  /** mDNS says that the member is at `address`. */
+  found(address: string): void {
+    this.#addresses.found(address)
   }
 
   /** Dials now instead of waiting on. */
@@ -112,22 +142,36 @@ export class Link {
 
   /** Takes the link down; it is dialled again. */
   break(): void {
-    if (this.#lanes !== undefined) breakLanes(this.#lanes, this.member.name)
+    if (this.#lanes !== undefined) breakLanes(this.#lanes, this.#member.name)
   }
 
-  /** Dials, holds the link, dials again, until `stopped`. */
-  async keep(stopped: AbortSignal): Promise<void> {
+  /** Takes the link down for good; this is announced before the call returns. */
+  stop(): void {
+    this.#stopped.abort()
+    if (this.#lanes !== undefined) this.#down(this.#lanes)
+    this.hurry()
+  }
+
+  /** Dials, holds the link, dials again, until `stop`. */
+  async keep(): Promise<void> {
     const { log, clock } = this.#options
-    const peer = this.member.name
+    const stopped = this.#stopped.signal
     while (!stopped.aborted) {
+      const peer = this.#member.name
+      const dialling = new AbortController()
+      this.#dialling = dialling
       try {
-        const lanes = await this.#dial()
+        const lanes = await this.#dial(AbortSignal.any([stopped, dialling.signal]))
+        this.#dialling = undefined
         if (stopped.aborted) return breakLanes(lanes, peer)
         const upMs = clock.now()
         const why = await this.#hold(lanes)
         this.#failures = clock.now() - upMs >= GOOD_LINK_MS ? 0 : this.#failures + 1
         if (!stopped.aborted) log.info({ peer, why }, 'link down')
       } catch (error) {
+        this.#dialling = undefined
+        if (dialling.signal.aborted) continue // there is another address
+        this.#addresses.failed()
         this.#failures++
         log.debug({ peer, error: messageOf(error) }, 'cannot dial')
       }
@@ -135,17 +179,18 @@ export class Link {
     }
   }
 
-  async #dial(): Promise<Lanes> {
+  async #dial(signal: AbortSignal): Promise<Lanes> {
     const lanes: Partial<Record<Channel, Lane>> = {}
+    this.#address = this.#addresses.next
     try {
       // One after the other: libp2p joins dials to one peer that run at the same time into one connection.
       for (const channel of CHANNELS) {
-        const { connection, stream } = await this.#options.open(channel)
+        const { connection, stream } = await this.#options.open(channel, this.#address, signal)
         lanes[channel] = new Lane(channel, connection, stream)
       }
       return lanes as Lanes
     } catch (error) {
-      breakLanes(lanes, this.member.name)
+      breakLanes(lanes, this.#member.name)
       throw error
     }
   }
@@ -159,13 +204,18 @@ export class Link {
         if (stream.status !== 'open') resolve(`${channel}: ${stream.status}`)
       }
       this.#lanes = lanes
-      this.#options.log.info({ peer: this.member.name }, 'link up')
+      this.#options.log.info({ peer: this.#member.name }, 'link up')
       this.#options.onChange(true)
     })
-    this.#lanes = undefined
-    breakLanes(lanes, this.member.name)
-    this.#options.onChange(false)
+    this.#down(lanes)
     return why
+  }
+
+  #down(lanes: Lanes): void {
+    if (this.#lanes !== lanes) return
+    this.#lanes = undefined
+    breakLanes(lanes, this.#member.name)
+    this.#options.onChange(false)
   }
 
   #wait(): Promise<void> {

@@ -1,5 +1,15 @@
 import { FRAME_HEADER_BYTES, frameHeader } from './stream.ts'
 
+/** Asked when the first byte of a message is to leave; where it says no the message is taken out and never leaves. */
+export type Leaves = () => boolean
+
+interface Guarded {
+  /** Of the message: its first piece. */
+  readonly header: Uint8Array
+  readonly pieces: number
+  readonly leaves: Leaves
+}
+
 interface Outsider {
   readonly parts: readonly Uint8Array[]
   readonly length: number
@@ -17,6 +27,8 @@ export class Outbox {
   #first = 0
   #offset = 0
   #bytes = 0
+  /** The messages that somebody is to be asked about, in order. */
+  #guarded: Guarded[] = []
   #outside: Outsider[] = []
 
   constructor(limitBytes: number) {
@@ -32,9 +44,12 @@ export class Outbox {
   }
 
   /** `parts` together are one message of `length` bytes; they must not change any more. */
-  push(parts: readonly Uint8Array[], length: number): void {
-    this.#pieces.push(frameHeader(length))
+  push(parts: readonly Uint8Array[], length: number, leaves?: Leaves): void {
+    const header = frameHeader(length)
+    const before = this.#pieces.length
+    this.#pieces.push(header)
     for (const part of parts) if (part.length > 0) this.#pieces.push(part)
+    if (leaves !== undefined) this.#guarded.push({ header, pieces: this.#pieces.length - before, leaves })
     this.#bytes += FRAME_HEADER_BYTES + length
   }
 
@@ -45,33 +60,25 @@ export class Outbox {
     return Promise.resolve()
   }
 
-  /** The next bytes, at most `maxBytes`: a view where one piece is enough, else one copy. Lets in who waits. */
+  /** The next bytes, at most `maxBytes`, or none where no message may leave: a view where one piece is enough, else one copy. */
   take(maxBytes: number): Uint8Array {
-    const want = Math.min(maxBytes, this.#bytes)
-    const head = this.#pieces[this.#first]
-    let taken: Uint8Array
-    if (head !== undefined && head.length - this.#offset >= want) {
-      taken = head.subarray(this.#offset, this.#offset + want)
-      this.#advance(head, want)
-    } else {
-      const joined = Buffer.allocUnsafe(want)
-      let at = 0
-      while (at < want) {
-        const piece = this.#pieces[this.#first] as Uint8Array
-        const count = Math.min(piece.length - this.#offset, want - at)
-        joined.set(piece.subarray(this.#offset, this.#offset + count), at)
-        at += count
-        this.#advance(piece, count)
-      }
-      taken = joined
+    const views: Uint8Array[] = []
+    let bytes = 0
+    while (bytes < maxBytes) {
+      const piece = this.#pieces[this.#first]
+      if (piece === undefined) break
+      if (piece === this.#guarded[0]?.header && this.#refused()) continue
+      const count = Math.min(piece.length - this.#offset, maxBytes - bytes)
+      views.push(piece.subarray(this.#offset, this.#offset + count))
+      bytes += count
+      this.#advance(piece, count)
     }
-    this.#bytes -= want
     while (this.#bytes < this.#limitBytes && this.#outside.length > 0) {
       const next = this.#outside.shift() as Outsider
       this.push(next.parts, next.length)
       next.resolve()
     }
-    return taken
+    return views.length === 1 ? (views[0] as Uint8Array) : Buffer.concat(views, bytes)
   }
 
   /** Rejects all who wait; the outbox is not used again. */
@@ -80,10 +87,23 @@ export class Outbox {
     this.#bytes = 0
     this.#first = 0
     this.#offset = 0
+    this.#guarded = []
     for (const waiter of this.#outside.splice(0)) waiter.reject(error)
   }
 
+  /** Asks about the message that is next; true: it is gone. */
+  #refused(): boolean {
+    const next = this.#guarded.shift()
+    if (next === undefined || next.leaves()) return false
+    for (let left = next.pieces; left > 0; left--) {
+      const piece = this.#pieces[this.#first] as Uint8Array
+      this.#advance(piece, piece.length)
+    }
+    return true
+  }
+
   #advance(piece: Uint8Array, count: number): void {
+    this.#bytes -= count
     this.#offset += count
     if (this.#offset < piece.length) return
     this.#pieces[this.#first] = EMPTY

@@ -21,8 +21,14 @@ interface Subscription {
  * Small typed messages over the control channel of `transport`, whose control handler this sets. A message that is
  * malformed, unknown or of another cluster is counted, logged (the 1st, 2nd, 4th, 8th … of each kind) and dropped; a
  * handler that throws is logged. Neither closes the stream: one protocol's mistake must not silence the others.
+ * `later` runs something in a later turn of the event loop; a simulator has turns of its own.
  */
-export function createControlBus(transport: Transport, log: Log, cluster: string): CountedBus {
+export function createControlBus(
+  transport: Transport,
+  log: Log,
+  cluster: string,
+  later: (run: () => void) => void = setImmediate
+): CountedBus {
   const hash = clusterHash(cluster)
   const headers = new Map<string, Uint8Array>()
   const subscriptions = new Map<string, Subscription>()
@@ -61,7 +67,7 @@ export function createControlBus(transport: Transport, log: Log, cluster: string
       if (to !== transport.self) return transport.send(to, 'control', [header, payload])
       // The same bytes and the same checks as from outside, in a later turn.
       const bytes = Buffer.concat([header, payload])
-      setImmediate(() => receive(transport.self, bytes))
+      later(() => receive(transport.self, bytes))
       return true
     },
     on<T>(protocol: string, parse: (message: unknown) => T, handler: (from: PeerId, message: T) => void) {

@@ -4,15 +4,14 @@
  * Why this file exists: a stream's own conveniences have no back-pressure. `stream.onDrain()` never waits again after
  * its first use (@libp2p/utils 7.4.1 does not reset the promise: 300 MB "sent" in 11 ms), and `for await (… of stream)`
  * never pauses the sender (150 MB unread). So nothing else in the project reads or writes a stream: `write` waits for
- * `drain`, `read` pauses and resumes, `frames` cuts the bytes into messages, and `it-pipe` joins the reading side:
- *
- *     await pipe(() => read(stream), source => frames(source, limit), consume)
+ * `drain`, `read` pauses and resumes, `frames` cuts the bytes into messages, and `messages` joins the reading side.
  */
 import type { Stream, StreamCloseEvent, StreamMessageEvent } from '@libp2p/interface'
+import { pipe } from 'it-pipe'
 import type { Uint8ArrayList } from 'uint8arraylist'
 import { DiapauseError } from '../node/errors.ts'
 
-export type { Connection, Stream } from '@libp2p/interface'
+export type { Connection, ConnectionGater, MultiaddrConnection, PrivateKey, Stream } from '@libp2p/interface'
 
 /** Settles after the input and output of this turn of the event loop. */
 export const nextTurn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
@@ -121,6 +120,14 @@ export async function* read(stream: Stream): AsyncGenerator<Uint8ArrayList> {
     stream.removeEventListener('close', onClose)
     stream.removeEventListener('message', onMessage)
   }
+}
+
+/** The messages on a stream, with back-pressure; fails as `read` and `frames` do. */
+export function messages(stream: Stream, maxBytes: number): AsyncGenerator<Uint8Array> {
+  return pipe(
+    () => read(stream),
+    source => frames(source, maxBytes)
+  )
 }
 
 /**

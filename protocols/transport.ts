@@ -9,45 +9,29 @@
  *     TCP connections, at the price of three handshakes a link;
  *   - a link is up or down as a whole: any of its streams ending takes it down, and it is dialled anew.
  *
- * Who may come in. A connection gater compares the Noise identity with the members, both ways, before a muxer is
- * spoken; no identify, no ping, no discovery runs here. A stranger learns this peer's public key, which Noise XX shows
- * to any initiator, and nothing else.
- *
- * When a member is gone. A killed process is noticed at once (its kernel resets the connections). A host that vanishes
- * sends nothing: an idle control stream therefore carries an empty message each KEEPALIVE_MS, and a member that was
- * silent for SILENT_TICKS of our own ticks is dialled anew (TCP itself would take minutes to see a healed partition).
- * Ticks and not times are counted, so that a peer that was itself stopped does not blame the others on waking.
+ * Who may come in. A connection gater (`gater.ts`) compares the Noise identity with the members, both ways, before a
+ * muxer is spoken; no identify and no ping run here. Members come and go while the peer runs: one that is gone is cut off
+ * at once, whatever it was doing. Who was invited may ask to become a member (`transport-invited.ts`) and nothing else.
  */
-import { noise } from '@chainsafe/libp2p-noise'
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
-import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
-import { pipe } from 'it-pipe'
-import { createLibp2p } from 'libp2p'
-import { DiapauseError, hasCode, messageOf, UsageError } from '../node/errors.ts'
+import { DiapauseError, messageOf, UsageError } from '../node/errors.ts'
 import type { Channel, Clock, Log, MessageHandler, Transport } from '../node/ports.ts'
 import type { PeerId } from './core.ts'
-import { CHANNELS, disconnected, Link, type Member } from './link.ts'
-import { type Connection, frames, nextTurn, read, type Stream } from './stream.ts'
+import { type Discovery, startDiscovery } from './discovery.ts'
+import { gaterOf } from './gater.ts'
+import { JOIN_PROTOCOL } from './join-channel.ts'
+import { CHANNELS, disconnected, type Member } from './link.ts'
+import type { Connection, Stream } from './stream.ts'
+import { InvitedStrangers, type JoinHandler } from './transport-invited.ts'
+import { createNode, DIAL_TIMEOUT_MS, MAX_STREAMS } from './transport-node.ts'
+import { KEEPALIVE_MS, MAX_MESSAGE_BYTES, MemberPeer } from './transport-peer.ts'
 
 export { backoffMs, type Member } from './link.ts'
+export { MAX_MESSAGE_BYTES } from './transport-peer.ts'
 
 const protocolOf = (channel: Channel): string => `/diapause/${channel}/1`
-
-/** The largest message of each channel. */
-export const MAX_MESSAGE_BYTES: Readonly<Record<Channel, number>> = {
-  control: 256 * 1024,
-  bulk: 8 << 20,
-  frames: 1 << 20
-}
-/** A reader that has handled messages for this long lets the rest of the process have a turn. */
-const READER_TURN_MS = 5
-/** For one connection. A handshake takes 5 ms, but with 3 s here five peers at a load of 16 on two cores took 19 s to link. */
-const DIAL_TIMEOUT_MS = 6_000
-const KEEPALIVE_MS = 1_000
-const SILENT_TICKS = 5
 
 export interface TransportOptions {
   readonly privateKey: PrivateKey
@@ -56,6 +40,8 @@ export interface TransportOptions {
   readonly cluster: string
   /** All members; oneself among them or not. */
   readonly members: readonly Member[]
+  /** Whether members look for each other's addresses on the LAN. Default: false. */
+  readonly mdns?: boolean
   readonly log: Log
   readonly clock: Clock
 }
@@ -72,9 +58,29 @@ export interface TransportStats {
   readonly dials: number
   /** Links taken down because nothing was heard from the member. */
   readonly silent: number
+  /** libp2p connections that are open, both ways. */
+  readonly connections: number
+  /** Requests of invited strangers that were answered. */
+  readonly joins: number
+  /** Visits of invited strangers that were ended otherwise: too much, too late, another protocol, or no answer for them. */
+  readonly invitedRefused: number
+  /** Links that came up at an address that mDNS told of. */
+  readonly mdnsLinks: number
+  /** What mDNS told of peers that are no members. */
+  readonly mdnsIgnored: number
 }
 
 export interface Libp2pTransport extends Transport {
+  /**
+   * Those of today, oneself among them or not. Who is new is dialled. Who is gone is cut off before this returns: watchers
+   * have heard of the end of its link, and no message of it is handled any more. A changed address is dialled now, or next
+   * where the link is up.
+   */
+  setMembers(members: readonly Member[]): void
+  /** Identities that may ask to join. Who is left out may not begin to ask any more. */
+  setInvited(invites: ReadonlySet<PeerId>): void
+  /** One handler, set before `start`: 1 byte to 64 KiB each way. Where it rejects, the stranger sees a refusal. */
+  onJoin(handler: JoinHandler): void
   stats(): TransportStats
 }
 
@@ -98,48 +104,48 @@ export async function createTransport(options: TransportOptions): Promise<Libp2p
 
 const perChannel = (): Record<Channel, number> => ({ control: 0, bulk: 0, frames: 0 })
 
-/** All that concerns one other member. */
-interface Peer {
-  readonly link: Link
-  /** Streams that the member writes and we read; the newest of each channel. */
-  readonly inbound: Partial<Record<Channel, { stream: Stream; connection: Connection }>>
-  heard: boolean
-  silentTicks: number
-}
-
 class LinkTransport implements Libp2pTransport {
   readonly self: PeerId
   readonly #options: TransportOptions
-  readonly #peers: ReadonlyMap<PeerId, Peer>
+  readonly #peers = new Map<PeerId, MemberPeer>()
+  readonly #invited: InvitedStrangers
   readonly #handlers: Partial<Record<Channel, MessageHandler>> = {}
   readonly #watchers: ((peer: PeerId, connected: boolean) => void)[] = []
   readonly #sent = perChannel()
-  readonly #received = perChannel()
   readonly #dropped = perChannel()
-  readonly #counts = { oversize: 0, strangers: 0, dials: 0, silent: 0 }
-  readonly #stopping = new AbortController()
+  readonly #counts = {
+    received: perChannel(),
+    oversize: 0,
+    strangers: 0,
+    dials: 0,
+    silent: 0,
+    mdnsLinks: 0,
+    mdnsIgnored: 0
+  }
   #node: Libp2p | undefined
+  #discovery: Discovery | undefined
+  #stopped = false
   #cancelTick: (() => void) | undefined
 
   constructor(options: TransportOptions) {
     this.#options = options
     this.self = peerIdFromPrivateKey(options.privateKey).toString()
-    const others = options.members.filter(member => member.id !== this.self)
-    this.#peers = new Map(others.map(member => [member.id, this.#newPeer(member)]))
+    this.#invited = new InvitedStrangers(options)
+    this.setMembers(options.members)
   }
 
   connected(peer: PeerId): boolean {
     return this.#peers.get(peer)?.link.lanes !== undefined
   }
 
-  send(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): boolean {
+  send(to: PeerId, channel: Channel, parts: readonly Uint8Array[], leaves?: () => boolean): boolean {
     const length = checkedLength(channel, parts)
     const lane = this.#peers.get(to)?.link.lanes?.[channel]
     if (lane === undefined || lane.outbox.full) {
       this.#dropped[channel]++
       return false
     }
-    lane.outbox.push(parts, length)
+    lane.outbox.push(parts, length, leaves)
     lane.flush()
     this.#sent[channel]++
     return true
@@ -164,23 +170,50 @@ class LinkTransport implements Libp2pTransport {
     this.#watchers.push(handler)
   }
 
+  onJoin(handler: JoinHandler): void {
+    this.#invited.onJoin(handler)
+  }
+
+  setInvited(invites: ReadonlySet<PeerId>): void {
+    this.#invited.set(invites)
+  }
+
+  setMembers(members: readonly Member[]): void {
+    if (this.#stopped) return
+    const others = new Map(members.filter(member => member.id !== this.self).map(member => [member.id, member]))
+    for (const [id, peer] of this.#peers) {
+      if (others.has(id)) continue
+      this.#peers.delete(id)
+      this.#cutOff(id, peer, 'no longer a member')
+    }
+    for (const member of others.values()) {
+      const known = this.#peers.get(member.id)
+      if (known !== undefined) known.link.update(member)
+      else this.#add(member)
+    }
+    this.#discovery?.hurry()
+  }
+
   stats(): TransportStats {
     return {
+      ...this.#counts,
+      ...this.#invited.counts,
       sent: { ...this.#sent },
-      received: { ...this.#received },
+      received: { ...this.#counts.received },
       dropped: { ...this.#dropped },
-      ...this.#counts
+      connections: this.#node?.getConnections().length ?? 0
     }
   }
 
   async start(): Promise<void> {
+    const { listen } = this.#options
     const node = await this.#createNode()
+    const streams = { maxInboundStreams: MAX_STREAMS, maxOutboundStreams: MAX_STREAMS }
     for (const channel of CHANNELS) {
-      await node.handle(protocolOf(channel), (stream, connection) => void this.#receive(channel, stream, connection), {
-        maxInboundStreams: 2,
-        maxOutboundStreams: 2
-      })
+      await node.handle(protocolOf(channel), (stream, on) => this.#receive(channel, stream, on), streams)
     }
+    await node.handle(JOIN_PROTOCOL, (stream, on) => void this.#invited.receive(stream, on), streams)
+    node.addEventListener('connection:open', ({ detail }) => this.#checkAgain(detail))
     try {
       await node.start()
     } catch (cause) {
@@ -188,193 +221,124 @@ class LinkTransport implements Libp2pTransport {
       throw new UsageError(
         inUse ? 'LISTEN_IN_USE' : 'LISTEN_FAILED',
         inUse
-          ? `${this.#options.listen} is in use by another process; stop it, or set another peer.listen`
-          : `cannot listen on ${this.#options.listen}: ${messageOf(cause)}`,
-        { cause, details: { listen: this.#options.listen } }
+          ? `${listen} is in use by another process; stop it, or set another peer.listen`
+          : `cannot listen on ${listen}: ${messageOf(cause)}`,
+        { cause, details: { listen } }
       )
     }
     this.#node = node
-    for (const { link } of this.#peers.values()) void link.keep(this.#stopping.signal)
+    for (const { link } of this.#peers.values()) void link.keep()
     this.#tickLater()
+    if (this.#options.mdns === true) this.#discovery = await this.#discover(node)
   }
 
-  #newPeer(member: Member): Peer {
-    const peer: Peer = {
-      link: new Link(member, {
-        open: channel => this.#open(member, channel),
-        clock: this.#options.clock,
-        log: this.#options.log,
-        onChange: connected => {
-          peer.silentTicks = 0
-          this.#announce(member, connected)
-        }
-      }),
-      inbound: {},
-      heard: false,
-      silentTicks: 0
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#cancelTick?.()
+    for (const [id, peer] of this.#peers) this.#cutOff(id, peer, 'this peer stops')
+    await this.#discovery?.stop()
+    await this.#node?.stop()
+  }
+
+  // ------------------------------------------------------------------------------------------------------- members
+
+  #add(member: Member): void {
+    const peer = new MemberPeer(member, {
+      ...this.#options,
+      open: (...dial) => this.#open(...dial),
+      announce: ({ id, name }, connected) => this.#announce(id, name, connected),
+      handlers: this.#handlers,
+      counts: this.#counts
+    })
+    this.#peers.set(member.id, peer)
+    if (this.#node !== undefined) void peer.link.keep()
+  }
+
+  #cutOff(id: PeerId, peer: MemberPeer, why: string): void {
+    // Also those that have no stream yet.
+    for (const connection of this.#node?.getConnections() ?? []) {
+      if (connection.remotePeer.toString() === id) connection.abort(new Error(why))
     }
-    return peer
+    peer.cutOff(why)
   }
 
-  async #open(member: Member, channel: Channel): Promise<{ connection: Connection; stream: Stream }> {
+  async #open(member: Member, channel: Channel, at: string, signal: AbortSignal) {
     if (this.#node === undefined) throw disconnected(member.name)
-    const address = multiaddr(`${member.address}/p2p/${member.id}`)
-    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
+    const address = multiaddr(`${at}/p2p/${member.id}`)
+    const within = AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
     if (channel === 'control') this.#counts.dials++
-    const connection = await this.#node.dial(address, { force: true, signal })
+    const connection = await this.#node.dial(address, { force: true, signal: within })
     try {
-      return { connection, stream: await connection.newStream(protocolOf(channel), { signal }) }
+      return { connection, stream: await connection.newStream(protocolOf(channel), { signal: within }) }
     } catch (error) {
       connection.abort(new Error('no stream'))
       throw error
     }
   }
 
-  #announce(member: Member, connected: boolean): void {
-    if (this.#stopping.signal.aborted) return
+  #announce(id: PeerId, name: string, connected: boolean): void {
+    if (this.#stopped) return
+    if (!connected) this.#discovery?.hurry()
     for (const watcher of this.#watchers) {
       try {
-        watcher(member.id, connected)
+        watcher(id, connected)
       } catch (error) {
-        this.#options.log.error({ peer: member.name, error: messageOf(error) }, 'a connection handler failed')
+        this.#options.log.error({ peer: name, error: messageOf(error) }, 'a connection handler failed')
       }
     }
   }
-
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    this.#cancelTick?.()
-    for (const peer of this.#peers.values()) {
-      peer.link.hurry()
-      peer.link.break()
-      for (const { connection } of Object.values(peer.inbound)) connection.abort(new Error('this peer stops'))
-    }
-    await this.#node?.stop()
-  }
-
-  #createNode(): Promise<Libp2p> {
-    const members = this.#peers
-    const isStranger = (id: { toString(): string }): boolean => {
-      if (members.has(id.toString())) return false
-      this.#counts.strangers++
-      this.#options.log.debug({ peer: id.toString() }, 'refused a peer that is no member')
-      return true
-    }
-    return createLibp2p({
-      start: false,
-      privateKey: this.#options.privateKey,
-      addresses: { listen: [this.#options.listen] },
-      transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
-      connectionEncrypters: [noise()],
-      streamMuxers: [
-        yamux({
-          enableKeepAlive: false,
-          maxInboundStreams: 2,
-          maxOutboundStreams: 2,
-          // The read buffer must hold what was granted before a pause: window and slack, or yamux resets the stream.
-          streamOptions: { maxStreamWindowSize: 4 << 20, maxReadBufferLength: 8 << 20 }
-        })
-      ],
-      connectionGater: {
-        denyDialPeer: isStranger,
-        denyInboundEncryptedConnection: isStranger,
-        denyOutboundEncryptedConnection: isStranger,
-        denyDialMultiaddr: () => false
-      },
-      connectionMonitor: { enabled: false },
-      connectionManager: {
-        maxConnections: 12 * (members.size + 1),
-        inboundConnectionThreshold: 1_000,
-        maxIncomingPendingConnections: 3 * (members.size + 1) + 32,
-        inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
-        addressDialTimeout: DIAL_TIMEOUT_MS,
-        dialTimeout: DIAL_TIMEOUT_MS,
-        reconnectRetries: 0
-      }
-    })
-  }
-
-  // ------------------------------------------------------------------------------------------------------- reading side
-
-  async #receive(channel: Channel, stream: Stream, connection: Connection): Promise<void> {
-    const peer = this.#peers.get(connection.remotePeer.toString())
-    const handler = this.#handlers[channel] ?? (() => {})
-    if (peer === undefined || this.#stopping.signal.aborted) {
-      connection.abort(new Error('not wanted'))
-      return
-    }
-    // A member writes on one stream a channel: a newer one means that it has given up the older.
-    peer.inbound[channel]?.connection.abort(new Error('replaced by a newer stream'))
-    const mine = { stream, connection }
-    peer.inbound[channel] = mine
-    peer.heard = true
-    if (channel === 'control') {
-      peer.silentTicks = 0
-      peer.link.hurry() // it lives: no reason to wait
-    }
-    try {
-      await pipe(
-        () => read(stream),
-        source => frames(source, MAX_MESSAGE_BYTES[channel]),
-        source => this.#consume(peer, channel, handler, source)
-      )
-      connection.abort(new Error('the other side closed the stream'))
-    } catch (error) {
-      if (hasCode(error, 'FRAME_OVERSIZE')) this.#counts.oversize++
-      if (!hasCode(error, 'STREAM_CLOSED')) {
-        this.#options.log.warn({ peer: peer.link.member.name, channel, error: messageOf(error) }, 'closed a stream')
-      }
-      connection.abort(new Error('the stream is given up'))
-    } finally {
-      if (peer.inbound[channel] === mine) delete peer.inbound[channel]
-    }
-  }
-
-  async #consume(
-    peer: Peer,
-    channel: Channel,
-    handler: MessageHandler,
-    source: AsyncIterable<Uint8Array>
-  ): Promise<void> {
-    const { clock } = this.#options
-    let turnMs = clock.now()
-    for await (const message of source) {
-      peer.heard = true
-      if (message.length === 0) continue // keep-alive
-      this.#received[channel]++
-      const held = handler(peer.link.member.id, message)
-      if (held !== undefined) await held
-      if (clock.now() - turnMs >= READER_TURN_MS) {
-        await nextTurn()
-        turnMs = clock.now()
-      }
-    }
-  }
-
-  // ------------------------------------------------------------------------------------------------------- silence
 
   #tickLater(): void {
     this.#cancelTick = this.#options.clock.after(KEEPALIVE_MS, () => {
-      for (const peer of this.#peers.values()) this.#tick(peer)
+      for (const peer of this.#peers.values()) peer.tick()
       this.#tickLater()
     })
   }
 
-  #tick(peer: Peer): void {
-    const lane = peer.link.lanes?.control
-    if (lane !== undefined && lane.outbox.bytes === 0) {
-      lane.outbox.push([], 0)
-      lane.flush()
-    }
-    const inbound = peer.inbound.control
-    if (inbound === undefined || peer.heard) peer.silentTicks = 0
-    else if (++peer.silentTicks >= SILENT_TICKS) {
-      this.#counts.silent++
-      peer.silentTicks = 0
-      inbound.connection.abort(new Error('silent'))
-      peer.link.break()
-    }
-    peer.heard = false
+  // ------------------------------------------------------------------------------------------------------- who comes in
+
+  #createNode(): Promise<Libp2p> {
+    const gater = gaterOf({
+      isMember: id => this.#peers.has(id),
+      isInvited: id => this.#invited.has(id),
+      admit: (id, connection) => this.#invited.admit(id, connection),
+      onStranger: peer => {
+        this.#counts.strangers++
+        this.#options.log.debug({ peer }, 'refused a peer that is no member')
+      }
+    })
+    return createNode({ privateKey: this.#options.privateKey, listen: [this.#options.listen], gater })
+  }
+
+  /** Between the gater's look and the open connection a member may have been removed. */
+  #checkAgain(connection: Connection): void {
+    const id = connection.remotePeer.toString()
+    if (!this.#peers.has(id) && !this.#invited.isVisiting(id)) connection.abort(new Error('no longer a member'))
+  }
+
+  #receive(channel: Channel, stream: Stream, connection: Connection): void {
+    const id = connection.remotePeer.toString()
+    const peer = this.#peers.get(id)
+    if (peer !== undefined && !this.#stopped) void peer.receive(channel, stream, connection)
+    else if (this.#invited.isVisiting(id)) this.#invited.refuse(connection, `a stream of ${protocolOf(channel)}`)
+    else connection.abort(new Error('not wanted'))
+  }
+
+  #discover(node: Libp2p): Promise<Discovery> {
+    const { cluster, clock, log } = this.#options
+    return startDiscovery({
+      cluster,
+      clock,
+      log,
+      logger: node.logger,
+      addresses: () => node.getMultiaddrs(),
+      isSearching: () => [...this.#peers.values()].some(({ link }) => link.lanes === undefined),
+      onFound: (id, addresses) => {
+        const peer = this.#peers.get(id)
+        if (peer === undefined) this.#counts.mdnsIgnored++
+        else for (const address of addresses) peer.link.found(address)
+      }
+    })
   }
 }
 

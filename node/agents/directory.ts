@@ -20,7 +20,10 @@ const ASK_EVERY_MS = 1_000
 
 export interface DirectoryOptions {
   readonly self: PeerId
-  readonly members: readonly PeerId[]
+  /** Those of now. */
+  readonly members: () => readonly PeerId[]
+  /** Groups up to this version may have been removed and forgotten (`groupFloor` of the cluster's record). */
+  readonly floor: () => number
   readonly bus: ControlBus
   readonly transport: Transport
   readonly registers: Registers
@@ -31,15 +34,14 @@ export interface DirectoryOptions {
 
 export class GroupDirectory {
   readonly #options: DirectoryOptions
-  readonly #others: readonly PeerId[]
   readonly #records = new Map<string, GroupRecord>()
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
+  readonly #onForgotten: ((id: string) => void)[] = []
   #onReport: (message: ReportMessage, from: PeerId) => void = () => {}
   #cancel: () => void = () => {}
 
   constructor(options: DirectoryOptions) {
     this.#options = options
-    this.#others = options.members.filter(peer => peer !== options.self)
     options.bus.on('epoch', parseEpochMessage, (from, message) => this.#receive(from, message))
     options.transport.onConnection((peer, connected) => {
       if (connected) for (const record of this.#records.values()) this.#send(peer, { kind: 'record', record })
@@ -56,6 +58,11 @@ export class GroupDirectory {
     this.#onReport = handler
   }
 
+  /** Called with each group whose register is no more, after its removal was told by `onRecord`. */
+  onForgotten(handler: (id: string) => void): void {
+    this.#onForgotten.push(handler)
+  }
+
   get(id: string): GroupRecord | undefined {
     return this.#records.get(id)
   }
@@ -66,7 +73,7 @@ export class GroupDirectory {
 
   /** To every other member that is connected. */
   broadcast(message: EpochMessage): void {
-    for (const peer of this.#others) this.#send(peer, message)
+    for (const peer of this.#others()) this.#send(peer, message)
   }
 
   /**
@@ -84,25 +91,40 @@ export class GroupDirectory {
     return this.#learnValue(value)
   }
 
-  /** The record as a majority knows it now. */
+  /** The record as a majority knows it now. Where there is none, a group that we know of has been removed and forgotten. */
   async refresh(id: string): Promise<GroupRecord | null> {
-    return this.#learnValue(await this.#options.registers.read(groupKey(id)))
+    const record = this.#learnValue(await this.#options.registers.read(groupKey(id)))
+    if (record === null) this.#vanished(id)
+    return record
+  }
+
+  /** The floor has risen: groups below it that we know of may be no more. */
+  recheck(): void {
+    for (const { id, version } of this.all()) if (version <= this.#options.floor()) this.#refreshSoon(id)
+  }
+
+  /** The register of a removed group is no more. */
+  forget(id: string): void {
+    if (this.#records.get(id)?.removed !== true) return
+    this.#records.delete(id)
+    for (const handler of this.#onForgotten) handler(id)
   }
 
   /** Reads every group that this peer's disk knows of: after a restart, before anything else is decided. */
   async start(): Promise<void> {
     const schedule = (): void => {
       this.#cancel = this.#options.clock.after(ASK_EVERY_MS, () => {
-        const peer = this.#others[Math.floor(this.#options.random() * this.#others.length)]
+        const others = this.#others()
+        const peer = others[Math.floor(this.#options.random() * others.length)]
         if (peer !== undefined) this.#send(peer, { kind: 'ask', versions: this.#versions() })
         schedule()
       })
     }
     schedule()
     for (const key of await this.#options.registers.localKeys()) {
-      if (!key.startsWith('group/')) continue
+      if (!key.startsWith(groupKey(''))) continue
       // Without a majority there is nothing to do for this group yet; announcements and asking bring it later.
-      await this.refresh(key.slice('group/'.length)).catch((error: unknown) =>
+      await this.refresh(key.slice(groupKey('').length)).catch((error: unknown) =>
         this.#options.log.info({ key, error: messageOf(error) }, 'group not readable yet')
       )
     }
@@ -133,8 +155,35 @@ export class GroupDirectory {
     return true
   }
 
+  /** Its removal went by while we were away: this is the record that we missed, as far as it matters. */
+  #vanished(id: string): void {
+    const known = this.#records.get(id)
+    const floor = this.#options.floor()
+    if (known === undefined || known.version > floor) return
+    if (!known.removed) {
+      this.#learn({ ...known, version: floor, generation: floor, open: null, committed: null, removed: true })
+    }
+    this.forget(id)
+  }
+
+  #others(): PeerId[] {
+    return this.#options.members().filter(peer => peer !== this.#options.self)
+  }
+
+  #refreshSoon(id: string): void {
+    this.refresh(id).catch((error: unknown) =>
+      this.#options.log.info({ group: id, error: messageOf(error) }, 'group not readable yet')
+    )
+  }
+
+  /** Of a group that we do not know, a peer that was away may tell although it has been forgotten: the register knows. */
+  #hear(record: GroupRecord): void {
+    if (this.#records.has(record.id) || record.version > this.#options.floor()) this.#learn(record)
+    else if (!record.removed) this.#refreshSoon(record.id)
+  }
+
   #receive(from: PeerId, message: EpochMessage): void {
-    if (message.kind === 'record') this.#learn(message.record)
+    if (message.kind === 'record') this.#hear(message.record)
     else if (message.kind === 'ask') {
       for (const record of this.#records.values()) {
         if (record.version > (message.versions[record.id] ?? 0)) this.#send(from, { kind: 'record', record })

@@ -7,10 +7,12 @@ import type { ReportMessage } from '../../protocols/epoch/messages.ts'
 import { abortEpoch, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planHolders, tolerates } from '../planning/holders.ts'
 import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
+import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
 
@@ -38,9 +40,11 @@ export interface StartedGenerations {
 
 export interface GroupAgentDeps {
   readonly self: PeerId
-  readonly members: readonly PeerId[]
-  /** Members that store shards. */
-  readonly storage: readonly PeerId[]
+  readonly members: () => readonly PeerId[]
+  /** Members that new VMs and new shards may go to. */
+  readonly storage: () => readonly PeerId[]
+  /** Members that leave, and keep their VMs while they live. */
+  readonly leaving: () => readonly PeerId[]
   readonly hosting: Hosting | undefined
   readonly directory: GroupDirectory
   readonly leases: Leases
@@ -49,6 +53,8 @@ export interface GroupAgentDeps {
   readonly clock: Clock
   readonly log: Log
   readonly report: Report
+  /** For the decision log. */
+  readonly note: Note
 }
 
 /** After this many failures in a row the VMs are given to other hosts: what they lack here may be there. A guess. */
@@ -66,6 +72,7 @@ export class GroupAgent {
   /** VM → the epoch that it is prepared for, and the word to cut. */
   readonly #goes = new Map<string, { readonly epoch: number; readonly go: PromiseWithResolvers<void> }>()
   #generation = 0
+  #refusedReports = 0
   #retries = 0
   #timerMs = Number.POSITIVE_INFINITY
   #cancelTimer: () => void = () => {}
@@ -90,7 +97,13 @@ export class GroupAgent {
     if (record.generation > this.#generation) this.#startGeneration(record)
   }
 
+  /** Reports of a generation that is over: the core does nothing about them. */
+  get refusedReports(): number {
+    return this.#refusedReports
+  }
+
   onReport(message: ReportMessage, from: PeerId): void {
+    if (message.generation < this.#generation) this.#refusedReports++
     this.#feed({ kind: 'message', from, message })
   }
 
@@ -192,7 +205,7 @@ export class GroupAgent {
     if (hosting === undefined || ours.length === 0) return
     // An earlier run of this peer had these VMs in this very generation. They died with it, and the others have gone on
     // since: alone they would come back to a past that no longer fits. The whole group goes back, in a new generation.
-    if (hosting.started.of(record.id) >= record.generation) return this.#restart(record.generation, 0)
+    if (hosting.started.of(record.id) >= record.generation) return this.#restart(record.generation, 0, 'peer-restarted')
     const begun = Promise.all([ended, hosting.started.note(record.id, record.generation)])
     for (const spec of ours) void this.#startVm(record, spec, hosting, begun)
   }
@@ -242,7 +255,7 @@ export class GroupAgent {
     const { self, hosting, storage, detector } = this.#deps
     if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
-    const peers = storage.filter(peer => alive.has(peer))
+    const peers = storage().filter(peer => alive.has(peer))
     const turn = record.vms.findIndex(spec => spec.id === id)
     const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
     const go = Promise.withResolvers<void>()
@@ -284,16 +297,21 @@ export class GroupAgent {
     this.#reportVm('vm.failed', vm, { reason })
     this.#deps.log.error({ vm: vm.spec.id, generation: vm.generation, reason, error }, 'a VM has failed')
     if (hasCode(error, 'LEASE_REFUSED')) return void this.#refresh()
-    this.#restart(vm.generation, RETRY_MS * 2 ** Math.min(this.#retries++, 5))
+    this.#restart(vm.generation, RETRY_MS * 2 ** Math.min(this.#retries++, 5), 'vm-failed')
   }
 
   /** Asks for a new generation until there is one: nobody else does, for this peer is alive. */
-  #restart(generation: number, waitMs: number): void {
+  #restart(generation: number, waitMs: number, why?: 'vm-failed' | 'peer-restarted'): void {
+    const group = this.#core.record?.id ?? ''
+    if (why !== undefined) {
+      this.#deps.note({ kind: 'restart-due', group, generation, why, waitMs, failures: this.#retries })
+    }
     this.#deps.clock.after(waitMs, () => {
       const record = this.#core.record
       if (this.#stopped || record === undefined || record.generation !== generation) return
       this.#newGeneration(record).catch((error: unknown) => {
-        this.#deps.log.warn({ group: record.id, error: messageOf(error) }, 'the group cannot be started again yet')
+        this.#deps.log.warn({ group, error: messageOf(error) }, 'the group cannot be started again yet')
+        this.#deps.note({ kind: 'restart-waits', group, generation, text: brief(messageOf(error)) })
         this.#restart(generation, RETRY_MS)
       })
     })
@@ -301,16 +319,19 @@ export class GroupAgent {
 
   /** A host that failed to run the group's VMs this often gives them up, if another one is alive. */
   async #newGeneration(record: GroupRecord): Promise<void> {
-    const { directory, detector, storage, leases, self } = this.#deps
+    const { directory, detector, storage, leaving, leases, self } = this.#deps
     const alive = new Set(detector.alive())
-    const others = storage.filter(host => host !== self && alive.has(host))
-    const elsewhere =
-      this.#retries > LOCAL_RETRIES ? planRestore(record, { hosts: others, groups: directory.all() }) : undefined
+    const isOther = (host: PeerId): boolean => host !== self && alive.has(host)
+    const others = { hosts: storage().filter(isOther), leaving: leaving().filter(isOther), groups: directory.all() }
+    const elsewhere = this.#retries > LOCAL_RETRIES ? planRestore(record, others) : undefined
     if (elsewhere !== undefined) {
+      const { id: group, generation } = record
+      this.#deps.note({ kind: 'gives-up', group, generation, failures: this.#retries })
+      this.#deps.note(factOfPlan(record, elsewhere))
       await this.#endAll()
       await leases.release(groupKey(record.id)) // or the voters would wait for it to run out
     }
-    await directory.change(record.id, takeOver(record.generation, elsewhere ?? record.owners))
+    await directory.change(record.id, takeOver(record.generation, elsewhere?.owners ?? record.owners))
   }
 
   async #refresh(): Promise<void> {

@@ -17,6 +17,11 @@ export class Groups {
       }
       agent.onRecord(record)
     })
+    directory.onForgotten(id => {
+      const agent = this.#agents.get(id)
+      this.#agents.delete(id)
+      void agent?.stop()
+    })
     directory.onReport((message, from) => this.#agents.get(message.group)?.onReport(message, from))
     network.onMarker((group, vm, epoch) => this.#agents.get(group)?.onMarker(vm, epoch))
     const byKey = (key: string): GroupAgent | undefined => this.#agents.get(key.slice(groupKey('').length))
@@ -32,6 +37,11 @@ export class Groups {
       deps.report('lease.lost', { key, generation, newer })
       byKey(key)?.onLease('lost', generation)
     })
+  }
+
+  /** Reports about epochs of a generation that is over. */
+  refusedReports(): number {
+    return [...this.#agents.values()].reduce((sum, agent) => sum + agent.refusedReports, 0)
   }
 
   vmsOf(group: string): readonly LocalVm[] {

@@ -5,7 +5,7 @@ import { openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
-import { planRetention } from '../planning/retention.ts'
+import { parseStreamId, planRetention } from '../planning/retention.ts'
 import type { Clock, ImageManifest, Log, ShardStore } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 
@@ -21,7 +21,10 @@ export interface HousekeepingDeps {
   /** 0: epochs on request only. */
   readonly intervalMs: number
   readonly deadlineMs: number
-  decodeManifest(bytes: Uint8Array): ImageManifest
+  /** Generations of forgotten groups are at most this (`groupFloor` of the cluster's record). */
+  readonly floor: () => number
+  /** Undefined at a witness, as `store`. */
+  readonly decodeManifest: ((bytes: Uint8Array) => ImageManifest) | undefined
 }
 
 export class Housekeeping {
@@ -36,6 +39,7 @@ export class Housekeeping {
       this.#scheduleEpoch(record)
       this.#scheduleRetention()
     })
+    deps.directory.onForgotten(() => this.#scheduleRetention())
   }
 
   stop(): void {
@@ -89,9 +93,27 @@ export class Housekeeping {
     })
   }
 
+  /** Of the groups that are stored here and that nobody has told us of: those that the registers do not know either. */
+  async #gone(stored: ReadonlySet<string>): Promise<Set<string>> {
+    const { directory, log } = this.#deps
+    const gone = new Set<string>()
+    for (const id of stored) {
+      if (id === '' || directory.get(id) !== undefined) continue
+      try {
+        if ((await directory.refresh(id)) === null) gone.add(id)
+      } catch (error) {
+        log.info(
+          { group: id, error: messageOf(error) },
+          'whether a group is still there cannot be read: its shards stay'
+        )
+      }
+    }
+    return gone
+  }
+
   async #forget(): Promise<void> {
     const { store, directory, log, decodeManifest } = this.#deps
-    if (store === undefined) return
+    if (store === undefined || decodeManifest === undefined) return
     const hashes = await store.manifests()
     const manifests = new Map<string, ImageManifest>()
     for (const hash of hashes) {
@@ -107,7 +129,13 @@ export class Housekeeping {
       images: Object.values(record.committed?.images ?? {}).flatMap(hash => manifests.get(hash) ?? [])
     }))
     const streams = (await store.streams()).map(entry => entry.stream)
-    const plan = planRetention({ streams, manifests: hashes, groups, about: manifests })
+    const floor = this.#deps.floor()
+    const ids = [
+      ...streams.map(stream => parseStreamId(stream)?.group ?? ''),
+      ...[...manifests.values()].map(m => m.group)
+    ]
+    const gone = await this.#gone(new Set(ids))
+    const plan = planRetention({ streams, manifests: hashes, groups, gone, floor, about: manifests })
     for (const stream of plan.streams) await store.dropStream(stream)
     for (const hash of plan.manifests) await store.dropManifest(hash)
     if (plan.streams.length > 0) log.debug({ streams: plan.streams, manifests: plan.manifests.length }, 'forgotten')

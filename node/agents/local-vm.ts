@@ -35,6 +35,9 @@ const MAX_ROUNDS = 5
  */
 const OTHERS_CUT_MS = 50
 
+/** From the end of QEMU's socket to the news of its exit, on a busy host. A guess. */
+const LAST_WORDS_MS = 300
+
 const pagesIn = (ranges: PageRanges): number => ranges.reduce((sum, word, i) => (i % 2 === 1 ? sum + word : sum), 0)
 
 function joined(earlier: readonly PageRanges[], last: PageRanges): PageRanges {
@@ -135,12 +138,17 @@ export class LocalVm {
       await Promise.race([connectable.promise, runs])
       const [restore] = await Promise.all([bootSet, mayRun])
       this.#alive()
-      this.#nic?.inject(restore.frames)
+      await this.#nic?.inject(restore.frames)
       return await restore.serve(socketPath)
     })()
     const complete = (async () => {
-      const [counts] = await Promise.all([served, runs.then(() => machine.incomingComplete())])
-      return counts
+      try {
+        const [counts] = await Promise.all([served, runs.then(() => machine.incomingComplete())])
+        return counts
+      } catch (error) {
+        if (hasCode(error, 'MIGRATION_STREAM_CLOSED')) await this.#lastWords()
+        throw error
+      }
     })()
     complete.catch(() => {}) // the caller awaits it after this resolves, or hears of the failure from here
     await Promise.race([runs, complete])
@@ -302,9 +310,19 @@ export class LocalVm {
   async destroy(): Promise<void> {
     this.#destroyed = true
     this.#running = false
-    await this.#machine?.destroy()
-    await Promise.all([this.#nic?.detach(), this.#capture?.cancel(), this.#restore?.cancel()])
-    await this.#worker?.close()
+    // All at once: the VM's next generation waits for it, and on a busy host each takes 50 to 500 ms.
+    await Promise.all([
+      this.#machine?.destroy(),
+      this.#nic?.detach(),
+      this.#capture?.cancel(),
+      this.#restore?.cancel(),
+      this.#worker?.close()
+    ])
+  }
+
+  /** A QEMU that dies closes its socket, too; why it died comes with its exit, which is to be told first. */
+  async #lastWords(): Promise<void> {
+    await new Promise<void>(resolve => this.#deps.clock.after(LAST_WORDS_MS, resolve))
   }
 
   #setRunning(): void {

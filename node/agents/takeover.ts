@@ -5,11 +5,13 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../../protocols/core.ts'
+import type { Note } from '../../protocols/decisions/facts.ts'
 import { takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
+import { factOfPlan, factOfWait } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
 
@@ -21,12 +23,16 @@ const RETRY_MS = 25
 export interface TakeoverDeps {
   readonly self: PeerId
   /** Members that can run VMs. */
-  readonly hosts: readonly PeerId[]
+  readonly hosts: () => readonly PeerId[]
+  /** Those that leave, and keep their VMs while they live. */
+  readonly leaving: () => readonly PeerId[]
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
   readonly clock: Clock
   readonly log: Log
   readonly report: Report
+  /** For the decision log. */
+  readonly note: Note
 }
 
 export class TakeoverAgent {
@@ -38,9 +44,14 @@ export class TakeoverAgent {
   constructor(deps: TakeoverDeps) {
     this.#deps = deps
     deps.detector.onChange((_, liveness) => {
-      if (liveness === 'dead') for (const record of deps.directory.all()) this.#consider(record)
+      if (liveness === 'dead') this.considerAll()
     })
     deps.directory.onRecord(record => this.#consider(record))
+  }
+
+  /** The members changed: an owner that was removed counts as dead. */
+  considerAll(): void {
+    for (const record of this.#deps.directory.all()) this.#consider(record)
   }
 
   stop(): void {
@@ -53,9 +64,13 @@ export class TakeoverAgent {
   }
 
   #consider(record: GroupRecord): void {
-    if (this.#stopped || this.#busy.has(record.id) || this.#lost(record).length === 0) return
+    const lost = this.#lost(record)
+    if (this.#stopped || this.#busy.has(record.id) || lost.length === 0) return
     this.#busy.add(record.id)
     const rank = Math.max(0, this.#deps.detector.alive().indexOf(this.#deps.self))
+    const { id: group, generation, owners } = record
+    const dead = [...new Set(lost.map(vm => owners[vm] ?? ''))]
+    this.#deps.note({ kind: 'takeover-due', group, generation, lost, dead, rank, waitMs: rank * RANK_STEP_MS })
     this.#later(record.id, rank * RANK_STEP_MS)
   }
 
@@ -64,21 +79,29 @@ export class TakeoverAgent {
   }
 
   async #attempt(id: string): Promise<void> {
-    const { directory, detector, hosts, log, report } = this.#deps
+    const { directory, detector, hosts, leaving, log, report, note } = this.#deps
     const record = directory.get(id)
     const lost = record === undefined ? [] : this.#lost(record)
     if (this.#stopped || record === undefined || lost.length === 0) {
       this.#busy.delete(id)
-      return
+      return this.#end(record, 'not-needed')
     }
     const alive = new Set(detector.alive())
-    const owners = planRestore(record, { hosts: hosts.filter(host => alive.has(host)), groups: directory.all() })
+    const plan = planRestore(record, {
+      hosts: hosts().filter(host => alive.has(host)),
+      leaving: leaving().filter(host => alive.has(host)),
+      groups: directory.all()
+    })
     try {
-      if (owners === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
+      if (plan === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
+      note(factOfPlan(record, plan))
+      const { owners } = plan
       const now = await directory.change(id, takeOver(record.generation, owners))
       this.#busy.delete(id)
       // By content, not by whose try it was: survivors that had the same plan have decided it together.
-      if (now?.generation === record.generation + 1 && isDeepStrictEqual(now.owners, owners)) {
+      const decided = now?.generation === record.generation + 1 && isDeepStrictEqual(now.owners, owners)
+      this.#end(record, decided ? 'decided' : 'other-plan')
+      if (decided) {
         const epoch = now.committed?.epoch ?? 0
         report('takeover.decided', { group: id, generation: now.generation, epoch, owners, lost })
       }
@@ -87,7 +110,15 @@ export class TakeoverAgent {
       const leased = hasCode(error, 'REGISTER_LEASED') && error instanceof DiapauseError
       const retryMs = leased ? Number(error.details.retryMs) : 20 * RETRY_MS
       if (!leased) log.warn({ group: id, error: messageOf(error) }, 'takeover not decided yet')
-      this.#later(id, Math.max(RETRY_MS, Number.isFinite(retryMs) ? retryMs : RETRY_MS))
+      const waitMs = Math.max(RETRY_MS, Number.isFinite(retryMs) ? retryMs : RETRY_MS)
+      note(factOfWait(record, error, waitMs))
+      this.#later(id, waitMs)
     }
+  }
+
+  #end(record: GroupRecord | undefined, outcome: 'decided' | 'other-plan' | 'not-needed'): void {
+    if (record === undefined || this.#stopped) return
+    const { id: group, generation } = record
+    this.#deps.note({ kind: 'takeover-ended', group, generation, outcome })
   }
 }

@@ -10,22 +10,30 @@
  * | POST /v1/groups {id, vms, owners?} | 201 GroupRecord |
  * | POST /v1/groups/ID/epochs | EpochResult, when the epoch is committed or aborted |
  * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
+ * | GET /v1/groups/ID/vms/VM/why[?agoMs=MS][&here=1] | Story |
  * | DELETE /v1/groups/ID | 204 |
+ * | GET /v1/members | ClusterStatus |
+ * | PATCH /v1/members/NAME {votes?, address?} | 204, when it is so |
+ * | DELETE /v1/members/NAME[?force=1] | 204, when it has been removed |
+ * | POST /v1/invites {role?, votes?, replaces?, expiresMinutes?} | 201 Invitation |
+ * | POST /v1/leave {force?} | 204, when this peer is no member any more; it stops then |
  *
  * Errors: `{error: {code, message, details}}` with a status that fits.
  */
 import { chmodSync, unlinkSync } from 'node:fs'
 import { createServer } from 'node:http'
-import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'
+import { groupNameSchema } from '../../protocols/epoch/messages.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import { parseGroupRequest } from './group-request.ts'
+import { memberRoutes } from './member-routes.ts'
+import { type Context, type Reply, readJson, type Route } from './routing.ts'
 import type { PeerView } from './view.ts'
-
-export const MAX_BODY_BYTES = 1 << 20
 
 /** A follower that reads slower than events come is sent away at this much, instead of filling our memory. */
 const MAX_UNSENT_EVENT_BYTES = 1 << 20
@@ -37,27 +45,6 @@ const CLOSE_GRACE_MS = 500
 const MAX_CONSOLE_TEXT = 4_096
 
 export const apiSocketPath = (runDir: string): string => join(runDir, 'api.sock')
-
-interface Reply {
-  readonly status: number
-  readonly body?: unknown
-}
-
-interface Route {
-  readonly method: string
-  readonly path: RegExp
-  /** `names`: what the groups of `path` matched. Undefined: it has answered by itself. */
-  readonly answer: (context: Context, names: readonly string[]) => Promise<Reply | undefined>
-}
-
-interface Context {
-  readonly view: PeerView
-  /** How to end each event stream that follows. */
-  readonly followers: Set<() => void>
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
-  readonly query: URLSearchParams
-}
 
 const routes: readonly Route[] = [
   {
@@ -98,13 +85,22 @@ const routes: readonly Route[] = [
     }
   },
   {
+    method: 'GET',
+    path: /^\/v1\/groups\/([^/]+)\/vms\/([^/]+)\/why$/,
+    answer: async ({ view, query }, [group = '', vm = '']) => {
+      const question = { group: nameOf(group), vm: nameOf(vm), agoMs: agoMsOf(query), here: query.get('here') === '1' }
+      return { status: 200, body: await view.why(question) }
+    }
+  },
+  {
     method: 'DELETE',
     path: /^\/v1\/groups\/([^/]+)$/,
     answer: async ({ view }, [group = '']) => {
       await view.removeGroup(group)
       return { status: 204 }
     }
-  }
+  },
+  ...memberRoutes
 ]
 
 export interface ApiServer {
@@ -206,29 +202,6 @@ function streamEvents({ view, followers, response, query }: Context): undefined 
 
 // ---------------------------------------------------------------------------------------------- bodies and errors
 
-/** A body that is too large is read to its end and thrown away, so that the answer can still be sent. */
-async function readJson(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = []
-  let bytes = 0
-  await new Promise<void>((resolve, reject) => {
-    request.on('data', (chunk: Buffer) => {
-      bytes += chunk.length
-      if (bytes <= MAX_BODY_BYTES) chunks.push(chunk)
-      else chunks.length = 0
-    })
-    request.on('end', resolve)
-    request.on('error', reject)
-  })
-  if (bytes > MAX_BODY_BYTES) {
-    throw new DiapauseError('API_BODY_TOO_LARGE', `a request has at most ${MAX_BODY_BYTES} bytes, not ${bytes}`)
-  }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'))
-  } catch (cause) {
-    throw new UsageError('API_BAD_REQUEST', `the body is not JSON: ${messageOf(cause)}`, { cause })
-  }
-}
-
 function consoleText(body: unknown): string {
   const text = typeof body === 'object' && body !== null && 'text' in body ? body.text : undefined
   if (typeof text !== 'string' || text.length > MAX_CONSOLE_TEXT) {
@@ -237,15 +210,34 @@ function consoleText(body: unknown): string {
   return text
 }
 
+function nameOf(text: string): string {
+  if (groupNameSchema.safeParse(text).success) return text
+  throw new UsageError('API_BAD_REQUEST', `${JSON.stringify(text)} is not the name of a group or a VM`)
+}
+
+/** Default: all that is kept. */
+function agoMsOf(query: URLSearchParams): number {
+  const agoMs = Number(query.get('agoMs') ?? MAX_AGO_MS)
+  if (agoMs >= 0 && agoMs <= MAX_AGO_MS) return agoMs
+  throw new UsageError('API_BAD_REQUEST', `agoMs is a number of milliseconds from 0 to ${MAX_AGO_MS}`)
+}
+
 const statusOfCode: Readonly<Record<string, number>> = {
   API_NOT_FOUND: 404,
   GROUP_UNKNOWN: 404,
+  MEMBER_UNKNOWN: 404,
   VM_UNKNOWN: 404,
   API_METHOD: 405,
   API_BODY_TOO_LARGE: 413,
   GROUP_EXISTS: 409,
   EPOCH_OPEN: 409,
   VM_ELSEWHERE: 409,
+  MEMBER_LEAVING: 409,
+  MEMBER_OWNS_VMS: 409,
+  LAST_VOTER: 409,
+  VOTERS_FULL: 409,
+  INVITES_FULL: 409,
+  ADDRESS_TAKEN: 409,
   REGISTER_LEASED: 503,
   REGISTER_UNAVAILABLE: 503
 }

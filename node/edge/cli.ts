@@ -9,10 +9,12 @@ import { Command, CommanderError } from 'commander'
 import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { memberCommands, type MemberHost } from './cli-members.ts'
+import { whyCommand } from './cli-why.ts'
 import { ApiClient } from './client.ts'
 import { epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost {
+export interface CliHost extends MemberHost {
   readonly version: string
   /** The config file to use where no option names one. */
   readonly defaultConfigFile: string | undefined
@@ -22,8 +24,6 @@ export interface CliHost {
   /** The peer id of a data folder; makes an identity where there is none. */
   identity(dataDir: string): Promise<string>
   groupFileToRequest(text: string): Promise<unknown>
-  print(text: string): void
-  printError(text: string): void
 }
 
 interface PeerOptions {
@@ -58,6 +58,7 @@ function program(host: CliHost): Command {
     .description('Keeps a cluster of virtual machines alive with nobody in charge.')
     .version(host.version)
     .exitOverride()
+    .enablePositionalOptions() // a command's options are its own, not those of its subcommands
     .showHelpAfterError('(--help shows what is possible)')
     .showSuggestionAfterError()
     .configureOutput({
@@ -67,6 +68,13 @@ function program(host: CliHost): Command {
   peerCommands(diapause, host)
   lookingCommands(diapause, host)
   groupCommands(diapause, host)
+  memberCommands(
+    diapause,
+    host,
+    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
+    options => clientOf(options, host)
+  )
+  whyCommand(peerCommand(diapause, host, 'why <vm>'), options => clientOf(options, host), host.print)
   return diapause
 }
 

@@ -1,9 +1,11 @@
 /** The local API of a peer from the other side of its socket. Light to import: the CLI starts with it. */
 import { request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
+import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { PeerEvent } from './events.ts'
+import type { ClusterStatus, Invitation, InviteRequest, MemberWish } from './cluster-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -48,6 +50,35 @@ export class ApiClient {
   async typeConsole(group: string, vm: string, text: string): Promise<void> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
     await this.#call('POST', path, { text })
+  }
+
+  async why({ group, vm, agoMs, here }: WhyQuestion): Promise<Story> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/why`
+    return (await this.#call('GET', `${path}?agoMs=${agoMs}${here ? '&here=1' : ''}`)) as Story
+  }
+
+  async members(): Promise<ClusterStatus> {
+    return (await this.#call('GET', '/v1/members')) as ClusterStatus
+  }
+
+  /** `request`: {role?, votes?, replaces?, expiresMinutes?}. */
+  async invite(request: { [Name in keyof InviteRequest]?: unknown }): Promise<Invitation> {
+    return (await this.#call('POST', '/v1/invites', request)) as Invitation
+  }
+
+  /** Settles when it is so. */
+  async setMember(nameOrId: string, wish: MemberWish): Promise<void> {
+    await this.#call('PATCH', `/v1/members/${encodeURIComponent(nameOrId)}`, wish)
+  }
+
+  /** Settles when it is no member any more. */
+  async removeMember(nameOrId: string, force: boolean): Promise<void> {
+    await this.#call('DELETE', `/v1/members/${encodeURIComponent(nameOrId)}${force ? '?force=1' : ''}`)
+  }
+
+  /** Settles when the peer is no member any more; it stops then. */
+  async leave(force: boolean): Promise<void> {
+    await this.#call('POST', '/v1/leave', { force })
   }
 
   /** The kept events, then (with `follow`) those to come, until the peer stops or `signal` aborts. */

@@ -4,16 +4,17 @@ import type { PeerEvent } from './events.ts'
 import type { GroupStatus, PeerStatus } from './view.ts'
 
 export function statusText(status: PeerStatus): string {
-  const { frames, store } = status
+  const { frames, refused, store } = status
   return [
     `peer ${status.name} of cluster ${status.cluster}, diapause ${status.version}, up ${durationText(status.uptimeMs)}`,
     `  ${status.id}, process ${status.pid}, ${status.hypervisor}`,
     '',
     ...table([
-      ['member', 'role', 'liveness', 'connected', 'address'],
+      ['member', 'role', 'vote', 'liveness', 'connected', 'address'],
       ...status.members.map(member => [
         member.name,
         member.role,
+        member.votes ? 'yes' : 'no',
         member.liveness,
         member.id === status.id ? '(this peer)' : member.connected ? 'yes' : 'no',
         member.address
@@ -22,7 +23,8 @@ export function statusText(status: PeerStatus): string {
     '',
     ...status.groups.flatMap(group => [...groupText(group, status), '']),
     `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
-      `${frames.refusedGeneration} refused (old generation), ${frames.droppedUnknown} dropped (unknown)`,
+      `${frames.heldFenced} waited for a lease, ${frames.droppedUnknown} dropped (unknown)`,
+    `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards`,
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
 }

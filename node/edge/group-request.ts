@@ -4,6 +4,7 @@ import { readToml } from '../../config/parse.ts'
 import { check, problemText } from '../../config/words.ts'
 import type { Problem } from '../../config/words.ts'
 import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from '../../protocols/epoch/messages.ts'
+import { nicsOf } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 import type { GroupRequest, MemberStatus } from './view.ts'
 
@@ -18,7 +19,7 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
   const shape = check(groupRequestSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
   const { id, vms, owners } = shape.value
-  const problems = [...duplicates(vms, 'id'), ...duplicates(vms, 'mac')]
+  const problems = [...duplicateIds(vms), ...duplicateMacs(vms)]
   const placed: Record<string, string> = {}
   for (const [vm, owner] of Object.entries(owners)) {
     const key = `owners.${vm}`
@@ -42,15 +43,27 @@ export function groupFileToRequest(text: string): unknown {
   return toml.value
 }
 
-function duplicates(vms: GroupRequest['vms'], field: 'id' | 'mac'): Problem[] {
+const duplicateIds = (vms: GroupRequest['vms']): Problem[] =>
+  duplicates(vms.map(({ id }, index) => ({ key: `vms[${index}].id`, value: id })))
+
+const duplicateMacs = (vms: GroupRequest['vms']): Problem[] =>
+  duplicates(
+    vms.flatMap((vm, index) =>
+      nicsOf(vm).map(({ mac }, nic) => ({
+        key: vm.nics === undefined ? `vms[${index}].mac` : `vms[${index}].nics[${nic}].mac`,
+        value: mac
+      }))
+    )
+  )
+
+function duplicates(values: readonly { readonly key: string; readonly value: string }[]): Problem[] {
   const seen = new Set<string>()
-  return vms.flatMap((vm, index) => {
-    const value = vm[field]
+  return values.flatMap(({ key, value }) => {
     if (!seen.has(value)) {
       seen.add(value)
       return []
     }
-    return [{ key: `vms[${index}].${field}`, expected: `one that no other VM has`, found: JSON.stringify(value) }]
+    return [{ key, expected: `one that no other VM has`, found: JSON.stringify(value) }]
   })
 }
 

@@ -3,12 +3,15 @@
  * read the same types on the other side of the socket.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import type { Liveness, SwitchStats } from '../ports.ts'
+import type { ClusterView } from './cluster-view.ts'
 import type { EventFeed } from './events.ts'
 
 export interface PeerView {
   readonly events: EventFeed
+  readonly cluster: ClusterView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */
@@ -19,6 +22,8 @@ export interface PeerView {
   takeEpoch(group: string): Promise<EpochResult>
   /** Types on the serial console of a VM that runs on this peer. GROUP_UNKNOWN, VM_UNKNOWN, VM_ELSEWHERE. */
   typeConsole(group: string, vm: string, text: string): Promise<void>
+  /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */
+  why(question: WhyQuestion): Promise<Story>
 }
 
 /** A new group. Owners are peer ids; the cluster places the VMs that have none. */
@@ -47,7 +52,17 @@ export interface PeerStatus {
   readonly members: readonly MemberStatus[]
   readonly groups: readonly GroupStatus[]
   readonly frames: SwitchStats
+  /** What came here in the name of a generation that is over, since the peer started. */
+  readonly refused: RefusedStatus
   readonly store: StoreStatus
+}
+
+export interface RefusedStatus {
+  readonly frames: number
+  /** About epochs: cuts, images, failures. */
+  readonly reports: number
+  /** Columns to store, streams to forget. */
+  readonly shards: number
 }
 
 export interface MemberStatus {
@@ -55,6 +70,8 @@ export interface MemberStatus {
   readonly id: PeerId
   readonly address: string
   readonly role: 'storage' | 'witness'
+  /** Its vote counts now. */
+  readonly votes: boolean
   readonly liveness: Liveness
   readonly connected: boolean
 }

@@ -34,7 +34,8 @@ const debianPackages = [
   'cpio',
   'gcc',
   'libc6-dev',
-  'util-linux' // setpriv, flock
+  'util-linux', // setpriv, flock, nsenter
+  'iproute2' // network namespaces as hosts
 ]
 
 class Stop extends Error {
@@ -62,7 +63,7 @@ function missingPackages() {
 
 /** On other systems nothing can be installed for the user, but what is missing can be named. */
 function requireCommands() {
-  const commands = ['python3', 'make', 'g++', 'gcc', 'qemu-system-x86_64', 'busybox', 'cpio', 'setpriv', 'flock']
+  const commands = ['python3', 'make', 'g++', 'gcc', 'qemu-system-x86_64', 'busybox', 'cpio', 'setpriv', 'flock', 'ip']
   const path = (process.env.PATH || '').split(delimiter).concat('/usr/sbin', '/sbin')
   const missing = commands.filter(name => !path.some(directory => existsSync(join(directory, name))))
   if (missing.length > 0) {
@@ -218,7 +219,13 @@ const nodeOptions = script => (script === join(root, 'node/main.ts') ? ['--max-s
 function become(argv) {
   const [script, ...rest] = scriptArguments(argv)
   const command = [nodeBinary(), ...nodeOptions(script), script, ...rest]
-  const env = { ...process.env, PATH: [join(modules, '.bin'), process.env.PATH].filter(Boolean).join(delimiter) }
+  const env = {
+    // From the first file on, so that where all is in the cache Node does not load what strips types: 36 MB of memory and
+    // half of a command's time.
+    NODE_COMPILE_CACHE: join(root, '.build/compile-cache'),
+    ...process.env,
+    PATH: [join(modules, '.bin'), process.env.PATH].filter(Boolean).join(delimiter)
+  }
   const child = spawn('setpriv', ['--pdeathsig', 'TERM', ...command], { stdio: 'inherit', env })
   child.on('error', error => fail(new Stop(1, `cannot start ${command[0]}: ${error.message}`)))
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) {

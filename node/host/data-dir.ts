@@ -9,12 +9,11 @@
  * between containers.
  */
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { PeerId } from '../../protocols/core.ts'
 import { UsageError, hasCode, messageOf } from '../errors.ts'
-import { syncFolder } from './identity.ts'
+import { readIfThere, writeDurably } from './files.ts'
 
 /** Grows when a peer can no longer read what an older one wrote. */
 export const DATA_FORMAT = 1
@@ -62,7 +61,6 @@ async function checkOwner({ dataDir, peerId, cluster }: DataDirOptions): Promise
   const text = await readIfThere(file)
   if (text === undefined) {
     await writeDurably(file, `${JSON.stringify({ format: DATA_FORMAT, peer: peerId, cluster })}\n`)
-    await syncFolder(dataDir)
     return
   }
   const found = parsePeerFile(text, file)
@@ -95,28 +93,6 @@ function parsePeerFile(text: string, file: string): z.output<typeof peerFileSche
   } catch (cause) {
     throw new UsageError('DATA_DIR_UNUSABLE', `${file} is damaged: restore it from a backup`, { cause })
   }
-}
-
-async function readIfThere(file: string): Promise<string | undefined> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return undefined
-    throw error
-  }
-}
-
-/** Whole or not at all, also after power loss. */
-async function writeDurably(file: string, text: string): Promise<void> {
-  const aside = `${file}.new`
-  const handle = await open(aside, 'w', 0o600)
-  try {
-    await handle.writeFile(text)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-  await rename(aside, file)
 }
 
 // ---------------------------------------------------------------------------------------------- that nobody else uses it

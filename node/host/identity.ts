@@ -2,11 +2,17 @@
 import { randomUUID } from 'node:crypto'
 import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
+import {
+  generateKeyPair,
+  generateKeyPairFromSeed,
+  privateKeyFromProtobuf,
+  privateKeyToProtobuf
+} from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
-import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
 import type { PeerId } from '../../protocols/core.ts'
 import { UsageError, hasCode, messageOf } from '../errors.ts'
+import { syncFolder } from './files.ts'
 
 export interface Identity {
   readonly privateKey: Ed25519PrivateKey
@@ -83,12 +89,17 @@ const identityOf = (privateKey: Ed25519PrivateKey): Identity => ({
   peerId: peerIdFromPrivateKey(privateKey).toString()
 })
 
-/** Makes the names in a folder durable. */
-export async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r')
+/** The key of an invitation, made of the 32 bytes in its token. */
+export async function identityFromSeed(seed: Uint8Array): Promise<Identity> {
+  return identityOf(await generateKeyPairFromSeed('Ed25519', seed))
+}
+
+/** Whether `signature` of `bytes` was made with the key of `id`; false where `id` is none. */
+export async function signedBy(id: PeerId, bytes: Uint8Array, signature: Uint8Array): Promise<boolean> {
   try {
-    await handle.sync()
-  } finally {
-    await handle.close()
+    const peer = peerIdFromString(id)
+    return peer.type === 'Ed25519' && (await peer.publicKey.verify(bytes, signature))
+  } catch {
+    return false // neither an id nor a signature need be well formed
   }
 }

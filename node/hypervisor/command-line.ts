@@ -3,7 +3,7 @@
  * into a QEMU with the same machine type, devices, CPU and RAM block names, so a change here makes old images unusable.
  */
 import { UsageError } from '../errors.ts'
-import type { VmSpec } from '../../protocols/group.ts'
+import { nicPathOf, nicsOf, type VmSpec } from '../../protocols/group.ts'
 
 export type Accel = 'kvm' | 'tcg'
 
@@ -21,6 +21,7 @@ const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 export interface MachinePaths {
   readonly qmp: string
+  /** Of the first NIC (`nicPathOf`). */
   readonly nic: string
   /** Socket of the serial console. */
   readonly console: string
@@ -66,11 +67,17 @@ export function machineArguments(options: {
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
     ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
-    ['-netdev', `stream,id=n0,server=off,addr.type=unix,addr.path=${escapeComma(paths.nic)}`],
-    ['-device', `virtio-net-pci,netdev=n0,mac=${spec.mac},romfile=`],
+    ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, nicPathOf(paths.nic, index))),
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
 }
+
+const nicArguments = (mac: string, index: number, path: string): string[] => [
+  '-netdev',
+  `stream,id=n${index},server=off,addr.type=unix,addr.path=${escapeComma(path)}`,
+  '-device',
+  `virtio-net-pci,netdev=n${index},mac=${mac},romfile=`
+]
 
 /** The name of a VM's QEMU: `diapause:PEER:VM`. */
 export function guestName(peer: string, vm: string): string {

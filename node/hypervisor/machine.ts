@@ -10,6 +10,7 @@
  * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
+import { nicPathOf, nicsOf } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
@@ -19,7 +20,7 @@ import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import type { SharedRam } from './shared-ram.ts'
-import { letGuestGiveWay } from './vcpus.ts'
+import { Vcpus } from './vcpus.ts'
 
 /** Not a shift: 2 GiB are more than 31 bits. */
 const MIB = 1_048_576
@@ -41,8 +42,6 @@ export interface MachineContext {
   readonly resumesByItself: boolean
   /** RAM whose written pages are known, for dirty capture; rejects where there is none to be had now. */
   readonly makeRam: ((bytes: number) => Promise<SharedRam>) | undefined
-  /** The machine has no process and will have none. */
-  onGone(): void
   readonly clock: Clock
   readonly log: Log
 }
@@ -53,6 +52,7 @@ export class QemuMachine implements Machine {
   #state: State = 'defined'
   #process: QemuProcess | undefined
   #qmp: QmpClient | undefined
+  #vcpus: Vcpus | undefined
   readonly #console: GuestConsole
   /** QEMU's, where it is shared. */
   #ram: SharedRam | undefined
@@ -77,7 +77,8 @@ export class QemuMachine implements Machine {
     for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
       requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
     }
-    requireSocketPath(options.nicPath, `the NIC's socket of VM ${options.spec.id}`)
+    const longest = nicPathOf(options.nicPath, nicsOf(options.spec).length - 1)
+    requireSocketPath(longest, `a NIC's socket of VM ${options.spec.id}`)
   }
 
   get pid(): number | undefined {
@@ -143,6 +144,7 @@ export class QemuMachine implements Machine {
       const withoutRam = this.tracking !== undefined
       await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
       this.#enter('cutting')
+      this.#vcpus?.goFirst()
       this.#afterCut = 'running'
       try {
         const { pauseMs, streamed } = withoutRam
@@ -152,6 +154,7 @@ export class QemuMachine implements Machine {
         this.#busyUntil(told)
         return { pauseMs, streamed: told }
       } finally {
+        this.#vcpus?.giveWay()
         this.#enter(this.#afterCut)
       }
     })
@@ -168,7 +171,6 @@ export class QemuMachine implements Machine {
     this.#process?.kill()
     await this.#process?.exited
     await this.#cleanUp()
-    this.#context.onGone()
   }
 
   /** Starts QEMU, waits until it answers, and does `ready`. Kills it where any of that fails. */
@@ -192,7 +194,8 @@ export class QemuMachine implements Machine {
       }
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
-      await letGuestGiveWay(this.#qmp)
+      this.#vcpus = await Vcpus.of(this.#qmp)
+      this.#vcpus.giveWay()
       await ready(this.#qmp)
       if (!this.#is('starting')) throw this.#outOfOrder('start')
       this.#enter('running')
@@ -365,7 +368,6 @@ export class QemuMachine implements Machine {
     const alarm = this.#is('running') || this.#is('paused') || this.#is('cutting')
     if (!this.#is('destroyed')) this.#state = 'ended'
     void this.#cleanUp()
-    this.#context.onGone()
     if (alarm) this.#options.onExit(reason)
   }
 

@@ -1,4 +1,5 @@
 /** The QEMU driver: checks what is installed, chooses the accelerator, and defines machines. See README.md. */
+import { createHash } from 'node:crypto'
 import { execFile } from 'node:child_process'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,7 +12,6 @@ import { chooseAccel } from './accel.ts'
 import { guestName } from './command-line.ts'
 import { QemuMachine } from './machine.ts'
 import { RamFolder } from './shared-ram.ts'
-import { killStaleMachines } from './stale.ts'
 
 const run = promisify(execFile)
 
@@ -44,39 +44,32 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
   const capture = ramFolder ? 'dirty' : 'portable'
   const description = `QEMU ${version.text}, ${accel}`
   log.info({ hypervisor: description, capture }, 'hypervisor chosen')
-  const running = new Set<QemuMachine>()
   let defined = 0
   return {
     description,
     accel,
     capture,
-    killStale: () => {
-      const own = new Set([...running].flatMap(machine => machine.pid ?? []))
-      return killStaleMachines(peer, { runDir, clock, own })
-    },
     define: machine => {
       const { spec, nicPath, consolePath } = machine
-      // The number keeps apart two machines of one VM, of which the older is just being destroyed.
-      const name = `${spec.id}.${++defined}`
+      // An id may have 63 letters and a socket's whole path 107: 72 bits of a hash tell the VMs of one host apart. The
+      // number keeps apart two machines of one VM, of which the older is just being destroyed.
+      const name = `${createHash('sha256').update(spec.id).digest('base64url').slice(0, 12)}.${++defined}`
       const paths = {
         qmp: join(runDir, `${name}.qmp`),
         console: join(runDir, `${name}.console`),
         nic: nicPath,
         consoleLog: consolePath
       }
-      const made: QemuMachine = new QemuMachine(machine, {
+      return new QemuMachine(machine, {
         binary: settings.qemu,
         accel,
         guest: guestName(peer, spec.id),
         paths,
         resumesByItself: before(version.number, LEAVES_STOPPED),
         makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
-        onGone: () => void running.delete(made),
         clock,
         log
       })
-      running.add(made)
-      return made
     }
   }
 }

@@ -13,18 +13,16 @@ const GONE_WITHIN_MS = 10_000
 const LOOK_AGAIN_MS = 5
 
 /**
- * Kills every QEMU of `peer` but those in `own`, waits until they are gone, and removes their sockets from `runDir`.
+ * Kills every QEMU of `peer`, waits until they are gone, and removes their sockets from `runDir`.
  * The number killed. Rejects with HYPERVISOR_STALE where one does not go: then nothing may be started here.
  */
 export async function killStaleMachines(
   peer: string,
-  options: { readonly runDir: string; readonly clock: Clock; readonly own?: ReadonlySet<number> }
+  { runDir, clock }: { readonly runDir: string; readonly clock: Clock }
 ): Promise<number> {
-  const { clock } = options
-  const mine = async () => (await machinesOf(peer)).filter(pid => !options.own?.has(pid))
   const killed = new Set<number>()
   const deadline = clock.now() + GONE_WITHIN_MS
-  for (let left = await mine(); left.length > 0; left = await mine()) {
+  for (let left = await machinesOf(peer); left.length > 0; left = await machinesOf(peer)) {
     if (clock.now() > deadline) {
       throw new DiapauseError(
         'HYPERVISOR_STALE',
@@ -38,7 +36,7 @@ export async function killStaleMachines(
     }
     await new Promise<void>(resolve => clock.after(LOOK_AGAIN_MS, resolve))
   }
-  if (!options.own?.size) await removeSockets(options.runDir)
+  await removeSockets(runDir)
   return killed.size
 }
 
@@ -60,7 +58,7 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** What machine.ts and shared-ram.ts call their sockets: VM.N.qmp, VM.N.console, VM.N.uffd. */
+/** What machine.ts and shared-ram.ts call their sockets: HASH.N.qmp, HASH.N.console, HASH.N.uffd. */
 async function removeSockets(runDir: string): Promise<void> {
   const names = await readdir(runDir).catch(() => [])
   const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name))

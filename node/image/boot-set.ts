@@ -2,7 +2,8 @@
 import { DiapauseError } from '../errors.ts'
 import type { ByteRange, ImageManifest } from '../ports.ts'
 import { streamIdOf, type VmFacts } from './capture.ts'
-import { decodeFrames, decodeMachine, type MachinePart } from './machine.ts'
+import { openPieces } from './frame-pieces.ts'
+import { decodeMachine, type MachinePart } from './machine.ts'
 import { decodePageIndex } from './page-index.ts'
 import { PAGES_PER_MIB, type PageTable } from './page-state.ts'
 import { type RecordKind, SALT_BYTES, StreamSeal } from './seal.ts'
@@ -13,7 +14,8 @@ export type ReadStream = (stream: number, offset: number, length: number) => Pro
 export interface BootSet {
   readonly part: MachinePart
   readonly table: PageTable
-  readonly frames: readonly Uint8Array[]
+  /** Pieces; the first is on its way. */
+  readonly frames: AsyncGenerator<Uint8Array>
 }
 
 /** IMAGE_MISMATCH (an image of another VM), IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with (SHARD_LOST). */
@@ -26,17 +28,13 @@ export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read:
     throw new DiapauseError('IMAGE_MISMATCH', 'the image is of another VM, memory size or accelerator', { details })
   }
   const part = (range: ByteRange) => read(last, range.offset, range.length)
-  const [salt, machine, index, frames] = await Promise.all([
-    read(last, 0, SALT_BYTES),
-    part(manifest.machine),
-    part(manifest.index),
-    part(manifest.frames)
-  ])
-  const seal = new StreamSeal(facts.key, stream.stream, salt)
-  const open = (kind: RecordKind, bytes: Uint8Array) => seal.open(kind, 0, bytes)
+  const seal = read(last, 0, SALT_BYTES).then(salt => new StreamSeal(facts.key, stream.stream, salt))
+  const frames = openPieces(seal, manifest.frames, (offset, length) => read(last, offset, length))
+  const [opener, machine, index] = await Promise.all([seal, part(manifest.machine), part(manifest.index)])
+  const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
   return {
     part: decodeMachine(open('machine', machine)),
     table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB, manifest.streams),
-    frames: decodeFrames(open('frames', frames))
+    frames
   }
 }

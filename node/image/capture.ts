@@ -9,7 +9,8 @@ import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
 import type { ByteRange, Codec, CodeShape, ImageManifest } from '../ports.ts'
 import { ExtentWriter } from './extents.ts'
-import { type BootPage, encodeFrames, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
+import { sealPiece } from './frame-pieces.ts'
+import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
 import { encodePageIndex } from './page-index.ts'
 import type { PageState } from './page-state.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
@@ -98,8 +99,8 @@ export class CapturePipeline {
     return this.#writer.idle()
   }
 
-  /** QEMU's stream has ended. Resolves when every column is durable. */
-  async finish(frames: readonly Uint8Array[]): Promise<ImageManifest> {
+  /** QEMU's stream has ended. Resolves when every column is durable. Pieces are asked for as fast as they can be shipped. */
+  async finish(frames: { readonly count: number; readonly pieces: AsyncIterable<Uint8Array> }): Promise<ImageManifest> {
     const { facts, generation, epoch } = this.#options
     this.#unlessCancelled()
     const machineState = this.#parser.end()
@@ -115,7 +116,7 @@ export class CapturePipeline {
     const older = table.streams.flatMap((stream, at) => (stream ? [{ stream, at }] : []))
     const streams = [...older.map(({ stream }) => stream), own]
     const index = this.#record('index', encodePageIndex(table, [...older.map(({ at }) => at), slot], streams))
-    const inFlight = this.#record('frames', encodeFrames(frames))
+    const inFlight = await this.#frames(frames.pieces)
     const { manifest, storedBytes } = await this.#writer.finish()
     this.#unlessCancelled()
     this.#state.complete({ manifest, ...own })
@@ -139,7 +140,7 @@ export class CapturePipeline {
         bytesRaw,
         bytesData: manifest.dataBytes,
         bytesStored: storedBytes,
-        inFlightFrames: frames.length
+        inFlightFrames: frames.count
       }
     }
   }
@@ -154,6 +155,17 @@ export class CapturePipeline {
     const sealed = this.#seal.seal(kind, 0, bytes)
     this.#writer.write(sealed)
     return { offset, length: sealed.length }
+  }
+
+  async #frames(pieces: AsyncIterable<Uint8Array>): Promise<ByteRange> {
+    const offset = this.#writer.dataBytes
+    let index = 0
+    for await (const piece of pieces) {
+      this.#unlessCancelled()
+      for (const bytes of sealPiece(this.#seal, index++, piece)) this.#writer.write(bytes)
+      await this.#writer.congestion()
+    }
+    return { offset, length: this.#writer.dataBytes - offset }
   }
 
   #blocks(blocks: readonly RamBlock[]): void {

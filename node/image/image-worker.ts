@@ -4,8 +4,9 @@
  */
 import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
-import type { Capture, ImageManifest, ImageWorker, Log, Restore, ShardCluster } from '../ports.ts'
+import type { Capture, FrameLog, ImageManifest, ImageWorker, Log, Restore, ShardCluster } from '../ports.ts'
 import type { VmFacts } from './capture.ts'
+import { DeviceReceiver } from './device-receiver.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -39,6 +40,8 @@ interface ReadRequest {
 export interface MainCalls extends Record<string, (argument: never) => unknown> {
   putColumn(request: PutRequest): Promise<void>
   readData(request: ReadRequest): Promise<Uint8Array>
+  /** The next piece of the in-flight frames of the capture that is being finished; undefined: that was the last. */
+  framePiece(request: { readonly epoch: number }): Promise<Uint8Array | undefined>
 }
 
 /**
@@ -58,7 +61,9 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   })
   let restoring: { number: number; manifest: ImageManifest } | undefined
   let restores = 0
+  const inFlight = new InFlight()
   const main: MainCalls = {
+    framePiece: ({ epoch }) => inFlight.next(epoch),
     putColumn: ({ stream, holders, grid, column, bytes }) =>
       cluster.putColumn({ stream, holders }, grid, column, bytes),
     readData: ({ restore, stream, offset, length }) => {
@@ -83,17 +88,24 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
 
   return {
     async capture(request) {
+      const { ramPath, epoch, socketPath } = request
       await calls.call('capture', request)
-      return captureOf(calls, request.epoch, request.ramPath)
+      const finish: Finish = async (frames, machine) => {
+        inFlight.begin(epoch, frames)
+        const argument = { epoch, frames: frames.frames, ...(machine && { machine }) }
+        return await calls.call('finishCapture', argument, wholeMemoryOf(machine))
+      }
+      if (ramPath === undefined) return streamCapture(calls, epoch, finish)
+      return await openRamCapture(calls, { epoch, ramPath, socketPath, finish })
     },
     commit: epoch => decide(epoch, calls.call('commit', epoch)),
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
       const restore = ++restores
       restoring = { number: restore, manifest }
-      const frames = await calls.call('restore', { restore, manifest })
+      await calls.call('restore', { restore, manifest })
       return {
-        frames,
+        frames: restoredFrames(calls, restore),
         serve: socketPath => calls.call('serve', { restore, socketPath }),
         cancel: () => unlessEnded(calls.call('cancelRestore', restore))
       } satisfies Restore
@@ -104,8 +116,65 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   }
 }
 
-function captureOf(calls: ThreadCalls<WorkerCalls>, epoch: number, ramPath: string | undefined): Capture {
-  const ram = ramPath === undefined ? undefined : new LastPages(ramPath)
+type Finish = (frames: FrameLog, machine?: Uint8Array) => Promise<ImageManifest>
+
+/** The frame log of the capture that is being finished, which the thread reads as fast as it can ship it. */
+class InFlight {
+  #epoch = -1
+  #pieces: AsyncIterator<Uint8Array> | undefined
+
+  begin(epoch: number, frames: FrameLog): void {
+    this.#epoch = epoch
+    this.#pieces = frames.pieces()[Symbol.asyncIterator]()
+  }
+
+  async next(epoch: number): Promise<Uint8Array | undefined> {
+    if (epoch !== this.#epoch) throw new DiapauseError('IMAGE_CANCELLED', `epoch ${epoch} is not being finished`)
+    const next = await this.#pieces?.next()
+    return next?.done === false ? next.value : undefined
+  }
+}
+
+async function* restoredFrames(calls: ThreadCalls<WorkerCalls>, restore: number): AsyncGenerator<Uint8Array> {
+  for (;;) {
+    const piece = await calls.call('restoredFrames', restore)
+    if (piece === undefined) return
+    yield piece
+  }
+}
+
+/** Of RAM and devices in one stream of QEMU's, which the thread reads. */
+function streamCapture(calls: ThreadCalls<WorkerCalls>, epoch: number, finish: Finish): Capture {
+  const noRam = () => Promise.reject(new TypeError("a capture of QEMU's stream copies no RAM"))
+  return {
+    copy: noRam,
+    copyLast: noRam,
+    shipped: () => calls.call('shipped', epoch),
+    finish: frames => finish(frames),
+    cancel: () => unlessEnded(calls.call('cancelCapture', epoch))
+  }
+}
+
+async function openRamCapture(
+  calls: ThreadCalls<WorkerCalls>,
+  { epoch, ramPath, socketPath, finish }: { epoch: number; ramPath: string; socketPath: string; finish: Finish }
+): Promise<Capture> {
+  let ram: LastPages | undefined
+  try {
+    ram = new LastPages(ramPath)
+    return ramCapture(calls, { epoch, ram, finish, devices: await DeviceReceiver.listen(socketPath) })
+  } catch (error) {
+    ram?.close()
+    await unlessEnded(calls.call('cancelCapture', epoch))
+    throw error
+  }
+}
+
+/** Of RAM that is copied while the VM runs. What is read while it stands still, the main thread reads. */
+function ramCapture(
+  calls: ThreadCalls<WorkerCalls>,
+  { epoch, ram, devices, finish }: { epoch: number; ram: LastPages; devices: DeviceReceiver; finish: Finish }
+): Capture {
   /** After a round the worker has no page left to copy but those it will be told of. */
   let rounds = 0
   /** The worker has the last pages; awaited when the VM runs again. */
@@ -117,7 +186,7 @@ function captureOf(calls: ThreadCalls<WorkerCalls>, epoch: number, ramPath: stri
     },
     shipped: () => calls.call('shipped', epoch),
     copyLast: async pages => {
-      if (ram === undefined || rounds === 0 || countPages(pages) > MAX_LAST_PAGES) {
+      if (rounds === 0 || countPages(pages) > MAX_LAST_PAGES) {
         return await calls.call('copyRam', { epoch, pages, last: true })
       }
       let bytes: Uint8Array
@@ -131,12 +200,13 @@ function captureOf(calls: ThreadCalls<WorkerCalls>, epoch: number, ramPath: stri
       kept.catch(() => {}) // `finish` tells
     },
     finish: async frames => {
-      ram?.close()
+      ram.close()
       await kept
-      return await calls.call('finishCapture', { epoch, frames })
+      return await finish(frames, await devices.received)
     },
     cancel: async () => {
-      ram?.close()
+      ram.close()
+      devices.stop(new DiapauseError('IMAGE_CANCELLED', `the capture of epoch ${epoch} was cancelled`))
       await unlessEnded(calls.call('cancelCapture', epoch))
     }
   }

@@ -1,6 +1,6 @@
 /**
- * The parts of an image that are not RAM: the machine (QEMU's own sections and the pages of its small RAM blocks, ROMs
- * and tables, which the target needs before it runs) and the in-flight frames. Pure but for zstd.
+ * The machine of an image: QEMU's own sections and the pages of its small RAM blocks, ROMs and tables, which the target
+ * needs before it runs. Pure but for zstd.
  */
 import { DiapauseError } from '../errors.ts'
 import {
@@ -16,10 +16,7 @@ import { pack, unpack } from './seal.ts'
 const FORMAT = 1
 /** Bounds: a `pc` machine has 0.6 MB of ROMs; video memory is 16 MB and mostly zero. */
 export const MAX_BOOT_BYTES = 64 << 20
-const MAX_MACHINE_BYTES = MAX_BOOT_BYTES + STREAM_LIMITS.deviceBytes + (8 << 20)
-export const MAX_FRAMES = 1 << 20
-export const MAX_FRAME_BYTES = 65_536
-const MAX_FRAMES_BYTES = 256 << 20
+export const MAX_MACHINE_BYTES = MAX_BOOT_BYTES + STREAM_LIMITS.deviceBytes + (8 << 20)
 
 /** A page, not zero, of a block other than pc.ram. */
 export interface BootPage {
@@ -68,31 +65,6 @@ export function decodeMachine(bytes: Uint8Array): MachinePart {
   }
   reader.end()
   return { machine: { config, ramHeader, ramId, blocks, devices }, bootPages }
-}
-
-/** IMAGE_FRAMES where they are more than an image may hold. */
-export function encodeFrames(frames: readonly Uint8Array[]): Uint8Array {
-  const total = frames.reduce((sum, frame) => sum + frame.length + 4, 4)
-  const tooLong = frames.some(frame => frame.length > MAX_FRAME_BYTES)
-  if (frames.length > MAX_FRAMES || total > MAX_FRAMES_BYTES || tooLong) {
-    const details = { frames: frames.length, bytes: total }
-    throw new DiapauseError('IMAGE_FRAMES', 'more in-flight frames than an image may hold: abort the epoch', {
-      details
-    })
-  }
-  const out = new ByteWriter(total).u32(frames.length)
-  for (const frame of frames) out.blob(frame)
-  return pack(out.bytes())
-}
-
-/** The frames, each in memory of its own. IMAGE_INVALID. */
-export function decodeFrames(bytes: Uint8Array): Uint8Array[] {
-  const reader = new ByteReader(unpack(bytes, MAX_FRAMES_BYTES), invalid)
-  const frames: Uint8Array[] = []
-  for (let left = reader.count(MAX_FRAMES, 4); left > 0; left--)
-    frames.push(new Uint8Array(reader.blob(MAX_FRAME_BYTES)))
-  reader.end()
-  return frames
 }
 
 const invalid = (what: string) =>

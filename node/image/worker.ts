@@ -13,7 +13,7 @@ import { CapturePipeline, type VmFacts } from './capture.ts'
 import type { MainCalls } from './image-worker.ts'
 import { PageSet } from './page-set.ts'
 import { PAGES_PER_MIB, PageState } from './page-state.ts'
-import { giveWay } from './priority.ts'
+import { ThreadPriority } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -39,26 +39,71 @@ interface KeepRequest {
   readonly bytes: Uint8Array
 }
 
+interface FinishRequest {
+  readonly epoch: number
+  /** Their number; the pieces are asked for. */
+  readonly frames: number
+  /** What QEMU sent, where RAM was copied. */
+  readonly machine?: Uint8Array
+}
+
 interface RestoreRequest {
   /** A number of its own, from 1. */
   readonly restore: number
   readonly manifest: ImageManifest
 }
 
-/** A capture with its socket. `streamed` settles when QEMU has sent all. */
-class RunningCapture {
+/** A capture of RAM that is copied. What QEMU sends besides comes when the VM runs again, from the main thread. */
+class RamCapture {
   readonly epoch: number
   readonly #pipeline: CapturePipeline
-  readonly #ram: RamCopy | undefined
+  readonly #ram: RamCopy
+
+  constructor(epoch: number, pipeline: CapturePipeline, ram: RamCopy) {
+    this.epoch = epoch
+    this.#pipeline = pipeline
+    this.#ram = ram
+  }
+
+  async copy({ pages, last }: CopyRequest): Promise<void> {
+    if (last) this.#ram.readLast(pages)
+    else await this.#ram.copy(pages)
+  }
+
+  /** The last pages, which the main thread has read. */
+  keep(pages: PageRanges, bytes: Uint8Array): void {
+    this.#ram.keepLast(pages, bytes)
+  }
+
+  shipped(): Promise<void> {
+    return this.#pipeline.idle()
+  }
+
+  async finish({ frames, machine }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<ImageManifest> {
+    if (machine === undefined) throw new TypeError("QEMU's stream is missing")
+    this.#pipeline.push(machine)
+    await this.#ram.finish()
+    return this.#pipeline.finish({ count: frames, pieces })
+  }
+
+  stop(): void {
+    this.#pipeline.cancel()
+    this.#ram.close()
+  }
+}
+
+/** A capture of QEMU's stream, with its socket. `streamed` settles when QEMU has sent all. */
+class StreamCapture {
+  readonly epoch: number
+  readonly #pipeline: CapturePipeline
   readonly #server: Server
   readonly #streamed: Promise<void>
   #settle: { resolve(): void; reject(error: unknown): void } = { resolve() {}, reject() {} }
   #socket: Socket | undefined
 
-  constructor(epoch: number, pipeline: CapturePipeline, ram: RamCopy | undefined) {
+  constructor(epoch: number, pipeline: CapturePipeline) {
     this.epoch = epoch
     this.#pipeline = pipeline
-    this.#ram = ram
     this.#streamed = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -72,26 +117,13 @@ class RunningCapture {
     await new Promise<void>((resolve, reject) => this.#server.once('error', reject).listen(socketPath, resolve))
   }
 
-  async finish(frames: readonly Uint8Array[]): Promise<ImageManifest> {
-    await this.#streamed
-    await this.#ram?.finish()
-    return this.#pipeline.finish(frames)
-  }
-
-  async copy({ pages, last }: CopyRequest): Promise<void> {
-    if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
-    if (last) this.#ram.readLast(pages)
-    else await this.#ram.copy(pages)
-  }
-
   shipped(): Promise<void> {
     return this.#pipeline.idle()
   }
 
-  /** The last pages, which the main thread has read. */
-  keep(pages: PageRanges, bytes: Uint8Array): void {
-    if (!this.#ram) throw new TypeError("a capture of QEMU's stream copies no RAM")
-    this.#ram.keepLast(pages, bytes)
+  async finish({ frames }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<ImageManifest> {
+    await this.#streamed
+    return this.#pipeline.finish({ count: frames, pieces })
   }
 
   /**
@@ -102,7 +134,6 @@ class RunningCapture {
     this.#settle.reject(error)
     this.#server.close()
     this.#pipeline.cancel()
-    this.#ram?.close()
     this.#socket?.removeAllListeners('data').resume()
   }
 
@@ -136,12 +167,14 @@ class VmThread {
   readonly #state: PageState
   readonly #codec: Codec
   readonly #main: ThreadCalls<MainCalls>
+  readonly #priority = ThreadPriority.own()
   /** Pages copied, or to be copied, since the last commit: an epoch that comes to nothing leaves them due. */
   readonly #uncommitted: PageSet
   /** Every page but those is as in the committed table. */
   #covered = false
-  #capture: RunningCapture | undefined
+  #capture: RamCapture | StreamCapture | undefined
   #restore: PostcopySource | undefined
+  #restoredFrames: AsyncGenerator<Uint8Array> | undefined
   /** Of the restore that is being read or served; 0: none. */
   #restoreNumber = 0
 
@@ -157,10 +190,13 @@ class VmThread {
     if (this.#capture || this.#restore) throw busy()
     const partial = ramPath !== undefined && this.#covered
     const { stream, pipeline } = this.#pipeline(generation, epoch, holders, partial)
-    const capture = new RunningCapture(epoch, pipeline, this.#ramCopy(ramPath, pipeline, epoch))
+    if (ramPath !== undefined) {
+      this.#capture = new RamCapture(epoch, pipeline, this.#ramCopy(ramPath, pipeline, epoch))
+      // Not where QEMU streams RAM, because there the VM's writes wait for this thread to read.
+      return this.#priority.giveWay()
+    }
+    const capture = new StreamCapture(epoch, pipeline)
     this.#capture = capture
-    // Not where QEMU streams RAM, because there the VM's writes wait for this thread to read.
-    if (ramPath !== undefined) giveWay()
     try {
       await capture.listen(socketPath)
     } catch (cause) {
@@ -169,8 +205,7 @@ class VmThread {
     }
   }
 
-  #ramCopy(ramPath: string | undefined, pipeline: CapturePipeline, epoch: number): RamCopy | undefined {
-    if (ramPath === undefined) return undefined
+  #ramCopy(ramPath: string, pipeline: CapturePipeline, epoch: number): RamCopy {
     const due = this.#state.toRewrite()
     due.addAll(this.#uncommitted)
     try {
@@ -184,8 +219,7 @@ class VmThread {
   async copyRam(request: CopyRequest): Promise<void> {
     // First of all, and also where the capture is over: nobody will tell of these pages again.
     this.#uncommitted.addRanges(request.pages)
-    const capture = this.#capture
-    if (capture?.epoch !== request.epoch) throw cancelled(`capture of epoch ${request.epoch}`)
+    const capture = this.#copying(request.epoch)
     try {
       await capture.copy(request)
     } catch (error) {
@@ -197,12 +231,18 @@ class VmThread {
   async shipped(epoch: number): Promise<void> {
     if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
     await this.#capture.shipped()
+    this.#priority.goOn()
   }
 
   async keepRam({ epoch, pages, bytes }: KeepRequest): Promise<void> {
     this.#uncommitted.addRanges(pages)
-    if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
-    this.#capture.keep(pages, bytes)
+    this.#copying(epoch).keep(pages, bytes)
+  }
+
+  #copying(epoch: number): RamCapture {
+    const capture = this.#capture
+    if (capture?.epoch !== epoch || !(capture instanceof RamCapture)) throw cancelled(`capture of epoch ${epoch}`)
+    return capture
   }
 
   #pipeline(generation: number, epoch: number, holders: readonly string[], partial: boolean) {
@@ -223,16 +263,26 @@ class VmThread {
     return { stream, pipeline: new CapturePipeline(options) }
   }
 
-  async finishCapture({ epoch, frames }: { epoch: number; frames: readonly Uint8Array[] }): Promise<ImageManifest> {
+  async finishCapture(request: FinishRequest): Promise<ImageManifest> {
+    const { epoch } = request
     const capture = this.#capture
+    if (capture instanceof RamCapture) this.#priority.giveWay()
     if (capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
     try {
-      return await capture.finish(frames)
+      return await capture.finish(request, this.#inFlight(epoch))
     } catch (error) {
       if (this.#capture === capture) this.cancelCapture(epoch)
       throw error
     } finally {
       if (this.#capture === capture) this.#capture = undefined
+    }
+  }
+
+  async *#inFlight(epoch: number): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const piece = await this.#main.call('framePiece', { epoch })
+      if (piece === undefined) return
+      yield piece
     }
   }
 
@@ -253,7 +303,7 @@ class VmThread {
   }
 
   /** Takes the place of a restore that has not been served. */
-  async restore({ restore, manifest }: RestoreRequest): Promise<readonly Uint8Array[]> {
+  async restore({ restore, manifest }: RestoreRequest): Promise<void> {
     if (this.#capture) throw busy()
     this.cancelRestore(this.#restoreNumber)
     this.#restoreNumber = restore
@@ -266,7 +316,14 @@ class VmThread {
     this.#uncommitted.clear()
     this.#covered = false
     this.#restore = new PostcopySource({ image, state: this.#state, key: this.#facts.key, read })
-    return image.frames
+    this.#restoredFrames = image.frames
+  }
+
+  /** The next piece of the image's frames; undefined: that was the last. */
+  async restoredFrames(restore: number): Promise<Uint8Array | undefined> {
+    if (this.#restoreNumber !== restore) throw cancelled('restore')
+    const next = await this.#restoredFrames?.next()
+    return next?.done === false ? next.value : undefined
   }
 
   async serve({ restore, socketPath }: { restore: number; socketPath: string }) {
@@ -283,6 +340,7 @@ class VmThread {
     if (this.#restoreNumber !== restore) return
     this.#restore?.cancel()
     this.#restore = undefined
+    this.#restoredFrames = undefined
     this.#restoreNumber = 0
   }
 }
@@ -296,10 +354,11 @@ function handlers(thread: () => VmThread) {
     copyRam: (request: CopyRequest) => thread().copyRam(request),
     shipped: (epoch: number) => thread().shipped(epoch),
     keepRam: (request: KeepRequest) => thread().keepRam(request),
-    finishCapture: (request: { epoch: number; frames: readonly Uint8Array[] }) => thread().finishCapture(request),
+    finishCapture: (request: FinishRequest) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),
     commit: (epoch: number) => thread().commit(epoch),
     restore: (request: RestoreRequest) => thread().restore(request),
+    restoredFrames: (restore: number) => thread().restoredFrames(restore),
     serve: (request: { restore: number; socketPath: string }) => thread().serve(request),
     cancelRestore: (restore: number) => thread().cancelRestore(restore)
   }

@@ -19,15 +19,22 @@ export function planHolders(peers: readonly PeerId[], k: number, m: number, turn
   return Array.from({ length: columns }, (_, column) => sorted[(column + turn) % sorted.length] as PeerId)
 }
 
-/** How many peers, whichever, may vanish without loss: the largest number whose columns together are at most m. */
-export function tolerates(holders: readonly PeerId[], m: number): number {
+/**
+ * How many peers, whichever, may vanish without loss: the largest number whose columns together are at most m. Columns at
+ * peers that are not in `alive` have vanished already; below 0: too many have.
+ */
+export function tolerates(holders: readonly PeerId[], m: number, alive: readonly PeerId[] = holders): number {
   const columns = new Map<PeerId, number>()
-  for (const holder of holders) columns.set(holder, (columns.get(holder) ?? 0) + 1)
-  let lost = 0
+  let left = m
+  for (const holder of holders) {
+    if (alive.includes(holder)) columns.set(holder, (columns.get(holder) ?? 0) + 1)
+    else left--
+  }
+  if (left < 0) return -1
   let peers = 0
   for (const count of [...columns.values()].sort((a, b) => b - a)) {
-    lost += count
-    if (lost > m) return peers
+    left -= count
+    if (left < 0) return peers
     peers++
   }
   return peers

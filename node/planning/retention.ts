@@ -7,6 +7,9 @@ export interface RetentionFacts {
   readonly manifests: readonly string[]
   /** The newest record known of each group, and the manifests of its committed epoch as far as they could be read. */
   readonly groups: readonly { record: GroupRecord; images: readonly ImageManifest[] }[]
+  /** Groups that have been removed and forgotten: no record of theirs is left, and their generations are at most `floor`. */
+  readonly gone: ReadonlySet<string>
+  readonly floor: number
   /** Group of each manifest in `manifests` that could be read, with its generation and epoch. */
   readonly about: ReadonlyMap<string, { group: string; generation: number; epoch: number }>
 }
@@ -32,7 +35,7 @@ export function planRetention(facts: RetentionFacts): { streams: StreamId[]; man
   const known = new Map(facts.groups.map(group => [group.record.id, group]))
   const decided = (about: { group: string; generation: number; epoch: number }): boolean => {
     const group = known.get(about.group)
-    if (group === undefined) return false
+    if (group === undefined) return facts.gone.has(about.group) && about.generation <= facts.floor
     const { record, images } = group
     if (record.committed !== null && images.length < record.vms.length) return false
     if (about.generation > record.generation) return false

@@ -53,8 +53,11 @@ class LevelRegisterStore implements RegisterStore {
     return entries
   }
 
-  async persist(entries: readonly (readonly [string, Uint8Array])[]): Promise<void> {
-    const batch = entries.map(([name, bytes]) => ({ type: 'put' as const, key: ENTRY + name, value: seal(bytes) }))
+  async persist(entries: readonly (readonly [string, Uint8Array | null])[]): Promise<void> {
+    const batch = entries.map(([name, bytes]) => {
+      const key = ENTRY + name
+      return bytes === null ? { type: 'del' as const, key } : { type: 'put' as const, key, value: seal(bytes) }
+    })
     try {
       await this.#db.batch(batch, { sync: true })
     } catch (cause) {

@@ -5,19 +5,28 @@ import type { SwitchStats } from '../ports.ts'
 export interface SwitchCounters extends SwitchStats, Readonly<ChannelTally> {
   /** Frames that a local VM has sent, by the receivers they were meant for. */
   readonly sent: number
-  /** Frames and turns from a peer that does not own their source in this generation. */
-  readonly refusedSource: number
+  /** Frames to an address that nobody had been heard under, which went to all of the network. */
+  readonly flooded: number
   /** Frames whose number had been passed: they came after the link was mended, or twice. */
   readonly droppedLate: number
-  /** Frames of local VMs under another MAC address than their own, or too short for one. */
+  /** Frames under the MAC address of another VM's NIC or of a group of hosts, and frames too short for one. */
   readonly droppedSpoofed: number
+  /** Frames of this peer that never left, because the generation they were sent in was over before its lease was regained. */
+  readonly droppedFenced: number
   /** Frames that the transport had no connection or no room for. */
   readonly droppedUnsent: number
+  /** Frames to and from the outside, and those to it that its relay was not there or too slow for. */
+  readonly uplinkOut: number
+  readonly uplinkIn: number
+  readonly droppedUplink: number
   /** NIC streams closed because they could not be read any more. */
   readonly linksBroken: number
+  /** Of frames that wait or are recorded now. */
+  readonly waitingMemoryBytes: number
+  readonly waitingDiskBytes: number
 }
 
-export type Counters = { -readonly [name in keyof SwitchCounters]: number }
+export type Counters = { -readonly [name in Exclude<keyof SwitchCounters, `waiting${string}`>]: number }
 
 export const zeroCounters = (): Counters => ({
   sent: 0,
@@ -27,11 +36,17 @@ export const zeroCounters = (): Counters => ({
   recordedRecent: 0,
   refusedGeneration: 0,
   refusedSource: 0,
+  heldFenced: 0,
+  flooded: 0,
   lost: 0,
   droppedLate: 0,
   droppedUnknown: 0,
   droppedSpoofed: 0,
+  droppedFenced: 0,
   droppedUnsent: 0,
   droppedFull: 0,
+  uplinkOut: 0,
+  uplinkIn: 0,
+  droppedUplink: 0,
   linksBroken: 0
 })

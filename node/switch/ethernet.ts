@@ -1,4 +1,7 @@
-/** What the switch reads of a frame. Pure. A packet is a frame with its u32 big-endian length before it. */
+/**
+ * What the switch reads of a frame. Pure. A packet is a frame with four bytes before it: the number of the NIC that is to
+ * have it and a u24 big-endian length; on the link to QEMU, a u32 length.
+ */
 
 export const PREFIX_BYTES = 4
 
@@ -33,13 +36,30 @@ export function toPacket(frame: Uint8Array): Uint8Array {
   return packet
 }
 
-/** Packets end to end in one new buffer of `bytes` bytes, their sum. */
+/** Packets end to end as a link has them, in one new buffer of `bytes` bytes, their sum. */
 export function joinPackets(packets: readonly Uint8Array[], bytes: number): Uint8Array {
   const joined = Buffer.allocUnsafeSlow(bytes)
   let at = 0
   for (const packet of packets) {
     joined.set(packet, at)
+    joined[at] = 0
     at += packet.length
   }
   return joined
+}
+
+/**
+ * Says where `mac` is now: a RARP request of it for itself, to all (RFC 903), which is what QEMU and VMware send after a
+ * move: switches learn from it and hosts do not mind it. 60 bytes, the smallest frame.
+ */
+export function announcement(mac: number): Uint8Array {
+  const packet = Buffer.alloc(PREFIX_BYTES + 60)
+  packet.writeUInt32BE(60, 0)
+  packet.fill(0xff, PREFIX_BYTES, PREFIX_BYTES + 6)
+  packet.writeUIntBE(mac, PREFIX_BYTES + 6, 6)
+  // RARP; hardware Ethernet, protocol IPv4, their address lengths; request reverse.
+  packet.set([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], PREFIX_BYTES + 12)
+  packet.writeUIntBE(mac, PREFIX_BYTES + 22, 6)
+  packet.writeUIntBE(mac, PREFIX_BYTES + 32, 6)
+  return packet
 }

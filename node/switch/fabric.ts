@@ -3,19 +3,21 @@
  * generation is a new fabric, so that no number or colour of the old one can reach into it.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import {
-  BATCH_TARGET_BYTES,
-  encodeBatch,
-  type FrameRecord,
-  MIN_FRAME_BYTES,
-  recordBytes
-} from '../../protocols/frames/records.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
+import { type FrameRecord, MIN_FRAME_BYTES } from '../../protocols/frames/records.ts'
+import { type GroupRecord, nicsOf, SHARED_NETWORK_PREFIX, UPLINK_NETWORK } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, Log, Transport } from '../ports.ts'
+import type { HeardAddress } from './addresses.ts'
 import type { Counters } from './counters.ts'
 import { destinationMac, isMulticast, macNumber, PREFIX_BYTES, sourceMac } from './ethernet.ts'
+import { FloodLimit } from './flood-limit.ts'
+import type { OpenLink } from './link.ts'
+import { Network, type Station } from './network.ts'
+import { Outbound } from './outbound.ts'
 import { type PortGroup, VmPort } from './port.ts'
+import type { FrameSpace } from './spill.ts'
+import type { Trace } from './trace.ts'
+import type { Uplink } from './uplink.ts'
 
 /** What the fabrics of one switch share. */
 export interface FabricHost {
@@ -23,29 +25,36 @@ export interface FabricHost {
   readonly transport: Transport
   readonly clock: Clock
   readonly log: Log
+  readonly openLink: OpenLink
   readonly counters: Counters
-  /** `flush` of this fabric is to be called at the end of this turn of the event loop. */
-  schedule(fabric: Fabric): void
+  readonly trace: Trace | undefined
+  readonly space: FrameSpace
+  /** Whether this peer may send for the group and deliver to it at this moment. */
+  mayAct(group: string, generation: number): boolean
+  /** `flush` is to be called at the end of this turn of the event loop. */
+  schedule(part: { flush(): void }): void
   /** For a VM of ours that is not attached yet. The record's packet may be a view. */
   park(from: PeerId, group: string, generation: number, record: FrameRecord): void
   marker(group: string, vm: string, epoch: number): void
+  /** The network of this name for VMs of all groups. */
+  sharedNetwork(name: string): Network
+  readonly uplink: Uplink
+  /** Where a frame to a VM of another group goes; undefined: that VM is not known here. */
+  stationOf(group: string, vm: string, nic: number): Station | undefined
+  /** A frame for a VM of ours in another group. */
+  takeForeign(to: Station, packet: Uint8Array): void
 }
 
 interface Member {
   readonly id: string
-  readonly mac: number
+  readonly stations: readonly Station[]
   readonly owner: PeerId | undefined
-}
-
-interface Batch {
-  records: FrameRecord[]
-  bytes: number
 }
 
 /** The table of names of a batch has room for this many. */
 const MAX_VMS = 255
-/** A turn record that the transport had no room for is said again after this time. */
-const RETRY_TURN_MS = 5
+/** How often a group that may not act is asked for again. Whoever is regained is also told (`release`). A guess. */
+const FENCED_RECHECK_MS = 20
 
 export class Fabric implements PortGroup {
   readonly id: string
@@ -54,22 +63,64 @@ export class Fabric implements PortGroup {
   #version = -1
   #members: Member[] = []
   #byId = new Map<string, Member>()
-  #byMac = new Map<number, Member>()
+  /** Those of the group's own, by name. */
+  readonly #networks = new Map<string, Network>()
+  readonly #floods: FloodLimit
   readonly #ports = new Map<string, VmPort>()
-  readonly #batches = new Map<PeerId, Batch>()
+  readonly #outbound: Outbound
   readonly #dirty = new Set<VmPort>()
-  readonly #retries = new Map<PeerId, () => void>()
   #retired = false
+  #acting = true
+  #cancelRecheck: () => void = () => {}
 
   constructor(record: GroupRecord, host: FabricHost) {
     this.id = record.id
     this.generation = record.generation
     this.#host = host
+    const { transport, clock, counters, trace } = host
+    this.#outbound = new Outbound({
+      group: record.id,
+      generation: record.generation,
+      transport,
+      clock,
+      counters,
+      trace,
+      mayAct: () => this.mayAct(),
+      schedule: () => host.schedule(this),
+      sayTurnsAgain: peer => this.connected(peer)
+    })
+    this.#floods = new FloodLimit(clock)
     this.update(record)
   }
 
   get retired(): boolean {
     return this.#retired
+  }
+
+  get acting(): boolean {
+    return this.#acting
+  }
+
+  /**
+   * Asked before anything leaves for a peer or a NIC: this process may have been stopped a moment ago, and its lease have
+   * run out meanwhile. Where the answer changes, ports stop delivering or go on.
+   */
+  mayAct(): boolean {
+    const may = !this.#retired && this.#host.mayAct(this.id, this.generation)
+    if (may !== this.#acting) {
+      this.#acting = may
+      for (const port of this.#ports.values()) port.actingChanged()
+      this.#cancelRecheck()
+      if (may) for (const part of [this, this.#host.uplink]) this.#host.schedule(part)
+      else if (!this.#retired) this.#recheckLater()
+    }
+    return may
+  }
+
+  #recheckLater(): void {
+    this.#cancelRecheck = this.#host.clock.after(FENCED_RECHECK_MS, () => {
+      if (!this.mayAct()) this.#recheckLater()
+    })
   }
 
   /** Takes a newer record of the same generation: VMs may have joined or left. */
@@ -82,17 +133,24 @@ export class Fabric implements PortGroup {
       )
     }
     this.#version = record.version
-    this.#members = record.vms.map(({ id, mac }) => ({ id, mac: macNumber(mac), owner: record.owners[id] }))
+    this.#members = record.vms.map(spec => {
+      const owner = record.owners[spec.id]
+      const stations = nicsOf(spec).map(({ mac, network }, nic) => {
+        return { group: this.id, vm: spec.id, nic, mac: macNumber(mac), owner, network: this.#networkOf(network) }
+      })
+      return { id: spec.id, owner, stations }
+    })
     this.#byId = new Map(this.#members.map(member => [member.id, member]))
-    this.#byMac = new Map(this.#members.map(member => [member.mac, member]))
+    this.#setStations(this.#members.flatMap(({ stations }) => stations))
     for (const port of this.#ports.values()) port.receiver.setSenders(this.#othersOf(port.vm))
   }
 
   /** The generation is over: its ports receive nothing more, and what they send is refused. */
   retire(): void {
     this.#retired = true
-    for (const cancel of this.#retries.values()) cancel()
-    this.#batches.clear()
+    this.#cancelRecheck()
+    this.#outbound.close()
+    this.#host.schedule(this.#host.uplink) // which has frames of ours, perhaps
     for (const port of this.#ports.values()) {
       port.hold()
       port.receiver.clear()
@@ -101,7 +159,8 @@ export class Fabric implements PortGroup {
 
   async attach(vm: string, epoch: number, nicPath: string): Promise<VmPort> {
     const previous = this.#ports.get(vm)
-    if (this.#byId.get(vm)?.owner !== this.#host.self) {
+    const member = this.#byId.get(vm)
+    if (member?.owner !== this.#host.self) {
       throw new DiapauseError(
         'VM_ELSEWHERE',
         `VM ${vm} of group ${this.id} is not this peer's in generation ${this.generation}`
@@ -110,8 +169,10 @@ export class Fabric implements PortGroup {
     if (previous !== undefined && !previous.detached) {
       throw new DiapauseError('NIC_ATTACHED', `VM ${vm} of group ${this.id} has a NIC already: detach it first`)
     }
-    const { counters, log, clock } = this.#host
-    const port = new VmPort({ vm, epoch, group: this, previous, counters, clock, log })
+    const { counters, log, clock, openLink } = this.#host
+    const keeper = this.#host.space.keeper()
+    const nics = member.stations.length
+    const port = new VmPort({ vm, nics, epoch, group: this, previous, counters, clock, log, openLink, keeper })
     port.receiver.setSenders(this.#othersOf(vm))
     this.#ports.set(vm, port)
     try {
@@ -125,14 +186,32 @@ export class Fabric implements PortGroup {
     return port
   }
 
-  /** A record from another peer. */
+  /** A record from another peer: to a VM of this group, or from one of it to a VM of another group. */
   receive(from: PeerId, record: FrameRecord): void {
     const { counters, self } = this.#host
-    const destination = this.#byId.get(record.destination)
     const source = this.#byId.get(record.source)
-    if (destination?.owner !== self || source === undefined) counters.droppedUnknown++
+    const to = this.#host.stationOf(record.group ?? this.id, record.destination, record.nic)
+    if (to?.owner !== self || source === undefined) counters.droppedUnknown++
     else if (source.owner !== from) counters.refusedSource++
-    else this.#toLocal(from, record)
+    else if (record.packet === undefined) this.#toLocal(from, record)
+    else {
+      const out = source.stations.find(({ network }) => network === to.network)
+      if (out === undefined) counters.droppedUnknown++
+      else if (!to.network.admit(out, sourceMac(record.packet), this.#host.clock.now())) counters.droppedSpoofed++
+      else if (record.group === undefined) this.#toLocal(from, record)
+      else this.#host.takeForeign(to, record.packet)
+    }
+  }
+
+  stationOf(vm: string, nic: number): Station | undefined {
+    return this.#byId.get(vm)?.stations[nic]
+  }
+
+  /** A frame from another group for a VM of ours. */
+  takeForeign(vm: string, packet: Uint8Array): void {
+    const port = this.#ports.get(vm)
+    if (port === undefined || port.detached) this.#host.counters.droppedUnknown++
+    else port.receiver.takeForeign(packet)
   }
 
   /** Replays of what a VM's receivers on `peer` must know after a new connection. */
@@ -140,24 +219,44 @@ export class Fabric implements PortGroup {
     for (const port of this.#ports.values()) if (!port.detached) this.#sayTurn(port, peer)
   }
 
-  forward(port: VmPort, packet: Uint8Array): void {
-    const { counters } = this.#host
+  forward(port: VmPort, nic: number, packet: Uint8Array): void {
+    const { counters, clock } = this.#host
     if (this.#retired || port.detached) {
       counters.refusedGeneration++
       return
     }
-    const self = this.#byId.get(port.vm)
-    if (packet.length < PREFIX_BYTES + MIN_FRAME_BYTES || self?.mac !== sourceMac(packet)) {
+    const from = this.stationOf(port.vm, nic)
+    const nowMs = clock.now()
+    if (
+      from === undefined ||
+      packet.length < PREFIX_BYTES + MIN_FRAME_BYTES ||
+      !from.network.admit(from, sourceMac(packet), nowMs)
+    ) {
       counters.droppedSpoofed++
       return
     }
-    if (isMulticast(packet)) {
-      for (const member of this.#members) if (member !== self) this.#send(port, member, packet)
-      return
-    }
-    const member = this.#byMac.get(destinationMac(packet))
-    if (member === undefined || member === self) counters.droppedUnknown++
-    else this.#send(port, member, packet)
+    if (from.network === this.#host.uplink.network) return this.#host.uplink.forward(this, from, packet)
+    if (isMulticast(packet)) return this.#toAll(port, from, packet)
+    const to = from.network.find(destinationMac(packet), nowMs)
+    if (to !== undefined) {
+      if (to.vm === port.vm && to.group === this.id) counters.droppedUnknown++
+      else this.#send(port, to, packet)
+    } else if (this.#floods.allows()) {
+      counters.flooded++
+      this.#toAll(port, from, packet)
+    } else counters.droppedUnknown++
+  }
+
+  /** Switches outside are told where these are now. */
+  outsideAddresses(vm: string): HeardAddress[] {
+    const outside = (this.#byId.get(vm)?.stations ?? []).filter(({ network }) => network === this.#host.uplink.network)
+    return outside.map(({ nic, mac }) => ({ nic, mac }))
+  }
+
+  heardBehind(vm: string): HeardAddress[] {
+    const nowMs = this.#host.clock.now()
+    const stations = this.#byId.get(vm)?.stations ?? []
+    return stations.flatMap(station => station.network.behind(station, nowMs).map(mac => ({ nic: station.nic, mac })))
   }
 
   turned(port: VmPort): void {
@@ -173,17 +272,41 @@ export class Fabric implements PortGroup {
     this.#host.marker(this.id, vm, epoch)
   }
 
-  /** Sends batches to peers and packets to NICs. */
+  /** Sends batches to peers and packets to NICs, where this peer may act. */
   flush(): void {
-    for (const peer of this.#batches.keys()) this.#flushBatch(peer)
+    this.#outbound.flush()
     for (const port of this.#dirty) port.flush()
     this.#dirty.clear()
   }
 
-  #send(port: VmPort, member: Member, packet: Uint8Array): void {
+  #toAll(port: VmPort, from: Station, packet: Uint8Array): void {
+    for (const to of from.network.stations) if (to.vm !== port.vm || to.group !== this.id) this.#send(port, to, packet)
+  }
+
+  #send(port: VmPort, to: Station, packet: Uint8Array): void {
     this.#host.counters.sent++
-    const sequence = port.sender.next(member.id)
-    this.#toOwner(member, { source: port.vm, destination: member.id, colour: port.sender.colour, sequence, packet })
+    if (to.group !== this.id) return this.#sendForeign(port.vm, to, packet)
+    const sequence = port.sender.next(to.vm)
+    const { nic } = to
+    this.#toOwner(to.owner, {
+      source: port.vm,
+      destination: to.vm,
+      colour: port.sender.colour,
+      sequence,
+      nic,
+      packet
+    })
+  }
+
+  /** Without number and colour: no cut is common to the two groups. */
+  #sendForeign(source: string, to: Station, packet: Uint8Array): void {
+    const { counters, self } = this.#host
+    const { group, vm: destination, nic, owner } = to
+    if (owner === undefined) counters.droppedUnknown++
+    else if (owner !== self) {
+      this.#outbound.add(owner, { source, destination, group, colour: 0, sequence: 0, nic, packet })
+    } else if (this.mayAct()) this.#host.takeForeign(to, packet)
+    else counters.droppedFenced++
   }
 
   /** Turn records behind all frames of the old colour, to the receivers on `peer`, or to all. */
@@ -191,59 +314,51 @@ export class Fabric implements PortGroup {
     for (const member of this.#members) {
       if (member.id === port.vm || (peer !== undefined && member.owner !== peer)) continue
       const sequence = port.sender.sentBeforeTurn(member.id)
-      this.#toOwner(member, {
+      this.#toOwner(member.owner, {
         source: port.vm,
         destination: member.id,
         colour: port.sender.colour,
         sequence,
+        nic: 0,
         packet: undefined
       })
     }
   }
 
-  #toOwner(member: Member, record: FrameRecord): void {
-    if (member.owner === undefined) {
-      this.#host.counters.droppedUnknown++
-      return
-    }
-    if (member.owner === this.#host.self) {
-      this.#toLocal(member.owner, record)
-      return
-    }
-    let batch = this.#batches.get(member.owner)
-    if (batch === undefined) {
-      batch = { records: [], bytes: 0 }
-      this.#batches.set(member.owner, batch)
-      this.#host.schedule(this)
-    }
-    batch.records.push(record)
-    batch.bytes += recordBytes(record)
-    if (batch.bytes >= BATCH_TARGET_BYTES) this.#flushBatch(member.owner)
+  #toOwner(owner: PeerId | undefined, record: FrameRecord): void {
+    if (owner === undefined) this.#host.counters.droppedUnknown++
+    else if (owner === this.#host.self) this.#toLocal(owner, record)
+    else this.#outbound.add(owner, record)
   }
 
   #toLocal(from: PeerId, record: FrameRecord): void {
     const port = this.#ports.get(record.destination)
     if (port === undefined || port.detached) this.#host.park(from, this.id, this.generation, record)
     else if (record.packet === undefined) port.receiver.turned(record.source, record.colour, record.sequence)
-    else port.receive(record.source, record.colour, record.sequence, record.packet)
+    else {
+      record.packet[0] = record.nic
+      port.receive(record.source, record.colour, record.sequence, record.packet)
+    }
   }
 
-  #flushBatch(peer: PeerId): void {
-    const batch = this.#batches.get(peer)
-    if (batch === undefined) return
-    this.#batches.delete(peer)
-    const { transport, counters, clock } = this.#host
-    const { id: group, generation } = this
-    if (transport.send(peer, 'frames', [encodeBatch({ group, generation, records: batch.records })])) return
-    const turns = batch.records.filter(({ packet }) => packet === undefined).length
-    counters.droppedUnsent += batch.records.length - turns
-    // Lost turns would cost their epoch. Without a connection `connected` says them; with a full queue a timer does.
-    if (turns === 0 || this.#retries.has(peer) || !transport.connected(peer)) return
-    const retry = (): void => {
-      this.#retries.delete(peer)
-      this.connected(peer)
+  #networkOf(name: string): Network {
+    if (name === UPLINK_NETWORK) return this.#host.uplink.network
+    if (name.startsWith(SHARED_NETWORK_PREFIX)) return this.#host.sharedNetwork(name)
+    let network = this.#networks.get(name)
+    if (network === undefined) {
+      network = new Network()
+      this.#networks.set(name, network)
     }
-    this.#retries.set(peer, clock.after(RETRY_TURN_MS, retry))
+    return network
+  }
+
+  #setStations(stations: readonly Station[]): void {
+    for (const network of new Set([...this.#networks.values(), ...stations.map(each => each.network)])) {
+      network.setStations(
+        this.id,
+        stations.filter(each => each.network === network)
+      )
+    }
   }
 
   #othersOf(vm: string): string[] {

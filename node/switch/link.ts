@@ -36,6 +36,10 @@ const PARTIAL_MS = 20
 /** Turns of the event loop without data that mean an empty socket: the first may be half over, the second polls once more. */
 const QUIET_TURNS = 2
 
+/** What a port asks of its NIC: `NicLink` in a peer, something simpler in a simulator. */
+export type VmLink = Pick<NicLink, 'write' | 'recent' | 'drained' | 'close'>
+export type OpenLink = (path: string, clock: Clock, events: LinkEvents) => Promise<VmLink>
+
 interface Written {
   readonly atMs: number
   /** Packets end to end. */

@@ -1,10 +1,15 @@
-/** One VM's port: its link to QEMU on one side, its channels on the other. What agents hold is a NicPort. */
-import { type Arrival, ChannelReceiver, ChannelSender, type ReceiverLimits } from '../../protocols/epoch/channel.ts'
+/** One VM's port: its NICs on one side, its channels on the other. What agents hold is a NicPort. */
+import { type Arrival, ChannelReceiver, ChannelSender, MAX_RECORDINGS } from '../../protocols/epoch/channel.ts'
+import type { ChunkKeeper } from '../../protocols/epoch/channel-queue.ts'
+import { nicPathOf } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Clock, FrameCounts, Log, NicPort } from '../ports.ts'
+import type { Clock, FrameCounts, FrameLog, Log, NicPort } from '../ports.ts'
+import { encodeAddresses, type HeardAddress, takeAddresses } from './addresses.ts'
 import type { Counters } from './counters.ts'
-import { PREFIX_BYTES, toPacket } from './ethernet.ts'
-import { NicLink } from './link.ts'
+import { announcement } from './ethernet.ts'
+import type { OpenLink } from './link.ts'
+import { Nic } from './nic.ts'
+import { RecordedFrames } from './recorded-frames.ts'
 
 /** What a port asks of the group it belongs to. */
 export interface PortGroup {
@@ -12,8 +17,16 @@ export interface PortGroup {
   readonly generation: number
   /** A newer generation has taken over. */
   readonly retired: boolean
-  /** A packet that the VM has sent. */
-  forward(port: VmPort, packet: Uint8Array): void
+  /** What `mayAct` said last. */
+  readonly acting: boolean
+  /** Whether packets may go to the VM now. */
+  mayAct(): boolean
+  /** A packet that the VM has sent from NIC number `nic`. */
+  forward(port: VmPort, nic: number, packet: Uint8Array): void
+  /** Addresses of the VM that switches outside of the cluster know. */
+  outsideAddresses(vm: string): HeardAddress[]
+  /** Addresses that were heard behind the VM, besides its own. */
+  heardBehind(vm: string): HeardAddress[]
   /** The VM's colour has turned: its receivers are to learn where the old one ended. */
   turned(port: VmPort): void
   /** `flush` is to be called at the end of this turn of the event loop. */
@@ -21,14 +34,27 @@ export interface PortGroup {
   marker(vm: string, epoch: number): void
 }
 
-/** 64 MiB: a second at 500 Mb/s (issue of GENI-VIOLIN's buffers); frames by number, because small ones cost 200 bytes each. */
-const LIMITS: ReceiverLimits = {
-  waiting: { frames: 65_536, bytes: 64 << 20 },
-  recording: { frames: 65_536, bytes: 64 << 20 },
-  recordings: 2
+interface Recording extends PromiseWithResolvers<FrameLog> {
+  /** Addresses heard by the time of the cut, as the first piece. */
+  readonly head: Uint8Array
+  /** When it is complete. */
+  log: RecordedFrames | undefined
 }
-/** Delivered packets are written at the end of the turn, or when there are this many bytes of them. */
-const FLUSH_BYTES = 128 * 1024
+
+export interface PortOptions {
+  readonly vm: string
+  /** How many NICs it has. */
+  readonly nics: number
+  readonly epoch: number
+  readonly group: PortGroup
+  /** The detached port of the same VM and generation, whose numbering goes on. */
+  readonly previous: VmPort | undefined
+  readonly counters: Counters
+  readonly clock: Clock
+  readonly log: Log
+  readonly openLink: OpenLink
+  readonly keeper: ChunkKeeper
+}
 
 export class VmPort implements NicPort {
   readonly vm: string
@@ -37,69 +63,56 @@ export class VmPort implements NicPort {
   readonly #group: PortGroup
   readonly #counters: Counters
   readonly #clock: Clock
-  readonly #log: Log
-  readonly #recordings = new Map<number, PromiseWithResolvers<Uint8Array[]>>()
-  #link: NicLink | undefined
+  readonly #recordings = new Map<number, Recording>()
+  readonly #openLink: OpenLink
+  readonly #nics: readonly Nic[]
   #released = false
   /** Since when nothing is given to the VM; undefined: it is. */
   #heldMs: number | undefined
-  #writable = false
   #detached = false
-  #out: Uint8Array[] = []
-  #outBytes = 0
+  /** What is to be announced when the VM runs: addresses that others know to be elsewhere, or not at all. */
+  readonly #moved: HeardAddress[]
 
-  /** `previous`: the detached port of the same VM and generation, whose numbering goes on. */
-  constructor(options: {
-    vm: string
-    epoch: number
-    group: PortGroup
-    previous: VmPort | undefined
-    counters: Counters
-    clock: Clock
-    log: Log
-  }) {
-    const { vm, group, previous, counters } = options
+  constructor(options: PortOptions) {
+    const { vm, nics, group, previous, counters, clock, keeper } = options
     this.vm = vm
     this.#group = group
     this.#counters = counters
-    this.#clock = options.clock
-    this.#log = options.log
+    this.#clock = clock
+    this.#openLink = options.openLink
+    this.#nics = Array.from({ length: nics }, (_, index) => this.#newNic(index, options.log))
     const colour = Math.max(options.epoch, previous?.sender.colour ?? 0)
     this.sender = previous?.sender ?? new ChannelSender(colour)
     if (this.sender.colour < colour) this.sender.turn(colour)
     this.receiver = new ChannelReceiver({
       colour,
-      limits: LIMITS,
+      nics,
+      keeper,
       tally: counters,
       sink: {
         deliver: packet => this.#deliver(packet),
         marker: epoch => group.marker(vm, epoch),
-        recorded: (epoch, packets) => {
-          this.#recording(epoch).resolve(packets.map(packet => packet.subarray(PREFIX_BYTES)))
+        recorded: (epoch, queue) => {
+          const recording = this.#recording(epoch)
+          recording.log = new RecordedFrames(queue, recording.head)
+          recording.resolve(recording.log)
         },
+        ready: epoch => this.#recordings.get(epoch)?.log?.ready(),
+        lost: epoch => this.#recordings.get(epoch)?.log?.lost(),
         failed: (epoch, error) => this.#recording(epoch).reject(error)
       }
     })
     if (previous !== undefined) this.receiver.continueFrom(previous.receiver)
+    this.#moved = group.outsideAddresses(vm)
   }
 
   get detached(): boolean {
     return this.#detached
   }
 
-  async listen(path: string): Promise<void> {
-    this.#link = await NicLink.listen(path, this.#clock, {
-      packet: packet => this.#group.forward(this, packet),
-      writable: writable => {
-        this.#writable = writable
-        this.#updateOpen()
-      },
-      broken: error => {
-        this.#counters.linksBroken++
-        this.#log.error({ group: this.#group.id, vm: this.vm, error }, 'the NIC of a VM was closed')
-      }
-    })
-    if (this.#detached) await this.#link.close()
+  async listen(firstPath: string): Promise<void> {
+    await Promise.all(this.#nics.map(nic => nic.listen(nicPathOf(firstPath, nic.index), this.#openLink)))
+    if (this.#detached) await this.#close()
   }
 
   /** A packet of another VM, which need not be ours: it is copied where it is kept. */
@@ -110,14 +123,9 @@ export class VmPort implements NicPort {
     else if (arrival === 'unknown') this.#counters.droppedUnknown++
   }
 
-  /** Writes what was delivered since the last time. */
+  /** Writes what was delivered since the last time, or keeps it where this peer may not act. */
   flush(): void {
-    if (this.#out.length === 0) return
-    const packets = this.#out
-    const bytes = this.#outBytes
-    this.#out = []
-    this.#outBytes = 0
-    this.#link?.write(packets, bytes)
+    for (const nic of this.#nics) nic.flush()
   }
 
   hold(): void {
@@ -130,23 +138,32 @@ export class VmPort implements NicPort {
   release(): void {
     this.#heldMs = undefined
     this.#released = true
+    this.#group.mayAct() // the lease may have been regained just now
+    this.#updateOpen()
+    for (const { nic, mac } of this.#moved.splice(0)) this.#group.forward(this, nic, announcement(mac))
+  }
+
+  /** `PortGroup.acting` has changed. */
+  actingChanged(): void {
+    if (this.#nics.some(nic => nic.holds)) this.#group.dirty(this)
     this.#updateOpen()
   }
 
   async drained(): Promise<void> {
     this.#assertAttached()
-    await this.#link?.drained()
+    await Promise.all(this.#nics.map(nic => nic.drained()))
   }
 
   turn(epoch: number): FrameCounts {
     this.#assertAttached()
     this.flush()
-    this.receiver.turn(epoch, this.#link?.recent(this.#heldMs ?? this.#clock.now()) ?? [])
-    this.#recording(epoch)
-    for (const old of [...this.#recordings.keys()].slice(0, -LIMITS.recordings)) {
-      this.#recordings.get(old)?.reject(notKept(this.vm, old))
-      this.#recordings.delete(old)
-    }
+    const heldMs = this.#heldMs ?? this.#clock.now()
+    if (epoch > this.receiver.colour) this.#recording(epoch, encodeAddresses(this.#group.heardBehind(this.vm)))
+    this.receiver.turn(
+      epoch,
+      this.#nics.flatMap(nic => nic.untaken(heldMs))
+    )
+    for (const old of [...this.#recordings.keys()].slice(0, -MAX_RECORDINGS)) this.#forget(old)
     const counts = this.sender.turn(epoch)
     this.#group.turned(this)
     return counts
@@ -156,7 +173,7 @@ export class VmPort implements NicPort {
     this.receiver.expect(epoch, vm, sent[this.vm] ?? 0)
   }
 
-  async recorded(epoch: number): Promise<Uint8Array[]> {
+  async recorded(epoch: number): Promise<FrameLog> {
     const recording = this.#recordings.get(epoch)
     if (recording !== undefined) return await recording.promise
     if (epoch > this.receiver.colour) {
@@ -167,44 +184,74 @@ export class VmPort implements NicPort {
 
   abandon(epoch: number): void {
     this.receiver.abandon(epoch)
+    this.#recordings.get(epoch)?.log?.discard()
     if (epoch > this.sender.colour) this.sender.turn(epoch)
   }
 
-  inject(frames: readonly Uint8Array[]): void {
-    this.receiver.inject(frames.map(toPacket))
+  async inject(pieces: AsyncIterable<Uint8Array>): Promise<void> {
+    for await (const piece of pieces) {
+      this.#assertAttached()
+      const { addresses, rest } = takeAddresses(piece)
+      this.#moved.push(...addresses)
+      this.receiver.inject(rest)
+    }
   }
 
   async detach(): Promise<void> {
     if (!this.#detached) {
       this.#detached = true
-      this.#out = []
-      this.#outBytes = 0
       this.#updateOpen()
       this.receiver.clear()
+      for (const epoch of this.#recordings.keys()) this.#forget(epoch)
     }
-    await this.#link?.close()
+    await this.#close()
+  }
+
+  #newNic(index: number, log: Log): Nic {
+    return new Nic(index, this.#clock, {
+      packet: packet => this.#group.forward(this, index, packet),
+      changed: () => this.#updateOpen(),
+      dirty: () => this.#group.dirty(this),
+      mayAct: () => this.#group.mayAct(),
+      broken: error => {
+        this.#counters.linksBroken++
+        log.error({ group: this.#group.id, vm: this.vm, nic: index, error }, 'a NIC of a VM was closed')
+      }
+    })
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#nics.map(nic => nic.close()))
   }
 
   #deliver(packet: Uint8Array): void {
-    if (this.#out.length === 0) this.#group.dirty(this)
-    this.#out.push(packet)
-    this.#outBytes += packet.length
     this.#counters.delivered++
-    if (this.#outBytes >= FLUSH_BYTES) this.flush()
+    this.#nics[packet[0] as number]?.push(packet)
   }
 
   #updateOpen(): void {
-    this.receiver.setOpen(this.#released && this.#writable && !this.#detached)
+    const may = this.#released && this.#group.acting && !this.#detached
+    for (const nic of this.#nics) {
+      this.receiver.setStalled(nic.index, may && nic.stuck)
+      this.receiver.setOpen(nic.index, may && nic.writable)
+    }
   }
 
-  #recording(epoch: number): PromiseWithResolvers<Uint8Array[]> {
+  #recording(epoch: number, head: Uint8Array = new Uint8Array(0)): Recording {
     let recording = this.#recordings.get(epoch)
     if (recording === undefined) {
-      recording = Promise.withResolvers()
+      recording = { ...Promise.withResolvers<FrameLog>(), head, log: undefined }
       recording.promise.catch(() => {}) // nobody need be waiting for it
       this.#recordings.set(epoch, recording)
     }
     return recording
+  }
+
+  #forget(epoch: number): void {
+    const recording = this.#recordings.get(epoch)
+    recording?.reject(notKept(this.vm, epoch))
+    recording?.log?.discard()
+    this.#recordings.delete(epoch)
   }
 
   #assertAttached(): void {

@@ -9,24 +9,47 @@ import { DiapauseError } from '../errors.ts'
 import type { Clock, Log, NicPort, Switch, Transport } from '../ports.ts'
 import { type SwitchCounters, zeroCounters } from './counters.ts'
 import { Fabric, type FabricHost } from './fabric.ts'
+import { NicLink, type OpenLink } from './link.ts'
+import { Network, type Station } from './network.ts'
 import { Parking } from './parking.ts'
+import { FrameSpace } from './spill.ts'
+import { Uplink } from './uplink.ts'
+import type { Trace, Verdict } from './trace.ts'
 
 /** A Switch whose `stats` say more. */
 export interface VirtualSwitch extends Switch {
   stats(): SwitchCounters
+  /** Listens for the relay to the outside. NIC_LISTEN. */
+  openUplink(path: string): Promise<void>
+  closeUplink(): Promise<void>
 }
 
-interface SwitchOptions {
+export interface SwitchOptions {
   readonly self: PeerId
   readonly transport: Transport
   readonly clock: Clock
   readonly log: Log
+  /**
+   * Whether this peer may speak for the VMs of `group` at this moment: its lease of this generation has more left than
+   * the margin in which VMs are paused. Asked synchronously, right before frames leave for peers and NICs.
+   */
+  readonly mayAct: (group: string, generation: number) => boolean
+  readonly trace?: Trace | undefined
+  /** Room for frames that wait and for those that are recorded. Default: 64 MiB of memory, no disk. */
+  readonly room?: { readonly directory: string; readonly memoryBytes: number; readonly diskBytes: number }
+  /** How NICs are reached: by a unix socket, unless a simulator has other ones. */
+  readonly openLink?: OpenLink
+  /** Runs something at the end of this turn of the event loop: `setImmediate`, unless a simulator has turns of its own. */
+  readonly atTurnEnd?: (run: () => void) => void
 }
 
 /** Takes the `frames` channel of `transport`; to be called before `transport.start`. */
 export function createSwitch(options: SwitchOptions): VirtualSwitch {
   return new FabricSwitch(options)
 }
+
+/** A second at 500 Mb/s. */
+const DEFAULT_MEMORY_BYTES = 64 << 20
 
 type MarkerHandler = Parameters<Switch['onMarker']>[0]
 
@@ -36,19 +59,35 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   readonly transport: Transport
   readonly clock: Clock
   readonly log: Log
+  readonly openLink: OpenLink
+  readonly mayAct: SwitchOptions['mayAct']
+  readonly trace: Trace | undefined
+  readonly space: FrameSpace
+  readonly #atTurnEnd: (run: () => void) => void
   readonly counters = zeroCounters()
   readonly #fabrics = new Map<string, Fabric>()
+  readonly #sharedNetworks = new Map<string, Network>()
+  readonly uplink: Uplink
   readonly #parking = new Parking()
-  readonly #scheduled = new Set<Fabric>()
+  readonly #scheduled = new Set<{ flush(): void }>()
   readonly #markerHandlers: MarkerHandler[] = []
 
-  constructor({ self, transport, clock, log }: SwitchOptions) {
+  constructor(options: SwitchOptions) {
+    const { self, transport, clock, log, mayAct, trace, openLink = NicLink.listen, atTurnEnd = setImmediate } = options
+    const { room = { directory: undefined, memoryBytes: DEFAULT_MEMORY_BYTES, diskBytes: 0 } } = options
     this.self = self
     this.transport = transport
     this.clock = clock
     this.log = log
+    this.mayAct = mayAct
+    this.trace = trace
+    this.space = new FrameSpace({ ...room, log })
+    this.openLink = openLink
+    this.#atTurnEnd = atTurnEnd
+    this.uplink = new Uplink(this)
     transport.handle('frames', (from, message) => {
       const { group, generation, records } = decodeBatch(message)
+      trace?.note('in', this.#fate(group, generation), from, message)
       for (const record of records) this.#receive(from, group, generation, record)
     })
     transport.onConnection((peer, connected) => {
@@ -73,6 +112,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   removeGroup(id: string): void {
     this.#fabrics.get(id)?.retire()
     this.#fabrics.delete(id)
+    for (const network of [this.uplink.network, ...this.#sharedNetworks.values()]) network.setStations(id, [])
     this.#parking.take(id)
   }
 
@@ -95,16 +135,25 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     this.#markerHandlers.push(handler)
   }
 
+  openUplink(path: string): Promise<void> {
+    return this.uplink.listen(path)
+  }
+
+  closeUplink(): Promise<void> {
+    return this.uplink.close()
+  }
+
   stats(): SwitchCounters {
-    return { ...this.counters }
+    const { memoryBytes, diskBytes } = this.space
+    return { ...this.counters, waitingMemoryBytes: memoryBytes, waitingDiskBytes: diskBytes }
   }
 
   // -------------------------------------------------------------------------------------------- for the fabrics
 
   /** All that is read in a turn of the event loop leaves after its poll phase, in one write per way out. */
-  schedule(fabric: Fabric): void {
-    if (this.#scheduled.size === 0) setImmediate(() => this.#flush())
-    this.#scheduled.add(fabric)
+  schedule(part: { flush(): void }): void {
+    if (this.#scheduled.size === 0) this.#atTurnEnd(() => this.#flush())
+    this.#scheduled.add(part)
   }
 
   park(from: PeerId, group: string, generation: number, record: FrameRecord): void {
@@ -118,19 +167,49 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     })
   }
 
+  sharedNetwork(name: string): Network {
+    let network = this.#sharedNetworks.get(name)
+    if (network === undefined) {
+      network = new Network()
+      this.#sharedNetworks.set(name, network)
+    }
+    return network
+  }
+
+  stationOf(group: string, vm: string, nic: number): Station | undefined {
+    return this.#fabrics.get(group)?.stationOf(vm, nic)
+  }
+
+  takeForeign(to: Station, packet: Uint8Array): void {
+    packet[0] = to.nic
+    this.#fabrics.get(to.group)?.takeForeign(to.vm, packet)
+  }
+
   #flush(): void {
     const now = [...this.#scheduled]
     this.#scheduled.clear()
-    for (const fabric of now) fabric.flush()
+    for (const part of now) part.flush()
   }
 
   // -------------------------------------------------------------------------------------------- from other peers
 
   #receive(from: PeerId, group: string, generation: number, record: FrameRecord): void {
+    const verdict = this.#verdict(group, generation)
+    if (verdict === 'early') this.park(from, group, generation, record)
+    else if (verdict === 'old') this.counters.refusedGeneration++
+    else this.#fabrics.get(group)?.receive(from, record)
+  }
+
+  #verdict(group: string, generation: number): 'early' | 'old' | 'taken' {
     const fabric = this.#fabrics.get(group)
-    if (fabric === undefined || generation > fabric.generation) this.park(from, group, generation, record)
-    else if (generation < fabric.generation) this.counters.refusedGeneration++
-    else fabric.receive(from, record)
+    if (fabric === undefined || generation > fabric.generation) return 'early'
+    return generation < fabric.generation ? 'old' : 'taken'
+  }
+
+  /** The verdict as a trace has it. */
+  #fate(group: string, generation: number): Verdict {
+    const verdict = this.#verdict(group, generation)
+    return verdict === 'taken' && this.#fabrics.get(group)?.mayAct() === false ? 'fenced' : verdict
   }
 
   #unpark(group: string): void {

@@ -24,7 +24,8 @@
  * Effects leave through a sink and not as a list (core.ts), because this runs for every frame.
  */
 import { DiapauseError } from '../../node/errors.ts'
-import { FrameQueue, type QueueLimits } from './channel-queue.ts'
+import { type ChunkKeeper, FrameQueue } from './channel-queue.ts'
+import { WaitingFrames } from './channel-waiting.ts'
 
 /** Receiver VM id → frames sent to it since the generation began. */
 export type Counts = Readonly<Record<string, number>>
@@ -63,23 +64,20 @@ export class ChannelSender {
   }
 }
 
-export interface ReceiverLimits {
-  /** Early frames, and frames waiting for the VM to take them: each at most this. */
-  readonly waiting: QueueLimits
-  /** In-flight frames of one epoch. More of them fail the recording: an image is whole or is not. */
-  readonly recording: QueueLimits
-  /** Epochs recorded at once; the oldest gives way. More than one only where aborts are learned late. */
-  readonly recordings: number
-}
+/** Epochs recorded at once; the oldest gives way. More than one only where aborts are learned late. */
+export const MAX_RECORDINGS = 2
 
-/** What the receiver tells its shell, synchronously. Of the receiver a sink may call `setOpen(false)` only. */
+/** What the receiver tells its shell, synchronously. Of the receiver a sink may call `setOpen(…, false)` only. */
 export interface ReceiverSink {
-  /** The frame goes to the VM now. It is valid during the call only. */
+  /** The frame goes to the VM now. */
   deliver(frame: Uint8Array): void
   /** A newer colour has been seen: cut this VM to `epoch` first. Once for each epoch. */
   marker(epoch: number): void
-  /** The recording is complete; the frames are the sink's own. */
-  recorded(epoch: number, frames: Uint8Array[]): void
+  /** The recording is complete; the frames are the sink's own, and cost memory until it clears them. */
+  recorded(epoch: number, frames: FrameQueue): void
+  /** Of a recording that was handed over: its first frames are at hand again; some are lost with the disk they were on. */
+  ready(epoch: number): void
+  lost(epoch: number): void
   /** The recording is over without a result. */
   failed(epoch: number, error: DiapauseError): void
 }
@@ -91,7 +89,7 @@ export interface ChannelTally {
   /** In-flight frames recorded, and the recent ones recorded because the VM may not have taken them. */
   recordedInFlight: number
   recordedRecent: number
-  /** Waiting frames that had to go because there were too many. */
+  /** Frames that had to go because there was no room for more, or were lost with the disk on which they waited. */
   droppedFull: number
 }
 
@@ -106,8 +104,7 @@ interface Inbound {
 }
 
 interface Recording {
-  readonly frames: Uint8Array[]
-  bytes: number
+  readonly frames: FrameQueue
   /** Channels on which older frames may still come. */
   readonly missing: Set<string>
 }
@@ -115,29 +112,37 @@ interface Recording {
 /** How many epochs' counts are kept for a VM that has not turned yet. Two would do; more costs nothing. */
 const EXPECTED_EPOCHS = 8
 
-/** One VM as a receiver: holds, delivers and records. */
+/**
+ * One VM as a receiver: holds, delivers and records. A frame here is a packet: the number of the receiving NIC (u8) and
+ * its length (u24 big-endian) stand before it.
+ */
 export class ChannelReceiver {
-  readonly #limits: ReceiverLimits
+  readonly #keeper: ChunkKeeper
   readonly #sink: ReceiverSink
   readonly #tally: ChannelTally
   readonly #inbound = new Map<string, Inbound>()
   readonly #recordings = new Map<number, Recording>()
   /** Epoch → sender → frames it sent before its cut. */
   readonly #expected = new Map<number, Map<string, number>>()
-  readonly #early: FrameQueue
-  readonly #waiting: FrameQueue
+  readonly #waiting: WaitingFrames
   #colour: number
-  #open = false
   #announced: number
 
-  constructor(options: { colour: number; limits: ReceiverLimits; sink: ReceiverSink; tally: ChannelTally }) {
+  /** `nics`: how many the VM has. */
+  constructor(options: {
+    colour: number
+    nics: number
+    keeper: ChunkKeeper
+    sink: ReceiverSink
+    tally: ChannelTally
+  }) {
+    const { nics, keeper, sink, tally } = options
     this.#colour = options.colour
     this.#announced = options.colour
-    this.#limits = options.limits
-    this.#sink = options.sink
-    this.#tally = options.tally
-    this.#early = new FrameQueue(options.limits.waiting)
-    this.#waiting = new FrameQueue(options.limits.waiting)
+    this.#keeper = keeper
+    this.#sink = sink
+    this.#tally = tally
+    this.#waiting = new WaitingFrames({ nics, keeper, tally, deliver: frame => sink.deliver(frame) })
   }
 
   get colour(): number {
@@ -162,10 +167,19 @@ export class ChannelReceiver {
     for (const [sender, inbound] of other.#inbound) this.#inbound.set(sender, { ...inbound })
   }
 
-  /** Whether the VM takes frames now. Opening delivers what waits, oldest first. */
-  setOpen(open: boolean): void {
-    this.#open = open
-    this.#deliverWaiting()
+  /** Whether a NIC takes frames now. Opening delivers what waits, oldest first. */
+  setOpen(nic: number, open: boolean): void {
+    this.#waiting.setOpen(nic, open)
+  }
+
+  /** A NIC that takes nothing, though it might, loses what comes beyond a few MB. */
+  setStalled(nic: number, stalled: boolean): void {
+    this.#waiting.setStalled(nic, stalled)
+  }
+
+  /** A frame without a colour, from outside of the group: no cut knows it. It is copied where it is kept. */
+  takeForeign(frame: Uint8Array): void {
+    this.#waiting.take(frame)
   }
 
   /** A frame has come. `frame` is copied where it is kept. */
@@ -214,15 +228,17 @@ export class ChannelReceiver {
       throw new DiapauseError('EPOCH_OLD', `cannot turn to epoch ${epoch}: the VM is at ${this.#colour} already`)
     }
     this.#colour = epoch
-    if (this.#recordings.size >= this.#limits.recordings) this.#fail(Math.min(...this.#recordings.keys()), superseded)
-    const recording: Recording = { frames: [], bytes: 0, missing: new Set(this.#inbound.keys()) }
+    if (this.#recordings.size >= MAX_RECORDINGS) this.#fail(Math.min(...this.#recordings.keys()), superseded)
+    const events = { ready: () => this.#sink.ready(epoch), lost: () => this.#sink.lost(epoch) }
+    const recording = { frames: new FrameQueue(this.#keeper, events), missing: new Set(this.#inbound.keys()) }
     this.#recordings.set(epoch, recording)
-    this.#tally.recordedRecent += recent.length
-    for (const frame of recent) this.#keep(epoch, recording, new Uint8Array(frame))
-    for (const { colour, frame } of [...this.#waiting.values(), ...this.#early.values()]) {
-      if (colour < epoch) this.#record(epoch, recording, frame)
+    for (const frame of recent) this.#record(epoch, recording, frame)
+    this.#tally.recordedRecent += recording.frames.length
+    for (const queue of this.#waiting.upTo(epoch - 1)) {
+      recording.frames.share(queue)
+      this.#tally.recordedInFlight += queue.length
     }
-    this.#promote()
+    this.#waiting.promote(epoch)
     for (const [sender, inbound] of this.#inbound) this.#settle(sender, inbound)
     this.#finishComplete()
   }
@@ -233,18 +249,16 @@ export class ChannelReceiver {
     this.#expected.delete(epoch)
     if (epoch <= this.#colour) return
     this.#colour = epoch
-    this.#promote()
+    this.#waiting.promote(epoch)
   }
 
-  /** Frames of the image: they go to the VM before all that waits, in this order. Takes them over. */
-  inject(frames: readonly Uint8Array[]): void {
-    this.#waiting.prepend(0, frames)
-    this.#deliverWaiting()
+  /** Frames of the image, packets end to end: they go to the VM before all that waits, in this order. Takes them over. */
+  inject(frames: Uint8Array): void {
+    this.#waiting.inject(frames)
   }
 
   /** Forgets all frames and fails all recordings. */
   clear(): void {
-    this.#early.clear()
     this.#waiting.clear()
     for (const epoch of this.#recordings.keys()) this.#fail(epoch, aborted)
     this.#expected.clear()
@@ -258,56 +272,28 @@ export class ChannelReceiver {
 
   #place(colour: number, frame: Uint8Array): Arrival {
     if (colour > this.#colour) {
-      this.#tally.droppedFull += this.#early.push(colour, new Uint8Array(frame))
+      this.#waiting.hold(colour, frame)
       this.#announce(colour)
       return 'early'
     }
-    const deliverNow = this.#open // and so nothing waits
-    const inFlight = colour < this.#colour && this.#recordings.size > 0
-    const kept = inFlight || !deliverNow ? new Uint8Array(frame) : frame
-    if (inFlight) {
-      for (const [epoch, recording] of this.#recordings) if (colour < epoch) this.#record(epoch, recording, kept)
+    if (colour < this.#colour) {
+      for (const [epoch, recording] of this.#recordings) {
+        if (colour >= epoch) continue
+        this.#tally.recordedInFlight++
+        this.#record(epoch, recording, frame)
+      }
     }
-    if (deliverNow) {
-      this.#sink.deliver(frame)
-      return 'delivered'
-    }
-    this.#tally.droppedFull += this.#waiting.push(colour, kept)
-    return 'waiting'
+    return this.#waiting.take(frame) ? 'delivered' : 'waiting'
   }
 
   #record(epoch: number, recording: Recording, frame: Uint8Array): void {
-    this.#tally.recordedInFlight++
-    this.#keep(epoch, recording, frame)
-  }
-
-  #keep(epoch: number, recording: Recording, frame: Uint8Array): void {
-    recording.frames.push(frame)
-    recording.bytes += frame.length
-    const { frames, bytes } = this.#limits.recording
-    if (recording.frames.length > frames || recording.bytes > bytes) this.#fail(epoch, full)
+    if (!recording.frames.push(frame)) this.#fail(epoch, full)
   }
 
   #announce(colour: number): void {
     if (colour <= this.#announced) return
     this.#announced = colour
     this.#sink.marker(colour)
-  }
-
-  /** Early frames that are early no longer queue behind those that wait; per channel that is their order. */
-  #promote(): void {
-    for (const { colour, frame } of this.#early.takeUpTo(this.#colour)) {
-      this.#tally.droppedFull += this.#waiting.push(colour, frame)
-    }
-    this.#deliverWaiting()
-  }
-
-  #deliverWaiting(): void {
-    while (this.#open) {
-      const next = this.#waiting.shift()
-      if (next === undefined) return
-      this.#sink.deliver(next.frame)
-    }
   }
 
   #settle(sender: string, inbound: Inbound): void {
@@ -330,6 +316,7 @@ export class ChannelReceiver {
   }
 
   #fail(epoch: number, why: (epoch: number) => DiapauseError): void {
+    this.#recordings.get(epoch)?.frames.clear()
     if (!this.#recordings.delete(epoch)) return
     this.#expected.delete(epoch)
     this.#sink.failed(epoch, why(epoch))
@@ -343,5 +330,5 @@ const superseded = (epoch: number) =>
 const full = (epoch: number) =>
   new DiapauseError(
     'RECORDING_FULL',
-    `epoch ${epoch} has more in-flight frames than may be kept: abort it; cuts nearer to each other leave fewer`
+    `epoch ${epoch} has more in-flight frames than there is room for: abort it; switch.bufferDiskMiB makes room, and cuts nearer to each other leave fewer`
   )

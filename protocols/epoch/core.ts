@@ -82,8 +82,7 @@ interface Tracker {
 
 export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #self: PeerId
-  /** Place among the members in sorted order: who stands in first for a proposer that is gone. */
-  readonly #rank: number
+  readonly #members: () => readonly PeerId[]
   #record: GroupRecord | undefined
   /** Epochs that are not decided as far as we know, by number: usually one, two where a record is slower than a frame. */
   readonly #trackers = new Map<number, Tracker>()
@@ -94,9 +93,15 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   /** Those of them that have been told to cut. */
   readonly #told = new Set<string>()
 
-  constructor(options: { self: PeerId; members: readonly PeerId[] }) {
+  /** `members`: as they are when it is called. */
+  constructor(options: { self: PeerId; members: () => readonly PeerId[] }) {
     this.#self = options.self
-    this.#rank = Math.max(0, [...options.members].sort().indexOf(options.self))
+    this.#members = options.members
+  }
+
+  /** Place among the members in sorted order: who stands in first for a proposer that is gone. */
+  get #rank(): number {
+    return Math.max(0, [...this.#members()].sort().indexOf(this.#self))
   }
 
   get record(): GroupRecord | undefined {
@@ -233,6 +238,11 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     return [{ kind: 'cut', vm, epoch }]
   }
 
+  /** News of an older cut may come late, when the VM is being prepared for the next. */
+  #endCut(vm: string, epoch: number): void {
+    if (this.#cutting.get(vm) === epoch) this.#forgetCut(vm)
+  }
+
   #forgetCut(vm: string): void {
     this.#cutting.delete(vm)
     this.#told.delete(vm)
@@ -259,7 +269,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
 
   #onOwnCut(input: Extract<EpochInput, { kind: 'cut-done' }>, nowMs: number): EpochEffect[] {
     const record = this.#record
-    this.#forgetCut(input.vm)
+    this.#endCut(input.vm, input.epoch)
     if (this.#ready.has(input.vm)) this.#ready.set(input.vm, input.epoch)
     if (record === undefined) return []
     const { vm, epoch, counts, atWallMs } = input
@@ -276,7 +286,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   }
 
   #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
-    this.#forgetCut(vm)
+    this.#endCut(vm, epoch)
     return this.#record === undefined ? [] : this.#failure(this.#record, vm, epoch, reason, nowMs)
   }
 

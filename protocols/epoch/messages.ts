@@ -23,18 +23,36 @@ const hash = z.string().regex(/^[0-9a-f]{64}$/)
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
 export const MAX_GROUP_VMS = 64
 
-export const vmSpecSchema = z.strictObject({
-  id: name,
-  mac: z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, 'a unicast MAC address, lower case with colons'),
-  memoryMiB: z
-    .number()
-    .int()
-    .min(16)
-    .max(1 << 20),
-  kernel: path,
-  initrd: path,
-  append: z.string().max(2048)
-})
+/** A guess; the machine type has room for more. */
+const MAX_NICS = 8
+
+const mac = z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, 'a unicast MAC address, lower case with colons')
+const network = z
+  .string()
+  .regex(/^(shared\/)?[a-z0-9][a-z0-9-]{0,39}$/, 'the name of a network, or "shared/" and a name')
+
+export const vmSpecSchema = z
+  .strictObject({
+    id: name,
+    mac: mac.optional(),
+    nics: z
+      .array(z.strictObject({ mac, network }))
+      .min(1)
+      .max(MAX_NICS)
+      .refine(nics => new Set(nics.map(each => each.network)).size === nics.length)
+      .describe(`1 to ${MAX_NICS} NICs (mac and network), all on different networks`)
+      .optional(),
+    memoryMiB: z
+      .number()
+      .int()
+      .min(16)
+      .max(1 << 20),
+    kernel: path,
+    initrd: path,
+    append: z.string().max(2048)
+  })
+  .refine(spec => (spec.mac === undefined) !== (spec.nics === undefined))
+  .describe('a VM with either mac or nics')
 
 export const groupNameSchema = name
 

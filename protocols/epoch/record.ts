@@ -10,11 +10,22 @@
 import type { PeerId } from '../core.ts'
 import type { GroupRecord, VmSpec } from '../group.ts'
 
-/** Nothing where the group exists. The id of a removed one may be used again; its numbers go on. */
-export function createGroup(id: string, vms: readonly VmSpec[], owners: Readonly<Record<string, PeerId>>) {
+/**
+ * Nothing where the group exists. The id of a removed one may be used again; its numbers go on. Where there is no record,
+ * because there never was or it was forgotten, they start above `floor`, which must have been read (`groupFloor` of the
+ * cluster's record) after it was seen that there is none; null: whoever has seen one.
+ */
+export function createGroup(
+  id: string,
+  vms: readonly VmSpec[],
+  owners: Readonly<Record<string, PeerId>>,
+  floor: number | null = 0
+) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const fresh = { id, vms, owners, open: null, committed: null, removed: false }
-    if (current === null) return { ...fresh, version: 1, generation: 1, lastEpoch: 0 }
+    if (current === null) {
+      return floor === null ? undefined : { ...fresh, version: floor + 1, generation: floor + 1, lastEpoch: 0 }
+    }
     if (!current.removed) return undefined
     const { version, generation, lastEpoch } = current
     return { ...fresh, version: version + 1, generation: generation + 1, lastEpoch }

@@ -1,6 +1,7 @@
 import type { DetectorSettings } from '../../config/schema.ts'
 import type { Clock, ControlBus, FailureDetector, Liveness, Log, Transport } from '../../node/ports.ts'
 import type { PeerId, Random } from '../core.ts'
+import type { Note } from '../decisions/facts.ts'
 import { type Effect, FailureDetectorCore, type Input } from './core.ts'
 import { PROTOCOL, parseSwimMessage } from './messages.ts'
 
@@ -15,12 +16,23 @@ export interface FailureDetectorOptions {
   readonly log: Log
   /** Its connections are hints: a broken one makes a probe at once. */
   readonly transport?: Pick<Transport, 'connected' | 'onConnection'>
+  /** For the decision log: who suspects whom, and what became of it. */
+  readonly note?: Note
+}
+
+export interface FailureDetectorShell extends FailureDetector {
+  /**
+   * `ids`: all members from now on, oneself among them or not. New ones count as alive, with more time than usual until
+   * they have been up for a while; those who are gone are forgotten. No change is reported of either. To be called after
+   * the transport's, whose connections are asked for.
+   */
+  setMembers(ids: readonly PeerId[]): void
 }
 
 /** Runs the core on the control bus and a clock. Subscribes to the bus at once; probes from `start` on. */
-export function createFailureDetector(options: FailureDetectorOptions): FailureDetector {
-  const { self, bus, clock, log, transport } = options
-  const core = new FailureDetectorCore(self, options.members, options.settings, options.random)
+export function createFailureDetector(options: FailureDetectorOptions): FailureDetectorShell {
+  const { self, members, settings, random, bus, clock, log, transport, note } = options
+  const core = new FailureDetectorCore({ self, members, settings, random })
   const handlers: ((peer: PeerId, liveness: Liveness, why: string) => void)[] = []
   let running = false
   let cancelTimer = (): void => {}
@@ -36,11 +48,18 @@ export function createFailureDetector(options: FailureDetectorOptions): FailureD
     } else if (effect.kind === 'timer') {
       cancelTimer()
       cancelTimer = clock.after(Math.max(0, effect.atMs - clock.now()), () => step({ kind: 'timer' }))
+    } else if (effect.kind === 'note') {
+      note?.(effect.fact)
     } else {
       const { peer, liveness, why } = effect
       log.info({ peer, liveness, why, localHealth: core.localHealth }, 'liveness')
       for (const handler of handlers) handler(peer, liveness, why)
     }
+  }
+
+  const hint = (ids: readonly PeerId[]): void => {
+    if (transport === undefined) return
+    for (const peer of ids) step({ kind: 'connection', peer, connected: transport.connected(peer) })
   }
 
   bus.on(PROTOCOL, parseSwimMessage, (from, message) => step({ kind: 'message', from, message }))
@@ -50,12 +69,15 @@ export function createFailureDetector(options: FailureDetectorOptions): FailureD
     alive: () => [self, ...core.view.others.filter(member => member.state !== 'dead').map(member => member.id)].sort(),
     livenessOf: peer => (peer === self ? 'alive' : (core.view.get(peer)?.state ?? 'dead')),
     onChange: handler => void handlers.push(handler),
+    setMembers(ids) {
+      const added = ids.filter(id => id !== self && core.view.get(id) === undefined)
+      for (const effect of core.step({ kind: 'members', ids }, clock.now())) if (running) apply(effect)
+      hint(added)
+    },
     start() {
       running = true
       step({ kind: 'start' })
-      for (const { id } of core.view.others) {
-        if (transport?.connected(id) === false) step({ kind: 'connection', peer: id, connected: false })
-      }
+      hint(core.view.others.map(member => member.id))
     },
     stop() {
       running = false

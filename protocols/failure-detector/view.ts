@@ -1,21 +1,33 @@
 import type { DetectorSettings } from '../../config/schema.ts'
 import type { Liveness } from '../../node/ports.ts'
-import type { PeerId } from '../core.ts'
+import type { PeerId, Random } from '../core.ts'
+import type { Fact } from '../decisions/facts.ts'
 import { MAX_INCARNATION, type Update } from './messages.ts'
 import { Rumours } from './rumours.ts'
-import { suspicionTimeoutMs, wantedConfirmations } from './suspicion.ts'
+import { Suspicion, wantedConfirmations } from './suspicion.ts'
 
 /**
- * A member that was first heard less than SETTLE_MS ago, or never since this process started, is itself starting:
- * compiling, shaking hands with everyone. Its suspicion lasts this much longer, unless its connection broke.
+ * A member that came up less than SETTLE_MS ago, or never since this process started, is itself starting: compiling,
+ * shaking hands with everyone. Its suspicion lasts this much longer, unless its connection broke.
  */
 const STARTING_FACTOR = 10
 const SETTLE_MS = 5_000
 /**
- * A process that is starved or stopped keeps its connections, one that was killed does not: unless ours broke, the
- * suspicion lasts this much longer. Measured: five peers on two cores at a load of 7 are silent for over 400 ms at times.
+ * A process that is starved or stopped keeps its connections, one that was killed does not. Unless ours broke, what we
+ * asked will be read and answered some time: we wait `suspicionMinMs` longer for it before anybody is told (`patienceMs`),
+ * and the suspicion lasts this much longer. Measured: five peers on two cores at a load of 7 are silent for over 400 ms at
+ * times. Waiting first, and not only suspecting longer, is what keeps rumours few where many are slow: of 1,000 members
+ * 100 that stop for half a second again and again made 227 messages of 10 claims a second for each, and now make 14.
  */
-const UNBROKEN_FACTOR = 2.5
+const UNBROKEN_FACTOR = 1.5
+
+/** What is on beyond SWIM itself: everything, but in a simulation that compares. */
+export interface Extensions {
+  /** Lifeguard, all three parts. Without it suspicions last `suspicionMinMs`, which is the paper's baseline (β = 1). */
+  readonly lifeguard: boolean
+  /** Ours: more time for members that start or keep their connections, for what waits to be read, and after a stall. */
+  readonly allowances: boolean
+}
 
 export interface Change {
   readonly peer: PeerId
@@ -23,24 +35,14 @@ export interface Change {
   readonly why: string
 }
 
-interface Suspicion {
-  startMs: number
-  /** Multiplies the settings: how sure we may be. Fixed at the start, and again where the connection breaks. */
-  factor: number
-  readonly wanted: number
-  /** All who suspect, the first included. */
-  readonly by: Set<PeerId>
-  /** Time during which this process stood still does not count. */
-  stalledMs: number
-  deadlineMs: number
-}
-
 export interface MemberView {
   readonly id: PeerId
   state: Liveness
+  /** When its state was another. */
+  changedMs: number
   incarnation: number
-  /** When its first message came; Infinity before. */
-  heardSinceMs: number
+  /** When its first message or a connection to it came; Infinity before. */
+  upSinceMs: number
   /** We can send to it, as far as the transport tells. */
   connected: boolean
   /** There was a connection and it is gone: more than not having one yet. */
@@ -55,29 +57,94 @@ export interface MemberView {
  *   dead(i)    overrides alive(j) and suspect(j) for i ≥ j
  * In the paper dead is final. Here members are given and come back, so a higher incarnation revives; only the member
  * itself makes one, so it can only be alive. Claims about oneself are answered by a higher incarnation at once.
+ *
+ * No call looks at all members, but `setMembers`: the suspects and the dead are kept apart.
  */
 export class View {
   readonly self: PeerId
   readonly rumours: Rumours
   readonly #settings: DetectorSettings
-  readonly #members: ReadonlyMap<PeerId, MemberView>
+  readonly #random: Random
+  readonly #extensions: Extensions
+  readonly #members = new Map<PeerId, MemberView>()
+  /** The same members, in an order that means nothing. */
+  #others: MemberView[] = []
+  readonly #suspects = new Set<MemberView>()
+  readonly #dead = new Set<MemberView>()
+  /** No suspicion wants attention before; it may be that none does then. */
+  #dueMs = Number.POSITIVE_INFINITY
   #incarnation = 0
   #changes: Change[] = []
+  #facts: Fact[] = []
 
-  constructor(self: PeerId, members: readonly PeerId[], settings: DetectorSettings) {
+  constructor(
+    self: PeerId,
+    members: readonly PeerId[],
+    settings: DetectorSettings,
+    random: Random,
+    extensions: Extensions
+  ) {
     this.self = self
     this.#settings = settings
-    const others = members.filter(id => id !== self)
-    this.#members = new Map(others.map(id => [id, newMember(id)]))
-    this.rumours = new Rumours(others.length + 1)
+    this.#random = random
+    this.#extensions = extensions
+    this.rumours = new Rumours(members.length)
+    this.setMembers(members, 0)
+  }
+
+  /** This peer's own. */
+  get incarnation(): number {
+    return this.#incarnation
   }
 
   get others(): readonly MemberView[] {
-    return [...this.#members.values()]
+    return this.#others
   }
 
   get(id: PeerId): MemberView | undefined {
     return this.#members.get(id)
+  }
+
+  /** `ids`: all members, oneself among them or not. New ones count as alive. Returns who came and who is gone. */
+  setMembers(ids: readonly PeerId[], nowMs: number): { added: PeerId[]; gone: ReadonlySet<PeerId> } {
+    const wanted = new Set(ids)
+    wanted.delete(this.self)
+    const gone = new Set([...this.#members.keys()].filter(id => !wanted.has(id)))
+    const added = [...wanted].filter(id => !this.#members.has(id))
+    for (const id of gone) this.#members.delete(id)
+    for (const id of added) this.#members.set(id, newMember(id))
+    this.#others = [...this.#members.values()]
+    this.rumours.resize(this.#others.length + 1, gone)
+    for (const member of [...this.#suspects, ...this.#dead]) {
+      if (gone.has(member.id)) {
+        this.#suspects.delete(member)
+        this.#dead.delete(member)
+      } else if (member.suspicion !== undefined) this.#acquit(member, gone, nowMs)
+    }
+    return { added, gone }
+  }
+
+  /** Up to `count` different members that fit, at random. Its cost follows `count`, where most members fit. */
+  sample(count: number, fits: (member: MemberView) => boolean): MemberView[] {
+    const chosen: MemberView[] = []
+    const list = this.#others
+    for (let at = 0; at < list.length && chosen.length < count; at++) {
+      const drawn = at + Math.floor(this.#random() * (list.length - at))
+      const member = list[drawn] as MemberView
+      list[drawn] = list[at] as MemberView
+      list[at] = member
+      if (fits(member)) chosen.push(member)
+    }
+    return chosen
+  }
+
+  /** One of the dead, each in its turn. */
+  nextDead(): MemberView | undefined {
+    const [member] = this.#dead
+    if (member === undefined) return undefined
+    this.#dead.delete(member)
+    this.#dead.add(member)
+    return member
   }
 
   /** The changes since the last call. */
@@ -87,22 +154,31 @@ export class View {
     return changes
   }
 
-  /** What we hold of a member that is not alive: told to itself (Lifeguard's buddy system) and to who asks about it. */
+  /** What the decision log should know, since the last call: also what changes nobody's liveness. */
+  takeFacts(): Fact[] {
+    const facts = this.#facts
+    this.#facts = []
+    return facts
+  }
+
+  /** What we hold of a member that is not alive: told first to itself (Lifeguard's buddy system, section IV-C) and to who asks about it. */
   claimOf(id: PeerId): Update | undefined {
     const member = this.#members.get(id)
     if (member === undefined || member.state === 'alive') return undefined
-    const from = member.suspicion?.by.has(this.self) === false ? ([...member.suspicion.by][0] as PeerId) : this.self
-    return { peer: id, state: member.state, incarnation: member.incarnation, from }
+    if (member.state === 'suspect' && !this.#extensions.lifeguard) return undefined
+    const { suspicion, state, incarnation } = member
+    const from = suspicion === undefined || suspicion.by.has(this.self) ? this.self : ([...suspicion.by][0] as PeerId)
+    return { peer: id, state, incarnation, from }
   }
 
   /** Takes in a claim. True where it made this peer refute one about itself. */
   apply(update: Update, nowMs: number): boolean {
     if (update.peer === this.self) return this.#applyToSelf(update)
     const member = this.#members.get(update.peer)
-    if (member === undefined) return false
-    if (update.state === 'alive') this.#alive(member, update.incarnation)
+    if (member === undefined || (update.from !== this.self && !this.#members.has(update.from))) return false
+    if (update.state === 'alive') this.#alive(member, update.incarnation, nowMs)
     else if (update.state === 'suspect') this.#suspect(member, update, nowMs, `suspected by ${update.from}`)
-    else this.#dead(member, update, `declared dead by ${update.from}`)
+    else this.#died(member, update, nowMs, `declared dead by ${update.from}`)
     return false
   }
 
@@ -114,48 +190,63 @@ export class View {
     this.#suspect(member, update, nowMs, why)
   }
 
+  /** How much longer than a period a probe of it may take. */
+  patienceMs(id: PeerId): number {
+    const member = this.#members.get(id)
+    return member?.broken === false && this.#extensions.allowances ? this.#settings.suspicionMinMs : 0
+  }
+
   heard(member: MemberView, nowMs: number): void {
-    member.heardSinceMs = Math.min(member.heardSinceMs, nowMs)
+    if (nowMs < member.upSinceMs) member.upSinceMs = nowMs
+  }
+
+  /**
+   * What a member says of itself. Who has just started knows nobody's incarnation, and no claim of it would count. News
+   * only where the member was not alive: all others know.
+   */
+  learn(member: MemberView, incarnation: number, nowMs: number): void {
+    if (member.state !== 'alive') this.#alive(member, incarnation, nowMs)
+    else member.incarnation = Math.max(member.incarnation, incarnation)
   }
 
   /** The transport's hint. A break makes a running suspicion shorter, counted anew from now. */
   connection(member: MemberView, connected: boolean, nowMs: number): void {
-    member.broken = !connected && (member.broken || member.heardSinceMs <= nowMs)
+    member.broken = !connected && (member.broken || member.upSinceMs <= nowMs)
     member.connected = connected
-    const suspicion = member.suspicion
-    if (suspicion === undefined || !member.broken) return
-    suspicion.startMs = nowMs
-    suspicion.stalledMs = 0
-    suspicion.factor = 1
-    suspicion.deadlineMs = Math.min(suspicion.deadlineMs, this.#deadlineOf(suspicion))
+    if (connected) this.heard(member, nowMs)
+    if (member.suspicion === undefined || !member.broken || !this.#extensions.allowances) return
+    member.suspicion.hasten(nowMs)
+    this.#dueMs = Math.min(this.#dueMs, member.suspicion.dueMs)
   }
 
-  /** The moment at which the next suspicion runs out; Infinity where there is none. */
-  nextDeadlineMs(): number {
-    let next = Number.POSITIVE_INFINITY
-    for (const { suspicion } of this.#members.values()) {
-      if (suspicion !== undefined && suspicion.deadlineMs < next) next = suspicion.deadlineMs
-    }
-    return next
+  /** No suspicion wants attention before; Infinity where there is none. */
+  nextDueMs(): number {
+    return this.#dueMs
   }
 
   /** Declares dead whose suspicion has run out. */
   expire(nowMs: number): void {
-    for (const member of this.#members.values()) {
-      const suspicion = member.suspicion
-      if (suspicion === undefined || suspicion.deadlineMs > nowMs) continue
+    if (nowMs < this.#dueMs) return
+    for (const member of this.#suspects) {
+      const suspicion = member.suspicion as Suspicion
+      if (!suspicion.over(nowMs)) continue
       const update: Update = { peer: member.id, state: 'dead', incarnation: member.incarnation, from: this.self }
       const ranMs = Math.round(nowMs - suspicion.startMs)
-      this.#dead(member, update, `not refuted for ${ranMs} ms, suspected by ${[...suspicion.by].join(', ')}`)
+      this.#died(member, update, nowMs, `not refuted for ${ranMs} ms, suspected by ${[...suspicion.by].join(', ')}`)
     }
+    this.#findDue()
   }
 
   /** This process stood still for `lateMs`: suspicions move by that, and end no sooner than `graceMs` from now. */
   stalled(lateMs: number, graceMs: number, nowMs: number): void {
-    for (const { suspicion } of this.#members.values()) {
-      if (suspicion === undefined) continue
-      suspicion.stalledMs += lateMs
-      suspicion.deadlineMs = Math.max(suspicion.deadlineMs + lateMs, nowMs + graceMs)
+    for (const { suspicion } of this.#suspects) suspicion?.stalled(lateMs, graceMs, nowMs)
+    this.#findDue()
+  }
+
+  #findDue(): void {
+    this.#dueMs = Number.POSITIVE_INFINITY
+    for (const { suspicion } of this.#suspects) {
+      this.#dueMs = Math.min(this.#dueMs, suspicion?.dueMs ?? Number.POSITIVE_INFINITY)
     }
   }
 
@@ -165,69 +256,91 @@ export class View {
       return false
     }
     const refuted = update.incarnation >= this.#incarnation
+    if (refuted) this.#facts.push({ kind: 'accused', peer: this.self, by: update.from, of: update.state })
     if (refuted) this.#incarnation = Math.min(update.incarnation + 1, MAX_INCARNATION - 1)
     // A claim older than our last refutation means that somebody has missed it: it is told again.
     this.rumours.add({ peer: this.self, state: 'alive', incarnation: this.#incarnation, from: this.self })
     return refuted
   }
 
-  #alive(member: MemberView, incarnation: number): void {
+  #alive(member: MemberView, incarnation: number, nowMs: number): void {
     if (incarnation <= member.incarnation) return
-    const was = member.state
-    member.state = 'alive'
+    const { id: peer, state: was, changedMs } = member
     member.incarnation = incarnation
-    member.suspicion = undefined
-    this.rumours.add({ peer: member.id, state: 'alive', incarnation, from: member.id })
-    if (was !== 'alive') this.#changes.push({ peer: member.id, liveness: 'alive', why: `refuted as ${incarnation}` })
+    this.#become(member, 'alive', undefined, nowMs)
+    this.rumours.add({ peer, state: 'alive', incarnation, from: peer })
+    if (was === 'alive') return
+    this.#changes.push({ peer, liveness: 'alive', why: `refuted as ${incarnation}` })
+    this.#facts.push({ kind: 'refuted', peer, was, afterMs: nowMs - changedMs })
   }
 
   #suspect(member: MemberView, update: Update, nowMs: number, why: string): void {
     if (update.incarnation < member.incarnation) return
+    const { id: peer, state: was } = member
     const newer = update.incarnation > member.incarnation
-    if (member.state === 'dead' && !newer) return
-    const suspicion = member.suspicion
-    if (suspicion !== undefined && !newer) {
-      // An independent confirmation (Lifeguard, LHA-Suspicion): worth passing on while it still shortens the wait.
-      if (suspicion.by.has(update.from) || suspicion.by.size > suspicion.wanted) return
-      suspicion.by.add(update.from)
-      suspicion.deadlineMs = Math.min(suspicion.deadlineMs, this.#deadlineOf(suspicion))
-      this.rumours.add(update)
-      return
-    }
-    const nonDead = 1 + this.others.filter(other => other.state !== 'dead' || other === member).length
-    const started: Suspicion = {
-      startMs: nowMs,
-      factor: member.broken ? 1 : nowMs - member.heardSinceMs >= SETTLE_MS ? UNBROKEN_FACTOR : STARTING_FACTOR,
-      wanted: wantedConfirmations(nonDead),
-      by: new Set([update.from]),
-      stalledMs: 0,
-      deadlineMs: 0
-    }
-    started.deadlineMs = this.#deadlineOf(started)
-    const was = member.state
-    member.state = 'suspect'
+    if (was === 'dead' && !newer) return
+    const running = newer ? undefined : member.suspicion
+    if (running?.confirm(update.from) === false) return
+    const suspicion = running ?? this.#newSuspicion(member, update.from, nowMs)
     member.incarnation = update.incarnation
-    member.suspicion = started
-    this.rumours.add(update)
-    if (was !== 'suspect') this.#changes.push({ peer: member.id, liveness: 'suspect', why })
+    this.#become(member, 'suspect', suspicion, nowMs)
+    this.#dueMs = Math.min(this.#dueMs, suspicion.dueMs)
+    this.rumours.add(update, running === undefined)
+    const about = { peer, by: update.from, deadInMs: Math.max(0, suspicion.deadlineMs - nowMs) }
+    if (running !== undefined) this.#facts.push({ kind: 'confirmed', ...about })
+    if (was === 'suspect') return
+    this.#changes.push({ peer, liveness: 'suspect', why })
+    this.#facts.push({ kind: 'suspected', ...about, why })
   }
 
-  #deadlineOf({ startMs, stalledMs, factor, by, wanted }: Suspicion): number {
-    const { suspicionMinMs, suspicionMaxMs } = this.#settings
-    return startMs + stalledMs + factor * suspicionTimeoutMs(by.size - 1, wanted, suspicionMinMs, suspicionMaxMs)
+  #newSuspicion(member: MemberView, by: PeerId, nowMs: number): Suspicion {
+    const terms = {
+      wanted: this.#wanted(member),
+      factor: this.#factor(member, nowMs),
+      lastLook: this.#extensions.allowances
+    }
+    return new Suspicion(this.#settings, by, terms, nowMs)
   }
 
-  #dead(member: MemberView, update: Update, why: string): void {
+  #wanted(member: MemberView): number {
+    const dead = this.#dead.size - (member.state === 'dead' ? 1 : 0)
+    return this.#extensions.lifeguard ? wantedConfirmations(1 + this.#others.length - dead) : 0
+  }
+
+  #factor(member: MemberView, nowMs: number): number {
+    if (member.broken || !this.#extensions.allowances) return 1
+    return nowMs - member.upSinceMs >= SETTLE_MS ? UNBROKEN_FACTOR : STARTING_FACTOR
+  }
+
+  #died(member: MemberView, update: Update, nowMs: number, why: string): void {
     if (update.incarnation < member.incarnation) return
-    if (member.state === 'dead') {
-      member.incarnation = update.incarnation
-      return
-    }
-    member.state = 'dead'
     member.incarnation = update.incarnation
-    member.suspicion = undefined
+    if (member.state === 'dead') return
+    const { id: peer, suspicion } = member
+    this.#become(member, 'dead', undefined, nowMs)
     this.rumours.add(update)
-    this.#changes.push({ peer: member.id, liveness: 'dead', why })
+    this.#changes.push({ peer, liveness: 'dead', why })
+    const [suspectedBy, afterMs] = [[...(suspicion?.by ?? [])], nowMs - (suspicion?.startMs ?? nowMs)]
+    this.#facts.push({ kind: 'declared-dead', peer, by: update.from, suspectedBy, afterMs })
+  }
+
+  /** Takes back what those who are gone said; a suspicion that nobody else shares is over. */
+  #acquit(member: MemberView, gone: ReadonlySet<PeerId>, nowMs: number): void {
+    const { by } = member.suspicion as Suspicion
+    for (const id of by) if (gone.has(id)) by.delete(id)
+    if (by.size > 0) return
+    this.#become(member, 'alive', undefined, nowMs)
+    this.#changes.push({ peer: member.id, liveness: 'alive', why: 'who suspected it is no member any more' })
+  }
+
+  #become(member: MemberView, state: Liveness, suspicion: Suspicion | undefined, nowMs: number): void {
+    if (member.state !== state) member.changedMs = nowMs
+    member.state = state
+    member.suspicion = suspicion
+    this.#suspects.delete(member)
+    this.#dead.delete(member)
+    if (state === 'suspect') this.#suspects.add(member)
+    else if (state === 'dead') this.#dead.add(member)
   }
 }
 
@@ -235,8 +348,9 @@ function newMember(id: PeerId): MemberView {
   return {
     id,
     state: 'alive',
+    changedMs: 0,
     incarnation: 0,
-    heardSinceMs: Number.POSITIVE_INFINITY,
+    upSinceMs: Number.POSITIVE_INFINITY,
     connected: true,
     broken: false,
     suspicion: undefined

@@ -2,15 +2,20 @@
  * The frames protocol: what two switches say to each other over the `frames` channel. One message is a batch of records
  * of one group and generation. Integers are big-endian.
  *
- *     batch   u8 format = 1, name group, u32 generation, u8 n, n × name, records to the end
+ *     batch   u8 format = 2, name group, u32 generation, records to the end
  *     name    u8 length (1..255), UTF-8
- *     record  u8 kind, u8 source, u8 destination (both: places in the table of names), u32 colour, u48 sequence
- *             kind 1, a frame: then u32 length, the Ethernet frame
- *             kind 2, a turn: the source is of `colour` now and had sent `sequence` frames to this destination before
+ *     record  u8 kind, then
+ *             kind 1, a frame: from, packet
+ *             kind 2, a turn: from; the source is of `colour` now and had sent `sequence` frames to this destination before
+ *             kind 3, a name: takes the next place in the batch's table of names, from 0
+ *             kind 4, a frame to a VM of another group: u8 source, u8 group, u8 destination (places), packet
+ *     from    u8 source, u8 destination (places in the table of names), u32 colour, u48 sequence
+ *     packet  u8 number of the receiving NIC, u24 length, the Ethernet frame
  *
  * VMs go by name and not by a place in the group's record, so that peers which know different versions of that record
- * understand each other. A length stands right before its frame, as QEMU's `-netdev stream` has it: what comes in from
- * one side goes out on the other as it is (`packet` below).
+ * understand each other; a name stands before its first use, so that a batch can be written as its frames come. NIC and
+ * length stand right before a frame, where QEMU's `-netdev stream` has a u32 length: for a VM's first NIC both are the
+ * same, and what comes in from one side goes out on the other as it is.
  */
 import { DiapauseError } from '../../node/errors.ts'
 
@@ -21,14 +26,19 @@ export const MIN_FRAME_BYTES = 14
 /** A batch is sent when it has grown to this. 64 KiB: one Noise record's worth. */
 export const BATCH_TARGET_BYTES = 65_536
 /** No honest batch is larger: the target, one frame beyond it, and the largest table of names. */
-export const MAX_BATCH_BYTES = BATCH_TARGET_BYTES + MAX_FRAME_BYTES + 256 * 256 + 64
+export const MAX_BATCH_BYTES = BATCH_TARGET_BYTES + MAX_FRAME_BYTES + 257 * 257 + 64
 
-const FORMAT = 1
+const FORMAT = 2
 const KIND_FRAME = 1
 const KIND_TURN = 2
+const KIND_NAME = 3
+const KIND_FOREIGN = 4
+const FOREIGN_HEAD_BYTES = 4
 const RECORD_HEAD_BYTES = 13
 const MAX_NAME_BYTES = 255
 const MAX_NAMES = 255
+/** A few small frames; larger batches grow. */
+const MIN_BUFFER_BYTES = 2048
 
 export interface FrameRecord {
   readonly source: string
@@ -36,8 +46,12 @@ export interface FrameRecord {
   readonly colour: number
   /** Of a frame: its number in the channel, from 1. Of a turn: frames sent before it. */
   readonly sequence: number
-  /** u32 length and the frame; undefined: a turn record. */
+  /** Of the destination. Where a record is written, it takes the place of what the packet says. */
+  readonly nic: number
+  /** u8 NIC, u24 length and the frame; undefined: a turn record. */
   readonly packet: Uint8Array | undefined
+  /** The destination's, where it is not the batch's: `colour` and `sequence` are 0 then. */
+  readonly group?: string
 }
 
 export interface FrameBatch {
@@ -46,45 +60,108 @@ export interface FrameBatch {
   readonly records: readonly FrameRecord[]
 }
 
-/** Bytes that `record` adds to a batch, names aside. */
-export const recordBytes = (record: FrameRecord): number => RECORD_HEAD_BYTES + (record.packet?.length ?? 0)
+/** Writes batches of one group and generation, one after the other: each frame is copied once, as it comes. */
+export class BatchWriter {
+  readonly #group: Buffer
+  readonly #generation: number
+  #out = Buffer.alloc(0)
+  #bytes = 0
+  #frames = 0
+  #turns = 0
+  readonly #places = new Map<string, number>()
+  /** What the last batch needed: the next is likely to need as much. */
+  #sizeHint = MIN_BUFFER_BYTES
 
-/** One copy of every frame into one message. Throws RangeError on more names or longer ones than the format has room for. */
-export function encodeBatch(batch: FrameBatch): Uint8Array {
-  const places = new Map<string, number>()
-  let bytes = 0
-  for (const record of batch.records) {
-    if (!places.has(record.source)) places.set(record.source, places.size)
-    if (!places.has(record.destination)) places.set(record.destination, places.size)
-    bytes += recordBytes(record)
+  /** Throws RangeError on a name that the format has no room for, as `add` does. */
+  constructor(group: string, generation: number) {
+    this.#group = nameBytes(group)
+    this.#generation = generation
   }
-  if (places.size > MAX_NAMES) throw new RangeError(`${places.size} VMs in one batch of frames; at most ${MAX_NAMES}`)
-  const group = nameBytes(batch.group)
-  const names = [...places.keys()].map(nameBytes)
-  const headBytes = 1 + 1 + group.length + 4 + 1 + names.reduce((sum, name) => sum + 1 + name.length, 0)
-  const out = Buffer.allocUnsafeSlow(headBytes + bytes)
-  out[0] = FORMAT
-  let at = putName(out, 1, group)
-  at = out.writeUInt32BE(batch.generation, at)
-  at = out.writeUInt8(names.length, at)
-  for (const name of names) at = putName(out, at, name)
-  for (const record of batch.records) {
-    out[at] = record.packet === undefined ? KIND_TURN : KIND_FRAME
-    out[at + 1] = places.get(record.source) as number
-    out[at + 2] = places.get(record.destination) as number
-    out.writeUInt32BE(record.colour, at + 3)
-    out.writeUIntBE(record.sequence, at + 7, 6)
-    at += RECORD_HEAD_BYTES
-    if (record.packet === undefined) continue
-    out.set(record.packet, at)
-    at += record.packet.length
+
+  /** Of the batch that is being written; 0: nothing has been added. */
+  get bytes(): number {
+    return this.#bytes
   }
-  return out
+
+  add(record: FrameRecord): void {
+    if (this.#bytes === 0) this.#begin()
+    const { packet, group } = record
+    // The records of names are written before the record that needs them.
+    const source = this.#placeOf(record.source)
+    const between = group === undefined ? undefined : this.#placeOf(group)
+    const destination = this.#placeOf(record.destination)
+    this.#reserve(RECORD_HEAD_BYTES + (packet?.length ?? 0))
+    const out = this.#out
+    const at = this.#bytes
+    out[at + 1] = source
+    if (between === undefined) {
+      out[at] = packet === undefined ? KIND_TURN : KIND_FRAME
+      out[at + 2] = destination
+      out.writeUInt32BE(record.colour, at + 3)
+      out.writeUIntBE(record.sequence, at + 7, 6)
+      this.#bytes += RECORD_HEAD_BYTES
+    } else {
+      out[at] = KIND_FOREIGN
+      out[at + 2] = between
+      out[at + 3] = destination
+      this.#bytes += FOREIGN_HEAD_BYTES
+    }
+    if (packet === undefined) this.#turns++
+    else this.#addPacket(packet, record.nic)
+  }
+
+  #addPacket(packet: Uint8Array, nic: number): void {
+    this.#out.set(packet, this.#bytes)
+    this.#out[this.#bytes] = nic
+    this.#bytes += packet.length
+    this.#frames++
+  }
+
+  /** The batch, the caller's now, and how many frames and turns are in it. */
+  take(): { readonly message: Uint8Array; readonly frames: number; readonly turns: number } {
+    const taken = { message: this.#out.subarray(0, this.#bytes), frames: this.#frames, turns: this.#turns }
+    this.#sizeHint = Math.max(MIN_BUFFER_BYTES, 2 ** Math.ceil(Math.log2(this.#bytes)))
+    this.#out = Buffer.alloc(0)
+    this.#bytes = 0
+    this.#frames = 0
+    this.#turns = 0
+    this.#places.clear()
+    return taken
+  }
+
+  #begin(): void {
+    const group = this.#group
+    this.#out = Buffer.allocUnsafeSlow(Math.max(this.#sizeHint, group.length + MIN_BUFFER_BYTES))
+    this.#out[0] = FORMAT
+    this.#bytes = this.#out.writeUInt32BE(this.#generation, putName(this.#out, 1, group))
+  }
+
+  #placeOf(vm: string): number {
+    let place = this.#places.get(vm)
+    if (place === undefined) {
+      place = this.#places.size
+      if (place >= MAX_NAMES) throw new RangeError(`more than ${MAX_NAMES} VMs in one batch of frames`)
+      const name = nameBytes(vm)
+      this.#reserve(2 + name.length)
+      this.#out[this.#bytes] = KIND_NAME
+      this.#bytes = putName(this.#out, this.#bytes + 1, name)
+      this.#places.set(vm, place)
+    }
+    return place
+  }
+
+  #reserve(count: number): void {
+    const needed = this.#bytes + count
+    if (needed <= this.#out.length) return
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.#out.length * 2))
+    grown.set(this.#out.subarray(0, this.#bytes))
+    this.#out = grown
+  }
 }
 
 /**
  * Checks everything; packets are views of `message`. FRAMES_FORMAT: of another version of diapause. FRAMES_MALFORMED:
- * anything else that `encodeBatch` does not make.
+ * anything else that `BatchWriter` does not make.
  */
 export function decodeBatch(message: Uint8Array): FrameBatch {
   if (message.length > MAX_BATCH_BYTES) throw malformed(`${message.length} bytes; at most ${MAX_BATCH_BYTES}`)
@@ -99,9 +176,14 @@ export function decodeBatch(message: Uint8Array): FrameBatch {
   }
   const group = reader.name()
   const generation = reader.u32()
-  const names = Array.from({ length: reader.u8() }, () => reader.name())
+  const names: string[] = []
   const records: FrameRecord[] = []
-  while (!reader.ended) records.push(reader.record(names))
+  while (!reader.ended) {
+    const kind = reader.u8()
+    if (kind !== KIND_NAME) records.push(reader.record(kind, names))
+    else if (names.length < MAX_NAMES) names.push(reader.name())
+    else throw malformed(`more than ${MAX_NAMES} names`)
+  }
   return { group, generation, records }
 }
 
@@ -134,22 +216,37 @@ class Reader {
     return name
   }
 
-  record(names: readonly string[]): FrameRecord {
-    const at = this.#take(RECORD_HEAD_BYTES)
-    const bytes = this.#bytes
-    const kind = bytes[at]
-    const source = names[bytes[at + 1] as number]
-    const destination = names[bytes[at + 2] as number]
+  /** The rest of a record of `kind`. */
+  record(kind: number, names: readonly string[]): FrameRecord {
+    if (kind === KIND_FOREIGN) return this.#foreign(names)
     if (kind !== KIND_FRAME && kind !== KIND_TURN) throw malformed(`a record of kind ${kind}`)
-    if (source === undefined || destination === undefined) throw malformed('a record of a VM that is not in the table')
-    const colour = bytes.readUInt32BE(at + 3)
-    const sequence = bytes.readUIntBE(at + 7, 6)
-    if (kind === KIND_TURN) return { source, destination, colour, sequence, packet: undefined }
+    const at = this.#take(RECORD_HEAD_BYTES - 1)
+    const bytes = this.#bytes
+    const source = nameAt(names, bytes[at])
+    const destination = nameAt(names, bytes[at + 1])
+    const colour = bytes.readUInt32BE(at + 2)
+    const sequence = bytes.readUIntBE(at + 6, 6)
+    if (kind === KIND_TURN) return { source, destination, colour, sequence, nic: 0, packet: undefined }
     if (sequence === 0) throw malformed('a frame with number 0')
-    const length = this.u32()
+    return { source, destination, colour, sequence, ...this.#packet() }
+  }
+
+  #foreign(names: readonly string[]): FrameRecord {
+    const at = this.#take(FOREIGN_HEAD_BYTES - 1)
+    const bytes = this.#bytes
+    const source = nameAt(names, bytes[at])
+    const group = nameAt(names, bytes[at + 1])
+    const destination = nameAt(names, bytes[at + 2])
+    return { source, destination, group, colour: 0, sequence: 0, ...this.#packet() }
+  }
+
+  #packet(): { readonly nic: number; readonly packet: Uint8Array } {
+    const at = this.#take(4)
+    const bytes = this.#bytes
+    const length = bytes.readUIntBE(at + 1, 3)
     if (length < MIN_FRAME_BYTES || length > MAX_FRAME_BYTES) throw malformed(`a frame of ${length} bytes`)
-    const from = this.#take(length)
-    return { source, destination, colour, sequence, packet: bytes.subarray(from - 4, from + length) }
+    this.#take(length)
+    return { nic: bytes[at] as number, packet: bytes.subarray(at, at + 4 + length) }
   }
 
   #take(count: number): number {
@@ -158,6 +255,12 @@ class Reader {
     this.#at = at + count
     return at
   }
+}
+
+function nameAt(names: readonly string[], place: number | undefined): string {
+  const name = names[place as number]
+  if (name === undefined) throw malformed('a record of a VM that was not named')
+  return name
 }
 
 function nameBytes(name: string): Buffer {

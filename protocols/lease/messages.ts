@@ -17,13 +17,15 @@ export interface Claim {
 }
 
 export interface Refusal extends Claim {
-  /** The generation that the voter has accepted. */
+  /** The generation that the voter has accepted; 0: it knows of no value. */
   readonly newer: number
 }
 
 export type LeaseMessage =
   | {
       readonly kind: 'claim'
+      /** Of the holder's voter set. A voter of another version grants nothing: see `stale`. */
+      readonly version: number
       readonly session: number
       readonly round: number
       /** The holder will act this long; a voter whose own setting is shorter does not answer. */
@@ -32,7 +34,9 @@ export type LeaseMessage =
     }
   /** All claims of the round are granted but the refused ones. */
   | { readonly kind: 'granted'; readonly session: number; readonly round: number; readonly refused: readonly Refusal[] }
-  /** The holder acts no more on what it claimed up to this round. */
+  /** Nothing was granted: the claim is of older voters than `version`. To a claim of newer ones there is no answer. */
+  | { readonly kind: 'stale'; readonly session: number; readonly round: number; readonly version: number }
+  /** The holder acts no more on what it claimed up to this round. Taken by voters of any version. */
   | { readonly kind: 'release'; readonly session: number; readonly round: number; readonly key: string }
 
 /** Throws LEASE_MESSAGE on anything that is not a message within the limits. */
@@ -44,6 +48,7 @@ export function parseLeaseMessage(raw: unknown): LeaseMessage {
     case 'claim':
       return {
         kind: 'claim',
+        version: natural(m['version'], 'version'),
         session,
         round,
         durationMs: natural(m['durationMs'], 'durationMs'),
@@ -56,6 +61,8 @@ export function parseLeaseMessage(raw: unknown): LeaseMessage {
         round,
         refused: list(m['refused']).map(entry => ({ ...claim(entry), newer: natural(object(entry)['newer'], 'newer') }))
       }
+    case 'stale':
+      return { kind: 'stale', session, round, version: natural(m['version'], 'version') }
     case 'release':
       return { kind: 'release', session, round, key: keyOf(m) }
     default:

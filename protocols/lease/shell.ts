@@ -4,23 +4,42 @@ import { DiapauseError, messageOf } from '../../node/errors.ts'
 import type { Clock, ControlBus, Leases, Log } from '../../node/ports.ts'
 import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
-import { type HolderInput, LeaseHolder } from './holder.ts'
+import type { VoterSet } from '../register/voters.ts'
+import { type HolderEffect, type HolderInput, LeaseHolder } from './holder.ts'
 import { LEASE_PROTOCOL, type LeaseMessage, parseLeaseMessage } from './messages.ts'
 import type { LeaseVoter } from './voter.ts'
 
 export interface LeaseOptions {
   readonly self: PeerId
-  /** The same on every peer, and the same as of the registers. */
-  readonly voters: readonly PeerId[]
+  /** The newest set that this peer has been told, the same as the registers have. */
+  readonly voters: VoterSet
   readonly bus: ControlBus
   readonly clock: Clock
   readonly random: Random
   readonly settings: LeaseSettings
   readonly log: Log
-  /** The object that guards this peer's registers (`createRegisters({guard})`). Unused where this peer does not vote. */
+  /** The object that guards this peer's registers (`createRegisters({guard})`). Not asked where this peer does not vote. */
   readonly voter: LeaseVoter
   /** Linearizable: `Registers.generationOf`. */
   readonly generationOf: (key: string) => Promise<number>
+  /** `from` counts in voter set `version`, which is newer than ours: ask it. Called with every message that shows it. */
+  readonly onNewer?: (from: PeerId, version: number) => void
+  /** What becomes of each lease of this peer. Costs nothing where it is absent. */
+  readonly onTrace?: (trace: LeaseTrace) => void
+}
+
+/** A lease was granted by a majority for the first time, renewed in time, ends in a moment, was granted again, or is over for good. */
+export interface LeaseTrace {
+  readonly kind: 'acquired' | 'renewed' | 'lapsing' | 'regained' | 'lost'
+  readonly key: string
+  readonly generation: number
+  /** For how long this peer may act; of 'renewed': could act without it; 0 once it is lost. */
+  readonly remainingMs: number
+  /** Voters of set `version` whose grants have not run out. */
+  readonly grantedBy: readonly PeerId[]
+  readonly version: number
+  /** Of 'lost': the register's generation; 0 where it is deleted and forgotten. */
+  readonly newer: number | undefined
 }
 
 interface Acquiring {
@@ -40,7 +59,6 @@ export function createLeases(options: LeaseOptions): Leases {
 class Shell implements Leases {
   readonly #options: LeaseOptions
   readonly #holder: LeaseHolder
-  readonly #votes: boolean
   readonly #acquiring = new Map<string, Acquiring>()
   readonly #lapse: LapseHandler[] = []
   readonly #regained: LapseHandler[] = []
@@ -52,8 +70,8 @@ class Shell implements Leases {
     this.#options = options
     this.#alarm = new Alarm(options.clock, () => this.#step({ kind: 'tick' }))
     const session = Math.floor(options.random() * 2 ** 48)
-    this.#holder = new LeaseHolder({ voters: options.voters, settings: options.settings, session })
-    this.#votes = options.voters.includes(options.self)
+    const renewals = options.onTrace !== undefined
+    this.#holder = new LeaseHolder({ voters: options.voters, settings: options.settings, session, renewals })
     options.bus.on(LEASE_PROTOCOL, parseLeaseMessage, (from, message) => this.#receive(from, message))
   }
 
@@ -92,6 +110,11 @@ class Shell implements Leases {
     return this.#running ? this.#holder.remainingMs(key, generation, this.#options.clock.now()) : 0
   }
 
+  setVoters(set: VoterSet): void {
+    if (this.#running) this.#step({ kind: 'voters', set })
+    else this.#holder.step({ kind: 'voters', set }, this.#options.clock.now())
+  }
+
   onLapse(handler: LapseHandler): void {
     this.#lapse.push(handler)
   }
@@ -106,9 +129,13 @@ class Shell implements Leases {
 
   #receive(from: PeerId, message: LeaseMessage): void {
     if (!this.#running) return
+    const { bus, clock, voter, settings, log, onNewer } = this.#options
     if (message.kind === 'granted') return this.#step({ kind: 'granted', from, message })
-    if (!this.#votes) return
-    const { bus, clock, voter, settings, log } = this.#options
+    if (message.kind === 'stale') {
+      if (message.version > this.#holder.version) onNewer?.(from, message.version)
+      return
+    }
+    if (message.kind === 'claim' && message.version > voter.version) onNewer?.(from, message.version)
     if (message.kind === 'claim' && message.durationMs > settings.durationMs) {
       log.warn(
         { peer: from, theirMs: message.durationMs, ourMs: settings.durationMs },
@@ -125,32 +152,53 @@ class Shell implements Leases {
       if (effect.kind === 'send') this.#options.bus.send(effect.to, LEASE_PROTOCOL, effect.message)
     this.#alarm.set(this.#holder.wakeAtMs())
     for (const effect of effects) {
-      if (effect.kind === 'send') continue
-      if (effect.kind === 'verify') {
-        this.#verify(effect.key)
-        continue
-      }
-      const { key, generation } = effect
-      if (effect.kind === 'acquired') this.#settle(key, generation)?.resolve()
-      else if (effect.kind === 'lapsing') for (const handler of this.#lapse) handler(key, generation)
-      else if (effect.kind === 'regained') for (const handler of this.#regained) handler(key, generation)
-      else {
-        const acquiring = this.#settle(key, generation)
-        if (acquiring !== undefined) acquiring.reject(refused(key, generation, effect.newer))
-        else for (const handler of this.#lost) handler(key, generation, effect.newer)
-      }
+      if (effect.kind === 'verify') this.#verify(effect.key, effect.generation)
+      else if (effect.kind !== 'send') this.#tell(effect)
     }
   }
 
-  #verify(key: string): void {
+  #tell(effect: Exclude<HolderEffect, { kind: 'send' | 'verify' }>): void {
+    const { key, generation } = effect
+    if (this.#options.onTrace !== undefined) this.#options.onTrace(this.#traceOf(effect))
+    if (effect.kind === 'renewed') return
+    if (effect.kind === 'lapsing') {
+      for (const handler of this.#lapse) handler(key, generation)
+      return
+    }
+    const acquiring = this.#settle(key, generation)
+    if (effect.kind === 'lost') {
+      acquiring?.reject(refused(key, generation, effect.newer))
+      if (effect.acted) for (const handler of this.#lost) handler(key, generation, effect.newer)
+      return
+    }
+    // An `acquire` of a lapsed lease is answered when it is regained.
+    acquiring?.resolve()
+    if (effect.kind === 'regained') for (const handler of this.#regained) handler(key, generation)
+  }
+
+  #traceOf(effect: Exclude<HolderEffect, { kind: 'send' | 'verify' }>): LeaseTrace {
+    const { kind, key, generation } = effect
+    const nowMs = this.#options.clock.now()
+    return {
+      kind,
+      key,
+      generation,
+      remainingMs: kind === 'renewed' ? effect.leftMs : this.#holder.remainingMs(key, generation, nowMs),
+      grantedBy: this.#holder.grantedBy(key, generation, nowMs),
+      version: this.#holder.version,
+      newer: kind === 'lost' ? effect.newer : undefined
+    }
+  }
+
+  #verify(key: string, of: number): void {
     this.#options.generationOf(key).then(
-      generation => this.#step({ kind: 'register', key, generation }),
+      now => this.#step({ kind: 'register', key, of, now }),
       (error: unknown) => {
         this.#options.log.debug(
           { key, error: messageOf(error) },
-          'a voter knows a newer generation; the register cannot be read'
+          'a voter knows a newer generation, or none; the register cannot be read'
         )
-        this.#step({ kind: 'register', key, generation: undefined })
+        this.#step({ kind: 'register', key, of, now: undefined })
       }
     )
   }
@@ -169,7 +217,8 @@ class Shell implements Leases {
 }
 
 function refused(key: string, generation: number, newer: number): DiapauseError {
-  const message = `generation ${generation} of ${key} is over, it is at ${newer}: read the register before acting`
+  const is = newer === 0 ? 'the register is deleted' : `it is at ${newer}`
+  const message = `generation ${generation} of ${key} is over, ${is}: read the register before acting`
   return new DiapauseError('LEASE_REFUSED', message, { details: { key, generation, newer } })
 }
 

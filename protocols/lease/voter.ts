@@ -14,8 +14,8 @@
  *    the displacement. Now A reaches 1 again and is granted there, and loses 2, where the grant runs out, and 2 accepts:
  *    1 and 2 have accepted, the displacement is chosen, and A holds 1 and 3. Each voter had checked, at its own time.
  *
- * 3. *The generation rule* closes it: a voter grants (key, g) only while the value that it has accepted last is of a
- *    generation not above g. So a voter that accepted the displacement refuses A from that instant (the acceptor tells
+ * 3. *The generation rule* closes it: a voter grants (key, g) only while it has accepted a value of the register, and the
+ *    last one is of a generation not above g. So a voter that accepted the displacement refuses A from that instant (the acceptor tells
  *    us in the same step, before its disk knows). Let Q be the majority that accepted the displacement. Each voter
  *    of Q had no running grant of A when it accepted, and gave none after. So at the moment the last of Q accepts, A has
  *    running grants outside Q only, which is no majority; nor will it ever have, for Q never grants g again:
@@ -31,6 +31,25 @@
  *
  * 6. *A voter that restarts* has forgotten its grants: it accepts no fenced change for one D × (1 + drift). It does grant
  *    at once, since what it accepted is on disk; and grants nothing before it has read it.
+ *
+ * 7. *Changes of voters* (register/voters.ts). A lease is counted within one voter set: claims name their version, a voter
+ *    grants to its own version only, and A acts while a majority of *some* set v has granted claims of version v. When A
+ *    learns of the next set it claims anew under it at once, and what the old majority granted still runs out its time.
+ *    Let the displacement be chosen by a majority Q of set q, and let M be the majority of set v that A counts.
+ *    - v is q - 1, q or q + 1: M meets Q, in a voter that neither left nor joined in between. It kept its grants and what it
+ *      had accepted, so 1 and 3 hold for it, under whatever versions it granted and accepted.
+ *    - v is q + 2 or more: before v was made, v - 1 was settled: a majority of v - 1 had accepted the displacing value or a later
+ *      one, and M meets it. That voter granted a claim of version v, hence later, and 3 forbids that.
+ *    - v is q - 2 or less: before v + 2 was made, v + 1 was settled: a majority of v + 1 refused claims of version v for D × (1 +
+ *      drift). M meets it, so A's lease under v had run out before q came to be.
+ *    The version here is never behind the one on the acceptor's disk (it is raised in the same step, `adopted`), so whoever
+ *    is counted as refusing v in settling grants nothing under v, also after a restart.
+ *
+ * 8. *Deletion* is a displacement of every owner. Once all voters have accepted the tombstone they forget it, and the
+ *    generation with it; a peer that was away for all this would find nobody to refuse it. Therefore "has accepted a value"
+ *    in 3: of a register that it does not know, or knows as deleted, a voter grants nothing. One that only lags behind refuses an
+ *    owner so, too; a majority that chose the owner's value knows it. A register made anew under the key must begin
+ *    with a generation above all earlier ones, which its maker sees to.
  *
  * A release is the owner's word that it stopped: the grant is dropped, unless it was given in a later round than the
  * release (messages may overtake each other when a connection is replaced).
@@ -49,7 +68,7 @@ export interface VoterInput {
 export interface VoterEffect {
   readonly kind: 'send'
   readonly to: PeerId
-  readonly message: Extract<LeaseMessage, { kind: 'granted' }>
+  readonly message: Extract<LeaseMessage, { kind: 'granted' | 'stale' }>
 }
 
 interface Grant {
@@ -69,6 +88,7 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
   readonly #grants = new Map<PeerId, Map<string, Grant>>()
   /** Key → generation of the value accepted last. */
   readonly #generations = new Map<string, number>()
+  #version = 0
   #quietUntilMs = Number.POSITIVE_INFINITY
 
   constructor(settings: LeaseSettings) {
@@ -80,8 +100,18 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
     this.#quietUntilMs = nowMs + this.#grantMs
   }
 
-  accepted(key: string, generation: number): void {
-    this.#generations.set(key, generation)
+  /** Of the voter set that this voter counts in. */
+  get version(): number {
+    return this.#version
+  }
+
+  adopted(version: number): void {
+    this.#version = version
+  }
+
+  accepted(key: string, generation: number | null): void {
+    if (generation === null) this.#generations.delete(key)
+    else this.#generations.set(key, generation)
   }
 
   blockedForMs(key: string, fence: readonly Fence[], nowMs: number): number {
@@ -106,18 +136,22 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
       if (grant?.session === message.session && grant.round <= message.round) held.delete(message.key)
       return []
     }
+    const { version, session, round } = message
+    if (version < this.#version) {
+      return [{ kind: 'send', to: from, message: { kind: 'stale', session, round, version: this.#version } }]
+    }
+    if (version > this.#version) return []
     // A holder that acts longer than we wait would be displaced while it acts.
     if (message.durationMs > this.#durationMs) return []
     if (held.size + message.claims.length > MAX_GRANTS) {
       for (const [key, { untilMs }] of held) if (untilMs <= nowMs) held.delete(key)
       if (held.size + message.claims.length > MAX_GRANTS) return []
     }
-    const { session, round } = message
     const refused: Refusal[] = []
     for (const { key, generation } of message.claims) {
-      const newer = this.#generations.get(key) ?? 0
-      if (newer > generation) {
-        refused.push({ key, generation, newer })
+      const accepted = this.#generations.get(key)
+      if (accepted === undefined || accepted > generation) {
+        refused.push({ key, generation, newer: accepted ?? 0 })
         continue
       }
       const last = held.get(key)

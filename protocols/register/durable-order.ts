@@ -4,12 +4,13 @@
  * without entries may still wait: it tells of state that is only now being written. Steps that come while the disk is
  * busy share the next fsync (group commit).
  */
-export type Entry = readonly [string, Uint8Array]
+/** Null removes it. */
+export type Entry = readonly [string, Uint8Array | null]
 
 export class DurableOrder {
   readonly #persist: (entries: readonly Entry[]) => Promise<void>
   readonly #onBroken: (cause: unknown) => void
-  #entries = new Map<string, Uint8Array>()
+  #entries = new Map<string, Uint8Array | null>()
   #then: (() => void)[] = []
   #writing = false
   #broken = false
@@ -47,10 +48,10 @@ export class DurableOrder {
     this.#writing = true
     this.#persist(entries).then(
       () => {
+        // What is said may submit more: that is written next, not in between.
+        for (const say of then) if (!this.#broken) say()
         this.#writing = false
-        if (this.#broken) return
-        for (const say of then) say()
-        if (this.#then.length > 0) this.#flush()
+        if (!this.#broken && this.#then.length > 0) this.#flush()
       },
       (cause: unknown) => {
         if (this.#broken) return

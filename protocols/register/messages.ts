@@ -2,6 +2,9 @@
  * What the peers say to each other about registers (control channel, protocol "register"), and its limits. A proposer
  * sends prepare, accept and read; an acceptor answers each at most once. Every answer repeats the ballot of its
  * question, and ballots are never used twice, so an answer finds its round however late or often it comes.
+ *
+ * Every question carries the version of the voter set that its sender counts majorities in. An acceptor of another
+ * version does nothing about it: to an older one it answers `stale`, to a newer one nothing, for it must learn first.
  */
 import { DiapauseError } from '../../node/errors.ts'
 import type { PeerId } from '../core.ts'
@@ -12,6 +15,8 @@ export const REGISTER_PROTOCOL = 'register'
 export const MAX_KEY_BYTES = 200
 /** Bytes of an encoded value: a register holds a decision, not data. A value crosses the net twice a change. */
 export const MAX_VALUE_BYTES = 64 * 1024
+/** Keys in one answer to `list`: at most 203 KB of the 256 KiB that a message may have. */
+export const MAX_LISTED = 1_000
 /** Holders that one change may wait for, those carried from unfinished changes included. */
 export const MAX_FENCE = 256
 
@@ -30,18 +35,37 @@ export interface Fence {
 /** What an acceptor has accepted. `fence` stays with the value, for whoever has to finish the change in our stead. */
 export interface Accepted {
   readonly ballot: Ballot
-  /** Encoded (value.ts); acceptors never look inside. */
+  /** Encoded (value.ts); acceptors never look inside. Empty: a tombstone, the register was deleted. */
   readonly value: Uint8Array
   readonly generation: number
   readonly fence: readonly Fence[]
 }
 
+interface Question {
+  /** Of the sender's voter set. */
+  readonly version: number
+}
+
+interface About extends Question {
+  readonly key: string
+  readonly ballot: Ballot
+}
+
 export type ProposerMessage =
-  | { readonly kind: 'prepare'; readonly key: string; readonly ballot: Ballot }
+  | ({ readonly kind: 'prepare' } & About)
   /** Section 2.2.1: accepting also promises `promise`, so that this proposer may skip its next prepare. */
-  | { readonly kind: 'accept'; readonly key: string; readonly accepted: Accepted; readonly promise: Ballot }
+  | ({
+      readonly kind: 'accept'
+      readonly key: string
+      readonly accepted: Accepted
+      readonly promise: Ballot
+    } & Question)
   /** Asks what is accepted, promises nothing. `ballot` only names the question. */
-  | { readonly kind: 'read'; readonly key: string; readonly ballot: Ballot }
+  | ({ readonly kind: 'read' } & About)
+  /** Every voter has accepted the tombstone `ballot`: forget the register, if nothing came after. Not answered. */
+  | ({ readonly kind: 'forget' } & About)
+  /** The keys after `after` that are accepted or promised. Answers need no name: any answer to the same words will do. */
+  | ({ readonly kind: 'list'; readonly after: string } & Question)
 
 export type AcceptorMessage =
   | { readonly kind: 'promised'; readonly key: string; readonly ballot: Ballot; readonly accepted: Accepted | null }
@@ -57,6 +81,16 @@ export type AcceptorMessage =
     }
   /** Not yet: a fenced holder's grant runs for `retryMs` more. */
   | { readonly kind: 'leased'; readonly key: string; readonly ballot: Ballot; readonly retryMs: number }
+  /** Nothing was done: the question is of older voters than `version`. `ballot` is null where the question had none. */
+  | { readonly kind: 'stale'; readonly ballot: Ballot | null; readonly version: number }
+  /** Sorted; the first after `after`. `more`: they go on behind the last one. */
+  | {
+      readonly kind: 'keys'
+      readonly version: number
+      readonly after: string
+      readonly keys: readonly string[]
+      readonly more: boolean
+    }
 
 export type RegisterMessage = ProposerMessage | AcceptorMessage
 
@@ -76,32 +110,56 @@ export function isKey(key: unknown): key is string {
 /** Throws REGISTER_MESSAGE on anything that is not a message within the limits. */
 export function parseRegisterMessage(raw: unknown): RegisterMessage {
   const m = object(raw)
-  const key = m['key']
-  if (!isKey(key)) throw malformed('key')
   switch (m['kind']) {
     case 'prepare':
     case 'read':
+    case 'forget':
+      return { kind: m['kind'], version: versionOf(m), key: keyOf(m['key']), ballot: ballot(m['ballot']) }
+    case 'accept':
+      return {
+        kind: 'accept',
+        version: versionOf(m),
+        key: keyOf(m['key']),
+        accepted: parseAccepted(m['accepted']),
+        promise: ballot(m['promise'])
+      }
+    case 'list':
+      return { kind: 'list', version: versionOf(m), after: m['after'] === '' ? '' : keyOf(m['after']) }
+    default:
+      return parseAnswer(m)
+  }
+}
+
+function parseAnswer(m: Record<string, unknown>): AcceptorMessage {
+  switch (m['kind']) {
     case 'accepted':
-      return { kind: m['kind'], key, ballot: ballot(m['ballot']) }
+      return { kind: 'accepted', key: keyOf(m['key']), ballot: ballot(m['ballot']) }
     case 'promised':
     case 'state':
       return {
         kind: m['kind'],
-        key,
+        key: keyOf(m['key']),
         ballot: ballot(m['ballot']),
         accepted: m['accepted'] === null ? null : parseAccepted(m['accepted'])
       }
-    case 'accept':
-      return { kind: 'accept', key, accepted: parseAccepted(m['accepted']), promise: ballot(m['promise']) }
     case 'conflict': {
       const of = m['of']
       if (of !== 'prepare' && of !== 'accept') throw malformed('of')
-      return { kind: 'conflict', key, ballot: ballot(m['ballot']), of, seen: ballot(m['seen']) }
+      return { kind: 'conflict', key: keyOf(m['key']), ballot: ballot(m['ballot']), of, seen: ballot(m['seen']) }
     }
     case 'leased': {
       const retryMs = m['retryMs']
       if (typeof retryMs !== 'number' || !(retryMs >= 0 && retryMs <= 86_400_000)) throw malformed('retryMs')
-      return { kind: 'leased', key, ballot: ballot(m['ballot']), retryMs }
+      return { kind: 'leased', key: keyOf(m['key']), ballot: ballot(m['ballot']), retryMs }
+    }
+    case 'stale':
+      return { kind: 'stale', ballot: m['ballot'] === null ? null : ballot(m['ballot']), version: versionOf(m) }
+    case 'keys': {
+      const { keys, more } = m
+      if (!Array.isArray(keys) || keys.length > MAX_LISTED) throw malformed('keys')
+      if (typeof more !== 'boolean' || (more && keys.length === 0)) throw malformed('more')
+      const after = m['after'] === '' ? '' : keyOf(m['after'])
+      return { kind: 'keys', version: versionOf(m), after, keys: keys.map(keyOf), more }
     }
     default:
       throw malformed('kind')
@@ -136,6 +194,17 @@ function ballot(raw: unknown): Ballot {
   const counter = integer(b['counter'], 'counter')
   if (counter === 0) throw malformed('counter')
   return { counter, peer: peer(b['peer']) }
+}
+
+function keyOf(raw: unknown): string {
+  if (!isKey(raw)) throw malformed('key')
+  return raw
+}
+
+function versionOf(m: Record<string, unknown>): number {
+  const version = integer(m['version'], 'version')
+  if (version === 0) throw malformed('version')
+  return version
 }
 
 function peer(raw: unknown): PeerId {

@@ -31,21 +31,28 @@ import { Ballots } from './ballots.ts'
 import { ChangeQueue, MAX_WAITING } from './change-queue.ts'
 import type { Accepted, AcceptorMessage, Ballot, ProposerMessage } from './messages.ts'
 import { compose } from './proposal.ts'
-import { busy, type ChangeOptions, done, failed, gaveUp, type Request, type Result, stillLeased } from './request.ts'
-import { type Offer, type Phase, Round, type Standing, type Voters } from './round.ts'
-import { decodeValue } from './value.ts'
+import {
+  busy,
+  done,
+  failed,
+  gaveUp,
+  NEXT,
+  type ProposerRequest,
+  type Request,
+  type Result,
+  stillLeased,
+  uncollected
+} from './request.ts'
+import { type Offer, type Phase, Round, type Standing } from './round.ts'
+import { type DecisionTrace, type Ending, traceOf } from './trace.ts'
+import { isTombstone, valueOf } from './value.ts'
+import { majorityOf, type VoterSet } from './voters.ts'
 
 export type ProposerInput =
-  | { readonly kind: 'read'; readonly id: number; readonly key: string }
-  | {
-      readonly kind: 'change'
-      readonly id: number
-      readonly key: string
-      /** `undefined`: leave it. Throwing rejects the change with that error. */
-      readonly next: (current: unknown) => unknown
-      readonly options: ChangeOptions
-    }
+  | ProposerRequest
   | { readonly kind: 'answer'; readonly from: PeerId; readonly message: AcceptorMessage }
+  /** A set that was chosen. Older ones than the present are ignored. */
+  | { readonly kind: 'voters'; readonly set: VoterSet }
   /** Due at `wakeAtMs()`. */
   | { readonly kind: 'tick' }
 
@@ -53,6 +60,9 @@ export type ProposerEffect =
   /** On disk before anything of this step is sent: counters up to this one may have been used. */
   | { readonly kind: 'reserve'; readonly counter: number }
   | { readonly kind: 'send'; readonly to: PeerId; readonly message: ProposerMessage }
+  /** `from` counts in a newer voter set than ours: what was asked waits for it. */
+  | { readonly kind: 'newer'; readonly from: PeerId; readonly version: number }
+  | { readonly kind: 'trace'; readonly trace: DecisionTrace }
   | Result
 
 /** First step of the back-off after a conflict; doubled each time, full jitter. A guess: about one round trip and fsync. */
@@ -66,31 +76,38 @@ interface Prepared {
 
 export class Proposer implements Core<ProposerInput, ProposerEffect> {
   readonly #self: PeerId
-  readonly #voters: Voters
   readonly #settings: RegisterSettings
+  readonly #traces: boolean
   readonly #random: Random
   readonly #ballots: Ballots
   readonly #queue = new ChangeQueue()
   /** By the counter of the ballot in use. */
   readonly #rounds = new Map<number, Round>()
   readonly #prepared = new Map<string, Prepared>()
+  #voters: VoterSet
   #effects: ProposerEffect[] = []
 
-  /** `reserved`: as remembered from disk. */
+  /** `reserved`: as remembered from disk. `traces`: whether to tell how requests end. */
   constructor(options: {
     self: PeerId
-    voters: readonly PeerId[]
+    voters: VoterSet
     settings: RegisterSettings
     random: Random
     reserved: number
+    traces: boolean
   }) {
     this.#self = options.self
-    this.#voters = { ids: options.voters, majority: Math.floor(options.voters.length / 2) + 1 }
+    this.#voters = options.voters
     this.#settings = options.settings
     this.#random = options.random
+    this.#traces = options.traces
     this.#ballots = new Ballots(options.self, options.reserved, counter =>
       this.#effects.push({ kind: 'reserve', counter })
     )
+  }
+
+  get voters(): VoterSet {
+    return this.#voters
   }
 
   wakeAtMs(): number {
@@ -102,9 +119,8 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   step(input: ProposerInput, nowMs: number): ProposerEffect[] {
     this.#effects = []
     switch (input.kind) {
-      case 'read':
-      case 'change':
-        this.#request(input, nowMs)
+      case 'voters':
+        this.#adopt(input.set, nowMs)
         break
       case 'answer':
         this.#answer(input.from, input.message, nowMs)
@@ -113,23 +129,32 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
         // A copy: a tick ends rounds and begins others.
         const rounds = Array.from(this.#rounds.values())
         for (const round of rounds) this.#tick(round, nowMs)
+        break
       }
+      default:
+        this.#request(input, nowMs)
     }
     return this.#effects
   }
 
   // -------------------------------------------------------------------------------------------- requests
 
-  #request(input: Extract<ProposerInput, { kind: 'read' | 'change' }>, nowMs: number): void {
+  #request(input: ProposerRequest, nowMs: number): void {
+    const { id, kind, key } = input
     const request: Request = {
-      id: input.id,
-      key: input.key,
-      next: input.kind === 'change' ? input.next : null,
-      options: input.kind === 'change' ? input.options : {},
+      id,
+      kind,
+      key,
+      next: 'next' in input ? input.next : NEXT[input.kind],
+      options: 'options' in input ? input.options : {},
+      startedMs: nowMs,
       deadlineMs: nowMs + this.#settings.giveUpMs,
+      rounds: 0,
       attempts: 0,
       contended: false,
-      uncertain: false
+      uncertain: false,
+      refusedFor: 0,
+      last: undefined
     }
     if (request.next === null) return this.#begin(request, 'read', nowMs)
     const turn = this.#queue.add(request)
@@ -140,12 +165,14 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   #startChange(request: Request, nowMs: number): void {
     if (nowMs >= request.deadlineMs) return this.#giveUp(request, nowMs)
     const prepared = this.#prepared.get(request.key)
-    if (prepared === undefined) return this.#begin(request, 'prepare', nowMs)
     this.#prepared.delete(request.key)
+    // What is remembered may be of before a deletion by others: a collection looks for itself.
+    if (prepared === undefined || request.kind === 'collect') return this.#begin(request, 'prepare', nowMs)
     this.#propose(this.#open(request, 'prepare', prepared.ballot, nowMs), prepared.base, 'cached', nowMs)
   }
 
-  #finish(request: Request, result: Result, nowMs: number): void {
+  #finish(request: Request, result: Result, ending: Ending, nowMs: number): void {
+    if (this.#traces) this.#effects.push({ kind: 'trace', trace: traceOf(request, ending, nowMs) })
     this.#effects.push(result)
     if (request.next === null) return
     const next = this.#queue.next(request.key)
@@ -153,8 +180,26 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   }
 
   #giveUp(request: Request, nowMs: number): void {
-    const error = gaveUp(request, this.#settings.giveUpMs, this.#voters.ids.length)
-    this.#finish(request, failed(request, error), nowMs)
+    const { version, ids } = this.#voters
+    const error = gaveUp(request, this.#settings.giveUpMs, { version, voters: ids.length })
+    const outcome = request.contended ? 'conflict' : 'unavailable'
+    this.#finish(request, failed(request, error), { outcome, round: request.last }, nowMs)
+  }
+
+  /** What is under way begins anew: a ballot is asked about, and counted, in one voter set only. */
+  #adopt(set: VoterSet, nowMs: number): void {
+    if (set.version < this.#voters.version) return
+    const newer = set.version > this.#voters.version
+    this.#voters = set
+    if (!newer) return
+    this.#prepared.clear()
+    const rounds = [...this.#rounds.values()]
+    this.#rounds.clear()
+    for (const { request } of rounds) {
+      if (nowMs >= request.deadlineMs) this.#giveUp(request, nowMs)
+      else if (request.kind === 'collect') this.#uncollected(request, 'unavailable', nowMs)
+      else this.#begin(request, request.next === null && request.attempts === 0 ? 'read' : 'prepare', nowMs)
+    }
   }
 
   // -------------------------------------------------------------------------------------------- rounds
@@ -172,6 +217,7 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   ): Round {
     const [endMs, settleMs] = [nowMs + lastsMs, nowMs + this.#settings.roundTimeoutMs / 4]
     const round = new Round({ request, phase, ballot, voters: this.#voters, endMs, settleMs })
+    if (phase !== 'backoff') request.rounds += 1
     this.#rounds.set(ballot.counter, round)
     return round
   }
@@ -186,10 +232,16 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   }
 
   #answer(from: PeerId, message: AcceptorMessage, nowMs: number): void {
+    if (message.kind === 'keys') return
+    const { version } = this.#voters
     if (message.kind === 'conflict') this.#ballots.passed(message.seen)
-    const round = this.#rounds.get(message.ballot.counter)
-    if (round === undefined || message.ballot.peer !== this.#self) return
-    if (message.key !== round.request.key || !this.#voters.ids.includes(from)) return
+    if (message.kind === 'stale' && message.version > version) {
+      this.#effects.push({ kind: 'newer', from, version: message.version })
+    }
+    const round = message.ballot === null ? undefined : this.#rounds.get(message.ballot.counter)
+    if (round === undefined || message.ballot?.peer !== this.#self || !this.#voters.ids.includes(from)) return
+    if (message.kind === 'stale') round.request.refusedFor = Math.max(round.request.refusedFor, message.version)
+    else if (message.key !== round.request.key) return
     if (round.take(from, message, nowMs)) this.#advance(round, nowMs)
   }
 
@@ -197,6 +249,7 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     if (this.#rounds.get(round.ballot.counter) !== round) return
     if (nowMs >= round.request.deadlineMs) {
       this.#close(round)
+      if (round.phase !== 'backoff') round.request.last = round
       return this.#giveUp(round.request, nowMs)
     }
     if (round.hasEnded(nowMs)) return this.#expire(round, nowMs)
@@ -217,6 +270,9 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
         return this.#leased(round, nowMs)
       case 'conflict':
         return this.#retry(round, true, this.#backoffMs(round.request), nowMs)
+      case 'stale':
+        // Nothing can be done before the newer set is told us, and then everything begins anew.
+        return this.#retry(round, false, this.#settings.roundTimeoutMs, nowMs)
     }
   }
 
@@ -236,6 +292,8 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     this.#close(round)
     const { request } = round
     request.contended = contended
+    request.last = round
+    if (request.kind === 'collect') return this.#uncollected(request, contended ? 'conflict' : 'unavailable', nowMs)
     if (nowMs >= request.deadlineMs) return this.#giveUp(request, nowMs)
     this.#open(request, 'backoff', this.#ballots.next(), nowMs, delayMs)
   }
@@ -250,40 +308,73 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
 
   #learned(round: Round, { base, known }: Extract<Standing, { kind: 'learned' }>, nowMs: number): void {
     if (round.phase !== 'read') return this.#propose(round, base, known, nowMs)
-    this.#close(round)
-    if (known === 'chosen') return this.#finish(round.request, done(round.request, base), nowMs)
+    if (known === 'chosen') return this.#answered(round, base, nowMs)
     // The identity change: what is half done is finished, or overwritten.
+    this.#close(round)
     this.#begin(round.request, 'prepare', nowMs)
+  }
+
+  /** The request ends with the value that was there. */
+  #answered(round: Round, base: Accepted | null, nowMs: number): void {
+    this.#close(round)
+    const { request } = round
+    const ending: Ending = { outcome: 'learned', round, generation: base?.generation ?? 0 }
+    this.#finish(request, done(request, base), ending, nowMs)
   }
 
   /** `known`: as where a round stands; 'cached' where `base` was chosen when we were last told. */
   #propose(round: Round, base: Accepted | null, known: 'chosen' | 'cached' | 'unknown', nowMs: number): void {
     const { request, ballot } = round
-    let accepted: Accepted
+    let offer: Offer
     try {
-      const current = base === null ? null : decodeValue(base.value)
+      const current = valueOf(base)
       const next = request.next?.(current)
-      if (next === undefined && known === 'chosen') {
-        this.#close(round)
-        if (request.next !== null) this.#prepared.set(request.key, { ballot, base })
-        return this.#finish(request, done(request, base), nowMs)
+      if (next === undefined && this.#mayLeave(request, base, known)) {
+        if (request.next !== null && base !== null && known !== 'unknown') {
+          this.#prepared.set(request.key, { ballot, base })
+        }
+        return this.#answered(round, base, nowMs)
       }
-      accepted = compose(request, ballot, base, known === 'unknown' ? (base?.fence ?? []) : [], current, next)
+      const carried = known === 'unknown' ? (base?.fence ?? []) : []
+      offer = this.#offer(compose(request, ballot, base, carried, current, next), request, base)
     } catch (error) {
       this.#close(round)
-      return this.#finish(request, failed(request, error), nowMs)
+      return this.#finish(request, failed(request, error), { outcome: 'rejected', round }, nowMs)
     }
-    const ownFence = accepted.fence.some(({ below }) => below > (base?.generation ?? 0))
-    round.offer({ accepted, promise: this.#ballots.next(), ownFence }, nowMs + this.#settings.roundTimeoutMs)
+    round.offer(offer, nowMs + this.#settings.roundTimeoutMs)
     request.uncertain ||= request.next !== null
     this.#ask(round)
   }
 
+  #offer(accepted: Accepted, { kind }: Request, base: Accepted | null): Offer {
+    const { ids } = this.#voters
+    const ownFence = accepted.fence.some(({ below }) => below > (base?.generation ?? 0))
+    // What has a promise beyond its ballot is not forgotten.
+    if (kind === 'collect') return { accepted, promise: accepted.ballot, ownFence, needed: ids.length }
+    return { accepted, promise: this.#ballots.next(), ownFence, needed: majorityOf(ids.length) }
+  }
+
+  /**
+   * Whether a change that wants nothing else leaves what it found as it is. A rewrite does where nothing is: its prepare is
+   * what matters then. A collection leaves a value to others, half done or not.
+   */
+  #mayLeave({ kind }: Request, base: Accepted | null, known: 'chosen' | 'cached' | 'unknown'): boolean {
+    if (kind === 'collect') return true
+    return known === 'chosen' && (kind !== 'rewrite' || base === null)
+  }
+
   #accepted(round: Round, { accepted, promise }: Offer, nowMs: number): void {
     this.#close(round)
+    const { request, ballot, version } = round
+    const { key } = request
     const base = { ...accepted, fence: [] }
-    this.#prepared.set(round.request.key, { ballot: promise, base })
-    this.#finish(round.request, done(round.request, base), nowMs)
+    if (request.kind === 'collect') {
+      for (const to of this.#voters.ids) {
+        this.#effects.push({ kind: 'send', to, message: { kind: 'forget', version, key, ballot } })
+      }
+    } else if (!isTombstone(accepted)) this.#prepared.set(key, { ballot: promise, base })
+    const ending: Ending = { outcome: 'chosen', round, generation: accepted.generation }
+    this.#finish(request, done(request, base), ending, nowMs)
   }
 
   /** Leases stand in the way. Whoever brought the fence is told; who only carries another's tries again. */
@@ -294,6 +385,11 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
       return this.#retry(round, true, delayMs, nowMs)
     }
     this.#close(round)
-    this.#finish(round.request, failed(round.request, stillLeased(round.request, retryMs)), nowMs)
+    const error = failed(round.request, stillLeased(round.request, retryMs))
+    this.#finish(round.request, error, { outcome: 'leased', round, retryMs }, nowMs)
+  }
+
+  #uncollected(request: Request, outcome: Ending['outcome'], nowMs: number): void {
+    this.#finish(request, failed(request, uncollected(request)), { outcome, round: request.last }, nowMs)
   }
 }

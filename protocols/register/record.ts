@@ -1,20 +1,40 @@
 /**
- * What this peer must never forget, as entries of a `RegisterStore`: one record a register (`register/KEY`), and the
- * number below which all its ballot counters may have been used (`ballots`). Every entry starts with its format.
+ * What this peer must never forget, as entries of a `RegisterStore`. Every entry starts with its format.
+ *
+ * | name           | what                                                                          |
+ * |----------------|-------------------------------------------------------------------------------|
+ * | `voters`       | the newest voter set: messages of an older one are refused for good            |
+ * | `register/KEY` | what was promised and accepted, and in which term of office as a voter         |
+ * | `forgotten`    | registers without an entry refuse ballots up to this one                       |
+ * | `ballots`      | counters of this peer's own ballots up to this one may have been used          |
+ *
+ * Of entries that are written together a crash may leave any on the disk, so nothing here relies on two at once: records
+ * name their term, and an entry is removed only after what makes it void is on disk.
  */
 import { Packr } from 'msgpackr'
 import { DiapauseError } from '../../node/errors.ts'
-import { type Accepted, type Ballot, isKey, parseAccepted, parseBallot } from './messages.ts'
+import type { PeerId } from '../core.ts'
+import type { Entry } from './durable-order.ts'
+import { type Accepted, type Ballot, isKey, parseAccepted, parseBallot, ZERO_BALLOT } from './messages.ts'
+import { parseVoterSet, termOf, type VoterSet } from './voters.ts'
 
 /** An acceptor's state of one register. */
 export interface AcceptorRecord {
+  /** The voter-set version in which the term of office began that this belongs to (`termOf`). */
+  readonly term: number
   /** No ballot below this one is promised or accepted any more. */
   readonly promised: Ballot
   readonly accepted: Accepted | null
 }
 
 export interface Remembered {
+  /** Null in a store that is new, or older than versions of voter sets. */
+  readonly voters: VoterSet | null
+  /** Those of the present term. */
   readonly records: ReadonlyMap<string, AcceptorRecord>
+  /** Registers of terms that are over: to be removed. */
+  readonly over: readonly string[]
+  readonly forgotten: Ballot
   /** Counters up to this one may have been used. */
   readonly reserved: number
 }
@@ -22,40 +42,59 @@ export interface Remembered {
 const FORMAT = 1
 const PREFIX = 'register/'
 const RESERVED = 'ballots'
+const VOTERS = 'voters'
+const FORGOTTEN = 'forgotten'
+/** The term of records without one, which were written before sets had versions. */
+const FIRST_TERM = 1
 const packr = new Packr({ useRecords: false })
 
-export function recordEntry(key: string, record: AcceptorRecord): readonly [string, Uint8Array] {
-  return [PREFIX + key, encode(record)]
-}
-
-export function reservedEntry(counter: number): readonly [string, Uint8Array] {
-  return [RESERVED, encode(counter)]
-}
+export const recordEntry = (key: string, record: AcceptorRecord): Entry => [PREFIX + key, encode(record)]
+export const erasedEntry = (key: string): Entry => [PREFIX + key, null]
+export const votersEntry = (set: VoterSet): Entry => [VOTERS, encode(set)]
+export const forgottenEntry = (promise: Ballot): Entry => [FORGOTTEN, encode(promise)]
+export const reservedEntry = (counter: number): Entry => [RESERVED, encode(counter)]
 
 /** Reads back a whole store. REGISTER_FORMAT where an entry was written by a newer diapause, REGISTER_CORRUPT else. */
-export function remember(entries: Iterable<readonly [string, Uint8Array]>): Remembered {
-  const records = new Map<string, AcceptorRecord>()
+export function remember(entries: Iterable<readonly [string, Uint8Array]>, self: PeerId): Remembered {
+  const all = new Map<string, AcceptorRecord>()
+  let voters: VoterSet | null = null
+  let forgotten = ZERO_BALLOT
   let reserved = 0
   for (const [name, bytes] of entries) {
     const body = decode(name, bytes)
-    if (name === RESERVED) {
-      if (typeof body !== 'number' || !Number.isSafeInteger(body) || body < 0) throw corrupt(name)
-      reserved = body
-      continue
-    }
-    const key = name.slice(PREFIX.length)
-    if (!name.startsWith(PREFIX) || !isKey(key) || typeof body !== 'object' || body === null) throw corrupt(name)
-    const { promised, accepted } = body as Record<string, unknown>
     try {
-      records.set(key, {
-        promised: parseBallot(promised),
-        accepted: accepted === null ? null : parseAccepted(accepted)
-      })
+      if (name === RESERVED) reserved = parseCounter(body)
+      else if (name === VOTERS) voters = parseVoterSet(body)
+      else if (name === FORGOTTEN) forgotten = parseBallot(body)
+      else all.set(parseName(name), parseRecord(body))
     } catch (cause) {
       throw corrupt(name, cause)
     }
   }
-  return { records, reserved }
+  const term = voters === null ? FIRST_TERM : termOf(voters, self)
+  const records = new Map([...all].filter(([, record]) => record.term === term))
+  return { voters, records, over: [...all.keys()].filter(key => !records.has(key)), forgotten, reserved }
+}
+
+function parseName(name: string): string {
+  const key = name.slice(PREFIX.length)
+  if (!name.startsWith(PREFIX) || !isKey(key)) throw new TypeError('no entry of ours')
+  return key
+}
+
+function parseRecord(body: unknown): AcceptorRecord {
+  if (typeof body !== 'object' || body === null) throw new TypeError('no record')
+  const { promised, accepted, term = FIRST_TERM } = body as Record<string, unknown>
+  return {
+    term: parseCounter(term),
+    promised: parseBallot(promised),
+    accepted: accepted === null ? null : parseAccepted(accepted)
+  }
+}
+
+function parseCounter(body: unknown): number {
+  if (typeof body !== 'number' || !Number.isSafeInteger(body) || body < 0) throw new TypeError('no counter')
+  return body
 }
 
 function encode(body: unknown): Uint8Array {

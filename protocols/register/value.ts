@@ -4,9 +4,19 @@
  */
 import { Packr } from 'msgpackr'
 import { DiapauseError } from '../../node/errors.ts'
-import { MAX_VALUE_BYTES } from './messages.ts'
+import { type Accepted, MAX_VALUE_BYTES } from './messages.ts'
 
 const packr = new Packr({ useRecords: false })
+
+/** The value of a register that was deleted. No encoding is empty. */
+export const TOMBSTONE: Uint8Array = new Uint8Array(0)
+
+export const isTombstone = ({ value }: Accepted): boolean => value.byteLength === 0
+
+/** What a register that holds `accepted` is read as: null before the first change and after a deletion. REGISTER_VALUE. */
+export function valueOf(accepted: Accepted | null): unknown {
+  return accepted === null || isTombstone(accepted) ? null : decodeValue(accepted.value)
+}
 
 /** REGISTER_VALUE where it cannot be encoded or is longer than MAX_VALUE_BYTES. */
 export function encodeValue(value: unknown): Uint8Array {

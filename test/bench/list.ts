@@ -7,13 +7,20 @@ export interface Measured {
   readonly details?: Readonly<Record<string, unknown>>
   /** What its VMs ran in, where it had any. */
   readonly accel?: string
+  /** Lines for people above the checks. */
+  readonly text?: readonly string[]
 }
+
+/** Of the command line, by name; undefined: not given. */
+export type OptionValues = Readonly<Record<string, string | undefined>>
 
 export interface Benchmark {
   /** One line: what is measured, against what. */
   readonly summary: string
-  /** `progress`: a line for whoever waits. */
-  run(progress: (line: string) => void): Promise<Measured>
+  /** Options of its own: `--NAME VALUE`, by name, with what VALUE is. */
+  readonly options?: Readonly<Record<string, string>>
+  /** `progress`: a line for whoever waits. UsageError where an option has no meaning. */
+  run(progress: (line: string) => void, options: OptionValues): Promise<Measured>
 }
 
 /** Modules are loaded when their benchmark runs. */
@@ -30,6 +37,22 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary: 'the switch alone, frames of three sizes: throughput and one-way time, through one switch and two',
       run: async progress => (await import('./switch-core.ts')).measureSwitchCore(progress)
+    }
+  ],
+  [
+    'failover',
+    {
+      summary:
+        'real peers and VMs: kill -9, SIGSTOP and partition of an owner, round after round; who spoke when, how long it took',
+      options: { fault: 'kill, stop, pause, partition or all (all)', rounds: 'of each (5)' },
+      run: async (progress, options) => (await import('./failover.ts')).measureFailover(progress, options)
+    }
+  ],
+  [
+    'buffers',
+    {
+      summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',
+      run: async progress => (await import('./switch-buffers.ts')).measureBuffers(progress)
     }
   ],
   [

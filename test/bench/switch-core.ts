@@ -48,7 +48,7 @@ async function measure(peers: number, bytes: number): Promise<SwitchRate> {
   const switches = new Map(
     ['p1', 'p2'].map(self => [
       self,
-      createSwitch({ self, transport: network.transport(self), clock, log: memoryLog() })
+      createSwitch({ self, transport: network.transport(self), clock, log: memoryLog(), mayAct: () => true })
     ])
   )
   const attach = async (vm: 'a' | 'b') => {

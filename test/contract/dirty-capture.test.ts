@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { frameLog } from '../unit/frame-logs.ts'
 import type { VmFacts } from '../../node/image/capture.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
@@ -121,7 +122,7 @@ async function cut(vm: Vm, givenUp?: GivenUp): Promise<{ image: ImageManifest; r
     ram = await readFile(tracking.ramPath)
     if (givenUp === 'in its pause') throw new Error('given up')
   })
-  const [image] = await Promise.all([capture.finish([]), streamed])
+  const [image] = await Promise.all([capture.finish(frameLog()), streamed])
   if (givenUp === 'when it was durable') worker.abort(epoch)
   else worker.commit(epoch)
   return { image, ram, pauseMs }
@@ -204,7 +205,7 @@ test('where the tracker dies the VM goes on, and is cut by background snapshots'
   const { streamed } = await vm.machine.cut(socketPath, async () => {
     ram = await readFile(tracking?.ramPath ?? '')
   })
-  const [image] = await Promise.all([capture.finish([]), streamed])
+  const [image] = await Promise.all([capture.finish(frameLog()), streamed])
   await expectImageIsRam({ image, ram })
   await goesOn(vm)
 })

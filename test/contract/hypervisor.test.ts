@@ -1,4 +1,5 @@
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
+import { killStaleMachines } from '../../node/hypervisor/stale.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
 import { parseConsole } from '../guest/console.ts'
 
@@ -19,6 +20,7 @@ for (const capture of ['portable', 'dirty'] as const) {
       } as const
       return createQemuHypervisor({ settings, peer, runDir, log: memoryLog(), clock })
     },
+    killStale: (peer, runDir) => killStaleMachines(peer, { runDir, clock }),
     guest: async () => ({
       // A bank of one VM: it answers an audit at once.
       spec: bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: 128 }),

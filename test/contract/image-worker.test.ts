@@ -12,6 +12,7 @@ import type { Hypervisor, ImageManifest, ImageWorker, Machine } from '../../node
 import type { VmSpec } from '../../protocols/group.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
 import { type BankReport, parseConsole } from '../guest/console.ts'
+import { allPieces, frameLog } from '../unit/frame-logs.ts'
 import { MemoryCluster, quietLog } from '../unit/image/support.ts'
 import { clock } from './real-clock.ts'
 
@@ -87,7 +88,7 @@ async function cut(machine: Machine, worker: ImageWorker, generation: number, ep
   const { streamed } = await machine.cut(socketPath, async () => {
     if (tracking) await capture.copyLast(await tracking.changed())
   })
-  const [image] = await Promise.all([capture.finish([Buffer.from('a frame')]), streamed])
+  const [image] = await Promise.all([capture.finish(frameLog([Buffer.from('a frame')])), streamed])
   worker.commit(epoch)
   return decodeManifest(encodeManifest(image))
 }
@@ -132,7 +133,7 @@ test.each([
     const second = await define('second')
     const target = await newWorker()
     const restore = await target.restore(two)
-    expect(restore.frames.map(frame => Buffer.from(frame).toString())).toEqual(['a frame'])
+    expect((await allPieces(restore.frames)).map(String)).toEqual(['a frame'])
     const socketPath = join(folder, 'incoming')
     let serving: ReturnType<typeof restore.serve> | undefined
     await second.machine.startIncoming(socketPath, () => {

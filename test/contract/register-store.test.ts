@@ -38,6 +38,21 @@ describe('a register store', () => {
     expect(await loaded()).toEqual({ 'register/group/a': [4], ballots: [9], empty: [] })
   })
 
+  test('removes what is written as null, and only that', async () => {
+    const store = await openRegisterStore(directory)
+    await store.persist([
+      ['kept', bytes(1)],
+      ['removed', bytes(2)]
+    ])
+    await store.persist([
+      ['removed', null],
+      ['never there', null],
+      ['new', bytes(3)]
+    ])
+    await store.close()
+    expect(await loaded()).toEqual({ kept: [1], new: [3] })
+  })
+
   test('takes several batches at once', async () => {
     const store = await openRegisterStore(directory)
     await Promise.all(Array.from({ length: 20 }, (_, i) => store.persist([[`name${i}`, bytes(i)]])))

@@ -14,7 +14,7 @@ import { createSwitch } from '../../node/switch/switch.ts'
 import { createTransport } from '../../protocols/transport.ts'
 import { freePort } from './loopback.ts'
 import { clock, memoryLog } from './real-clock.ts'
-import { FakeVm, frameOf, idOf, MemoryNetwork, recordOf, until } from './switch-support.ts'
+import { FakeVm, frameOf, idOf, idsIn, MemoryNetwork, recordOf, until } from './switch-support.ts'
 
 const VMS = ['a', 'b', 'c', 'd']
 const EPOCHS = 12
@@ -70,7 +70,7 @@ interface Sent {
 async function converse(transports: Transport[], random: () => number): Promise<number> {
   const directory = await mkdtemp(join(tmpdir(), 'diapause-random-'))
   const switches = transports.map(transport =>
-    createSwitch({ self: transport.self, transport, clock, log: memoryLog() })
+    createSwitch({ self: transport.self, transport, clock, log: memoryLog(), mayAct: () => true })
   )
   const sent: Sent[] = []
   const recordings: { vm: string; epoch: number; ids: number[] }[] = []
@@ -138,7 +138,7 @@ async function converse(transports: Transport[], random: () => number): Promise<
       stopped.delete(vm)
       nic.release()
       for (const [other, port] of nics) if (other !== vm && random() < 0.5) port.expect(epoch, vm, counts)
-      const ids = (await nic.recorded(epoch)).map(idOf)
+      const ids = await idsIn(await nic.recorded(epoch))
       recordings.push({ vm, epoch, ids })
     }
     for (let epoch = 1; epoch <= EPOCHS; epoch++) {

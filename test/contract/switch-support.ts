@@ -3,18 +3,23 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { toPacket } from '../../node/switch/ethernet.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
-import type { Channel, MessageHandler, NicPort, Transport } from '../../node/ports.ts'
+import type { Channel, FrameLog, MessageHandler, NicPort, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
-export const macOf = (vm: string): string => `52:54:00:00:00:${vm.charCodeAt(0).toString(16).padStart(2, '0')}`
-const macBytes = (vm: string): Buffer => Buffer.from(macOf(vm).replaceAll(':', ''), 'hex')
+export const macOf = (vm: string, nic = 0): string =>
+  `52:54:00:00:0${nic}:${vm.charCodeAt(0).toString(16).padStart(2, '0')}`
 export const BROADCAST = '*'
+/** A VM by its letter, `b1` for the second NIC of VM b, or everybody. */
+const macBytes = (name: string): Buffer =>
+  name === BROADCAST
+    ? Buffer.alloc(6, 0xff)
+    : Buffer.from(macOf(name[0] as string, Number(name[1] ?? 0)).replaceAll(':', ''), 'hex')
 
 /** An Ethernet frame from VM to VM that carries `id`. */
 export function frameOf(from: string, to: string, id: number, bytes = 64): Uint8Array {
   const frame = Buffer.alloc(bytes)
-  frame.set(to === BROADCAST ? Buffer.alloc(6, 0xff) : macBytes(to), 0)
+  frame.set(macBytes(to), 0)
   frame.set(macBytes(from), 6)
   frame.writeUInt16BE(0x88b5, 12) // IEEE 802: local experimental
   frame.writeUInt32BE(id, 14)
@@ -23,9 +28,19 @@ export function frameOf(from: string, to: string, id: number, bytes = 64): Uint8
 
 export const idOf = (frame: Uint8Array): number => Buffer.from(frame).readUInt32BE(14)
 
-export function recordOf(owners: Record<string, PeerId>, generation = 1, version = generation): GroupRecord {
-  const vms = Object.keys(owners).map(id => ({ id, mac: macOf(id), memoryMiB: 64, kernel: '', initrd: '', append: '' }))
-  return { id: 'bank', version, generation, vms, owners, lastEpoch: 0, open: null, committed: null, removed: false }
+/** `nics`: networks of the VMs that have more than one NIC, or another network than the default; `group`: its name. */
+export function recordOf(
+  owners: Record<string, PeerId>,
+  generation = 1,
+  { nics = {}, group = 'bank' }: { nics?: Record<string, readonly string[]>; group?: string } = {}
+): GroupRecord {
+  const vms = Object.keys(owners).map(id => {
+    const networks = nics[id]?.map((network, nic) => ({ mac: macOf(id, nic), network }))
+    const cards = networks === undefined ? { mac: macOf(id) } : { nics: networks }
+    return { id, ...cards, memoryMiB: 64, kernel: '', initrd: '', append: '' }
+  })
+  const version = generation
+  return { id: group, version, generation, vms, owners, lastEpoch: 0, open: null, committed: null, removed: false }
 }
 
 /** The VM's end of a NIC. */
@@ -69,6 +84,19 @@ export class FakeVm {
   }
 }
 
+/** Ids of the frames in a log, which is read by that. */
+export async function idsIn(log: FrameLog): Promise<number[]> {
+  const ids: number[] = []
+  const cutter = new PacketCutter()
+  for await (const piece of log.pieces()) cutter.push(piece, packet => ids.push(idOf(packet.subarray(4))))
+  return ids
+}
+
+/** Frames as a log gives them. */
+export async function* pieceOf(...frames: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield new Uint8Array(Buffer.concat(frames.map(toPacket)))
+}
+
 export async function until(what: () => boolean): Promise<void> {
   while (!what()) await new Promise(resolve => setTimeout(resolve, 1))
 }
@@ -84,6 +112,8 @@ export class MemoryNetwork {
   readonly #broken = new Set<string>()
   /** Turns of the event loop that a message is under way. */
   delayTurns: () => number = () => 1
+  /** Messages stay where they are. */
+  stopped = false
   /** Asked for each message; false: no room. */
   hasRoom: (from: PeerId, to: PeerId) => boolean = () => true
 
@@ -111,12 +141,17 @@ export class MemoryNetwork {
   }
 }
 
+interface Wire {
+  readonly queue: { readonly channel: Channel; readonly message: Uint8Array; readonly leaves: () => boolean }[]
+  busy: boolean
+}
+
 class MemoryTransport implements Transport {
   readonly self: PeerId
   readonly #network: MemoryNetwork
   readonly #handlers = new Map<Channel, MessageHandler>()
   readonly #onConnection: ((peer: PeerId, connected: boolean) => void)[] = []
-  readonly #links = new Map<PeerId, { queue: [Channel, Uint8Array][]; busy: boolean }>()
+  readonly #links = new Map<PeerId, Wire>()
 
   constructor(self: PeerId, network: MemoryNetwork) {
     this.self = self
@@ -127,10 +162,10 @@ class MemoryTransport implements Transport {
     return this.#network.connected(this.self, peer)
   }
 
-  send(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): boolean {
+  send(to: PeerId, channel: Channel, parts: readonly Uint8Array[], leaves = (): boolean => true): boolean {
     if (!this.connected(to) || !this.#network.hasRoom(this.self, to)) return false
     const link = this.#link(to)
-    link.queue.push([channel, Buffer.concat(parts)])
+    link.queue.push({ channel, message: Buffer.concat(parts), leaves })
     if (!link.busy) void this.#run(to, link)
     return true
   }
@@ -159,7 +194,7 @@ class MemoryTransport implements Transport {
     for (const handler of this.#onConnection) handler(peer, connected)
   }
 
-  #link(to: PeerId): { queue: [Channel, Uint8Array][]; busy: boolean } {
+  #link(to: PeerId): Wire {
     let link = this.#links.get(to)
     if (link === undefined) {
       link = { queue: [], busy: false }
@@ -168,12 +203,15 @@ class MemoryTransport implements Transport {
     return link
   }
 
-  async #run(to: PeerId, link: { queue: [Channel, Uint8Array][]; busy: boolean }): Promise<void> {
+  async #run(to: PeerId, link: Wire): Promise<void> {
     link.busy = true
     while (link.queue.length > 0) {
-      for (let turn = this.#network.delayTurns(); turn > 0; turn--) await new Promise(resolve => setImmediate(resolve))
+      for (let turn = this.#network.delayTurns(); turn > 0 || this.#network.stopped; turn--) {
+        await new Promise(resolve => setImmediate(resolve))
+      }
       const next = link.queue.shift()
-      if (next !== undefined && this.connected(to)) this.#network.deliver(this.self, to, ...next)
+      if (next === undefined || !this.connected(to) || !next.leaves()) continue
+      this.#network.deliver(this.self, to, next.channel, next.message)
     }
     link.busy = false
   }

@@ -3,85 +3,27 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { noise } from '@chainsafe/libp2p-noise'
-import { generateKeyPair } from '@libp2p/crypto/keys'
-import type { PrivateKey } from '@libp2p/interface'
-import { peerIdFromPrivateKey } from '@libp2p/peer-id'
-import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
-import { multiaddr } from '@multiformats/multiaddr'
-import { createLibp2p } from 'libp2p'
 import { afterEach, expect, test } from 'vitest'
-import type { Channel, MessageHandler } from '../../node/ports.ts'
+import type { Channel } from '../../node/ports.ts'
+import { backoffMs, MAX_MESSAGE_BYTES } from '../../protocols/transport.ts'
 import {
-  backoffMs,
-  createTransport,
-  type Libp2pTransport,
-  MAX_MESSAGE_BYTES,
-  type Member
-} from '../../protocols/transport.ts'
-import { freePort } from './loopback.ts'
-import { clock, quietLog as log } from './real-clock.ts'
+  CHANNELS,
+  cleanUp,
+  cleanups,
+  dialRaw,
+  type Host,
+  hosts,
+  pair,
+  publicPart,
+  rawNode,
+  started,
+  transportOf,
+  until
+} from './transport-support.ts'
 
-const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
 const CHILD = new URL('transport-child.ts', import.meta.url)
 
-const cleanups: (() => Promise<unknown> | unknown)[] = []
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
-})
-
-interface Host extends Member {
-  readonly key: PrivateKey
-}
-
-async function hosts(count: number): Promise<Host[]> {
-  const made: Host[] = []
-  for (let i = 0; i < count; i++) {
-    const key = await generateKeyPair('Ed25519')
-    const address = `/ip4/127.0.0.1/tcp/${await freePort()}`
-    made.push({ key, id: peerIdFromPrivateKey(key).toString(), name: `peer-${i}`, address })
-  }
-  return made
-}
-
-const publicPart = ({ id, name, address }: Host): Member => ({ id, name, address })
-
-async function transportOf(host: Host, members: readonly Host[]): Promise<Libp2pTransport> {
-  const transport = await createTransport({
-    privateKey: host.key,
-    listen: host.address,
-    cluster: 'test',
-    members: members.map(publicPart),
-    log,
-    clock
-  })
-  cleanups.push(() => transport.stop())
-  return transport
-}
-
-async function until(what: () => boolean): Promise<void> {
-  while (!what()) await sleep(5)
-}
-
-type Handlers = Partial<Record<Channel, MessageHandler>>
-
-async function started(host: Host, members: readonly Host[], handlers: Handlers = {}): Promise<Libp2pTransport> {
-  const transport = await transportOf(host, members)
-  for (const [channel, handler] of Object.entries(handlers)) transport.handle(channel as Channel, handler)
-  await transport.start()
-  return transport
-}
-
-/** Two linked members; the handlers are the second one's. */
-async function pair(handlers: Handlers): Promise<[Libp2pTransport, Libp2pTransport]> {
-  const both = await hosts(2)
-  const [first, second] = both as [Host, Host]
-  const a = await started(first, both)
-  const b = await started(second, both, handlers)
-  await until(() => a.connected(b.self) && b.connected(a.self))
-  return [a, b]
-}
+afterEach(cleanUp)
 
 async function childOf(host: Host, members: readonly Host[]): Promise<ChildProcess> {
   const options = {
@@ -203,29 +145,14 @@ test('waiting writers are told when the link breaks', async () => {
 test('a stranger is refused by its identity, whichever side dials', async () => {
   const [first, stranger] = (await hosts(2)) as [Host, Host]
   const a = await started(first, [first])
-  const s = await createLibp2p({
-    privateKey: stranger.key,
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
-    streamMuxers: [yamux()]
-  })
-  cleanups.push(() => s.stop())
-  const spoken = s
-    .dial(multiaddr(`${first.address}/p2p/${first.id}`))
-    .then(connection => connection.newStream('/diapause/control/1'))
+  const s = await rawNode(stranger.key)
+  const spoken = dialRaw(s, first).then(connection => connection.newStream('/diapause/control/1'))
   await expect(spoken).rejects.toThrow()
   await until(() => a.stats().strangers === 1)
 
   // A member's address answered by somebody else.
   const [member] = (await hosts(1)) as [Host]
-  const imposter = await createLibp2p({
-    privateKey: stranger.key,
-    addresses: { listen: [member.address] },
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
-    streamMuxers: [yamux()]
-  })
-  cleanups.push(() => imposter.stop())
+  await rawNode(stranger.key, [member.address])
   const [other] = (await hosts(1)) as [Host]
   const b = await started(other, [other, member])
   await until(() => b.stats().dials >= 3)
@@ -236,14 +163,8 @@ test('a message over the limit closes the stream and is counted', async () => {
   const [first, second] = (await hosts(2)) as [Host, Host]
   let delivered = 0
   const a = await started(first, [first, second], { control: () => void delivered++ })
-  const raw = await createLibp2p({
-    privateKey: second.key,
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
-    streamMuxers: [yamux()]
-  })
-  cleanups.push(() => raw.stop())
-  const connection = await raw.dial(multiaddr(`${first.address}/p2p/${first.id}`))
+  const raw = await rawNode(second.key)
+  const connection = await dialRaw(raw, first)
   const stream = await connection.newStream('/diapause/control/1')
   stream.send(Buffer.from([0, 0, 0, 1, 42]))
   await until(() => delivered === 1)

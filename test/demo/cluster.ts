@@ -1,14 +1,14 @@
 /**
- * A whole diapause on this host: N peers as separate processes, each with its own folder, identity, config file and
- * loopback port, below one temporary folder. For the demo, scenario tests and chaos.
+ * A whole diapause on this machine: N peers as separate processes, each with its own folder, identity, config file and
+ * address (a loopback port, or a host of its own), below one temporary folder. For the demo, scenario tests and benchmarks.
  *
  * It leaves nothing: peers die with this process (`setpriv --pdeathsig`, unless `detached`), and `stop` ends what still
  * runs, removes the folder and tells what the peers should have cleaned up by themselves and did not.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, openSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,6 +19,7 @@ import { ApiClient } from '../../node/edge/client.ts'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import { loadOrCreateIdentity } from '../../node/host/identity.ts'
 import { readEvent, type SeenEvent } from './events.ts'
+import type { Host, Hosts } from '../hosts/hosts.ts'
 import { killAll, naming, processes, signal, tree, waitUntil } from './processes.ts'
 
 const main = join(import.meta.dirname, '../../node/main.ts')
@@ -26,12 +27,23 @@ const main = join(import.meta.dirname, '../../node/main.ts')
 /** How long a peer may take to end after SIGTERM before that counts as a fault. */
 const STOP_LIMIT_MS = 10_000
 
-type Settings = { readonly [Name in Exclude<keyof Config, 'cluster' | 'peer' | 'members'>]?: Partial<Config[Name]> }
+/** Where peers listen that have a host of their own. */
+export const HOST_PORT = 7400
+
+type Role = Config['members'][number]['role']
+
+export type Settings = {
+  readonly [Name in Exclude<keyof Config, 'cluster' | 'peer' | 'members'>]?: Partial<Config[Name]>
+}
 
 export interface ClusterOptions {
   readonly peers: number
-  /** Sections of every peer's config. Default: epochs on request only, a code that fits the number of peers. */
-  readonly settings?: Settings
+  /** Sections of a peer's config. Default: epochs on request only, a code that fits the number of peers. */
+  readonly settings?: Settings | ((peer: { readonly name: string; readonly dir: string }) => Settings)
+  /** The first peers' roles; the others store. */
+  readonly roles?: readonly Role[]
+  /** As many as peers, one for each. Default: all are at home on this machine. */
+  readonly hosts?: Hosts
   /** Peers outlive this process. */
   readonly detached?: boolean
   /** Called for every event of every peer as it comes. */
@@ -41,6 +53,10 @@ export interface ClusterOptions {
 export interface ClusterPeer {
   readonly name: string
   readonly id: string
+  readonly role: Role
+  /** Undefined: this machine. */
+  readonly host: Host | undefined
+  readonly dataDir: string
   readonly runDir: string
   readonly configFile: string
   readonly logFile: string
@@ -68,6 +84,8 @@ export class Cluster {
   readonly #options: ClusterOptions
   readonly #running = new Map<string, Running>()
   readonly #killed = new Set<string>()
+  readonly #stopped = new Set<string>()
+  readonly #seen = new Set<string>()
   #trouble: Error | undefined
 
   private constructor(dir: string, peers: readonly ClusterPeer[], options: ClusterOptions) {
@@ -78,41 +96,46 @@ export class Cluster {
 
   /** Makes the folder, secret, identities and config files; starts nothing. */
   static async create(options: ClusterOptions): Promise<Cluster> {
-    const dir = await mkdtemp(join(tmpdir(), 'diapause-'))
+    const { hosts } = options
+    const dir = hosts === undefined ? await mkdtemp(join(tmpdir(), 'diapause-')) : join(hosts.dir, 'cluster')
     try {
+      await mkdir(dir, { recursive: true })
       const secretFile = join(dir, 'secret')
       await writeFile(secretFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
-      const ports = await freePorts(options.peers)
+      const addresses =
+        hosts?.all.map(host => `/ip4/${host.address}/tcp/${HOST_PORT}`) ?? (await loopback(options.peers))
       const members = await Promise.all(
-        ports.map(async (port, i) => {
+        addresses.slice(0, options.peers).map(async (address, i) => {
           const name = `p${i + 1}`
           const dataDir = join(dir, name, 'data')
           await mkdir(dataDir, { recursive: true, mode: 0o700 })
-          return {
-            name,
-            dataDir,
-            id: (await loadOrCreateIdentity(dataDir)).peerId,
-            address: `/ip4/127.0.0.1/tcp/${port}`
-          }
+          const { peerId: id } = await loadOrCreateIdentity(dataDir)
+          return { name, dataDir, id, address, role: options.roles?.[i] ?? 'storage', host: hosts?.all[i] }
         })
       )
       const peers = await Promise.all(
-        members.map(async ({ name, dataDir, id, address }): Promise<ClusterPeer> => {
-          const runDir = join(dir, name, 'run')
-          const configFile = join(dir, name, 'peer.toml')
+        members.map(async ({ name, dataDir, id, address, role, host }): Promise<ClusterPeer> => {
+          const home = join(dir, name)
+          const [runDir, configFile, logFile] = [join(home, 'run'), join(home, 'peer.toml'), join(home, 'log')]
+          const { settings } = options
           const config = {
             shards: codeFor(options.peers),
             epochs: { intervalMs: 0 },
-            ...options.settings,
+            ...(typeof settings === 'function' ? settings({ name, dir: home }) : settings),
             cluster: { name: 'demo', secretFile },
             peer: { name, dataDir, runDir, listen: address },
-            members: members.map(member => ({ name: member.name, id: member.id, address: member.address }))
+            members: members.map(member => ({
+              name: member.name,
+              id: member.id,
+              address: member.address,
+              role: member.role
+            }))
           }
           await writeFile(configFile, stringify(config))
           const socketPath = apiSocketPath(runDir)
           const client = new ApiClient(socketPath)
           const consoleDir = join(runDir, 'console')
-          return { name, id, runDir, configFile, logFile: join(dir, name, 'log'), socketPath, consoleDir, client }
+          return { name, id, role, host, dataDir, runDir, configFile, logFile, socketPath, consoleDir, client }
         })
       )
       return new Cluster(dir, peers, options)
@@ -127,21 +150,23 @@ export class Cluster {
     if (this.#trouble !== undefined) throw this.#trouble
   }
 
-  /** Peers whose process runs and is to go on. */
+  /** Peers whose process runs and is to go on, and does not stand still. */
   get alive(): ClusterPeer[] {
-    return this.peers.filter(peer => this.#running.get(peer.name)?.ending === false)
+    return this.peers.filter(({ name }) => this.#running.get(name)?.ending === false && !this.#stopped.has(name))
   }
 
   startPeer(peer: ClusterPeer): void {
     const log = openSync(peer.logFile, 'a', 0o600)
     const node = [process.execPath, '--max-semi-space-size=1', main, 'peer', '--config', peer.configFile]
     const detached = this.#options.detached === true
-    const [command = '', ...args] = detached ? node : ['setpriv', '--pdeathsig', 'KILL', ...node]
+    const where = peer.host === undefined ? [] : (this.#options.hosts?.on(peer.host) ?? [])
+    const [command = '', ...args] = [...where, ...(detached ? [] : ['setpriv', '--pdeathsig', 'KILL']), ...node]
     const child = spawn(command, args, { stdio: ['ignore', log, log], detached })
     closeSync(log)
     const running: Running = { process: child, ending: false, follower: new AbortController() }
     this.#running.set(peer.name, running)
     this.#killed.delete(peer.name)
+    this.#stopped.delete(peer.name)
     child.once('error', error => this.#fail(peer, `could not be started: ${error.message}`))
     child.once('exit', (code, signalName) => {
       running.follower.abort()
@@ -178,13 +203,30 @@ export class Cluster {
 
   /** kill -9 of the peer together with all its VMs, as when a host loses power. Resolves when they are gone. */
   async killPeer(peer: ClusterPeer): Promise<void> {
+    const pid = this.pidOf(peer)
     const running = this.#running.get(peer.name)
-    if (running?.process.pid === undefined) throw new Error(`${peer.name} does not run`)
-    running.ending = true
+    if (running !== undefined) running.ending = true
     this.#killed.add(peer.name)
-    const pids = tree(running.process.pid)
+    const pids = tree(pid)
     killAll(pids)
     await waitUntil(() => !processes().some(each => pids.includes(each.pid)), STOP_LIMIT_MS)
+  }
+
+  /** SIGSTOP to the peer alone: its VMs run on, and nobody serves them. */
+  stopPeer(peer: ClusterPeer): void {
+    signal(this.pidOf(peer), 'SIGSTOP')
+    this.#stopped.add(peer.name)
+  }
+
+  continuePeer(peer: ClusterPeer): void {
+    signal(this.pidOf(peer), 'SIGCONT')
+    this.#stopped.delete(peer.name)
+  }
+
+  pidOf(peer: ClusterPeer): number {
+    const running = this.#running.get(peer.name)
+    if (running?.process.pid === undefined || running.ending) throw new Error(`${peer.name} does not run`)
+    return running.process.pid
   }
 
   /**
@@ -197,7 +239,8 @@ export class Cluster {
     for (const [, running] of this.#running) running.follower.abort()
     for (const [, running] of stopping) {
       running.ending = true
-      if (running.process.pid !== undefined && running.process.exitCode === null) signal(running.process.pid, 'SIGTERM')
+      if (running.process.pid === undefined || running.process.exitCode !== null) continue
+      for (const name of ['SIGTERM', 'SIGCONT'] as const) signal(running.process.pid, name) // it may stand still
     }
     const ended = (running: Running) => running.process.exitCode !== null || running.process.signalCode !== null
     await waitUntil(() => stopping.every(([, running]) => ended(running)), STOP_LIMIT_MS)
@@ -242,21 +285,19 @@ export class Cluster {
 
   #take(peer: ClusterPeer, value: unknown): void {
     const event = readEvent(value)
+    if (event === undefined) return
     // After a reconnection the stream begins with what we have.
-    if (
-      event === undefined ||
-      this.events.some(
-        seen => seen.by === peer.name && seen.event.atMs === event.atMs && seen.event.kind === event.kind
-      )
-    )
-      return
+    const key = `${peer.name} ${event.kind} ${event.atMs}`
+    if (this.#seen.has(key)) return
+    this.#seen.add(key)
     const seen = { by: peer.name, event }
     this.events.push(seen)
     this.#options.onEvent?.(seen)
   }
 
   #fail(peer: ClusterPeer, what: string): void {
-    this.#trouble ??= new DiapauseError('DEMO_PEER', `peer ${peer.name} ${what}; its log is ${peer.logFile}`)
+    const [last = 'nothing was logged'] = logTail(peer, 1) // whoever hears of this may remove the folder
+    this.#trouble ??= new DiapauseError('DEMO_PEER', `peer ${peer.name} ${what}: ${last}; its log is ${peer.logFile}`)
   }
 }
 
@@ -278,9 +319,10 @@ async function socketsIn(dir: string): Promise<string[]> {
 }
 
 /** The end of a peer's log for people: the message of a line that pino wrote, other lines as they are. */
-export async function logTail(peer: ClusterPeer, lines: number): Promise<string[]> {
-  const text = await readFile(peer.logFile, 'utf8').catch(() => '') // it may never have started
-  const tail = text.split('\n').filter(line => line !== '')
+export function logTail(peer: ClusterPeer, lines: number): string[] {
+  // It may never have started.
+  const text = existsSync(peer.logFile) ? readFileSync(peer.logFile, 'utf8') : ''
+  const tail = text.split('\n').filter(line => line !== '' && !line.startsWith('    at ')) // no stack
   return tail.slice(-lines).map(line => {
     try {
       const { msg, err, error } = JSON.parse(line) as { msg?: string; err?: { message?: string }; error?: unknown }
@@ -305,6 +347,9 @@ async function freePorts(count: number): Promise<number[]> {
   }
   return [...ports]
 }
+
+export const loopback = async (count: number): Promise<string[]> =>
+  (await freePorts(count)).map(port => `/ip4/127.0.0.1/tcp/${port}`)
 
 function isFree(port: number): Promise<boolean> {
   return new Promise((resolve, reject) => {

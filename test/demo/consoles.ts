@@ -26,6 +26,7 @@ export class ConsoleWatcher {
   readonly #now: () => number
   readonly #tails = new Map<string, Tail>()
   readonly #latest = new Map<number, VmConsole>()
+  readonly #latestIn = new Map<string, VmConsole>()
   readonly #audits = new Map<number, Map<number, BankReport>>()
   readonly #silenceMs = new Map<number, number>()
   #countFromMs = Number.POSITIVE_INFINITY
@@ -41,12 +42,18 @@ export class ConsoleWatcher {
   poll(): void {
     for (const directory of this.#directories)
       for (const name of listing(directory))
-        if (name.startsWith(this.#prefix)) for (const report of this.#read(join(directory, name))) this.#take(report)
+        if (name.startsWith(this.#prefix))
+          for (const report of this.#read(join(directory, name))) this.#take(report, directory)
   }
 
   /** Number of the VM → its latest report. */
   get latest(): ReadonlyMap<number, VmConsole> {
     return this.#latest
+  }
+
+  /** The latest of a VM in one directory: a VM whose peer stands still talks on there, while another copy has taken over. */
+  latestIn(directory: string, vm: number): VmConsole | undefined {
+    return this.#latestIn.get(`${directory} ${vm}`)
   }
 
   /** The AUDIT reports with this id so far, one a VM, the latest of each. */
@@ -65,12 +72,13 @@ export class ConsoleWatcher {
     return Math.max(0, ...this.#silenceMs.values())
   }
 
-  #take(report: BankReport): void {
+  #take(report: BankReport, directory: string): void {
     const atMs = this.#now()
     const before = this.#latest.get(report.vm)
     if (before !== undefined && atMs >= this.#countFromMs)
       this.#silenceMs.set(report.vm, Math.max(this.#silenceMs.get(report.vm) ?? 0, atMs - before.atMs))
     this.#latest.set(report.vm, { latest: report, atMs })
+    this.#latestIn.set(`${directory} ${report.vm}`, { latest: report, atMs })
     if (report.kind !== 'AUDIT') return
     const audits = this.#audits.get(report.id) ?? new Map<number, BankReport>()
     this.#audits.set(report.id, audits.set(report.vm, report))

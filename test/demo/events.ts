@@ -6,6 +6,7 @@ import type { ImageStats } from '../../node/ports.ts'
 
 type About = { readonly atMs: number; readonly group: string }
 type AboutVm = About & { readonly vm: string }
+type AboutLease = { readonly atMs: number; readonly key: string; readonly generation: number }
 type AboutEpoch = About & { readonly epoch: number }
 
 /** The kinds the demo reads, of the events a peer emits (node/edge/events.ts leaves their fields open). */
@@ -32,7 +33,15 @@ export type KnownEvent =
   | (AboutVm &
       AboutEpoch & { readonly kind: 'vm.resumed'; readonly generation: number; readonly spawnToRunMs?: number })
   | (AboutVm & { readonly kind: 'vm.failed'; readonly reason: string })
-  | (AboutVm & { readonly kind: 'vm.complete'; readonly pagesFaulted: number; readonly pagesPushed: number })
+  | (AboutVm & { readonly kind: 'vm.destroyed'; readonly generation: number })
+  | (AboutLease & { readonly kind: 'lease.lapsed' })
+  | (AboutLease & { readonly kind: 'lease.lost'; readonly newer: number })
+  | (AboutVm & {
+      readonly kind: 'vm.complete'
+      readonly generation: number
+      readonly pagesFaulted: number
+      readonly pagesPushed: number
+    })
 
 /** An event and the name of the peer on whose stream it came. */
 export interface SeenEvent {
@@ -53,8 +62,11 @@ const needed: Record<KnownEvent['kind'], Record<string, 'string' | 'number' | 'o
   'epoch.aborted': { group: 'string', epoch: 'number', reason: 'string' },
   'takeover.decided': { group: 'string', epoch: 'number', generation: 'number', owners: 'object', lost: 'object' },
   'vm.resumed': { group: 'string', vm: 'string', epoch: 'number', generation: 'number' },
+  'vm.destroyed': { group: 'string', vm: 'string', generation: 'number' },
+  'lease.lapsed': { key: 'string', generation: 'number' },
+  'lease.lost': { key: 'string', generation: 'number', newer: 'number' },
   'vm.failed': { group: 'string', vm: 'string', reason: 'string' },
-  'vm.complete': { group: 'string', vm: 'string', pagesFaulted: 'number', pagesPushed: 'number' }
+  'vm.complete': { group: 'string', vm: 'string', generation: 'number', pagesFaulted: 'number', pagesPushed: 'number' }
 }
 
 /** The event in a line of a stream; undefined for kinds the demo does not read. Throws TypeError on a wrong shape. */

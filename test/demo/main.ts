@@ -77,7 +77,7 @@ async function finish(story: Story, cluster: Cluster, progress: Progress, error:
     progress.note(`logs and consoles are kept in ${logs}`)
     // A story that was told to its end and missed a bound is explained by its report, not by logs.
     for (const peer of error === undefined ? [] : cluster.peers) {
-      for (const line of await logTail(peer, 4)) progress.note(`${peer.name}'s log: ${line}`)
+      for (const line of logTail(peer, 4)) progress.note(`${peer.name}'s log: ${line}`)
     }
   }
   return cluster.stop()

@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -171,6 +171,16 @@ describe('a peer that cannot start as it was asked to', () => {
     expect((await new ApiClient(apiSocketPath(join(dir, 'run'))).status()).pid).toBe(child.pid)
   })
 
+  it('says how to come to a cluster where it has none, and how members change where its founders differ', async () => {
+    expect(await refusal(config => (config.members = []))).toMatch(/diapause init.*diapause join.*\[NO_CLUSTER\]/)
+    await runOnce()
+    const fewer = await refusal(config => {
+      config.members = [{ ...config.members[0], role: 'storage' }]
+      config['shards'] = { k: 1, m: 1 }
+    })
+    expect(fewer).toMatch(/not those that cluster "office" began with.*\[FOUNDERS_CHANGED\]/)
+  })
+
   it('names the QEMU that is not there and says how to get one', async () => {
     const err = await refusal(config => {
       config.members = config.members.map(member => ({ ...member, role: 'storage' }))
@@ -185,6 +195,9 @@ describe('a peer that cannot start as it was asked to', () => {
   it('says what is wrong with the secret and how to make one', async () => {
     const missing = await refusal(config => (config['cluster'] = { name: 'office', secretFile: join(dir, 'none') }))
     expect(missing).toMatch(/cannot read cluster.secretFile .*none/)
+    await chmod(secretFile, 0o644)
+    expect(await refusal()).toMatch(/others may read .*secret: run chmod 600 .*\[SECRET_EXPOSED\]/)
+    await chmod(secretFile, 0o600)
     await writeFile(secretFile, 'swordfish')
     const malformed = await refusal()
     expect(malformed).toContain('32 bytes in hex')

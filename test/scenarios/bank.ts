@@ -6,48 +6,56 @@ import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { hasCode } from '../../node/errors.ts'
-import { Cluster, type ClusterPeer } from '../demo/cluster.ts'
+import { Cluster, type ClusterOptions, type ClusterPeer, type Settings } from '../demo/cluster.ts'
 import { ConsoleWatcher } from '../demo/consoles.ts'
 import type { EventOf, KnownEvent } from '../demo/events.ts'
 import { wallMs } from '../demo/story.ts'
 import { bankTotal, bankVm, buildGuest } from '../guest/build.ts'
 import { type BankReport, conservation } from '../guest/console.ts'
 
-const GROUP = 'bank'
+export const GROUP = 'bank'
 
 /** Longest wait for anything. Several times what a busy machine with two cores took. */
 const LIMIT_MS = 60_000
 
+export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
+  readonly vms: number
+  readonly memoryMiB: number
+  /** VM → name of its first owner. Default: vmN on pN. */
+  readonly owners?: Readonly<Record<string, string>>
+}
+
+/** A busy machine must not look like a dead peer, where who is moved where is part of what is tested. */
+export const calm: Settings = { detector: { suspicionMinMs: 1_000, suspicionMaxMs: 4_000 } }
+
 export class Bank {
   readonly cluster: Cluster
-  readonly #vms: readonly string[]
-  readonly #consoles: ConsoleWatcher
+  readonly vms: readonly string[]
+  readonly consoles: ConsoleWatcher
   #audits = 0
 
   private constructor(cluster: Cluster, vms: number) {
     this.cluster = cluster
-    this.#vms = Array.from({ length: vms }, (_, i) => `vm${i + 1}`)
-    this.#consoles = new ConsoleWatcher(
+    this.vms = Array.from({ length: vms }, (_, i) => `vm${i + 1}`)
+    this.consoles = new ConsoleWatcher(
       cluster.peers.map(peer => peer.consoleDir),
       GROUP,
       wallMs
     )
   }
 
-  /** Peers p1, p2, … with VM vmN on pN. */
-  static async start(options: { peers: number; k: number; m: number; vms: number; memoryMiB: number }): Promise<Bank> {
+  /** Peers p1, p2, … that see each other, and VMs that move money. */
+  static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { peers, k, m, vms: total, memoryMiB } = options
-    // A busy machine must not look like a dead peer: who is moved where is part of what is tested.
-    const detector = { suspicionMinMs: 1_000, suspicionMaxMs: 4_000 }
-    const cluster = await Cluster.create({ peers, settings: { shards: { k, m }, detector } })
+    const { vms: total, memoryMiB } = setup
+    const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total)
     try {
       for (const peer of cluster.peers) cluster.startPeer(peer)
       await cluster.allConnected(LIMIT_MS)
-      const vms = bank.#vms.map((_, i) => bankVm(guest, { index: i + 1, total, memoryMiB }))
-      const owners = Object.fromEntries(bank.#vms.map((vm, i) => [vm, `p${i + 1}`]))
+      const vms = bank.vms.map((_, i) => bankVm(guest, { index: i + 1, total, memoryMiB }))
+      const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners })
       await bank.working()
       return bank
@@ -91,18 +99,18 @@ export class Bank {
 
   /** Every connection of the bank is up, and money moves on each from now on. */
   async working(): Promise<void> {
-    const { size: none } = this.#consoles.latest
+    const { size: none } = this.consoles.latest
     const before = none === 0 ? undefined : await this.#reports('a first report of every VM')
-    const others = this.#vms.length - 1
+    const others = this.vms.length - 1
     const received = (report: BankReport | undefined, from: number) => report?.received.get(from)?.count ?? 0
     await this.until('all banks to move money', () => {
-      const reports = [...this.#consoles.latest.values()].map(({ latest }) => latest)
+      const reports = [...this.consoles.latest.values()].map(({ latest }) => latest)
       const busy = reports.filter(report => {
         const then = before?.find(each => each.vm === report.vm)
         const moved = [...report.received.keys()].filter(vm => received(report, vm) > received(then, vm) + 20)
         return report.conns === 2 * others && moved.length === others
       })
-      return busy.length === this.#vms.length ? true : undefined
+      return busy.length === this.vms.length ? true : undefined
     })
   }
 
@@ -112,8 +120,8 @@ export class Bank {
     const ask = this.#everySecond(`audit ${id}`)
     const reports = await this.until(`audit ${id} of all VMs`, async () => {
       await ask()
-      const found = this.#consoles.audits(id)
-      return found.length === this.#vms.length ? found : undefined
+      const found = this.consoles.audits(id)
+      return found.length === this.vms.length ? found : undefined
     })
     const go = this.#everySecond('go')
     await this.until('transfers after the audit', async () => {
@@ -123,7 +131,7 @@ export class Bank {
         ? true
         : undefined
     })
-    const { money, gaps, broken, faults } = conservation(reports, bankTotal({ total: this.#vms.length }))
+    const { money, gaps, broken, faults } = conservation(reports, bankTotal({ total: this.vms.length }))
     return { money, gaps, broken, faults, nonces: reports.map(report => report.nonce) }
   }
 
@@ -153,7 +161,7 @@ export class Bank {
       await this.until(`${kind} of all VMs in generation ${decided.generation}`, () => {
         const failed = later('vm.failed').map(event => `${event.vm}: ${event.reason}`)
         if (failed.length > 0) throw new Error(`VMs failed after the takeover: ${failed.join('; ')}`)
-        return new Set(later(kind).map(event => event.vm)).size === this.#vms.length ? true : undefined
+        return new Set(later(kind).map(event => event.vm)).size === this.vms.length ? true : undefined
       })
     }
     await this.working()
@@ -169,7 +177,7 @@ export class Bank {
     const deadline = performance.now() + LIMIT_MS
     for (;;) {
       this.cluster.check()
-      this.#consoles.poll()
+      this.consoles.poll()
       const result = await condition()
       if (result !== undefined) return result
       if (performance.now() > deadline) throw new Error(`waited ${LIMIT_MS / 1000} s in vain for ${what}`)
@@ -179,8 +187,8 @@ export class Bank {
 
   #reports(what: string): Promise<BankReport[]> {
     return this.until(what, () => {
-      const reports = [...this.#consoles.latest.values()].map(({ latest }) => latest)
-      return reports.length === this.#vms.length ? reports : undefined
+      const reports = [...this.consoles.latest.values()].map(({ latest }) => latest)
+      return reports.length === this.vms.length ? reports : undefined
     })
   }
 
@@ -190,12 +198,12 @@ export class Bank {
     return async () => {
       if (performance.now() < due) return
       due = performance.now() + 1_000
-      await this.#type(line)
+      await this.type(line)
     }
   }
 
   /** On every VM's console. A VM that moves just now is asked again by the caller. */
-  async #type(line: string): Promise<void> {
+  async type(line: string): Promise<void> {
     const owners = await this.owners()
     await Promise.all(
       Object.entries(owners).map(async ([vm, owner]) => {

@@ -2,13 +2,16 @@
  * The whole, once: three peers in processes of their own, two real VMs that move money, hosts that die. The tests are one
  * story in order, on one cluster: each begins where the one before it ended.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { MAX_AGO_MS, type Story } from '../../protocols/decisions/merge.ts'
 import { guestName } from '../../node/hypervisor/command-line.ts'
 import { naming } from '../demo/processes.ts'
-import { Bank } from './bank.ts'
+import { Bank, calm } from './bank.ts'
 
 /** Of 2 VMs with 64 accounts of 1,000 coins each. */
 const SOUND = { money: 128_000, gaps: 0, broken: 0, faults: [] }
@@ -19,7 +22,8 @@ describe('a bank on three peers, any one of which may be lost', () => {
   let stopped = false
 
   beforeAll(async () => {
-    bank = await Bank.start({ peers: 3, k: 2, m: 1, vms: 2, memoryMiB: 128 })
+    const settings = { ...calm, shards: { k: 2, m: 1 } }
+    bank = await Bank.start({ peers: 3, settings, vms: 2, memoryMiB: 128 })
   }, 240_000)
 
   afterAll(async () => {
@@ -48,6 +52,29 @@ describe('a bank on three peers, any one of which may be lost', () => {
     expect(await bank.audit()).toEqual({ ...SOUND, nonces })
   })
 
+  it('tells on a survivor why: the suspicion, the votes on the ballot, the lease, and the new owner', async () => {
+    const [gone, decider, owner] = ['p1', 'p2', 'p3'].map(name => bank.peer(name).id)
+    const { stdout } = await diapause('why', 'vm1', '--json', '--socket', bank.peer('p2').socketPath)
+    const story = JSON.parse(stdout) as Story
+    expect(story.silent.map(({ peer }) => peer)).toEqual([gone])
+    const facts = story.told.map(({ by, fact }) => ({ teller: by, ...fact }))
+    const accepted = [decider, owner].map(peer => ({ peer, vote: 'accepted' }))
+    for (const expected of [
+      { kind: 'suspected', peer: gone },
+      { kind: 'declared-dead', peer: gone },
+      { kind: 'plan', generation: 1, moves: [expect.objectContaining({ vm: 'vm1', to: owner })] },
+      { kind: 'ballot', outcome: 'chosen', votes: expect.arrayContaining(accepted) },
+      { kind: 'generation', generation: 2, displaced: { vm1: gone } },
+      { kind: 'lease', event: 'granted', generation: 2, teller: owner },
+      { kind: 'vm', event: 'resumed', generation: 2, teller: owner }
+    ]) {
+      expect(facts).toContainEqual(expect.objectContaining(expected))
+    }
+    const { stdout: text } = await diapause('why', 'vm1', '--socket', bank.peer('p3').socketPath)
+    expect(text).toMatch(/Moved from p1 to p3 and taken back to epoch \d+, because p1 was declared dead/)
+    expect(text).toContain('Not told by p1')
+  })
+
   it('commits epochs with one peer less', async () => {
     const before = (await bank.record()).committed?.epoch ?? 0
     expect(await bank.epoch(bank.peer('p2'))).toBeGreaterThan(before)
@@ -69,6 +96,10 @@ describe('a bank on three peers, any one of which may be lost', () => {
     expect(naming(`${returned.runDir}/`).map(each => each.command)).toEqual([])
     await bank.working()
     expect((await bank.record()).generation).toBe(generation)
+    // What it noted before it was killed was on its disk.
+    const { told } = await returned.client.why({ group: 'bank', vm: 'vm1', agoMs: MAX_AGO_MS, here: true })
+    const noted = told.filter(({ by, fact }) => by === returned.id && fact.kind === 'lease' && fact.generation === 1)
+    expect(noted).toContainEqual(expect.objectContaining({ fact: expect.objectContaining({ event: 'granted' }) }))
   })
 
   it('counts on the peer that came back: after one more epoch a second host may die', async () => {
@@ -112,6 +143,11 @@ describe('a bank on three peers, any one of which may be lost', () => {
     expect(existsSync(dir)).toBe(false)
   })
 })
+
+/** The command line, as a process of its own. */
+function diapause(...args: string[]): Promise<{ stdout: string }> {
+  return promisify(execFile)(process.execPath, [join(import.meta.dirname, '../../node/main.ts'), ...args])
+}
 
 /** A QEMU that looks like a VM of the peer; it ends with this process if nobody ends it before. */
 function spawnQemu(peerId: string): ChildProcess {

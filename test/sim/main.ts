@@ -1,65 +1,62 @@
 /**
- * `npm run sim -- [--seeds N] [--first SEED] [--json FILE]`: registers and leases under every fault, seed after seed.
- * Exit 1: a seed violated an invariant (it is printed, and replays exactly); 2: usage.
+ * `npm run sim -- [--scenario NAME] [--OPTION VALUE …] [--json FILE]`: runs a scenario, the first of the list unless told.
+ * Exit 1: a check failed; 2: usage.
  */
 import { parseArgs } from 'node:util'
 import { UsageError, messageOf } from '../../node/errors.ts'
-import { type Check, equal, exitCode, machineFacts, note, reportText, writeReport } from '../measure.ts'
-import { type Outcome, runSeed } from './register-run.ts'
+import { exitCode, machineFacts, reportText, writeReport } from '../measure.ts'
+import { cluster } from './cluster.ts'
+import { detection } from './detection.ts'
+import { registers } from './registers.ts'
+import type { Options, Scenario } from './scenario.ts'
+import { seeds } from './seeds.ts'
 
-interface Options {
-  readonly seeds: number
-  readonly first: number
+const SCENARIOS: readonly Scenario[] = [seeds, registers, cluster, detection]
+
+interface Request {
+  readonly scenario: Scenario
+  readonly values: Options
   readonly json: string | undefined
 }
 
-function readOptions(): Options {
+function readRequest(): Request {
   try {
     const text = { type: 'string' } as const
-    const { values } = parseArgs({ options: { seeds: text, first: text, json: text } })
-    const whole = (name: 'seeds' | 'first', usual: number): number => {
-      const value = Number(values[name] ?? usual)
-      if (!Number.isSafeInteger(value) || value < 1)
-        throw new Error(`--${name} takes a whole number from 1, not ${JSON.stringify(values[name])}`)
-      return value
+    const names = new Set(['scenario', 'json', ...SCENARIOS.flatMap(({ options }) => Object.keys(options))])
+    const { values } = parseArgs({ options: Object.fromEntries([...names].map(name => [name, text])) })
+    const { scenario: name, json, ...given } = values as Partial<Record<string, string>>
+    const scenario = name === undefined ? SCENARIOS[0] : SCENARIOS.find(one => one.name === name)
+    if (scenario === undefined) {
+      throw new Error(`--scenario is one of ${SCENARIOS.map(one => one.name).join(', ')}, not ${JSON.stringify(name)}`)
     }
-    return { seeds: whole('seeds', 200), first: whole('first', 1), json: values.json }
+    return { scenario, values: readOptions(scenario, given), json }
   } catch (cause) {
     throw new UsageError('SIM_USAGE', messageOf(cause), { cause })
   }
 }
 
-async function main(): Promise<number> {
-  const { seeds, first, json } = readOptions()
-  process.stderr.write(`  seeds ${first} to ${first + seeds - 1}\n`)
-  const startedMs = performance.now()
-  const outcomes: Outcome[] = []
-  for (let seed = first; seed < first + seeds; seed++) {
-    const outcome = await runSeed(seed)
-    outcomes.push(outcome)
-    if (outcome.violation !== null) process.stderr.write(`  seed ${seed}: ${outcome.violation}\n`)
-    else if (outcomes.length % 100 === 0) process.stderr.write(`  ${outcomes.length} of ${seeds} seeds\n`)
+function readOptions({ name, options }: Scenario, given: Partial<Record<string, string>>): Options {
+  for (const option of Object.keys(given)) {
+    if (!(option in options))
+      throw new Error(`scenario ${name} has no --${option}, only --${Object.keys(options).join(', --')}`)
   }
-  const minutes = (performance.now() - startedMs) / 60_000
-  const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((total, outcome) => total + of(outcome), 0)
-  const violated = outcomes.filter(outcome => outcome.violation !== null)
-  const checks: Check[] = [
-    equal('violations', violated.length, 0),
-    equal('converged', outcomes.length - violated.length, seeds),
-    note('seedsPerMinute', Math.round(seeds / minutes), '1/min'),
-    note(
-      'events',
-      sum(outcome => outcome.events),
-      ''
-    ),
-    note(
-      'takeovers',
-      sum(outcome => outcome.takeovers),
-      ''
-    ),
-    note('slowestConvergenceMs', Math.max(...outcomes.map(outcome => outcome.convergedMs)), 'ms')
-  ]
-  const report = { name: 'sim', machine: await machineFacts(), checks, violations: violated, first, seeds }
+  const entries = Object.entries(options).map(([option, usual]) => {
+    const value = given[option] ?? usual
+    if (typeof usual === 'string') return [option, value] as const
+    const number = Number(value)
+    if (!Number.isSafeInteger(number) || number < 1) {
+      throw new Error(`--${option} takes a whole number from 1, not ${JSON.stringify(value)}`)
+    }
+    return [option, number] as const
+  })
+  return Object.fromEntries(entries)
+}
+
+async function main(): Promise<number> {
+  const { scenario, values, json } = readRequest()
+  const { checks, text, details } = await scenario.run(values)
+  const report = { name: `sim ${scenario.name}`, machine: await machineFacts(), checks, ...details }
+  if (text !== undefined) console.log(`${text}\n`)
   console.log(reportText(report, process.stdout.isTTY))
   if (json !== undefined) writeReport(json, report)
   return exitCode(report)

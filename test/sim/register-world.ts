@@ -8,19 +8,20 @@
  */
 import { Packr } from 'msgpackr'
 import type { LeaseSettings, RegisterSettings } from '../../config/schema.ts'
-import type { Clock, ControlBus, Leases, Log, RegisterStore } from '../../node/ports.ts'
+import type { Clock, ControlBus, Leases, Log } from '../../node/ports.ts'
 import type { PeerId, Random } from '../../protocols/core.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
+import type { Entry } from '../../protocols/register/durable-order.ts'
 import { type AcceptorRecord, remember } from '../../protocols/register/record.ts'
-import { createRegisters, type RegisterShell } from '../../protocols/register/shell.ts'
+import { createRegisters, type RegisterOptions, type RegisterShell } from '../../protocols/register/shell.ts'
+import { firstVoters, type VoterSet } from '../../protocols/register/voters.ts'
 import type { Wiring } from './register-bugs.ts'
+import { SimDisk } from './register-disk.ts'
 
 /** Ten times the default drift in a fifth of the time, so that what depends on it happens often. */
-export const LEASE: LeaseSettings = { durationMs: 200, renewEveryMs: 50, driftPerMille: 100 }
+export const LEASE: LeaseSettings = { durationMs: 200, renewEveryMs: 50, driftPerMille: 200 }
 export const REGISTER: RegisterSettings = { roundTimeoutMs: 80, giveUpMs: 600 }
-
-type Entries = readonly (readonly [string, Uint8Array])[]
 
 const packr = new Packr({ useRecords: false })
 const SILENT: Log = { debug() {}, info() {}, warn() {}, error() {} }
@@ -29,6 +30,8 @@ export interface Life {
   readonly peer: SimPeer
   readonly registers: RegisterShell
   readonly leases: Leases
+  readonly bus: ControlBus
+  readonly clock: Clock
   /** Key → the generation that this life claimed last. */
   readonly claimed: Map<string, number>
   readonly handlers: Map<string, (from: PeerId, message: unknown) => void>
@@ -40,21 +43,35 @@ export interface SimPeer {
   readonly name: PeerId
   readonly rate: number
   readonly offsetMs: number
-  readonly disk: Map<string, Uint8Array>
-  readonly unsynced: Set<Entries>
+  readonly disk: SimDisk
   life: Life | null
   stopped: boolean
 }
 
+export interface WorldOptions {
+  readonly peers: number
+  /** The first so many of them are the voters of set 1. */
+  readonly voters: number
+  readonly wiring: Wiring
+  readonly settings?: RegisterSettings
+  readonly onDecision?: RegisterOptions['onDecision']
+}
+
 export class World {
   readonly random: Random
-  readonly voters: readonly PeerId[]
+  readonly firstVoters: VoterSet
   readonly peers: readonly SimPeer[]
-  readonly #wiring: Wiring
+  readonly #options: WorldOptions
   readonly #queue: { atMs: number; order: number; run: () => void }[] = []
   readonly #blocked = new Set<string>()
-  /** Called when entries of a voter are on its disk. */
+  /** Called with every message that a peer sends. */
+  onSend: (from: PeerId, protocol: string, message: object) => void = () => {}
+  /** Called when an acceptor's record of its present term is on its disk. */
   onDurable: (peer: SimPeer, key: string, record: AcceptorRecord) => void = () => {}
+  /** Called when a voter set is on the disk of a peer. */
+  onAdopted: (peer: SimPeer, set: VoterSet) => void = () => {}
+  /** Called when `from` is found to count in a newer voter set. */
+  onNewer: (life: Life, from: PeerId) => void = () => {}
   onCrash: (peer: SimPeer) => void = () => {}
   nowMs = 0
   /** Chance that a message is lost; doubled and much delayed ones follow it. */
@@ -63,26 +80,33 @@ export class World {
   crashAtSend = 0
   /** One that dies again and again, soon after it has started. */
   flapping: SimPeer | null = null
+  flapAtSend = 0.02
   events = 0
   /** A running hash of all that happened: equal for equal seeds. */
   digest = 0
   #order = 0
 
-  constructor(seed: number, options: { peers: number; voters: number; wiring: Wiring }) {
+  constructor(seed: number, options: WorldOptions) {
     this.random = generator(seed)
-    this.#wiring = options.wiring
+    this.#options = options
     const half = Math.sqrt(1 + LEASE.driftPerMille / 1000)
-    this.peers = Array.from({ length: options.peers }, (_, i) => ({
-      name: `p${i}`,
-      // Extremes are likelier than in nature: they are what the bound is for.
-      rate: half ** (this.random() < 0.5 ? Math.sign(this.random() - 0.5) : this.random() * 2 - 1),
-      offsetMs: this.random() * 1e6,
-      disk: new Map(),
-      unsynced: new Set<Entries>(),
-      life: null,
-      stopped: false
-    }))
-    this.voters = this.peers.slice(0, options.voters).map(({ name }) => name)
+    this.peers = Array.from({ length: options.peers }, (_, i) => {
+      const peer: SimPeer = {
+        name: `p${i}`,
+        // Extremes are likelier than in nature: they are what the bound is for.
+        rate: half ** (this.random() < 0.5 ? Math.sign(this.random() - 0.5) : this.random() * 2 - 1),
+        offsetMs: this.random() * 1e6,
+        disk: new SimDisk({
+          random: this.random,
+          at: (ms, run) => this.at(ms, run),
+          onWrite: entry => this.#written(peer, entry)
+        }),
+        life: null,
+        stopped: false
+      }
+      return peer
+    })
+    this.firstVoters = firstVoters(this.peers.slice(0, options.voters).map(({ name }) => name))
   }
 
   at(delayMs: number, run: () => void): void {
@@ -118,11 +142,11 @@ export class World {
   // ------------------------------------------------------------------------------------------ lives
 
   start(peer: SimPeer, born: (life: Life) => void): void {
-    const { random, voters } = this
+    const { random } = this
     const handlers: Life['handlers'] = new Map()
     const claimed = new Map<string, number>()
     const deferred: (() => void)[] = []
-    const later = (run: () => void): void => this.#inLife(peer, () => life, run)
+    const later = (run: () => void): void => this.inLife(life, run)
     const clock: Clock = {
       now: () => peer.offsetMs + this.nowMs * peer.rate,
       after: (ms, fn) => {
@@ -141,7 +165,8 @@ export class World {
       self: peer.name,
       send: (to, protocol, message) => {
         if (life.dead) return false
-        if (this.random() < (peer === this.flapping ? 0.02 : this.crashAtSend)) this.crash(peer)
+        this.onSend(peer.name, protocol, message)
+        if (this.random() < (peer === this.flapping ? this.flapAtSend : this.crashAtSend)) this.crash(peer)
         else this.#send(peer.name, to, protocol, packr.pack(message))
         return true
       },
@@ -149,23 +174,43 @@ export class World {
         handlers.set(protocol, (from, message) => handler(from, parse(message)))
       }
     }
-    const wired = this.#wiring
-    const voter = wired.voter(settings => new LeaseVoter(settings), LEASE)
-    const store = wired.store(this.#store(peer, later))
-    const common = { self: peer.name, voters, bus: wired.bus(bus), clock, random, log: SILENT }
-    const registers = wired.registers(
-      createRegisters({ ...common, store, guard: wired.guard(voter), settings: REGISTER }),
-      key => this.#local(peer, key)
+    const { wiring, settings = REGISTER, onDecision } = this.#options
+    const voter = wiring.voter(options => new LeaseVoter(options), LEASE)
+    const store = wiring.store(peer.disk.store(later, () => !life.dead))
+    const onNewer = (from: PeerId): void => this.onNewer(life, from)
+    const end = (): void => {
+      if (!life.dead) this.crash(peer)
+    }
+    const parts = {
+      self: peer.name,
+      voters: this.firstVoters,
+      bus: wiring.bus(bus),
+      clock,
+      random,
+      log: SILENT,
+      onNewer
+    }
+    const registers = wiring.registers(
+      createRegisters({
+        ...parts,
+        store,
+        guard: wiring.guard(voter),
+        settings,
+        onBroken: end,
+        ...(onDecision === undefined ? {} : { onDecision })
+      }),
+      key => remember(peer.disk.entries, peer.name).records.get(key)
     )
-    const leases = createLeases({ ...common, settings: LEASE, voter, generationOf: key => registers.generationOf(key) })
-    const life: Life = { peer, registers, leases, claimed, handlers, deferred, dead: false }
+    const leases = createLeases({ ...parts, settings: LEASE, voter, generationOf: key => registers.generationOf(key) })
+    const life: Life = { peer, registers, leases, bus, clock, claimed, handlers, deferred, dead: false }
     peer.life = life
     peer.stopped = false
     leases.start()
-    registers.start().then(
-      () => born(life),
-      () => {}
-    )
+    registers.start().then(() => {
+      if (life.dead) return
+      leases.setVoters(registers.voters())
+      born(life)
+    }, end)
   }
 
   crash(peer: SimPeer): void {
@@ -173,9 +218,7 @@ export class World {
     peer.life.dead = true
     peer.life = null
     peer.stopped = false
-    // What was on its way to the disk may have reached it, or not.
-    for (const entries of peer.unsynced) if (this.random() < 0.3) this.#write(peer, entries)
-    peer.unsynced.clear()
+    peer.disk.crash()
     this.onCrash(peer)
   }
 
@@ -187,13 +230,13 @@ export class World {
     peer.stopped = false
     const waiting = peer.life?.deferred.splice(0) ?? []
     const life = peer.life
-    for (const run of waiting) this.at(0, () => this.#inLife(peer, () => life, run))
+    if (life !== null) for (const run of waiting) this.at(0, () => this.inLife(life, run))
   }
 
-  #inLife(peer: SimPeer, of: () => Life | null, run: () => void): void {
-    const life = of()
-    if (life === null || life.dead) return
-    if (peer.stopped) life.deferred.push(run)
+  /** Runs it when the life may run, or never if it is over. */
+  inLife(life: Life, run: () => void): void {
+    if (life.dead) return
+    if (life.peer.stopped) life.deferred.push(run)
     else run()
   }
 
@@ -218,42 +261,20 @@ export class World {
       this.at(delayMs, () => {
         const peer = this.peers.find(({ name }) => name === to)
         const life = peer?.life
-        if (peer === undefined || life === null || life === undefined) return
-        this.#inLife(
-          peer,
-          () => life,
-          () => life.handlers.get(protocol)?.(from, packr.unpack(sent))
-        )
+        if (life) this.inLife(life, () => life.handlers.get(protocol)?.(from, packr.unpack(sent)))
       })
     }
   }
 
   // ------------------------------------------------------------------------------------------ disk
 
-  #store(peer: SimPeer, later: (run: () => void) => void): RegisterStore {
-    return {
-      load: async () => [...peer.disk].map(([name, bytes]) => [name, bytes] as const),
-      persist: entries => {
-        peer.unsynced.add(entries)
-        return new Promise(resolve => {
-          this.at(0.2 + this.random() * (this.random() < 0.05 ? 40 : 2), () => {
-            if (!peer.unsynced.delete(entries)) return
-            this.#write(peer, entries)
-            later(resolve)
-          })
-        })
-      },
-      close: async () => {}
-    }
-  }
-
-  #write(peer: SimPeer, entries: Entries): void {
-    for (const [name, bytes] of entries) peer.disk.set(name, bytes)
-    for (const [key, record] of remember(entries).records) this.onDurable(peer, key, record)
-  }
-
-  #local(peer: SimPeer, key: string): AcceptorRecord | undefined {
-    return remember(peer.disk).records.get(key)
+  #written(peer: SimPeer, [name, bytes]: Entry): void {
+    if (bytes === null) return
+    const voters = peer.disk.entries.get('voters')
+    const present = voters === undefined ? [] : [['voters', voters] as const]
+    const told = remember(name === 'voters' ? present : [...present, [name, bytes] as const], peer.name)
+    if (name === 'voters' && told.voters !== null) this.onAdopted(peer, told.voters)
+    for (const [key, record] of told.records) this.onDurable(peer, key, record)
   }
 
   #pop(): void {

@@ -2,17 +2,16 @@
  * A small deterministic world of failure detectors: one seed decides delays, losses, starvation. Time is virtual.
  * Nodes run the production core; a starved node handles messages and timers only when its next turn comes.
  */
-import type { DetectorSettings } from '../../config/schema.ts'
+import { configSchema, type DetectorSettings } from '../../config/schema.ts'
 import type { Liveness } from '../../node/ports.ts'
+import type { PeerId, Random } from '../../protocols/core.ts'
 import { type Effect, FailureDetectorCore, type Input } from '../../protocols/failure-detector/core.ts'
+import type { SwimMessage } from '../../protocols/failure-detector/messages.ts'
+import type { Extensions } from '../../protocols/failure-detector/view.ts'
+import { EventQueue } from './swim-queue.ts'
 
-export const SETTINGS: DetectorSettings = {
-  periodMs: 200,
-  probeTimeoutMs: 100,
-  indirectProbes: 3,
-  suspicionMinMs: 400,
-  suspicionMaxMs: 1_200
-}
+/** What a peer has unless told otherwise. */
+export const SETTINGS: DetectorSettings = configSchema.shape.detector.parse(undefined)
 
 /** mulberry32 */
 export function seeded(seed: number): () => number {
@@ -25,14 +24,8 @@ export function seeded(seed: number): () => number {
   }
 }
 
-interface Event {
-  readonly atMs: number
-  readonly order: number
-  run(): void
-}
-
-interface Node {
-  readonly id: string
+export interface SwimNode {
+  readonly id: PeerId
   core: FailureDetectorCore
   running: boolean
   /** Increases at each restart: events of an earlier life are void. */
@@ -45,66 +38,62 @@ interface Node {
 
 export interface Observed {
   readonly atMs: number
-  readonly by: string
-  readonly peer: string
+  readonly by: PeerId
+  readonly peer: PeerId
   readonly liveness: Liveness
   readonly why: string
 }
 
+export interface WorldOptions {
+  readonly settings?: DetectorSettings
+  readonly extensions?: Extensions
+  readonly idOf?: (index: number) => PeerId
+  /** Takes what is observed; unless given, `observed` keeps it. */
+  readonly onObserved?: (seen: Observed) => void
+  readonly onSent?: (message: SwimMessage) => void
+}
+
 export class SwimWorld {
   nowMs = 0
-  readonly nodes: Node[] = []
+  readonly nodes: SwimNode[] = []
   readonly observed: Observed[] = []
+  readonly random: Random
   loss = 0
   /** False where messages from one to the other are lost. */
-  reachable: (from: string, to: string) => boolean = () => true
-  readonly #random: () => number
+  reachable: (from: PeerId, to: PeerId) => boolean = () => true
+  readonly #options: WorldOptions
   readonly #settings: DetectorSettings
-  #events: Event[] = []
-  #order = 0
+  readonly #byId = new Map<PeerId, SwimNode>()
+  readonly #queue = new EventQueue()
+  #members: PeerId[]
 
-  constructor(seed: number, count: number, settings: DetectorSettings = SETTINGS) {
-    this.#random = seeded(seed)
-    this.#settings = settings
-    const ids = Array.from({ length: count }, (_, i) => `n${i}`)
-    for (const id of ids) {
-      const core = new FailureDetectorCore(id, ids, settings, this.#random)
-      this.nodes.push({ id, core, running: true, life: 0, timer: 0, stoppedUntilMs: 0, sent: 0 })
-    }
-    for (const node of this.nodes) this.at(this.#random() * 50, () => this.#step(node, { kind: 'start' }))
+  /** All are started within 50 ms, and connected to each other. */
+  constructor(seed: number, count: number, options: WorldOptions = {}) {
+    this.random = seeded(seed)
+    this.#options = options
+    this.#settings = options.settings ?? SETTINGS
+    this.#members = Array.from({ length: count }, (_, i) => options.idOf?.(i) ?? `n${i}`)
+    for (const id of this.#members) this.#start(id, this.random() * 50)
   }
 
-  node(id: string): Node {
-    return this.nodes.find(node => node.id === id) as Node
+  node(id: PeerId): SwimNode {
+    return this.#byId.get(id) as SwimNode
   }
 
   at(atMs: number, run: () => void): void {
-    const event = { atMs: Math.max(atMs, this.nowMs), order: this.#order++, run }
-    let low = 0
-    let high = this.#events.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      const other = this.#events[middle] as Event
-      // Latest first, so that the next one is popped from the end.
-      if (other.atMs > event.atMs || (other.atMs === event.atMs && other.order > event.order)) low = middle + 1
-      else high = middle
-    }
-    this.#events.splice(low, 0, event)
+    this.#queue.push(Math.max(atMs, this.nowMs), run)
   }
 
   run(untilMs: number): void {
-    for (;;) {
-      const next = this.#events.at(-1)
-      if (next === undefined || next.atMs > untilMs) break
-      this.#events.pop()
-      this.nowMs = next.atMs
-      next.run()
+    while (this.#queue.nextMs <= untilMs) {
+      this.nowMs = this.#queue.nextMs
+      this.#queue.pop()?.run()
     }
     this.nowMs = untilMs
   }
 
   /** The process is gone; with `visible`, the others' connections to it break a moment later. */
-  kill(id: string, visible: boolean): void {
+  kill(id: PeerId, visible: boolean): void {
     const node = this.node(id)
     node.running = false
     node.life++
@@ -112,47 +101,79 @@ export class SwimWorld {
   }
 
   /** A new life, which remembers nothing. */
-  restart(id: string, visible: boolean): void {
-    const node = this.node(id)
-    const ids = this.nodes.map(other => other.id)
-    node.core = new FailureDetectorCore(id, ids, this.#settings, this.#random)
-    node.running = true
-    node.stoppedUntilMs = 0
-    this.at(this.nowMs, () => this.#step(node, { kind: 'start' }))
+  restart(id: PeerId, visible: boolean): void {
+    this.#start(id, this.nowMs)
     if (visible) this.#hint(id, true)
   }
 
   /** Handles nothing until then; what comes meanwhile waits, as in socket buffers. */
-  pause(id: string, forMs: number): void {
+  pause(id: PeerId, forMs: number): void {
     this.node(id).stoppedUntilMs = this.nowMs + forMs
   }
 
-  hint(at: string, peer: string, connected: boolean): void {
+  /** Each running node learns of the new members at a moment of its own; new ones are started, removed ones run on. */
+  setMembers(ids: readonly PeerId[]): void {
+    const added = ids.filter(id => !this.#byId.has(id))
+    this.#members = [...ids]
+    for (const node of this.nodes) {
+      this.at(this.nowMs + this.random() * 100, () => this.#input(node, { kind: 'members', ids }))
+    }
+    for (const id of added) this.#start(id, this.nowMs + this.random() * 100)
+  }
+
+  hint(at: PeerId, peer: PeerId, connected: boolean): void {
     this.#input(this.node(at), { kind: 'connection', peer, connected })
   }
 
-  livenessAt(at: string, of: string): Liveness {
+  livenessAt(at: PeerId, of: PeerId): Liveness {
     return this.node(at).core.view.get(of)?.state ?? 'alive'
   }
 
-  /** What all running nodes believe of each other is equal and right. */
+  /** What all running members believe of each other is equal and right. */
   agreed(): boolean {
-    const running = this.nodes.filter(node => node.running)
-    return running.every(node =>
-      node.core.view.others.every(member => member.state === (this.node(member.id).running ? 'alive' : 'dead'))
+    const members = new Set(this.#members)
+    const running = this.nodes.filter(node => node.running && members.has(node.id))
+    return running.every(
+      ({ core: { view } }) =>
+        view.others.length === members.size - 1 &&
+        view.others.every(member => member.state === (this.node(member.id).running ? 'alive' : 'dead'))
     )
   }
 
-  #hint(id: string, connected: boolean): void {
+  #start(id: PeerId, atMs: number): void {
+    const core = new FailureDetectorCore({
+      self: id,
+      members: this.#members,
+      settings: this.#settings,
+      random: this.random,
+      ...(this.#options.extensions === undefined ? {} : { extensions: this.#options.extensions })
+    })
+    let node = this.#byId.get(id)
+    if (node === undefined) {
+      node = { id, core, running: true, life: 0, timer: 0, stoppedUntilMs: 0, sent: 0 }
+      this.#byId.set(id, node)
+      this.nodes.push(node)
+    }
+    Object.assign(node, { core, running: true, stoppedUntilMs: 0 })
+    const started = node
+    this.at(atMs, () => {
+      this.#step(started, { kind: 'start' })
+      for (const peer of this.#members) {
+        if (this.node(peer).running) this.#step(started, { kind: 'connection', peer, connected: true })
+      }
+    })
+  }
+
+  #hint(id: PeerId, connected: boolean): void {
     for (const other of this.nodes) {
       if (other.id === id || !other.running) continue
-      this.at(this.nowMs + 1 + this.#random() * 10, () =>
+      this.at(this.nowMs + 1 + this.random() * 10, () =>
         this.#input(other, { kind: 'connection', peer: id, connected })
       )
     }
   }
 
-  #input(node: Node, input: Input): void {
+  #input(node: SwimNode, input: Input): void {
     const life = node.life
     if (!node.running) return
     if (this.nowMs < node.stoppedUntilMs) {
@@ -164,29 +185,36 @@ export class SwimWorld {
     this.#step(node, input)
   }
 
-  #step(node: Node, input: Input): void {
+  #step(node: SwimNode, input: Input): void {
     for (const effect of node.core.step(input, this.nowMs)) this.#apply(node, effect)
   }
 
-  #apply(node: Node, effect: Effect): void {
-    if (effect.kind === 'changed') {
-      const { peer, liveness, why } = effect
-      this.observed.push({ atMs: this.nowMs, by: node.id, peer, liveness, why })
+  #apply(node: SwimNode, effect: Effect): void {
+    if (effect.kind === 'send') {
+      node.sent++
+      this.#options.onSent?.(effect.message)
+      this.#send(node.id, effect.to, effect.message)
     } else if (effect.kind === 'timer') {
       const timer = ++node.timer
       this.at(effect.atMs, () => this.#fire(node, timer))
-    } else {
-      node.sent++
-      const target = this.node(effect.to)
-      const life = target.life
-      if (this.#random() < this.loss || !this.reachable(node.id, effect.to)) return
-      this.at(this.nowMs + 0.5 + this.#random() * 4, () => {
-        if (target.life === life) this.#input(target, { kind: 'message', from: node.id, message: effect.message })
-      })
+    } else if (effect.kind === 'changed') {
+      const { peer, liveness, why } = effect
+      const seen = { atMs: this.nowMs, by: node.id, peer, liveness, why }
+      if (this.#options.onObserved === undefined) this.observed.push(seen)
+      else this.#options.onObserved(seen)
     }
   }
 
-  #fire(node: Node, timer: number): void {
+  #send(from: PeerId, to: PeerId, message: SwimMessage): void {
+    const target = this.node(to)
+    const life = target.life
+    if (this.random() < this.loss || !this.reachable(from, to)) return
+    this.at(this.nowMs + 0.5 + this.random() * 4, () => {
+      if (target.life === life) this.#input(target, { kind: 'message', from, message })
+    })
+  }
+
+  #fire(node: SwimNode, timer: number): void {
     if (node.timer !== timer || !node.running) return
     // A stopped process finds its timers first on waking, then the messages.
     if (this.nowMs < node.stoppedUntilMs) this.at(node.stoppedUntilMs, () => this.#fire(node, timer))

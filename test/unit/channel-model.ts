@@ -3,7 +3,8 @@
  * cut can be read off the history by the definition, which is what the receivers' recordings are compared with.
  */
 import { ChannelSender } from '../../protocols/epoch/channel.ts'
-import { frame, receiverAt } from './channel-receiver.ts'
+import { FRAME_BYTES, frame, receiverAt } from './channel-receiver.ts'
+import { DiskKeeper } from './chunk-keepers.ts'
 
 export const VMS = ['a', 'b', 'c']
 
@@ -15,6 +16,7 @@ export type Action =
   | { do: 'abort'; late: number }
   | { do: 'open'; vm: number; open: boolean }
   | { do: 'count'; from: number; to: number }
+  | { do: 'disk'; vm: number; write: boolean }
 
 /** What a link carries: a frame, or the turn record behind all frames of the old colour. */
 type Carried =
@@ -33,15 +35,17 @@ interface History {
 
 type Node = ReturnType<typeof receiverAt> & {
   readonly sender: ChannelSender
+  readonly keeper: DiskKeeper
   /** Epoch → what the sender had sent to whom. */
   readonly counts: Map<number, Readonly<Record<string, number>>>
 }
 
 function nodeOf(name: string): Node {
   const others = VMS.filter(other => other !== name)
-  const outcome = receiverAt(0, others)
-  outcome.receiver.setOpen(true)
-  return { ...outcome, sender: new ChannelSender(0), counts: new Map() }
+  const keeper = new DiskKeeper(2 * FRAME_BYTES)
+  const outcome = receiverAt(0, others, keeper)
+  outcome.receiver.setOpen(0, true)
+  return { ...outcome, keeper, sender: new ChannelSender(0), counts: new Map() }
 }
 
 const nameOf = (vm: number): string => VMS[vm] as string
@@ -78,10 +82,14 @@ export class GroupModel {
         this.#abort(action.late)
         break
       case 'open':
-        this.#at(action.vm).receiver.setOpen(action.open)
+        this.#at(action.vm).receiver.setOpen(0, action.open)
         break
       case 'count':
         this.#count(action.from, action.to)
+        break
+      case 'disk':
+        if (action.write) this.#at(action.vm).keeper.write()
+        else this.#at(action.vm).keeper.read()
     }
     this.#noteDeliveries()
     const epoch = this.#epoch
@@ -91,15 +99,18 @@ export class GroupModel {
     if (ended) this.#epoch++
   }
 
-  /** Faults stop: the open epoch ends, and so does one more. */
+  /** Faults stop: the open epoch ends, and so does one more. All that is on disk comes back. */
   finish(): void {
     this.#runEpoch()
     this.#epoch++
     this.#runEpoch()
+    this.#moment++
+    for (let left = this.frames.length; left >= 0; left--) for (const { keeper } of this.nodes) keeper.read()
+    this.#noteDeliveries()
   }
 
   #runEpoch(): void {
-    for (const { receiver } of this.nodes) receiver.setOpen(true)
+    for (const { receiver } of this.nodes) receiver.setOpen(0, true)
     this.#noteDeliveries()
     for (const vm of VMS.keys()) this.#cut(vm)
     for (const from of VMS.keys()) {

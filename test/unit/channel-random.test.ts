@@ -17,13 +17,15 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constant('cut' as const), vm }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('abort' as const), late: vm }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('open' as const), vm, open: fc.boolean() }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('count' as const), from: vm, to: vm }) }
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('count' as const), from: vm, to: vm }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('disk' as const), vm, write: fc.boolean() }) }
 )
 
 describe('random schedules of a group against the plain model', () => {
   it('deliver no early frame before the cut, record every in-flight frame once, lose none, keep the order', () => {
+    let chunksOnDisk = 0
     fc.assert(
-      fc.property(fc.array(action, { maxLength: 150 }), actions => {
+      fc.property(fc.array(action, { maxLength: 300, size: 'max' }), actions => {
         const group = new GroupModel()
         for (const next of actions) group.act(next)
         group.finish()
@@ -47,9 +49,14 @@ describe('random schedules of a group against the plain model', () => {
             for (const f of early) expect(f.deliveredAt).toBeGreaterThan(moments.get(to) as number)
           }
         }
+        for (const { keeper } of nodes) {
+          expect(keeper.bytes).toBe(0)
+          chunksOnDisk += keeper.chunksWritten
+        }
         expect(cuts.get(group.epoch)?.size).toBe(VMS.length) // one lost frame did not block what came later
       }),
-      { numRuns: 2000 }
+      { numRuns: 600 }
     )
+    expect(chunksOnDisk).toBeGreaterThan(100)
   })
 })

@@ -1,18 +1,19 @@
 import { describe, expect, it } from 'vitest'
 import { ChannelSender } from '../../protocols/epoch/channel.ts'
-import { frame, LIMITS, receiverAt } from './channel-receiver.ts'
+import { FRAME_BYTES, frame, frames, receiverAt } from './channel-receiver.ts'
+import { MemoryKeeper } from './chunk-keepers.ts'
 
 describe('a frame at a receiver (Mattern 1993, section 3; Lai-Yang 1987, section 2)', () => {
   it('of the same colour is delivered', () => {
     const { receiver, delivered } = receiverAt(3, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     expect(receiver.arrive('a', 3, 1, frame(7))).toBe('delivered')
     expect(delivered).toEqual([7])
   })
 
   it('of a newer colour is early: held, and the cut is asked for once', () => {
     const { receiver, delivered, markers } = receiverAt(3, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     expect(receiver.arrive('a', 4, 1, frame(1))).toBe('early')
     expect(receiver.arrive('a', 4, 2, frame(2))).toBe('early')
     expect(delivered).toEqual([])
@@ -21,9 +22,19 @@ describe('a frame at a receiver (Mattern 1993, section 3; Lai-Yang 1987, section
     expect(delivered).toEqual([1, 2])
   })
 
+  it('keeps its place in its channel, also where two newer colours wait', () => {
+    const { receiver, delivered } = receiverAt(3, ['a', 'b'])
+    receiver.setOpen(0, true)
+    receiver.arrive('a', 5, 1, frame(1))
+    receiver.arrive('b', 4, 1, frame(2))
+    receiver.arrive('b', 5, 2, frame(3))
+    receiver.abandon(5)
+    expect(delivered).toEqual([2, 1, 3])
+  })
+
   it('does not wait behind early frames of another sender', () => {
     const { receiver, delivered } = receiverAt(3, ['a', 'b'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     receiver.arrive('a', 4, 1, frame(1))
     receiver.arrive('b', 3, 1, frame(2))
     expect(delivered).toEqual([2])
@@ -31,7 +42,7 @@ describe('a frame at a receiver (Mattern 1993, section 3; Lai-Yang 1987, section
 
   it('of an older colour is in flight: delivered and recorded', () => {
     const { receiver, delivered, recorded } = receiverAt(3, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     receiver.turn(4, [])
     expect(receiver.arrive('a', 3, 1, frame(1))).toBe('delivered')
     receiver.turned('a', 4, 1)
@@ -56,14 +67,14 @@ describe('a frame at a receiver (Mattern 1993, section 3; Lai-Yang 1987, section
     receiver.arrive('a', 3, 1, frame(1))
     receiver.turn(4, [frame(9)])
     receiver.turned('a', 4, 1)
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     expect(recorded.get(4)).toEqual([9, 1])
     expect(delivered).toEqual([1])
   })
 
   it('held as early for an epoch that was aborted is in flight for the next', () => {
     const { receiver, delivered, recorded } = receiverAt(3, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     receiver.arrive('a', 4, 1, frame(1))
     receiver.turn(5, [])
     receiver.turned('a', 5, 1)
@@ -143,7 +154,7 @@ describe('termination (Mattern 1993, section 4; Chandy-Lamport 1985, section 3)'
     const first = sender.next('r')
     sender.turn(5) // abandoned there
     const { receiver, recorded, delivered } = receiverAt(4, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     receiver.abandon(5)
     receiver.turn(6, [])
     receiver.arrive('a', 4, first, frame(1))
@@ -157,7 +168,7 @@ describe('termination (Mattern 1993, section 4; Chandy-Lamport 1985, section 3)'
 describe('an abandoned epoch', () => {
   it('lets early frames of its colour flow', () => {
     const { receiver, delivered } = receiverAt(3, ['a'])
-    receiver.setOpen(true)
+    receiver.setOpen(0, true)
     receiver.arrive('a', 4, 1, frame(1))
     receiver.arrive('a', 5, 2, frame(2))
     receiver.abandon(4)
@@ -179,29 +190,108 @@ describe('an abandoned epoch', () => {
   })
 })
 
-describe('limits', () => {
-  it('drop the oldest waiting frame and count it', () => {
-    const { receiver, delivered, tally } = receiverAt(3, ['a'], { ...LIMITS, waiting: { frames: 2, bytes: 100 } })
+describe('room', () => {
+  it('that is used up costs the newest frames, which are counted', () => {
+    const keeper = new MemoryKeeper(1024, 2 * FRAME_BYTES)
+    const { receiver, delivered, tally } = receiverAt(3, ['a'], keeper)
     for (const id of [1, 2, 3]) receiver.arrive('a', 3, id, frame(id))
-    receiver.setOpen(true)
-    expect(delivered).toEqual([2, 3])
+    receiver.setOpen(0, true)
+    expect(delivered).toEqual([1, 2])
     expect(tally.droppedFull).toBe(1)
+    expect(keeper.bytes).toBe(0)
   })
 
-  it('fail a recording that outgrows them, and deliver all the same', () => {
-    const { receiver, delivered, failed } = receiverAt(3, ['a'], { ...LIMITS, recording: { frames: 1, bytes: 100 } })
-    receiver.setOpen(true)
+  it('that is used up fails a recording, and delivers all the same', () => {
+    const keeper = new MemoryKeeper(1024, FRAME_BYTES)
+    const { receiver, delivered, failed } = receiverAt(3, ['a'], keeper)
+    receiver.setOpen(0, true)
     receiver.turn(4, [])
     for (const id of [1, 2]) receiver.arrive('a', 3, id, frame(id))
     expect(failed.get(4)).toBe('RECORDING_FULL')
     expect(delivered).toEqual([1, 2])
+    expect(keeper.bytes).toBe(0)
   })
 
-  it('do not count injected frames, which come first', () => {
-    const { receiver, delivered } = receiverAt(3, ['a'], { ...LIMITS, waiting: { frames: 1, bytes: 100 } })
-    receiver.arrive('a', 3, 1, frame(3))
-    receiver.inject([frame(1), frame(2)])
-    receiver.setOpen(true)
+  it('is not taken twice by frames that wait for the VM and are part of a recording', () => {
+    const keeper = new MemoryKeeper(1024)
+    const { receiver, recorded, delivered } = receiverAt(3, ['a'], keeper)
+    for (const id of [1, 2, 3]) receiver.arrive('a', 3, id, frame(id))
+    receiver.turn(4, [])
+    expect(keeper.bytes).toBe(3 * FRAME_BYTES)
+    receiver.turned('a', 4, 3)
+    receiver.setOpen(0, true)
+    expect(recorded.get(4)).toEqual([1, 2, 3])
     expect(delivered).toEqual([1, 2, 3])
+    expect(keeper.bytes).toBe(0)
+  })
+
+  it('is given back by all that a receiver held when it is cleared', () => {
+    const keeper = new MemoryKeeper(16)
+    const { receiver } = receiverAt(3, ['a', 'b'], keeper)
+    receiver.inject(frames(7, 8))
+    for (const id of [1, 2, 3, 4]) receiver.arrive('a', id < 3 ? 3 : 5, id, frame(id))
+    receiver.turn(4, [frame(9)])
+    receiver.arrive('b', 3, 1, frame(5))
+    expect(keeper.bytes).toBeGreaterThan(0)
+    receiver.clear()
+    expect(keeper.bytes).toBe(0)
+  })
+})
+
+describe('a NIC', () => {
+  it('that takes nothing holds up no other one of its VM', () => {
+    const { receiver, delivered, recorded } = receiverAt(3, ['a'], new MemoryKeeper(), 2)
+    receiver.setOpen(0, true)
+    receiver.arrive('a', 3, 1, frame(1, 1))
+    receiver.arrive('a', 3, 2, frame(2, 0))
+    receiver.arrive('a', 4, 3, frame(3, 1))
+    receiver.arrive('a', 4, 4, frame(4, 0))
+    expect(delivered).toEqual([2])
+    receiver.turn(4, [])
+    expect(delivered).toEqual([2, 4])
+    receiver.turned('a', 4, 2)
+    expect(recorded.get(4)).toEqual([1])
+    receiver.inject(Uint8Array.of(...frame(5, 1), ...frame(6, 0)))
+    receiver.setOpen(1, true)
+    expect(delivered).toEqual([2, 4, 6, 5, 1, 3])
+  })
+
+  it('that has stalled loses the newest frames, beyond a few MB, and gets what waited when it goes on', () => {
+    const keeper = new MemoryKeeper(1 << 16)
+    const { receiver, delivered, tally } = receiverAt(3, ['a'], keeper)
+    const large = Uint8Array.from({ length: 4 + 60_000 }, (_, at) => [0, 0, 60_000 >> 8, 60_000 & 255][at] ?? 7)
+    for (let id = 1; id <= 100; id++) receiver.arrive('a', 3, id, large)
+    expect(tally.droppedFull).toBe(0)
+    receiver.setStalled(0, true)
+    receiver.arrive('a', 3, 101, large)
+    expect(tally.droppedFull).toBe(1)
+    receiver.setOpen(0, true)
+    receiver.setStalled(0, false)
+    receiver.arrive('a', 3, 102, large)
+    expect(delivered.length).toBe(101)
+  })
+
+  it('gets frames from outside of the group in their order, and no cut is asked for', () => {
+    const { receiver, delivered, markers } = receiverAt(3, ['a'])
+    receiver.takeForeign(frame(1))
+    receiver.arrive('a', 3, 1, frame(2))
+    receiver.takeForeign(frame(3))
+    receiver.setOpen(0, true)
+    receiver.takeForeign(frame(4))
+    expect(delivered).toEqual([1, 2, 3, 4])
+    expect(markers).toEqual([])
+  })
+})
+
+describe('injected frames', () => {
+  it('come first, and are in flight at a cut that comes before them', () => {
+    const { receiver, delivered, recorded } = receiverAt(3, ['a'])
+    receiver.arrive('a', 3, 1, frame(3))
+    receiver.inject(frames(1, 2))
+    receiver.turn(4, [])
+    receiver.turned('a', 4, 1)
+    receiver.setOpen(0, true)
+    expect(delivered).toEqual([1, 2, 3])
+    expect(recorded.get(4)).toEqual([1, 2, 3])
   })
 })

@@ -74,6 +74,48 @@ describe('diapause', () => {
     expect((await diapause('identity', '--data-dir', dataDir)).out).toBe(first.out)
   })
 
+  it('makes a cluster, and refuses to make it twice', async () => {
+    const listen = '/ip4/10.0.0.1/tcp/7400'
+    const asked = [
+      'init',
+      '--name',
+      'oak',
+      '--cluster',
+      'forest',
+      '--data-dir',
+      join(folder, 'oak'),
+      '--listen',
+      listen
+    ]
+    const made = await diapause(...asked, '--json')
+    expect(JSON.parse(made.out)).toMatchObject({
+      name: 'oak',
+      cluster: 'forest',
+      configFile: join(folder, 'oak/peer.toml')
+    })
+    expect(await diapause(...asked)).toMatchObject({ code: 2, err: expect.stringContaining('[NEW_PEER_EXISTS]') })
+    expect(await diapause('init', '--name', 'oak')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--data-dir')
+    })
+  })
+
+  it('refuses a token that is none, and wishes about members that say nothing', async () => {
+    const join_ = ['join', 'swordfish', '--name', 'elm', '--data-dir', join(folder, 'elm')]
+    expect(await diapause(...join_)).toMatchObject({ code: 2, err: expect.stringContaining('[TOKEN_INVALID]') })
+    const set = ['members', 'set', 'elm', '--socket', '/none']
+    expect(await diapause(...set)).toMatchObject({ code: 2, err: expect.stringContaining('say what to set') })
+    const maybe = await diapause(...set, '--votes', 'maybe')
+    expect(maybe).toMatchObject({ code: 2, err: expect.stringContaining('It is yes or no.') })
+    const soon = await diapause('invite', '--expires', 'soon', '--socket', '/none')
+    expect(soon).toMatchObject({ code: 2, err: expect.stringContaining('whole number of minutes') })
+    const commands = [['members'], ['members', 'remove', 'elm'], ['leave'], ['invite']]
+    const ended = await Promise.all(commands.map(command => diapause(...command, '--socket', '/none')))
+    for (const { code, err } of ended) {
+      expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining('[PEER_UNREACHABLE]') })
+    }
+  })
+
   it('refuses a group file that is not there or not TOML', async () => {
     expect(await diapause('group', 'create', join(folder, 'no.toml'))).toMatchObject({ code: 2 })
     writeFileSync(join(folder, 'bad.toml'), 'id = \n')

@@ -65,8 +65,18 @@ describe('a config file', () => {
   it('says what is missing', () => {
     expect(problemsOf('')).toEqual([
       'cluster: expected a table ([cluster]), found nothing',
-      'peer: expected a table ([peer]), found nothing',
-      'members: expected 1 to 100 entries ([[members]]), found nothing'
+      'peer: expected a table ([peer]), found nothing'
+    ])
+  })
+
+  it('needs no members: whoever was made by init or join finds them in the data folder', () => {
+    expect(configOf(head)).toMatchObject({ members: [], peer: { mdns: true } })
+    expect(problemsOf(`${head}mdns = "off"\nlisten = "7400"\n`)).toEqual([
+      'peer.listen: expected an address such as "/ip4/10.0.0.1/tcp/7400" or "/dns4/host.example/tcp/7400", found "7400"',
+      'peer.mdns: expected true or false, found "off"'
+    ])
+    expect(problemsOf(`members = "all"\n${head}`)).toEqual([
+      'members: expected 0 to 100 entries ([[members]]), found "all"'
     ])
   })
 
@@ -164,7 +174,7 @@ describe('loading a config', () => {
       expect.objectContaining({
         name: 'UsageError',
         code: 'CONFIG_INVALID',
-        message: expect.stringMatching(/^x.toml has 3 errors:\n {2}cluster: /)
+        message: expect.stringMatching(/^x.toml has 2 errors:\n {2}cluster: /)
       })
     )
   })

@@ -61,8 +61,20 @@ const failure: SeenEvent[] = [
   }),
   seen('p2', { kind: 'vm.resumed', ...about(KILL + 1400, { vm: 'vm2' }), generation: 2, spawnToRunMs: 80 }),
   seen('p3', { kind: 'vm.resumed', ...about(KILL + 1500, { vm: 'vm1' }), generation: 2, spawnToRunMs: 90 }),
-  seen('p2', { kind: 'vm.complete', ...about(KILL + 2500, { vm: 'vm2' }), pagesFaulted: 300, pagesPushed: 9000 }),
-  seen('p3', { kind: 'vm.complete', ...about(KILL + 2600, { vm: 'vm1' }), pagesFaulted: 400, pagesPushed: 8000 })
+  seen('p2', {
+    kind: 'vm.complete',
+    ...about(KILL + 2500, { vm: 'vm2' }),
+    generation: 2,
+    pagesFaulted: 300,
+    pagesPushed: 9000
+  }),
+  seen('p3', {
+    kind: 'vm.complete',
+    ...about(KILL + 2600, { vm: 'vm1' }),
+    generation: 2,
+    pagesFaulted: 400,
+    pagesPushed: 8000
+  })
 ]
 
 const good: Seen = {

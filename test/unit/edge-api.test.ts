@@ -4,19 +4,30 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { MAX_BODY_BYTES, apiSocketPath, serveApi } from '../../node/edge/api.ts'
+import { apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import type { ApiServer } from '../../node/edge/api.ts'
 import { ApiClient } from '../../node/edge/client.ts'
+import type { ClusterStatus, ClusterView } from '../../node/edge/cluster-view.ts'
 import { EventFeed } from '../../node/edge/events.ts'
+import { MAX_BODY_BYTES } from '../../node/edge/routing.ts'
 import type { PeerEvent } from '../../node/edge/events.ts'
 import type { GroupRequest, PeerStatus, PeerView } from '../../node/edge/view.ts'
-import { DiapauseError } from '../../node/errors.ts'
+import { DiapauseError, UsageError } from '../../node/errors.ts'
 import type { Log } from '../../node/ports.ts'
+import { MAX_AGO_MS, type Story, type WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const member = (name: string, role: 'storage' | 'witness' = 'storage') =>
-  ({ name, id: `id-${name}`, address: '/ip4/127.0.0.1/tcp/1', role, liveness: 'alive', connected: true }) as const
+  ({
+    name,
+    id: `id-${name}`,
+    address: '/ip4/127.0.0.1/tcp/1',
+    role,
+    votes: true,
+    liveness: 'alive',
+    connected: true
+  }) as const
 const vm = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 
 const status: PeerStatus = {
@@ -29,8 +40,28 @@ const status: PeerStatus = {
   hypervisor: 'QEMU 7.2, tcg',
   members: [member('one'), member('two'), member('wit', 'witness')],
   groups: [],
-  frames: { delivered: 0, heldEarly: 0, recordedInFlight: 0, refusedGeneration: 0, droppedUnknown: 0 },
+  frames: {
+    delivered: 0,
+    heldEarly: 0,
+    recordedInFlight: 0,
+    refusedGeneration: 0,
+    refusedSource: 0,
+    heldFenced: 0,
+    droppedUnknown: 0
+  },
+  refused: { frames: 0, reports: 0, shards: 0 },
   store: { streams: 0, manifests: 0, bytes: 0 }
+}
+
+const clusterStatus: ClusterStatus = {
+  id: '0'.repeat(32),
+  name: 'c',
+  version: 3,
+  voters: { version: 2, settled: true, count: 1, tolerates: 0 },
+  code: { k: 3, m: 2, storage: 2, tolerates: 0 },
+  members: [{ ...member('one'), self: true, wantsVote: true, leaving: false }],
+  invites: [{ role: 'witness', votes: true, expiresMs: 1 }],
+  waits: [{ member: 'one', why: 'it is late' }]
 }
 
 /** A peer of which only the edge is real. */
@@ -39,6 +70,21 @@ class FakePeer implements PeerView {
   readonly events = new EventFeed(() => this.now++ + 0.5)
   readonly made = new Map<string, GroupRecord>()
   readonly typed: string[] = []
+  readonly asked: WhyQuestion[] = []
+  readonly wishes: unknown[] = []
+  readonly cluster: ClusterView = {
+    status: async () => clusterStatus,
+    invite: async request => {
+      this.wishes.push(request)
+      return { token: 'token', expiresMs: 1 }
+    },
+    setMember: async (member, wish) => void this.wishes.push([member, wish]),
+    removeMember: async (member, force) => {
+      if (member === 'one') throw new UsageError('LAST_VOTER', 'it has the only vote')
+      this.wishes.push([member, force])
+    },
+    leave: async force => void this.wishes.push(force)
+  }
   failure: Error | undefined
 
   async status(): Promise<PeerStatus> {
@@ -78,6 +124,14 @@ class FakePeer implements PeerView {
 
   async typeConsole(group: string, name: string, text: string): Promise<void> {
     this.typed.push(`${group}/${name}: ${text}`)
+  }
+
+  async why(question: WhyQuestion): Promise<Story> {
+    const { group, vm: id } = question
+    if (!this.made.has(group)) throw new DiapauseError('GROUP_UNKNOWN', `there is no group ${group}`)
+    this.asked.push(question)
+    const about = { group, vm: id, by: 'id-one', nowMs: 1, names: {}, record: null }
+    return { ...about, told: [], tellers: [], silent: [] }
   }
 }
 
@@ -145,6 +199,23 @@ describe('the local API', () => {
         ]
       }
     })
+    const { mac, ...rest } = vm
+    const nic = { mac, network: 'lan' }
+    const cards = { id: 'g', vms: [vm, { ...rest, id: 'vm2', nics: [nic, nic] }, { ...vm, id: 'vm3', nics: [nic] }] }
+    await expect(client.createGroup(cards)).rejects.toMatchObject({
+      details: {
+        problems: [
+          {
+            key: 'vms[1].nics',
+            expected: '1 to 8 NICs (mac and network), all on different networks',
+            found: 'a list of 2'
+          },
+          { key: 'vms[2]', expected: 'a VM with either mac or nics', found: 'a table' }
+        ]
+      }
+    })
+    const shared = { id: 'g', vms: [vm, { ...rest, id: 'vm2', nics: [nic] }] }
+    await expect(client.createGroup(shared)).rejects.toThrow(`vms[1].nics[0].mac: expected one that no other VM has`)
     const twice = { id: 'g', vms: [vm, vm], owners: { vm1: 'wit', vm3: 'three' } }
     const refused = client.createGroup(twice)
     await expect(refused).rejects.toThrow('vms[1].mac: expected one that no other VM has, found "52:54:00:00:00:01"')
@@ -163,6 +234,20 @@ describe('the local API', () => {
     expect(peer.typed).toEqual(['g/1/vm ä: hello\n'])
     expect(await raw('POST', '/v1/groups/g/vms/v/console', '{"text": 3}')).toMatchObject({ status: 400 })
     expect(await raw('POST', '/v1/groups/%zz/vms/v/console', '{}')).toMatchObject({ status: 400 })
+  })
+
+  it('tells why a VM is where it is, as far back as asked, and of this peer only where asked', async () => {
+    await client.createGroup({ id: 'g', vms: [vm] })
+    const all = { group: 'g', vm: 'vm1', agoMs: MAX_AGO_MS, here: false }
+    const little = { group: 'g', vm: 'vm1', agoMs: 600_000, here: true }
+    expect(await client.why(all)).toMatchObject({ group: 'g', vm: 'vm1', told: [] })
+    await client.why(little)
+    await raw('GET', '/v1/groups/g/vms/vm1/why')
+    expect(peer.asked).toEqual([all, little, all])
+    for (const wrong of ['/v1/groups/g/vms/vm1/why?agoMs=soon', '/v1/groups/g%2F/vms/vm1/why']) {
+      expect(await raw('GET', wrong)).toMatchObject({ status: 400, error: { code: 'API_BAD_REQUEST' } })
+    }
+    await expect(client.why({ ...all, group: 'h' })).rejects.toMatchObject({ code: 'GROUP_UNKNOWN' })
   })
 
   it('answers errors with a code and a status that fits', async () => {
@@ -196,6 +281,37 @@ describe('the local API', () => {
     leaving.abort()
     peer.events.emit('b')
     expect((await client.status()).name).toBe('one')
+  })
+})
+
+describe('the members over the API', () => {
+  it('are shown, invited with what was left out, set, removed and left', async () => {
+    expect(await client.members()).toEqual(clusterStatus)
+    expect(await client.invite({ role: 'witness', replaces: 'two' })).toEqual({ token: 'token', expiresMs: 1 })
+    await client.setMember('t w/o', { votes: false })
+    await client.removeMember('two', true)
+    await client.removeMember('two', false)
+    await client.leave(false)
+    expect(peer.wishes).toEqual([
+      { role: 'witness', votes: true, replaces: 'two', expiresMinutes: 60 },
+      ['t w/o', { votes: false }],
+      ['two', true],
+      ['two', false],
+      false
+    ])
+  })
+
+  it('are not touched by requests that are wrong, and refusals keep their codes', async () => {
+    await expect(client.invite({ role: 'king', expiresMinutes: 0 })).rejects.toMatchObject({
+      name: 'UsageError',
+      code: 'MEMBER_REQUEST',
+      message:
+        'role: expected one of "storage", "witness", found "king"\nexpiresMinutes: expected a whole number from 1 to 10080, found 0'
+    })
+    expect(await raw('PATCH', '/v1/members/two', '{"votes": "yes"}')).toMatchObject({ status: 400 })
+    expect(await raw('POST', '/v1/leave', '[]')).toMatchObject({ status: 400 })
+    expect(peer.wishes).toEqual([])
+    expect(await raw('DELETE', '/v1/members/one')).toMatchObject({ status: 409, error: { code: 'LAST_VOTER' } })
   })
 })
 

@@ -28,7 +28,7 @@ const made = createGroup('g', [vm('a'), vm('b')], owners)(null) as GroupRecord
 const opened = openEpoch('p1', 10_000, made.version)(made) as GroupRecord
 
 function core(self: string, ready: Record<string, number> = {}): EpochCore {
-  const made_ = new EpochCore({ self, members: ['p1', 'p2', 'p3'] })
+  const made_ = new EpochCore({ self, members: () => ['p1', 'p2', 'p3'] })
   made_.step({ kind: 'record', record: made }, 0)
   for (const [id, colour] of Object.entries(ready)) made_.step({ kind: 'vm-ready', vm: id, colour }, 0)
   return made_
@@ -92,6 +92,18 @@ describe('the epoch core', () => {
     const about = { kind: 'prepared' as const, group: 'g', generation: 1, epoch: 1, vm: 'b' }
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 60)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 61)).toEqual([])
+  })
+  test('news of a cut that has come to nothing does not end the next one, which is under way', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    peer.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)
+    peer.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1 }, 3)
+    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
+    const next = openEpoch('p2', 10_000, aborted.version)(aborted) as GroupRecord
+    expect(peer.step({ kind: 'record', record: next }, 4)).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 2 })
+    peer.step({ kind: 'vm-failed', vm: 'a', epoch: 1, reason: 'its capture was cancelled' }, 5)
+    // The VM is not prepared a second time, which would wait for the first for ever.
+    expect(peer.step({ kind: 'marker', vm: 'a', epoch: 2 }, 6)).toEqual([{ kind: 'cut', vm: 'a', epoch: 2 }])
   })
   test('a VM that is prepared waits for the others no longer than its patience', () => {
     const peer = core('p1', { a: 0 })

@@ -2,9 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { toPacket } from '../../node/switch/ethernet.ts'
 import {
+  BatchWriter,
   decodeBatch,
-  encodeBatch,
   type FrameBatch,
+  type FrameRecord,
   MAX_BATCH_BYTES,
   MAX_FRAME_BYTES,
   MIN_FRAME_BYTES
@@ -12,22 +13,44 @@ import {
 
 const name = fc.string({ minLength: 1, maxLength: 6, unit: 'grapheme' })
 const packet = fc.uint8Array({ minLength: MIN_FRAME_BYTES, maxLength: 200 }).map(toPacket)
-const record = fc.record({
+const nic = fc.nat(255)
+const within = fc.record({
   source: name,
   destination: name,
   colour: fc.nat(0xffff_ffff),
   sequence: fc.integer({ min: 1, max: 2 ** 48 - 1 }),
-  packet: fc.option(packet, { nil: undefined })
+  nic,
+  packet
 })
+const turn = within.map(each => ({ ...each, nic: 0, packet: undefined }))
+const foreign = fc.record({
+  source: name,
+  destination: name,
+  group: name,
+  nic,
+  packet,
+  colour: fc.constant(0),
+  sequence: fc.constant(0)
+})
+const record: fc.Arbitrary<FrameRecord> = fc.oneof(within, turn, foreign)
 const batch: fc.Arbitrary<FrameBatch> = fc.record({
   group: name,
   generation: fc.nat(0xffff_ffff),
-  records: fc.array(record, { maxLength: 40 })
+  records: fc.array(record, { minLength: 1, maxLength: 40 })
 })
+
+function encodeBatch({ group, generation, records }: FrameBatch): Uint8Array {
+  const writer = new BatchWriter(group, generation)
+  for (const each of records) writer.add(each)
+  return writer.take().message
+}
 
 const plain = (value: FrameBatch) => ({
   ...value,
-  records: value.records.map(r => ({ ...r, packet: r.packet === undefined ? undefined : [...r.packet] }))
+  records: value.records.map(r => ({
+    ...r,
+    packet: r.packet === undefined ? undefined : [r.nic, ...r.packet.slice(1)]
+  }))
 })
 
 /** "fine", the code it is refused with, or what else was thrown. */
@@ -44,8 +67,15 @@ const one: FrameBatch = {
   group: 'bank',
   generation: 7,
   records: [
-    { source: 'a', destination: 'b', colour: 3, sequence: 258, packet: toPacket(new Uint8Array(14).fill(0xee)) },
-    { source: 'a', destination: 'b', colour: 4, sequence: 258, packet: undefined }
+    {
+      source: 'a',
+      destination: 'b',
+      colour: 3,
+      sequence: 258,
+      nic: 5,
+      packet: toPacket(new Uint8Array(14).fill(0xee))
+    },
+    { source: 'a', destination: 'b', colour: 4, sequence: 258, nic: 0, packet: undefined }
   ]
 }
 
@@ -59,10 +89,25 @@ describe('a batch of frames', () => {
   })
 
   it('has the bytes that the format describes', () => {
-    const head = '01' + '04' + Buffer.from('bank').toString('hex') + '00000007' + '02' + '0161' + '0162'
-    const frame = '01' + '00' + '01' + '00000003' + '000000000102' + '0000000e' + 'ee'.repeat(14)
+    const head = '02' + '04' + Buffer.from('bank').toString('hex') + '00000007' + '03' + '0161' + '03' + '0162'
+    const frame = '01' + '00' + '01' + '00000003' + '000000000102' + '0500000e' + 'ee'.repeat(14)
     const turn = '02' + '00' + '01' + '00000004' + '000000000102'
     expect(Buffer.from(encodeBatch(one)).toString('hex')).toBe(head + frame + turn)
+    const foreign = { ...one.records[0], group: 'g', colour: 0, sequence: 0 } as FrameRecord
+    const before = '02' + '04' + Buffer.from('bank').toString('hex') + '00000007' + '03' + '0161' + '03' + '0167'
+    const across = '03' + '0162' + '04' + '00' + '01' + '02' + '0500000e' + 'ee'.repeat(14)
+    expect(Buffer.from(encodeBatch({ ...one, records: [foreign] })).toString('hex')).toBe(before + across)
+  })
+
+  it('is counted while it is written, and the next one starts afresh', () => {
+    const writer = new BatchWriter('bank', 7)
+    expect(writer.bytes).toBe(0)
+    for (const each of [...one.records, ...one.records]) writer.add(each)
+    const { frames, turns, message } = writer.take()
+    expect({ frames, turns, bytes: message.length }).toEqual({ frames: 2, turns: 2, bytes: 16 + 2 * (31 + 13) })
+    expect(writer.bytes).toBe(0)
+    for (const each of one.records) writer.add(each)
+    expect(writer.take().message).toEqual(encodeBatch(one))
   })
 
   it('gives views of the message, length before frame, and no copies', () => {
@@ -74,7 +119,7 @@ describe('a batch of frames', () => {
 
   it('of another format is refused with advice', () => {
     const message = encodeBatch(one)
-    message[0] = 2
+    message[0] = 1
     expect(() => decodeBatch(message)).toThrow(expect.objectContaining({ code: 'FRAMES_FORMAT' }))
   })
 
@@ -83,21 +128,23 @@ describe('a batch of frames', () => {
     const outcomes = Array.from(message, (_, length) => outcomeOf(message.subarray(0, length)))
     const accepted = outcomes.flatMap((outcome, length) => (outcome === 'FRAMES_MALFORMED' ? [] : [[length, outcome]]))
     expect(accepted).toEqual([
-      [15, 'fine'],
-      [15 + 13 + 4 + 14, 'fine']
+      [10, 'fine'],
+      [13, 'fine'],
+      [16, 'fine'],
+      [16 + 13 + 4 + 14, 'fine']
     ])
   })
 
   it('with a frame too short, too long or numbered 0, an unknown VM, kind or empty name is refused', () => {
     const bytes = Buffer.from(encodeBatch(one))
-    const at = 15
+    const at = 16
     const damages: ((copy: Buffer) => void)[] = [
-      copy => copy.writeUInt32BE(13, at + 13),
-      copy => copy.writeUInt32BE(MAX_FRAME_BYTES + 1, at + 13),
+      copy => copy.writeUIntBE(13, at + 14, 3),
+      copy => copy.writeUIntBE(MAX_FRAME_BYTES + 1, at + 14, 3),
       copy => copy.writeUIntBE(0, at + 7, 6),
       copy => copy.writeUInt8(2, at + 1),
       copy => copy.writeUInt8(2, at + 2),
-      copy => copy.writeUInt8(3, at),
+      copy => copy.writeUInt8(5, at),
       copy => copy.writeUInt8(0, 1)
     ]
     for (const damage of damages) {
@@ -127,6 +174,18 @@ describe('a batch of frames', () => {
       }),
       { numRuns: 3000 }
     )
+  })
+
+  it('names at most 255 VMs', () => {
+    const name = Buffer.from('030161', 'hex')
+    const head = Buffer.from(encodeBatch(one)).subarray(0, 10)
+    const named = (count: number): Uint8Array => Buffer.concat([head, ...Array<Buffer>(count).fill(name)])
+    expect(outcomeOf(named(255))).toBe('fine')
+    expect(outcomeOf(named(256))).toBe('FRAMES_MALFORMED')
+    const vm = (index: number) => ({ ...one.records[0], source: `a${index}`, destination: 'b' }) as FrameRecord
+    const vms = (count: number) => ({ ...one, records: Array.from({ length: count }, (_, index) => vm(index)) })
+    expect(decodeBatch(encodeBatch(vms(254))).records.length).toBe(254)
+    expect(() => encodeBatch(vms(255))).toThrow(RangeError)
   })
 
   it('refuses names that the format has no room for', () => {

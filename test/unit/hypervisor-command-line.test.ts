@@ -41,6 +41,22 @@ describe("QEMU's command line", () => {
     expect(valueOf(args, '-append')).toBe('a=1,b=2 c')
   })
 
+  it('has a NIC for each network, in their order, with sockets of their own', () => {
+    const nics = ['default', 'backup'].map((network, index) => ({ mac: `52:54:00:00:00:0${index}`, network }))
+    const args = machineArguments({ ...options, spec: { ...spec, mac: undefined, nics } })
+    const socket = (id: string, path: string) => `stream,id=${id},server=off,addr.type=unix,addr.path=${path}`
+    expect(args.filter((_, at) => args[at - 1] === '-netdev')).toEqual([socket('n0', '/r/n'), socket('n1', '/r/n1')])
+    expect(args.filter((_, at) => args[at - 1] === '-device')).toEqual([
+      'virtio-net-pci,netdev=n0,mac=52:54:00:00:00:00,romfile=',
+      'virtio-net-pci,netdev=n1,mac=52:54:00:00:00:01,romfile='
+    ])
+    const one = machineArguments({
+      ...options,
+      spec: { ...spec, mac: undefined, nics: [{ mac: spec.mac, network: 'x' }] }
+    })
+    expect(one).toEqual(machineArguments(options))
+  })
+
   it("marks a peer's machines, and no other's", () => {
     const argv = ['setpriv', 'qemu', ...commonArguments('tcg', guestName('PeerA', 'vm1'))]
     expect(isMachineOf('PeerA', argv)).toBe(true)

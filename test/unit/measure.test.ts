@@ -67,7 +67,13 @@ describe('what the command line prints', () => {
 
   it('is the status with names instead of ids', () => {
     const vm = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
-    const member = { address: '/ip4/127.0.0.1/tcp/1', role: 'storage', liveness: 'alive', connected: true } as const
+    const member = {
+      address: '/ip4/127.0.0.1/tcp/1',
+      role: 'storage',
+      liveness: 'alive',
+      connected: true,
+      votes: true
+    } as const
     const text = statusText({
       name: 'one',
       id: 'id1',
@@ -78,7 +84,7 @@ describe('what the command line prints', () => {
       hypervisor: 'QEMU 7.2, tcg',
       members: [
         { ...member, name: 'one', id: 'id1' },
-        { ...member, name: 'two', id: 'id2', liveness: 'suspect', connected: false }
+        { ...member, name: 'two', id: 'id2', liveness: 'suspect', connected: false, votes: false }
       ],
       groups: [
         {
@@ -97,22 +103,32 @@ describe('what the command line prints', () => {
           leaseRemainingMs: 0
         }
       ],
-      frames: { delivered: 1, heldEarly: 2, recordedInFlight: 3, refusedGeneration: 4, droppedUnknown: 5 },
+      frames: {
+        delivered: 1,
+        heldEarly: 2,
+        recordedInFlight: 3,
+        refusedGeneration: 4,
+        refusedSource: 0,
+        heldFenced: 0,
+        droppedUnknown: 5
+      },
+      refused: { frames: 4, reports: 1, shards: 2 },
       store: { streams: 1, manifests: 1, bytes: 2_048 }
     })
     expect(text.split('\n')).toEqual([
       'peer one of cluster home, diapause 0.1.0, up 1 min 1 s',
       '  id1, process 7, QEMU 7.2, tcg',
       '',
-      '  member  role     liveness  connected    address',
-      '  one     storage  alive     (this peer)  /ip4/127.0.0.1/tcp/1',
-      '  two     storage  suspect   no           /ip4/127.0.0.1/tcp/1',
+      '  member  role     vote  liveness  connected    address',
+      '  one     storage  yes   alive     (this peer)  /ip4/127.0.0.1/tcp/1',
+      '  two     storage  no    suspect   no           /ip4/127.0.0.1/tcp/1',
       '',
       'group bank: epoch 4 committed, epoch 5 open, generation 2',
       '  vm   owner  memory  here',
       '  vm1  two    64 MiB',
       '',
-      'frames: 1 delivered, 2 held (early), 3 recorded (in flight), 4 refused (old generation), 5 dropped (unknown)',
+      'frames: 1 delivered, 2 held (early), 3 recorded (in flight), 0 waited for a lease, 5 dropped (unknown)',
+      'refused, as of a generation that is over: 4 frames, 1 reports, 2 shards',
       'store:  2.0 KiB in 1 streams and 1 manifests'
     ])
   })

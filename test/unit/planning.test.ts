@@ -45,17 +45,30 @@ describe('placement', () => {
   test('VMs spread over the hosts with the least memory promised', () => {
     const busy = record({ id: 'other', vms: [vm('x', 512)], owners: { x: 'p1' } })
     const plan = planOwners([vm('a'), vm('b')], {}, { hosts: ['p1', 'p2', 'p3'], groups: [busy] })
-    expect(plan).toEqual({ a: 'p2', b: 'p3' })
+    expect(plan?.owners).toEqual({ a: 'p2', b: 'p3' })
   })
   test('a restore leaves VMs where their host lives and moves only the lost ones', () => {
-    expect(planRestore(record({}), { hosts: ['p1', 'p3', 'p4'], groups: [record({})] })).toEqual({
-      a: 'p1',
-      b: 'p4',
-      c: 'p3'
-    })
+    const plan = planRestore(record({}), { hosts: ['p1', 'p3', 'p4'], groups: [record({})] })
+    expect(plan?.owners).toEqual({ a: 'p1', b: 'p4', c: 'p3' })
+  })
+  test('a plan says why each VM goes where it goes', () => {
+    const busy = record({ id: 'other', vms: [vm('x', 512)], owners: { x: 'p4' } })
+    const plan = planRestore(record({}), { hosts: ['p1', 'p3', 'p4'], groups: [busy] })
+    const promised = [
+      { peer: 'p1', memoryMiB: 64 },
+      { peer: 'p3', memoryMiB: 64 },
+      { peer: 'p4', memoryMiB: 512 }
+    ]
+    expect(plan?.moves).toEqual([{ vm: vm('b'), to: 'p1', promised }])
   })
   test('without a living host there is no plan', () => {
     expect(planRestore(record({}), { hosts: [], groups: [] })).toBeUndefined()
+  })
+  test('a host that leaves keeps what it runs, and gets nothing', () => {
+    const plan = planRestore(record({}), { hosts: ['p4'], leaving: ['p1'], groups: [] })
+    expect(plan?.owners).toEqual({ a: 'p1', b: 'p4', c: 'p4' })
+    expect(planRestore(record({}), { hosts: [], leaving: ['p1'], groups: [] })).toBeUndefined()
+    expect(planRestore(record({}), { hosts: [], leaving: ['p1', 'p2', 'p3'], groups: [] })?.moves).toEqual([])
   })
 })
 
@@ -107,8 +120,12 @@ describe('retention', () => {
     'nonsense'
   ]
 
+  /** Nothing has been forgotten. */
+  const present = { gone: new Set<string>(), floor: 0 }
+
   test('what the committed images refer to stays, decided epochs they do not refer to go', () => {
     const plan = planRetention({
+      ...present,
       streams,
       manifests: [],
       groups: [{ record: record({ lastEpoch: 4, committed }), images }],
@@ -119,6 +136,7 @@ describe('retention', () => {
   test('the open epoch, unknown epochs, newer generations and unknown groups stay', () => {
     const open = { epoch: 4, proposer: 'p1', deadlineMs: 1 }
     const plan = planRetention({
+      ...present,
       streams,
       manifests: [],
       groups: [{ record: record({ lastEpoch: 4, open, committed }), images }],
@@ -130,6 +148,7 @@ describe('retention', () => {
     const groups = [{ record: record({ lastEpoch: 4, committed }), images: images.slice(1) }]
     expect(
       planRetention({
+        ...present,
         streams,
         manifests: ['9'],
         groups,
@@ -143,12 +162,26 @@ describe('retention', () => {
   test('manifests of decided epochs go, the committed ones stay', () => {
     const about = new Map(['1', '9'].map(hash => [hash, { group: 'g', generation: 1, epoch: hash === '1' ? 3 : 2 }]))
     const plan = planRetention({
+      ...present,
       streams: [],
       manifests: ['1', '9'],
       groups: [{ record: record({ lastEpoch: 3, committed }), images }],
       about
     })
     expect(plan.manifests).toEqual(['9'])
+  })
+  test('of a group that was removed and forgotten goes what was made before, and nothing that is newer', () => {
+    const about = new Map([
+      ['old', { group: 'other', generation: 7, epoch: 1 }],
+      ['new', { group: 'other', generation: 8, epoch: 1 }]
+    ])
+    const stored = ['other/x/7/3', 'other/x/8/3', 'third/x/1/1']
+    const facts = { streams: stored, manifests: ['old', 'new'], groups: [], about, floor: 7 }
+    expect(planRetention({ ...facts, gone: new Set(['other']) })).toEqual({
+      streams: ['other/x/7/3'],
+      manifests: ['old']
+    })
+    expect(planRetention({ ...facts, gone: new Set() })).toEqual({ streams: [], manifests: [] })
   })
   test('a stream id is taken apart only if it is one', () => {
     expect(parseStreamId('g/a/1/2')).toEqual({ group: 'g', vm: 'a', generation: 1, epoch: 2 })

@@ -1,9 +1,17 @@
 import { describe, expect, test } from 'vitest'
 import { Acceptor, type AcceptorEffect, type LeaseGuard } from '../../protocols/register/acceptor.ts'
-import type { Accepted, AcceptorMessage, Ballot, Fence, ProposerMessage } from '../../protocols/register/messages.ts'
+import {
+  type Accepted,
+  type AcceptorMessage,
+  type Ballot,
+  type Fence,
+  type ProposerMessage,
+  ZERO_BALLOT
+} from '../../protocols/register/messages.ts'
 import { Proposer, type ProposerEffect } from '../../protocols/register/proposer.ts'
 import type { ChangeOptions } from '../../protocols/register/request.ts'
 import { decodeValue, encodeValue } from '../../protocols/register/value.ts'
+import { firstVoters } from '../../protocols/register/voters.ts'
 
 const KEY = 'group/a'
 const VOTERS = ['v1', 'v2', 'v3']
@@ -17,9 +25,10 @@ const accepted = (counter: number, value: unknown, fence: Fence[] = [], generati
 
 class Guard implements LeaseGuard {
   blocked = 0
-  readonly told: number[] = []
+  readonly told: (number | null)[] = []
   open(): void {}
-  accepted(_key: string, generation: number): void {
+  adopted(): void {}
+  accepted(_key: string, generation: number | null): void {
     this.told.push(generation)
   }
   blockedForMs(_key: string, fence: readonly Fence[]): number {
@@ -32,16 +41,20 @@ const kinds = (effects: readonly AcceptorEffect[]): string[] =>
 
 describe('an acceptor', () => {
   const make = (guard = new Guard()) => {
-    const acceptor = new Acceptor(new Map(), guard)
-    return (message: ProposerMessage) => acceptor.step({ from: 'p', message }, 0)
+    const records = new Map()
+    const voters = firstVoters(VOTERS)
+    const acceptor = new Acceptor({ self: 'v1', voters, records, forgotten: ZERO_BALLOT, guard })
+    return (message: ProposerMessage) => acceptor.step({ kind: 'message', from: 'p', message }, 0)
   }
   const prepare = (counter: number, peer?: string): ProposerMessage => ({
     kind: 'prepare',
+    version: 1,
     key: KEY,
     ballot: ballot(counter, peer)
   })
   const accept = (counter: number, value: unknown, fence: Fence[] = []): ProposerMessage => ({
     kind: 'accept',
+    version: 1,
     key: KEY,
     accepted: accepted(counter, value, fence, fence.length),
     promise: ballot(counter + 1)
@@ -100,7 +113,8 @@ class Bench {
 
   constructor(reserved = 0) {
     const settings = { roundTimeoutMs: 400, giveUpMs: 2_000 }
-    this.proposer = new Proposer({ self: 'p', voters: VOTERS, settings, random: () => 0.5, reserved })
+    const parts = { settings, random: () => 0.5, reserved, traces: false }
+    this.proposer = new Proposer({ self: 'p', voters: firstVoters(VOTERS), ...parts })
   }
 
   change(next: (current: unknown) => unknown, options: ChangeOptions = {}): void {
@@ -139,7 +153,7 @@ class Bench {
   get #question(): ProposerMessage {
     const message = this.sent[0]
     if (message === undefined) throw new Error('nothing was asked')
-    this.#asked = message.kind === 'accept' ? message.accepted.ballot : message.ballot
+    if (message.kind !== 'list') this.#asked = message.kind === 'accept' ? message.accepted.ballot : message.ballot
     return message
   }
 

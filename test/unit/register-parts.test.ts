@@ -3,7 +3,7 @@ import { Packr } from 'msgpackr'
 import { describe, expect, test } from 'vitest'
 import { hasCode } from '../../node/errors.ts'
 import { parseLeaseMessage } from '../../protocols/lease/messages.ts'
-import { DurableOrder } from '../../protocols/register/durable-order.ts'
+import { DurableOrder, type Entry } from '../../protocols/register/durable-order.ts'
 import {
   compareBallots,
   isKey,
@@ -11,7 +11,7 @@ import {
   parseRegisterMessage,
   type RegisterMessage
 } from '../../protocols/register/messages.ts'
-import { recordEntry, remember, reservedEntry } from '../../protocols/register/record.ts'
+import { forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from '../../protocols/register/record.ts'
 import { decodeValue, encodeValue } from '../../protocols/register/value.ts'
 
 const ballot = fc.record({ counter: fc.integer({ min: 1 }), peer: fc.string({ minLength: 1, maxLength: 60 }) })
@@ -26,9 +26,21 @@ const accepted = fc.record({
   })
 })
 const maybe = fc.option(accepted, { nil: null })
+const version = fc.integer({ min: 1 })
+const after = fc.option(key, { nil: '' })
 const message: fc.Arbitrary<RegisterMessage> = fc.oneof(
-  fc.record({ kind: fc.constantFrom('prepare' as const, 'read' as const, 'accepted' as const), key, ballot }),
-  fc.record({ kind: fc.constant('accept' as const), key, accepted, promise: ballot }),
+  fc.record({ kind: fc.constantFrom('prepare' as const, 'read' as const, 'forget' as const), version, key, ballot }),
+  fc.record({ kind: fc.constant('accepted' as const), key, ballot }),
+  fc.record({ kind: fc.constant('accept' as const), version, key, accepted, promise: ballot }),
+  fc.record({ kind: fc.constant('list' as const), version, after }),
+  fc.record({ kind: fc.constant('stale' as const), ballot: fc.option(ballot, { nil: null }), version }),
+  fc.record({
+    kind: fc.constant('keys' as const),
+    version,
+    after,
+    keys: fc.array(key, { minLength: 1, maxLength: 5 }),
+    more: fc.boolean()
+  }),
   fc.record({ kind: fc.constantFrom('promised' as const, 'state' as const), key, ballot, accepted: maybe }),
   fc.record({
     kind: fc.constant('conflict' as const),
@@ -74,6 +86,7 @@ describe('register messages', () => {
     for (const bad of ['', '/a', 'a b', 'a\n', 'ä', 'a'.repeat(201), 7, null]) expect(isKey(bad)).toBe(false)
     const accept = (value: Uint8Array): unknown => ({
       kind: 'accept',
+      version: 1,
       key: 'a',
       promise: { counter: 2, peer: 'p' },
       accepted: { ballot: { counter: 1, peer: 'p' }, value, generation: 0, fence: [] }
@@ -93,28 +106,51 @@ describe('register messages', () => {
 })
 
 describe('what registers remember', () => {
+  const voters = { version: 7, ids: ['a', 'b'], since: { a: 1, b: 4 }, settled: false }
+  const written = (...entries: Entry[]) => entries.flatMap(([name, bytes]) => (bytes ? [[name, bytes] as const] : []))
+
   test('reads back as it was written', () => {
     fc.assert(
-      fc.property(key, ballot, maybe, fc.nat(), (name, promised, value, reserved) => {
-        const entries = [recordEntry(name, { promised, accepted: value }), reservedEntry(reserved)]
-        expect(remember(entries)).toEqual({ records: new Map([[name, { promised, accepted: value }]]), reserved })
+      fc.property(key, ballot, maybe, fc.nat(), ballot, (name, promised, value, reserved, forgotten) => {
+        const record = { term: 4, promised, accepted: value }
+        const entries = written(
+          recordEntry(name, record),
+          reservedEntry(reserved),
+          votersEntry(voters),
+          forgottenEntry(forgotten)
+        )
+        const records = new Map([[name, record]])
+        expect(remember(entries, 'b')).toEqual({ voters, records, over: [], forgotten, reserved })
       })
     )
-    expect(remember([])).toEqual({ records: new Map(), reserved: 0 })
+    expect(remember([], 'b')).toMatchObject({ voters: null, records: new Map(), reserved: 0 })
+  })
+
+  test('is of one term of office as a voter: what was accepted in an earlier one is void', () => {
+    const promised = { counter: 1, peer: 'p' }
+    const record = (name: string, term: number) => recordEntry(name, { term, promised, accepted: null })
+    const entries = written(record('old', 1), votersEntry(voters), record('present', 4))
+    expect(remember(entries, 'b')).toMatchObject({ over: ['old'], records: new Map([['present', expect.anything()]]) })
+    expect([...remember(entries, 'a').records.keys()]).toEqual(['old'])
+    expect(remember(entries, 'stranger').over).toEqual(['old', 'present'])
+    // Written before voter sets had versions.
+    const earlier = new Packr({ useRecords: false }).pack([1, { promised, accepted: null }])
+    expect([...remember([['register/x', earlier]], 'a').records.keys()]).toEqual(['x'])
   })
 
   test('is refused with a code where it is damaged or of another format', () => {
+    const names = fc.constantFrom('register/a', 'ballots', 'voters', 'forgotten', 'else')
     fc.assert(
-      fc.property(fc.constantFrom('register/a', 'ballots', 'else'), fc.uint8Array({ maxLength: 40 }), (name, bytes) => {
+      fc.property(names, fc.uint8Array({ maxLength: 40 }), (name, bytes) => {
         try {
-          remember([[name, bytes]])
+          remember([[name, bytes]], 'a')
         } catch (error) {
           expect(hasCode(error, 'REGISTER_CORRUPT') || hasCode(error, 'REGISTER_FORMAT')).toBe(true)
         }
       })
     )
     const newer = new Packr({ useRecords: false }).pack([2, 17])
-    expect(() => remember([['ballots', newer]])).toThrow(expect.objectContaining({ code: 'REGISTER_FORMAT' }))
+    expect(() => remember([['ballots', newer]], 'a')).toThrow(expect.objectContaining({ code: 'REGISTER_FORMAT' }))
   })
 
   test('holds plain data of up to 64 KiB, and gives each reader its own', () => {

@@ -104,3 +104,28 @@ test('a full outbox lets waiting messages in one after the other, and keeps late
   box.close(new Error('gone'))
   await expect(late).rejects.toThrow('gone')
 })
+
+test('an outbox asks about a message when its first byte is to leave, and takes it out where it may not', () => {
+  const box = new Outbox(1 << 20)
+  const asked: string[] = []
+  let may = true
+  const push = (text: string, guarded: boolean): void => {
+    const leaves = (): boolean => {
+      asked.push(text)
+      return may
+    }
+    box.push([Buffer.from(text[0] as string), Buffer.from(text.slice(1))], text.length, guarded ? leaves : undefined)
+  }
+  push('first', true)
+  push('second', true)
+  push('third', false)
+  push('fourth', true)
+  const head = box.take(6)
+  expect(asked).toEqual(['first'])
+  may = false
+  expect(
+    Buffer.compare(Buffer.concat([head, box.take(100)]), onWire(['first', 'third'].map(text => Buffer.from(text))))
+  ).toBe(0)
+  expect(asked).toEqual(['first', 'second', 'fourth'])
+  expect(box.bytes).toBe(0)
+})

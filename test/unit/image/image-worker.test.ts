@@ -10,6 +10,7 @@ import { DiapauseError } from '../../../node/errors.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import { decodeManifest, encodeManifest } from '../../../node/image/manifest.ts'
 import type { ImageManifest, ImageWorker, ShardCluster } from '../../../node/ports.ts'
+import { allPieces, frameLog } from '../frame-logs.ts'
 import {
   fakeMachine,
   MemoryCluster,
@@ -81,7 +82,7 @@ async function capture(epoch: number, ram: Ram, frames: Uint8Array[] = [], gener
   const socket = connect(path)
   socket.on('error', () => {})
   socket.end(snapshotStream(fakeMachine(ram, MEMORY_MIB)))
-  return capture.finish(frames)
+  return capture.finish(frameLog(frames))
 }
 
 /** The footer of the last section, and EOF. */
@@ -130,6 +131,7 @@ async function restoreEquals(manifest: ImageManifest, ram: Ram, faults: readonly
 
 async function serveEquals(by: ImageWorker, manifest: ImageManifest, ram: Ram, faults: readonly number[] = []) {
   const restore = await by.restore(decodeManifest(encodeManifest(manifest)))
+  const frames = await allPieces(restore.frames)
   const target = fakeTarget(faults)
   await once(target.server, 'listening')
   const [counts, sent] = await Promise.all([restore.serve(target.path), target.done])
@@ -143,7 +145,7 @@ async function serveEquals(by: ImageWorker, manifest: ImageManifest, ram: Ram, f
   expect(sent.devices).toEqual(fakeMachine(new Map(), 1).devices)
   expect(sent.sentTwice).toBe(0)
   expect(counts.pagesFaulted + counts.pagesPushed).toBe(PAGES)
-  return { frames: restore.frames, counts }
+  return { frames, counts }
 }
 
 const ramOf = (entries: Iterable<readonly [number, number]>): Ram =>
@@ -181,7 +183,7 @@ describe('an image', () => {
         if (!image) throw new Error('no epoch was committed')
         const restored = await restoreEquals(image, committed, faults)
         cluster.findAll()
-        expect(restored.frames.map(frame => Buffer.from(frame))).toEqual(frames)
+        expect(restored.frames).toEqual(frames)
       }
     )
     await fc.assert(property, { numRuns: 12 })
@@ -243,9 +245,14 @@ describe('an image', () => {
   test('counts faulted pages, and sends their neighbours with them once', async () => {
     const ram = ramOf(range(0, 64).map(page => [page, page + 1]))
     const image = await capture(1, ram)
-    const { counts } = await restoreEquals(image, ram, [40, 41, 40, 400])
-    expect(counts.pagesFaulted).toBeGreaterThan(0)
-    expect(counts.pagesFaulted).toBeLessThanOrEqual(3)
+    let faulted = 0
+    // A request that comes when all is pushed already, as on a busy host, finds nothing left to send: then again.
+    for (let tries = 0; faulted === 0 && tries < 30; tries++) {
+      const { counts } = await restoreEquals(image, ram, [40, 41, 40, 400])
+      faulted = counts.pagesFaulted
+      expect(faulted).toBeLessThanOrEqual(3)
+    }
+    expect(faulted).toBeGreaterThan(0)
   })
 
   test('reads around a tampered symbol', async () => {
@@ -321,7 +328,7 @@ describe('an image worker', () => {
       }
       socket.end()
     })()
-    const finishing = capture.finish([])
+    const finishing = capture.finish(frameLog())
     for (let stable = 0, last = 0; stable < 30; stable = sent === last && cluster.putsUnderway > 0 ? stable + 1 : 0) {
       last = sent
       await new Promise(resolve => setTimeout(resolve, 10))
@@ -360,7 +367,7 @@ describe('an image worker', () => {
       const socket = connect(path)
       socket.on('error', () => {})
       socket.end(bytes)
-      await expect(capture.finish([])).rejects.toThrow(expect.objectContaining({ code }))
+      await expect(capture.finish(frameLog())).rejects.toThrow(expect.objectContaining({ code }))
     }
     const image = await capture(1, ramOf([[1, 1]]))
     expect(image.stats.pagesNonZero).toBe(1)
@@ -369,7 +376,7 @@ describe('an image worker', () => {
   test('takes one capture at a time, and none before the last epoch is decided', async () => {
     const { capture: open } = await beginCapture(1)
     await expect(beginCapture(2)).rejects.toThrow(expect.objectContaining({ code: 'IMAGE_BUSY' }))
-    const reason = open.finish([]).catch((error: unknown) => error)
+    const reason = open.finish(frameLog()).catch((error: unknown) => error)
     await open.cancel()
     await open.cancel()
     expect(await reason).toMatchObject({ code: 'IMAGE_CANCELLED' })
@@ -381,7 +388,7 @@ describe('an image worker', () => {
 
   test('rejects everything once it is closed', async () => {
     const { capture: open } = await beginCapture(1)
-    const reason = open.finish([]).catch((error: unknown) => error)
+    const reason = open.finish(frameLog()).catch((error: unknown) => error)
     await worker.close()
     expect(await reason).toMatchObject({ code: 'IMAGE_WORKER' })
     await open.cancel()

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import type { Capture, ImageManifest, ImageWorker, PageRanges } from '../../../node/ports.ts'
 import { ramOfImage } from '../../contract/image-ram.ts'
+import { frameLog } from '../frame-logs.ts'
 import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
 
 const MEMORY_MIB = 1
@@ -108,7 +109,7 @@ describe('a capture out of a RAM file', () => {
           await capture.cancel()
           continue
         }
-        const image = await capture.finish([])
+        const image = await capture.finish(frameLog())
         await sent
         expect(image.streams.length).toBeLessThanOrEqual(8)
         expect(await vm.isRam(image)).toBe(true)
@@ -127,7 +128,7 @@ describe('a capture out of a RAM file', () => {
       await vm.write([[n, n + 1]])
       await capture.copy(vm.changed())
       await capture.copyLast(vm.changed())
-      const image = await capture.finish([])
+      const image = await capture.finish(frameLog())
       expect(image.streams.length).toBeLessThanOrEqual(8)
       expect(await vm.isRam(image)).toBe(true)
       vm.worker.commit(epoch)
@@ -143,7 +144,7 @@ describe('a capture out of a RAM file', () => {
     await capture.copyLast(vm.changed())
     const atTheCut = Buffer.from(vm.ram)
     await vm.write([[9, 2]])
-    const image = await capture.finish([])
+    const image = await capture.finish(frameLog())
     expect((await ramOfImage(facts, image, vm.cluster)).equals(atTheCut)).toBe(true)
     await vm.worker.close()
   })
@@ -152,7 +153,7 @@ describe('a capture out of a RAM file', () => {
     const vm = await new FakeVm().start()
     const { capture } = await vm.begin()
     await capture.copyLast(Uint32Array.of(0, PAGES - 1))
-    await expect(capture.finish([])).rejects.toMatchObject({ code: 'MIGRATION_STREAM_INCOMPLETE' })
+    await expect(capture.finish(frameLog())).rejects.toMatchObject({ code: 'MIGRATION_STREAM_INCOMPLETE' })
     await vm.worker.close()
   })
 
@@ -164,7 +165,7 @@ describe('a capture out of a RAM file', () => {
     const { capture } = await vm.begin()
     await capture.copyLast(vm.changed())
     gate.resolve()
-    expect(await vm.isRam(await capture.finish([]))).toBe(true)
+    expect(await vm.isRam(await capture.finish(frameLog()))).toBe(true)
     await vm.worker.close()
   })
 
@@ -175,7 +176,7 @@ describe('a capture out of a RAM file', () => {
     await expect(failing).rejects.toMatchObject({ code: 'IMAGE_RAM' })
     const { capture } = await vm.begin()
     await capture.copyLast(vm.changed())
-    expect(await vm.isRam(await capture.finish([]))).toBe(true)
+    expect(await vm.isRam(await capture.finish(frameLog()))).toBe(true)
     await vm.worker.close()
   })
 })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { ByteReader, ByteWriter } from '../../../node/image/bytes.ts'
-import { decodeFrames, decodeMachine, encodeFrames, encodeMachine } from '../../../node/image/machine.ts'
+import { decodeMachine, encodeMachine } from '../../../node/image/machine.ts'
 import { decodeManifest, encodeManifest, manifestHash } from '../../../node/image/manifest.ts'
 import { pack, StreamSeal, unpack } from '../../../node/image/seal.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
@@ -165,24 +165,19 @@ describe('the machine part and the frames', () => {
     expect(back.machine.blocks).toEqual(part.machine.blocks)
     expect(Buffer.from(back.machine.devices)).toEqual(part.machine.devices)
     expect(Buffer.from(back.bootPages[0]?.bytes ?? [])).toEqual(part.bootPages[0]?.bytes)
-    const frames = [Buffer.alloc(0), Buffer.alloc(1500, 1)]
-    expect(decodeFrames(encodeFrames(frames)).map(frame => Buffer.from(frame))).toEqual(frames)
   })
 
-  test('are refused where a page lies outside of its block, and where a frame is too long', () => {
+  test('are refused where a page lies outside of its block', () => {
     const outside = { ...part, bootPages: [{ block: 1, offset: 8192, bytes: Buffer.alloc(4096) }] }
     expect(() => decodeMachine(encodeMachine(outside))).toThrow(code('IMAGE_INVALID'))
-    expect(() => encodeFrames([new Uint8Array(65_537)])).toThrow(code('IMAGE_FRAMES'))
   })
 
   test('answer any bytes with IMAGE_INVALID', () => {
     const property = fc.property(fc.uint8Array(), fc.boolean(), (bytes, packs) => {
-      for (const decode of [decodeMachine, decodeFrames]) {
-        try {
-          decode(packs ? pack(bytes) : bytes)
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'IMAGE_INVALID' })
-        }
+      try {
+        decodeMachine(packs ? pack(bytes) : bytes)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'IMAGE_INVALID' })
       }
     })
     fc.assert(property, { numRuns: 300 })

@@ -1,0 +1,176 @@
+/** The commands about members: `init` and `join` make a peer's files, the others speak to a peer that runs. */
+import { InvalidArgumentError, type Command } from 'commander'
+import { messageOf, UsageError } from '../errors.ts'
+import type { ApiClient } from './client.ts'
+import { DEFAULT_EXPIRY_MINUTES } from './cluster-view.ts'
+import { membersText, progressText } from './format-members.ts'
+
+export interface NewPeerCommand {
+  readonly name: string
+  readonly dataDir: string
+  readonly listen: string
+  readonly advertise?: string | undefined
+  readonly runDir?: string | undefined
+  readonly configFile?: string | undefined
+}
+
+/** What init and join have made. */
+export interface MadePeer {
+  readonly id: string
+  readonly name: string
+  readonly cluster: string
+  readonly configFile: string
+}
+
+/** The machine, as these commands need it. */
+export interface MemberHost {
+  init(options: NewPeerCommand & { readonly cluster: string }): Promise<MadePeer>
+  join(options: NewPeerCommand & { readonly token: string; tell(text: string): void }): Promise<MadePeer>
+  print(text: string): void
+  printError(text: string): void
+}
+
+/** How often a command that waits looks how far it is. */
+const PROGRESS_EVERY_MS = 500
+
+interface Shared {
+  readonly json?: boolean
+}
+
+/** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
+export function memberCommands(
+  diapause: Command,
+  host: MemberHost,
+  speaking: (parent: Command, nameAndArguments: string) => Command,
+  clientOf: (options: object) => Promise<ApiClient>
+): void {
+  newPeerCommands(diapause, host)
+  speaking(diapause, 'invite')
+    .description('print a token with which one peer may join the cluster; keep it like a password')
+    .option('--role <role>', 'storage (runs VMs, stores snapshots) or witness (only votes)', 'storage')
+    .option('--no-vote', 'the new member has no vote')
+    .option('--replace <member>', 'it comes in the stead of this member, which leaves when the new one has its vote')
+    .option('--expires <minutes>', 'how long the token may be used', minutes, DEFAULT_EXPIRY_MINUTES)
+    .action(async (options: Shared & { role: string; vote: boolean; replace?: string; expires: number }) => {
+      const { role, vote: votes, replace: replaces, expires: expiresMinutes } = options
+      const client = await clientOf(options)
+      const invitation = await client.invite({ role, votes, expiresMinutes, ...(replaces && { replaces }) })
+      host.print(options.json ? JSON.stringify(invitation) : invitation.token)
+    })
+  const members = speaking(diapause, 'members')
+    .description('list the members: roles, votes, liveness, and what the cluster waits for')
+    .enablePositionalOptions()
+    .action(async (options: Shared) => {
+      const status = await (await clientOf(options)).members()
+      host.print(options.json ? JSON.stringify(status, null, 2) : membersText(status))
+    })
+  speaking(members, 'remove <member>')
+    .description('remove a member for good: it is cut off, and its identity never comes back')
+    .option('--force', 'although it lives and owns VMs: they go back to their last snapshot on other hosts')
+    .action(async (member: string, options: Shared & { force?: boolean }) => {
+      const client = await clientOf(options)
+      await withProgress(client.removeMember(member, options.force === true), client, member, options, host)
+      done(host, options, { removed: member }, `${member} is removed`)
+    })
+  speaking(members, 'set <member>')
+    .description('give a member a vote or take it, or tell the others where it is now')
+    .option('--votes <yes|no>', 'whether it votes', yesOrNo)
+    .option('--address <address>', 'the address at which the others reach it')
+    .action(async (member: string, options: Shared & { votes?: boolean; address?: string }) => {
+      const { votes, address } = options
+      if (votes === undefined && address === undefined) {
+        throw new UsageError('MEMBER_REQUEST', 'say what to set: --votes yes, --votes no or --address ADDRESS')
+      }
+      const client = await clientOf(options)
+      const wish = { ...(votes === undefined ? {} : { votes }), ...(address === undefined ? {} : { address }) }
+      await withProgress(client.setMember(member, wish), client, member, options, host)
+      done(host, options, { member, ...wish }, `${member} is set`)
+    })
+  speaking(diapause, 'leave')
+    .description('take this peer out of the cluster for good; it stops when it is done')
+    .option('--force', 'although it owns VMs: they go back to their last snapshot on other hosts')
+    .action(async (options: Shared & { force?: boolean }) => {
+      const client = await clientOf(options)
+      const { name } = await client.status()
+      await withProgress(client.leave(options.force === true), client, name, options, host)
+      done(host, options, { left: name }, `${name} has left the cluster and stops`)
+    })
+}
+
+function newPeerCommands(diapause: Command, host: MemberHost): void {
+  const newPeer = (nameAndArguments: string): Command =>
+    diapause
+      .command(nameAndArguments)
+      .requiredOption('--name <name>', "the peer's name")
+      .requiredOption('--data-dir <dir>', 'its data folder: identity, registers, snapshots')
+      .option('--listen <address>', 'where it listens', '/ip4/0.0.0.0/tcp/7400')
+      .option('--advertise <address>', 'where the others reach it, e.g. /ip4/10.0.0.1/tcp/7400 (default: --listen)')
+      .option('--run-dir <dir>', 'its folder for sockets (default: run in the data folder)')
+      .option('--config <file>', 'the config file to write (default: peer.toml in the data folder)')
+      .option('--json', 'print JSON')
+  type Options = Omit<NewPeerCommand, 'configFile'> & Shared & { config?: string }
+  const asked = ({ name, dataDir, listen, advertise, runDir, config }: Options): NewPeerCommand => ({
+    name,
+    dataDir,
+    listen,
+    advertise,
+    runDir,
+    configFile: config
+  })
+  const made = (options: Options, peer: MadePeer, text: string): void =>
+    done(host, options, peer, `${text}\nrun it: diapause peer --config ${peer.configFile}`)
+
+  newPeer('init')
+    .description('make a new cluster with this host as its first peer')
+    .requiredOption('--cluster <name>', "the cluster's name")
+    .action(async (options: Options & { cluster: string }) => {
+      const peer = await host.init({ ...asked(options), cluster: options.cluster })
+      made(options, peer, `cluster ${peer.cluster} is made; its first peer is ${peer.name} (${peer.id})`)
+    })
+  newPeer('join <token>')
+    .description('make this host a member of a cluster; the token comes from diapause invite')
+    .action(async (token: string, options: Options) => {
+      const tell = (text: string): void => (options.json ? undefined : host.print(text))
+      const peer = await host.join({ ...asked(options), token, tell })
+      made(options, peer, `${peer.name} (${peer.id}) is a member of cluster ${peer.cluster}`)
+    })
+}
+
+function done(host: MemberHost, { json }: Shared, value: object, text: string): void {
+  host.print(json ? JSON.stringify(value) : text)
+}
+
+/** Waits for a call, and tells what it waits for each time that this changes. */
+async function withProgress(
+  call: Promise<void>,
+  client: ApiClient,
+  member: string,
+  { json }: Shared,
+  host: MemberHost
+): Promise<void> {
+  let ended = false
+  const ending = call.finally(() => (ended = true))
+  ending.catch(() => {}) // awaited below
+  let told = ''
+  for (;;) {
+    await Promise.race([ending, new Promise(resolve => setTimeout(resolve, PROGRESS_EVERY_MS))])
+    if (ended || json) break
+    const text = await client.members().then(
+      status => progressText(status, member),
+      (error: unknown) => messageOf(error)
+    )
+    if (!ended && text !== told) host.print(text)
+    told = text
+  }
+  await ending
+}
+
+function minutes(text: string): number {
+  if (/^\d{1,5}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('It is a whole number of minutes.')
+}
+
+function yesOrNo(text: string): boolean {
+  if (text === 'yes' || text === 'no') return text === 'yes'
+  throw new InvalidArgumentError('It is yes or no.')
+}

@@ -1,0 +1,76 @@
+/** What the edge shows of the cluster's members and asks for about them; part of `PeerView`. */
+import type { MemberStatus } from './view.ts'
+
+export interface ClusterView {
+  /** The members as this peer knows them, and what it still waits for. */
+  status(): Promise<ClusterStatus>
+  /** A token for one new member. MEMBER_UNKNOWN, INVITES_FULL, MEMBER_OWNS_VMS (who is to be replaced lives and owns some). */
+  invite(request: InviteRequest): Promise<Invitation>
+  /** Resolves when it is so, however long that takes. MEMBER_UNKNOWN, MEMBER_LEAVING, LAST_VOTER, VOTERS_FULL, ADDRESS_TAKEN. */
+  setMember(nameOrId: string, wish: MemberWish): Promise<void>
+  /** Resolves when it is no member any more, however long that takes. MEMBER_UNKNOWN, LAST_VOTER, MEMBER_OWNS_VMS. */
+  removeMember(nameOrId: string, force: boolean): Promise<void>
+  /** As `removeMember`, for this peer, which then stops. */
+  leave(force: boolean): Promise<void>
+}
+
+/** Of a token. An hour: a guess; time to walk to the other machine, not to leave a token lying about. */
+export const DEFAULT_EXPIRY_MINUTES = 60
+
+export interface InviteRequest {
+  readonly role: 'storage' | 'witness'
+  readonly votes: boolean
+  /** Name or id of the member in whose stead the new one comes. */
+  readonly replaces?: string | undefined
+  readonly expiresMinutes: number
+}
+
+export interface Invitation {
+  readonly token: string
+  /** Wall clock. */
+  readonly expiresMs: number
+}
+
+export interface MemberWish {
+  readonly votes?: boolean | undefined
+  readonly address?: string | undefined
+}
+
+export interface ClusterStatus {
+  readonly id: string
+  readonly name: string
+  /** Of the cluster's record. */
+  readonly version: number
+  readonly voters: {
+    readonly version: number
+    /** Nobody counts by the set before any more: the next change may be made. */
+    readonly settled: boolean
+    readonly count: number
+    /** So many of them, whichever, may fail, and the others still decide. */
+    readonly tolerates: number
+  }
+  /** This peer's code, and how many storage members, whichever, may vanish without the loss of a new snapshot. */
+  readonly code: { readonly k: number; readonly m: number; readonly storage: number; readonly tolerates: number }
+  readonly members: readonly ClusterMember[]
+  readonly invites: readonly InviteStatus[]
+  /** What is wished for and cannot be done now. */
+  readonly waits: readonly { readonly member: string; readonly why: string }[]
+}
+
+export interface ClusterMember extends MemberStatus {
+  readonly self: boolean
+  /** To have a vote in the end; `votes` says whether it has one. */
+  readonly wantsVote: boolean
+  readonly leaving: boolean
+  /** Name of the member in whose stead it came, until that is gone. */
+  readonly replaces?: string | undefined
+}
+
+export interface InviteStatus {
+  readonly role: 'storage' | 'witness'
+  readonly votes: boolean
+  readonly replaces?: string | undefined
+  readonly expiresMs: number
+  /** Name of the member that has joined with it. */
+  readonly usedBy?: string | undefined
+}

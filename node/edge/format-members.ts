@@ -1,0 +1,45 @@
+/** What the CLI prints about members. Pure. */
+import type { ClusterMember, ClusterStatus } from './cluster-view.ts'
+import { table } from './format.ts'
+
+export function membersText(status: ClusterStatus): string {
+  const { name, version, voters, code, members, invites, waits } = status
+  const settled = voters.settled ? 'settled' : 'being settled'
+  const open = invites.filter(invite => invite.usedBy === undefined)
+  return [
+    `cluster ${name}: ${members.length} members, record ${version}, voters ${voters.version} (${settled})`,
+    ...table([
+      ['member', 'role', 'vote', 'liveness', 'connected', 'address'],
+      ...members.map(member => [
+        member.name,
+        member.role,
+        voteText(member),
+        member.leaving ? `${member.liveness}, leaving` : member.liveness,
+        member.self ? '(this peer)' : member.connected ? 'yes' : 'no',
+        member.address
+      ])
+    ]),
+    `votes: ${voters.count}, of which ${lossText(voters.tolerates)} may fail and the others still decide`,
+    `new snapshots (k = ${code.k}, m = ${code.m}): ${lossText(code.tolerates)} of ${code.storage} storage members may vanish`,
+    ...open.map(
+      ({ role, votes, replaces, expiresMs }) =>
+        `invited: a ${role} ${votes ? 'with' : 'without'} a vote${replaces === undefined ? '' : ` for ${replaces}`}, until ${new Date(expiresMs).toISOString()}`
+    ),
+    ...waits.map(({ member, why }) => `waiting: ${member}: ${why}`)
+  ].join('\n')
+}
+
+const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
+
+function voteText({ votes, wantsVote }: ClusterMember): string {
+  if (votes) return wantsVote ? 'yes' : 'yes, to go'
+  return wantsVote ? 'no, to come' : 'no'
+}
+
+/** What a command about `member` (name or id) waits for now. */
+export function progressText({ members, voters, waits }: ClusterStatus, member: string): string {
+  const name = members.find(each => each.name === member || each.id === member)?.name ?? member
+  const wait = waits.find(each => each.member === name)
+  if (wait !== undefined) return `waiting: ${name}: ${wait.why}`
+  return voters.settled ? 'working …' : `settling the voters (version ${voters.version}) …`
+}

@@ -1,0 +1,43 @@
+/** The API's requests about the cluster's members; the table stands in `api.ts`. */
+import { parseInviteRequest, parseLeaveRequest, parseMemberWish } from './member-request.ts'
+import { readJson, type Route } from './routing.ts'
+
+export const memberRoutes: readonly Route[] = [
+  {
+    method: 'GET',
+    path: /^\/v1\/members$/,
+    answer: async ({ view }) => ({ status: 200, body: await view.cluster.status() })
+  },
+  {
+    method: 'PATCH',
+    path: /^\/v1\/members\/([^/]+)$/,
+    answer: async ({ view, request }, [member = '']) => {
+      await view.cluster.setMember(member, parseMemberWish(await readJson(request)))
+      return { status: 204 }
+    }
+  },
+  {
+    method: 'DELETE',
+    path: /^\/v1\/members\/([^/]+)$/,
+    answer: async ({ view, query }, [member = '']) => {
+      await view.cluster.removeMember(member, query.get('force') === '1')
+      return { status: 204 }
+    }
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/invites$/,
+    answer: async ({ view, request }) => ({
+      status: 201,
+      body: await view.cluster.invite(parseInviteRequest(await readJson(request)))
+    })
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/leave$/,
+    answer: async ({ view, request }) => {
+      await view.cluster.leave(parseLeaveRequest(await readJson(request)).force)
+      return { status: 204 }
+    }
+  }
+]

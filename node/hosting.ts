@@ -1,0 +1,147 @@
+/**
+ * What a peer that hosts VMs needs beyond a witness: hypervisor, images, shards and their stores, joined. A part of the
+ * composition root in a file of its own, because a witness does not load it.
+ */
+import { createHash, hkdfSync } from 'node:crypto'
+import { readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config } from '../config/schema.ts'
+import type { PeerId } from '../protocols/core.ts'
+import type { GroupDirectory } from './agents/directory.ts'
+import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
+import { createCodec } from './erasure/codec.ts'
+import { wallMs } from './host/clock.ts'
+import { createQemuHypervisor } from './hypervisor/qemu.ts'
+import { killStaleMachines } from './hypervisor/stale.ts'
+import { UplinkRelay } from './hypervisor/uplink-relay.ts'
+import { createImageWorker } from './image/image-worker.ts'
+import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
+import type { Clock, FailureDetector, Hypervisor, Log, Membership, ShardStore, Switch, Transport } from './ports.ts'
+import { createShardCluster } from './shards/cluster.ts'
+import { openShardStore } from './store/shard-store.ts'
+import { StartedFile } from './store/started.ts'
+import type { VirtualSwitch } from './switch/switch.ts'
+
+export interface HostingDeps {
+  readonly config: Config
+  readonly self: PeerId
+  readonly secret: Uint8Array
+  readonly runDir: string
+  readonly clock: Clock
+  readonly log: Log
+  readonly transport: Transport
+  readonly detector: FailureDetector
+  readonly directory: GroupDirectory
+  readonly membership: Membership
+  readonly network: Switch
+}
+
+interface Parts {
+  readonly store: ShardStore
+  readonly hypervisor: Hypervisor
+  readonly started: StartedGenerations
+}
+
+/** Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors. */
+export async function clearStale(options: {
+  readonly self: PeerId
+  readonly runDir: string
+  readonly clock: Clock
+  readonly log: Log
+}): Promise<void> {
+  const killed = await killStaleMachines(options.self, options)
+  if (killed > 0) options.log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
+  await removeVmSockets(options.runDir) // of a run that was killed
+}
+
+/** The way of VMs to the outside (`switch.uplink`). The result ends it. */
+export async function openUplink(
+  { config, self, runDir, clock, log }: Pick<HostingDeps, 'config' | 'self' | 'runDir' | 'clock' | 'log'>,
+  network: VirtualSwitch
+): Promise<() => Promise<void>> {
+  const socketPath = join(runDir, 'uplink')
+  await network.openUplink(socketPath)
+  const { qemu: binary } = config.hypervisor
+  const relay = new UplinkRelay({ binary, peer: self, kind: config.switch.uplink, socketPath, clock, log })
+  relay.start()
+  return async () => {
+    relay.stop()
+    await network.closeUplink()
+  }
+}
+
+/** UsageErrors where QEMU or the stores cannot be used. The store is the caller's to close. */
+export async function openHosting(deps: HostingDeps) {
+  const { config, self, runDir, log, clock } = deps
+  const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
+  const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
+  const started = await StartedFile.open(config.peer.dataDir)
+  const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started })
+  return { store, hypervisor, decodeManifest, hosting, refusedShards }
+}
+
+function hostingOf(
+  deps: HostingDeps,
+  { store, hypervisor, started }: Parts
+): { readonly hosting: Hosting; refusedShards(): number } {
+  const { config, secret, runDir, clock, log, transport, detector, directory, membership, network } = deps
+  const { k, m, symbolBytes } = config.shards
+  const settings = config.shards
+  const codec = createCodec()
+  // Members that leave still have what they stored.
+  const peers = (): PeerId[] => membership.record().members.flatMap(({ id, role }) => (role === 'storage' ? [id] : []))
+  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers })
+  // Shards of a generation that is over are refused as soon as we know of a newer one.
+  directory.onRecord(({ id, vms, generation }) => {
+    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
+  })
+  const hosting: Hosting = {
+    shards,
+    shape: { k, m },
+    started,
+    readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
+    encodeManifest: manifest => {
+      const bytes = encodeManifest(manifest)
+      return { hash: manifestHash(bytes), bytes }
+    },
+    vm: {
+      hypervisor,
+      network,
+      clock,
+      wallMs,
+      log,
+      openWorker: (group, spec) =>
+        createImageWorker({
+          group,
+          vm: spec.id,
+          memoryMiB: spec.memoryMiB,
+          accel: hypervisor.accel,
+          key: groupSecret(secret, group),
+          shape: { k, m, symbolBytes },
+          cluster: shards,
+          log
+        }),
+      path: (kind, group, vm) =>
+        kind === 'console'
+          ? join(runDir, 'console', `${group}.${vm}.log`)
+          : join(runDir, `${shortName(group, vm)}.${kind}`)
+    }
+  }
+  return { hosting, refusedShards: () => shards.stats().refusedStale }
+}
+
+/** The sockets of VMs, as `path` in `hostingOf` names them. */
+export async function removeVmSockets(runDir: string): Promise<void> {
+  const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic\d?|capture|incoming)$/.test(name))
+  await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
+}
+
+/** Names may have 63 letters each and a socket's whole path 107: 72 bits of a hash tell VMs of one host apart. */
+function shortName(group: string, vm: string): string {
+  return createHash('sha256').update(`${group}/${vm}`).digest('base64url').slice(0, 12)
+}
+
+/** Each group's images have a key of their own (RFC 5869). */
+function groupSecret(secret: Uint8Array, group: string): Uint8Array {
+  return new Uint8Array(hkdfSync('sha256', secret, '', `diapause group ${group}`, 32))
+}

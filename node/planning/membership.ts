@@ -1,0 +1,145 @@
+/**
+ * The next step from the cluster as it is to the cluster as it is wished: a pure function of the record and of what this
+ * peer sees. Every peer computes it and any may carry it out, since each step is a guarded compare-and-set.
+ *
+ * The order of voters' changes. Who is to go and cannot be reached goes first: to add a voter beside a dead one makes the
+ * majority larger before it makes it likelier. Then those come who are wanted and reachable, then those go who are reachable,
+ * but not before the member that came in their stead has its vote. Nobody's vote is taken where that would leave a set
+ * without a reachable majority: the next change would need one to undo it. (Adding a reachable voter never does.)
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import {
+  type ClusterRecord,
+  MAX_VOTERS,
+  type MemberRecord,
+  placeable,
+  wantedVoters
+} from '../../protocols/membership/record.ts'
+import { majorityOf } from '../../protocols/register/voters.ts'
+import type { ImageManifest } from '../ports.ts'
+import { planHolders, tolerates } from './holders.ts'
+
+export interface MembershipFacts {
+  /** Members that this peer holds for alive and is connected to, itself included. */
+  readonly reachable: ReadonlySet<PeerId>
+  readonly dead: ReadonlySet<PeerId>
+  /** Members that own a VM. */
+  readonly owners: ReadonlySet<PeerId>
+  /** Members whose shards are needed (`neededStores`). */
+  readonly needed: ReadonlySet<PeerId>
+  readonly wallMs: number
+}
+
+export type MembershipStep =
+  | { readonly kind: 'settle'; readonly version: number }
+  /** `version`: of the voter set that is changed. */
+  | { readonly kind: 'add-voter' | 'remove-voter'; readonly version: number; readonly peer: PeerId }
+  | { readonly kind: 'remove-member'; readonly peer: PeerId }
+  | { readonly kind: 'drop-invites' }
+
+/** Something wished for that cannot be done now, and why. */
+export interface Wait {
+  readonly peer: PeerId
+  readonly why: string
+}
+
+export function planMembershipStep(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
+  const { voters } = record
+  if (!voters.settled) return { kind: 'settle', version: voters.version }
+  return (
+    changeOfVoters(record, facts) ??
+    removalOfMember(record, facts) ??
+    (record.invites.some(invite => invite.expiresMs <= facts.wallMs) ? { kind: 'drop-invites' } : undefined)
+  )
+}
+
+/** A majority of them can be reached. */
+const stands = (ids: readonly PeerId[], { reachable }: MembershipFacts): boolean =>
+  ids.filter(id => reachable.has(id)).length >= majorityOf(ids.length)
+
+function changeOfVoters(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
+  const { ids, version } = record.voters
+  const step = (kind: 'add-voter' | 'remove-voter', peer: PeerId): MembershipStep => ({ kind, version, peer })
+  const { newcomers, leavers } = differences(record)
+  const removable = leavers.filter(id => whyVoterStays(record, id, facts) === undefined)
+  const unreachable = removable.find(id => !facts.reachable.has(id))
+  if (unreachable !== undefined) return step('remove-voter', unreachable)
+  const newcomer = newcomers.find(id => facts.reachable.has(id))
+  if (newcomer !== undefined && ids.length <= MAX_VOTERS) return step('add-voter', newcomer)
+  const [leaver] = removable
+  return leaver === undefined ? undefined : step('remove-voter', leaver)
+}
+
+function differences(record: ClusterRecord): { newcomers: PeerId[]; leavers: PeerId[] } {
+  const { ids } = record.voters
+  const wanted = wantedVoters(record).map(member => member.id)
+  return {
+    newcomers: wanted.filter(id => !ids.includes(id)).sort(),
+    leavers: ids.filter(id => !wanted.includes(id)).sort()
+  }
+}
+
+function whyVoterStays(record: ClusterRecord, id: PeerId, facts: MembershipFacts): string | undefined {
+  const { ids } = record.voters
+  const rest = ids.filter(each => each !== id)
+  if (rest.length === 0) return 'it has the only vote: another member must get one first'
+  if (!stands(rest, facts)) return 'without its vote no majority of the others could be reached'
+  if (!facts.reachable.has(id)) return undefined
+  const successor = record.members.find(member => member.replaces === id)
+  if (successor === undefined || successor.leaving || !successor.votes || ids.includes(successor.id)) return undefined
+  return `${successor.name}, which replaces it, must get its vote first`
+}
+
+function removalOfMember(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
+  const leaver = record.members.find(
+    member => member.leaving && !record.voters.ids.includes(member.id) && whyMemberStays(member, facts) === undefined
+  )
+  return leaver === undefined ? undefined : { kind: 'remove-member', peer: leaver.id }
+}
+
+function whyMemberStays({ id, forced, role }: MemberRecord, facts: MembershipFacts): string | undefined {
+  if (forced || facts.dead.has(id)) return undefined
+  if (facts.owners.has(id))
+    return 'it owns VMs: remove their groups, or force it and they go back to their last epoch elsewhere'
+  if (role === 'storage' && facts.needed.has(id))
+    return 'snapshots need what it stores, until the next epoch of each group'
+  return undefined
+}
+
+/** What is wished for and waits, for people. Steps that are only a matter of moments are not among it. */
+export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): Wait[] {
+  const { newcomers, leavers } = differences(record)
+  const unreachable = newcomers.filter(id => !facts.reachable.has(id))
+  const waits = unreachable.map(peer => ({ peer, why: 'it gets its vote when it runs and is connected' }))
+  for (const peer of leavers) {
+    const why = whyVoterStays(record, peer, facts)
+    if (why !== undefined) waits.push({ peer, why })
+  }
+  for (const member of record.members) {
+    const why = member.leaving ? whyMemberStays(member, facts) : undefined
+    if (why !== undefined) waits.push({ peer: member.id, why })
+  }
+  return waits
+}
+
+/**
+ * Leaving storage members that some committed image still leans on: without them one of its streams would bear fewer
+ * losses than a new one bears that is spread over those who stay. After the next epoch none does (`image/page-state.ts`
+ * writes such streams anew). `images` undefined: not known here, so all of them.
+ */
+export function neededStores(
+  record: ClusterRecord,
+  images: readonly ImageManifest[] | undefined,
+  dead: ReadonlySet<PeerId>
+): Set<PeerId> {
+  const leavers = record.members.filter(member => member.leaving && member.role === 'storage').map(member => member.id)
+  if (images === undefined) return new Set(leavers)
+  const stay = placeable(record).filter(id => !dead.has(id))
+  const weak = images
+    .flatMap(image => image.streams)
+    .filter(({ holders, k, m }) => {
+      const best = stay.length === 0 ? Number.POSITIVE_INFINITY : tolerates(planHolders(stay, k, m, 0), m)
+      return tolerates(holders, m, stay) < best
+    })
+  return new Set(leavers.filter(id => weak.some(({ holders }) => holders.includes(id))))
+}

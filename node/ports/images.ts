@@ -1,0 +1,126 @@
+/** Images: one VM at one epoch. */
+import type { PeerId } from '../../protocols/core.ts'
+import type { PageRanges } from './machines.ts'
+import type { FrameLog } from './network.ts'
+import type { StreamId } from './store.ts'
+
+/** The shards of one stream: what a reader needs to find, check and decode it. */
+export interface StreamManifest {
+  readonly stream: StreamId
+  readonly k: number
+  readonly m: number
+  /** Column c of every grid is held by holders[c]; the number of columns C ≥ k + m. A peer may stand here twice. */
+  readonly holders: readonly PeerId[]
+  /** Bytes of data in the stream, all grids together; grid g starts at the sum of C × k × symbolBytes of those before. */
+  readonly dataBytes: number
+  readonly grids: readonly GridManifest[]
+}
+
+export interface GridManifest {
+  readonly symbolBytes: number
+  /** First 16 bytes of SHA-256 of each symbol, column by column, row by row: C × (k + m) × 16 bytes. */
+  readonly hashes: Uint8Array
+}
+
+/** One VM at one epoch, named by the SHA-256 of its encoding. `streams`: all it refers to, this epoch's last. */
+export interface ImageManifest {
+  readonly format: 1
+  readonly group: string
+  readonly vm: string
+  readonly generation: number
+  readonly epoch: number
+  readonly memoryMiB: number
+  readonly accel: 'kvm' | 'tcg'
+  readonly streams: readonly StreamManifest[]
+  /** Byte ranges of the last stream: device state and stream skeleton; page index; in-flight frames. */
+  readonly machine: ByteRange
+  readonly index: ByteRange
+  readonly frames: ByteRange
+  readonly stats: ImageStats
+}
+
+export interface ByteRange {
+  readonly offset: number
+  readonly length: number
+}
+
+export interface ImageStats {
+  /** Pages of RAM in QEMU's stream, of them not zero, of them changed since the last committed epoch. */
+  readonly pages: number
+  readonly pagesNonZero: number
+  readonly pagesChanged: number
+  /** bytesRaw: changed pages and device state; bytesData: after compression and sealing; bytesStored: with parity. */
+  readonly bytesRaw: number
+  readonly bytesData: number
+  readonly bytesStored: number
+  readonly inFlightFrames: number
+}
+
+/** The data plane of one VM, in a worker thread: turns QEMU's stream into shards and shards into QEMU's stream. */
+export interface ImageWorker {
+  /**
+   * Listens on `socketPath` for QEMU's snapshot stream and ships columns as they fill. Resolves when listening. With
+   * `ramPath` (`RamTracking`) the stream has no RAM: it is copied from that file, page ranges by page ranges.
+   */
+  capture(options: {
+    generation: number
+    epoch: number
+    socketPath: string
+    holders: readonly PeerId[]
+    ramPath?: string
+  }): Promise<Capture>
+  /** The captured epoch is committed: the next capture is a difference to it. */
+  commit(epoch: number): void
+  /**
+   * The captured epoch is void: the next capture is a difference to the last committed one. Pages that were to be
+   * copied for this one are due again in the next.
+   */
+  abort(epoch: number): void
+  /** Reads the boot set of an image. The restore then sources the migration. */
+  restore(manifest: ImageManifest): Promise<Restore>
+  close(): Promise<void>
+}
+
+export interface Capture {
+  /**
+   * The VM runs: copies these pages, and whatever else is due (see `worker.abort`). Resolves when they are hashed and on
+   * their way; waits where columns cannot leave. Only with `ramPath`, as `copyLast`.
+   */
+  copy(pages: PageRanges): Promise<void>
+  /** Settles when all columns that were filled so far are durable: this capture then keeps nobody's processor or disk busy. */
+  shipped(): Promise<void>
+  /** The VM stands still: as `copy`, but resolves as soon as the pages have been read. No copy may follow. */
+  copyLast(pages: PageRanges): Promise<void>
+  /** Call when QEMU's stream has ended and the in-flight frames are known; resolves when every column is durable. */
+  finish(frames: FrameLog): Promise<ImageManifest>
+  /** Stops and forgets; safe at any time. */
+  cancel(): Promise<void>
+}
+
+export interface Restore {
+  /** The pieces of the image's frame log, for the switch. To be read once, before `serve`. */
+  readonly frames: AsyncIterable<Uint8Array>
+  /** Connects to QEMU's incoming socket, sends the boot set, serves faults, pushes the rest. Resolves when all is sent. */
+  serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }>
+  cancel(): Promise<void>
+}
+
+/** Where the worker's columns go and its symbols come from: the shards of the whole cluster. */
+export interface ShardCluster {
+  /** Durable at `holders[column]` when it resolves. SHARD_UNREACHABLE where that peer does not answer. */
+  putColumn(
+    manifest: { stream: StreamId; holders: readonly PeerId[] },
+    grid: number,
+    column: number,
+    bytes: Uint8Array
+  ): Promise<void>
+  /**
+   * Bytes [offset, offset + length) of the stream's data, every symbol checked against its hash. A holder that is gone,
+   * wrong or slower than the forced timeout is replaced by a degraded read. SHARD_LOST where fewer than k are left.
+   */
+  readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>
+  /** Stores a manifest on all `peers`; resolves when every one has it durably. */
+  putManifest(hash: string, bytes: Uint8Array, peers: readonly PeerId[]): Promise<void>
+  /** From this peer's store, else from any other. MANIFEST_MISSING. */
+  getManifest(hash: string): Promise<Uint8Array>
+}

@@ -1,0 +1,65 @@
+/** Machines. */
+import type { VmSpec } from '../../protocols/group.ts'
+
+/** Pages of RAM: pairs of first page and number of pages, of 4096 bytes. In any order; they may overlap. */
+export type PageRanges = Uint32Array
+
+/** RAM that others on this host may read, and which pages of it were written. */
+export interface RamTracking {
+  /** A file whose bytes are the VM's RAM; open it for a descriptor of your own. Gone when the machine is. */
+  readonly ramPath: string
+  /**
+   * Pages written since the last call, or all in the first. A page is told of once, so whoever asks must not forget.
+   * Rejects with HYPERVISOR_TRACKING where this is no longer known: `Machine.tracking` is undefined from then on.
+   */
+  changed(): Promise<PageRanges>
+}
+
+/** A hypervisor on this host. `contract/hypervisor.test.ts` is its contract in executable form. */
+export interface Hypervisor {
+  /** e.g. "QEMU 7.2.22, tcg": chosen by a trial boot; a VM's image resumes only where `accel` is the same. */
+  readonly description: string
+  readonly accel: 'kvm' | 'tcg'
+  /** How VMs are cut: by copying the pages that were written, or by a stream of all RAM. A VM may still do the latter. */
+  readonly capture: 'dirty' | 'portable'
+  define(options: MachineOptions): Machine
+}
+
+export interface MachineOptions {
+  readonly spec: VmSpec
+  /** Unix socket on which the switch listens for the VM's first NIC; of others as `nicPathOf` says. */
+  readonly nicPath: string
+  /** The guest's serial console is appended here. */
+  readonly consolePath: string
+  /** The machine has ended without `destroy` having been called. */
+  onExit(reason: string): void
+}
+
+/** One VM: define → start → (cut | stop | resume)* → destroy. Calls out of order reject with HYPERVISOR_STATE. */
+export interface Machine {
+  readonly pid: number | undefined
+  /** Defined while cuts send no RAM and the caller copies it: from `start` or `incomingComplete` on, where it works. */
+  readonly tracking: RamTracking | undefined
+  /** Boots; or, with `incoming`, starts as the target of a migration that the image worker sources on that unix socket. */
+  start(): Promise<void>
+  /** As `start`, but waits for a post-copy stream: `connectable` is called when QEMU listens on `socketPath`; resolves when the VM runs. */
+  startIncoming(socketPath: string, connectable: () => void): Promise<void>
+  /** After `startIncoming`: resolves when every page has come and the VM can be cut again. */
+  incomingComplete(): Promise<void>
+  /** Pauses. When it resolves the VM executes nothing and every frame it sent is in the NIC socket. */
+  stop(): Promise<void>
+  /** Goes on after `stop`. */
+  resume(): Promise<void>
+  /**
+   * One cut of RAM and devices: stop; `stopped()` is called and awaited while the VM stands still (the switch drains and
+   * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself. Where
+   * `tracking` is defined the stream has no RAM in it, begins before the VM stops, and has ended when it runs again:
+   * `stopped` copies the pages that are still to be copied, and whoever listens must read at once (else the VM is ended).
+   * Resolves when the VM runs again; `streamed` settles when QEMU has sent the whole stream.
+   */
+  cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }>
+  /** Sends text to the guest's serial console. */
+  type(text: string): Promise<void>
+  /** Kills it at once. Safe in any state, also twice. */
+  destroy(): Promise<void>
+}

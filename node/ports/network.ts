@@ -1,0 +1,62 @@
+/** The switch. */
+import type { GroupRecord } from '../../protocols/group.ts'
+
+/** The VM's side of the switch, as the snapshot and restore agents use it. */
+export interface NicPort {
+  /** Inbound frames wait from now on. */
+  hold(): void
+  /** Inbound frames flow, the waiting ones first. */
+  release(): void
+  /** Settles when the NIC's socket has been empty for two turns of the event loop (the VM must be stopped). */
+  drained(): Promise<void>
+  /** The cut: from now on frames sent are of colour `epoch`; returns frames sent per receiver before it. Starts recording in-flight frames. */
+  turn(epoch: number): FrameCounts
+  /** What sender `vm` says it sent before its cut to `epoch`. */
+  expect(epoch: number, vm: string, sent: FrameCounts): void
+  /**
+   * Settles with the in-flight frames when every channel's count is met. Rejects with EPOCH_ABORTED after `abandon`, which
+   * also takes away a log that has not been read.
+   */
+  recorded(epoch: number): Promise<FrameLog>
+  /** The epoch is aborted: recordings are dropped; a VM that has not cut takes the colour without a cut. */
+  abandon(epoch: number): void
+  /** What `FrameLog.pieces` once gave belongs to the image: delivered first when the VM runs. Resolves when all is taken. */
+  inject(pieces: AsyncIterable<Uint8Array>): Promise<void>
+  /** Socket closed, frames dropped. */
+  detach(): Promise<void>
+}
+
+/** The in-flight frames of one cut. They may be more than fit in memory. */
+export interface FrameLog {
+  readonly frames: number
+  readonly bytes: number
+  /** To be read once. Pieces of some 100 KiB that mean something to the switch only. RECORDING_LOST where a disk failed. */
+  pieces(): AsyncIterable<Uint8Array>
+}
+
+/** Receiver VM id → number of frames. */
+export type FrameCounts = Readonly<Record<string, number>>
+
+export interface Switch {
+  /** Who is where. Frames of an older generation are refused and counted; of a newer one held until this is called. */
+  setGroup(record: GroupRecord): void
+  removeGroup(id: string): void
+  /** Listens on `nicPath`. Inbound frames are held until the first `release`. `epoch` is the VM's colour. */
+  attach(options: { group: string; vm: string; generation: number; epoch: number; nicPath: string }): Promise<NicPort>
+  /** A frame of colour `epoch` has come for `vm`, which is older: it must be cut before more is delivered. */
+  onMarker(handler: (group: string, vm: string, epoch: number) => void): void
+  stats(): SwitchStats
+}
+
+export interface SwitchStats {
+  readonly delivered: number
+  readonly heldEarly: number
+  readonly recordedInFlight: number
+  /** Frames of a generation that is over, from other peers and from VMs of ours that are to end. */
+  readonly refusedGeneration: number
+  /** Frames and turns from a peer that does not own their source in this generation. */
+  readonly refusedSource: number
+  /** Frames that were ready to leave and had to wait, because the lease of their group had run out. */
+  readonly heldFenced: number
+  readonly droppedUnknown: number
+}

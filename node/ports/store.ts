@@ -1,0 +1,34 @@
+/** Shards at rest, and the code that makes them. */
+
+/** One VM's data of one epoch: `GROUP/VM/GENERATION/EPOCH`. What a stream holds never changes once written. */
+export type StreamId = string
+
+/** Shards of this peer's disk. A resolved `put` survives power loss. */
+export interface ShardStore {
+  /** Stores column `column` of grid `grid`. Twice the same is fine; other bytes: SHARD_CONFLICT. Full disk: STORE_FULL. */
+  putColumn(stream: StreamId, grid: number, column: number, bytes: Uint8Array): Promise<void>
+  /** `length` bytes from `offset` of a column. SHARD_MISSING, or SHARD_CORRUPT where the checksum of the record fails. */
+  readColumn(stream: StreamId, grid: number, column: number, offset: number, length: number): Promise<Uint8Array>
+  /** Manifests are named by the hex SHA-256 of their bytes; MANIFEST_HASH where they are not. */
+  putManifest(hash: string, bytes: Uint8Array): Promise<void>
+  getManifest(hash: string): Promise<Uint8Array | undefined>
+  /** What is here, with bytes on disk. */
+  streams(): Promise<{ stream: StreamId; bytes: number }[]>
+  manifests(): Promise<string[]>
+  dropStream(stream: StreamId): Promise<void>
+  dropManifest(hash: string): Promise<void>
+  close(): Promise<void>
+}
+
+/** Reed-Solomon over equal symbols (a multiple of 8 bytes). Data is k symbols end to end, parity m. */
+export interface Codec {
+  encode(data: Uint8Array, parity: Uint8Array, shape: CodeShape): Promise<void>
+  /** Rebuilds the missing symbols in place. `present` has k + m entries, data first. DECODE_IMPOSSIBLE below k. */
+  decode(data: Uint8Array, parity: Uint8Array, shape: CodeShape, present: readonly boolean[]): Promise<void>
+}
+
+export interface CodeShape {
+  readonly k: number
+  readonly m: number
+  readonly symbolBytes: number
+}

@@ -1,0 +1,120 @@
+/** One NIC of a VM: its link to QEMU, and the packets that are to go there in this turn of the event loop. */
+import type { Clock } from '../ports.ts'
+import type { OpenLink, VmLink } from './link.ts'
+
+export interface NicEvents {
+  /** A packet of the VM: a view. */
+  packet(packet: Uint8Array): void
+  /** `writable` or `stuck` may have changed. */
+  changed(): void
+  /** `flush` is to be called at the end of this turn of the event loop. */
+  dirty(): void
+  /** Whether packets may go to the VM at this moment. */
+  mayAct(): boolean
+  /** The stream was beyond repair and has been closed. */
+  broken(error: unknown): void
+}
+
+/** Packets are written at the end of the turn, or when there are this many bytes of them. */
+const FLUSH_BYTES = 128 * 1024
+/** A VM that could read and has not for so long has no driver for this NIC, or hangs. A guess. */
+const STUCK_MS = 1_000
+
+export class Nic {
+  readonly index: number
+  readonly #clock: Clock
+  readonly #events: NicEvents
+  #link: VmLink | undefined
+  #writable = false
+  #stuck = false
+  #cancelStuck: () => void = () => {}
+  #out: Uint8Array[] = []
+  #outBytes = 0
+
+  constructor(index: number, clock: Clock, events: NicEvents) {
+    this.index = index
+    this.#clock = clock
+    this.#events = events
+  }
+
+  /** QEMU is there and takes packets. */
+  get writable(): boolean {
+    return this.#writable
+  }
+
+  /** QEMU has taken nothing for long. */
+  get stuck(): boolean {
+    return this.#stuck
+  }
+
+  async listen(path: string, openLink: OpenLink): Promise<void> {
+    this.#link = await openLink(path, this.#clock, {
+      packet: packet => this.#events.packet(packet),
+      writable: writable => this.#setWritable(writable),
+      broken: error => this.#events.broken(error)
+    })
+  }
+
+  push(packet: Uint8Array): void {
+    if (this.#out.length === 0) this.#events.dirty()
+    this.#out.push(packet)
+    this.#outBytes += packet.length
+    if (this.#outBytes >= FLUSH_BYTES) this.flush()
+  }
+
+  /** Writes what was pushed since the last time, or keeps it where this peer may not act. */
+  flush(): void {
+    if (this.#out.length === 0 || !this.#events.mayAct()) return
+    const packets = this.#out
+    const bytes = this.#outBytes
+    this.#forget()
+    this.#link?.write(packets, bytes)
+  }
+
+  /** Something waits for this peer to act again. */
+  get holds(): boolean {
+    return this.#out.length > 0
+  }
+
+  /** Packets that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
+  untaken(nowMs: number): Uint8Array[] {
+    const written = this.#link?.recent(nowMs) ?? []
+    return [...written, ...this.#out].map(packet => this.#addressed(packet))
+  }
+
+  async drained(): Promise<void> {
+    await this.#link?.drained()
+  }
+
+  async close(): Promise<void> {
+    this.#cancelStuck()
+    this.#forget()
+    await this.#link?.close()
+  }
+
+  /** As packets of this NIC. The bytes may be on their way to QEMU, or to another VM, and must stay as they are. */
+  #addressed(packet: Uint8Array): Uint8Array {
+    if (packet[0] === this.index) return packet
+    const copy = Uint8Array.from(packet)
+    copy[0] = this.index
+    return copy
+  }
+
+  #forget(): void {
+    this.#out = []
+    this.#outBytes = 0
+  }
+
+  #setWritable(writable: boolean): void {
+    this.#writable = writable
+    this.#stuck = false
+    this.#cancelStuck()
+    if (!writable) {
+      this.#cancelStuck = this.#clock.after(STUCK_MS, () => {
+        this.#stuck = true
+        this.#events.changed()
+      })
+    }
+    this.#events.changed()
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * The changes of a cluster's record, each a pure function for `Registers.change`: the present record in, the next one
+ * out, or `undefined` for "leave it". All are guarded by what they expect to find, so that one that is tried twice, or
+ * evaluated on a record which already contains its effect, changes nothing the second time.
+ *
+ * Voters change one at a time, and never while the set is not *settled*: two sets that differ by one peer have
+ * overlapping majorities, sets that are two changes apart need not (CASPaxos, section 2.3; Ongaro's thesis on Raft,
+ * section 4.1). What settles a set is in `protocols/register`.
+ */
+import type { PeerId } from '../core.ts'
+import { nextVoters, type VoterSet } from '../register/voters.ts'
+import {
+  type ClusterRecord,
+  findMember,
+  type Invite,
+  MAX_INVITES,
+  MAX_REMOVED,
+  MAX_VOTERS,
+  memberById,
+  type MemberRecord,
+  wantedVoters
+} from './record.ts'
+
+export type Change = (current: ClusterRecord) => ClusterRecord | undefined
+
+const next = (current: ClusterRecord, fields: Partial<ClusterRecord>): ClusterRecord => ({
+  ...current,
+  ...fields,
+  version: current.version + 1
+})
+
+function withMember(current: ClusterRecord, id: PeerId, fields: Partial<MemberRecord>): ClusterRecord {
+  return next(current, {
+    members: current.members.map(member => (member.id === id ? { ...member, ...fields } : member))
+  })
+}
+
+// ---------------------------------------------------------------------------------------------- wishes
+
+/** Nothing where it is so already, is leaving, would be one voter too many, or the last one would go. */
+export function wishVotes(id: PeerId, votes: boolean): Change {
+  return current => {
+    const member = memberById(current, id)
+    if (member === undefined || member.leaving || member.votes === votes) return undefined
+    const wanted = wantedVoters(current).length
+    if (votes ? wanted >= MAX_VOTERS : wanted <= 1) return undefined
+    return withMember(current, id, { votes })
+  }
+}
+
+/** Nothing where it is leaving so already, or nobody would be left to vote. `forced` is never taken back. */
+export function wishLeave(id: PeerId, forced: boolean): Change {
+  return current => {
+    const member = memberById(current, id)
+    if (member === undefined || (member.leaving && (member.forced || !forced))) return undefined
+    if (!wantedVoters(current).some(voter => voter.id !== id)) return undefined
+    return withMember(current, id, { leaving: true, forced: member.forced || forced })
+  }
+}
+
+export function setAddress(id: PeerId, address: string): Change {
+  return current => {
+    const member = memberById(current, id)
+    return member === undefined || member.address === address ? undefined : withMember(current, id, { address })
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- invitations
+
+/** Nothing where it is there already, or there are too many. */
+export function addInvite(invite: Invite): Change {
+  return current => {
+    const { invites } = current
+    if (invites.length >= MAX_INVITES || invites.some(each => each.id === invite.id)) return undefined
+    return next(current, { invites: [...invites, invite] })
+  }
+}
+
+export function dropExpiredInvites(wallMs: number): Change {
+  return current => {
+    const invites = current.invites.filter(invite => invite.expiresMs > wallMs)
+    return invites.length === current.invites.length ? undefined : next(current, { invites })
+  }
+}
+
+export interface Newcomer {
+  readonly id: PeerId
+  readonly name: string
+  readonly address: string
+}
+
+/** Uses the invitation up and makes the newcomer a member in one step. Guarded by `judgeJoin` (`join.ts`), which the caller asks first. */
+export function admit(invite: Invite, newcomer: Newcomer): Change {
+  return current => {
+    const found = current.invites.find(each => each.id === invite.id)
+    if (found === undefined || found.usedBy !== undefined) return undefined
+    const { role, votes, replaces } = found
+    const replaced = replaces === undefined ? undefined : memberById(current, replaces)
+    const members = current.members.map(member =>
+      member === replaced ? { ...member, leaving: true, name: nameOfReplaced(current, member, newcomer) } : member
+    )
+    const wanted = members.filter(member => member.votes && !member.leaving).length
+    const { id, name, address } = newcomer
+    const joined: MemberRecord = {
+      id,
+      name,
+      address,
+      role,
+      votes: (votes || wanted === 0) && wanted < MAX_VOTERS,
+      leaving: false,
+      forced: false,
+      ...(replaced === undefined ? {} : { replaces: replaced.id })
+    }
+    return next(current, {
+      members: [...members, joined],
+      invites: current.invites.map(each => (each === found ? { ...found, usedBy: id } : each))
+    })
+  }
+}
+
+/** A host that is set up anew usually comes back under its name: the old member gives it up. */
+function nameOfReplaced(current: ClusterRecord, replaced: MemberRecord, { name }: Newcomer): string {
+  if (replaced.name !== name) return replaced.name
+  for (let attempt = 1; ; attempt++) {
+    const suffix = attempt === 1 ? '-replaced' : `-replaced-${attempt}`
+    const free = name.slice(0, 40 - suffix.length) + suffix
+    if (findMember(current, free) === undefined) return free
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- steps towards the wishes
+
+/** Guard of all changes of voters: the set is the one that the planner saw, and settled. */
+const isSettled = (voters: VoterSet, version: number): boolean => voters.settled && voters.version === version
+
+/** `version`: of the present set. */
+export function addVoter(version: number, id: PeerId): Change {
+  return current => {
+    const { voters } = current
+    if (!isSettled(voters, version) || voters.ids.includes(id) || memberById(current, id) === undefined)
+      return undefined
+    return next(current, { voters: nextVoters(voters, [...voters.ids, id].sort()) })
+  }
+}
+
+/** Never the last one. */
+export function removeVoter(version: number, id: PeerId): Change {
+  return current => {
+    const { voters } = current
+    if (!isSettled(voters, version) || !voters.ids.includes(id) || voters.ids.length === 1) return undefined
+    const ids = voters.ids.filter(each => each !== id)
+    return next(current, { voters: nextVoters(voters, ids) })
+  }
+}
+
+/** For whoever has done all that `protocols/register` asks for, with this version of the set. */
+export function markSettled(version: number): Change {
+  return current => {
+    const { voters } = current
+    if (voters.version !== version || voters.settled) return undefined
+    return next(current, { voters: { ...voters, settled: true } })
+  }
+}
+
+/** Only a leaving member without a vote. */
+export function removeMember(id: PeerId): Change {
+  return current => {
+    const member = memberById(current, id)
+    if (member?.leaving !== true || current.voters.ids.includes(id)) return undefined
+    // Who came in its stead no longer waits for it.
+    const members = current.members
+      .filter(each => each.id !== id)
+      .map(({ replaces, ...rest }) => (replaces === undefined || replaces === id ? rest : { ...rest, replaces }))
+    return next(current, { members, removed: [...current.removed, id].slice(-MAX_REMOVED) })
+  }
+}
+
+/** Groups that are made from now on count from above `floor`. */
+export function raiseGroupFloor(floor: number): Change {
+  return current => (current.groupFloor >= floor ? undefined : next(current, { groupFloor: floor }))
+}

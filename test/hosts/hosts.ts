@@ -1,0 +1,216 @@
+/**
+ * Hosts on one machine: network namespaces with addresses of their own on one switch, for peers that are to lose each
+ * other. A process runs on a host by a prefix to its command (`on`); its files are where they always are.
+ *
+ * A namespace here has no name: it lives as long as a process in it. One holder a host waits for the end of its standard
+ * input, which comes when this process ends, whatever ended it; so nothing stays behind but the folder, and folders of
+ * makers that are gone are removed by the next `make`. Root is not needed where users may make namespaces.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
+import { killAll, processes, waitUntil } from '../demo/processes.ts'
+
+export interface Host {
+  readonly name: string
+  /** IPv4. */
+  readonly address: string
+  /** Its interface on the switch. */
+  readonly port: string
+}
+
+/** A MAC address that nobody has: what is sent to it is lost, and its sender does not notice. */
+const NOBODY = '02:00:00:00:00:01'
+const FOLDER = 'diapause-hosts-'
+/** For namespaces to appear and for processes to be gone: 10 ms on a quiet machine. */
+const LIMIT_MS = 10_000
+
+/** Programs and the Debian packages they are in. */
+const tools = { ip: 'iproute2', nsenter: 'util-linux', unshare: 'util-linux', setpriv: 'util-linux' } as const
+
+export class Hosts {
+  /** One folder for the data of all hosts; removed with them. */
+  readonly dir: string
+  readonly all: readonly Host[]
+  readonly #holders: readonly ChildProcess[]
+  #cut: readonly Host[] = []
+  #blocked: readonly { readonly from: Host; readonly to: Host }[] = []
+
+  private constructor(dir: string, all: readonly Host[], holders: readonly ChildProcess[]) {
+    this.dir = dir
+    this.all = all
+    this.#holders = holders
+  }
+
+  /** h1 to hN at 10.77.0.1 to 10.77.0.N. UsageError HOSTS_TOOLS, HOSTS_FORBIDDEN with what to do. */
+  static async make(count: number): Promise<Hosts> {
+    needTools()
+    await removeLeftovers()
+    const dir = await mkdtemp(join(tmpdir(), `${FOLDER}${ownName(process.pid)}-`))
+    const holders: ChildProcess[] = []
+    const all = Array.from({ length: count }, (_, i) => `${i + 1}`).map(number => ({
+      name: `h${number}`,
+      address: `10.77.0.${number}`,
+      port: `p${number}`
+    }))
+    const hosts = new Hosts(dir, all, holders)
+    try {
+      holders.push(await hold([]))
+      for (const { port, address } of all) {
+        const holder = await hold(hosts.#asOwner())
+        holders.push(holder)
+        await hosts.#ip(hosts.onSwitch, [`link add ${port} type veth peer name eth0 netns ${holder.pid}`])
+        const up = ['link set lo up', `addr add ${address}/24 dev eth0`, 'link set eth0 up']
+        await hosts.#ip(hosts.#in(holder), up)
+      }
+      // Multicast goes to everyone (mDNS): with snooping only to those who asked a router, and there is none.
+      const bridge = ['link set lo up', 'link add br0 type bridge mcast_snooping 0', 'link set br0 up']
+      await hosts.#ip(hosts.onSwitch, [...bridge, ...all.map(({ port }) => `link set ${port} master br0 up`)])
+      return hosts
+    } catch (error) {
+      await hosts.remove()
+      throw error
+    }
+  }
+
+  /** The words before a command that is to run on the host. They replace themselves by it: its pid is the pid. */
+  on(host: Host): string[] {
+    return this.#in(this.#holders[this.all.indexOf(host) + 1])
+  }
+
+  /** The same for the switch, where the traffic of all hosts passes; every host's `port` is there. */
+  get onSwitch(): string[] {
+    return this.#in(this.#holders[0])
+  }
+
+  /** The switch forwards nothing more from or to the host. Its own link stays up, as with a broken switch beyond. */
+  async cutOff(host: Host): Promise<void> {
+    this.#cut = [...this.#cut, host]
+    await this.#ip(this.onSwitch, [`link set ${host.port} nomaster`])
+  }
+
+  /** What `from` sends to `to` is lost; the other way goes on. */
+  async block(from: Host, to: Host): Promise<void> {
+    this.#blocked = [...this.#blocked, { from, to }]
+    await this.#ip(this.on(from), [`neigh replace ${to.address} lladdr ${NOBODY} nud permanent dev eth0`])
+  }
+
+  /** Everybody reaches everybody again. */
+  async heal(): Promise<void> {
+    const [cut, blocked] = [this.#cut, this.#blocked]
+    this.#cut = []
+    this.#blocked = []
+    const back = cut.map(({ port }) => `link set ${port} master br0`)
+    if (back.length > 0) await this.#ip(this.onSwitch, back)
+    for (const { from, to } of blocked) await this.#ip(this.on(from), [`neigh del ${to.address} dev eth0`])
+  }
+
+  /** Ends what still runs on the hosts, then they are gone, and the folder. What came back are processes that stayed. */
+  async remove(): Promise<string[]> {
+    const spaces = this.#holders.map(({ pid }) => networkOf(pid)).filter(space => space !== undefined)
+    const holders = this.#holders.map(({ pid }) => pid)
+    const left = () => processes().filter(({ pid }) => !holders.includes(pid) && spaces.includes(networkOf(pid) ?? ''))
+    killAll(left().map(({ pid }) => pid))
+    await waitUntil(() => left().length === 0, LIMIT_MS)
+    const faults = left().map(({ pid, command }) => `process ${pid} survived kill -9: ${command.slice(0, 100)}`)
+    for (const holder of this.#holders) {
+      if (holder.exitCode !== null || holder.signalCode !== null) continue
+      const ended = once(holder, 'exit')
+      holder.stdin?.end()
+      await ended
+    }
+    await rm(this.dir, { recursive: true, force: true })
+    return faults
+  }
+
+  #in(holder: ChildProcess | undefined): string[] {
+    const network = `--net=/proc/${holder?.pid}/ns/net`
+    return isRoot() ? ['nsenter', network] : [...this.#asOwner(), network]
+  }
+
+  /** Where we are not root, all namespaces belong to the user namespace of the first. */
+  #asOwner(): string[] {
+    return isRoot() ? [] : ['nsenter', '--preserve-credentials', `--user=/proc/${this.#holders[0]?.pid}/ns/user`]
+  }
+
+  /** Runs commands of ip, one a line. */
+  async #ip(where: readonly string[], lines: readonly string[]): Promise<void> {
+    const [command, ...args] = [...where, 'ip', '-batch', '-']
+    const child = spawn(command, args, { stdio: ['pipe', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.on('data', (part: Buffer) => (said += part.toString()))
+    child.stdin.end(`${lines.join('\n')}\n`)
+    const [code] = (await once(child, 'close')) as [number | null]
+    if (code !== 0) throw new DiapauseError('HOSTS_IP', `ip failed (${said.trim()}) at: ${lines.join('; ')}`)
+  }
+}
+
+const isRoot = (): boolean => process.getuid?.() === 0
+
+/** A process in a new network namespace that ends with its standard input. `where`: words before its command. */
+async function hold(where: readonly string[]): Promise<ChildProcess> {
+  const own = isRoot() || where.length > 0 ? [] : ['--user', '--map-root-user']
+  const [command, ...args] = [...where, 'unshare', ...own, '--net', 'cat']
+  const child = spawn(command, args, { stdio: 'pipe' })
+  let said = ''
+  child.stderr.on('data', (part: Buffer) => (said += part.toString()))
+  child.stdin.on('error', () => {}) // it ended already; the exit says so
+  child.stdin.write('ready\n')
+  // cat answers, so unshare has done its work and become it.
+  const ready = await Promise.race([
+    once(child.stdout, 'data').then(() => true),
+    once(child, 'close').then(() => false)
+  ])
+  if (ready) return child
+  throw new UsageError(
+    'HOSTS_FORBIDDEN',
+    `network namespaces cannot be made here (${said.trim()}): run as root; in a container give it CAP_SYS_ADMIN and CAP_NET_ADMIN`
+  )
+}
+
+function needTools(): void {
+  const missing = Object.entries(tools).filter(([name]) => spawnSync(name, ['--version']).error !== undefined)
+  if (missing.length === 0) return
+  const packages = [...new Set(missing.map(([, name]) => name))].join(' ')
+  const names = missing.map(([name]) => name).join(' and ')
+  throw new UsageError('HOSTS_TOOLS', `${names} missing: run  sudo apt-get install -y ${packages}`)
+}
+
+/** The network namespace of a process; undefined where it is gone. */
+function networkOf(pid: number | undefined): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/net`)
+  } catch {
+    return undefined
+  }
+}
+
+/** Pid and start time: a process, and no later one with its number. */
+function ownName(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  return `${pid}-${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]}`
+}
+
+async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const [, owner, pid] = new RegExp(`^${FOLDER}((\\d+)-\\d+)-`).exec(name) ?? []
+    if (owner === undefined || lives(Number(pid), owner)) continue
+    await rm(join(tmpdir(), name), { recursive: true, force: true }).catch((error: unknown) => {
+      throw new DiapauseError('HOSTS_LEFTOVER', `cannot remove ${join(tmpdir(), name)}: ${messageOf(error)}`, {
+        cause: error
+      })
+    })
+  }
+}
+
+function lives(pid: number, name: string): boolean {
+  try {
+    return ownName(pid) === name
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,126 @@
+/** What of a simulated peer runs VMs: the production switch, and simulated hypervisor, images and shards (`node/hosting.ts`). */
+import type { GroupDirectory } from '../../node/agents/directory.ts'
+import type { Hosting } from '../../node/agents/group-agent.ts'
+import type { MembershipAgent } from '../../node/agents/membership.ts'
+import type { ImageManifest, Leases, Log, ShardStore, Switch } from '../../node/ports.ts'
+import { createSwitch } from '../../node/switch/switch.ts'
+import { groupKey } from '../../protocols/group.ts'
+import { leaseMarginMs } from '../../protocols/lease/holder.ts'
+import { memberById } from '../../protocols/membership/record.ts'
+import { boundNic } from './cluster-bugs.ts'
+import type { PeerWorld } from './cluster-peer.ts'
+import { frameId, framesIn } from './world-bank.ts'
+import type { Life } from './world-host.ts'
+import { decodeSimManifest, encodeSimManifest, SimWorker } from './world-images.ts'
+import { SHAPE, simShards } from './world-shards.ts'
+import { type Nic, simHypervisor, type SimMachine } from './world-machine.ts'
+import type { SimTransport } from './world-network.ts'
+import { SimLink } from './world-nic.ts'
+
+export interface SimBody {
+  readonly network: Switch
+  /** Undefined at a witness. */
+  readonly hosting: Hosting | undefined
+  readonly store: ShardStore | undefined
+  readonly machines: ReadonlySet<SimMachine>
+  decodeManifest(bytes: Uint8Array): ImageManifest
+}
+
+export interface BodyParts {
+  readonly life: Life
+  readonly world: PeerWorld
+  readonly log: Log
+  readonly transport: SimTransport
+  readonly leases: Leases
+  readonly directory: GroupDirectory
+  readonly membership: MembershipAgent
+}
+
+export function openSimBody(parts: BodyParts): SimBody {
+  const { life, world, membership } = parts
+  const nics = new Map<string, Nic>()
+  const machines = new Set<SimMachine>()
+  const network = openSwitch(parts, nics)
+  const storing = memberById(membership.record(), life.host.name)?.role === 'storage'
+  return {
+    network,
+    hosting: storing ? hostingOf(parts, network, nics, machines) : undefined,
+    store: storing ? life.host.disk.shardStore() : undefined,
+    machines,
+    decodeManifest: bytes => world.wiring.manifest(decodeSimManifest(bytes))
+  }
+}
+
+function openSwitch({ life, world, log, transport, leases, directory }: BodyParts, nics: Map<string, Nic>): Switch {
+  const { wiring, settings } = world
+  const marginMs = leaseMarginMs(settings.lease)
+  const network = createSwitch({
+    self: life.host.name,
+    transport: wiring.frames(transport, group => directory.get(group)?.generation),
+    clock: life.clock,
+    log,
+    mayAct: (group, generation) => wiring.maySpeak(leases.remainingMs(groupKey(group), generation) - marginMs),
+    openLink: async (path, clock, events) => new SimLink(path, life, clock, events),
+    atTurnEnd: run => life.turn(run)
+  })
+  return {
+    setGroup: record => network.setGroup(record),
+    removeGroup: id => network.removeGroup(id),
+    attach: async options => {
+      const port = wiring.nic(await network.attach(options))
+      const nic: Nic = { ...options, injected: new Set() }
+      nics.set(options.nicPath, nic)
+      return { ...boundNic(port), inject: pieces => port.inject(noted(pieces, nic.injected)) }
+    },
+    onMarker: handler => network.onMarker(handler),
+    stats: () => network.stats()
+  }
+}
+
+/** The same, and the ids of its frames are noted. */
+async function* noted(pieces: AsyncIterable<Uint8Array>, ids: Set<number>): AsyncGenerator<Uint8Array> {
+  for await (const piece of pieces) {
+    for (const frame of framesIn(piece)) ids.add(frameId(frame))
+    yield piece
+  }
+}
+
+function hostingOf(
+  parts: BodyParts,
+  network: Switch,
+  nics: ReadonlyMap<string, Nic>,
+  machines: Set<SimMachine>
+): Hosting {
+  const { life, world, log, directory, membership } = parts
+  const { book, settings, wiring, refused } = world
+  const peers = () => membership.record().members.flatMap(({ id, role }) => (role === 'storage' ? [id] : []))
+  const shards = wiring.shards(simShards({ network: world.network, life, refused, peers }))
+  directory.onRecord(({ id, vms, generation }) => {
+    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
+  })
+  const nicOf = (path: string) => {
+    const nic = nics.get(path) as Nic
+    return { ...nic, vms: directory.get(nic.group)?.vms.map(({ id }) => id) ?? [] }
+  }
+  const { capture, tickMs } = settings
+  const hypervisor = simHypervisor({ life, book, capture, tickMs, nicOf, onTake: world.onTake }, machines)
+  return {
+    shards,
+    shape: SHAPE,
+    started: wiring.started(life.host.disk.startedFile(life)),
+    readManifest: async hash => decodeSimManifest(await shards.getManifest(hash)),
+    encodeManifest: encodeSimManifest,
+    vm: {
+      hypervisor,
+      network,
+      clock: life.clock,
+      wallMs: () => life.host.wallMs(),
+      log,
+      openWorker: async (group, spec) => {
+        await life.wait(1, 'opens a worker')
+        return wiring.worker(new SimWorker(group, spec.id, { life, book, shards }))
+      },
+      path: (kind, group, vm) => `${kind}/${group}/${vm}`
+    }
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * Mistakes of the whole system, planted in the wiring between production parts (never in them): a simulation that does not
+ * catch them is blind. `HONEST` plants none.
+ */
+import type { StartedGenerations } from '../../node/agents/group-agent.ts'
+import type { ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
+import { BatchWriter, decodeBatch } from '../../protocols/frames/records.ts'
+import type { LeaseGuard } from '../../protocols/register/acceptor.ts'
+import type { SimShards } from './world-shards.ts'
+
+export interface ClusterWiring {
+  guard(guard: LeaseGuard): LeaseGuard
+  nic(nic: NicPort): NicPort
+  /** What the switch speaks over. `generationOf`: of a group as this peer knows it. */
+  frames(transport: Transport, generationOf: (group: string) => number | undefined): Transport
+  /** Whether frames may leave under the lease that is left. */
+  maySpeak(remainingMs: number): boolean
+  shards(shards: SimShards): SimShards
+  started(started: StartedGenerations): StartedGenerations
+  worker(worker: ImageWorker): ImageWorker
+  /** As retention reads it. */
+  manifest(manifest: ImageManifest): ImageManifest
+}
+
+export const HONEST: ClusterWiring = {
+  guard: guard => guard,
+  nic: nic => nic,
+  frames: transport => transport,
+  maySpeak: remainingMs => remainingMs > 0,
+  shards: shards => shards,
+  started: started => started,
+  worker: worker => worker,
+  manifest: manifest => manifest
+}
+
+export interface ClusterBug {
+  readonly wiring: Partial<ClusterWiring>
+  /** The violations that it may show by. */
+  readonly symptom: RegExp
+}
+
+export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
+  'frames are not checked for generation': {
+    symptom: /generationsDoNotMix|imagesAreOneCut/,
+    wiring: {
+      frames: (transport, generationOf) => ({
+        ...boundTransport(transport),
+        handle: (channel, handler) =>
+          transport.handle(channel, (from, message) => {
+            const { group, generation, records } = decodeBatch(message)
+            const writer = new BatchWriter(group, generationOf(group) ?? generation)
+            for (const record of records) writer.add(record)
+            return handler(from, writer.take().message)
+          })
+      })
+    }
+  },
+  'the colour is turned before the drain': {
+    symptom: /imagesAreOneCut/,
+    wiring: { nic: nic => ({ ...boundNic(nic), drained: async () => {} }) }
+  },
+  'in-flight frames are not recorded': {
+    symptom: /imagesAreOneCut/,
+    wiring: {
+      nic: nic => ({
+        ...boundNic(nic),
+        recorded: async epoch => {
+          await nic.recorded(epoch)
+          return { frames: 0, bytes: 0, pieces: nothing }
+        }
+      })
+    }
+  },
+  'a takeover does not wait for the lease': {
+    symptom: /leasesDoNotOverlap|ownersSpeakInTurn/,
+    wiring: {
+      guard: guard => ({
+        open: nowMs => guard.open(nowMs),
+        adopted: version => guard.adopted(version),
+        accepted: (key, generation) => guard.accepted(key, generation),
+        blockedForMs: () => 0
+      })
+    }
+  },
+  'a VM goes on without asking its lease after a stop': {
+    symptom: /ownersSpeakInTurn/,
+    wiring: { maySpeak: () => true }
+  },
+  'shards count as durable before they are on disk': {
+    symptom: /committedEpochsAreWhole/,
+    wiring: {
+      shards: shards => ({
+        ...shards,
+        putColumn: async (manifest, grid, column, bytes) => {
+          shards.putColumn(manifest, grid, column, bytes).catch(() => {})
+        }
+      })
+    }
+  },
+  'a restored VM does not get its in-flight frames': {
+    symptom: /imagesAreOneCut/,
+    wiring: {
+      nic: nic => ({
+        ...boundNic(nic),
+        inject: async pieces => {
+          for await (const _ of pieces) continue
+        }
+      })
+    }
+  },
+  'retention forgets the older streams of an image': {
+    symptom: /neededDataIsKept/,
+    wiring: { manifest: manifest => ({ ...manifest, streams: manifest.streams.slice(-1) }) }
+  },
+  'a restarted peer starts its VMs again in the same generation': {
+    symptom: /imagesAreOneCut/,
+    wiring: { started: started => ({ of: () => 0, note: (group, generation) => started.note(group, generation) }) }
+  },
+  'a void image is the base of the next one': {
+    symptom: /imagesAreOneCut|neededDataIsKept|committedEpochsAreWhole/,
+    wiring: {
+      worker: worker => ({
+        capture: options => worker.capture(options),
+        commit: epoch => worker.commit(epoch),
+        abort: epoch => {
+          worker.commit(epoch)
+          worker.abort(epoch)
+        },
+        restore: manifest => worker.restore(manifest),
+        close: () => worker.close()
+      })
+    }
+  }
+}
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+export const boundNic = (nic: NicPort): NicPort => ({
+  hold: () => nic.hold(),
+  release: () => nic.release(),
+  drained: () => nic.drained(),
+  turn: epoch => nic.turn(epoch),
+  expect: (epoch, vm, sent) => nic.expect(epoch, vm, sent),
+  recorded: epoch => nic.recorded(epoch),
+  abandon: epoch => nic.abandon(epoch),
+  inject: pieces => nic.inject(pieces),
+  detach: () => nic.detach()
+})
+
+const boundTransport = (transport: Transport): Transport => ({
+  self: transport.self,
+  connected: peer => transport.connected(peer),
+  send: (to, channel, parts, leaves) => transport.send(to, channel, parts, leaves),
+  write: (to, channel, parts) => transport.write(to, channel, parts),
+  handle: (channel, handler) => transport.handle(channel, handler),
+  onConnection: handler => transport.onConnection(handler),
+  start: () => transport.start(),
+  stop: () => transport.stop()
+})

@@ -1,0 +1,337 @@
+/**
+ * What must hold of a whole cluster, whatever happens to it. Each invariant is a function with its name; the first that is
+ * violated is kept, with its time. They are judged by what is on the voters' disks and in the world's book, never by what a
+ * peer believes.
+ */
+import { Packr } from 'msgpackr'
+import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
+import { decodeBatch } from '../../protocols/frames/records.ts'
+import { type GroupRecord, groupKey } from '../../protocols/group.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { type Accepted, compareBallots } from '../../protocols/register/messages.ts'
+import { valueOf } from '../../protocols/register/value.ts'
+import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
+import { CLUSTER_KEY, type ClusterRecord, memberById, parseClusterRecord } from '../../protocols/membership/record.ts'
+import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
+import type { Kernel } from './kernel.ts'
+import { auditBanks, type BankImage, frameId } from './world-bank.ts'
+import { assemble, type Book, type CutFact } from './world-book.ts'
+import type { Host, Life } from './world-host.ts'
+import { decodeSimManifest, type SimManifest } from './world-images.ts'
+import { missingColumns } from './world-shards.ts'
+import type { Network } from './world-network.ts'
+
+const packr = new Packr({ useRecords: false })
+
+interface Chosen {
+  readonly accepted: Accepted
+  readonly record: GroupRecord
+}
+
+/** A holder that a chosen change has displaced, until its lease is long over. */
+interface Displaced {
+  readonly holder: PeerId
+  readonly key: string
+  readonly below: number
+  readonly untilMs: number
+}
+
+export interface JudgedWorld {
+  readonly kernel: Kernel
+  readonly network: Network
+  readonly book: Book
+  readonly settings: ClusterSettings
+  /** What the cluster begins with. */
+  readonly genesis: ClusterRecord
+  peerOf(life: Life | undefined): SimPeer | undefined
+}
+
+export class Judge {
+  readonly #world: JudgedWorld
+  /** Key and ballot → who has it on disk, and the version of the voter set that the first of them was in. */
+  readonly #held = new Map<string, { readonly peers: Set<PeerId>; readonly version: number }>()
+  /** Register → what was chosen, by ballot. */
+  readonly #chosen = new Map<string, Chosen[]>()
+  /** Peer → the version of voters on its disk. */
+  readonly #versions = new Map<PeerId, number>()
+  readonly #voters = new Map<number, VoterSet>()
+  #cluster: ClusterRecord
+  #displaced: Displaced[] = []
+  /** Group → streams and manifests that its committed epoch needs. */
+  readonly #needed = new Map<string, Set<string>>()
+  readonly #judged = new Set<string>()
+  violation: string | undefined
+  committed = 0
+  takeovers = 0
+
+  constructor(world: JudgedWorld) {
+    this.#world = world
+    this.#cluster = world.genesis
+    this.#voters.set(world.genesis.voters.version, world.genesis.voters)
+  }
+
+  /** The value of the cluster's register. */
+  get cluster(): ClusterRecord {
+    return this.#cluster
+  }
+
+  /** The value of a group's register. */
+  record(group: string): GroupRecord | undefined {
+    return this.#chosen.get(groupKey(group))?.at(-1)?.record
+  }
+
+  fail(invariant: string, what: string): void {
+    if (this.violation !== undefined) return
+    this.violation = `${invariant} at ${this.#world.kernel.nowMs.toFixed(3)} ms: ${what}`
+    this.#world.kernel.note(() => `VIOLATION ${this.violation}`)
+  }
+
+  // ------------------------------------------------------------------------------------------ after every event
+
+  /** A displaced owner has no lease: also where it has been stopped, for its clock goes on. */
+  leasesDoNotOverlap(): void {
+    if (this.#displaced.length === 0) return
+    const { kernel, network } = this.#world
+    for (const { holder, key, below } of this.#displaced) {
+      const leases = this.#world.peerOf(network.hosts.get(holder)?.life)?.leases
+      for (let generation = below - 1; leases !== undefined && generation >= Math.max(1, below - 4); generation--) {
+        const leftMs = leases.remainingMs(key, generation)
+        if (leftMs <= 0) continue
+        this.fail(
+          'leasesDoNotOverlap',
+          `${holder} may act ${leftMs} ms on ${key}/${generation}, displaced below ${below}`
+        )
+      }
+    }
+    this.#displaced = this.#displaced.filter(({ untilMs }) => untilMs > kernel.nowMs)
+  }
+
+  // ------------------------------------------------------------------------------------------ frames on the wire
+
+  /** Frames leave a peer under its lease only, and never after a successor's. */
+  ownersSpeakInTurn(life: Life, message: Uint8Array): void {
+    const { group, generation, records } = decodeBatch(message)
+    const peer = this.#world.peerOf(life)
+    if (!records.some(({ packet }) => packet !== undefined) || peer === undefined) return
+    if (peer.leases.remainingMs(groupKey(group), generation) <= 0) {
+      this.fail('ownersSpeakInTurn', `${life.host.name} sends frames of ${group}/${generation} without a lease`)
+    }
+    for (const { source, packet } of records) {
+      const wrong = packet && this.#world.book.spoken(life.host.name, group, generation, source)
+      if (wrong !== undefined) this.fail('ownersSpeakInTurn', wrong)
+    }
+  }
+
+  /** A VM takes frames of its own generation only, and those of its image. */
+  generationsDoNotMix(
+    by: { readonly vm: string; readonly generation: number; injected: ReadonlySet<number> },
+    id: number
+  ): void {
+    const from = this.#world.book.frames[id]?.from
+    if (from === undefined || from.generation === by.generation || by.injected.has(id)) return
+    const what = `${by.vm} of generation ${by.generation} takes a frame of ${from.vm} of generation ${from.generation}`
+    this.fail('generationsDoNotMix', what)
+  }
+
+  // ------------------------------------------------------------------------------------------ registers on disks
+
+  /** An entry has become durable at a voter. */
+  onRegister(host: Host, name: string, bytes: Uint8Array | null): void {
+    if (bytes === null) return
+    const [, body] = packr.unpack(bytes) as [number, unknown]
+    if (name === 'voters') {
+      const set = body as VoterSet
+      this.#versions.set(host.name, set.version)
+      this.#voters.set(set.version, set)
+      return
+    }
+    const { accepted } = body as { accepted?: Accepted | null }
+    if (!name.startsWith('register/') || accepted === undefined || accepted === null) return
+    const key = name.slice('register/'.length)
+    const ballot = `${key} ${accepted.ballot.counter}/${accepted.ballot.peer}`
+    const held = this.#held.get(ballot) ?? { peers: new Set(), version: this.#versions.get(host.name) ?? 1 }
+    this.#held.set(ballot, held)
+    if (held.peers.has(host.name)) return
+    held.peers.add(host.name)
+    const voters = this.#voters.get(held.version)?.ids ?? []
+    const votes = voters.filter(peer => held.peers.has(peer)).length
+    if (votes === majorityOf(voters.length) && voters.includes(host.name)) this.#choose(key, accepted)
+  }
+
+  #choose(key: string, accepted: Accepted): void {
+    const value = valueOf(accepted)
+    if (key === CLUSTER_KEY) return this.clustersAreOneChain(parseClusterRecord(value))
+    const record = parseGroupRecord(value)
+    if (record === null) return
+    const chosen = this.#chosen.get(key) ?? []
+    this.#chosen.set(key, chosen)
+    chosen.push({ accepted, record })
+    chosen.sort((a, b) => compareBallots(a.accepted.ballot, b.accepted.ballot))
+    const place = chosen.findIndex(each => each.accepted === accepted)
+    const [before, after] = [chosen[place - 1]?.record, chosen[place + 1]?.record]
+    if (before !== undefined) this.epochsAreNotForgotten(before, record)
+    if (after !== undefined) this.epochsAreNotForgotten(record, after)
+    if (before !== undefined) this.#noteDisplaced(key, before, record)
+    if (place === chosen.length - 1) this.#newest(record)
+  }
+
+  /** Of two chosen records of the cluster with one version there is one content; voters change one at a time. */
+  clustersAreOneChain(record: ClusterRecord | null): void {
+    if (record === null) return
+    const was = this.#cluster
+    if (record.version === was.version && JSON.stringify(record) !== JSON.stringify(was))
+      this.fail('clustersAreOneChain', `version ${record.version} has two contents`)
+    if (record.version <= was.version) return
+    this.#cluster = record
+    this.#voters.set(record.voters.version, record.voters)
+    const ids = new Set([...was.voters.ids, ...record.voters.ids])
+    const common = was.voters.ids.filter(id => record.voters.ids.includes(id)).length
+    if (record.voters.version > was.voters.version + 1 || ids.size - common > 1)
+      this.fail('clustersAreOneChain', `voters went from ${was.voters.ids.join()} to ${record.voters.ids.join()}`)
+  }
+
+  /** Of two chosen values the later has all that the earlier decided. */
+  epochsAreNotForgotten(earlier: GroupRecord, later: GroupRecord): void {
+    const [was, is] = [earlier.committed, later.committed]
+    const said = `${earlier.id} version ${earlier.version} then ${later.version}`
+    if (later.version < earlier.version || later.generation < earlier.generation || later.lastEpoch < earlier.lastEpoch)
+      this.fail('epochsAreNotForgotten', `${said}: numbers fell`)
+    if (later.version === earlier.version && JSON.stringify(later) !== JSON.stringify(earlier))
+      this.fail('epochsAreNotForgotten', `${said}: two contents of one version`)
+    if (was === null || later.removed) return
+    if (is === null || is.epoch < was.epoch) this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} is gone`)
+    else if (is.epoch === was.epoch && JSON.stringify(is) !== JSON.stringify(was))
+      this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} was replaced`)
+  }
+
+  #noteDisplaced(key: string, before: GroupRecord, after: GroupRecord): void {
+    if (after.generation > before.generation) this.takeovers += 1
+    const untilMs = this.#world.kernel.nowMs + 3 * this.#world.settings.lease.durationMs
+    for (const [vm, holder] of Object.entries(before.owners)) {
+      if (after.owners[vm] === holder) continue
+      if (this.#displaced.some(each => each.holder === holder && each.key === key && each.below >= after.generation))
+        continue
+      this.#displaced.push({ holder, key, below: after.generation, untilMs })
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ epochs
+
+  #newest(record: GroupRecord): void {
+    const { committed } = record
+    if (committed === null) return
+    const name = `${record.id} ${committed.epoch}`
+    if (this.#judged.has(name)) return
+    this.#judged.add(name)
+    this.committed += 1
+    const manifests = this.committedEpochsAreWhole(record)
+    if (manifests === undefined) return
+    const streams = manifests.flatMap(manifest => manifest.streams.map(({ stream }) => stream))
+    this.#needed.set(record.id, new Set([...streams, ...Object.values(committed.images)]))
+    this.imagesAreOneCut(record, manifests)
+  }
+
+  /** Manifests and enough columns of every image are on disks, whoever is away now. */
+  committedEpochsAreWhole({ id, vms, committed }: GroupRecord): SimManifest[] | undefined {
+    const { network } = this.#world
+    const isMember = (id: PeerId): boolean => memberById(this.#cluster, id) !== undefined
+    const disks = [...network.hosts.values()].flatMap(({ name, disk }) => (isMember(name) ? [disk] : []))
+    const manifests: SimManifest[] = []
+    for (const vm of vms) {
+      const hash = committed?.images[vm.id] ?? ''
+      const bytes = disks.map(disk => disk.manifests.get(hash)).find(found => found !== undefined)
+      const what = `epoch ${committed?.epoch} of ${id}: ${vm.id}`
+      if (bytes === undefined) {
+        this.fail('committedEpochsAreWhole', `${what} has no manifest on any disk`)
+        return undefined
+      }
+      const manifest = decodeSimManifest(bytes)
+      manifests.push(manifest)
+      for (const stream of manifest.streams) {
+        const missing = missingColumns(network, stream, isMember)
+        if (missing > stream.m)
+          this.fail('committedEpochsAreWhole', `${what} lacks ${missing} columns of ${stream.stream}`)
+      }
+    }
+    return manifests
+  }
+
+  /** What a committed epoch or an open one needs is not forgotten anywhere. */
+  neededDataIsKept(host: Host, name: string): void {
+    for (const [group, needed] of this.#needed) {
+      if (needed.has(name)) this.fail('neededDataIsKept', `${host.name} forgets ${name}, which ${group} needs`)
+    }
+    const [group = '', , generation, epoch] = name.split('/')
+    const record = this.record(group)
+    if (record?.open?.epoch !== Number(epoch) || record.generation !== Number(generation)) return
+    this.fail('neededDataIsKept', `${host.name} forgets ${name} of an open epoch`)
+  }
+
+  /** Whether no restore can ask for this stream any more. */
+  isVoid(stream: string): boolean {
+    const [group = '', , generation, epoch] = stream.split('/')
+    const record = this.record(group)
+    if (record === undefined || this.#needed.get(group)?.has(stream) === true) return false
+    if (Number(generation) !== record.generation) return Number(generation) < record.generation
+    return Number(epoch) <= record.lastEpoch && record.open?.epoch !== Number(epoch)
+  }
+
+  /** The images of one epoch are one consistent cut, with every frame that was under way. */
+  imagesAreOneCut(record: GroupRecord, manifests: readonly SimManifest[]): void {
+    const { book } = this.#world
+    const epoch = `epoch ${record.committed?.epoch} of ${record.id}`
+    const images = new Map<string, BankImage>()
+    const facts = new Map<string, CutFact>()
+    for (const { vm, slots, streams } of manifests) {
+      const last = streams.at(-1)?.stream ?? ''
+      const image = assemble(book, last, slots)
+      const fact = book.contents.get(last)?.fact
+      if (image === undefined || fact === undefined) return this.fail('imagesAreOneCut', `${epoch}: ${vm} lacks pages`)
+      if (JSON.stringify(image.pages) !== JSON.stringify(fact.pages))
+        return this.fail('imagesAreOneCut', `${epoch}: the image of ${vm} is not its RAM at the cut`)
+      images.set(vm, image)
+      facts.set(vm, fact)
+    }
+    const vms = record.vms.map(({ id }) => id)
+    const audit = auditBanks(vms, images)
+    if (audit !== undefined) this.fail('imagesAreOneCut', `${epoch}: ${audit}`)
+    for (const [vm, { frames }] of images) {
+      const wrong = framesOfImage(book, facts, vm, frames.map(frameId))
+      if (wrong !== undefined) this.fail('imagesAreOneCut', `${epoch}: ${wrong}`)
+    }
+  }
+}
+
+/** What is wrong with the in-flight frames in the image of `vm`, where something is. */
+function framesOfImage(
+  book: Book,
+  facts: ReadonlyMap<string, CutFact>,
+  vm: string,
+  recorded: readonly number[]
+): string | undefined {
+  const { run, taken: takenCount, recent } = facts.get(vm) as CutFact
+  const taken = new Set(run.taken.slice(0, takenCount))
+  const kept = new Set(recorded)
+  if (kept.size < recorded.length) return `${vm} has a frame twice in its image`
+  for (const id of [...taken, ...recorded]) {
+    const { from, index } = book.frames[id] as (typeof book.frames)[number]
+    if (run.injected.has(id)) continue
+    const sender = facts.get(from.vm)
+    if (sender?.run !== from) return `${vm} has frame ${id}, and ${from.vm} of generation ${from.generation} sent it`
+    if (index >= sender.sent) return `${vm} has frame ${id}, which ${from.vm} sent after its cut`
+  }
+  for (const id of recorded) {
+    if (taken.has(id) && !recent.has(id)) return `${vm} has taken frame ${id}, and it is in the image again`
+  }
+  for (const { run: sender, sent } of facts.values()) {
+    for (const frame of sender.sent.slice(0, sent)) {
+      if (frame.to !== vm || taken.has(frame.id) || kept.has(frame.id) || frame.lost !== undefined) continue
+      if (frame.cameTo?.dead === true && frame.cameTo !== run.life) continue // gone with the process that had it
+      return `frame ${frame.id} of ${sender.vm} to ${vm} was under way and is not in the image`
+    }
+  }
+  for (const id of run.injected) {
+    if (!taken.has(id) && !kept.has(id)) return `frame ${id} of the image that ${vm} began with is in neither`
+  }
+  return undefined
+}

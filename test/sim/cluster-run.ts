@@ -1,0 +1,345 @@
+/**
+ * One seed of a whole simulated cluster: groups of banks run, epochs are taken, faults happen; then the faults end and all
+ * must heal. The same seed is the same run, event by event.
+ */
+import { planOwners } from '../../node/planning/placement.ts'
+import { createGroup } from '../../protocols/epoch/record.ts'
+import { foundersRecord } from '../../protocols/membership/genesis.ts'
+import { type ClusterRecord, memberById, placeable, wantedVoters } from '../../protocols/membership/record.ts'
+import { groupKey, type VmSpec } from '../../protocols/group.ts'
+import { type ClusterWiring, HONEST } from './cluster-bugs.ts'
+import { helpMembers } from './cluster-members.ts'
+import { type FaultyWorld, Faults } from './cluster-faults.ts'
+import { Judge } from './cluster-invariants.ts'
+import { type ClusterSettings, type PeerWorld, SimPeer } from './cluster-peer.ts'
+import { Kernel } from './kernel.ts'
+import { macOf } from './world-bank.ts'
+import { Book } from './world-book.ts'
+import { Host, type Life } from './world-host.ts'
+import type { Refused } from './world-shards.ts'
+import { Network } from './world-network.ts'
+import { describeMessage } from './world-words.ts'
+
+export interface ClusterOutcome {
+  readonly seed: number
+  /** The first violation, or null. */
+  readonly violation: string | null
+  readonly events: number
+  readonly digest: number
+  readonly epochs: number
+  readonly takeovers: number
+  readonly frames: number
+  /** Virtual milliseconds from the end of the faults until all had healed. */
+  readonly convergedMs: number
+}
+
+export interface ClusterOptions {
+  readonly peers?: number
+  /** What is wired otherwise than it should be. */
+  readonly wiring?: Partial<ClusterWiring> | undefined
+  /** Told of every event. */
+  readonly listener?: (atMs: number, what: string) => void
+}
+
+const CLUSTER = 'simulated'
+const FAULTS_MS = 4_000
+/** A VM that failed again and again is tried after at most 32 s (group-agent.ts); then once more. */
+const CONVERGE_MS = 60_000
+const POLL_MS = 25
+/** From the end of all faults: connections are dialled again within 1.5 s, a suspicion ends within 1 s. */
+const REFUTED_MS = 4_000
+/** Housekeeping forgets 2 s after a record has changed, and again with the next. */
+const COLLECTED_MS = 5_000
+
+export async function runClusterSeed(seed: number, options: ClusterOptions = {}): Promise<ClusterOutcome> {
+  return new ClusterRun(seed, options).run()
+}
+
+function settingsOf(kernel: Kernel): ClusterSettings {
+  return {
+    // Twice as quick as by default, and five times the drift: what depends on it happens often.
+    detector: { periodMs: 100, probeTimeoutMs: 50, indirectProbes: 2, suspicionMinMs: 200, suspicionMaxMs: 600 },
+    lease: { durationMs: 400, renewEveryMs: 100, driftPerMille: 100 },
+    register: { roundTimeoutMs: 100, giveUpMs: 1_000 },
+    epochs: {
+      intervalMs: kernel.pick([100, 250, 600]),
+      deadlineMs: kernel.pick([500, 900, 2_500]),
+      forgetRemovedMs: 1_000
+    },
+    capture: kernel.pick(['dirty', 'portable']),
+    tickMs: kernel.pick([10, 25])
+  }
+}
+
+class ClusterRun {
+  readonly #seed: number
+  readonly #kernel: Kernel
+  readonly #book = new Book()
+  readonly #network: Network
+  readonly #hosts: readonly Host[]
+  readonly #peers = new Map<Life, SimPeer>()
+  /** Host and stream → when it was first seen there as void. */
+  readonly #voidSince = new Map<string, number>()
+  readonly #genesis: ClusterRecord
+  readonly #spare: Host | undefined
+  readonly #changing: boolean
+  readonly #judge: Judge
+  readonly #world: PeerWorld
+  readonly #groups: ReadonlyMap<string, readonly VmSpec[]>
+
+  constructor(seed: number, { peers = 5, wiring, listener }: ClusterOptions) {
+    this.#seed = seed
+    const kernel = new Kernel(seed)
+    this.#kernel = kernel
+    kernel.listener = listener
+    this.#network = new Network(kernel, {
+      left: (life, message) => this.#judge.ownersSpeakInTurn(life, message),
+      came: (life, message) => this.#book.come(life, message),
+      lost: (message, why) => this.#book.lose(message, why),
+      describe: describeMessage
+    })
+    const members = Array.from({ length: peers }, (_, i) => `p${i}`)
+    const settings = settingsOf(kernel)
+    const witness = peers > 3 && kernel.chance(0.3) ? members.at(-1) : undefined
+    this.#genesis = foundersRecord(
+      CLUSTER,
+      members.map((name, i) => ({
+        id: name,
+        name,
+        address: `/ip4/10.0.0.${i + 1}/tcp/7400`,
+        role: name === witness ? 'witness' : 'storage'
+      }))
+    )
+    const spare = kernel.chance(0.4)
+    this.#changing = spare || kernel.chance(0.3)
+    this.#spare = spare ? new Host(`p${peers}`, kernel, settings.lease.driftPerMille) : undefined
+    const founders = members.map(name => new Host(name, kernel, settings.lease.driftPerMille))
+    for (const host of founders) host.disk.cluster = this.#genesis
+    this.#hosts = [...founders, ...(this.#spare ? [this.#spare] : [])]
+    const peerOf = (life: Life | undefined) => (life === undefined ? undefined : this.#peers.get(life))
+    const shared = { kernel, network: this.#network, book: this.#book, settings }
+    this.#judge = new Judge({ ...shared, genesis: this.#genesis, peerOf })
+    for (const host of this.#hosts) {
+      this.#network.add(host)
+      host.disk.onRegister = (name, bytes) => this.#judge.onRegister(host, name, bytes)
+      host.disk.onForget = name => this.#judge.neededDataIsKept(host, name)
+    }
+    this.#world = {
+      ...shared,
+      wiring: { ...HONEST, ...wiring },
+      refused: new WeakMap<Life, Refused>(),
+      onTake: (run, id) => this.#judge.generationsDoNotMix(run, id)
+    }
+    const sizes = kernel.chance(0.3) ? { bank: 3, shop: 2 } : { bank: kernel.pick([3, 4]) }
+    this.#groups = new Map(Object.entries(sizes).map(([name, size]) => [name, specs(name, size)]))
+  }
+
+  async run(): Promise<ClusterOutcome> {
+    const rejected = (error: unknown): void => this.#judge.fail('nothingIsLeftRejected', String(error))
+    process.on('unhandledRejection', rejected)
+    let convergedMs = 0
+    try {
+      convergedMs = await this.#live()
+      // A turn of the real event loop: Node tells only then of promises that nobody has handled.
+      await new Promise(resolve => setImmediate(resolve))
+    } catch (error) {
+      this.#judge.fail('nothingThrows', error instanceof Error ? (error.stack ?? error.message) : String(error))
+    } finally {
+      process.off('unhandledRejection', rejected)
+    }
+    const { violation, committed, takeovers } = this.#judge
+    return {
+      seed: this.#seed,
+      violation: violation === undefined ? null : `seed ${this.#seed}: ${violation}`,
+      events: this.#kernel.events,
+      digest: this.#kernel.digest,
+      epochs: committed,
+      takeovers,
+      frames: this.#book.frames.length,
+      convergedMs
+    }
+  }
+
+  /** Faults, and then the healing: how long that took. */
+  async #live(): Promise<number> {
+    const kernel = this.#kernel
+    for (const host of this.#hosts) kernel.at(kernel.between(0, 30), 'power on', () => this.#start(host))
+    for (const [id, vms] of this.#groups) this.#create(id, vms)
+    const faults = new Faults(this.#faulty())
+    const check = (): boolean => {
+      this.#judge.leasesDoNotOverlap()
+      return this.#judge.violation !== undefined
+    }
+    await kernel.run(FAULTS_MS, check)
+    faults.end()
+    return this.#judge.violation === undefined ? await this.#converge(check) : 0
+  }
+
+  #faulty(): FaultyWorld {
+    return {
+      kernel: this.#kernel,
+      network: this.#network,
+      hosts: this.#hosts,
+      groups: [...this.#groups.keys()],
+      spare: this.#spare,
+      members: this.#changing,
+      cluster: () => this.#judge.cluster,
+      peerOf: life => (life === undefined ? undefined : this.#peers.get(life)),
+      start: host => this.#start(host)
+    }
+  }
+
+  #start(host: Host): void {
+    const { cluster } = host.disk
+    // A peer that has learned that it is no member does not start any more.
+    if (host.life !== undefined || cluster === undefined || memberById(cluster, host.name) === undefined) return
+    const life = host.start()
+    SimPeer.create(life, this.#world, cluster)
+      .then(peer => {
+        this.#peers.set(life, peer)
+        return peer.start()
+      })
+      .catch((error: unknown) => {
+        if (!life.dead) this.#judge.fail('peersStart', `${host.name}: ${String(error)}`)
+      })
+  }
+
+  /** By whoever is up, until the group is there. */
+  #create(id: string, vms: readonly VmSpec[]): void {
+    const kernel = this.#kernel
+    kernel.at(
+      50,
+      () => `group ${id} is made`,
+      () => {
+        if (this.#judge.record(id) !== undefined) return
+        this.#create(id, vms)
+        const peer = this.#peers.get(kernel.pick(this.#hosts).life as Life)
+        if (peer?.started !== true) return
+        const plan = planOwners(vms, {}, { hosts: placeable(peer.membership.record()), groups: peer.directory.all() })
+        if (plan !== undefined) peer.directory.change(id, createGroup(id, vms, plan.owners)).catch(() => {})
+      }
+    )
+  }
+
+  // ------------------------------------------------------------------------------------------ after the faults
+
+  async #converge(check: () => boolean): Promise<number> {
+    const kernel = this.#kernel
+    const healedMs = kernel.nowMs
+    const before = new Map([...this.#groups.keys()].map(id => [id, this.#judge.record(id)?.lastEpoch ?? 0]))
+    const missing = (): string[] => [
+      ...this.membershipViewsAgree(),
+      ...this.wishesComeTrue(),
+      ...[...this.#groups.keys()].flatMap(id => [...this.groupsRun(id), ...this.epochsGoOn(id, before.get(id) ?? 0)]),
+      ...(this.#seed % 8 === 0 ? this.voidDataIsCollected(healedMs) : [])
+    ]
+    let left: string[] = []
+    const poll = (): void => {
+      if (kernel.nowMs > healedMs + REFUTED_MS) this.nobodyIsTakenForDead()
+      left = missing()
+      if (left.length > 0) kernel.at(POLL_MS, 'poll', poll)
+    }
+    kernel.at(POLL_MS, 'poll', poll)
+    this.#helpMembers()
+    left = ['not asked yet']
+    await kernel.run(healedMs + CONVERGE_MS, () => check() || left.length === 0)
+    if (left.length > 0) this.#judge.fail('clusterConverges', `after ${CONVERGE_MS} ms: ${left.join('; ')}`)
+    return kernel.nowMs - healedMs
+  }
+
+  /** Every member is up and holds every other, and nobody else, for alive. */
+  membershipViewsAgree(): string[] {
+    const { version, members } = this.#judge.cluster
+    const ids = members.map(({ id }) => id).sort()
+    const up = this.#up()
+    if (up.length < ids.length) return [`${up.length} of ${ids.length} members are up`]
+    return up.flatMap(({ life, detector, membership }) => {
+      const alive = detector.alive()
+      const known = membership.record().version
+      if (known !== version) return [`${life.host.name} knows version ${known} of the cluster, it is at ${version}`]
+      return alive.join() === ids.join() ? [] : [`${life.host.name} holds ${alive.join(', ')} for alive`]
+    })
+  }
+
+  /** Who was wished to vote votes, who was to leave has left, and the voters are settled. */
+  wishesComeTrue(): string[] {
+    const { voters, members } = this.#judge.cluster
+    const wanted = wantedVoters(this.#judge.cluster).map(({ id }) => id)
+    const leaving = members.filter(member => member.leaving).map(({ id }) => id)
+    if (leaving.length > 0) return [`${leaving.join(', ')} should have left`]
+    const right = voters.settled && voters.ids.toSorted().join() === wanted.toSorted().join()
+    return right ? [] : [`${voters.ids.join(', ')} vote, and ${wanted.join(', ')} should; settled: ${voters.settled}`]
+  }
+
+  /** Of members that have been up and connected for longer than it takes to refute. */
+  nobodyIsTakenForDead(): void {
+    const old = this.#up().filter(({ life }) => life.bornMs < this.#kernel.nowMs - REFUTED_MS)
+    for (const { life, detector } of old) {
+      const dead = old.find(other => detector.livenessOf(other.life.host.name) === 'dead')
+      if (dead === undefined) continue
+      const what = `${life.host.name} holds ${dead.life.host.name} for dead ${REFUTED_MS} ms after all had healed`
+      this.#judge.fail('nobodyIsTakenForDead', what)
+    }
+  }
+
+  /** Every VM runs at its owner, in the newest generation, and its transfers are taken. */
+  groupsRun(id: string): string[] {
+    const record = this.#judge.record(id)
+    if (record === undefined) return [`${id} is not there`]
+    return record.vms.flatMap(({ id: vm }) => {
+      const owner = this.#up().find(({ life }) => life.host.name === record.owners[vm])
+      const local = owner?.groups.vmsOf(id).find(({ spec }) => spec.id === vm)
+      if (local?.running !== true || local.generation !== record.generation)
+        return [`${id}/${vm} does not run at ${record.owners[vm]}`]
+      const leftMs = owner?.leases.remainingMs(groupKey(id), record.generation) ?? 0
+      return leftMs > 0 ? [] : [`${record.owners[vm]} has no lease of ${id}`]
+    })
+  }
+
+  /** An epoch that was opened after all healed is committed, and none is open for longer than it may. */
+  epochsGoOn(id: string, lastEpoch: number): string[] {
+    const epoch = this.#judge.record(id)?.committed?.epoch ?? 0
+    return epoch > lastEpoch ? [] : [`no epoch of ${id} was committed since all healed`]
+  }
+
+  /** Nothing is kept of epochs that came to nothing, nor of those that no restore can ask for. */
+  voidDataIsCollected(healedMs: number): string[] {
+    const { nowMs } = this.#kernel
+    for (const { name, disk } of this.#hosts) {
+      if (memberById(this.#judge.cluster, name) === undefined) continue
+      for (const stream of disk.columns.keys()) {
+        if (!this.#judge.isVoid(stream)) continue
+        const sinceMs = this.#voidSince.get(`${name} ${stream}`) ?? nowMs
+        this.#voidSince.set(`${name} ${stream}`, sinceMs)
+        if (nowMs - sinceMs > COLLECTED_MS)
+          this.#judge.fail('voidDataIsCollected', `${name} keeps ${stream}, void for ${nowMs - sinceMs} ms`)
+      }
+    }
+    return nowMs > healedMs + 1.2 * COLLECTED_MS ? [] : ['it is too early to tell what is collected']
+  }
+
+  #helpMembers(): void {
+    if (!this.#changing) return
+    helpMembers(
+      this.#faulty(),
+      this.#up().find(({ started }) => started)
+    )
+    this.#kernel.at(500, 'members are helped', () => this.#helpMembers())
+  }
+
+  #up(): SimPeer[] {
+    return this.#hosts.flatMap(({ name, life }) =>
+      life === undefined || memberById(this.#judge.cluster, name) === undefined ? [] : (this.#peers.get(life) ?? [])
+    )
+  }
+}
+
+const specs = (group: string, size: number): VmSpec[] =>
+  Array.from({ length: size }, (_, place) => ({
+    id: `${group[0]}${place}`,
+    mac: macOf(place),
+    memoryMiB: 16,
+    kernel: '/boot/kernel',
+    initrd: '/boot/initrd',
+    append: CLUSTER
+  }))

@@ -1,0 +1,98 @@
+import { describe, expect, it } from 'vitest'
+import { LocalVm } from '../../node/agents/local-vm.ts'
+import { DiapauseError } from '../../node/errors.ts'
+import type { Clock, ImageManifest, ImageWorker, Machine, MachineOptions, NicPort, Restore } from '../../node/ports.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+/** A VM whose machine, NIC and image worker do what the test says. */
+class World {
+  readonly calls: string[] = []
+  readonly ends: string[] = []
+  readonly due: (() => void)[] = []
+  readonly vm: LocalVm
+  readonly served = Promise.withResolvers<{ pagesFaulted: number; pagesPushed: number }>()
+  readonly machineGone = Promise.withResolvers<void>()
+  exit: (reason: string) => void = () => {}
+
+  constructor() {
+    const record = { id: 'bank', generation: 3, vms: [], owners: {} } as unknown as GroupRecord
+    const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 96, kernel: '', initrd: '', append: '' }
+    const clock: Clock = {
+      now: () => 0,
+      after: (_, fn) => {
+        this.due.push(fn)
+        return () => {}
+      }
+    }
+    const did = (what: string) => async () => {
+      this.calls.push(what)
+    }
+    const machine = {
+      startIncoming: async (_: string, connectable: () => void) => connectable(),
+      incomingComplete: () => new Promise<void>(() => {}),
+      destroy: async () => {
+        this.calls.push('machine')
+        await this.machineGone.promise
+      }
+    } as unknown as Machine
+    const restore = { frames: [], serve: () => this.served.promise, cancel: did('restore') } as unknown as Restore
+    const worker = { restore: async () => restore, close: did('worker') } as unknown as ImageWorker
+    const nic = { inject: async () => {}, release: () => {}, detach: did('nic') } as unknown as NicPort
+    const define = ({ onExit }: MachineOptions): Machine => {
+      this.exit = onExit
+      return machine
+    }
+    const deps = {
+      clock,
+      hypervisor: { define },
+      network: { attach: async () => nic },
+      openWorker: async () => worker,
+      path: () => ''
+    } as unknown as ConstructorParameters<typeof LocalVm>[2]
+    this.vm = new LocalVm(record, spec, deps, reason => this.ends.push(reason))
+  }
+
+  async resume() {
+    const committed = { epoch: 4, images: {} } as unknown as Parameters<LocalVm['resumeFrom']>[0]
+    return await this.vm.resumeFrom(committed, Promise.resolve({} as ImageManifest), Promise.resolve())
+  }
+}
+
+const turns = async (): Promise<void> => {
+  for (let i = 0; i < 20; i++) await Promise.resolve()
+}
+
+describe('a VM of this peer', () => {
+  it('tells why its machine died while it was restored, and not that a socket was closed', async () => {
+    const world = new World()
+    const { complete } = await world.resume()
+    const failed: unknown[] = []
+    complete.catch((error: unknown) => failed.push(error))
+    world.served.reject(new DiapauseError('MIGRATION_STREAM_CLOSED', 'QEMU has closed its incoming socket'))
+    await turns()
+    expect(failed).toEqual([])
+    world.exit('it was killed by SIGKILL')
+    expect(world.ends).toEqual(['it was killed by SIGKILL'])
+    for (const fn of world.due) fn()
+    await turns()
+    expect(failed).toMatchObject([{ code: 'MIGRATION_STREAM_CLOSED' }])
+  })
+
+  it('waits with other errors of a restore for nothing', async () => {
+    const world = new World()
+    const { complete } = await world.resume()
+    world.served.reject(new DiapauseError('SHARD_LOST', 'too few shards'))
+    await expect(complete).rejects.toMatchObject({ code: 'SHARD_LOST' })
+  })
+
+  it('ends all its parts at once, however long its machine takes', async () => {
+    const world = new World()
+    const { complete } = await world.resume()
+    complete.catch(() => {})
+    const gone = world.vm.destroy()
+    await turns()
+    expect(world.calls.toSorted()).toEqual(['machine', 'nic', 'restore', 'worker'])
+    world.machineGone.resolve()
+    await gone
+  })
+})

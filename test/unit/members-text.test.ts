@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest'
+import type { ClusterMember, ClusterStatus } from '../../node/edge/cluster-view.ts'
+import { membersText, progressText } from '../../node/edge/format-members.ts'
+
+const member = (name: string, fields: Partial<ClusterMember> = {}): ClusterMember => ({
+  name,
+  id: `id${name}`,
+  address: `/ip4/10.0.0.1/tcp/${name.charCodeAt(0)}`,
+  role: 'storage',
+  self: name === 'oak',
+  votes: true,
+  wantsVote: true,
+  leaving: false,
+  liveness: 'alive',
+  connected: true,
+  ...fields
+})
+
+const status: ClusterStatus = {
+  id: '0'.repeat(32),
+  name: 'forest',
+  version: 12,
+  voters: { version: 4, settled: false, count: 3, tolerates: 1 },
+  code: { k: 3, m: 2, storage: 2, tolerates: 0 },
+  members: [
+    member('oak'),
+    member('elm', { wantsVote: false, leaving: true }),
+    member('ash', { role: 'witness', votes: false, liveness: 'dead', connected: false }),
+    member('fir', { votes: false, wantsVote: false })
+  ],
+  invites: [
+    { role: 'witness', votes: true, replaces: 'ash', expiresMs: 0 },
+    { role: 'storage', votes: false, expiresMs: 1, usedBy: 'fir' }
+  ],
+  waits: [{ member: 'elm', why: 'it owns VMs' }]
+}
+
+describe('the members for people', () => {
+  it('are a table, what may be lost, open invitations, and what the cluster waits for', () => {
+    expect(membersText(status).split('\n')).toEqual([
+      'cluster forest: 4 members, record 12, voters 4 (being settled)',
+      '  member  role     vote         liveness        connected    address',
+      '  oak     storage  yes          alive           (this peer)  /ip4/10.0.0.1/tcp/111',
+      '  elm     storage  yes, to go   alive, leaving  yes          /ip4/10.0.0.1/tcp/101',
+      '  ash     witness  no, to come  dead            no           /ip4/10.0.0.1/tcp/97',
+      '  fir     storage  no           alive           yes          /ip4/10.0.0.1/tcp/102',
+      'votes: 3, of which any 1 may fail and the others still decide',
+      'new snapshots (k = 3, m = 2): none of 2 storage members may vanish',
+      'invited: a witness with a vote for ash, until 1970-01-01T00:00:00.000Z',
+      'waiting: elm: it owns VMs'
+    ])
+  })
+
+  it('have a progress: what this member waits for, else what is being done', () => {
+    expect(progressText(status, 'elm')).toBe('waiting: elm: it owns VMs')
+    expect(progressText(status, 'idelm')).toBe('waiting: elm: it owns VMs')
+    expect(progressText(status, 'ash')).toBe('settling the voters (version 4) …')
+    expect(progressText({ ...status, voters: { ...status.voters, settled: true } }, 'ash')).toBe('working …')
+  })
+})

@@ -1,0 +1,346 @@
+/**
+ * The planner of membership against a model of a cluster: operators wish, hosts come and go, epochs pass, and any peer carries
+ * out the next step that the planner gives it. Whatever happens, every state on the way keeps the rules, and when it is
+ * quiet and all hosts are up the cluster becomes what was wished.
+ */
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import {
+  addInvite,
+  addVoter,
+  admit,
+  type Change,
+  dropExpiredInvites,
+  markSettled,
+  removeMember,
+  removeVoter,
+  wishLeave,
+  wishVotes
+} from '../../protocols/membership/changes.ts'
+import { foundersRecord, initialRecord } from '../../protocols/membership/genesis.ts'
+import {
+  type ClusterRecord,
+  type Invite,
+  MAX_VOTERS,
+  parseClusterRecord,
+  wantedVoters
+} from '../../protocols/membership/record.ts'
+import { majorityOf } from '../../protocols/register/voters.ts'
+import {
+  type MembershipFacts,
+  membershipWaits,
+  type MembershipStep,
+  neededStores,
+  planMembershipStep
+} from '../../node/planning/membership.ts'
+import type { ImageManifest } from '../../node/ports.ts'
+
+const changeOf = (step: MembershipStep, wallMs: number): Change => {
+  if (step.kind === 'settle') return markSettled(step.version)
+  if (step.kind === 'add-voter') return addVoter(step.version, step.peer)
+  if (step.kind === 'remove-voter') return removeVoter(step.version, step.peer)
+  return step.kind === 'remove-member' ? removeMember(step.peer) : dropExpiredInvites(wallMs)
+}
+
+const facts = (fields: Partial<MembershipFacts> = {}): MembershipFacts => ({
+  reachable: new Set(),
+  dead: new Set(),
+  owners: new Set(),
+  needed: new Set(),
+  wallMs: 0,
+  ...fields
+})
+
+class Model {
+  record: ClusterRecord = initialRecord('0'.repeat(32), 'c', host(0))
+  readonly down = new Set<string>()
+  readonly owners = new Set<string>()
+  readonly needed = new Set<string>()
+  wallMs = 0
+  #hosts = 1
+  #invites = 0
+
+  facts(): MembershipFacts {
+    const reachable = new Set(this.record.members.map(member => member.id).filter(id => !this.down.has(id)))
+    const { owners, needed, wallMs } = this
+    return facts({ owners, needed, wallMs, reachable, dead: new Set(this.down) })
+  }
+
+  /** Registers can be changed while a majority of the voters is up. */
+  change(change: Change): void {
+    const { voters } = this.record
+    if (voters.ids.filter(id => !this.down.has(id)).length < majorityOf(voters.ids.length)) return
+    const changed = change(this.record)
+    if (changed === undefined) return
+    keepsRules(this.record, parseClusterRecord(changed) as ClusterRecord)
+    this.record = changed
+  }
+
+  step(): MembershipStep | undefined {
+    const step = planMembershipStep(this.record, this.facts())
+    if (step === undefined) return undefined
+    // Settling needs a majority of the set that it settles, which `change` asks for as well.
+    this.change(changeOf(step, this.wallMs))
+    return step
+  }
+
+  invite(votes: boolean, replaces: string | undefined): void {
+    const invite: Invite = {
+      id: `inv${this.#invites++}`,
+      role: 'storage',
+      votes,
+      expiresMs: this.wallMs + 1_000,
+      ...(replaces === undefined ? {} : { replaces })
+    }
+    this.change(addInvite(invite))
+    const { id, name, address } = host(this.#hosts)
+    this.change(admit(invite, { id, name, address }))
+    if (this.record.members.some(member => member.id === id)) this.#hosts++
+  }
+}
+
+function host(index: number) {
+  return { id: `p${index}`, name: `p${index}`, address: `/ip4/10.0.0.1/tcp/${index + 1}`, role: 'storage' } as const
+}
+
+function keepsRules(before: ClusterRecord, after: ClusterRecord): void {
+  expect(after.version).toBe(before.version + 1)
+  expect(wantedVoters(after).length).toBeGreaterThan(0)
+  const [was, is] = [before.voters, after.voters]
+  if (is.version === was.version) return expect(is.ids).toEqual(was.ids)
+  // Never two unsettled changes, each by one peer, and nobody's vote goes who was not to lose it.
+  expect(was.settled).toBe(true)
+  expect(is).toMatchObject({ version: was.version + 1, settled: false })
+  const lost = was.ids.filter(id => !is.ids.includes(id))
+  const won = is.ids.filter(id => !was.ids.includes(id))
+  expect(lost.length + won.length).toBe(1)
+  for (const id of lost) expect(wantedVoters(before).some(member => member.id === id)).toBe(false)
+  for (const id of won) expect(wantedVoters(before).some(member => member.id === id)).toBe(true)
+}
+
+type Action = (model: Model) => void
+
+const nth = (model: Model, at: number) => (model.record.members[at % model.record.members.length] as { id: string }).id
+const at = fc.nat({ max: 12 })
+const action: fc.Arbitrary<Action> = fc.oneof(
+  { weight: 8, arbitrary: fc.constant<Action>(model => void model.step()) },
+  {
+    weight: 2,
+    arbitrary: fc.boolean().map(
+      (votes): Action =>
+        model =>
+          model.invite(votes, undefined)
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: at.map(
+      (n): Action =>
+        model =>
+          model.invite(true, nth(model, n))
+    )
+  },
+  {
+    weight: 2,
+    arbitrary: at.map(
+      (n): Action =>
+        model =>
+          void model.down.add(nth(model, n))
+    )
+  },
+  {
+    weight: 2,
+    arbitrary: at.map(
+      (n): Action =>
+        model =>
+          void model.down.delete(nth(model, n))
+    )
+  },
+  {
+    weight: 2,
+    arbitrary: fc.tuple(at, fc.boolean()).map(
+      ([n, votes]): Action =>
+        model =>
+          model.change(wishVotes(nth(model, n), votes))
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(at, fc.boolean()).map(
+      ([n, forced]): Action =>
+        model =>
+          model.change(wishLeave(nth(model, n), forced))
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: at.map(
+      (n): Action =>
+        model =>
+          void model.owners.add(nth(model, n))
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: at.map(
+      (n): Action =>
+        model =>
+          void model.needed.add(nth(model, n))
+    )
+  },
+  { weight: 1, arbitrary: fc.constant<Action>(model => void (model.wallMs += 600)) }
+)
+
+describe('the planner of membership', () => {
+  it('keeps every rule on the way and ends in what was wished, whatever happened before', () => {
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 60 }), actions => {
+        const model = new Model()
+        for (const act of actions) act(model)
+        model.down.clear()
+        model.owners.clear()
+        model.needed.clear()
+        model.wallMs += 1_000
+        // Two steps for each voter that comes or goes, one for each member that leaves, one for the invitations.
+        const bound = 2 * model.record.members.length * 2 + model.record.members.length + 3
+        let steps = 0
+        while (model.step() !== undefined) expect(++steps).toBeLessThanOrEqual(bound)
+        const { record } = model
+        expect(record.voters.settled).toBe(true)
+        expect([...record.voters.ids].sort()).toEqual(
+          wantedVoters(record)
+            .map(member => member.id)
+            .sort()
+        )
+        expect(record.members.filter(member => member.leaving)).toEqual([])
+        expect(record.invites).toEqual([])
+        expect(membershipWaits(record, model.facts())).toEqual([])
+      }),
+      { numRuns: 500 }
+    )
+  })
+
+  it('never makes a set of which no majority can be reached', () => {
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 60 }), actions => {
+        const model = new Model()
+        for (const act of actions) {
+          const { version } = model.record.voters
+          act(model)
+          const { voters } = model.record
+          if (voters.version === version) continue
+          const up = voters.ids.filter(id => !model.down.has(id)).length
+          expect(up).toBeGreaterThanOrEqual(majorityOf(voters.ids.length))
+        }
+      }),
+      { numRuns: 300 }
+    )
+  })
+
+  it('exchanges all voters one by one, without a set that is larger than a record may hold', () => {
+    const model = new Model()
+    model.record = foundersRecord(
+      'c',
+      Array.from({ length: 14 }, (_, i) => ({ ...host(i), id: `p${String.fromCharCode(97 + i)}` }))
+    )
+    const [old, young] = [model.record.members.slice(0, 7), model.record.members.slice(7)]
+    for (const [i, { id }] of old.entries()) {
+      model.change(wishVotes(id, false))
+      model.change(wishVotes((young[i] as { id: string }).id, true))
+    }
+    let largest = 0
+    while (model.step() !== undefined) largest = Math.max(largest, model.record.voters.ids.length)
+    expect(largest).toBe(MAX_VOTERS + 1)
+    expect(model.record.voters.ids).toEqual(young.map(member => member.id))
+  })
+
+  /** p0 to p2 vote; p3 is a member that has just joined in p0's stead. */
+  function replacing(): Model {
+    const model = new Model()
+    model.invite(true, undefined)
+    model.invite(true, undefined)
+    while (model.step() !== undefined);
+    expect(model.record.voters.ids).toEqual(['p0', 'p1', 'p2'])
+    model.invite(true, 'p0')
+    return model
+  }
+
+  it('lets a living member keep its vote until the one that replaces it has one', () => {
+    const model = replacing()
+    model.down.add('p3')
+    expect(model.step()).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts())).toEqual([
+      { peer: 'p3', why: expect.stringContaining('when it runs') },
+      { peer: 'p0', why: expect.stringContaining('p3, which replaces it, must get its vote first') }
+    ])
+    model.down.delete('p3')
+    const kinds = [model.step(), model.step(), model.step()].map(step => step?.kind)
+    expect(kinds).toEqual(['add-voter', 'settle', 'remove-voter'])
+  })
+
+  it('takes the vote of a dead member before it gives one to the member that replaces it', () => {
+    const model = replacing()
+    model.down.add('p0')
+    expect(model.step()).toMatchObject({ kind: 'remove-voter', peer: 'p0' })
+  })
+
+  it('does not take a vote where the others could not decide without it', () => {
+    const model = replacing()
+    model.down.add('p1').add('p3')
+    model.change(wishLeave('p2', false))
+    expect(model.step()).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts())).toContainEqual({
+      peer: 'p2',
+      why: expect.stringContaining('no majority')
+    })
+  })
+
+  it('removes no living member that owns VMs or stores what snapshots need, unless it is forced; a dead one it removes', () => {
+    const model = replacing()
+    model.owners.add('p0')
+    for (let i = 0; i < 6; i++) model.step()
+    expect(model.record.voters.ids).toEqual(['p1', 'p2', 'p3'])
+    expect(model.step()).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts())).toEqual([
+      { peer: 'p0', why: expect.stringContaining('owns VMs') }
+    ])
+    model.owners.clear()
+    model.needed.add('p0')
+    expect(model.step()).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts())[0]?.why).toContain('snapshots need')
+    expect(planMembershipStep(model.record, { ...model.facts(), dead: new Set(['p0']) })).toEqual({
+      kind: 'remove-member',
+      peer: 'p0'
+    })
+    model.change(wishLeave('p0', true))
+    expect(model.step()).toEqual({ kind: 'remove-member', peer: 'p0' })
+  })
+})
+
+describe('what a leaving member stores', () => {
+  const record = ((): ClusterRecord => {
+    const model = new Model()
+    for (let i = 0; i < 3; i++) model.invite(true, undefined)
+    model.change(wishLeave('p0', false))
+    return model.record
+  })()
+  const image = (...holders: string[]): ImageManifest =>
+    ({ streams: [{ stream: 's', k: 2, m: 1, holders, dataBytes: 1, grids: [] }] }) as unknown as ImageManifest
+
+  it('is needed while an image bears fewer losses without it than a new one would', () => {
+    const needed = (images: ImageManifest[] | undefined, dead: string[] = []) => [
+      ...neededStores(record, images, new Set(dead))
+    ]
+    expect(needed([image('p0', 'p1', 'p2')])).toEqual(['p0'])
+    expect(needed([image('p1', 'p2', 'p3')])).toEqual([])
+    expect(needed([image('p1', 'p2', 'p3'), image('p3', 'p0', 'p1')])).toEqual(['p0'])
+    expect(needed([])).toEqual([])
+    // With two left a new image bears no loss either: it is enough that this one can be read.
+    expect(needed([image('p0', 'p1', 'p2')], ['p3'])).toEqual([])
+    expect(needed([image('p0', 'p1', 'p3')], ['p3'])).toEqual(['p0'])
+  })
+
+  it('counts as needed where nobody here knows what it stores', () => {
+    expect([...neededStores(record, undefined, new Set())]).toEqual(['p0'])
+  })
+})
