@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
@@ -141,12 +141,19 @@ describe('a trace', () => {
 
   it('keeps one older file and no more', async () => {
     const path = join(world.directory, 'frames.jsonl')
-    const trace = openTrace(path, memoryLog(), 300)
     const writer = new BatchWriter('bank', 1)
-    for (let id = 1; id <= 9; id++) {
+    const note = (trace: Trace, id: number) => {
       writer.add({ source: 'a', destination: 'c', colour: id, sequence: 0, nic: 0, packet: undefined })
       trace.note('out', 'sent', 'p2', writer.take().message)
     }
+    // The length of a line depends on how long this host has been up: one is written to know it.
+    const first = openTrace(path, memoryLog())
+    note(first, 0)
+    first.close()
+    const lineBytes = (await stat(path)).size
+    await rm(path)
+    const trace = openTrace(path, memoryLog(), 1.5 * lineBytes)
+    for (let id = 1; id <= 9; id++) note(trace, id)
     trace.close()
     trace.note('out', 'sent', 'p2', new Uint8Array())
     const epochs = async (file: string) =>
