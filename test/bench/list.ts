@@ -33,10 +33,12 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
-    'switch-core',
+    'switch',
     {
-      summary: 'the switch alone, frames of three sizes: throughput and one-way time, through one switch and two',
-      run: async progress => (await import('./switch-core.ts')).measureSwitchCore(progress)
+      summary:
+        "two real VMs through two peers, one peer, and QEMU's own socket: throughput, round trip; and the switch alone",
+      options: { rounds: 'of the VMs (7)', part: 'all, vms or alone (all)' },
+      run: async (progress, options) => (await import('./switch.ts')).measureSwitch(progress, options)
     }
   ],
   [

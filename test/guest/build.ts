@@ -1,5 +1,5 @@
 /**
- * Builds the test guest from Debian packages: the cloud kernel, busybox and the bank. Nothing is installed: packages are
+ * Builds the test guest from Debian packages: the cloud kernel, busybox and the workloads. Nothing is installed: packages are
  * downloaded and unpacked, so no root is needed (but for `apt-get update` where apt knows no packages yet).
  *
  * The result stays in `.build/guest/KEY/` at the top of the tree. KEY begins with a hash of everything in this folder
@@ -32,6 +32,9 @@ const modules = [
   'drivers/block/virtio_blk'
 ]
 
+/** Each a C file here and a program in the guest; `run=NAME` on the kernel's command line says which one it becomes. */
+const workloads = ['bank', 'speed']
+
 /** Files of a built guest, both readable by QEMU's -kernel and -initrd. */
 export interface Guest {
   readonly kernel: string
@@ -60,8 +63,9 @@ export async function buildGuest(options: BuildOptions = {}): Promise<Guest> {
   const temporary = await mkdtemp(join(dir, 'building-'))
   try {
     const version = await unpackPackages(temporary, progress)
-    progress('compiling the bank')
-    await tool('gcc', ['-O2', '-static', '-s', '-o', join(temporary, 'bank'), join(here, 'bank.c')], temporary)
+    progress('compiling the workloads')
+    for (const name of workloads)
+      await tool('gcc', ['-O2', '-static', '-s', '-o', join(temporary, name), join(here, `${name}.c`)], temporary)
     progress('packing kernel and initramfs')
     const image = await readFile(join(temporary, 'root/boot', `vmlinuz-${version}`))
     const result = await mkdtemp(join(temporary, 'guest-'))
@@ -81,7 +85,8 @@ const guestIn = (dir: string): Guest => ({ kernel: join(dir, 'kernel'), initrd: 
 
 async function sourcesHash(): Promise<string> {
   const hash = createHash('sha256')
-  for (const name of ['bank.c', 'init.sh', 'build.ts', 'archive.ts']) hash.update(await readFile(join(here, name)))
+  const names = [...workloads.map(name => `${name}.c`), 'init.sh', 'build.ts', 'archive.ts']
+  for (const name of names) hash.update(await readFile(join(here, name)))
   return hash.digest('hex').slice(0, 16)
 }
 
@@ -125,7 +130,7 @@ async function initramfs(dir: string, version: string): Promise<ArchiveFile[]> {
     ...['bin', 'dev', 'mod', 'proc'].map(directory),
     await file('init', join(here, 'init.sh')),
     await file('bin/busybox', join(dir, 'root/bin/busybox')),
-    await file('bin/bank', join(dir, 'bank')),
+    ...(await Promise.all(workloads.map(name => file(`bin/${name}`, join(dir, name))))),
     { path: 'modules', mode: 0o100644, data: Buffer.from(`${names.join('\n')}\n`) },
     ...(await Promise.all(modules.map((module, i) => file(`mod/${names[i]}.ko`, join(kernel, `${module}.ko`)))))
   ]
@@ -167,6 +172,8 @@ export interface BankOptions {
   readonly dirtyPagesPerSecond?: number
   readonly dirtyMiB?: number
   readonly mtu?: number
+  /** What runs in it instead of the bank. */
+  readonly run?: 'speed'
 }
 
 /** Money of all VMs together, always. */
@@ -191,7 +198,7 @@ export function bankAppend(options: BankOptions): string {
     'cryptomgr.notests lsm=capability initcall_blacklist=init_kprobe_trace,load_system_certificate_list,crypto_kdf108_init',
     `ip=10.9.0.${options.index} mtu=${options.mtu ?? 1500} vm=${options.index} vms=${options.total}`,
     `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 20_000}`,
-    `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16}`
+    `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`
   ].join(' ')
 }
 

@@ -12,16 +12,15 @@ import { clock, memoryLog } from '../contract/real-clock.ts'
 import { frameOf, MemoryNetwork, recordOf } from '../contract/switch-support.ts'
 import { atMost, type Check, note } from '../measure.ts'
 import type { Measured } from './list.ts'
-import type { SwitchLoad, SwitchRate } from './switch-vms.ts'
+import type { SwitchLoad, SwitchRate } from './switch-ends.ts'
 
-/** An Ethernet header and the payload of a small frame, of the usual MTU, of a large one. */
-const FRAME_BYTES = [64, 1514, 9014]
+const FRAME_BYTES = [64, 1500, 9000]
 const DURATION_MS = 1_500
 const SINGLES = 2_000
 /** What a peer may add to a round trip at most; here with both sockets and the other thread's turns in it. */
 const ONE_WAY_US = 150
 
-export async function measureSwitchCore(progress: (line: string) => void): Promise<Measured> {
+export async function measureSwitchAlone(progress: (line: string) => void): Promise<Measured> {
   const checks: Check[] = []
   for (const peers of [1, 2]) {
     for (const bytes of FRAME_BYTES) {
@@ -70,7 +69,7 @@ async function measure(peers: number, bytes: number): Promise<SwitchRate> {
       durationMs: DURATION_MS,
       singles: SINGLES
     }
-    const worker = new Worker(new URL('switch-vms.ts', import.meta.url), { workerData })
+    const worker = new Worker(new URL('switch-ends.ts', import.meta.url), { workerData })
     return await new Promise<SwitchRate>((resolve, reject) => {
       worker.once('message', resolve)
       worker.once('error', reject)
