@@ -266,9 +266,10 @@ export class GroupAgent {
       return go.promise
     }
     try {
-      const { manifest, stats } = await vm.cut(epoch, holders, mayCut, ({ pauseMs, counts, atWallMs }) => {
-        this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs: atWallMs })
-        this.#feed({ kind: 'cut-done', vm: id, epoch, counts, atWallMs })
+      const { manifest, stats } = await vm.cut(epoch, holders, mayCut, ({ pauseMs, ...done }) => {
+        const { atWallMs: cutAtMs, prepareMs, leadMs } = done
+        this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
+        this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })
       })
       const { hash, bytes } = hosting.encodeManifest(manifest)
       await hosting.shards.putManifest(hash, bytes, peers)

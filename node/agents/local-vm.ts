@@ -2,6 +2,7 @@
  * One VM of one generation on this host: its machine, its NIC on the switch and its image worker, moved together.
  * Starts by boot or from an image, is cut to epochs, pauses while the lease is not ours, ends for good with `destroy`.
  */
+import type { CutTimes } from '../../protocols/epoch/cut-profile.ts'
 import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
@@ -63,7 +64,7 @@ export interface LocalVmDeps {
   path(kind: 'nic' | 'capture' | 'incoming' | 'console', group: string, vm: string): string
 }
 
-export interface CutReport {
+export interface CutReport extends CutTimes {
   readonly pauseMs: number
   readonly counts: Record<string, number>
   readonly atWallMs: number
@@ -169,6 +170,8 @@ export class LocalVm {
     onCut: (report: CutReport) => void
   ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
     const { machine, nic, worker } = this.#parts()
+    const { clock } = this.#deps
+    const markedMs = clock.now()
     // Pages that one cut was told of must have reached the worker before the next begins: it tells of each once.
     const before = this.#copied
     const copied = Promise.withResolvers<void>()
@@ -189,13 +192,16 @@ export class LocalVm {
         await this.#copyWhileRunning(tracking, capture)
         await capture.shipped() // or the rest of it would leave while others are cut
       }
+      const prepareMs = clock.now() - markedMs
       await mayCut()
+      const toldMs = clock.now()
       this.#notVoided(epoch)
       if (tracking) untold.push(await this.#copyWhatIsMuch(tracking, capture))
-      const end = await this.#stopAndCut(epoch, { machine, nic, capture, tracking, untold, socketPath, onCut })
+      const parts = { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut }
+      const end = await this.#stopAndCut(epoch, parts)
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
-      await new Promise<void>(resolve => this.#deps.clock.after(OTHERS_CUT_MS, resolve))
+      await new Promise<void>(resolve => clock.after(OTHERS_CUT_MS, resolve))
       const manifest = await capture.finish(frames)
       return { manifest, stats: manifest.stats }
     } catch (error) {
@@ -243,23 +249,28 @@ export class LocalVm {
       /** Pages that the worker has not been told of yet. */
       readonly untold: PageRanges[]
       readonly socketPath: string
+      readonly prepareMs: number
+      /** When it was told to cut. */
+      readonly toldMs: number
       readonly onCut: (report: CutReport) => void
     }
   ): Promise<{ streamed: Promise<void> }> {
-    const { machine, nic, capture, tracking, untold, socketPath, onCut } = parts
+    const { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut } = parts
     if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
     let counts: Record<string, number> = {}
     let atWallMs = 0
+    let leadMs = 0
     nic.hold()
     try {
       const { pauseMs, streamed } = await machine.cut(socketPath, async () => {
         await nic.drained()
         counts = { ...nic.turn(epoch) }
         atWallMs = this.#deps.wallMs()
+        leadMs = this.#deps.clock.now() - toldMs
         // After the drain: a frame sent late marks its buffer in RAM as used.
         if (tracking) await capture.copyLast(joined(untold.splice(0), await tracking.changed()))
       })
-      onCut({ pauseMs, counts, atWallMs })
+      onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
       return { streamed } // wrapped: whoever awaits the cut must not wait for the stream
     } finally {
       if (!this.#fenced) nic.release()

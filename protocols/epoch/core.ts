@@ -10,13 +10,15 @@
  *
  * Most of a VM's RAM is copied before its cut, while it runs. So that the cuts of a group are milliseconds apart, and none of
  * them shares its host's processors with another one's copying, the owners tell when their VMs are prepared and cut when
- * all are. Nobody depends on it: a frame of the new colour cuts at once, and so does patience that has run out.
+ * all are. Nobody depends on it: a frame of the new colour cuts at once, and so does patience that has run out. Who took
+ * longer for its past cuts begins first (`cut-profile.ts`).
  *
  * The core keeps what it needs of one generation; a record with a newer generation wipes it (the restore agent then
  * starts the VMs afresh).
  */
 import type { Core, PeerId } from '../core.ts'
 import type { GroupRecord } from '../group.ts'
+import { CutProfile, type CutTimes } from './cut-profile.ts'
 import type { EpochMessage, ReportMessage } from './messages.ts'
 import { fateOf } from './record.ts'
 
@@ -32,7 +34,7 @@ export type EpochInput =
   | { kind: 'vm-gone'; vm: string }
   /** Our VM has copied what can be copied while it runs. */
   | { kind: 'vm-prepared'; vm: string; epoch: number }
-  | { kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number }
+  | ({ kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number } & CutTimes)
   | { kind: 'image-durable'; vm: string; epoch: number; report: Extract<ReportMessage, { kind: 'durable' }> }
   | { kind: 'vm-failed'; vm: string; epoch: number; reason: string }
   | { kind: 'timer' }
@@ -62,6 +64,13 @@ export const STAND_IN_MS = 300
 /** How long a VM that is prepared waits for the others. A guess: longer than copying small VMs takes, shorter than a deadline. */
 export const PREPARED_PATIENCE_MS = 5_000
 
+/**
+ * A VM begins to prepare at most this part of its epoch's deadline later than the slowest, and of that patience. Guesses:
+ * what was wrongly planned must not cost the epoch.
+ */
+const DELAY_OF_DEADLINE = 1 / 4
+const DELAY_OF_PATIENCE = 1 / 2
+
 /** Reports of epochs further ahead than this are not kept: each peer would have missed that many records. A guess. */
 const MAX_AHEAD = 8
 
@@ -69,6 +78,8 @@ interface Tracker {
   readonly epoch: number
   readonly sinceMs: number
   readonly prepared: Set<string>
+  /** When this peer learned that all VMs are prepared. */
+  allPreparedMs: number
   /** When a VM of ours waits no longer for the others to be prepared. */
   cutByMs: number
   readonly cutAtWallMs: Map<string, number>
@@ -92,6 +103,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #cutting = new Map<string, number>()
   /** Those of them that have been told to cut. */
   readonly #told = new Set<string>()
+  readonly #profile = new CutProfile()
 
   /** `members`: as they are when it is called. */
   constructor(options: { self: PeerId; members: () => readonly PeerId[] }) {
@@ -119,7 +131,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'vm-ready':
         this.#forgetCut(input.vm)
         this.#ready.set(input.vm, input.colour)
-        return this.#prepareWhatIsDue()
+        return this.#prepareWhatIsDue(nowMs)
       case 'vm-prepared':
         return this.#onOwnPrepared(input, nowMs)
       case 'vm-gone':
@@ -133,7 +145,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'vm-failed':
         return this.#onOwnFailure(input, nowMs)
       case 'timer':
-        return [...this.#cutWhatIsPrepared(nowMs), ...this.#decide(nowMs)]
+        return this.#goOn(nowMs)
     }
   }
 
@@ -146,7 +158,12 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       this.#track(record.open.epoch, nowMs)
       effects.push({ kind: 'opened', epoch: record.open.epoch }, ...this.#excuse(record, nowMs))
     }
-    return [...effects, ...this.#prepareWhatIsDue(), ...this.#cutWhatIsPrepared(nowMs), ...this.#decide(nowMs)]
+    return [...effects, ...this.#goOn(nowMs)]
+  }
+
+  /** Whatever is due by now. */
+  #goOn(nowMs: number): EpochEffect[] {
+    return [...this.#prepareWhatIsDue(nowMs), ...this.#cutWhatIsPrepared(nowMs), ...this.#decide(nowMs)]
   }
 
   /** Ends every epoch that the record decides, the oldest first; all of them where the group was taken over. */
@@ -155,6 +172,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       this.#ready.clear()
       this.#cutting.clear()
       this.#told.clear()
+      this.#profile.forget()
     }
     const effects: EpochEffect[] = []
     for (const tracked of [...this.#trackers.values()].sort((a, b) => a.epoch - b.epoch)) {
@@ -189,6 +207,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
         epoch,
         sinceMs: nowMs,
         prepared: new Set(),
+        allPreparedMs: Number.POSITIVE_INFINITY,
         cutByMs: Number.POSITIVE_INFINITY,
         cutAtWallMs: new Map(),
         durable: new Map(),
@@ -218,12 +237,18 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     return [...(this.#cutting.has(vm) ? [] : this.#prepare(vm, epoch)), ...this.#cut(vm, epoch)]
   }
 
-  #prepareWhatIsDue(): EpochEffect[] {
-    const open = this.#record?.open
-    if (open === null || open === undefined || this.#trackers.get(open.epoch)?.failed !== undefined) return []
+  #prepareWhatIsDue(nowMs: number): EpochEffect[] {
+    const { open, vms } = this.#record ?? { open: null, vms: [] }
+    const tracker = this.#trackers.get(open?.epoch ?? 0)
+    if (open === null || tracker === undefined || tracker.failed !== undefined) return []
+    const capMs = Math.min(DELAY_OF_DEADLINE * open.deadlineMs, DELAY_OF_PATIENCE * PREPARED_PATIENCE_MS)
+    const group = vms.map(({ id }) => id)
     return [...this.#ready]
       .filter(([vm, colour]) => colour < open.epoch && !this.#cutting.has(vm))
-      .flatMap(([vm]) => this.#prepare(vm, open.epoch))
+      .flatMap(([vm]) => {
+        const atMs = tracker.sinceMs + this.#profile.prepareDelayMs(vm, group, capMs)
+        return nowMs < atMs ? [{ kind: 'timer' as const, atMs }] : this.#prepare(vm, open.epoch)
+      })
   }
 
   #prepare(vm: string, epoch: number): EpochEffect[] {
@@ -255,16 +280,21 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     tracker.cutByMs = Math.min(tracker.cutByMs, nowMs + PREPARED_PATIENCE_MS)
     const { id: group, generation } = record
     const message = { kind: 'prepared' as const, group, generation, epoch, vm }
-    const timer: EpochEffect = { kind: 'timer', atMs: tracker.cutByMs }
-    return [{ kind: 'broadcast', message }, timer, ...this.#onReport(message, nowMs)]
+    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs)]
   }
 
-  /** All VMs of the group are prepared, or ours have waited long enough. */
+  /** All VMs of the group are prepared and it is this one's turn, or ours have waited long enough. */
   #cutWhatIsPrepared(nowMs: number): EpochEffect[] {
-    const vms = this.#record?.vms ?? []
-    return [...this.#trackers.values()]
-      .filter(({ prepared, cutByMs }) => nowMs >= cutByMs || vms.every(vm => prepared.has(vm.id)))
-      .flatMap(({ epoch, prepared }) => [...prepared].flatMap(vm => this.#cut(vm, epoch)))
+    const group = (this.#record?.vms ?? []).map(({ id }) => id)
+    return [...this.#trackers.values()].flatMap(tracker => {
+      const { epoch, prepared, cutByMs } = tracker
+      if (group.every(vm => prepared.has(vm))) tracker.allPreparedMs = Math.min(tracker.allPreparedMs, nowMs)
+      const ours = [...prepared].filter(vm => this.#cutting.get(vm) === epoch && !this.#told.has(vm))
+      return ours.flatMap(vm => {
+        const atMs = Math.min(cutByMs, tracker.allPreparedMs + this.#profile.leadDelayMs(vm, group))
+        return nowMs < atMs ? [{ kind: 'timer' as const, atMs }] : this.#cut(vm, epoch)
+      })
+    })
   }
 
   #onOwnCut(input: Extract<EpochInput, { kind: 'cut-done' }>, nowMs: number): EpochEffect[] {
@@ -272,17 +302,9 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     this.#endCut(input.vm, input.epoch)
     if (this.#ready.has(input.vm)) this.#ready.set(input.vm, input.epoch)
     if (record === undefined) return []
-    const { vm, epoch, counts, atWallMs } = input
-    const message = {
-      kind: 'cut' as const,
-      group: record.id,
-      generation: record.generation,
-      epoch,
-      vm,
-      counts,
-      atWallMs
-    }
-    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#prepareWhatIsDue()]
+    const { kind: _, ...cut } = input
+    const message = { kind: 'cut' as const, group: record.id, generation: record.generation, ...cut }
+    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#prepareWhatIsDue(nowMs)]
   }
 
   #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
@@ -309,6 +331,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     }
     if (message.kind === 'cut') {
       tracker.cutAtWallMs.set(message.vm, message.atWallMs)
+      this.#profile.note(message.vm, message)
       return [{ kind: 'expect', epoch: message.epoch, sender: message.vm, counts: message.counts }]
     }
     if (message.kind === 'durable') tracker.durable.set(message.vm, message.manifest)

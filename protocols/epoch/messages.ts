@@ -7,7 +7,7 @@
  * | record  | take the record if its version is newer than its own: an open epoch in it is the marker (cut your VMs) |
  * | ask     | answer with its record of each group that is newer than the version named, and of groups not named |
  * | prepared | VM `vm` has copied what can be copied while it runs: when all have, all are cut at once |
- * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before |
+ * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before; remember how long it took |
  * | durable | VM `vm`'s image is durable under `manifest`; whoever knows this of all VMs may commit |
  * | failed  | VM `vm` cannot make this epoch: the epoch may be aborted now instead of at its deadline |
  */
@@ -17,6 +17,7 @@ import type { GroupRecord } from '../group.ts'
 const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/)
 const peer = z.string().min(1).max(100)
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
+const duration = z.number().min(0)
 const path = z.string().min(1).max(4096)
 const hash = z.string().regex(/^[0-9a-f]{64}$/)
 
@@ -86,7 +87,14 @@ export const epochMessageSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('record'), record: groupRecordSchema }),
   z.strictObject({ kind: z.literal('ask'), versions: z.record(name, count) }),
   z.strictObject({ kind: z.literal('prepared'), ...about }),
-  z.strictObject({ kind: z.literal('cut'), ...about, counts: z.record(name, count), atWallMs: z.number() }),
+  z.strictObject({
+    kind: z.literal('cut'),
+    ...about,
+    counts: z.record(name, count),
+    atWallMs: z.number(),
+    prepareMs: duration,
+    leadMs: duration
+  }),
   z.strictObject({ kind: z.literal('durable'), ...about, manifest: hash, stats: statsSchema }),
   z.strictObject({ kind: z.literal('failed'), ...about, reason: z.string().max(1000) })
 ])

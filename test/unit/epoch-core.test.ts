@@ -43,6 +43,17 @@ const durable = (id: string, epoch = 1) => ({
   manifest: hash(id === 'a' ? '1' : '2'),
   stats
 })
+const times = { prepareMs: 50, leadMs: 10 }
+const cutOf = (id: string, epoch: number, took: { prepareMs: number; leadMs: number }) => ({
+  kind: 'cut' as const,
+  group: 'g',
+  generation: 1,
+  epoch,
+  vm: id,
+  counts: {},
+  atWallMs: 1,
+  ...took
+})
 
 describe('the changes of a group record', () => {
   test('an epoch number is never used twice, also not after an abort', () => {
@@ -93,11 +104,55 @@ describe('the epoch core', () => {
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 60)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 61)).toEqual([])
   })
+  /** A peer that knows how long its VM a and the VM b of p2 take, with an epoch 4 that has just been opened at 1,000. */
+  function experienced(a: { prepareMs: number; leadMs: number }, b: { prepareMs: number; leadMs: number }) {
+    const peer = core('p1', { a: 0 })
+    let record = made
+    for (let epoch = 1; epoch <= 3; epoch++) {
+      record = openEpoch('p2', 100_000, record.version)(record) as GroupRecord
+      peer.step({ kind: 'record', record }, 0)
+      peer.step({ kind: 'marker', vm: 'a', epoch }, 0)
+      peer.step({ kind: 'cut-done', vm: 'a', epoch, counts: {}, atWallMs: 1, ...a }, 0)
+      peer.step({ kind: 'message', from: 'p2', message: cutOf('b', epoch, b) }, 0)
+      record = commitEpoch(1, epoch, { a: hash('1'), b: hash('2') })(record) as GroupRecord
+      peer.step({ kind: 'record', record }, 0)
+    }
+    record = openEpoch('p2', 100_000, record.version)(record) as GroupRecord
+    return { peer, record, begun: peer.step({ kind: 'record', record }, 1_000) }
+  }
+  test('a VM that prepares fast begins later, when it will still not be the last', () => {
+    const { peer, begun } = experienced({ prepareMs: 100, leadMs: 10 }, { prepareMs: 900, leadMs: 10 })
+    expect(kinds(begun)).not.toContain('prepare')
+    expect(begun).toContainEqual({ kind: 'timer', atMs: 1_800 })
+    expect(kinds(peer.step({ kind: 'timer' }, 1_799))).not.toContain('prepare')
+    expect(peer.step({ kind: 'timer' }, 1_800)).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 4 })
+  })
+  test('a VM that prepares slowly begins at once, and so does every VM of a group that was restored', () => {
+    const slow = { prepareMs: 900, leadMs: 10 }
+    expect(kinds(experienced(slow, times).begun)).toContain('prepare')
+    const { peer, record } = experienced(times, slow)
+    const taken = takeOver(1, owners)(record) as GroupRecord
+    peer.step({ kind: 'record', record: taken }, 2_000)
+    peer.step({ kind: 'vm-ready', vm: 'a', colour: 3 }, 2_000)
+    const again = openEpoch('p2', 100_000, taken.version)(taken) as GroupRecord
+    expect(kinds(peer.step({ kind: 'record', record: again }, 3_000))).toContain('prepare')
+  })
+  test('of VMs that are all prepared the one with the shorter lead is cut later by the difference', () => {
+    const { peer } = experienced({ prepareMs: 50, leadMs: 10 }, { prepareMs: 50, leadMs: 45 })
+    peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 4 }, 1_100)
+    const about = { kind: 'prepared' as const, group: 'g', generation: 1, epoch: 4, vm: 'b' }
+    expect(peer.step({ kind: 'message', from: 'p2', message: about }, 1_200)).toEqual([{ kind: 'timer', atMs: 1_235 }])
+    expect(peer.step({ kind: 'timer' }, 1_235)).toContainEqual({ kind: 'cut', vm: 'a', epoch: 4 })
+  })
+  test('a frame of the new colour cuts a VM whose time has not come', () => {
+    const { peer } = experienced(times, { prepareMs: 900, leadMs: 10 })
+    expect(kinds(peer.step({ kind: 'marker', vm: 'a', epoch: 4 }, 1_010))).toEqual(['prepare', 'cut'])
+  })
   test('news of a cut that has come to nothing does not end the next one, which is under way', () => {
     const peer = core('p1', { a: 0 })
     peer.step({ kind: 'record', record: opened }, 1)
     peer.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)
-    peer.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1 }, 3)
+    peer.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1, ...times }, 3)
     const aborted = abortEpoch(1, 1)(opened) as GroupRecord
     const next = openEpoch('p2', 10_000, aborted.version)(aborted) as GroupRecord
     expect(peer.step({ kind: 'record', record: next }, 4)).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 2 })
@@ -124,7 +179,7 @@ describe('the epoch core', () => {
   test('what became of an epoch is learned also when reports of the next one come before its record', () => {
     const owner = core('p1', { a: 0 })
     owner.step({ kind: 'record', record: opened }, 0)
-    owner.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1 }, 1)
+    owner.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1, ...times }, 1)
     const images = { a: hash('1'), b: hash('2') }
     const committed = commitEpoch(1, 1, images)(opened) as GroupRecord
     const next = openEpoch('p2', 10_000, committed.version)(committed) as GroupRecord
@@ -146,7 +201,7 @@ describe('the epoch core', () => {
     const early = core('p1', { a: 0 })
     expect(kinds(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 1))).toEqual(['prepare', 'cut'])
     expect(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)).toEqual([])
-    early.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: { b: 3 }, atWallMs: 9 }, 3)
+    early.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: { b: 3 }, atWallMs: 9, ...times }, 3)
     expect(kinds(early.step({ kind: 'record', record: opened }, 4))).not.toContain('prepare')
   })
   test('a frame of an aborted colour gives the colour without a cut', () => {
@@ -216,7 +271,7 @@ describe('the epoch core', () => {
       ['a', 1_000],
       ['b', 1_004.5]
     ] as const) {
-      const message = { kind: 'cut' as const, group: 'g', generation: 1, epoch: 1, vm: id, counts: {}, atWallMs }
+      const message = { ...cutOf(id, 1, times), atWallMs }
       expect(peer.step({ kind: 'message', from: 'p1', message }, 110)[0]).toMatchObject({ kind: 'expect', sender: id })
     }
     const committed = commitEpoch(1, 1, { a: hash('1'), b: hash('2') })(opened) as GroupRecord
