@@ -15,6 +15,8 @@ export interface GroupRecord {
   readonly vms: readonly VmSpec[]
   /** VM id → the peer that runs it in this generation. */
   readonly owners: Readonly<Record<string, PeerId>>
+  /** What its VMs send to the outside waits until an epoch is committed that contains it. Absent: it leaves at once. */
+  readonly outputCommit?: boolean | undefined
   /** The highest epoch number ever opened: numbers are never used twice, also not after an abort. */
   readonly lastEpoch: number
   /** The epoch being taken now, or null. */

@@ -59,4 +59,12 @@ export interface SwitchStats {
   /** Frames that were ready to leave and had to wait, because the lease of their group had run out. */
   readonly heldFenced: number
   readonly droppedUnknown: number
+  /** To the outside, of groups with output commit: frames that wait now, and the room that they take. */
+  readonly outputWaiting: number
+  readonly outputWaitingBytes: number
+  /** Those that their epoch has let out, and those that went with a generation that was rolled back. */
+  readonly outputReleased: number
+  readonly outputDiscarded: number
+  /** The longest that one has waited for its epoch since this peer was started, those that wait now included. */
+  readonly outputLongestMs: number
 }

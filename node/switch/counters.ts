@@ -26,7 +26,9 @@ export interface SwitchCounters extends SwitchStats, Readonly<ChannelTally> {
   readonly waitingDiskBytes: number
 }
 
-export type Counters = { -readonly [name in Exclude<keyof SwitchCounters, `waiting${string}`>]: number }
+type Gauges = `waiting${string}` | `outputWaiting${string}`
+
+export type Counters = { -readonly [name in Exclude<keyof SwitchCounters, Gauges>]: number }
 
 export const zeroCounters = (): Counters => ({
   sent: 0,
@@ -45,6 +47,9 @@ export const zeroCounters = (): Counters => ({
   droppedFenced: 0,
   droppedUnsent: 0,
   droppedFull: 0,
+  outputReleased: 0,
+  outputDiscarded: 0,
+  outputLongestMs: 0,
   uplinkOut: 0,
   uplinkIn: 0,
   droppedUplink: 0,

@@ -14,6 +14,7 @@ import { FloodLimit } from './flood-limit.ts'
 import type { OpenLink } from './link.ts'
 import { Network, type Station } from './network.ts'
 import { Outbound } from './outbound.ts'
+import { Output, type OutputGroup } from './output.ts'
 import { type PortGroup, VmPort } from './port.ts'
 import type { FrameSpace } from './spill.ts'
 import type { Trace } from './trace.ts'
@@ -56,7 +57,7 @@ const MAX_VMS = 255
 /** How often a group that may not act is asked for again. Whoever is regained is also told (`release`). A guess. */
 const FENCED_RECHECK_MS = 20
 
-export class Fabric implements PortGroup {
+export class Fabric implements PortGroup, OutputGroup {
   readonly id: string
   readonly generation: number
   readonly #host: FabricHost
@@ -68,6 +69,8 @@ export class Fabric implements PortGroup {
   readonly #floods: FloodLimit
   readonly #ports = new Map<string, VmPort>()
   readonly #outbound: Outbound
+  /** Where the group has output commit. */
+  readonly output: Output | undefined
   readonly #dirty = new Set<VmPort>()
   #retired = false
   #acting = true
@@ -90,6 +93,7 @@ export class Fabric implements PortGroup {
       sayTurnsAgain: peer => this.connected(peer)
     })
     this.#floods = new FloodLimit(clock)
+    this.output = record.outputCommit === true ? new Output(this, record, host) : undefined
     this.update(record)
   }
 
@@ -143,6 +147,7 @@ export class Fabric implements PortGroup {
     this.#byId = new Map(this.#members.map(member => [member.id, member]))
     this.#setStations(this.#members.flatMap(({ stations }) => stations))
     for (const port of this.#ports.values()) port.receiver.setSenders(this.#othersOf(port.vm))
+    this.output?.learn(record)
   }
 
   /** The generation is over: its ports receive nothing more, and what they send is refused. */
@@ -150,6 +155,7 @@ export class Fabric implements PortGroup {
     this.#retired = true
     this.#cancelRecheck()
     this.#outbound.close()
+    this.output?.close()
     this.#host.schedule(this.#host.uplink) // which has frames of ours, perhaps
     for (const port of this.#ports.values()) {
       port.hold()
@@ -219,7 +225,7 @@ export class Fabric implements PortGroup {
     for (const port of this.#ports.values()) if (!port.detached) this.#sayTurn(port, peer)
   }
 
-  forward(port: VmPort, nic: number, packet: Uint8Array): void {
+  forward(port: VmPort, nic: number, packet: Uint8Array, by: 'vm' | 'switch'): void {
     const { counters, clock } = this.#host
     if (this.#retired || port.detached) {
       counters.refusedGeneration++
@@ -235,16 +241,27 @@ export class Fabric implements PortGroup {
       counters.droppedSpoofed++
       return
     }
-    if (from.network === this.#host.uplink.network) return this.#host.uplink.forward(this, from, packet)
-    if (isMulticast(packet)) return this.#toAll(port, from, packet)
+    if (from.network === this.#host.uplink.network) return this.#outwards(port, from, packet, by)
+    if (isMulticast(packet)) return this.#toAll(port, from, packet, by)
     const to = from.network.find(destinationMac(packet), nowMs)
     if (to !== undefined) {
-      if (to.vm === port.vm && to.group === this.id) counters.droppedUnknown++
+      if (to.group !== this.id) this.#outwards(port, from, packet, by)
+      else if (to.vm === port.vm) counters.droppedUnknown++
       else this.#send(port, to, packet)
     } else if (this.#floods.allows()) {
       counters.flooded++
-      this.#toAll(port, from, packet)
+      this.#toAll(port, from, packet, by)
     } else counters.droppedUnknown++
+  }
+
+  /** To the outside, or to those of other groups whom it is for. */
+  leave(from: Station, packet: Uint8Array): void {
+    const { uplink, clock } = this.#host
+    if (from.network === uplink.network) return uplink.forward(this, from, packet)
+    const to = isMulticast(packet) ? undefined : from.network.find(destinationMac(packet), clock.now())
+    for (const each of to === undefined ? from.network.stations : [to]) {
+      if (each.group !== this.id) this.#sendForeign(from.vm, each, packet)
+    }
   }
 
   /** Switches outside are told where these are now. */
@@ -274,18 +291,25 @@ export class Fabric implements PortGroup {
 
   /** Sends batches to peers and packets to NICs, where this peer may act. */
   flush(): void {
+    this.output?.flush()
     this.#outbound.flush()
     for (const port of this.#dirty) port.flush()
     this.#dirty.clear()
   }
 
-  #toAll(port: VmPort, from: Station, packet: Uint8Array): void {
-    for (const to of from.network.stations) if (to.vm !== port.vm || to.group !== this.id) this.#send(port, to, packet)
+  #toAll(port: VmPort, from: Station, packet: Uint8Array, by: 'vm' | 'switch'): void {
+    const { stations } = from.network
+    for (const to of stations) if (to.group === this.id && to.vm !== port.vm) this.#send(port, to, packet)
+    if (stations.some(to => to.group !== this.id)) this.#outwards(port, from, packet, by)
+  }
+
+  #outwards(port: VmPort, from: Station, packet: Uint8Array, by: 'vm' | 'switch'): void {
+    if (this.output === undefined || by === 'switch') this.leave(from, packet)
+    else this.output.hold(from, port.sender.colour, packet)
   }
 
   #send(port: VmPort, to: Station, packet: Uint8Array): void {
     this.#host.counters.sent++
-    if (to.group !== this.id) return this.#sendForeign(port.vm, to, packet)
     const sequence = port.sender.next(to.vm)
     const { nic } = to
     this.#toOwner(to.owner, {
@@ -302,6 +326,7 @@ export class Fabric implements PortGroup {
   #sendForeign(source: string, to: Station, packet: Uint8Array): void {
     const { counters, self } = this.#host
     const { group, vm: destination, nic, owner } = to
+    counters.sent++
     if (owner === undefined) counters.droppedUnknown++
     else if (owner !== self) {
       this.#outbound.add(owner, { source, destination, group, colour: 0, sequence: 0, nic, packet })

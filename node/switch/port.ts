@@ -21,8 +21,8 @@ export interface PortGroup {
   readonly acting: boolean
   /** Whether packets may go to the VM now. */
   mayAct(): boolean
-  /** A packet that the VM has sent from NIC number `nic`. */
-  forward(port: VmPort, nic: number, packet: Uint8Array): void
+  /** A packet from NIC number `nic`, that the VM has sent or the switch says in its stead: that tells nothing of its state. */
+  forward(port: VmPort, nic: number, packet: Uint8Array, by: 'vm' | 'switch'): void
   /** Addresses of the VM that switches outside of the cluster know. */
   outsideAddresses(vm: string): HeardAddress[]
   /** Addresses that were heard behind the VM, besides its own. */
@@ -140,7 +140,7 @@ export class VmPort implements NicPort {
     this.#released = true
     this.#group.mayAct() // the lease may have been regained just now
     this.#updateOpen()
-    for (const { nic, mac } of this.#moved.splice(0)) this.#group.forward(this, nic, announcement(mac))
+    for (const { nic, mac } of this.#moved.splice(0)) this.#group.forward(this, nic, announcement(mac), 'switch')
   }
 
   /** `PortGroup.acting` has changed. */
@@ -209,7 +209,7 @@ export class VmPort implements NicPort {
 
   #newNic(index: number, log: Log): Nic {
     return new Nic(index, this.#clock, {
-      packet: packet => this.#group.forward(this, index, packet),
+      packet: packet => this.#group.forward(this, index, packet, 'vm'),
       changed: () => this.#updateOpen(),
       dirty: () => this.#group.dirty(this),
       mayAct: () => this.#group.mayAct(),

@@ -42,6 +42,12 @@ interface Segment {
   live: number
 }
 
+/** What some keepers may hold together. */
+interface Share {
+  bytes: number
+  readonly limitBytes: number
+}
+
 interface Place {
   readonly segment: Segment
   readonly offset: number
@@ -52,6 +58,7 @@ interface Place {
 export class FrameSpace {
   readonly #options: FrameSpaceOptions
   readonly #key = randomBytes(32)
+  readonly #output: Share
   #nonces = 0n
   #files = 0
   #prepared: Promise<string> | undefined
@@ -61,10 +68,22 @@ export class FrameSpace {
 
   constructor(options: FrameSpaceOptions) {
     this.#options = options
+    const { directory, memoryBytes, diskBytes } = options
+    this.#output = { bytes: 0, limitBytes: (memoryBytes + (directory === undefined ? 0 : diskBytes)) / 2 }
   }
 
   keeper(): SpillKeeper {
     return new SpillKeeper(this)
+  }
+
+  /** For frames that wait for an epoch. Half the room is not theirs: without room for recordings no epoch would come. */
+  outputKeeper(): SpillKeeper {
+    return new SpillKeeper(this, this.#output)
+  }
+
+  /** Of frames that wait for an epoch. */
+  get outputBytes(): number {
+    return this.#output.bytes
   }
 
   get crowded(): boolean {
@@ -131,6 +150,7 @@ export class FrameSpace {
 export class SpillKeeper implements ChunkKeeper {
   readonly chunkBytes = CHUNK_BYTES
   readonly #space: FrameSpace
+  readonly #share: Share
   /** Full chunks with their bytes in memory, the oldest first. */
   readonly #resident = new Set<Chunk>()
   readonly #places = new Map<Chunk, Place>()
@@ -138,18 +158,21 @@ export class SpillKeeper implements ChunkKeeper {
   #segment: Segment | undefined
   #writing = false
 
-  constructor(space: FrameSpace) {
+  constructor(space: FrameSpace, share: Share = { bytes: 0, limitBytes: Number.POSITIVE_INFINITY }) {
     this.#space = space
+    this.#share = share
   }
 
   reserve(bytes: number): boolean {
-    if (!this.#space.hasRoom(bytes)) return false
+    if (!this.#space.hasRoom(bytes) || this.#share.bytes + bytes > this.#share.limitBytes) return false
     this.#space.memoryBytes += bytes
+    this.#share.bytes += bytes
     return true
   }
 
   release(bytes: number): void {
     this.#space.memoryBytes -= bytes
+    this.#share.bytes -= bytes
   }
 
   sealed(chunk: Chunk): void {
@@ -158,6 +181,7 @@ export class SpillKeeper implements ChunkKeeper {
   }
 
   forget(chunk: Chunk): void {
+    this.#share.bytes -= chunk.length
     if (chunk.bytes !== undefined) this.#space.memoryBytes -= chunk.length
     this.#resident.delete(chunk)
     const place = this.#places.get(chunk)

@@ -144,8 +144,16 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   }
 
   stats(): SwitchCounters {
-    const { memoryBytes, diskBytes } = this.space
-    return { ...this.counters, waitingMemoryBytes: memoryBytes, waitingDiskBytes: diskBytes }
+    const { memoryBytes, diskBytes, outputBytes } = this.space
+    const outputs = [...this.#fabrics.values()].flatMap(({ output }) => output ?? [])
+    return {
+      ...this.counters,
+      waitingMemoryBytes: memoryBytes,
+      waitingDiskBytes: diskBytes,
+      outputWaiting: outputs.reduce((sum, { frames }) => sum + frames, 0),
+      outputWaitingBytes: outputBytes,
+      outputLongestMs: Math.max(this.counters.outputLongestMs, ...outputs.map(({ longestMs }) => longestMs))
+    }
   }
 
   // -------------------------------------------------------------------------------------------- for the fabrics

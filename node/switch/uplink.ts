@@ -3,7 +3,8 @@
  * VMs with a NIC on network `uplink` reach it from whichever host they run on.
  *
  * Its frames are outside of every cut: without number and colour, in no image, neither held nor recorded; what a VM was
- * told from there, and what it told, is not taken back when its group is rolled back. They are fenced as all others.
+ * told from there, and what it told, is not taken back when its group is rolled back. What it tells comes here late where
+ * the group has output commit (`output.ts`). They are fenced as all others.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { Clock, Log } from '../ports.ts'
@@ -16,6 +17,8 @@ import { Network, type Station } from './network.ts'
 export interface Speaker {
   readonly retired: boolean
   mayAct(): boolean
+  /** Gives on what it has kept, where it has. */
+  flush(): void
 }
 
 export interface UplinkHost {
@@ -29,8 +32,10 @@ export interface UplinkHost {
   takeForeign(to: Station, packet: Uint8Array): void
 }
 
-/** Of one group, while its lease has run out: the ring of a network card. */
+/** Of one group, while its lease has run out or the relay is busy: the ring of a network card. */
 const HELD_FRAMES = 1024
+/** A relay that has taken nothing for so long is not there. As for a VM's NIC, a guess. */
+const ABSENT_MS = 1_000
 
 export class Uplink {
   /** VMs of all groups and peers that have a NIC on it. */
@@ -38,7 +43,11 @@ export class Uplink {
   readonly #host: UplinkHost
   #link: VmLink | undefined
   #writable = false
+  #absent = true
+  #cancelAbsent: () => void = () => {}
   readonly #waiting = new Map<Speaker, Uint8Array[]>()
+  /** They have kept frames that the relay was too slow for. */
+  readonly #toldToWait = new Set<Speaker>()
 
   constructor(host: UplinkHost) {
     this.#host = host
@@ -49,9 +58,7 @@ export class Uplink {
     const { clock, log, openLink, counters } = this.#host
     this.#link = await openLink(path, clock, {
       packet: packet => this.#fromOutside(packet),
-      writable: writable => {
-        this.#writable = writable
-      },
+      writable: writable => this.#setWritable(writable),
       broken: error => {
         counters.linksBroken++
         log.error({ error }, 'the connection to the relay of the uplink was closed')
@@ -62,7 +69,16 @@ export class Uplink {
   async close(): Promise<void> {
     await this.#link?.close()
     this.#link = undefined
+    this.#cancelAbsent()
+    this.#absent = true
     this.#waiting.clear()
+  }
+
+  /** Whether a frame that was kept may be given to `forward` now. Where not, `flush` of the speaker is called when it may. */
+  takes(speaker: Speaker): boolean {
+    if (this.#absent || (this.#writable && (this.#waiting.get(speaker)?.length ?? 0) < HELD_FRAMES)) return true
+    this.#toldToWait.add(speaker)
+    return false
   }
 
   /** A frame of a VM of ours: to others of ours that it is for, and to the outside unless it is for one of them alone. */
@@ -80,6 +96,8 @@ export class Uplink {
       if (speaker.retired) counters.droppedFenced += packets.length
       else if (!speaker.mayAct())
         continue // its group is scheduled again when it may
+      else if (!this.#writable && !this.#absent)
+        continue // until the relay takes more
       else if (this.#writable) {
         const bytes = packets.reduce((sum, { length }) => sum + length, 0)
         this.#link?.write(packets, bytes)
@@ -87,6 +105,25 @@ export class Uplink {
       } else counters.droppedUplink += packets.length
       this.#waiting.delete(speaker)
     }
+    if (this.#writable || this.#absent) this.#wake()
+  }
+
+  #setWritable(writable: boolean): void {
+    this.#cancelAbsent()
+    this.#writable = writable
+    if (writable) this.#absent = false
+    else if (!this.#absent) {
+      this.#cancelAbsent = this.#host.clock.after(ABSENT_MS, () => {
+        this.#absent = true
+        this.#host.schedule(this)
+      })
+    }
+    this.#host.schedule(this)
+  }
+
+  #wake(): void {
+    for (const speaker of this.#toldToWait) this.#host.schedule(speaker)
+    this.#toldToWait.clear()
   }
 
   #toLocal(speaker: Speaker, packet: Uint8Array, isFor: (station: Station) => boolean): void {

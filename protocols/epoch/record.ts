@@ -19,10 +19,12 @@ export function createGroup(
   id: string,
   vms: readonly VmSpec[],
   owners: Readonly<Record<string, PeerId>>,
-  floor: number | null = 0
+  floor: number | null = 0,
+  { outputCommit = false }: { readonly outputCommit?: boolean } = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    const fresh = { id, vms, owners, open: null, committed: null, removed: false }
+    const settings = outputCommit ? { outputCommit } : {}
+    const fresh = { id, vms, owners, ...settings, open: null, committed: null, removed: false }
     if (current === null) {
       return floor === null ? undefined : { ...fresh, version: floor + 1, generation: floor + 1, lastEpoch: 0 }
     }

@@ -28,11 +28,18 @@ export function frameOf(from: string, to: string, id: number, bytes = 64): Uint8
 
 export const idOf = (frame: Uint8Array): number => Buffer.from(frame).readUInt32BE(14)
 
-/** `nics`: networks of the VMs that have more than one NIC, or another network than the default; `group`: its name. */
+/**
+ * `nics`: networks of the VMs that have more than one NIC, or another network than the default; `group`: its name;
+ * `news`: what the record says of the group otherwise.
+ */
 export function recordOf(
   owners: Record<string, PeerId>,
   generation = 1,
-  { nics = {}, group = 'bank' }: { nics?: Record<string, readonly string[]>; group?: string } = {}
+  {
+    nics = {},
+    group = 'bank',
+    news = {}
+  }: { nics?: Record<string, readonly string[]>; group?: string; news?: Partial<GroupRecord> } = {}
 ): GroupRecord {
   const vms = Object.keys(owners).map(id => {
     const networks = nics[id]?.map((network, nic) => ({ mac: macOf(id, nic), network }))
@@ -40,7 +47,8 @@ export function recordOf(
     return { id, ...cards, memoryMiB: 64, kernel: '', initrd: '', append: '' }
   })
   const version = generation
-  return { id: group, version, generation, vms, owners, lastEpoch: 0, open: null, committed: null, removed: false }
+  const epochs = { lastEpoch: 0, open: null, committed: null, removed: false }
+  return { id: group, version, generation, vms, owners, ...epochs, ...news }
 }
 
 /** The VM's end of a NIC. */
@@ -83,6 +91,19 @@ export class FakeVm {
     this.socket.destroy()
   }
 }
+
+const RARP = 0x8035
+const isAnnouncement = (frame: Uint8Array): boolean => Buffer.from(frame).readUInt16BE(12) === RARP
+
+/** Ids of what `vm` has got, announcements aside. */
+export const heard = (vm: FakeVm | undefined): number[] =>
+  (vm?.received ?? []).filter(frame => !isAnnouncement(frame)).map(idOf)
+
+/** Addresses that were announced to `vm`. */
+export const announcedTo = (vm: FakeVm): string[] =>
+  vm.received
+    .filter(isAnnouncement)
+    .map(frame => (Buffer.from(frame).toString('hex', 6, 12).match(/../g) ?? []).join(':'))
 
 /** Ids of the frames in a log, which is read by that. */
 export async function idsIn(log: FrameLog): Promise<number[]> {

@@ -4,11 +4,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { relayArguments, UplinkRelay } from '../../node/hypervisor/uplink-relay.ts'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
 import { clock, memoryLog } from './real-clock.ts'
-import { BROADCAST, cut, FakeVm, frameOf, idOf, macOf, quiet, recordOf, until } from './switch-support.ts'
+import { BROADCAST, cut, type FakeVm, frameOf, heard, macOf, quiet, recordOf, until } from './switch-support.ts'
 import { OWNERS, SwitchWorld } from './switch-world.ts'
 
 const nics = { a: ['default', 'uplink'], b: ['default', 'uplink'], c: ['default', 'uplink'] }
-const RARP = 0x8035
 
 let world: SwitchWorld
 beforeEach(async () => {
@@ -17,24 +16,7 @@ beforeEach(async () => {
 afterEach(() => world.close())
 const at = (peer: string): VirtualSwitch => world.at(peer)
 const pathOf = (peer: string): string => join(world.directory, `${peer}.uplink`)
-const typeOf = (frame: Uint8Array): number => Buffer.from(frame).readUInt16BE(12)
-
-/** Ids of what `vm` has got, announcements aside. */
-const heard = (vm: FakeVm | undefined): number[] =>
-  (vm?.received ?? []).filter(frame => typeOf(frame) !== RARP).map(idOf)
-
-/** What the relay of `peer` sees, announcements aside. */
-async function outside(peer: string) {
-  await at(peer).openUplink(pathOf(peer))
-  world.atEnd(() => at(peer).closeUplink())
-  const relay = await FakeVm.connect('outside', pathOf(peer))
-  world.atEnd(() => relay.close())
-  const announced = (): string[] =>
-    relay.received
-      .filter(frame => typeOf(frame) === RARP)
-      .map(frame => (Buffer.from(frame).toString('hex', 6, 12).match(/../g) ?? []).join(':'))
-  return { relay, ids: () => heard(relay), announced }
-}
+const outside = (peer: string) => world.outside(peer)
 
 /** ARP: who has `target`? Says 10.0.2.15 or the like of itself. */
 function whoHas(target: readonly number[], own: readonly number[]): Uint8Array {

@@ -6,7 +6,7 @@ import type { Clock, NicPort } from '../../node/ports.ts'
 import { createSwitch, type SwitchOptions, type VirtualSwitch } from '../../node/switch/switch.ts'
 import { nicPathOf } from '../../protocols/group.ts'
 import { clock as realClock, memoryLog } from './real-clock.ts'
-import { FakeVm, MemoryNetwork, recordOf } from './switch-support.ts'
+import { announcedTo, FakeVm, heard, MemoryNetwork, recordOf } from './switch-support.ts'
 
 /** VM → peer: two on one peer, one on another. */
 export const OWNERS = { a: 'p1', b: 'p1', c: 'p2' }
@@ -72,6 +72,16 @@ export class SwitchWorld {
     const fake = await FakeVm.connect(vm, nicPathOf(this.pathOf(vm), nic))
     this.atEnd(() => fake.close())
     return fake
+  }
+
+  /** The relay of the uplink of `peer`, and what it has got. */
+  async outside(peer: string) {
+    const path = join(this.directory, `${peer}.uplink`)
+    await this.at(peer).openUplink(path)
+    this.atEnd(() => this.at(peer).closeUplink())
+    const relay = await FakeVm.connect('outside', path)
+    this.atEnd(() => relay.close())
+    return { relay, ids: () => heard(relay), announced: () => announcedTo(relay) }
   }
 
   /** Every switch knows of them. */

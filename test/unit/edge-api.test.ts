@@ -47,7 +47,12 @@ const status: PeerStatus = {
     refusedGeneration: 0,
     refusedSource: 0,
     heldFenced: 0,
-    droppedUnknown: 0
+    droppedUnknown: 0,
+    outputWaiting: 0,
+    outputWaitingBytes: 0,
+    outputReleased: 0,
+    outputDiscarded: 0,
+    outputLongestMs: 0
   },
   refused: { frames: 0, reports: 0, shards: 0 },
   store: { streams: 0, manifests: 0, bytes: 0 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { EpochCore, type EpochEffect, PREPARED_PATIENCE_MS, STAND_IN_MS } from '../../protocols/epoch/core.ts'
+import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import {
   abortEpoch,
   commitEpoch,
@@ -82,6 +83,14 @@ describe('the changes of a group record', () => {
     expect(takeOver(removed.generation, owners)(removed)).toBeUndefined()
     const again = createGroup('g', [vm('a')], { a: 'p1' })(removed) as GroupRecord
     expect([again.generation, again.lastEpoch, again.committed]).toEqual([3, 1, null])
+  })
+  test('output commit stays with its group in every generation, and a group without it has no word of it', () => {
+    const held = createGroup('g', [vm('a')], { a: 'p1' }, 0, { outputCommit: true })(null) as GroupRecord
+    const taken = takeOver(1, owners)(held) as GroupRecord
+    expect([held, taken].map(record => parseGroupRecord(record)?.outputCommit)).toEqual([true, true])
+    const again = createGroup('g', [vm('a')], { a: 'p1' })(removeGroup(taken) as GroupRecord) as GroupRecord
+    expect(again).not.toHaveProperty('outputCommit')
+    expect(parseGroupRecord(again)).toEqual(again)
   })
   test('whoever loses a VM is fenced, and nobody else', () => {
     const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord

@@ -110,7 +110,12 @@ describe('what the command line prints', () => {
         refusedGeneration: 4,
         refusedSource: 0,
         heldFenced: 0,
-        droppedUnknown: 5
+        droppedUnknown: 5,
+        outputWaiting: 6,
+        outputWaitingBytes: 6_144,
+        outputReleased: 7,
+        outputDiscarded: 8,
+        outputLongestMs: 61_000
       },
       refused: { frames: 4, reports: 1, shards: 2 },
       store: { streams: 1, manifests: 1, bytes: 2_048 }
