@@ -1,9 +1,10 @@
 /** One NIC of a VM: its link to QEMU, and the packets that are to go there in this turn of the event loop. */
 import type { Clock } from '../ports.ts'
 import type { OpenLink, VmLink } from './link.ts'
+import { PacketBatch } from './packet-batch.ts'
 
 export interface NicEvents {
-  /** A packet of the VM: a view. */
+  /** A packet of the VM: a view, valid during the call. */
   packet(packet: Uint8Array): void
   /** `writable` or `stuck` may have changed. */
   changed(): void
@@ -28,8 +29,7 @@ export class Nic {
   #writable = false
   #stuck = false
   #cancelStuck: () => void = () => {}
-  #out: Uint8Array[] = []
-  #outBytes = 0
+  #out = new PacketBatch()
 
   constructor(index: number, clock: Clock, events: NicEvents) {
     this.index = index
@@ -55,20 +55,18 @@ export class Nic {
     })
   }
 
+  /** The packet is copied. */
   push(packet: Uint8Array): void {
     if (this.#out.length === 0) this.#events.dirty()
     this.#out.push(packet)
-    this.#outBytes += packet.length
-    if (this.#outBytes >= FLUSH_BYTES) this.flush()
+    if (this.#out.length >= FLUSH_BYTES) this.flush()
   }
 
   /** Writes what was pushed since the last time, or keeps it where this peer may not act. */
   flush(): void {
     if (this.#out.length === 0 || !this.#events.mayAct()) return
-    const packets = this.#out
-    const bytes = this.#outBytes
-    this.#forget()
-    this.#link?.write(packets, bytes)
+    const { packets, bytes } = this.#out.take()
+    this.#link?.write(packets, bytes.length, bytes)
   }
 
   /** Something waits for this peer to act again. */
@@ -79,7 +77,7 @@ export class Nic {
   /** Packets that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
   untaken(nowMs: number): Uint8Array[] {
     const written = this.#link?.recent(nowMs) ?? []
-    return [...written, ...this.#out].map(packet => this.#addressed(packet))
+    return [...written, ...this.#out.packets].map(packet => this.#addressed(packet))
   }
 
   async drained(): Promise<void> {
@@ -88,7 +86,7 @@ export class Nic {
 
   async close(): Promise<void> {
     this.#cancelStuck()
-    this.#forget()
+    this.#out = new PacketBatch()
     await this.#link?.close()
   }
 
@@ -98,11 +96,6 @@ export class Nic {
     const copy = Uint8Array.from(packet)
     copy[0] = this.index
     return copy
-  }
-
-  #forget(): void {
-    this.#out = []
-    this.#outBytes = 0
   }
 
   #setWritable(writable: boolean): void {

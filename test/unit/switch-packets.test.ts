@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { isMulticast, joinPackets, macAt, macNumber, sourceMac, toPacket } from '../../node/switch/ethernet.ts'
+import { PacketBatch } from '../../node/switch/packet-batch.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
 
 /** The plain slow version: all bytes in one array. */
@@ -105,5 +106,37 @@ describe('packets written together', () => {
     const packets = [toPacket(Uint8Array.of(1)), toPacket(Uint8Array.of(2, 3))]
     ;(packets[1] as Uint8Array)[0] = 5 // for another NIC: QEMU has only a length
     expect([...joinPackets(packets, 11)]).toEqual([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 3])
+  })
+})
+
+describe('a batch of packets', () => {
+  const packetOf = (length: number, nic = 0) => {
+    const packet = toPacket(new Uint8Array(length).fill(length & 255))
+    packet[0] = nic
+    return packet
+  }
+
+  it('is what joining its packets gives, whatever they are overwritten with later, and however many batches came before', () => {
+    const batch = new PacketBatch()
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 70_000 }), { maxLength: 8 }), lengths => {
+        const packets = lengths.map(length => packetOf(length, 3))
+        const expected = joinPackets(
+          packets,
+          packets.reduce((sum, { length }) => sum + length, 0)
+        )
+        for (const packet of packets) {
+          batch.push(packet)
+          packet.fill(0xee)
+        }
+        expect(batch.length).toBe(expected.length)
+        const taken = batch.take()
+        batch.push(packetOf(60))
+        expect(Buffer.compare(taken.bytes, expected)).toBe(0)
+        expect(taken.packets.map(({ length }) => length - 4)).toEqual(lengths)
+        expect(batch.take().packets).toHaveLength(1)
+      }),
+      { numRuns: 50 }
+    )
   })
 })
