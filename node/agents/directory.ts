@@ -17,6 +17,12 @@ import type { Clock, ControlBus, Log, Registers, Transport } from '../ports.ts'
 
 /** How often one random peer is asked for newer records. 1 s: a guess; a failover does not wait for it. */
 const ASK_EVERY_MS = 1_000
+/**
+ * How often groups that only this peer's disk knows of are read: whoever made them may have died before it told anybody.
+ * Looking costs nothing where there is none; a register that cannot be read is left in peace for longer and longer. Guesses.
+ */
+const READ_EVERY_MS = 1_000
+const READ_AT_LEAST_EVERY_MS = 16_000
 
 export interface DirectoryOptions {
   readonly self: PeerId
@@ -38,7 +44,9 @@ export class GroupDirectory {
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
   readonly #onForgotten: ((id: string) => void)[] = []
   #onReport: (message: ReportMessage, from: PeerId) => void = () => {}
-  #cancel: () => void = () => {}
+  #cancelAsking: () => void = () => {}
+  #cancelReading: () => void = () => {}
+  #stopped = false
 
   constructor(options: DirectoryOptions) {
     this.#options = options
@@ -100,7 +108,7 @@ export class GroupDirectory {
 
   /** The floor has risen: groups below it that we know of may be no more. */
   recheck(): void {
-    for (const { id, version } of this.all()) if (version <= this.#options.floor()) this.#refreshSoon(id)
+    for (const { id, version } of this.all()) if (version <= this.#options.floor()) void this.#refreshQuietly(id)
   }
 
   /** The register of a removed group is no more. */
@@ -112,26 +120,36 @@ export class GroupDirectory {
 
   /** Reads every group that this peer's disk knows of: after a restart, before anything else is decided. */
   async start(): Promise<void> {
-    const schedule = (): void => {
-      this.#cancel = this.#options.clock.after(ASK_EVERY_MS, () => {
-        const others = this.#others()
-        const peer = others[Math.floor(this.#options.random() * others.length)]
-        if (peer !== undefined) this.#send(peer, { kind: 'ask', versions: this.#versions() })
-        schedule()
-      })
-    }
-    schedule()
-    for (const key of await this.#options.registers.localKeys()) {
-      if (!key.startsWith(groupKey(''))) continue
-      // Without a majority there is nothing to do for this group yet; announcements and asking bring it later.
-      await this.refresh(key.slice(groupKey('').length)).catch((error: unknown) =>
-        this.#options.log.info({ key, error: messageOf(error) }, 'group not readable yet')
-      )
-    }
+    this.#askNowAndThen()
+    await this.#readUntold(READ_EVERY_MS)
   }
 
   stop(): void {
-    this.#cancel()
+    this.#stopped = true
+    this.#cancelAsking()
+    this.#cancelReading()
+  }
+
+  #askNowAndThen(): void {
+    this.#cancelAsking = this.#options.clock.after(ASK_EVERY_MS, () => {
+      const others = this.#others()
+      const peer = others[Math.floor(this.#options.random() * others.length)]
+      if (peer !== undefined) this.#send(peer, { kind: 'ask', versions: this.#versions() })
+      this.#askNowAndThen()
+    })
+  }
+
+  /** Reads the groups that this peer's voter has accepted something of and nobody has told of; now, and again after `restMs`. */
+  async #readUntold(restMs: number): Promise<void> {
+    const ids = (await this.#options.registers.localKeys())
+      .filter(key => key.startsWith(groupKey('')))
+      .map(key => key.slice(groupKey('').length))
+      .filter(id => !this.#records.has(id))
+    for (const id of ids) if (!this.#stopped) await this.#refreshQuietly(id)
+    if (this.#stopped) return
+    const untold = ids.some(id => !this.#records.has(id))
+    const nextMs = untold ? Math.min(2 * restMs, READ_AT_LEAST_EVERY_MS) : READ_EVERY_MS
+    this.#cancelReading = this.#options.clock.after(restMs, () => void this.#readUntold(nextMs))
   }
 
   #learnValue(value: unknown): GroupRecord | null {
@@ -170,16 +188,18 @@ export class GroupDirectory {
     return this.#options.members().filter(peer => peer !== this.#options.self)
   }
 
-  #refreshSoon(id: string): void {
-    this.refresh(id).catch((error: unknown) =>
-      this.#options.log.info({ group: id, error: messageOf(error) }, 'group not readable yet')
+  /** Without a majority there is nothing to do for it yet. */
+  #refreshQuietly(id: string): Promise<void> {
+    return this.refresh(id).then(
+      () => {},
+      (error: unknown) => this.#options.log.info({ group: id, error: messageOf(error) }, 'group not readable yet')
     )
   }
 
   /** Of a group that we do not know, a peer that was away may tell although it has been forgotten: the register knows. */
   #hear(record: GroupRecord): void {
     if (this.#records.has(record.id) || record.version > this.#options.floor()) this.#learn(record)
-    else if (!record.removed) this.#refreshSoon(record.id)
+    else if (!record.removed) void this.#refreshQuietly(record.id)
   }
 
   #receive(from: PeerId, message: EpochMessage): void {

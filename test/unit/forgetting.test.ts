@@ -53,6 +53,18 @@ async function make(world: MembershipWorld, { peer, directory }: Host): Promise<
   return await settled(world, directory.change('g', createGroup('g', [vm], { vm1: peer.self }, floor)))
 }
 
+describe('a group', () => {
+  test('whose maker dies before it has told anybody of it is found by the voters that know of it', async () => {
+    const world = new MembershipWorld()
+    const [a, b, c] = (await hosts(world, 'a', 'b', 'c')) as [Host, Host, Host]
+    world.drop = (from, _, kind) => from === a.peer.self && kind === 'record'
+    await make(world, a)
+    world.kill(a.peer)
+    expect([b, c].map(({ directory }) => directory.get('g'))).toEqual([undefined, undefined])
+    expect(await world.run(5_000, () => [b, c].every(({ directory }) => directory.get('g')?.version === 1))).toBe(true)
+  })
+})
+
 describe('a removed group', () => {
   test('is forgotten by all after a while, and its name begins again above all numbers it ever had', async () => {
     const world = new MembershipWorld()
