@@ -58,7 +58,7 @@ export class Kernel {
   async run(untilMs: number, check: () => boolean): Promise<void> {
     const queue = this.#queue
     // From here on this runs in a microtask: in any other place a tick would come before the microtasks, not after.
-    await null
+    await Promise.resolve()
     for (let event = queue[0]; event !== undefined && event.atMs <= untilMs; event = queue[0]) {
       pop(queue)
       this.nowMs = event.atMs
