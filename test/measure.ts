@@ -108,10 +108,15 @@ function canOpen(file: string): boolean {
 
 // ---------------------------------------------------------------------------------------------- reports
 
-/** UsageError REPORT_FILE where the file cannot be written. */
+/** UsageError REPORT_FILE, as `writeText`. */
 export function writeReport(file: string, report: Report): void {
+  writeText(file, `${JSON.stringify(report, null, 2)}\n`)
+}
+
+/** UsageError REPORT_FILE where the file cannot be written. */
+export function writeText(file: string, text: string): void {
   try {
-    writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`)
+    writeFileSync(file, text)
   } catch (cause) {
     throw new UsageError('REPORT_FILE', `cannot write the report to ${file}: ${messageOf(cause)}`, { cause })
   }

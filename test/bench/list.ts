@@ -9,6 +9,8 @@ export interface Measured {
   readonly accel?: string
   /** Lines for people above the checks. */
   readonly text?: readonly string[]
+  /** A plot: written to the file that the option `--svg` names, or beside the JSON. */
+  readonly svg?: string
 }
 
 /** Of the command line, by name; undefined: not given. */
@@ -55,6 +57,15 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',
       run: async progress => (await import('./switch-buffers.ts')).measureBuffers(progress)
+    }
+  ],
+  [
+    'skew',
+    {
+      summary:
+        'real VMs, TCP streams, cuts forced apart by 0 to 4 s: how long they stand still, live and restored, by what is done with frames',
+      options: { svg: 'file for the plot (beside the JSON)' },
+      run: async progress => (await import('./skew.ts')).measureSkew(progress)
     }
   ],
   [

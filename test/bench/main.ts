@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util'
 import { table } from '../../node/edge/format.ts'
 import { UsageError, messageOf } from '../../node/errors.ts'
-import { exitCode, machineFacts, reportText, writeReport } from '../measure.ts'
+import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
 import { nearest } from '../../config/words.ts'
 import { benchmarks, type OptionValues } from './list.ts'
 
@@ -26,10 +26,12 @@ async function main(): Promise<number> {
       )
   }
   const measured = await benchmark.run(line => process.stderr.write(`  ${line}\n`), options)
-  const { checks, details, accel, text = [] } = measured
+  const { checks, details, accel, text = [], svg } = measured
   const report = { name, machine: await machineFacts(accel), checks, ...details }
   console.log([...text, ...(text.length > 0 ? [''] : []), reportText(report, process.stdout.isTTY)].join('\n'))
   if (json !== undefined) writeReport(json, report)
+  const plot = options.svg ?? json?.replace(/(\.json)?$/, '.svg')
+  if (svg !== undefined && plot !== undefined) writeText(plot, svg)
   return exitCode(report)
 }
 

@@ -1,0 +1,254 @@
+/**
+ * The experiment of GENI-VIOLIN (IEEE Network 2011) on real VMs: TCP streams both ways between two VMs, whose cuts are
+ * forced apart by 0, 1, 2 and 4 s. How long does a stream make no progress, live and after a restore from these images,
+ * where (i) early frames are dropped, (ii) they are held, but in-flight frames are no part of the image, (iii) they are
+ * held and the in-flight frames are replayed (what diapause does)?
+ *
+ * VM 1 is cut first. What it sends then is early: on the stream vm1→vm2 the data, on vm2→vm1 the acknowledgements. What
+ * VM 2 sends meanwhile is in flight: VM 1 gets it, but the image of VM 1 does not know of it, unless it was recorded.
+ *
+ * While the cuts are apart, no policy can spare the senders their timeouts: no acknowledgement of VM 1 may come to VM 2
+ * before its cut, none of what VM 1 sends can come back, and a sender without one for 200 ms tries again by its timer.
+ * What a policy decides is what comes after: whether a stream goes on at the later cut, or waits for a timer that has
+ * been doubled again and again. So timeouts are counted from the later cut on, and those before it are told beside.
+ *
+ * All runs begin with the same two images, taken before, so that no run inherits what another did to the streams.
+ */
+import { performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { table } from '../../node/edge/format.ts'
+import { atMost, type Check, equal } from '../measure.ts'
+import type { Measured } from './list.ts'
+import { followStream, longestSilence, type Seen, type Stream, type StreamRun, untilProgress } from './skew-analysis.ts'
+import { type Curve, type Panel, plotSvg } from './skew-plot.ts'
+import { type Images, SkewRig } from './skew-rig.ts'
+import type { Policy } from './skew-tap.ts'
+
+const SKEWS_MS = [0, 1_000, 2_000, 4_000]
+const PORT = 7000
+const STREAMS: readonly Stream[] = [
+  { sender: 1, receiver: 2, port: PORT },
+  { sender: 2, receiver: 1, port: PORT }
+]
+/** Before the first cut: round trips are known to both ends by then. */
+const WARM_MS = 1_500
+/** After the later cut, or the restore, beside the skew: a timer that was doubled is at most as long as the skew was. */
+const WATCH_MS = 1_500
+/** Shown before the first cut. */
+const BEFORE_MS = 500
+/** A stream that stands still for longer than a timeout (200 ms) has waited for one. */
+const GOES_ON_MS = 200
+
+interface Variant extends Policy {
+  readonly name: string
+  readonly color: string
+  /** Of a restored VM, when it begins to run. */
+  readonly pages: 'there' | 'post-copy'
+}
+
+const DROPPED: Variant = { name: 'dropped', color: '#c0392b', early: 'dropped', inFlight: 'left out', pages: 'there' }
+const HELD: Variant = { name: 'held', color: '#2962c4', early: 'held', inFlight: 'left out', pages: 'there' }
+const REPLAYED: Variant = {
+  name: 'held + replayed',
+  color: '#1e8e4e',
+  early: 'held',
+  inFlight: 'replayed',
+  pages: 'there'
+}
+/** The same as a peer restores: the VM runs before its pages are there, and its TCP's timers with it. */
+const POST_COPY: Variant = { ...REPLAYED, name: 'held + replayed, post-copy', color: '#d68910', pages: 'post-copy' }
+
+/** One observation of both streams; times are of one clock, and `startMs` is 0 in the plot. */
+interface Phase {
+  readonly variant: Variant
+  readonly skewMs: number
+  readonly phase: 'live' | 'restored'
+  readonly startMs: number
+  /** Of the later cut, or of the restore. */
+  readonly sinceMs: number
+  readonly endMs: number
+  readonly streams: readonly StreamRun[]
+  /** Between the two cuts, or the starts of the two restored VMs. */
+  readonly apartMs: number
+}
+
+export async function measureSkew(progress: (line: string) => void): Promise<Measured> {
+  const rig = await SkewRig.open()
+  try {
+    progress('booting two VMs and taking the images with which every run begins')
+    await rig.boot()
+    await sleep(WARM_MS)
+    const origin = await (await rig.cut(0)).images
+    const phases: Phase[] = []
+    for (const skewMs of SKEWS_MS) {
+      for (const variants of [[DROPPED], [HELD, REPLAYED, POST_COPY]]) {
+        progress(`skew ${skewMs / 1000} s, early frames ${variants[0]?.early}`)
+        phases.push(...(await run(rig, origin, skewMs, variants)))
+      }
+    }
+    const complaints = await rig.complaints()
+    const checks = [
+      ...checksOf(phases),
+      equal('frames lost by the switch', rig.lostFrames, 0),
+      equal('complaints of the guests', complaints.join('; '), '')
+    ]
+    const details = { phases: phases.map(summary) }
+    return { checks, details, accel: rig.hypervisor.accel, text: tableOf(phases), svg: svgOf(phases) }
+  } finally {
+    await rig.close()
+  }
+}
+
+/** One forced cut, and a restore of its images for each of `variants`, which treat early frames alike. */
+async function run(rig: SkewRig, origin: Images, skewMs: number, variants: readonly Variant[]): Promise<Phase[]> {
+  const [first] = variants as [Variant]
+  rig.tap.policy = REPLAYED
+  await rig.resume(origin, 'there')
+  await sleep(WARM_MS)
+  rig.tap.policy = first
+  const { cutMs, images } = await rig.cut(skewMs)
+  await sleep(skewMs + WATCH_MS)
+  const endMs = performance.now()
+  const live = rig.tap.take()
+  const made = await images
+  const [startMs, sinceMs] = cutMs[0] < cutMs[1] ? cutMs : [cutMs[1], cutMs[0]]
+  const shared = { skewMs, endMs, startMs, sinceMs, apartMs: sinceMs - startMs }
+  const streams = STREAMS.map(stream => followStream(stream, [], live))
+  const phases: Phase[] = [{ ...shared, variant: first, phase: 'live', streams }]
+  const history = live.filter(({ vm, atMs }) => atMs < (cutMs[vm - 1] ?? 0))
+  for (const variant of variants) phases.push(await restored(rig, made, history, skewMs, variant))
+  return phases
+}
+
+async function restored(
+  rig: SkewRig,
+  images: Images,
+  history: readonly Seen[],
+  skewMs: number,
+  variant: Variant
+): Promise<Phase> {
+  rig.tap.policy = variant
+  const { runMs, apartMs } = await rig.resume(images, variant.pages)
+  await sleep(skewMs + WATCH_MS)
+  const endMs = performance.now()
+  const seen = rig.tap.take()
+  await rig.complete()
+  const streams = STREAMS.map(stream => followStream(stream, history, seen))
+  return { variant, skewMs, phase: 'restored', startMs: runMs, sinceMs: runMs, endMs, streams, apartMs }
+}
+
+// ---------------------------------------------------------------------------------------------- what it comes to
+
+interface Summary {
+  readonly frames: string
+  readonly phase: Phase['phase']
+  readonly skewMs: number
+  readonly apartMs: number
+  /** Of either stream, from the first cut or the restore to the end. */
+  readonly longestSilenceMs: number
+  /** Until both streams went on, from the later cut or the restore on; null: one did not. */
+  readonly goesOnAfterMs: number | null
+  readonly timeoutsBefore: number
+  readonly timeoutsAfter: number
+}
+
+function summary(each: Phase): Summary {
+  const { phase, skewMs, apartMs, startMs, sinceMs, endMs, streams } = each
+  const timeouts = streams.flatMap(({ repeats }) => repeats.filter(({ timeout }) => timeout))
+  const goesOn = Math.max(...streams.map(({ progress }) => untilProgress(progress, sinceMs)))
+  return {
+    frames: framesOf(each),
+    phase,
+    skewMs,
+    apartMs,
+    longestSilenceMs: Math.max(...streams.map(({ progress }) => longestSilence(progress, startMs, endMs))),
+    goesOnAfterMs: Number.isFinite(goesOn) ? goesOn : null,
+    timeoutsBefore: timeouts.filter(({ atMs }) => atMs >= startMs && atMs < sinceMs).length,
+    timeoutsAfter: timeouts.filter(({ atMs }) => atMs >= sinceMs).length
+  }
+}
+
+/** What was done with frames, as far as it matters in this phase. */
+const framesOf = ({ variant, phase }: Phase): string => (phase === 'live' ? variant.early : variant.name)
+
+/** Bounds for what diapause does; the rest is in the table and in the JSON. */
+function checksOf(phases: readonly Phase[]): Check[] {
+  const ours = phases.filter(({ variant, phase }) => variant === REPLAYED || (variant === HELD && phase === 'live'))
+  return ours.flatMap(each => {
+    const { frames, phase, skewMs, goesOnAfterMs, timeoutsBefore, timeoutsAfter } = summary(each)
+    const name = `skew ${skewMs / 1000} s, ${phase}, ${frames}`
+    const since = phase === 'live' ? 'the later cut' : 'the restore'
+    return [
+      atMost(`${name}: both streams go on after ${since}`, goesOnAfterMs ?? Infinity, GOES_ON_MS, 'ms'),
+      equal(`${name}: TCP timeouts after ${since}`, timeoutsAfter, 0),
+      ...(skewMs === 0 && phase === 'live'
+        ? [equal(`${name}: TCP timeouts in all`, timeoutsBefore + timeoutsAfter, 0)]
+        : [])
+    ]
+  })
+}
+
+function tableOf(phases: readonly Phase[]): string[] {
+  const head = ['', 'frames', 'no progress for', 'goes on after', 'timeouts before', 'timeouts after']
+  const rows = phases.map(each => {
+    const { frames, phase, skewMs, longestSilenceMs, goesOnAfterMs, timeoutsBefore, timeoutsAfter } = summary(each)
+    return [
+      `skew ${skewMs / 1000} s, ${phase}`,
+      frames,
+      `${Math.round(longestSilenceMs)} ms`,
+      goesOnAfterMs === null ? 'never' : `${Math.round(goesOnAfterMs)} ms`,
+      phase === 'live' ? `${timeoutsBefore}` : '',
+      `${timeoutsAfter}`
+    ]
+  })
+  return table([head, ...rows])
+}
+
+function svgOf(phases: readonly Phase[]): string {
+  const rows = SKEWS_MS.map(skewMs =>
+    (['live', 'restored'] as const).flatMap(when =>
+      STREAMS.map((stream, index) => {
+        const shown = phases.filter(phase => phase.skewMs === skewMs && phase.phase === when)
+        return panelOf(`${when}, skew ${skewMs / 1000} s, vm${stream.sender} → vm${stream.receiver}`, shown, index)
+      })
+    )
+  )
+  return plotSvg({
+    title: 'TCP sequence numbers of the receiver while the cuts of two VMs are forced apart, and after a restore',
+    marks: 'a segment sent again after a timeout',
+    x: 'seconds',
+    y: 'kB received in order',
+    rows
+  })
+}
+
+function panelOf(title: string, phases: readonly Phase[], stream: number): Panel {
+  const live = phases[0]?.phase === 'live'
+  const before = live ? BEFORE_MS : 0
+  const lasts = Math.max(...phases.map(({ startMs, endMs }) => endMs - startMs))
+  const later = live && (phases[0]?.skewMs ?? 0) > 0
+  return {
+    title,
+    fromX: -before / 1000,
+    toX: lasts / 1000,
+    events: live
+      ? [{ x: 0, name: 'vm1 cut' }, ...(later ? [{ x: (phases[0]?.apartMs ?? 0) / 1000, name: 'vm2 cut' }] : [])]
+      : [],
+    curves: phases.map(phase => curveOf(phase, stream, before, live))
+  }
+}
+
+/** Counted from the first byte shown; a restored stream from where the image of its receiver was. */
+function curveOf({ variant, startMs, streams }: Phase, stream: number, beforeMs: number, live: boolean): Curve {
+  const { progress = [], repeats = [] } = streams[stream] ?? {}
+  const shown = progress.filter(({ atMs }, i) => atMs >= startMs - beforeMs || progress[i + 1] === undefined)
+  const base = live ? (shown[0]?.bytes ?? 0) : (progress[0]?.bytes ?? 0)
+  const at = ({ atMs, bytes }: { atMs: number; bytes: number }) =>
+    [(atMs - startMs) / 1000, (bytes - base) / 1000] as const
+  return {
+    name: live ? (variant.early === 'held' ? REPLAYED.name : variant.name) : variant.name,
+    color: live && variant.early === 'held' ? REPLAYED.color : variant.color,
+    points: live ? shown.map(at) : [[0, 0], ...shown.map(at)],
+    marks: repeats.filter(({ timeout }) => timeout).map(at)
+  }
+}
