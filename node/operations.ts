@@ -96,27 +96,33 @@ export class Operations implements PeerView {
     const { detector, membership, events } = this.#deps
     const alive = new Set(detector.alive())
     const hosts = placeable(membership.record()).filter(id => alive.has(id))
-    const asked = Object.values(request.owners).find(owner => !hosts.includes(owner))
-    if (asked !== undefined)
-      throw new DiapauseError('HOST_NOT_ALIVE', `${asked} is not alive; place the VM elsewhere or wait.`)
+    const absent = Object.values(request.owners).find(owner => !hosts.includes(owner))
+    if (absent !== undefined)
+      throw new DiapauseError('HOST_NOT_ALIVE', `${absent} is not alive; place the VM elsewhere or wait.`)
     const plan = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
     if (plan === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
     const { owners } = plan
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
-    const ours = record?.open === null && isDeepStrictEqual([record.vms, record.owners], [request.vms, owners])
+    const { vms, outputCommit } = request
+    const asked = [vms, owners, outputCommit]
+    const ours =
+      record?.open === null && isDeepStrictEqual([record.vms, record.owners, record.outputCommit === true], asked)
     if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
   }
 
   /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
-  async #decide({ id, vms }: GroupRequest, owners: Readonly<Record<string, PeerId>>): Promise<GroupRecord | null> {
+  async #decide(
+    { id, vms, outputCommit }: GroupRequest,
+    owners: Readonly<Record<string, PeerId>>
+  ): Promise<GroupRecord | null> {
     const { directory, membership } = this.#deps
     for (let tries = 0; ; tries++) {
       const found = await directory.refresh(id)
       const floor = found === null ? (await membership.refresh()).groupFloor : null
-      const record = await directory.change(id, createGroup(id, vms, owners, floor))
+      const record = await directory.change(id, createGroup(id, vms, owners, floor, { outputCommit }))
       if (record !== null || tries > 0) return record
     }
   }

@@ -79,4 +79,8 @@ export function nicsOf({ mac, nics }: Pick<VmSpec, 'mac' | 'nics'>): readonly Ni
 export const nicPathOf = (firstPath: string, index: number): string =>
   index === 0 ? firstPath : `${firstPath}${index}`
 
+/** Whether frames of VMs on this network may leave the group. */
+export const leadsOutside = (network: string): boolean =>
+  network === UPLINK_NETWORK || network.startsWith(SHARED_NETWORK_PREFIX)
+
 export const groupKey = (id: string): string => `group/${id}`

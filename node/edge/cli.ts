@@ -147,13 +147,13 @@ function groupCommands(diapause: Command, host: CliHost): void {
     })
   const group = diapause.command('group').description('make, list and remove groups of VMs')
   peerCommand(group, host, 'create <file>')
-    .description('make a group from a TOML file: id, [[vms]], [owners]')
+    .description('make a group from a TOML file: id, outputCommit, [[vms]], [owners]')
     .action(async (file: string, options: PeerOptions) => {
       const request = await host.groupFileToRequest(readGroupFile(file))
       const record = await (await clientOf(options, host)).createGroup(request)
-      host.print(
-        options.json ? JSON.stringify(record, null, 2) : `group ${record.id} with ${record.vms.length} VMs is made`
-      )
+      const price = record.outputCommit ? '; each answer of theirs to the outside waits for the next epoch' : ''
+      const text = `group ${record.id} with ${record.vms.length} VMs is made${price}`
+      host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })
   peerCommand(group, host, 'list')
     .description('list the groups that the peer knows')

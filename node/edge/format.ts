@@ -24,15 +24,27 @@ export function statusText(status: PeerStatus): string {
     ...status.groups.flatMap(group => [...groupText(group, status), '']),
     `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
       `${frames.heldFenced} waited for a lease, ${frames.droppedUnknown} dropped (unknown)`,
+    ...outputText(status),
     `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards`,
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
 }
 
+/** Where some group waits with what it tells the outside. */
+function outputText({ frames, groups }: PeerStatus): string[] {
+  if (!groups.some(({ record }) => record.outputCommit)) return []
+  return [
+    `output: ${frames.outputWaiting} frames (${bytesText(frames.outputWaitingBytes)}) wait for their epoch, ` +
+      `${frames.outputReleased} let out, ${frames.outputDiscarded} rolled back, ` +
+      `longest wait ${durationText(frames.outputLongestMs)}`
+  ]
+}
+
 function groupText({ record, running, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
   const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
+  const output = record.outputCommit ? ', output commit' : ''
   return [
-    `group ${record.id}: ${epochText(record)}, generation ${record.generation}${lease}`,
+    `group ${record.id}: ${epochText(record)}, generation ${record.generation}${output}${lease}`,
     ...table([
       ['vm', 'owner', 'memory', 'here'],
       ...record.vms.map(vm => [

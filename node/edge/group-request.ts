@@ -4,22 +4,24 @@ import { readToml } from '../../config/parse.ts'
 import { check, problemText } from '../../config/words.ts'
 import type { Problem } from '../../config/words.ts'
 import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from '../../protocols/epoch/messages.ts'
-import { nicsOf } from '../../protocols/group.ts'
+import { leadsOutside, nicsOf } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 import type { GroupRequest, MemberStatus } from './view.ts'
 
 const groupRequestSchema = z.strictObject({
   id: groupNameSchema,
   vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
-  owners: z.record(z.string(), z.string()).default({})
+  owners: z.record(z.string(), z.string()).default({}),
+  /** Off: with it each answer to the outside waits for the next epoch (`node/switch/README.md` has the price). */
+  outputCommit: z.boolean().default(false)
 })
 
 /** Names of peers or their ids may stand in `owners`; ids come out. UsageError GROUP_INVALID lists every problem. */
 export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
   const shape = check(groupRequestSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
-  const { id, vms, owners } = shape.value
-  const problems = [...duplicateIds(vms), ...duplicateMacs(vms)]
+  const { id, vms, owners, outputCommit } = shape.value
+  const problems = [...duplicateIds(vms), ...duplicateMacs(vms), ...outputWithoutOutside(vms, outputCommit)]
   const placed: Record<string, string> = {}
   for (const [vm, owner] of Object.entries(owners)) {
     const key = `owners.${vm}`
@@ -33,7 +35,7 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
     } else placed[vm] = member.id
   }
   if (problems.length > 0) throw invalid(problems)
-  return { id, vms, owners: placed }
+  return { id, vms, owners: placed, outputCommit }
 }
 
 /** The TOML text of a group file → what to send to the API, which checks it. */
@@ -55,6 +57,13 @@ const duplicateMacs = (vms: GroupRequest['vms']): Problem[] =>
       }))
     )
   )
+
+/** Who asks for it means VMs that talk to somebody outside of the group. */
+function outputWithoutOutside(vms: GroupRequest['vms'], outputCommit: boolean): Problem[] {
+  if (!outputCommit || vms.some(vm => nicsOf(vm).some(({ network }) => leadsOutside(network)))) return []
+  const expected = 'false where no VM has a NIC on network "uplink" or "shared/NAME": nothing leaves such a group'
+  return [{ key: 'outputCommit', expected, found: 'true' }]
+}
 
 function duplicates(values: readonly { readonly key: string; readonly value: string }[]): Problem[] {
   const seen = new Set<string>()

@@ -31,6 +31,8 @@ export interface GroupRequest {
   readonly id: string
   readonly vms: readonly VmSpec[]
   readonly owners: Readonly<Record<string, PeerId>>
+  /** What its VMs send to the outside waits for the epoch that contains it. */
+  readonly outputCommit: boolean
 }
 
 export interface EpochResult {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { bytesText, durationText, eventText, statusText } from '../../node/edge/format.ts'
+import type { PeerStatus } from '../../node/edge/view.ts'
 import { countsLine, runVitest } from '../counts.ts'
 import { atLeast, atMost, equal, exitCode, machineFacts, note, reportText, writeReport } from '../measure.ts'
 
@@ -74,7 +75,7 @@ describe('what the command line prints', () => {
       connected: true,
       votes: true
     } as const
-    const text = statusText({
+    const status: PeerStatus = {
       name: 'one',
       id: 'id1',
       version: '0.1.0',
@@ -94,6 +95,7 @@ describe('what the command line prints', () => {
             generation: 2,
             vms: [vm],
             owners: { vm1: 'id2' },
+            outputCommit: true,
             lastEpoch: 5,
             open: { epoch: 5, proposer: 'id1', deadlineMs: 1 },
             committed: { epoch: 4, generation: 1, previousEpoch: 0, images: {} },
@@ -119,8 +121,9 @@ describe('what the command line prints', () => {
       },
       refused: { frames: 4, reports: 1, shards: 2 },
       store: { streams: 1, manifests: 1, bytes: 2_048 }
-    })
-    expect(text.split('\n')).toEqual([
+    }
+    expect(statusText({ ...status, groups: [] })).not.toContain('output')
+    expect(statusText(status).split('\n')).toEqual([
       'peer one of cluster home, diapause 0.1.0, up 1 min 1 s',
       '  id1, process 7, QEMU 7.2, tcg',
       '',
@@ -128,11 +131,12 @@ describe('what the command line prints', () => {
       '  one     storage  yes   alive     (this peer)  /ip4/127.0.0.1/tcp/1',
       '  two     storage  no    suspect   no           /ip4/127.0.0.1/tcp/1',
       '',
-      'group bank: epoch 4 committed, epoch 5 open, generation 2',
+      'group bank: epoch 4 committed, epoch 5 open, generation 2, output commit',
       '  vm   owner  memory  here',
       '  vm1  two    64 MiB',
       '',
       'frames: 1 delivered, 2 held (early), 3 recorded (in flight), 0 waited for a lease, 5 dropped (unknown)',
+      'output: 6 frames (6.0 KiB) wait for their epoch, 7 let out, 8 rolled back, longest wait 1 min 1 s',
       'refused, as of a generation that is over: 4 frames, 1 reports, 2 shards',
       'store:  2.0 KiB in 1 streams and 1 manifests'
     ])
