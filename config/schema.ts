@@ -55,13 +55,13 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** SWIM protocol period. 200 ms: a guess that fits a failover of about a second. */
       periodMs: ms(20, 60_000).default(200),
-      /** How long a direct probe may take. */
+      /** How long a direct probe may take. 100 ms: half a period, as memberlist has it; a LAN needs 1, a busy host 50. */
       probeTimeoutMs: ms(10, 60_000).default(100),
       /** SWIM's k: peers asked to probe in our stead (SWIM, section 3.1). 3: the default of HashiCorp's memberlist. */
       indirectProbes: z.number().int().min(0).max(20).default(3),
-      /** Lifeguard's minimum suspicion time with all confirmations. */
+      /** Lifeguard's minimum suspicion time, with all confirmations. 400 ms: two periods to refute in; a guess. */
       suspicionMinMs: ms(50, 600_000).default(400),
-      /** Lifeguard's maximum suspicion time with none. */
+      /** Lifeguard's maximum, with none. 1,200 ms: three times the least (memberlist takes six, a failover has not the time). */
       suspicionMaxMs: ms(50, 600_000).default(1_200)
     })
     .prefault({}),
@@ -69,19 +69,31 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** An owner may run its VMs this long after a majority renewed its lease. 1 s: a failover's largest part, a guess. */
       durationMs: ms(100, 600_000).default(1_000),
+      /** 200 ms: four more tries before a lease ends; a guess. */
       renewEveryMs: ms(20, 60_000).default(200),
-      /** How much faster one peer's clock may run than another's, in parts of a thousand (crystal clocks: below 1). */
+      /**
+       * How much faster one peer's clock may run than another's, in parts of a thousand (crystal clocks: below 1). 20: a
+       * guess, with room for virtual machines.
+       */
       driftPerMille: z.number().int().min(0).max(200).default(20)
     })
     .prefault({}),
   register: z
-    .strictObject({ roundTimeoutMs: ms(20, 60_000).default(500), giveUpMs: ms(100, 600_000).default(5_000) })
+    .strictObject({
+      /** A round whose answers have not come is tried again after this. 500 ms: two fsyncs on a busy disk; a guess. */
+      roundTimeoutMs: ms(20, 60_000).default(500),
+      /** A change that finds no majority for so long is given up. 5 s: longer than a failover; a guess. */
+      giveUpMs: ms(100, 600_000).default(5_000)
+    })
     .prefault({}),
   epochs: z
     .strictObject({
-      /** Time between automatic epochs of each group; 0: only on request. */
+      /**
+       * Time between automatic epochs of each group; 0: only on request. Answers of groups with outputCommit wait for them.
+       * 10 s: a guess, what may be lost against work and disk.
+       */
       intervalMs: ms(0, 86_400_000).default(10_000),
-      /** After this an open epoch is aborted by anyone. */
+      /** After this an open epoch is aborted by anyone. 30 s: a first image of some GB over a LAN; a guess. */
       deadlineMs: ms(500, 3_600_000).default(30_000),
       /** A removed group's record is kept this long, so that peers that were away learn of it. 10 min: a guess, a reboot. */
       forgetRemovedMs: ms(1_000, 86_400_000).default(600_000)
@@ -89,6 +101,7 @@ export const configSchema = z.strictObject({
     .prefault({}),
   shards: z
     .strictObject({
+      /** Any k of k + m columns are an image. 3 and 2: five peers, of which two may be lost at a time. */
       k: z.number().int().min(1).max(24).default(3),
       m: z.number().int().min(1).max(6).default(2),
       /** The unit of a degraded read (@ronomon's parity depends on it). 64 KiB: LIBRARIES table, fast enough to code and small enough for a page fault. */
@@ -99,7 +112,7 @@ export const configSchema = z.strictObject({
         .max(1 << 20)
         .multipleOf(8)
         .default(65_536),
-      /** Longest wait for a symbol before the other k are read instead. */
+      /** Longest wait for a symbol before the other k are read instead. 50 ms: a guess, ten times a LAN's. */
       forcedTimeoutMs: ms(5, 60_000).default(50)
     })
     .prefault({}),
@@ -114,7 +127,7 @@ export const configSchema = z.strictObject({
       capture: z.enum(['auto', 'dirty', 'portable']).default('auto'),
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
-      /** Deadline of the trial boot that shows whether an accelerator runs guests. */
+      /** Deadline of the trial boot that shows whether an accelerator runs guests. 3 s: ten times what one takes; a guess. */
       trialMs: ms(500, 60_000).default(3_000)
     })
     .prefault({}),
@@ -136,7 +149,8 @@ export const configSchema = z.strictObject({
       /**
        * How VMs with a NIC on network "uplink" reach the outside from this host: not at all; through a TAP device on a bridge
        * (made beforehand: ip tuntap add NAME mode tap user USER; ip link set NAME master BRIDGE up); or by QEMU's user mode,
-       * which needs no privileges, lets VMs out and nobody in. Its frames are outside of every cut.
+       * which needs no privileges, lets VMs out and nobody in. Its frames are outside of every cut; those of a group with
+       * outputCommit leave when an epoch is committed that contains them.
        */
       uplink: z
         .string()

@@ -6,6 +6,8 @@
  *   - the *trace* of every switch, which knows frames and generations, and is the peers' own word;
  *   - the *wire* of the old owner's host, which is nobody's word, but peers encrypt: it knows bytes on the connections that
  *     carry nothing but frames. An idle one carries none at all, so bytes on it after the takeover would be stale frames.
+ *     Those that are dialled when the fault has ended begin with a handshake, which cannot be told from frames: what
+ *     comes on them is known by the traces of those that it comes to.
  */
 import type { EventOf, KnownEvent, SeenEvent } from '../demo/events.ts'
 import type { Connection } from '../hosts/wire-log.ts'
@@ -20,7 +22,10 @@ export type Fault = (typeof FAULTS)[number]
 /** A frame as a switch saw it: sent to another host, or come from one and taken, refused or left waiting. */
 export interface TracedFrame {
   readonly atMs: number
+  /** The name of the one that says so. */
   readonly peer: string
+  /** The id of the one that it was sent to or has come from. */
+  readonly other: string
   readonly what: 'sent' | 'accepted' | 'refused' | 'waits'
   readonly generation: number
 }
@@ -89,6 +94,8 @@ export interface FrameTimes {
   readonly oldSentAfter: number
   readonly oldAcceptedAfter: number
   readonly oldRefused: number
+  /** Of those the ones that the old owner had sent, and that came after its successor had spoken: on any connection. */
+  readonly oldRefusedAfter: number
 }
 
 export interface WireTimes {
@@ -160,6 +167,7 @@ function frameTimes(seen: Observed, firstNewMs: number | undefined): FrameTimes 
   const old = seen.frames.filter(frame => frame.generation <= seen.generation)
   const sent = old.filter(frame => frame.what === 'sent' && frame.peer === seen.owner.name)
   const accepted = old.filter(frame => frame.what === 'accepted')
+  const refused = old.filter(frame => frame.what === 'refused')
   const lastMs = latest([...sent, ...accepted])
   const since = (ms: number | undefined) => (ms === undefined ? null : ms - seen.faultMs)
   const after = (list: readonly TracedFrame[]) => list.filter(({ atMs }) => atMs >= (firstNewMs ?? Infinity)).length
@@ -170,7 +178,8 @@ function frameTimes(seen: Observed, firstNewMs: number | undefined): FrameTimes 
     silenceMs: lastMs === undefined || firstNewMs === undefined ? null : firstNewMs - lastMs,
     oldSentAfter: after(sent),
     oldAcceptedAfter: after(accepted),
-    oldRefused: old.filter(frame => frame.what === 'refused').length
+    oldRefused: refused.length,
+    oldRefusedAfter: after(refused.filter(({ other }) => other === seen.owner.id))
   }
 }
 
@@ -203,6 +212,11 @@ function violations(seen: Observed, round: Omit<Round, 'violations'>): string[] 
   broken(
     frames.oldAcceptedAfter > 0,
     `${frames.oldAcceptedAfter} frames of the old generation were accepted after the first of the new one`
+  )
+  // After a partition they may be what its kernel sends again; after a pause, of the one system call that was under way.
+  broken(
+    (seen.fault === 'kill' || seen.fault === 'stop') && frames.oldRefusedAfter > 0,
+    `${frames.oldRefusedAfter} frames of the old owner came, and were refused, after its successor had spoken`
   )
   const unseen = seen.wire.filter(({ connection }) => connection === undefined).map(({ to }) => to)
   broken(unseen.length > 0, `the connections for frames to ${unseen.join(', ')} could not be told on the wire`)

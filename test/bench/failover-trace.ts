@@ -46,8 +46,8 @@ function read(tail: Tail, path: string): TracedFrame[] {
   const lines = `${tail.rest}${text ?? ''}`.split('\n')
   tail.rest = lines.pop() ?? ''
   return lines.map(line => {
-    const { ms, generation, verdict } = JSON.parse(line) as TraceLine
-    return { atMs: ms, peer: tail.peer, what: WHAT[verdict], generation }
+    const { ms, generation, verdict, peer } = JSON.parse(line) as TraceLine
+    return { atMs: ms, peer: tail.peer, other: peer, what: WHAT[verdict], generation }
   })
 }
 

@@ -97,7 +97,7 @@ function roundText({ owner, vms, violations, failures, frames, wire, ...times }:
     `${owner} with ${vms.join(' and ')}: ${Object.entries(steps)
       .map(([name, value]) => `${name} ${ms(value)}`)
       .join(', ')} ms`,
-    `silent for ${ms(frames.silenceMs)} ms, ${frames.oldRefused} old frames refused, ${wire.connections} connections watched`,
+    `silent for ${ms(frames.silenceMs)} ms, ${frames.oldRefused} old frames refused (${frames.oldRefusedAfter} of its own, late), ${wire.connections} connections watched`,
     ...failures.map(failure => `failed: ${failure}`),
     violations.length === 0 ? 'ok' : violations.join('; ').toUpperCase()
   ].join('; ')

@@ -5,9 +5,16 @@ import type { KnownEvent } from '../demo/events.ts'
 const FAULT = 100_000
 const OWNER = { name: 'p1', id: 'id-1', vms: ['vm1'] }
 
-const frame = (atMs: number, peer: string, what: TracedFrame['what'], generation: number): TracedFrame => ({
+const frame = (
+  atMs: number,
+  peer: string,
+  what: TracedFrame['what'],
+  generation: number,
+  other = 'id-9'
+): TracedFrame => ({
   atMs: FAULT + atMs,
   peer,
+  other,
   what,
   generation
 })
@@ -105,6 +112,14 @@ describe('a round that is judged', () => {
     expect(judge(sound({ wire })).violations).toEqual([
       "150 bytes left the old owner's host on connections for frames after its successor had spoken"
     ])
+  })
+
+  it('is violated by what the old owner sends when it goes on, though all refuse it; a network may bring it late', () => {
+    const { frames } = sound()
+    const late = [...frames, frame(4_200, 'p2', 'refused', 7, OWNER.id)]
+    const of = (fault: Observed['fault']) => judge(sound({ fault, frames: late })).violations
+    expect(of('stop')).toEqual(['1 frames of the old owner came, and were refused, after its successor had spoken'])
+    expect(of('partition')).toEqual([])
   })
 
   it('lets the old owner speak again where the group has come back to it', () => {
