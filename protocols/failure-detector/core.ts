@@ -24,7 +24,8 @@
  *   - A timer that comes later than asked by STALL_MS or more means that this process stood still (stopped, or starved):
  *     time in which it could not listen is given back to every probe and suspicion, and after a long stall all probes
  *     are forgotten. Thus a peer that was stopped for ten seconds accuses nobody on waking.
- *   - The dead are pinged now and then, with the claim that they are dead first, so that they refute if they are back.
+ *   - The dead are pinged now and then, with the claim that they are dead first, so that they refute if they are back. A
+ *     connection that is there again makes a ping, too, to whomever: it says our incarnation to one that may hold us for dead.
  *   - Members are given from outside (`members`), not learned from rumours: in and out is decided in a register.
  */
 import type { DetectorSettings } from '../../config/schema.ts'
@@ -268,11 +269,13 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   #onConnection(peer: PeerId, connected: boolean, nowMs: number): void {
     const member = this.#view.get(peer)
     if (member === undefined) return
+    const { broken } = member
     this.#view.connection(member, connected, nowMs)
     const probe = this.#pending.probeOf(peer)
     if (connected) {
       if (probe !== undefined) this.#send(peer, { kind: 'ping', seq: probe.seq })
-      else if (member.state !== 'alive') this.#send(peer, { kind: 'ping', seq: this.#nextSeq() })
+      // Also of one who is alive to us: it may hold us for dead, and have told us so before we could answer.
+      else if (member.state !== 'alive' || broken) this.#send(peer, { kind: 'ping', seq: this.#nextSeq() })
       return
     }
     for (const relay of this.#pending.relays) if (relay.target === peer) this.#nack(relay)

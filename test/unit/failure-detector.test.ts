@@ -113,6 +113,19 @@ describe('probing', () => {
     expect(bench.core.localHealth).toBe(0)
   })
 
+  test('a connection that is there again makes a ping, also of who is alive to us: we may be dead to it', () => {
+    const bench = new Bench(6)
+    bench.hint('p1', true)
+    expect(bench.sent('ping')).toHaveLength(0)
+    bench.hint('p1', false)
+    for (const { to, message } of bench.sent('ping-req')) {
+      bench.message(to, { kind: 'ack', seq: seqOf(message), incarnation: 0, updates: [] })
+    }
+    expect(bench.sent('ping')).toHaveLength(0)
+    bench.hint('p1', true)
+    expect(bench.sent('ping').map(({ to }) => to)).toEqual(['p1'])
+  })
+
   test('a broken connection alone accuses nobody whom another still reaches', () => {
     const bench = new Bench(5)
     bench.message('p2', gossip())
