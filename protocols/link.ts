@@ -42,6 +42,7 @@ export class Lane {
   readonly connection: Connection
   readonly stream: Stream
   readonly outbox: Outbox
+  readonly #isEager: boolean
   #pumping = false
   #broken = false
 
@@ -49,9 +50,13 @@ export class Lane {
     this.connection = connection
     this.stream = stream
     this.outbox = new Outbox(QUEUE_BYTES[channel])
+    this.#isEager = channel === 'frames'
   }
 
-  /** To be called after something was queued. Everything queued in this turn of the event loop leaves together. */
+  /**
+   * To be called after something was queued. What is queued in one turn of the event loop leaves together, at its end; but
+   * frames, which the switch has gathered so already, leave before this returns, unless earlier ones wait.
+   */
   flush(): void {
     if (this.#pumping) return
     this.#pumping = true
@@ -61,7 +66,7 @@ export class Lane {
   async #pump(): Promise<void> {
     try {
       while (this.outbox.bytes > 0 && !this.#broken) {
-        await nextTurn()
+        if (!this.#isEager) await nextTurn()
         const bytes = this.outbox.take(BATCH_BYTES)
         if (bytes.length > 0) await write(this.stream, bytes)
       }

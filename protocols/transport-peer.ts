@@ -10,6 +10,7 @@ import { hasCode, messageOf } from '../node/errors.ts'
 import type { Channel, Clock, Log, MessageHandler } from '../node/ports.ts'
 import { Link, type LinkOptions, type Member } from './link.ts'
 import { type Connection, messages, nextTurn, type Stream } from './stream.ts'
+import { grantLazily } from './transport-lean.ts'
 
 /** The largest message of each channel. */
 export const MAX_MESSAGE_BYTES: Readonly<Record<Channel, number>> = {
@@ -64,6 +65,7 @@ export class MemberPeer {
 
   async receive(channel: Channel, stream: Stream, connection: Connection): Promise<void> {
     const { counts, log } = this.#options
+    grantLazily(stream)
     // A member writes on one stream a channel: a newer one means that it has given up the older.
     this.#inbound[channel]?.connection.abort(new Error('replaced by a newer stream'))
     const mine = { stream, connection }

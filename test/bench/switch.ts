@@ -32,6 +32,7 @@ const TICK_US = 10_000
 
 type Way = 'two' | 'one' | 'none'
 const WAYS: readonly Way[] = ['two', 'one', 'none']
+const PEERED: readonly Way[] = ['two', 'one']
 
 interface Stream {
   readonly mbitPerS: number
@@ -47,6 +48,8 @@ interface Measurement {
   readonly rttP10Us: number
   readonly rttP90Us: number
   readonly pingsLost: number
+  /** Processor time of all peers on the way, for each round trip. */
+  readonly pingUs: number
 }
 
 type Round = Readonly<Record<Way, Measurement>>
@@ -98,11 +101,15 @@ async function measureRound(pairs: Pairs, number: number): Promise<Round> {
 }
 
 async function measure(pair: Pair, streamMs: number, pings: number): Promise<Measurement> {
+  const peersUs = () => pair.peerPids.reduce((sum, pid) => sum + processorUs(pid), 0)
+  const before = peersUs()
   const ping = await measureBy(pair, 'ping', pings, PING_BYTES)
+  const pingUs = (peersUs() - before) / pings
   const streams: Partial<Record<Mtu, Stream>> = {}
   for (const mtu of MTUS) streams[mtu] = await stream(pair, mtu, streamMs)
   return {
     streams: streams as Record<Mtu, Stream>,
+    pingUs,
     rttUs: ping.value('medianUs'),
     rttP10Us: ping.value('p10Us'),
     rttP90Us: ping.value('p90Us'),
@@ -140,30 +147,26 @@ function checksOf(rounds: readonly Round[]): Check[] {
     rounds.flatMap(round => WAYS.map(way => of(round[way]))).reduce((total, value) => total + value, 0)
   return [
     ...MTUS.flatMap(mtu => [
-      ...WAYS.map(way =>
-        note(
-          `${NAMES[way]}, ${mtu} bytes`,
-          overRounds(round => round[way].streams[mtu].mbitPerS),
-          'Mb/s'
-        )
-      ),
+      ...WAYS.map(way => {
+        const mbitPerS = overRounds(round => round[way].streams[mtu].mbitPerS)
+        return note(`${NAMES[way]}: throughput, ${mtu} bytes`, mbitPerS, 'Mb/s')
+      }),
       note(`${NAMES.two} / ${NAMES.none}: throughput, ${mtu} bytes`, share('two', mtu)),
       atLeast(`${NAMES.one} / ${NAMES.none}: throughput, ${mtu} bytes`, share('one', mtu), LEAST_SHARE, ''),
-      ...(['two', 'one'] as const).map(way =>
-        note(
-          `${NAMES[way]}: processor time, ${mtu} bytes`,
-          overRounds(round => round[way].streams[mtu].peerUs),
-          'µs/frame'
-        )
-      )
+      ...PEERED.map(way => {
+        const us = overRounds(round => round[way].streams[mtu].peerUs)
+        return note(`${NAMES[way]}: processor time, ${mtu} bytes`, us, 'µs/frame')
+      })
     ]),
-    ...WAYS.map(way =>
-      note(
-        `${NAMES[way]}, round trip`,
-        overRounds(round => round[way].rttUs),
-        'µs'
-      )
-    ),
+    ...WAYS.map(way => {
+      const rttUs = overRounds(round => round[way].rttUs)
+      return note(`${NAMES[way]}: round trip`, rttUs, 'µs')
+    }),
+    ...PEERED.map(way => {
+      // The sum: in one round it is a few ticks.
+      const us = rounds.reduce((sum, round) => sum + round[way].pingUs, 0) / rounds.length
+      return note(`${NAMES[way]}: processor time of a round trip`, us, 'µs')
+    }),
     atMost('round trip added by one peer', added('one'), MOST_ADDED_US, 'µs'),
     atMost('round trip added by each of two peers', added('two') / 2, MOST_ADDED_US, 'µs'),
     note(

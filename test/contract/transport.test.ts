@@ -1,9 +1,10 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import type { Channel } from '../../node/ports.ts'
 import { backoffMs, MAX_MESSAGE_BYTES } from '../../protocols/transport.ts'
 import {
@@ -220,4 +221,20 @@ test('an address in use is a usage error that names it', async () => {
 test('the wait before a dial doubles up to a second, half of it jitter', () => {
   expect([0, 1, 2, 3, 4, 5, 50].map(failures => backoffMs(failures, 1))).toEqual([50, 100, 200, 400, 800, 1_000, 1_000])
   expect(backoffMs(5, 0)).toBe(500)
+})
+
+test('a message of frames costs one write and no answer: libp2p still has the names by which it is made lean', async () => {
+  const MESSAGES = 50
+  let got = 0
+  const [a, b] = await pair({ frames: () => void got++ })
+  a.send(b.self, 'frames', [randomBytes(100)]) // the first one of a stream is acknowledged
+  await until(() => got === 1)
+  const write = vi.spyOn(Socket.prototype, 'write')
+  cleanups.push(() => write.mockRestore())
+  for (let i = 0; i < MESSAGES; i++) {
+    a.send(b.self, 'frames', [randomBytes(100), randomBytes(5000)])
+    await until(() => got === i + 2)
+  }
+  expect(write.mock.calls.length).toBeGreaterThanOrEqual(MESSAGES)
+  expect(write.mock.calls.length).toBeLessThan(1.5 * MESSAGES) // keep-alives
 })
