@@ -18,7 +18,7 @@ import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { clock, memoryLog } from '../contract/real-clock.ts'
 import { MemoryNetwork } from '../contract/switch-support.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
-import { type BankReport, parseConsole } from '../guest/console.ts'
+import { type BankReport, parseConsole, tcpTimeouts } from '../guest/console.ts'
 import { MemoryCluster } from '../unit/image/support.ts'
 import { SkewTap } from './skew-tap.ts'
 
@@ -30,6 +30,7 @@ const INTERVAL_US = 4_000
 const SHAPE = { k: 2, m: 1, symbolBytes: 65_536 }
 const HOLDERS = ['a', 'b', 'c']
 const LIMIT_MS = 120_000
+const POLL_MS = 10
 
 /** Of both VMs, in their order, at one epoch. */
 export interface Images {
@@ -48,6 +49,7 @@ export class SkewRig {
   readonly #log = memoryLog()
   #generation = 0
   #lastEpoch = 0
+  #questions = 0
   /** Of the generation that runs. */
   vms: readonly LocalVm[] = []
   #complete: Promise<unknown> = Promise.resolve()
@@ -90,18 +92,12 @@ export class SkewRig {
   async boot(): Promise<void> {
     this.#define(0)
     await Promise.all(this.vms.map(vm => vm.boot(0, Promise.resolve())))
-    const busy = async (number: number): Promise<boolean> => {
-      const report = await this.report(number)
-      return report?.conns === 2 && (report.received.get(3 - number)?.count ?? 0) > 100
-    }
-    const deadlineMs = performance.now() + LIMIT_MS
-    while (!(await busy(1)) || !(await busy(2))) {
-      if (this.#ended.length > 0 || performance.now() > deadlineMs) {
-        throw new Error(
-          `the banks of the two VMs did not begin: ${this.#ended.join('; ') || `${LIMIT_MS} ms are over`}`
-        )
-      }
-      await sleep(50)
+    for (const number of [1, 2]) {
+      await this.#until(`the bank in vm${number}`, async () => {
+        const report = await this.report(number)
+        const busy = report?.conns === 2 && (report.received.get(3 - number)?.count ?? 0) > 100
+        return busy || undefined
+      })
     }
   }
 
@@ -173,7 +169,16 @@ export class SkewRig {
 
   /** What VM `number` said last since it began to run here. */
   async report(number: number): Promise<BankReport | undefined> {
-    return parseConsole(await readFile(this.#path('console', `vm${number}`), 'latin1').catch(() => '')).at(-1)
+    return parseConsole(await this.#console(number)).at(-1)
+  }
+
+  /** Timeouts that the TCP of each VM has counted since its boot (TcpExtTCPTimeouts), by its own word. */
+  async timeouts(): Promise<[number, number]> {
+    const id = ++this.#questions
+    await Promise.all(this.vms.map(vm => vm.type(`tcp ${id}\n`)))
+    const answer = (number: number) =>
+      this.#until(`an answer of vm${number}`, async () => tcpTimeouts(await this.#console(number), id))
+    return await Promise.all([answer(1), answer(2)])
   }
 
   /** What must not have happened by now, in words. */
@@ -231,6 +236,20 @@ export class SkewRig {
     this.vms = this.#specs.map(spec => {
       return new LocalVm(record, spec, deps, reason => this.#ended.push(`${spec.id} has ended: ${reason}`))
     })
+  }
+
+  async #until<T>(what: string, probe: () => Promise<T | undefined>): Promise<T> {
+    for (const deadlineMs = performance.now() + LIMIT_MS; ; await sleep(POLL_MS)) {
+      const value = await probe()
+      if (value !== undefined) return value
+      if (this.#ended.length > 0) throw new Error(`waited for ${what}: ${this.#ended.join('; ')}`)
+      if (performance.now() > deadlineMs) throw new Error(`waited ${LIMIT_MS} ms for ${what}`)
+    }
+  }
+
+  /** Empty where it has said nothing yet. */
+  async #console(number: number): Promise<string> {
+    return await readFile(this.#path('console', `vm${number}`), 'latin1').catch(() => '')
   }
 
   #path(kind: string, vm: string): string {

@@ -15,7 +15,9 @@
  * The guest's clock stands still while the VM does: an outage as seen from outside is measured outside.
  *
  * Arguments are `name=value` words, unknown ones are ignored, so that init can pass the kernel's whole command line:
- *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 dirty=0 dirtyMiB=16
+ *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 burst=1 dirty=0 dirtyMiB=16
+ *
+ * `tcp ID` prints how often a timer of this VM's TCP has ended without an acknowledgement since it booted.
  *
  * Console lines end in ` sum=` and the FNV-1a hash of what stands before: a line torn by a crash and glued to what a
  * resumed VM prints next must not pass for a line.
@@ -90,7 +92,7 @@ struct accepted {
 
 static int self = 1, total = 1, accounts = 64;
 static char net[32] = "10.9.0.";
-static int64_t money = 1000, interval_us = 5000, dirty_rate, dirty_mib = 16;
+static int64_t money = 1000, interval_us = 5000, burst = 1, dirty_rate, dirty_mib = 16;
 static int64_t balance[MAX_ACCOUNTS];
 static struct outgoing out[MAX_VMS + 1];
 static struct incoming in[MAX_VMS + 1];
@@ -136,6 +138,15 @@ static void console_flush(void) {
   }
 }
 
+/* Appends the hash and queues the line; not where it does not fit: a later one will do. */
+static void console_line(char *line, size_t n, size_t size) {
+  if (n + 20 > size || console_used + n + 20 > sizeof console) return;
+  n += sprintf(line + n, " sum=%08x\n", fnv32(line, n));
+  memcpy(console + console_used, line, n);
+  console_used += n;
+  console_flush();
+}
+
 static double silence(int j, double now) { return in[j].fd >= 0 && in[j].last >= 0 ? now - in[j].last : 0; }
 
 static void report(const char *what) {
@@ -160,12 +171,33 @@ static void report(const char *what) {
     if (j != self) ADD("%s%d:%" PRIu64 ":%" PRId64, j > 1 + (self == 1) ? "," : "", j, in[j].expected, in[j].sum);
   ADD(" gaps=%" PRIu64 " doubles=%" PRIu64 " broken=%" PRIu64 " bad=%" PRIu64 " conns=%d stallMs=%.1f", gaps, doubles,
       broken, bad, conns, stall);
-  if (n + 20 > sizeof line || console_used + n + 20 > sizeof console) return; /* full: a later report will do */
-  n += sprintf(line + n, " sum=%08x\n", fnv32(line, n));
-  memcpy(console + console_used, line, n);
-  console_used += n;
-  console_flush();
+  console_line(line, n, sizeof line);
 #undef ADD
+}
+
+/* A counter of TcpExt, which /proc/net/netstat has as a line of names and one of values; -1: it has none of that name. */
+static long long tcp_counter(const char *wanted) {
+  static char text[16384];
+  int fd = open("/proc/net/netstat", O_RDONLY);
+  ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+  char *values, *name, *value, *names_left, *values_left;
+  if (fd >= 0) close(fd);
+  text[n > 0 ? n : 0] = 0;
+  if (!(values = strchr(text, '\n'))) return -1;
+  *values++ = 0;
+  name = strtok_r(text, " ", &names_left);
+  value = strtok_r(values, " \n", &values_left);
+  while (name && value && strcmp(name, wanted)) {
+    name = strtok_r(0, " ", &names_left);
+    value = strtok_r(0, " \n", &values_left);
+  }
+  return name && value ? atoll(value) : -1;
+}
+
+static void report_tcp(uint64_t id) {
+  char line[128];
+  size_t n = snprintf(line, sizeof line, "TCP id=%" PRIu64 " vm=%d timeouts=%lld", id, self, tcp_counter("TCPTimeouts"));
+  console_line(line, n, sizeof line);
 }
 
 /* --------------------------------------------------------------------------------------------------------- outgoing */
@@ -371,7 +403,9 @@ static void command(const char *line) {
     paused = 1;
     audit_printed = 0;
     check_audit();
-  } else if (!strcmp(line, "go"))
+  } else if (sscanf(line, "tcp %" SCNu64, &id) == 1)
+    report_tcp(id);
+  else if (!strcmp(line, "go"))
     paused = 0;
   else if (!strcmp(line, "reset")) {
     stall_max = 0;
@@ -407,12 +441,13 @@ static void settings(int argc, char **argv) {
     if (!strcmp(word, "accounts")) accounts = atoi(value);
     if (!strcmp(word, "money")) money = atoll(value);
     if (!strcmp(word, "intervalUs")) interval_us = atoll(value);
+    if (!strcmp(word, "burst")) burst = atoll(value);
     if (!strcmp(word, "dirty")) dirty_rate = atoll(value);
     if (!strcmp(word, "dirtyMiB")) dirty_mib = atoll(value);
   }
   if (self < 1 || total < self || total > MAX_VMS || accounts < 1 || accounts > MAX_ACCOUNTS || interval_us < 100 ||
-      dirty_rate < 0 || dirty_mib < 1) {
-    printf("bank: bad settings: 1 <= vm <= vms <= %d, 1 <= accounts <= %d, intervalUs >= 100\n", MAX_VMS, MAX_ACCOUNTS);
+      burst < 1 || dirty_rate < 0 || dirty_mib < 1) {
+    printf("bank: bad settings: 1 <= vm <= vms <= %d, 1 <= accounts <= %d, intervalUs >= 100, burst >= 1\n", MAX_VMS, MAX_ACCOUNTS);
     fflush(stdout);
     exit(2);
   }
@@ -464,7 +499,7 @@ int main(int argc, char **argv) {
         if (j == self) continue;
         if (o->state == CONNECTING && now - o->since > CONNECT_TIMEOUT_MS) out_close(j, 0);
         if (o->state == IDLE && now - o->since > RETRY_MS) out_connect(j);
-        if (!paused) transfer(j);
+        for (int64_t k = 0; k < burst && !paused; k++) transfer(j);
       }
       if (total == 1 && !paused) {
         int from = pick(accounts), to = pick(accounts);

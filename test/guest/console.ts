@@ -81,6 +81,17 @@ function parseLine(line: string): BankReport | undefined {
   return numbers.every(Number.isFinite) && /^[0-9a-f]{16}$/.test(report.nonce) ? report : undefined
 }
 
+const TCP_LINE = /(TCP id=(\d+) vm=\d+ timeouts=(-?\d+)) sum=([0-9a-f]{8})/g
+
+/** What the VM has answered to `tcp ID`; undefined: nothing yet, or it does not know. */
+export function tcpTimeouts(text: string, id: number): number | undefined {
+  for (const [, body = '', ofId, timeouts, sum = ''] of text.matchAll(TCP_LINE)) {
+    const good = fnv32(body) === Number.parseInt(sum, 16) && Number(timeouts) >= 0
+    if (good && Number(ofId) === id) return Number(timeouts)
+  }
+  return undefined
+}
+
 /** `2:123:4567,3:1:10` → number of the VM → count and sum. `-` (a bank of one VM) gives none. */
 function channels(text: string): Map<number, Channel> {
   const found = new Map<number, Channel>()
