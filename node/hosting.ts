@@ -142,6 +142,6 @@ function shortName(group: string, vm: string): string {
 }
 
 /** Each group's images have a key of their own (RFC 5869). */
-function groupSecret(secret: Uint8Array, group: string): Uint8Array {
+export function groupSecret(secret: Uint8Array, group: string): Uint8Array {
   return new Uint8Array(hkdfSync('sha256', secret, '', `diapause group ${group}`, 32))
 }

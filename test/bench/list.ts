@@ -53,6 +53,15 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'epochs',
+    {
+      summary:
+        'ten epochs a minute under load while hosts die and join: all decided, each committed one restored and audited, cuts checked frame by frame',
+      options: { seconds: 'how long epochs are taken; the restores come after it (300)' },
+      run: async (progress, options) => (await import('./epochs.ts')).measureEpochs(progress, options)
+    }
+  ],
+  [
     'buffers',
     {
       summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',

@@ -46,6 +46,8 @@ export interface ClusterOptions {
   readonly hosts?: Hosts
   /** Peers outlive this process. */
   readonly detached?: boolean
+  /** A module that every peer loads before its program. */
+  readonly preload?: string
   /** Called for every event of every peer as it comes. */
   readonly onEvent?: (seen: SeenEvent) => void
 }
@@ -79,8 +81,8 @@ export function codeFor(peers: number): { k: number; m: number } {
 
 export class Cluster {
   readonly dir: string
-  readonly peers: readonly ClusterPeer[]
   readonly events: SeenEvent[] = []
+  readonly #peers: ClusterPeer[]
   readonly #options: ClusterOptions
   readonly #running = new Map<string, Running>()
   readonly #killed = new Set<string>()
@@ -88,9 +90,9 @@ export class Cluster {
   readonly #seen = new Set<string>()
   #trouble: Error | undefined
 
-  private constructor(dir: string, peers: readonly ClusterPeer[], options: ClusterOptions) {
+  private constructor(dir: string, peers: ClusterPeer[], options: ClusterOptions) {
     this.dir = dir
-    this.peers = peers
+    this.#peers = peers
     this.#options = options
   }
 
@@ -145,6 +147,15 @@ export class Cluster {
     }
   }
 
+  get peers(): readonly ClusterPeer[] {
+    return this.#peers
+  }
+
+  /** A peer that was made by `diapause join`: started, killed and stopped as the founders from now on. */
+  adopt(peer: ClusterPeer): void {
+    this.#peers.push(peer)
+  }
+
   /** Throws where a peer has ended unasked or spoken nonsense; the waiting loops of callers call it each turn. */
   check(): void {
     if (this.#trouble !== undefined) throw this.#trouble
@@ -157,8 +168,9 @@ export class Cluster {
 
   startPeer(peer: ClusterPeer): void {
     const log = openSync(peer.logFile, 'a', 0o600)
-    const node = [process.execPath, '--max-semi-space-size=1', main, 'peer', '--config', peer.configFile]
-    const detached = this.#options.detached === true
+    const { preload, detached = false } = this.#options
+    const imports = preload === undefined ? [] : ['--import', preload]
+    const node = [process.execPath, '--max-semi-space-size=1', ...imports, main, 'peer', '--config', peer.configFile]
     const where = peer.host === undefined ? [] : (this.#options.hosts?.on(peer.host) ?? [])
     const [command = '', ...args] = [...where, ...(detached ? [] : ['setpriv', '--pdeathsig', 'KILL']), ...node]
     const child = spawn(command, args, { stdio: ['ignore', log, log], detached })

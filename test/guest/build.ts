@@ -166,8 +166,10 @@ export interface BankOptions {
   /** Accounts in each VM and what each holds at first. */
   readonly accounts?: number
   readonly money?: number
-  /** Microseconds between two transfers on a connection. */
+  /** Microseconds between two transfers, or two bursts of them, on a connection. */
   readonly intervalUs?: number
+  /** Transfers, each a frame of its own, that are made at once. */
+  readonly burst?: number
   /** Pages written at random, a second, in `dirtyMiB` of memory. */
   readonly dirtyPagesPerSecond?: number
   readonly dirtyMiB?: number
@@ -198,6 +200,7 @@ export function bankAppend(options: BankOptions): string {
     'cryptomgr.notests lsm=capability initcall_blacklist=init_kprobe_trace,load_system_certificate_list,crypto_kdf108_init',
     `ip=10.9.0.${options.index} mtu=${options.mtu ?? 1500} vm=${options.index} vms=${options.total}`,
     `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 20_000}`,
+    `burst=${options.burst ?? 1}`,
     `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`
   ].join(' ')
 }

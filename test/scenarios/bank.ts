@@ -10,7 +10,7 @@ import { Cluster, type ClusterOptions, type ClusterPeer, type Settings } from '.
 import { ConsoleWatcher } from '../demo/consoles.ts'
 import type { EventOf, KnownEvent } from '../demo/events.ts'
 import { wallMs } from '../demo/story.ts'
-import { bankTotal, bankVm, buildGuest } from '../guest/build.ts'
+import { type BankOptions, bankTotal, bankVm, buildGuest } from '../guest/build.ts'
 import { type BankReport, conservation } from '../guest/console.ts'
 
 export const GROUP = 'bank'
@@ -21,6 +21,8 @@ const LIMIT_MS = 60_000
 export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly vms: number
   readonly memoryMiB: number
+  /** How busy each bank is. */
+  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
   readonly owners?: Readonly<Record<string, string>>
 }
@@ -48,13 +50,13 @@ export class Bank {
   static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { vms: total, memoryMiB } = setup
+    const { vms: total, memoryMiB, load } = setup
     const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total)
     try {
       for (const peer of cluster.peers) cluster.startPeer(peer)
       await cluster.allConnected(LIMIT_MS)
-      const vms = bank.vms.map((_, i) => bankVm(guest, { index: i + 1, total, memoryMiB }))
+      const vms = bank.vms.map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners })
       await bank.working()
