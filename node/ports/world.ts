@@ -1,9 +1,9 @@
 /** Time and the log. */
 
 export interface Clock {
-  /** Monotonic milliseconds; goes on while the process is stopped (SIGSTOP), as CLOCK_MONOTONIC does. */
+  /** Monotonic milliseconds; goes on while the process is stopped (SIGSTOP) and while the machine sleeps (a laptop's lid). */
   now(): number
-  /** Calls `fn` once after `ms`; the result cancels it. */
+  /** Calls `fn` once after `ms`, in which time asleep does not count; the result cancels it. */
   after(ms: number, fn: () => void): () => void
 }
 

@@ -3,12 +3,15 @@
  * catch them is blind. `HONEST` plants none.
  */
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
+import type { MachineClocks } from '../../node/host/sleep-clock.ts'
 import type { ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
 import { BatchWriter, decodeBatch } from '../../protocols/frames/records.ts'
 import type { LeaseGuard } from '../../protocols/register/acceptor.ts'
 import type { SimShards } from './world-shards.ts'
 
 export interface ClusterWiring {
+  /** As the peers of a host read them. */
+  clocks(clocks: MachineClocks): MachineClocks
   guard(guard: LeaseGuard): LeaseGuard
   nic(nic: NicPort): NicPort
   /** What the switch speaks over. `generationOf`: of a group as this peer knows it. */
@@ -23,6 +26,7 @@ export interface ClusterWiring {
 }
 
 export const HONEST: ClusterWiring = {
+  clocks: clocks => clocks,
   guard: guard => guard,
   nic: nic => nic,
   frames: transport => transport,
@@ -81,6 +85,10 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
         blockedForMs: () => 0
       })
     }
+  },
+  'the clock stands still while the machine sleeps': {
+    symptom: /leasesDoNotOverlap|ownersSpeakInTurn/,
+    wiring: { clocks: clocks => ({ ...clocks, ahead: () => ({ leastMs: 0, mostMs: 0 }) }) }
   },
   'a VM goes on without asking its lease after a stop': {
     symptom: /ownersSpeakInTurn/,

@@ -21,7 +21,7 @@ const FAULTS: readonly (readonly [string, number, Fault])[] = [
   ['loses power', 3, (_, host) => host.end('power')],
   ['is stopped in order', 2, (world, host) => void world.peerOf(host.life)?.stop()],
   ['process stands still', 5, (world, host) => pause(world, host, 'process')],
-  ['host freezes', 2, (world, host) => pause(world, host, 'all')],
+  ['host freezes', 3, (world, host) => pause(world, host, 'all')],
   ['is cut off', 4, isolate],
   ['one link is blocked', 3, blockOne],
   ['network is split', 3, split],
@@ -64,19 +64,23 @@ export class Faults {
     this.#later()
   }
 
-  /** All heals: what was stopped goes on, what was ended has started again or will in a moment. */
+  /**
+   * All heals: what was stopped goes on, what was ended has started again or will in a moment. But a lid that is shut stays
+   * shut for its time, and sometimes one is shut now: only while all others are well is it sure to be taken over from.
+   */
   end(): void {
     this.#ended = true
-    const { network, hosts } = this.#world
+    const { network, hosts, kernel } = this.#world
     network.loss = 0
     network.slowMs = 0
     network.heal()
     for (const host of hosts) {
       host.disk.full = false
       host.disk.slowMs = 0
-      host.continue()
+      if (host.stopped !== 'all') host.continue()
       this.#world.start(host)
     }
+    if (kernel.chance(0.2)) pause(this.#world, kernel.pick(hosts), 'all')
   }
 
   #later(): void {
@@ -112,8 +116,8 @@ function members(change: (world: FaultyWorld, peer: SimPeer) => void): Fault {
 function pause({ kernel }: FaultyWorld, host: Host, what: 'process' | 'all'): void {
   const { life } = host
   host.stop(what)
-  // Often a moment as on a busy host, sometimes longer than any lease.
-  const delayMs = kernel.random() * kernel.pick([30, 200, 1_500])
+  // Often a moment as on a busy host, sometimes longer than any lease; a lid is shut for longer than a takeover takes.
+  const delayMs = kernel.random() * kernel.pick(what === 'all' ? [30, 3_000, 6_000] : [30, 200, 1_500])
   kernel.at(
     delayMs,
     () => `${host.name} goes on`,

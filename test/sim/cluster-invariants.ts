@@ -28,12 +28,13 @@ interface Chosen {
   readonly record: GroupRecord
 }
 
-/** A holder that a chosen change has displaced, until its lease is long over. */
+/** What a chosen change has taken from the process that held it; watched while that lives. */
 interface Displaced {
-  readonly holder: PeerId
+  readonly holder: Life
   readonly key: string
-  readonly below: number
-  readonly untilMs: number
+  /** Generations `from` and up, below `below`. */
+  readonly from: number
+  below: number
 }
 
 export interface JudgedWorld {
@@ -88,22 +89,21 @@ export class Judge {
 
   // ------------------------------------------------------------------------------------------ after every event
 
-  /** A displaced owner has no lease: also where it has been stopped, for its clock goes on. */
+  /**
+   * A displaced owner has no lease, also where it has been stopped, for its clock goes on. A host that is frozen does
+   * nothing, so it is asked when it goes on, before it does anything else.
+   */
   leasesDoNotOverlap(): void {
-    if (this.#displaced.length === 0) return
-    const { kernel, network } = this.#world
-    for (const { holder, key, below } of this.#displaced) {
-      const leases = this.#world.peerOf(network.hosts.get(holder)?.life)?.leases
-      for (let generation = below - 1; leases !== undefined && generation >= Math.max(1, below - 4); generation--) {
+    this.#displaced = this.#displaced.filter(({ holder }) => !holder.dead)
+    for (const { holder, key, from, below } of this.#displaced) {
+      const leases = holder.host.stopped === 'all' ? undefined : this.#world.peerOf(holder)?.leases
+      for (let generation = from; leases !== undefined && generation < below; generation++) {
         const leftMs = leases.remainingMs(key, generation)
         if (leftMs <= 0) continue
-        this.fail(
-          'leasesDoNotOverlap',
-          `${holder} may act ${leftMs} ms on ${key}/${generation}, displaced below ${below}`
-        )
+        const who = holder.host.name
+        this.fail('leasesDoNotOverlap', `${who} may act ${leftMs} ms on ${key}/${generation}, displaced below ${below}`)
       }
     }
-    this.#displaced = this.#displaced.filter(({ untilMs }) => untilMs > kernel.nowMs)
   }
 
   // ------------------------------------------------------------------------------------------ frames on the wire
@@ -206,12 +206,12 @@ export class Judge {
 
   #noteDisplaced(key: string, before: GroupRecord, after: GroupRecord): void {
     if (after.generation > before.generation) this.takeovers += 1
-    const untilMs = this.#world.kernel.nowMs + 3 * this.#world.settings.lease.durationMs
-    for (const [vm, holder] of Object.entries(before.owners)) {
-      if (after.owners[vm] === holder) continue
-      if (this.#displaced.some(each => each.holder === holder && each.key === key && each.below >= after.generation))
-        continue
-      this.#displaced.push({ holder, key, below: after.generation, untilMs })
+    for (const [vm, owner] of Object.entries(before.owners)) {
+      const holder = this.#world.network.hosts.get(owner)?.life
+      if (after.owners[vm] === owner || holder === undefined) continue
+      const known = this.#displaced.find(each => each.holder === holder && each.key === key)
+      if (known !== undefined) known.below = Math.max(known.below, after.generation)
+      else this.#displaced.push({ holder, key, from: Math.max(1, after.generation - 4), below: after.generation })
     }
   }
 

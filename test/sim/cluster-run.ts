@@ -123,6 +123,7 @@ class ClusterRun {
       this.#network.add(host)
       host.disk.onRegister = (name, bytes) => this.#judge.onRegister(host, name, bytes)
       host.disk.onForget = name => this.#judge.neededDataIsKept(host, name)
+      host.clocks = { ...HONEST, ...wiring }.clocks(host.clocks)
     }
     this.#world = {
       ...shared,

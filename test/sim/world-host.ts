@@ -1,9 +1,11 @@
 /**
  * Hosts and the peers' processes on them. A *life* is one run of a peer's process: when it ends, its timers, messages and
  * promises are dead, and nothing of it runs again. A process can be stopped and continued (SIGSTOP): what comes meanwhile
- * waits. A whole host can freeze (a laptop lid): then its virtual machines stand still as well. Each host's monotonic
- * clock has a rate of its own within the drift bound, and its wall clock jumps.
+ * waits. A whole host can freeze (a laptop lid): then its virtual machines stand still as well, and so do its monotonic clock
+ * and its timers, as CLOCK_MONOTONIC does in a machine that sleeps. Each host's clocks have a rate of their own within the
+ * drift bound, and its wall clock jumps.
  */
+import { type MachineClocks, SleepClock } from '../../node/host/sleep-clock.ts'
 import type { Clock } from '../../node/ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { Disk } from './world-disk.ts'
@@ -20,6 +22,8 @@ interface Deferred {
 
 /** Between the end of an event loop's wait and the callback. */
 const LAG_MS = 0.2
+/** Of floating-point numbers. */
+const ROUNDING_MS = 0.001
 
 export class Life {
   readonly host: Host
@@ -35,14 +39,20 @@ export class Life {
     this.host = host
     const { kernel } = host
     this.bornMs = kernel.nowMs
+    const time = new SleepClock(host.clocks)
     this.clock = {
-      now: () => host.nowMs(),
+      now: () => time.now(),
       after: (ms, fn) => {
         let cancelled = false
-        const delayMs = Math.max(0, ms) / host.rate + kernel.random() * LAG_MS
-        this.after(delayMs, 'timer', 'timer', () => {
-          if (!cancelled) fn()
-        })
+        const dueMs = host.monotonicMs() + Math.max(0, ms)
+        const wait = (lagMs: number): void =>
+          this.after((dueMs - host.monotonicMs()) / host.rate + lagMs, 'timer', 'timer', () => {
+            if (cancelled) return
+            // The host has slept meanwhile.
+            if (host.monotonicMs() < dueMs - ROUNDING_MS) wait(0)
+            else fn()
+          })
+        wait(kernel.random() * LAG_MS)
         return () => {
           cancelled = true
         }
@@ -77,7 +87,7 @@ export class Life {
 export class Host {
   readonly name: PeerId
   readonly kernel: Kernel
-  /** Milliseconds of this host's clock in one of the world's. */
+  /** Milliseconds of this host's clocks in one of the world's. */
   readonly rate: number
   readonly #offsetMs: number
   readonly disk: Disk
@@ -85,9 +95,17 @@ export class Host {
   /** 'process': the peer's, while its VMs go on. 'all': the whole host. */
   stopped: 'no' | 'process' | 'all' = 'no'
   wallOffsetMs = 0
+  /** As a process here can read them. /proc/uptime has no steps here: how it is read is tested in `clock.test.ts`. */
+  clocks: MachineClocks = {
+    monotonicMs: () => this.monotonicMs(),
+    wallMs: () => this.wallMs(),
+    ahead: () => ({ leastMs: this.#sleptMs(), mostMs: this.#sleptMs() })
+  }
   /** Called with every life that has ended, with how. */
   onEnd: (life: Life, how: 'killed' | 'power') => void = () => {}
   #frozen: (() => void)[] = []
+  #asleepMs = 0
+  #frozenAtMs = 0
 
   constructor(name: PeerId, kernel: Kernel, driftPerMille: number) {
     this.name = name
@@ -99,12 +117,12 @@ export class Host {
     this.disk = new Disk(kernel)
   }
 
-  nowMs(): number {
-    return this.#offsetMs + this.kernel.nowMs * this.rate
+  monotonicMs(): number {
+    return this.#offsetMs + this.kernel.nowMs * this.rate - this.#sleptMs()
   }
 
   wallMs(): number {
-    return 1_700_000_000_000 + this.nowMs() + this.wallOffsetMs
+    return 1_700_000_000_000 + this.#offsetMs + this.kernel.nowMs * this.rate + this.wallOffsetMs
   }
 
   start(): Life {
@@ -119,20 +137,22 @@ export class Host {
     if (life === undefined) return
     life.dead = true
     this.life = undefined
-    this.stopped = 'no'
+    this.#goOn()
     this.#frozen = []
     this.disk.crash()
     this.onEnd(life, how)
   }
 
   stop(what: 'process' | 'all'): void {
-    if (this.life !== undefined && this.stopped === 'no') this.stopped = what
+    if (this.life === undefined || this.stopped !== 'no') return
+    this.stopped = what
+    this.#frozenAtMs = this.kernel.nowMs
   }
 
   continue(): void {
     const { life, kernel } = this
     if (life === undefined || this.stopped === 'no') return
-    this.stopped = 'no'
+    this.#goOn()
     for (const run of this.#frozen.splice(0)) kernel.at(kernel.random(), () => `${this.name} guest thaws`, run)
     // A process that was stopped in its wait for input finds input first, one stopped elsewhere its timers.
     const first = kernel.pick(['io', 'timer', undefined] as const)
@@ -142,6 +162,15 @@ export class Host {
       ...waiting.filter(({ cause }) => cause !== first)
     ]
     for (const { cause, what, run } of ordered) life.after(0, cause, what, run)
+  }
+
+  #sleptMs(): number {
+    return this.#asleepMs + (this.stopped === 'all' ? (this.kernel.nowMs - this.#frozenAtMs) * this.rate : 0)
+  }
+
+  #goOn(): void {
+    this.#asleepMs = this.#sleptMs()
+    this.stopped = 'no'
   }
 
   /** Runs `run` in the hardware's time: VMs stand still while the host does. */
