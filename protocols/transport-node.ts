@@ -4,6 +4,7 @@ import type { Libp2p } from '@libp2p/interface'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { noiseCrypto } from './noise-crypto.ts'
 import type { ConnectionGater, PrivateKey } from './stream.ts'
 import { writeWhole } from './transport-lean.ts'
 
@@ -55,7 +56,7 @@ export function createNode({ privateKey, listen, gater }: NodeOptions): Promise<
 
 /** Noise over connections whose records leave whole. */
 function leanNoise(): ReturnType<typeof noise> {
-  const make = noise()
+  const make = noise({ crypto: noiseCrypto })
   return components => {
     const encrypter = make(components)
     const { secureInbound, secureOutbound } = encrypter

@@ -1,24 +1,37 @@
 /**
- * The switch alone, with synthetic frames and no VM: one switch between two sockets, and two switches joined in memory.
- * One bound, on the way of a single frame through one switch; the rest is reported as it is, the machine decides it.
+ * The switch alone, with synthetic frames and no VM: through one peer, and through two that are linked by loopback, each a
+ * process with a switch and a transport and nothing else, as a peer is started. This process is both VMs. One bound, on the
+ * way of a single frame through one peer; the rest is reported as it is, the machine decides it.
  */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { toPacket } from '../../node/switch/ethernet.ts'
-import { createSwitch } from '../../node/switch/switch.ts'
-import { clock, memoryLog } from '../contract/real-clock.ts'
-import { frameOf, MemoryNetwork, recordOf } from '../contract/switch-support.ts'
+import { frameOf, recordOf } from '../contract/switch-support.ts'
+import { type Host, hosts, publicPart } from '../contract/transport-support.ts'
 import { atMost, type Check, note } from '../measure.ts'
 import type { Measured } from './list.ts'
-import type { SwitchLoad, SwitchRate } from './switch-ends.ts'
+import { processorUs } from './processor.ts'
+import { Ends } from './switch-ends.ts'
+import type { SwitchPeerOptions } from './switch-peer.ts'
 
 const FRAME_BYTES = [64, 1500, 9000]
 const DURATION_MS = 1_500
 const SINGLES = 2_000
-/** What a peer may add to a round trip at most; here with both sockets and the other thread's turns in it. */
+/** What a peer may add to a round trip at most; here with both sockets and this process's turns in it. */
 const ONE_WAY_US = 150
+
+interface Rate {
+  readonly framesPerS: number
+  readonly gbitPerS: number
+  /** Processor time of all peers for a frame among many, and for one with nothing else under way. */
+  readonly peerUs: number
+  readonly singleUs: number
+  readonly oneWayMedianUs: number
+  readonly oneWayP99Us: number
+}
 
 export async function measureSwitchAlone(progress: (line: string) => void): Promise<Measured> {
   const checks: Check[] = []
@@ -30,52 +43,68 @@ export async function measureSwitchAlone(progress: (line: string) => void): Prom
       checks.push(
         note(`${name}: frames`, rate.framesPerS, '1/s'),
         note(`${name}: throughput`, rate.gbitPerS, 'Gb/s'),
+        note(`${name}: processor time`, rate.peerUs, 'µs/frame'),
         peers === 1
           ? atMost(`${name}: one way, median`, rate.oneWayMedianUs, ONE_WAY_US, 'µs')
           : note(`${name}: one way, median`, rate.oneWayMedianUs, 'µs'),
-        note(`${name}: one way, p99`, rate.oneWayP99Us, 'µs')
+        note(`${name}: one way, p99`, rate.oneWayP99Us, 'µs'),
+        note(`${name}: processor time of one alone`, rate.singleUs, 'µs')
       )
     }
   }
   return { checks, details: { durationMs: DURATION_MS, singles: SINGLES } }
 }
 
-async function measure(peers: number, bytes: number): Promise<SwitchRate> {
+/** VM a is on the first peer and VM b on the last. */
+async function measure(peers: number, bytes: number): Promise<Rate> {
   const directory = await mkdtemp(join(tmpdir(), 'diapause-bench-'))
-  const network = new MemoryNetwork()
-  const owners = { a: 'p1', b: `p${peers}` }
-  const switches = new Map(
-    ['p1', 'p2'].map(self => [
-      self,
-      createSwitch({ self, transport: network.transport(self), clock, log: memoryLog(), mayAct: () => true })
-    ])
-  )
-  const attach = async (vm: 'a' | 'b') => {
-    const nicPath = join(directory, vm)
-    const own = switches.get(owners[vm])
-    own?.setGroup(recordOf(owners))
-    const nic = await own?.attach({ group: 'bank', vm, generation: 1, epoch: 0, nicPath })
-    nic?.release()
-    return { nic, nicPath }
-  }
-  const a = await attach('a')
-  const b = await attach('b')
-  try {
-    const packet = toPacket(frameOf('a', 'b', 1, bytes))
-    const workerData: SwitchLoad = {
-      fromPath: a.nicPath,
-      toPath: b.nicPath,
-      packet,
-      durationMs: DURATION_MS,
-      singles: SINGLES
-    }
-    const worker = new Worker(new URL('switch-ends.ts', import.meta.url), { workerData })
-    return await new Promise<SwitchRate>((resolve, reject) => {
-      worker.once('message', resolve)
-      worker.once('error', reject)
+  const members = await hosts(peers)
+  const [first, last] = [members[0], members.at(-1)] as [Host, Host]
+  const record = recordOf({ a: first.id, b: last.id })
+  const children = members.map(host =>
+    startPeer({
+      key: Buffer.from(host.key.raw).toString('hex'),
+      listen: host.address,
+      members: members.map(publicPart),
+      record,
+      nics: {
+        ...(host === first ? { a: join(directory, 'a') } : {}),
+        ...(host === last ? { b: join(directory, 'b') } : {})
+      }
     })
+  )
+  try {
+    await Promise.all(children.map(child => once(child, 'message')))
+    const ends = await Ends.connect(join(directory, 'a'), join(directory, 'b'))
+    const packet = toPacket(frameOf('a', 'b', 1, bytes))
+    await ends.flood(packet, DURATION_MS / 3) // code compiled, windows open
+    const pids = children.map(({ pid = 0 }) => pid)
+    const [beforeUs, { frames, seconds }] = [processorUs(pids), await ends.flood(packet, DURATION_MS)]
+    const floodedUs = processorUs(pids)
+    const times = (await ends.oneByOne(packet, SINGLES)).toSorted((a, b) => a - b)
+    const endUs = processorUs(pids)
+    ends.close()
+    return {
+      framesPerS: frames / seconds,
+      gbitPerS: (frames * bytes * 8) / seconds / 1e9,
+      peerUs: (floodedUs - beforeUs) / frames,
+      singleUs: (endUs - floodedUs) / SINGLES,
+      oneWayMedianUs: (times[Math.floor(SINGLES * 0.5)] ?? Infinity) * 1000,
+      oneWayP99Us: (times[Math.floor(SINGLES * 0.99)] ?? Infinity) * 1000
+    }
   } finally {
-    await Promise.all([a.nic?.detach(), b.nic?.detach()])
+    await Promise.all(children.map(stopPeer))
     await rm(directory, { recursive: true })
   }
+}
+
+function startPeer(options: SwitchPeerOptions): ChildProcess {
+  const script = new URL('switch-peer.ts', import.meta.url)
+  return fork(script, [JSON.stringify(options)], { execArgv: ['--max-semi-space-size=1'] }) // as bootstrap.mjs does
+}
+
+async function stopPeer(child: ChildProcess): Promise<void> {
+  const ended = child.exitCode !== null || once(child, 'exit')
+  if (child.connected) child.disconnect()
+  await ended
 }

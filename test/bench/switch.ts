@@ -8,10 +8,10 @@
  * the peers), what a peer takes of a core is missing to the VMs, as it would not be on a host with cores to spare: the
  * processor time of the peers per frame says how much that is.
  */
-import { readFileSync } from 'node:fs'
 import { UsageError } from '../../node/errors.ts'
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
 import type { Measured, OptionValues } from './list.ts'
+import { processorUs } from './processor.ts'
 import { measureSwitchAlone } from './switch-alone.ts'
 import { measureBy, type Pair, type Pairs, startPairs } from './switch-pairs.ts'
 
@@ -27,9 +27,6 @@ const MTUS: readonly Mtu[] = [1500, 9000]
 
 const LEAST_SHARE = 0.8
 const MOST_ADDED_US = 150
-/** proc(5), utime and stime: in USER_HZ, 100 a second on every Linux of today. */
-const TICK_US = 10_000
-
 type Way = 'two' | 'one' | 'none'
 const WAYS: readonly Way[] = ['two', 'one', 'none']
 const PEERED: readonly Way[] = ['two', 'one']
@@ -101,10 +98,9 @@ async function measureRound(pairs: Pairs, number: number): Promise<Round> {
 }
 
 async function measure(pair: Pair, streamMs: number, pings: number): Promise<Measurement> {
-  const peersUs = () => pair.peerPids.reduce((sum, pid) => sum + processorUs(pid), 0)
-  const before = peersUs()
+  const before = processorUs(pair.peerPids)
   const ping = await measureBy(pair, 'ping', pings, PING_BYTES)
-  const pingUs = (peersUs() - before) / pings
+  const pingUs = (processorUs(pair.peerPids) - before) / pings
   const streams: Partial<Record<Mtu, Stream>> = {}
   for (const mtu of MTUS) streams[mtu] = await stream(pair, mtu, streamMs)
   return {
@@ -118,22 +114,15 @@ async function measure(pair: Pair, streamMs: number, pings: number): Promise<Mea
 }
 
 async function stream(pair: Pair, mtu: Mtu, ms: number): Promise<Stream> {
-  const peersUs = () => pair.peerPids.reduce((sum, pid) => sum + processorUs(pid), 0)
-  const before = peersUs()
+  const before = processorUs(pair.peerPids)
   const report = await measureBy(pair, 'stream', ms, SEGMENTS[mtu])
   const bytes = report.value('bytes')
   if (bytes !== report.value('got')) throw new Error(`of ${bytes} bytes ${report.value('got')} came`)
   return {
     mbitPerS: (bytes * 8) / report.value('us'),
     resent: report.value('again'),
-    peerUs: (peersUs() - before) / (bytes / SEGMENTS[mtu])
+    peerUs: (processorUs(pair.peerPids) - before) / (bytes / SEGMENTS[mtu])
   }
-}
-
-function processorUs(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // from the third on
-  return (Number(fields[11]) + Number(fields[12])) * TICK_US
 }
 
 // ---------------------------------------------------------------------------------------------- judging

@@ -125,6 +125,7 @@ const libp2pFiles = [
   'protocols/stream.ts',
   'protocols/transport.ts',
   'protocols/transport-node.ts',
+  'protocols/noise-crypto.ts',
   'protocols/join-channel.ts',
   'protocols/discovery.ts',
   'node/host/identity.ts',
