@@ -17,7 +17,7 @@ export class EventFeed {
   #oldest = 0
   readonly #listeners = new Set<(event: PeerEvent) => void>()
 
-  /** `wallMs`: the wall clock, e.g. `() => performance.timeOrigin + performance.now()`. */
+  /** `wallMs`: the wall clock, `wallMs` of `host/clock.ts` in a peer. */
   constructor(wallMs: () => number, kept = KEPT_EVENTS) {
     this.#wallMs = wallMs
     this.#kept = kept

@@ -48,5 +48,17 @@ export const systemClock: Clock = {
   }
 }
 
-/** Wall clock in milliseconds since 1970 with a fraction; it may jump, so it is for reports only. */
-export const wallMs = (): number => performance.timeOrigin + performance.now()
+/** Less is left to add up, so that differences keep their fractions while NTP slews the clock. A guess. */
+const WALL_STEP_MS = 20
+let wallAheadMs = performance.timeOrigin
+
+/**
+ * Wall clock in milliseconds since 1970 with a fraction, within 20 ms of what the system says now: it jumps where somebody
+ * sets the clock, and where the machine has slept. For dates, as in invitations and reports; never for leases.
+ */
+export function wallMs(): number {
+  const nowMs = performance.now()
+  const systemMs = Date.now()
+  if (Math.abs(systemMs - nowMs - wallAheadMs) > WALL_STEP_MS) wallAheadMs = systemMs - nowMs
+  return nowMs + wallAheadMs
+}

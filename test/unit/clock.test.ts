@@ -1,5 +1,5 @@
-import { describe, expect, test } from 'vitest'
-import { bootAhead } from '../../node/host/clock.ts'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { bootAhead, wallMs } from '../../node/host/clock.ts'
 import { SleepClock } from '../../node/host/sleep-clock.ts'
 
 /** A machine whose clocks are moved by hand. Every look at a clock takes `lookMs`. */
@@ -100,5 +100,27 @@ describe('the clock of a machine that sleeps', () => {
     const stuck = { monotonicMs: () => (nowMs += 1), uptimeMs: () => 0 }
     let nowMs = 0
     expect(bootAhead(true, stuck).mostMs).toBe(Number.POSITIVE_INFINITY)
+  })
+})
+
+describe('the wall clock', () => {
+  afterEach(() => {
+    vi.restoreAllMocks()
+  })
+
+  test('is what the system says where the clock was set or the machine slept, with the fractions of the other clock', () => {
+    const system = vi.spyOn(Date, 'now')
+    const monotonic = vi.spyOn(performance, 'now')
+    const at = (systemMs: number, monotonicMs: number): number => {
+      system.mockReturnValue(systemMs)
+      monotonic.mockReturnValue(monotonicMs)
+      return wallMs()
+    }
+    const beganMs = at(2e12, 1_000)
+    expect(Math.abs(beganMs - 2e12)).toBeLessThanOrEqual(20)
+    expect(at(2e12, 1_000.25) - beganMs).toBeCloseTo(0.25, 3)
+    expect(at(2e12 - 3_600_000, 1_001)).toBe(2e12 - 3_600_000)
+    expect(at(2e12 + 3_600_000, 1_002)).toBe(2e12 + 3_600_000)
+    expect(at(2e12 + 3_600_015, 1_002.5)).toBe(2e12 + 3_600_000.5)
   })
 })
