@@ -52,6 +52,7 @@ export class EpochsRig {
   readonly joined: string[] = []
   readonly #progress: (line: string) => void
   #archivedEvents = 0
+  #over = false
   #specs: readonly VmSpec[] = []
   #nonces: readonly string[] = []
   #secret: Uint8Array = new Uint8Array(0)
@@ -92,19 +93,19 @@ export class EpochsRig {
     return (await this.bank.peer('p1').client.status()).hypervisor
   }
 
-  /** Epochs, deaths and arrivals, all at the same time. Rejects where a peer ended unasked. */
+  /** Epochs, deaths and arrivals, all at the same time. Rejects where a peer ended unasked or something never came. */
   async run(durationMs: number): Promise<void> {
-    const over = new AbortController()
-    const archiving = this.#archiving(over.signal)
+    const parts = [this.#epochs(durationMs), this.#deaths(durationMs), this.#arrivals(durationMs)]
+    const archiving = this.#archiving()
     try {
-      await Promise.all([this.#epochs(durationMs), this.#deaths(durationMs), this.#arrivals(durationMs)])
+      await Promise.all(parts)
       await this.bank.cluster.allConnected(LIMIT_MS)
       await this.bank.until('the last epoch to be decided', () =>
         this.fates().every(({ outcome }) => outcome !== 'undecided') ? true : undefined
       )
     } finally {
-      over.abort()
-      await archiving
+      this.#over = true
+      await Promise.allSettled([...parts, archiving]) // nobody may die or join later
     }
   }
 
@@ -122,7 +123,7 @@ export class EpochsRig {
   /** Ends the VMs and reads what the recorders of all peers have written. */
   async frames(): Promise<PortLog[]> {
     const { cluster } = this.bank
-    await cluster.alive[0]?.client.removeGroup(GROUP)
+    await cluster.alive[0]?.client.removeGroup(GROUP).catch(() => {}) // then the last frames may have no sender
     await sleep(SETTLE_MS)
     const names = readdirSync(cluster.dir, { recursive: true, encoding: 'utf8' })
     const logs = names.filter(name => /(^|\/)frames-\d+\.log$/.test(name)).sort()
@@ -164,11 +165,8 @@ export class EpochsRig {
     return new Set(kinds.flatMap(kind => this.bank.events(kind).map(({ epoch }) => epoch)))
   }
 
-  async #archiving(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      this.#archiveNew()
-      await sleep(20)
-    }
+  async #archiving(): Promise<void> {
+    for (; !this.#over; await sleep(20)) this.#archiveNew()
     this.#archiveNew()
   }
 
@@ -223,10 +221,11 @@ export class EpochsRig {
     const member = new Member(home, name, address, 'data')
     const id = await this.bank.until(`${name} to be taken in`, async () => {
       const [host] = cluster.alive
-      const { token } = await (host as ClusterPeer).client.invite({})
-      const { code, out, err } = await member.run('join', token, ...member.setup)
+      const invitation = await host?.client.invite({}).catch(() => undefined) // so soon after a death the voters may be busy
+      if (invitation === undefined) return undefined
+      const { code, out, err } = await member.run('join', invitation.token, ...member.setup)
       const found = /12D3Koo\w+/.exec(out)?.[0]
-      if (code !== 0 || found === undefined) throw new DiapauseError('BENCH_JOIN', `${name} could not join: ${err}`)
+      if (code !== 0 || found === undefined) this.#progress(`${name} tries again to join: ${err.trim()}`)
       return found
     })
     const { dataDir, configFile, client } = member
@@ -240,6 +239,7 @@ export class EpochsRig {
 
   async #sleepUntil(atMs: number): Promise<void> {
     while (performance.now() < atMs) {
+      if (this.#over) throw new DiapauseError('BENCH_OVER', 'the run has come to an early end')
       this.bank.cluster.check()
       await sleep(Math.min(500, Math.max(0, atMs - performance.now())))
     }

@@ -76,10 +76,12 @@ async function run(seconds: number, progress: (line: string) => void): Promise<F
     try {
       progress(`an epoch every ${TICK_MS / 1000} s for ${seconds} s`)
       await rig.run(seconds * 1000)
-      frames = await rig.frames()
     } catch (reason) {
       error = messageOf(reason)
       progress(`the run has come to an early end: ${error}`)
+    }
+    try {
+      frames = await rig.frames()
     } finally {
       leftovers = await rig.stop()
     }
