@@ -171,6 +171,7 @@ export class MemberOperations implements ClusterView {
   async #refuseOwner({ id, name }: MemberRecord, what: string): Promise<void> {
     const { directory, detector } = this.#deps
     if (detector.livenessOf(id) === 'dead') return
+    await directory.survey()
     const owned = directory
       .all()
       .filter(record => !record.removed)

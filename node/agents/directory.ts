@@ -23,6 +23,8 @@ const ASK_EVERY_MS = 1_000
  */
 const READ_EVERY_MS = 1_000
 const READ_AT_LEAST_EVERY_MS = 16_000
+/** Groups read at the same time in a survey: enough that they share round trips, few enough to leave room for others. A guess. */
+const SURVEY_AT_ONCE = 16
 
 export interface DirectoryOptions {
   readonly self: PeerId
@@ -46,6 +48,7 @@ export class GroupDirectory {
   #onReport: (message: ReportMessage, from: PeerId) => void = () => {}
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
+  #surveyed = false
   #stopped = false
 
   constructor(options: DirectoryOptions) {
@@ -77,6 +80,25 @@ export class GroupDirectory {
 
   all(): GroupRecord[] {
     return [...this.#records.values()]
+  }
+
+  /** A survey has succeeded since the start: what is not here is new since, or is no more. */
+  get surveyed(): boolean {
+    return this.#surveyed
+  }
+
+  /**
+   * Brings this directory up to date: every group that is there when this is called is known afterwards, as it was then or
+   * later. For whoever acts on the absence of something. Rejects where no majority tells of all of them.
+   */
+  async survey(): Promise<void> {
+    const listed = groupIds(await this.#options.registers.allKeys())
+    const ids = [...new Set([...listed, ...this.#records.keys()])]
+    const next = async (): Promise<void> => {
+      for (let id = ids.pop(); id !== undefined; id = ids.pop()) await this.refresh(id)
+    }
+    await Promise.all(Array.from({ length: SURVEY_AT_ONCE }, next))
+    this.#surveyed = true
   }
 
   /** To every other member that is connected. */
@@ -118,7 +140,7 @@ export class GroupDirectory {
     for (const handler of this.#onForgotten) handler(id)
   }
 
-  /** Reads every group that this peer's disk knows of: after a restart, before anything else is decided. */
+  /** Learns which groups there are, after a restart; what it cannot learn yet it tries again. */
   async start(): Promise<void> {
     this.#askNowAndThen()
     await this.#readUntold(READ_EVERY_MS)
@@ -139,15 +161,20 @@ export class GroupDirectory {
     })
   }
 
-  /** Reads the groups that this peer's voter has accepted something of and nobody has told of; now, and again after `restMs`. */
+  /**
+   * Reads all groups until that has succeeded once, and those that this peer's voter has accepted something of and nobody
+   * has told of; now, and again after `restMs`.
+   */
   async #readUntold(restMs: number): Promise<void> {
-    const ids = (await this.#options.registers.localKeys())
-      .filter(key => key.startsWith(groupKey('')))
-      .map(key => key.slice(groupKey('').length))
-      .filter(id => !this.#records.has(id))
+    if (!this.#surveyed) {
+      await this.survey().catch((error: unknown) =>
+        this.#options.log.info({ error: messageOf(error) }, 'which groups there are cannot be read yet')
+      )
+    }
+    const ids = groupIds(await this.#options.registers.localKeys()).filter(id => !this.#records.has(id))
     for (const id of ids) if (!this.#stopped) await this.#refreshQuietly(id)
     if (this.#stopped) return
-    const untold = ids.some(id => !this.#records.has(id))
+    const untold = !this.#surveyed || ids.some(id => !this.#records.has(id))
     const nextMs = untold ? Math.min(2 * restMs, READ_AT_LEAST_EVERY_MS) : READ_EVERY_MS
     this.#cancelReading = this.#options.clock.after(restMs, () => void this.#readUntold(nextMs))
   }
@@ -219,3 +246,6 @@ export class GroupDirectory {
     this.#options.bus.send(to, 'epoch', message) // a lost announcement is made good by asking
   }
 }
+
+const groupIds = (keys: readonly string[]): string[] =>
+  keys.filter(key => key.startsWith(groupKey(''))).map(key => key.slice(groupKey('').length))

@@ -26,6 +26,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),
     dead,
+    groupsKnown: directory.surveyed,
     owners: new Set(groups.flatMap(group => Object.values(group.owners))),
     needed: leaving ? neededStores(record, await imagesOf(deps), dead) : new Set(),
     wallMs: deps.wallMs()

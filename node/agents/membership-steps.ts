@@ -2,6 +2,7 @@
  * Works towards what the cluster's record wishes: each peer plans the next step by the same pure planner, waits its
  * rank's turn, and tries it as a guarded compare-and-set. Who began a step may die: the others go on with it.
  */
+import type { PeerId } from '../../protocols/core.ts'
 import {
   addVoter,
   type Change,
@@ -14,6 +15,7 @@ import { type ClusterRecord, memberById } from '../../protocols/membership/recor
 import { messageOf } from '../errors.ts'
 import { type MembershipFacts, type MembershipStep, planMembershipStep } from '../planning/membership.ts'
 import type { Clock, FailureDetector, Log, RegisterVoters } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
 import type { MembershipAgent } from './membership.ts'
 
 /** What is to be done may follow from what a peer sees, which no record tells. A guess. */
@@ -27,6 +29,7 @@ const RETRY_MS = 500
 
 export interface StepsDeps {
   readonly membership: MembershipAgent
+  readonly directory: Pick<GroupDirectory, 'survey'>
   readonly detector: FailureDetector
   readonly clock: Clock
   readonly random: () => number
@@ -114,9 +117,20 @@ export class MembershipSteps {
     if (step.kind === 'settle') return await this.#settle()
     if (step.kind === 'add-voter') return addVoter(step.version, step.peer)
     if (step.kind === 'remove-voter') return removeVoter(step.version, step.peer)
-    if (step.kind === 'remove-member') return removeMember(step.peer)
+    if (step.kind === 'remove-member') return await this.#removal(step.peer)
     const { wallMs } = await this.#deps.facts()
     return dropExpiredInvites(wallMs)
+  }
+
+  /** Nothing brings a member back: what this peer knows of the groups, which may be old, is brought up to date first. */
+  async #removal(peer: PeerId): Promise<Change | undefined> {
+    const { membership, directory, facts } = this.#deps
+    if (memberById(membership.record(), peer)?.forced !== true) {
+      await directory.survey()
+      const step = planMembershipStep(membership.record(), await facts())
+      if (step?.kind !== 'remove-member' || step.peer !== peer) return undefined
+    }
+    return removeMember(peer)
   }
 
   /** The three things that `protocols/register/voters.ts` asks for, in its order. */

@@ -23,6 +23,8 @@ export interface MembershipFacts {
   /** Members that this peer holds for alive and is connected to, itself included. */
   readonly reachable: ReadonlySet<PeerId>
   readonly dead: ReadonlySet<PeerId>
+  /** False until this peer has learned which groups there are: `owners` and `needed` tell nothing before. */
+  readonly groupsKnown: boolean
   /** Members that own a VM. */
   readonly owners: ReadonlySet<PeerId>
   /** Members whose shards are needed (`neededStores`). */
@@ -99,6 +101,8 @@ function removalOfMember(record: ClusterRecord, facts: MembershipFacts): Members
 
 function whyMemberStays({ id, forced, role }: MemberRecord, facts: MembershipFacts): string | undefined {
   if (forced || facts.dead.has(id)) return undefined
+  if (!facts.groupsKnown)
+    return 'which groups may need it is not known here yet: a majority of the voters must be reached'
   if (facts.owners.has(id))
     return 'it owns VMs: remove their groups, or force it and they go back to their last epoch elsewhere'
   if (role === 'storage' && facts.needed.has(id))

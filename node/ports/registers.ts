@@ -29,6 +29,11 @@ export interface Registers {
   ): Promise<boolean>
   /** Keys with a value that this peer's own acceptor knows. A hint, for start-up. */
   localKeys(): Promise<string[]>
+  /**
+   * Sorted: every key with a value that was chosen when this was called, and perhaps some that have none. Rejects with
+   * REGISTER_UNAVAILABLE where no majority lists its keys in time, REGISTER_VOTERS_CHANGED where the voters change meanwhile.
+   */
+  allKeys(): Promise<readonly string[]>
 }
 
 /** Whose votes count for the registers; `protocols/register/voters.ts` says when they may change. */

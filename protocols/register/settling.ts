@@ -1,6 +1,6 @@
 /**
- * Settles a voter set (voters.ts says what for): asks its voters for their keys until a majority has listed all, then
- * has every register rewritten, a few at once. A pure core: it sends questions and says which register is next.
+ * Settles a voter set (voters.ts says what for): asks its voters for their keys until a majority has listed all
+ * (listing.ts), then has every register rewritten, a few at once. A pure core: it says which register is next.
  *
  * A voter that lists anything is of this version, on disk, so the majority that has answered is also the one that
  * refuses the version before. Keys that come up while pages are read were written under this version already. Any peer
@@ -8,8 +8,9 @@
  */
 import { DiapauseError } from '../../node/errors.ts'
 import type { Core, PeerId } from '../core.ts'
-import type { AcceptorMessage, ProposerMessage } from './messages.ts'
-import { majorityOf, type VoterSet } from './voters.ts'
+import { Listing, type ListingInput } from './listing.ts'
+import type { ProposerMessage } from './messages.ts'
+import type { VoterSet } from './voters.ts'
 
 export interface Settled {
   /** The voter set that was settled. */
@@ -19,11 +20,7 @@ export interface Settled {
   readonly refusedSinceMs: number
 }
 
-export type SettlingInput =
-  | { readonly kind: 'keys'; readonly from: PeerId; readonly message: Extract<AcceptorMessage, { kind: 'keys' }> }
-  | { readonly kind: 'rewritten'; readonly key: string }
-  /** Due at once, and at `wakeAtMs()`. */
-  | { readonly kind: 'tick' }
+export type SettlingInput = ListingInput | { readonly kind: 'rewritten'; readonly key: string }
 
 export type SettlingEffect =
   | { readonly kind: 'send'; readonly to: PeerId; readonly message: ProposerMessage }
@@ -37,98 +34,54 @@ export type SettlingEffect =
 const AT_ONCE = 16
 
 export class Settling implements Core<SettlingInput, SettlingEffect> {
-  readonly #set: VoterSet
-  readonly #retryMs: number
-  readonly #giveUpMs: number
-  readonly #deadlineMs: number
-  /** Voter → the last key that it has listed; null: it has listed all. */
-  readonly #cursors: Map<PeerId, string | null>
-  readonly #keys = new Set<string>()
+  readonly #listing: Listing
   /** Those to be rewritten; null while they are being listed. */
   #waiting: string[] | null = null
-  #askAtMs: number
+  #total = 0
   #refusedSinceMs = 0
   #done = 0
 
   /** `retryMs`: after which a voter that does not answer is asked again. `giveUpMs`: for the listing. */
   constructor(set: VoterSet, settings: { retryMs: number; giveUpMs: number }, nowMs: number) {
-    this.#set = set
-    this.#retryMs = settings.retryMs
-    this.#giveUpMs = settings.giveUpMs
-    this.#deadlineMs = nowMs + settings.giveUpMs
-    this.#askAtMs = nowMs
-    this.#cursors = new Map(set.ids.map(id => [id, '']))
+    this.#listing = new Listing(set, settings, nowMs)
   }
 
   get version(): number {
-    return this.#set.version
+    return this.#listing.version
   }
 
   wakeAtMs(): number {
-    return this.#waiting === null ? Math.min(this.#askAtMs, this.#deadlineMs) : Number.POSITIVE_INFINITY
+    return this.#listing.wakeAtMs()
   }
 
   step(input: SettlingInput, nowMs: number): SettlingEffect[] {
-    switch (input.kind) {
-      case 'keys':
-        return this.#listed(input.from, input.message, nowMs)
-      case 'rewritten': {
-        this.#done += 1
-        const progress: SettlingEffect = { kind: 'progress', done: this.#done, total: this.#keys.size }
-        return [progress, ...this.#next(1)]
-      }
-      case 'tick':
-        if (this.#waiting !== null) return []
-        if (nowMs >= this.#deadlineMs) return [{ kind: 'failed', error: this.#unavailable() }]
-        if (nowMs < this.#askAtMs) return []
-        this.#askAtMs = nowMs + this.#retryMs
-        return [...this.#cursors].flatMap(([to, after]) => (after === null ? [] : [this.#ask(to, after)]))
+    if (input.kind === 'rewritten') {
+      this.#done += 1
+      return [{ kind: 'progress', done: this.#done, total: this.#total }, ...this.#next(1)]
     }
+    return this.#listing
+      .step(input, nowMs)
+      .flatMap(effect => (effect.kind === 'listed' ? this.#listed(effect.keys, nowMs) : [effect]))
   }
 
-  #listed(from: PeerId, message: Extract<AcceptorMessage, { kind: 'keys' }>, nowMs: number): SettlingEffect[] {
-    // Also one to an earlier question for this page, of whatever life of ours, tells what is to be known.
-    const fits = message.version === this.#set.version && message.after === this.#cursors.get(from)
-    if (this.#waiting !== null || !fits) return []
-    for (const key of message.keys) this.#keys.add(key)
-    if (message.more) {
-      const last = message.keys.at(-1) ?? ''
-      this.#cursors.set(from, last)
-      return [this.#ask(from, last)]
-    }
-    this.#cursors.set(from, null)
-    const complete = [...this.#cursors.values()].filter(after => after === null)
-    if (complete.length < majorityOf(this.#set.ids.length)) return []
+  #listed(keys: readonly string[], nowMs: number): SettlingEffect[] {
     this.#refusedSinceMs = nowMs
-    this.#waiting = [...this.#keys].sort()
+    this.#waiting = [...keys]
+    this.#total = keys.length
     return this.#next(AT_ONCE)
   }
 
   #next(count: number): SettlingEffect[] {
-    if (this.#done === this.#keys.size) {
-      const { version } = this.#set
-      const settled = { version, keys: this.#keys.size, refusedSinceMs: this.#refusedSinceMs }
+    if (this.#waiting !== null && this.#done === this.#total) {
+      const settled = { version: this.version, keys: this.#total, refusedSinceMs: this.#refusedSinceMs }
       return [{ kind: 'settled', settled }]
     }
     return (this.#waiting ?? []).splice(0, count).map(key => ({ kind: 'rewrite', key }))
-  }
-
-  #ask(to: PeerId, after: string): SettlingEffect {
-    return { kind: 'send', to, message: { kind: 'list', version: this.#set.version, after } }
-  }
-
-  #unavailable(): DiapauseError {
-    const { version, ids } = this.#set
-    return new DiapauseError(
-      'REGISTER_UNAVAILABLE',
-      `no majority of the ${ids.length} voters of set ${version} listed its registers within ${this.#giveUpMs} ms: are enough of them running and connected?`,
-      { details: { version, voters: ids.length } }
-    )
   }
 }
 
 /** REGISTER_VOTERS_CHANGED: voters have changed meanwhile, so somebody has settled the set. */
 export function overtaken(version: number, newer: number): DiapauseError {
-  const message = `voter set ${version} need not be settled any more: set ${newer} is in use`
+  const message = `voter set ${version} is over: set ${newer} is in use`
   return new DiapauseError('REGISTER_VOTERS_CHANGED', message, { details: { version, newer } })
 }

@@ -7,6 +7,7 @@ import type { PeerId, Random } from '../core.ts'
 import { Acceptor, type AcceptorInput, type LeaseGuard } from './acceptor.ts'
 import { Collector } from './collector.ts'
 import { DurableOrder, type Entry } from './durable-order.ts'
+import { Listings } from './listings.ts'
 import {
   type AcceptorMessage,
   isKey,
@@ -91,12 +92,15 @@ class Shell implements RegisterShell {
   #proposer: Proposer | null = null
   #collector: Collector | null = null
   #settling: SettlingRun | null = null
+  readonly #listings: Listings
   #nextId = 1
   #stopped: DiapauseError | null = null
 
   constructor(options: RegisterOptions) {
     this.#options = options
     this.#voters = options.voters
+    const { roundTimeoutMs: retryMs, giveUpMs } = options.settings
+    this.#listings = new Listings(options.bus, options.clock, { retryMs, giveUpMs })
     this.#alarm = new Alarm(options.clock, () => this.#tick())
     const persist = (entries: readonly Entry[]): Promise<void> => options.store.persist(entries)
     this.#votes = new DurableOrder(persist, cause => this.#break(cause))
@@ -151,6 +155,14 @@ class Shell implements RegisterShell {
     return this.#acceptor?.keys() ?? []
   }
 
+  allKeys(): Promise<readonly string[]> {
+    if (this.#stopped !== null) return Promise.reject(this.#stopped)
+    if (this.#proposer === null) return Promise.reject(notStarted())
+    const keys = this.#listings.begin(this.#voters)
+    this.#setAlarm()
+    return keys
+  }
+
   #ask(request: Asked): Promise<Answer> {
     if (!isKey(request.key)) return Promise.reject(badKey(request.key))
     if (this.#stopped !== null) return Promise.reject(this.#stopped)
@@ -177,6 +189,7 @@ class Shell implements RegisterShell {
       this.#settling = null
       run.reject(overtaken(run.core.version, set.version))
     }
+    this.#listings.voters(set.version)
     if (this.#acceptor === null) return
     this.#vote({ kind: 'voters', set })
     this.#propose({ kind: 'voters', set })
@@ -240,6 +253,7 @@ class Shell implements RegisterShell {
         return this.#vote({ kind: 'message', from, message })
       case 'keys':
         if (this.#settling !== null) this.#settle(this.#settling, { kind: 'keys', from, message })
+        this.#listings.step({ kind: 'keys', from, message })
         return
       default:
         this.#propose({ kind: 'answer', from, message })
@@ -250,13 +264,14 @@ class Shell implements RegisterShell {
     if (this.#stopped !== null) return
     this.#propose({ kind: 'tick' })
     if (this.#settling !== null) this.#settle(this.#settling, { kind: 'tick' })
+    this.#listings.step({ kind: 'tick' })
     const nowMs = this.#options.clock.now()
     for (const key of this.#collector?.due(this.#acceptor?.empty() ?? [], nowMs) ?? []) this.#collect(key)
     this.#setAlarm()
   }
 
   #setAlarm(): void {
-    const parts = [this.#proposer, this.#collector, this.#settling?.core]
+    const parts = [this.#proposer, this.#collector, this.#settling?.core, this.#listings]
     this.#alarm.set(Math.min(...parts.map(part => part?.wakeAtMs() ?? Number.POSITIVE_INFINITY)))
   }
 
@@ -330,6 +345,7 @@ class Shell implements RegisterShell {
     this.#pending.clear()
     this.#settling?.reject(error)
     this.#settling = null
+    this.#listings.stop(error)
   }
 }
 

@@ -136,6 +136,7 @@ function bound(registers: RegisterShell): RegisterShell {
     setVoters: set => registers.setVoters(set),
     settle: onProgress => registers.settle(onProgress),
     localKeys: () => registers.localKeys(),
+    allKeys: () => registers.allKeys(),
     start: () => registers.start(),
     stop: () => registers.stop()
   }

@@ -1,8 +1,7 @@
 /** What becomes of removed groups: forgotten after a while, and their names free for groups with higher numbers. */
 import { describe, expect, test } from 'vitest'
-import { GroupDirectory } from '../../node/agents/directory.ts'
+import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { Forgetting } from '../../node/agents/forgetting.ts'
-import type { FailureDetector } from '../../node/ports.ts'
 import { createGroup, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { LEASE_MS, MembershipWorld, type WorldPeer } from './membership-world.ts'
@@ -20,21 +19,12 @@ interface Host {
 async function hosts(world: MembershipWorld, ...names: string[]): Promise<Host[]> {
   const peers = await world.founders(...names)
   return peers.map(peer => {
-    const { self, membership, registers } = peer
-    const shared = { self, registers, clock: world.clock, random: () => 0.5, log: world.log }
-    const directory = new GroupDirectory({
-      ...shared,
-      bus: world.bus(self),
-      transport: { onConnection: () => {} } as never,
-      members: () => membership.record().members.map(member => member.id),
-      floor: () => membership.record().groupFloor
-    })
+    const { self, membership, registers, directory, detector } = peer
+    const shared = { self, registers, clock: world.clock, log: world.log }
     const heard: string[] = []
     directory.onRecord(({ id, generation, removed }) => void heard.push(`${id} ${generation}${removed ? ' ends' : ''}`))
     directory.onForgotten(id => void heard.push(`${id} forgotten`))
-    const detector = { alive: () => peers.map(each => each.self).sort() } as unknown as FailureDetector
     new Forgetting({ ...shared, directory, membership, detector, forgetRemovedMs: FORGET_MS })
-    void directory.start()
     return { peer, directory, heard }
   })
 }

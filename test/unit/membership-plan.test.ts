@@ -45,6 +45,7 @@ const changeOf = (step: MembershipStep, wallMs: number): Change => {
 const facts = (fields: Partial<MembershipFacts> = {}): MembershipFacts => ({
   reachable: new Set(),
   dead: new Set(),
+  groupsKnown: true,
   owners: new Set(),
   needed: new Set(),
   wallMs: 0,
@@ -312,6 +313,11 @@ describe('the planner of membership', () => {
       kind: 'remove-member',
       peer: 'p0'
     })
+    model.needed.clear()
+    const unknowing = { ...model.facts(), groupsKnown: false }
+    expect(planMembershipStep(model.record, unknowing)).toBeUndefined()
+    expect(membershipWaits(model.record, unknowing)[0]?.why).toContain('not known here yet')
+    model.needed.add('p0')
     model.change(wishLeave('p0', true))
     expect(model.step()).toEqual({ kind: 'remove-member', peer: 'p0' })
   })

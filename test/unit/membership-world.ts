@@ -1,7 +1,10 @@
-/** Peers with the real registers and membership agents, on a bus and disks in memory, in the time of a clock told to go on. */
+/** Peers with the real registers, directory and membership agents, on a bus and disks in memory, in the time of a clock told to go on. */
+import { GroupDirectory } from '../../node/agents/directory.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
+import { gatherFacts } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
-import type { Clock, ControlBus, FailureDetector, Log, RegisterStore } from '../../node/ports.ts'
+import type { MembershipFacts } from '../../node/planning/membership.ts'
+import type { Clock, ControlBus, FailureDetector, ImageManifest, Log, RegisterStore } from '../../node/ports.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
@@ -17,24 +20,30 @@ export class WorldPeer {
   readonly self: string
   readonly registers: RegisterShell
   readonly membership: MembershipAgent
+  readonly directory: GroupDirectory
+  readonly detector: FailureDetector
   readonly steps: MembershipSteps
+  readonly facts: () => Promise<MembershipFacts>
   /** What is on its disk, newest last. */
   readonly saved: ClusterRecord[] = []
   /** Versions that it was told of, and when. */
   readonly told: { readonly version: number; readonly atMs: number }[] = []
   diskFails = false
-  readonly #entries = new Map<string, Uint8Array>()
+  /** Its register store. */
+  readonly entries: Map<string, Uint8Array>
 
-  constructor(world: MembershipWorld, self: string, initial: ClusterRecord) {
+  /** `entries`: of an earlier life, where there was one. */
+  constructor(world: MembershipWorld, self: string, initial: ClusterRecord, entries = new Map<string, Uint8Array>()) {
     this.self = self
+    this.entries = entries
     const { clock, log } = world
     const shared = { self, bus: world.bus(self), clock, random: () => 0.5, log }
     const store: RegisterStore = {
-      load: async () => [...this.#entries],
-      persist: async entries => {
-        for (const [name, bytes] of entries) {
-          if (bytes === null) this.#entries.delete(name)
-          else this.#entries.set(name, bytes)
+      load: async () => [...entries],
+      persist: async changed => {
+        for (const [name, bytes] of changed) {
+          if (bytes === null) entries.delete(name)
+          else entries.set(name, bytes)
         }
       },
       close: async () => {}
@@ -59,31 +68,37 @@ export class WorldPeer {
     world.knows.set(self, id => memberById(this.membership.record(), id) !== undefined)
     const ids = (): string[] => this.membership.record().members.map(member => member.id)
     const up = (): string[] => ids().filter(id => !world.down.has(id))
-    const detector = { alive: () => up().sort() } as unknown as FailureDetector
-    const facts = async () => {
-      const dead = new Set(ids().filter(id => world.down.has(id)))
-      return {
-        reachable: new Set(up()),
-        dead,
-        owners: new Set<string>(),
-        needed: new Set<string>(),
-        wallMs: clock.now()
-      }
-    }
     const { membership, registers } = this
-    this.steps = new MembershipSteps({ ...shared, membership, registers, detector, facts, leaseMs: LEASE_MS })
+    const liveness = (id: string) => (world.down.has(id) ? 'dead' : 'alive')
+    const detector = { alive: () => up().sort(), livenessOf: liveness } as unknown as FailureDetector
+    const transport = { connected: (id: string) => !world.down.has(id), onConnection: () => {} }
+    const floor = (): number => membership.record().groupFloor
+    const directory = new GroupDirectory({ ...shared, members: ids, floor, transport: transport as never, registers })
+    const readManifest = async (hash: string): Promise<ImageManifest> => {
+      const found = world.manifests.get(hash)
+      if (found === undefined) throw new Error(`no manifest ${hash}`)
+      return found
+    }
+    const seen = { membership, directory, detector, transport, wallMs: () => clock.now(), readManifest }
+    this.facts = () => gatherFacts(seen)
+    const agents = { ...shared, ...seen, registers, facts: this.facts }
+    this.steps = new MembershipSteps({ ...agents, leaseMs: LEASE_MS })
+    this.detector = detector
+    this.directory = directory
   }
 
   async start(): Promise<void> {
     await this.registers.start()
     this.membership.start()
     this.steps.start()
+    void this.directory.start()
   }
 
   /** Loses power. */
   stop(): void {
     this.steps.stop()
     this.membership.stop()
+    this.directory.stop()
     this.registers.stop()
   }
 }
@@ -92,9 +107,11 @@ export class MembershipWorld {
   nowMs = 1_000
   readonly down = new Set<string>()
   /** Messages that are lost on their way. */
-  drop: (from: string, to: string, kind: string) => boolean = () => false
+  drop: (from: string, to: string, kind: string, protocol: string) => boolean = () => false
   /** Peer → who is a member as far as it knows: it speaks with nobody else. */
   readonly knows = new Map<string, (id: string) => boolean>()
+  /** On every disk, by hash. */
+  readonly manifests = new Map<string, ImageManifest>()
   readonly errors: string[] = []
   readonly #timers = new Set<{ readonly atMs: number; readonly fn: () => void }>()
   readonly #receivers = new Map<string, (from: string, message: unknown) => void>()
@@ -120,7 +137,7 @@ export class MembershipWorld {
         this.sent.push(`${self} ${to} ${protocol} ${(message as { kind: string }).kind}`)
         const copy: unknown = structuredClone(message)
         setImmediate(() => {
-          if (this.drop(self, to, (message as { kind: string }).kind)) return
+          if (this.drop(self, to, (message as { kind: string }).kind, protocol)) return
           const lost = this.down.has(to) || this.down.has(self) || this.knows.get(to)?.(self) === false
           if (!lost) this.#receivers.get(`${to} ${protocol}`)?.(self, copy)
         })

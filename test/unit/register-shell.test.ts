@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { firstVoters } from '../../protocols/register/voters.ts'
-import { cluster, peer, started } from './register-support.ts'
+import { firstVoters, nextVoters } from '../../protocols/register/voters.ts'
+import { cluster, peer, SETTINGS, started } from './register-support.ts'
 
 test('what one peer changes every peer reads, also one that does not vote', async () => {
   const peers = await started(['a', 'b', 'c', 'd'], firstVoters(['a', 'b', 'c']))
@@ -15,6 +15,27 @@ test('what one peer changes every peer reads, also one that does not vote', asyn
   expect(await peer(peers, 0).registers.change('group/x', () => undefined)).toEqual({ version: 1 })
   expect(await peer(peers, 0).registers.localKeys()).toEqual(['group/x'])
   expect(await peer(peers, 3).registers.localKeys()).toEqual([])
+})
+
+test('every register that a majority knows is listed, also by a peer that does not vote; without a majority none', async () => {
+  const peers = await started(['a', 'b', 'c', 'd'], firstVoters(['a', 'b', 'c']))
+  for (const key of ['group/y', 'group/x']) await peer(peers, 0).registers.change(key, () => 1)
+  expect(await peer(peers, 3).registers.allKeys()).toEqual(['group/x', 'group/y'])
+  for (const gone of [0, 1]) peer(peers, gone).registers.stop()
+  const { registers, clock } = peer(peers, 3)
+  const [listing] = await Promise.allSettled([registers.allKeys(), clock.pass(SETTINGS.giveUpMs)])
+  expect(listing).toMatchObject({ reason: { code: 'REGISTER_UNAVAILABLE' } })
+})
+
+test('a listing ends when the voters change, and when the peer stops', async () => {
+  const voters = firstVoters(['a', 'b', 'c'])
+  const { registers } = peer(await started(['a', 'b', 'c'], voters), 0)
+  const overtaken = registers.allKeys()
+  registers.setVoters(nextVoters(voters, ['a', 'b']))
+  await expect(overtaken).rejects.toMatchObject({ code: 'REGISTER_VOTERS_CHANGED' })
+  const ended = registers.allKeys()
+  registers.stop()
+  await expect(ended).rejects.toMatchObject({ code: 'REGISTER_STOPPED' })
 })
 
 test('concurrent changes all happen, one after another', async () => {
