@@ -1,6 +1,9 @@
+import { LengthPrefixedDecoder } from '@libp2p/utils'
+import fc from 'fast-check'
+import { Uint8ArrayList } from 'uint8arraylist'
 import { describe, expect, it } from 'vitest'
 import type { Stream } from '../../protocols/stream.ts'
-import { grantLazily, writeWhole } from '../../protocols/transport-lean.ts'
+import { cutQuietly, grantLazily, writeWhole } from '../../protocols/transport-lean.ts'
 
 const ESTABLISHED = 3
 const SYN_RECEIVED = 2
@@ -73,5 +76,42 @@ describe('what a connection is given at once', () => {
         canSendMore: false
       })
     }
+  })
+})
+
+describe('the records of Noise', () => {
+  it('are cut out of what comes, wherever that was cut', () => {
+    const lengthOf = (length: number) => Uint8Array.of(length >> 8, length & 255)
+    fc.assert(
+      fc.property(
+        fc.array(fc.uint8Array({ maxLength: 700 }), { maxLength: 6 }),
+        fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 20 }),
+        (records, cuts) => {
+          const connection = { decoder: new LengthPrefixedDecoder() }
+          cutQuietly(connection)
+          const bytes = Buffer.concat(records.flatMap(record => [lengthOf(record.length), record]))
+          const found: string[] = []
+          for (let at = 0, turn = 0; at < bytes.length; turn++) {
+            const end = at + (cuts[turn % cuts.length] as number)
+            for (const record of connection.decoder.decode(new Uint8ArrayList(bytes.subarray(at, end)))) {
+              found.push(Buffer.from(record.subarray()).toString('hex'))
+            }
+            at = end
+          }
+          expect(found).toEqual(records.map(record => Buffer.from(record).toString('hex')))
+        }
+      ),
+      { numRuns: 100 }
+    )
+  })
+
+  it('are cut without a throw', () => {
+    const decoder = new LengthPrefixedDecoder({
+      lengthDecoder: () => {
+        throw new RangeError('asked for a length that is not there')
+      }
+    })
+    cutQuietly({ decoder })
+    expect([...decoder.decode(new Uint8ArrayList(Uint8Array.of(0, 1, 9, 0)))]).toHaveLength(1)
   })
 })
