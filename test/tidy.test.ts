@@ -14,6 +14,12 @@ const longFunctions: Readonly<Record<string, number>> = {
   'test/contract/hypervisor-contract.ts hypervisorContract': 329
 }
 
+/** Parts that are built and tested, and that the program does not join yet. An entry that it joins must go. */
+const notJoined: readonly string[] = [
+  // Its README says what is missing: VMs on TAP devices, ports towards members, a NicPort over it.
+  'node/switch/openflow/bridge.ts'
+]
+
 const files = readSources()
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
 
@@ -30,7 +36,11 @@ describe('the source tree', () => {
   it('has no file that nothing uses', () => {
     const scripts = Object.values(packageJson.scripts).flatMap(script => script.match(/\S+\.(?:ts|mjs)/g) ?? [])
     const tests = files.map(({ path }) => path).filter(path => path.endsWith('.test.ts'))
-    expectNone(unusedFiles(files, [...scripts, ...tests, 'test/reporter.ts']))
+    const entries = [...scripts, ...tests, 'test/reporter.ts']
+    expectNone(unusedFiles(files, [...entries, ...notJoined]))
+    const apart = unusedFiles(files, entries)
+    const joined = notJoined.filter(path => !apart.some(finding => finding.startsWith(`${path}:`)))
+    expectNone(joined.map(path => `${path} is joined now: remove its entry`))
   })
 
   it(`has no file of more than ${MAX_FILE_LINES} lines`, () => {
