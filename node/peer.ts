@@ -137,6 +137,7 @@ async function openHome(config: Config, { log, teardown }: Run) {
     secret,
     runDir,
     hosting,
+    data,
     /** What this peer knew of its cluster when it started; `voice.membership` knows more. */
     cluster
   }
@@ -145,7 +146,7 @@ type Home = Awaited<ReturnType<typeof openHome>>
 
 /** All that speaks with other peers and decides with them. Nothing is said before `start`. */
 async function openVoice(home: Home, { report, teardown, stop }: Run) {
-  const { config, log, clock, random, self, cluster } = home
+  const { config, log, clock, random, self, cluster, data } = home
   const { dataDir, listen, mdns } = config.peer
   const { name, members } = cluster
   const transport = await createTransport({ ...home, listen, mdns, cluster: name, members })
@@ -165,8 +166,9 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   })
   teardown.add(() => decisions.stop())
   const { note, noteBallot, noteLease } = decisions
-  const store = await openRegisterStore(join(dataDir, 'registers'))
+  const store = await openRegisterStore(join(dataDir, 'registers'), { made: data.hadRegisters })
   teardown.add(() => store.close())
+  if (!data.hadRegisters) await data.noteRegisters()
   const voter = new LeaseVoter(config.lease)
   const onBroken = (error: Error): void => void stop(error)
   const onNewer = (from: PeerId): void => membership.askOf(from)

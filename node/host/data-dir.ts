@@ -26,6 +26,10 @@ export interface DataDirOptions {
 
 export interface DataDir {
   readonly path: string
+  /** Whether this peer has had a register store; false at the first start of a version that notes it. */
+  readonly hadRegisters: boolean
+  /** Notes that there is one now. Durable when it resolves, as are the names in the folder. */
+  noteRegisters(): Promise<void>
   /** Lets go of the lock. */
   close(): void
 }
@@ -40,12 +44,12 @@ export async function openDataDir(options: DataDirOptions): Promise<DataDir> {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     const release = claim(path)
     try {
-      await checkOwner(options)
+      const { registers } = await checkOwner(options)
+      return { path, hadRegisters: registers === true, noteRegisters: () => noteRegisters(options), close: release }
     } catch (error) {
       release()
       throw error
     }
-    return { path, close: release }
   } catch (cause) {
     if (cause instanceof UsageError) throw cause
     throw new UsageError('DATA_DIR_UNUSABLE', `cannot use the data folder ${path}: ${messageOf(cause)}`, { cause })
@@ -54,15 +58,30 @@ export async function openDataDir(options: DataDirOptions): Promise<DataDir> {
 
 // ---------------------------------------------------------------------------------------------- whose it is
 
-const peerFileSchema = z.object({ format: z.number().int(), peer: z.string(), cluster: z.string() })
+const peerFileSchema = z.object({
+  format: z.number().int(),
+  peer: z.string(),
+  cluster: z.string(),
+  /** There is a register store: one that is gone is not a new peer's. Older versions did not note it. */
+  registers: z.boolean().optional()
+})
+type PeerFile = z.output<typeof peerFileSchema>
 
-async function checkOwner({ dataDir, peerId, cluster }: DataDirOptions): Promise<void> {
-  const file = join(dataDir, 'peer.json')
+const peerFileOf = (dataDir: string): string => join(dataDir, 'peer.json')
+
+async function write(dataDir: string, file: PeerFile): Promise<PeerFile> {
+  await writeDurably(peerFileOf(dataDir), `${JSON.stringify(file)}\n`)
+  return file
+}
+
+async function noteRegisters({ dataDir, peerId, cluster }: DataDirOptions): Promise<void> {
+  await write(dataDir, { format: DATA_FORMAT, peer: peerId, cluster, registers: true })
+}
+
+async function checkOwner({ dataDir, peerId, cluster }: DataDirOptions): Promise<PeerFile> {
+  const file = peerFileOf(dataDir)
   const text = await readIfThere(file)
-  if (text === undefined) {
-    await writeDurably(file, `${JSON.stringify({ format: DATA_FORMAT, peer: peerId, cluster })}\n`)
-    return
-  }
+  if (text === undefined) return await write(dataDir, { format: DATA_FORMAT, peer: peerId, cluster })
   const found = parsePeerFile(text, file)
   if (found.format !== DATA_FORMAT) {
     throw new UsageError(
@@ -85,9 +104,10 @@ async function checkOwner({ dataDir, peerId, cluster }: DataDirOptions): Promise
       { details: { expected: cluster, found: found.cluster } }
     )
   }
+  return found
 }
 
-function parsePeerFile(text: string, file: string): z.output<typeof peerFileSchema> {
+function parsePeerFile(text: string, file: string): PeerFile {
   try {
     return peerFileSchema.parse(JSON.parse(text))
   } catch (cause) {

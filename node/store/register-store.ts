@@ -1,28 +1,49 @@
 /**
  * `RegisterStore` over level: one directory, one batch with `sync: true` a turn. Each value is CRC-32 (4 bytes, little
  * endian) and the bytes; level checks its own blocks only on demand, and a wrong promise is worse than none.
+ *
+ * A voter that votes without its memory takes back what it promised, so a store that was there is never made anew, and
+ * one that has lost writes is not opened: `level-log.ts` looks before level does. What neither sees is a table of level
+ * that is damaged in the keys; a damaged value fails its checksum.
  */
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
-import { DiapauseError } from '../errors.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
 import type { RegisterStore } from '../ports.ts'
+import { logDamage } from './level-log.ts'
 
 const FORMAT_KEY = 'format'
 const FORMAT = 'diapause registers 1'
 const ENTRY = 'entry/'
 const utf8 = new TextEncoder()
 
-/** Opens or makes the store. REGISTER_STORE_OPEN (e.g. another process has it), REGISTER_STORE_VERSION. */
-export async function openRegisterStore(directory: string): Promise<RegisterStore> {
-  const db = new Level<string, Uint8Array>(directory, { keyEncoding: 'utf8', valueEncoding: 'view' })
+const INSTEAD =
+  'this peer must not vote without it; remove it from the cluster (diapause members remove) and join with a new data folder'
+
+/**
+ * Opens the store; makes it, unless one was `made` here before. REGISTER_STORE_LOST: it was, and is not there.
+ * REGISTER_STORE_CORRUPT, REGISTER_STORE_OPEN (e.g. another process has it), REGISTER_STORE_VERSION.
+ */
+export async function openRegisterStore(directory: string, { made }: { made: boolean }): Promise<RegisterStore> {
+  await inspect(directory, made)
+  const db = new Level<string, Uint8Array>(directory, {
+    keyEncoding: 'utf8',
+    valueEncoding: 'view',
+    createIfMissing: !made
+  })
   try {
     await db.open()
   } catch (cause) {
+    const found = cause instanceof Error ? cause.cause : undefined
+    if (hasCode(found, 'LEVEL_CORRUPTION')) throw corrupt(directory, 'level cannot read it', found)
     const message = `cannot open the register store in ${directory}: is another peer using this data directory?`
     throw new DiapauseError('REGISTER_STORE_OPEN', message, { cause, details: { directory } })
   }
   try {
     const format = await db.get(FORMAT_KEY)
+    if (format === undefined && made) throw lost(directory)
     if (format === undefined) await db.put(FORMAT_KEY, utf8.encode(FORMAT), { sync: true })
     else if (new TextDecoder().decode(format) !== FORMAT) {
       throw new DiapauseError(
@@ -36,6 +57,35 @@ export async function openRegisterStore(directory: string): Promise<RegisterStor
     throw error
   }
   return new LevelRegisterStore(db)
+}
+
+/** Before level opens it, for that changes what is there. */
+async function inspect(directory: string, made: boolean): Promise<void> {
+  const names = await readdir(directory).catch((error: unknown): string[] => {
+    if (hasCode(error, 'ENOENT')) return []
+    throw error
+  })
+  if (!names.includes('CURRENT')) {
+    if (made) throw lost(directory)
+    return
+  }
+  const logs = names.filter(name => name.endsWith('.log'))
+  // Level has one from its first open on.
+  if (logs.length === 0) throw corrupt(directory, 'its log is not there')
+  for (const name of logs) {
+    const at = logDamage(await readFile(join(directory, name)))
+    if (at !== undefined) throw corrupt(directory, `${name} is damaged at byte ${at}`)
+  }
+}
+
+function lost(directory: string): DiapauseError {
+  const message = `this peer has had registers in ${directory}, and they are gone: put the folder back as it was, or else ${INSTEAD}`
+  return new DiapauseError('REGISTER_STORE_LOST', message, { details: { directory } })
+}
+
+function corrupt(directory: string, what: string, cause?: unknown): DiapauseError {
+  const message = `the register store in ${directory} has lost writes (${what}): ${INSTEAD}`
+  return new DiapauseError('REGISTER_STORE_CORRUPT', message, { cause, details: { directory } })
 }
 
 class LevelRegisterStore implements RegisterStore {

@@ -50,6 +50,19 @@ describe('a data folder', () => {
     second.close()
   })
 
+  it('notes that its peer has registers, for good; one of an older version has no such note', async () => {
+    const first = await open()
+    expect(first.hadRegisters).toBe(false)
+    await first.noteRegisters()
+    first.close()
+    for (const _ of [1, 2]) {
+      const again = await open()
+      expect(again.hadRegisters).toBe(true)
+      again.close()
+    }
+    await expect(open({ peerId: '12D3KooWyou' })).rejects.toMatchObject({ code: 'DATA_DIR_OTHER_PEER' })
+  })
+
   it('of another peer, another cluster or another version is refused, and left unlocked', async () => {
     const mine = await open()
     mine.close()
