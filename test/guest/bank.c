@@ -287,6 +287,7 @@ static void out_ready(int j, int ready) {
   out_flush(j);
 }
 
+/* Into the queue only: several leave in one piece. */
 static void transfer(int j) {
   uint32_t from = pick(accounts);
   int64_t amount = 1 + pick(100);
@@ -298,7 +299,6 @@ static void transfer(int j) {
     balance[from] -= amount;
     out[j].seq++;
     out[j].sum += amount;
-    out_flush(j);
   }
 }
 
@@ -500,6 +500,7 @@ int main(int argc, char **argv) {
         if (o->state == CONNECTING && now - o->since > CONNECT_TIMEOUT_MS) out_close(j, 0);
         if (o->state == IDLE && now - o->since > RETRY_MS) out_connect(j);
         for (int64_t k = 0; k < burst && !paused; k++) transfer(j);
+        out_flush(j);
       }
       if (total == 1 && !paused) {
         int from = pick(accounts), to = pick(accounts);

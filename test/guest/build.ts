@@ -168,7 +168,7 @@ export interface BankOptions {
   readonly money?: number
   /** Microseconds between two transfers, or two bursts of them, on a connection. */
   readonly intervalUs?: number
-  /** Transfers, each a frame of its own, that are made at once. */
+  /** Transfers on a connection that are sent in one piece: 40 bytes each, in as many frames as the MTU makes of it. */
   readonly burst?: number
   /** Pages written at random, a second, in `dirtyMiB` of memory. */
   readonly dirtyPagesPerSecond?: number

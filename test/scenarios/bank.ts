@@ -22,7 +22,7 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly vms: number
   readonly memoryMiB: number
   /** How busy each bank is. */
-  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'dirtyPagesPerSecond'>
+  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
   readonly owners?: Readonly<Record<string, string>>
 }
