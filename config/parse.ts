@@ -58,6 +58,7 @@ function wellShapedSections(raw: unknown): Sections {
     detector: section('detector', shape.detector),
     lease: section('lease', shape.lease),
     register: section('register', shape.register),
+    membership: section('membership', shape.membership),
     epochs: section('epochs', shape.epochs),
     shards: section('shards', shape.shards),
     hypervisor: section('hypervisor', shape.hypervisor),

@@ -86,6 +86,15 @@ export const configSchema = z.strictObject({
       giveUpMs: ms(100, 600_000).default(5_000)
     })
     .prefault({}),
+  membership: z
+    .strictObject({
+      /**
+       * A leaving member that has been dead for so long, without a break, goes although it owns VMs or stores what snapshots
+       * need. 10 min: a guess, a reboot.
+       */
+      lostAfterMs: ms(1_000, 86_400_000).default(600_000)
+    })
+    .prefault({}),
   epochs: z
     .strictObject({
       /**

@@ -26,6 +26,7 @@ import type { Report } from './agents/group-agent.ts'
 import { Groups } from './agents/groups.ts'
 import { Housekeeping } from './agents/housekeeping.ts'
 import { membershipEvents } from './agents/membership-events.ts'
+import { LostMembers } from './agents/lost-members.ts'
 import { gatherFacts } from './agents/membership-facts.ts'
 import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
@@ -182,10 +183,12 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const atFirst = members.map(member => member.id)
   const detector = createFailureDetector({ ...shared, members: atFirst, settings: config.detector, transport, note })
   detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+  const lost = new LostMembers({ detector, clock, ...config.membership })
+  teardown.add(() => lost.stop())
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  return { transport, bus, decisions, registers, leases, detector, directory, membership, ids, floor }
+  return { transport, bus, decisions, registers, voter, leases, detector, lost, directory, membership, ids, floor }
 }
 type Voice = Awaited<ReturnType<typeof openVoice>>
 
@@ -236,7 +239,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, decodeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
-  const leaseMs = config.lease.durationMs * (1 + config.lease.driftPerMille / 1000)
+  const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
 
@@ -275,8 +278,8 @@ function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { r
   const { config, clock, log, secret, self } = home
   const { transport, registers, leases, detector, membership, ids } = voice
   const admit = ({ invites }: ClusterRecord): void => transport.setInvited(new Set(invites.map(invite => invite.id)))
-  const { detector: swim, lease, register, epochs, shards } = config
-  const settings = { detector: swim, lease, register, epochs, shards }
+  const { detector: swim, lease, register, membership: changes, epochs, shards } = config
+  const settings = { detector: swim, lease, register, membership: changes, epochs, shards }
   const joins = { membership, secret, settings, log, wallMs, verify: signedBy }
   transport.onJoin((invite, request) => answerJoin(joins, invite, request))
   admit(membership.record())

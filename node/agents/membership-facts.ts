@@ -2,12 +2,14 @@
 import type { ImageManifest, FailureDetector, Transport } from '../ports.ts'
 import { type MembershipFacts, neededStores } from '../planning/membership.ts'
 import type { GroupDirectory } from './directory.ts'
+import type { LostMembers } from './lost-members.ts'
 import type { MembershipAgent } from './membership.ts'
 
 export interface FactsDeps {
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
+  readonly lost: Pick<LostMembers, 'has'>
   readonly transport: Pick<Transport, 'connected'>
   wallMs(): number
   /** Undefined at a witness, which has no manifests. */
@@ -18,17 +20,18 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   const { membership, directory, detector, transport } = deps
   const record = membership.record()
   const ids = record.members.map(member => member.id)
-  const dead = new Set(ids.filter(id => detector.livenessOf(id) === 'dead'))
+  const lost = new Set(ids.filter(id => deps.lost.has(id)))
   const groups = directory.all().filter(group => !group.removed)
-  const leaving = record.members.some(member => member.leaving && member.role === 'storage' && !dead.has(member.id))
+  const leaving = record.members.some(member => member.leaving && member.role === 'storage' && !lost.has(member.id))
   return {
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),
-    dead,
+    dead: new Set(ids.filter(id => detector.livenessOf(id) === 'dead')),
+    lost,
     groupsKnown: directory.surveyed,
     owners: new Set(groups.flatMap(group => Object.values(group.owners))),
-    needed: leaving ? neededStores(record, await imagesOf(deps), dead) : new Set(),
+    needed: leaving ? neededStores(record, await imagesOf(deps), lost) : new Set(),
     wallMs: deps.wallMs()
   }
 }

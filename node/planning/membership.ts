@@ -23,6 +23,8 @@ export interface MembershipFacts {
   /** Members that this peer holds for alive and is connected to, itself included. */
   readonly reachable: ReadonlySet<PeerId>
   readonly dead: ReadonlySet<PeerId>
+  /** Members that have been dead for so long, without a break, that nobody waits for them any more (`membership.lostAfterMs`). */
+  readonly lost: ReadonlySet<PeerId>
   /** False until this peer has learned which groups there are: `owners` and `needed` tell nothing before. */
   readonly groupsKnown: boolean
   /** Members that own a VM. */
@@ -94,13 +96,20 @@ function whyVoterStays(record: ClusterRecord, id: PeerId, facts: MembershipFacts
 
 function removalOfMember(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
   const leaver = record.members.find(
-    member => member.leaving && !record.voters.ids.includes(member.id) && whyMemberStays(member, facts) === undefined
+    member =>
+      member.leaving && !record.voters.ids.includes(member.id) && whyMemberStays(record, member, facts) === undefined
   )
   return leaver === undefined ? undefined : { kind: 'remove-member', peer: leaver.id }
 }
 
-function whyMemberStays({ id, forced, role }: MemberRecord, facts: MembershipFacts): string | undefined {
-  if (forced || facts.dead.has(id)) return undefined
+/** Who only looks dead now may be back in a moment; a removal is for good. Whom people have replaced will not be. */
+function whyMemberStays(
+  { members }: ClusterRecord,
+  { id, forced, role }: MemberRecord,
+  facts: MembershipFacts
+): string | undefined {
+  const replaced = facts.dead.has(id) && members.some(member => member.replaces === id && !member.leaving)
+  if (forced || replaced || facts.lost.has(id)) return undefined
   if (!facts.groupsKnown)
     return 'which groups may need it is not known here yet: a majority of the voters must be reached'
   if (facts.owners.has(id))
@@ -120,7 +129,7 @@ export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): 
     if (why !== undefined) waits.push({ peer, why })
   }
   for (const member of record.members) {
-    const why = member.leaving ? whyMemberStays(member, facts) : undefined
+    const why = member.leaving ? whyMemberStays(record, member, facts) : undefined
     if (why !== undefined) waits.push({ peer: member.id, why })
   }
   return waits
@@ -129,16 +138,17 @@ export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): 
 /**
  * Leaving storage members that some committed image still leans on: without them one of its streams would bear fewer
  * losses than a new one bears that is spread over those who stay. After the next epoch none does (`image/page-state.ts`
- * writes such streams anew). `images` undefined: not known here, so all of them.
+ * writes such streams anew). `images` undefined: not known here, so all of them. Who only looks dead now is counted as one
+ * who stays.
  */
 export function neededStores(
   record: ClusterRecord,
   images: readonly ImageManifest[] | undefined,
-  dead: ReadonlySet<PeerId>
+  lost: ReadonlySet<PeerId>
 ): Set<PeerId> {
   const leavers = record.members.filter(member => member.leaving && member.role === 'storage').map(member => member.id)
   if (images === undefined) return new Set(leavers)
-  const stay = placeable(record).filter(id => !dead.has(id))
+  const stay = placeable(record).filter(id => !lost.has(id))
   const weak = images
     .flatMap(image => image.streams)
     .filter(({ holders, k, m }) => {

@@ -9,6 +9,7 @@ import { Forgetting } from '../../node/agents/forgetting.ts'
 import type { Report } from '../../node/agents/group-agent.ts'
 import { Groups } from '../../node/agents/groups.ts'
 import { Housekeeping } from '../../node/agents/housekeeping.ts'
+import { LostMembers } from '../../node/agents/lost-members.ts'
 import { gatherFacts } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
@@ -52,6 +53,8 @@ export interface PeerWorld {
 
 /** As in `node/peer.ts`. */
 const FAREWELL_MS = 250
+/** Longer than any run: what a member that is gone for good takes with it is not what is looked for. */
+const LOST_AFTER_MS = 600_000
 
 export class SimPeer {
   readonly life: Life
@@ -131,6 +134,7 @@ export class SimPeer {
     const ids = (): PeerId[] => membership.record().members.map(member => member.id)
     const detector = createFailureDetector({ ...shared, members: ids(), settings: settings.detector, transport, note })
     detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+    const lost = new LostMembers({ detector, clock, lostAfterMs: LOST_AFTER_MS })
     const floor = (): number => membership.record().groupFloor
     const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
     decisions.follow(directory)
@@ -144,7 +148,7 @@ export class SimPeer {
     const decodeManifest = hosting && body.decodeManifest
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
-    const seen = { membership, directory, detector, transport, readManifest: hosting?.readManifest }
+    const seen = { membership, directory, detector, lost, transport, readManifest: hosting?.readManifest }
     const facts = () => gatherFacts({ ...seen, wallMs: () => host.wallMs() })
     const leaseMs = settings.lease.durationMs * (1 + settings.lease.driftPerMille / 1000)
     this.#steps = new MembershipSteps({ ...agents, random, membership, registers, facts, leaseMs })
@@ -154,7 +158,7 @@ export class SimPeer {
     this.detector = detector
     this.directory = directory
     this.body = body
-    this.#agents = [takeover, this.housekeeping, forgetting, directory, membership, this.#steps]
+    this.#agents = [takeover, this.housekeeping, forgetting, directory, membership, lost, this.#steps]
     this.#follow(takeover)
   }
 

@@ -45,6 +45,7 @@ const changeOf = (step: MembershipStep, wallMs: number): Change => {
 const facts = (fields: Partial<MembershipFacts> = {}): MembershipFacts => ({
   reachable: new Set(),
   dead: new Set(),
+  lost: new Set(),
   groupsKnown: true,
   owners: new Set(),
   needed: new Set(),
@@ -296,7 +297,7 @@ describe('the planner of membership', () => {
     })
   })
 
-  it('removes no living member that owns VMs or stores what snapshots need, unless it is forced; a dead one it removes', () => {
+  it('removes no member that owns VMs or stores what snapshots need, unless it is forced, or replaced and dead', () => {
     const model = replacing()
     model.owners.add('p0')
     for (let i = 0; i < 6; i++) model.step()
@@ -323,6 +324,39 @@ describe('the planner of membership', () => {
   })
 })
 
+describe('a leaving member that looks dead', () => {
+  const leaving = (): Model => {
+    const model = new Model()
+    for (let i = 0; i < 3; i++) model.invite(true, undefined)
+    while (model.step() !== undefined);
+    model.change(wishLeave('p3', false))
+    while (model.step()?.kind !== 'settle');
+    model.down.add('p3')
+    return model
+  }
+
+  it('is waited for as a living one, until it has been dead for so long that it is lost', () => {
+    const cases = [
+      [{ owners: new Set(['p3']) }, 'owns VMs'],
+      [{ needed: new Set(['p3']) }, 'snapshots need'],
+      [{ groupsKnown: false }, 'not known here yet']
+    ] as const
+    for (const [seen, why] of cases) {
+      const { record } = leaving()
+      const present = { ...facts(), dead: new Set(['p3']), ...seen }
+      expect(planMembershipStep(record, present)).toBeUndefined()
+      expect(membershipWaits(record, present)).toEqual([{ peer: 'p3', why: expect.stringContaining(why) }])
+      const lost = { ...present, lost: new Set(['p3']) }
+      expect(planMembershipStep(record, lost)).toEqual({ kind: 'remove-member', peer: 'p3' })
+      expect(membershipWaits(record, lost)).toEqual([])
+    }
+  })
+
+  it('goes at once where nothing needs it', () => {
+    expect(leaving().step()).toEqual({ kind: 'remove-member', peer: 'p3' })
+  })
+})
+
 describe('what a leaving member stores', () => {
   const record = ((): ClusterRecord => {
     const model = new Model()
@@ -334,8 +368,8 @@ describe('what a leaving member stores', () => {
     ({ streams: [{ stream: 's', k: 2, m: 1, holders, dataBytes: 1, grids: [] }] }) as unknown as ImageManifest
 
   it('is needed while an image bears fewer losses without it than a new one would', () => {
-    const needed = (images: ImageManifest[] | undefined, dead: string[] = []) => [
-      ...neededStores(record, images, new Set(dead))
+    const needed = (images: ImageManifest[] | undefined, lost: string[] = []) => [
+      ...neededStores(record, images, new Set(lost))
     ]
     expect(needed([image('p0', 'p1', 'p2')])).toEqual(['p0'])
     expect(needed([image('p1', 'p2', 'p3')])).toEqual([])

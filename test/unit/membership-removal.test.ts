@@ -1,7 +1,8 @@
 /** When a leaving member may go for good: with real registers, directories and agents, on disks in memory. */
 import { expect, test } from 'vitest'
+import { LostMembers } from '../../node/agents/lost-members.ts'
 import { MemberOperations } from '../../node/member-operations.ts'
-import type { ImageManifest } from '../../node/ports.ts'
+import type { ImageManifest, Liveness } from '../../node/ports.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import { wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
@@ -83,6 +84,54 @@ test('a group that a peer was never told of is looked for before it removes a me
   await world.run(5_000)
   expect([isMember(a, 'ide'), isMember(b, 'ide')]).toEqual([true, true])
   expect(a.directory.get('g')).toMatchObject({ owners: { vm1: 'ide' } })
+})
+
+test('a member that looks dead for a moment keeps what it stores; one that is lost goes', async () => {
+  const world = new MembershipWorld()
+  const [, b] = await storagePeers(world)
+  await commit(world, b, b.self, ['ida', 'idb', 'idc', 'ide'])
+  await leave(world, b, 'ide')
+  world.down.add('ide')
+  await world.run(5_000)
+  expect(isMember(b, 'ide')).toBe(true)
+  world.lost.add('ide')
+  expect(await world.run(5_000, () => !isMember(b, 'ide'))).toBe(true)
+})
+
+test('while another member looks dead for a moment the columns of one that leaves count as before', async () => {
+  const world = new MembershipWorld()
+  const [, b] = await storagePeers(world)
+  await commit(world, b, b.self, ['ida', 'idb', 'idc', 'ide'])
+  world.down.add('idd')
+  await leave(world, b, 'ide')
+  await world.run(5_000)
+  expect(isMember(b, 'ide')).toBe(true)
+  world.lost.add('idd')
+  expect(await world.run(5_000, () => !isMember(b, 'ide'))).toBe(true)
+})
+
+test('a member is lost when it has been dead for long enough without a break', () => {
+  const world = new MembershipWorld()
+  const told: ((peer: string, liveness: Liveness, why: string) => void)[] = []
+  const onChange = (handler: (typeof told)[number]): void => void told.push(handler)
+  const lost = new LostMembers({ detector: { onChange }, clock: world.clock, lostAfterMs: 100 })
+  const becomes = (liveness: Liveness): void => told.forEach(each => each('ida', liveness, ''))
+  for (const liveness of ['suspect', 'dead'] as const) becomes(liveness)
+  world.pass(99)
+  becomes('alive')
+  world.pass(99)
+  expect(lost.has('ida')).toBe(false)
+  becomes('dead')
+  world.pass(99)
+  expect(lost.has('ida')).toBe(false)
+  world.pass(1)
+  expect(lost.has('ida')).toBe(true)
+  becomes('alive')
+  expect(lost.has('ida')).toBe(false)
+  becomes('dead')
+  lost.stop()
+  world.pass(200)
+  expect(lost.has('ida')).toBe(false)
 })
 
 test('whoever asks a peer that knows no group yet to remove the owner of a VM is refused', async () => {

@@ -79,10 +79,11 @@ export class WorldPeer {
       if (found === undefined) throw new Error(`no manifest ${hash}`)
       return found
     }
-    const seen = { membership, directory, detector, transport, wallMs: () => clock.now(), readManifest }
+    const wallMs = (): number => clock.now()
+    const seen = { membership, directory, detector, lost: world.lost, transport, wallMs, readManifest }
     this.facts = () => gatherFacts(seen)
     const agents = { ...shared, ...seen, registers, facts: this.facts }
-    this.steps = new MembershipSteps({ ...agents, leaseMs: LEASE_MS })
+    this.steps = new MembershipSteps({ ...agents, leaseMs: () => LEASE_MS })
     this.detector = detector
     this.directory = directory
   }
@@ -106,6 +107,8 @@ export class WorldPeer {
 export class MembershipWorld {
   nowMs = 1_000
   readonly down = new Set<string>()
+  /** Down for so long that nobody waits for them. */
+  readonly lost = new Set<string>()
   /** Messages that are lost on their way. */
   drop: (from: string, to: string, kind: string, protocol: string) => boolean = () => false
   /** Peer → who is a member as far as it knows: it speaks with nobody else. */
@@ -167,11 +170,16 @@ export class MembershipWorld {
     peer.stop()
   }
 
+  /** With no turn for messages and promises. */
+  pass(ms: number): void {
+    this.nowMs += ms
+    for (const timer of this.#timers) if (timer.atMs <= this.nowMs && this.#timers.delete(timer)) timer.fn()
+  }
+
   /** Millisecond by millisecond, with turns for messages and promises in each; until `done` or so long. True: done. */
   async run(ms: number, done: () => boolean = () => false): Promise<boolean> {
     for (let i = 0; i < ms && !done(); i++) {
-      this.nowMs += 1
-      for (const timer of this.#timers) if (timer.atMs <= this.nowMs && this.#timers.delete(timer)) timer.fn()
+      this.pass(1)
       for (let turn = 0; turn < 8; turn++) await new Promise(setImmediate)
     }
     return done()
