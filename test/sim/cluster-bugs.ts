@@ -4,7 +4,9 @@
  */
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
 import type { MachineClocks } from '../../node/host/sleep-clock.ts'
-import type { ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
+import type { ControlBus, ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { parseSwimMessage, PROTOCOL as SWIM, type SwimMessage } from '../../protocols/failure-detector/messages.ts'
 import { BatchWriter, decodeBatch } from '../../protocols/frames/records.ts'
 import type { LeaseGuard } from '../../protocols/register/acceptor.ts'
 import type { SimShards } from './world-shards.ts'
@@ -13,6 +15,7 @@ export interface ClusterWiring {
   /** As the peers of a host read them. */
   clocks(clocks: MachineClocks): MachineClocks
   guard(guard: LeaseGuard): LeaseGuard
+  bus(bus: ControlBus): ControlBus
   nic(nic: NicPort): NicPort
   /** What the switch speaks over. `generationOf`: of a group as this peer knows it. */
   frames(transport: Transport, generationOf: (group: string) => number | undefined): Transport
@@ -28,6 +31,7 @@ export interface ClusterWiring {
 export const HONEST: ClusterWiring = {
   clocks: clocks => clocks,
   guard: guard => guard,
+  bus: bus => bus,
   nic: nic => nic,
   frames: transport => transport,
   maySpeak: remainingMs => remainingMs > 0,
@@ -124,6 +128,17 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     symptom: /imagesAreOneCut/,
     wiring: { started: started => ({ of: () => 0, note: (group, generation) => started.note(group, generation) }) }
   },
+  'a member does not refute that it is dead': {
+    symptom: /nobodyIsTakenForDead/,
+    wiring: {
+      bus: bus => ({
+        self: bus.self,
+        send: (to, protocol, message) => bus.send(to, protocol, message),
+        on: (protocol, parse, handler) =>
+          bus.on(protocol, message => parse(protocol === SWIM ? deafTo(bus.self, message) : message), handler)
+      })
+    }
+  },
   'a void image is the base of the next one': {
     symptom: /imagesAreOneCut|neededDataIsKept|committedEpochsAreWhole/,
     wiring: {
@@ -139,6 +154,12 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
       })
     }
   }
+}
+
+/** The message without claims that `self` is dead. */
+function deafTo(self: PeerId, raw: unknown): SwimMessage {
+  const message = parseSwimMessage(raw)
+  return { ...message, updates: message.updates.filter(({ peer, state }) => peer !== self || state !== 'dead') }
 }
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}

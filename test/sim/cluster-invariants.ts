@@ -12,6 +12,7 @@ import { type Accepted, compareBallots } from '../../protocols/register/messages
 import { valueOf } from '../../protocols/register/value.ts'
 import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
 import { CLUSTER_KEY, type ClusterRecord, memberById, parseClusterRecord } from '../../protocols/membership/record.ts'
+import { Beliefs } from './cluster-beliefs.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
 import { auditBanks, type BankImage, frameId } from './world-bank.ts'
@@ -22,6 +23,11 @@ import { missingColumns } from './world-shards.ts'
 import type { Network } from './world-network.ts'
 
 const packr = new Packr({ useRecords: false })
+/**
+ * A connection that is there again tells at once who was held for dead. What was lost in bad weather waits for the next round
+ * of probes, up to nine times as long where both have been slow. Measured: 1 s at most, 3,800 times in 400 seeds.
+ */
+const REFUTED_MS = 2_500
 
 interface Chosen {
   readonly accepted: Accepted
@@ -61,6 +67,7 @@ export class Judge {
   /** Group → streams and manifests that its committed epoch needs. */
   readonly #needed = new Map<string, Set<string>>()
   readonly #judged = new Set<string>()
+  readonly beliefs: Beliefs
   violation: string | undefined
   committed = 0
   takeovers = 0
@@ -68,6 +75,7 @@ export class Judge {
   constructor(world: JudgedWorld) {
     this.#world = world
     this.#cluster = world.genesis
+    this.beliefs = new Beliefs(world)
     this.#voters.set(world.genesis.voters.version, world.genesis.voters)
   }
 
@@ -104,6 +112,12 @@ export class Judge {
         this.fail('leasesDoNotOverlap', `${who} may act ${leftMs} ms on ${key}/${generation}, displaced below ${below}`)
       }
     }
+  }
+
+  /** A member that runs and is connected refutes that it is dead. */
+  nobodyIsTakenForDead(): void {
+    const wrong = this.beliefs.lasting(REFUTED_MS)
+    if (wrong !== undefined) this.fail('nobodyIsTakenForDead', `${wrong}, connected for ${REFUTED_MS} ms`)
   }
 
   // ------------------------------------------------------------------------------------------ frames on the wire

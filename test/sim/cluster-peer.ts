@@ -14,7 +14,7 @@ import { gatherFacts } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
-import type { Leases, Log } from '../../node/ports.ts'
+import type { ControlBus, Leases, Liveness, Log } from '../../node/ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { createFailureDetector, type FailureDetectorShell } from '../../protocols/failure-detector/shell.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
@@ -47,6 +47,8 @@ export interface PeerWorld {
   readonly wiring: ClusterWiring
   /** What each life refuses: it is told over the network. */
   readonly refused: WeakMap<Life, Refused>
+  /** A peer's detector believes something new of another. */
+  onLiveness(life: Life, peer: PeerId, liveness: Liveness): void
   /** A VM takes a frame. */
   onTake(run: Run, id: number): void
 }
@@ -80,7 +82,7 @@ export class SimPeer {
     const { host, clock } = life
     const log = logOf(host)
     const transport = world.network.transport(life)
-    const bus = createControlBus(transport, log, cluster.name, run => life.turn(run))
+    const bus = world.wiring.bus(createControlBus(transport, log, cluster.name, run => life.turn(run)))
     const now = (): ClusterRecord => peer.membership.record()
     const decisions = await createDecisionLog({
       self: host.name,
@@ -103,7 +105,7 @@ export class SimPeer {
     readonly cluster: ClusterRecord
     readonly log: Log
     readonly transport: SimTransport
-    readonly bus: ReturnType<typeof createControlBus>
+    readonly bus: ControlBus
     readonly decisions: DecisionLog
   }) {
     const { life, world, cluster, log, transport, bus, decisions } = parts
@@ -133,7 +135,10 @@ export class SimPeer {
     const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
     const ids = (): PeerId[] => membership.record().members.map(member => member.id)
     const detector = createFailureDetector({ ...shared, members: ids(), settings: settings.detector, transport, note })
-    detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+    detector.onChange((peer, liveness, why) => {
+      world.onLiveness(life, peer, liveness)
+      report('liveness', { peer, liveness, why })
+    })
     const lost = new LostMembers({ detector, clock, lostAfterMs: LOST_AFTER_MS })
     const floor = (): number => membership.record().groupFloor
     const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })

@@ -12,6 +12,7 @@ import { helpMembers } from './cluster-members.ts'
 import { type FaultyWorld, Faults } from './cluster-faults.ts'
 import { Judge } from './cluster-invariants.ts'
 import { type ClusterSettings, type PeerWorld, SimPeer } from './cluster-peer.ts'
+import { guarded } from './guarded.ts'
 import { Kernel } from './kernel.ts'
 import { macOf } from './world-bank.ts'
 import { Book } from './world-book.ts'
@@ -22,6 +23,8 @@ import { describeMessage } from './world-words.ts'
 
 export interface ClusterOutcome {
   readonly seed: number
+  /** Members that it begins with. */
+  readonly peers: number
   /** The first violation, or null. */
   readonly violation: string | null
   readonly events: number
@@ -29,16 +32,20 @@ export interface ClusterOutcome {
   readonly epochs: number
   readonly takeovers: number
   readonly frames: number
+  /** Members that were held for dead and refuted it. */
+  readonly refuted: number
+  /** The longest that one that could refute it was held for dead, in virtual milliseconds. */
+  readonly refutedMs: number
   /** Virtual milliseconds from the end of the faults until all had healed. */
   readonly convergedMs: number
 }
 
 export interface ClusterOptions {
-  readonly peers?: number
+  readonly peers?: number | undefined
   /** What is wired otherwise than it should be. */
   readonly wiring?: Partial<ClusterWiring> | undefined
   /** Told of every event. */
-  readonly listener?: (atMs: number, what: string) => void
+  readonly listener?: Kernel['listener']
 }
 
 const CLUSTER = 'simulated'
@@ -46,8 +53,6 @@ const FAULTS_MS = 4_000
 /** A VM that failed again and again is tried after at most 32 s (group-agent.ts); then once more. */
 const CONVERGE_MS = 60_000
 const POLL_MS = 25
-/** From the end of all faults: connections are dialled again within 1.5 s, a suspicion ends within 1 s. */
-const REFUTED_MS = 4_000
 /** Housekeeping forgets 2 s after a record has changed, and again with the next. */
 const COLLECTED_MS = 5_000
 
@@ -129,6 +134,7 @@ class ClusterRun {
       ...shared,
       wiring: { ...HONEST, ...wiring },
       refused: new WeakMap<Life, Refused>(),
+      onLiveness: (life, peer, liveness) => this.#judge.beliefs.changed(life, peer, liveness),
       onTake: (run, id) => this.#judge.generationsDoNotMix(run, id)
     }
     const sizes = kernel.chance(0.3) ? { bank: 3, shop: 2 } : { bank: kernel.pick([3, 4]) }
@@ -136,28 +142,24 @@ class ClusterRun {
   }
 
   async run(): Promise<ClusterOutcome> {
-    const rejected = (error: unknown): void => this.#judge.fail('nothingIsLeftRejected', String(error))
-    process.on('unhandledRejection', rejected)
-    let convergedMs = 0
-    try {
-      convergedMs = await this.#live()
-      // A turn of the real event loop: Node tells only then of promises that nobody has handled.
-      await new Promise(resolve => setImmediate(resolve))
-    } catch (error) {
-      this.#judge.fail('nothingThrows', error instanceof Error ? (error.stack ?? error.message) : String(error))
-    } finally {
-      process.off('unhandledRejection', rejected)
-    }
-    const { violation, committed, takeovers } = this.#judge
+    const judge = this.#judge
+    const convergedMs = await guarded(
+      () => this.#live(),
+      (invariant, what) => judge.fail(invariant, what)
+    )
+    const { violation, committed, takeovers, beliefs } = judge
     return {
       seed: this.#seed,
+      peers: this.#genesis.members.length,
       violation: violation === undefined ? null : `seed ${this.#seed}: ${violation}`,
       events: this.#kernel.events,
       digest: this.#kernel.digest,
       epochs: committed,
       takeovers,
       frames: this.#book.frames.length,
-      convergedMs
+      refuted: beliefs.refuted,
+      refutedMs: beliefs.longestMs,
+      convergedMs: convergedMs ?? 0
     }
   }
 
@@ -169,6 +171,7 @@ class ClusterRun {
     const faults = new Faults(this.#faulty())
     const check = (): boolean => {
       this.#judge.leasesDoNotOverlap()
+      this.#judge.nobodyIsTakenForDead()
       return this.#judge.violation !== undefined
     }
     await kernel.run(FAULTS_MS, check)
@@ -236,7 +239,6 @@ class ClusterRun {
     ]
     let left: string[] = []
     const poll = (): void => {
-      if (kernel.nowMs > healedMs + REFUTED_MS) this.nobodyIsTakenForDead()
       left = missing()
       if (left.length > 0) kernel.at(POLL_MS, 'poll', poll)
     }
@@ -272,17 +274,6 @@ class ClusterRun {
     return right ? [] : [`${voters.ids.join(', ')} vote, and ${wanted.join(', ')} should; settled: ${voters.settled}`]
   }
 
-  /** Of members that have been up and connected for longer than it takes to refute. */
-  nobodyIsTakenForDead(): void {
-    const old = this.#up().filter(({ life }) => life.bornMs < this.#kernel.nowMs - REFUTED_MS)
-    for (const { life, detector } of old) {
-      const dead = old.find(other => detector.livenessOf(other.life.host.name) === 'dead')
-      if (dead === undefined) continue
-      const what = `${life.host.name} holds ${dead.life.host.name} for dead ${REFUTED_MS} ms after all had healed`
-      this.#judge.fail('nobodyIsTakenForDead', what)
-    }
-  }
-
   /** Every VM runs at its owner, in the newest generation, and its transfers are taken. */
   groupsRun(id: string): string[] {
     const record = this.#judge.record(id)
@@ -306,11 +297,12 @@ class ClusterRun {
   /** Nothing is kept of epochs that came to nothing, nor of those that no restore can ask for. */
   voidDataIsCollected(healedMs: number): string[] {
     const { nowMs } = this.#kernel
-    for (const { name, disk } of this.#hosts) {
+    for (const { name, disk, stopped } of this.#hosts) {
       if (memberById(this.#judge.cluster, name) === undefined) continue
       for (const stream of disk.columns.keys()) {
         if (!this.#judge.isVoid(stream)) continue
-        const sinceMs = this.#voidSince.get(`${name} ${stream}`) ?? nowMs
+        // Who stands still collects nothing.
+        const sinceMs = (stopped === 'no' ? this.#voidSince.get(`${name} ${stream}`) : undefined) ?? nowMs
         this.#voidSince.set(`${name} ${stream}`, sinceMs)
         if (nowMs - sinceMs > COLLECTED_MS)
           this.#judge.fail('voidDataIsCollected', `${name} keeps ${stream}, void for ${nowMs - sinceMs} ms`)

@@ -86,6 +86,14 @@ export class Network {
     return from === to || (this.open(from, to) && this.open(to, from))
   }
 
+  /** Whether what one says to the other now comes to a process that runs: by a connection, with nothing in its way. */
+  talks(from: PeerId, to: PeerId): boolean {
+    const target = this.hosts.get(to)
+    const link = this.transportOf(from)?.linkTo(to)
+    if (link === undefined || link.severed || link.target !== target?.life) return false
+    return target.stopped === 'no' && link.stalled.length === 0 && this.open(from, to)
+  }
+
   block(from: PeerId, to: PeerId): void {
     if (!this.open(from, to)) return
     this.#blocked.add(`${from}>${to}`)
@@ -163,6 +171,10 @@ export class SimTransport implements Transport {
   /** Whether it is a member as far as this peer knows: strangers are not let in. */
   knows(peer: PeerId): boolean {
     return this.#members.has(peer)
+  }
+
+  linkTo(peer: PeerId): Link | undefined {
+    return this.#links.get(peer)
   }
 
   connected(peer: PeerId): boolean {
