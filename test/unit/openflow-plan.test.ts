@@ -109,10 +109,10 @@ describe('a cut', () => {
     expect(outcome(entries, fromX(3))).toEqual(['2'])
   })
 
-  it('of the receiver: the old colour is delivered and goes up, as long as it is recorded', () => {
+  it('of the receiver: the old colour goes by the peer, as long as it is recorded', () => {
     const cut = { colour: 4, inbound: 'direct', recording: true } as const
     const entries = entriesOf(group({ a: flowing(3), b: cut }))
-    expect(outcome(entries, from(1, 0xa, 0xb))).toEqual(['2', up(3)])
+    expect(outcome(entries, from(1, 0xa, 0xb))).toEqual([up(3)])
     expect(outcome(entries, fromX(4))).toEqual(['2'])
     expect(outcome(entriesOf(group({ b: flowing(4) })), fromX(3))).toEqual(['2'])
   })
@@ -124,10 +124,11 @@ describe('a cut', () => {
   })
 
   it('says by the cookie who of a broadcast has had it and who not', () => {
-    const cut = { colour: 4, inbound: 'direct', recording: true } as const
-    const { entries, ups } = planFlows([group({ a: cut, b: { ...cut, inbound: 'held' } })])
-    expect(outcome(entries, fromX(3, ALL))).toEqual(['1', up(3)])
-    const entry = entries.find(({ match }) => match.multicast && match.vlanPcp === 3) as FlowEntry
+    const { entries, ups } = planFlows([
+      group({ a: { ...flowing(4), inbound: 'copied' }, b: { ...flowing(4), inbound: 'held' } })
+    ])
+    expect(outcome(entries, fromX(4, ALL))).toEqual(['1', up(4)])
+    const entry = entries.find(({ match }) => match.multicast && match.vlanPcp === 4) as FlowEntry
     expect(entry.cookie & COOKIE_MASK).toBe(COOKIE)
     expect(ups.get(entry.cookie)).toEqual({
       group: 'bank',
@@ -150,9 +151,9 @@ describe('colours in three bits', () => {
       fc.property(facts, fc.integer({ min: -3, max: 4 }), (receiver, distance) => {
         const sender = receiver.colour + distance
         expect(ahead(((sender % 8) + 8) % 8, receiver.colour)).toBe(distance)
-        const early = distance > 0
-        const toPeer = early || receiver.inbound !== 'direct' || (distance < 0 && receiver.recording)
-        const toVm = !early && receiver.inbound !== 'held'
+        const byPeer = distance > 0 || receiver.inbound === 'held' || (distance < 0 && receiver.recording)
+        const toPeer = byPeer || receiver.inbound === 'copied'
+        const toVm = !byPeer
         const pcp = ((sender % 8) + 8) % 8
         const entries = entriesOf(group({ b: receiver }))
         expect(outcome(entries, fromX(pcp))).toEqual([...(toVm ? ['2'] : []), ...(toPeer ? [up(pcp)] : [])])

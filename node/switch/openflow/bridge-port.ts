@@ -62,8 +62,6 @@ export class BridgePort {
   /** When a frame came up last, and whether the bridge is to deliver by itself soon. */
   #lastUpMs = 0
   #passing = false
-  /** What arrives now has been delivered by the bridge. */
-  #copying = false
 
   constructor(options: {
     readonly group: string
@@ -196,17 +194,15 @@ export class BridgePort {
 
   /** A frame of `sender` that went up; `copied`: the VM has it already. */
   receive(sender: string, pcp: number, packet: Uint8Array, copied: boolean): void {
-    const colour = this.#receiver.colour + ahead(pcp, this.#receiver.colour)
-    if (copied && colour >= this.#receiver.colour) {
+    if (copied) {
       this.#recent.push(packet)
       if (this.#recent.length > RECENT_FRAMES) this.#recent.shift()
       return
     }
+    const colour = this.#receiver.colour + ahead(pcp, this.#receiver.colour)
     const number = (this.#numbers.get(sender) ?? 0) + 1
     this.#numbers.set(sender, number)
-    this.#copying = copied
     const arrival = this.#receiver.arrive(sender, colour, number, packet)
-    this.#copying = false
     this.#count(arrival)
     this.#lastUpMs = this.#bridge.clock.now()
     // Nothing waits: the bridge may deliver by itself.
@@ -269,7 +265,6 @@ export class BridgePort {
   }
 
   #deliver(packet: Uint8Array): void {
-    if (this.#copying) return
     this.#bridge.deliver(this.group, this.vm, packet[0] as number, packet.subarray(PREFIX_BYTES))
   }
 
