@@ -188,7 +188,7 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  return { transport, bus, decisions, registers, leases, detector, lost, directory, membership, ids, floor }
+  return { transport, bus, decisions, registers, voter, leases, detector, lost, directory, membership, ids, floor }
 }
 type Voice = Awaited<ReturnType<typeof openVoice>>
 
@@ -239,7 +239,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, decodeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
-  const leaseMs = config.lease.durationMs * (1 + config.lease.driftPerMille / 1000)
+  const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
 

@@ -37,7 +37,7 @@ export interface StepsDeps {
   facts(): Promise<MembershipFacts>
   readonly registers: Pick<RegisterVoters, 'settle'>
   /** How long a lease may run on that was granted under the set before. */
-  readonly leaseMs: number
+  leaseMs(): number
 }
 
 export class MembershipSteps {
@@ -137,7 +137,7 @@ export class MembershipSteps {
   async #settle(): Promise<Change | undefined> {
     const { registers, clock, leaseMs } = this.#deps
     const { version, refusedSinceMs } = await registers.settle()
-    const overInMs = refusedSinceMs + leaseMs - clock.now()
+    const overInMs = refusedSinceMs + leaseMs() - clock.now()
     if (overInMs > 0) await new Promise<void>(resolve => clock.after(overInMs, resolve))
     return this.#stopped ? undefined : markSettled(version)
   }

@@ -4,7 +4,7 @@
  * An owner A acts under generation g of a register while a majority of voters has granted it (key, g) and the grants
  * have not run out. A *displacement* is a change to a generation above g whose fence names A. Claim: **when a
  * displacement of A is chosen, A's lease is over and never comes back.** Nothing about it is written to disk but what
- * the register itself persists.
+ * the register itself persists, and one number (6).
  *
  * 1. *One voter.* A grant is counted from the receipt of the claim and lasts D × (1 + drift) on the voter's clock; A
  *    counts from the sending, D on its own. Clocks that differ by at most the drift give: at every moment, if A believes
@@ -29,8 +29,10 @@
  * 5. *Finished by another.* A displacement accepted by few may be chosen under a later ballot by someone who only meant
  *    to read. The fence is stored with the value and carried (register/proposer.ts), so the voters check it again.
  *
- * 6. *A voter that restarts* has forgotten its grants: it accepts no fenced change for one D × (1 + drift). It does grant
- *    at once, since what it accepted is on disk; and grants nothing before it has read it.
+ * 6. *A voter that restarts* has forgotten its grants: it accepts no fenced change for one D × (1 + drift). D and the drift
+ *    are settings, and may have been greater when it granted; so the greatest D × (1 + drift) that it ever had is on its
+ *    disk before it grants, and that is how long it waits. It does grant at once, since what it accepted is on disk; and
+ *    grants nothing before it has read it.
  *
  * 7. *Changes of voters* (register/voters.ts). A lease is counted within one voter set: claims name their version, a voter
  *    grants to its own version only, and A acts while a majority of *some* set v has granted claims of version v. When A
@@ -41,7 +43,7 @@
  *    - v is q + 2 or more: before v was made, v - 1 was settled: a majority of v - 1 had accepted the displacing value or a later
  *      one, and M meets it. That voter granted a claim of version v, hence later, and 3 forbids that.
  *    - v is q - 2 or less: before v + 2 was made, v + 1 was settled: a majority of v + 1 refused claims of version v for D × (1 +
- *      drift). M meets it, so A's lease under v had run out before q came to be.
+ *      drift), the greatest that whoever settled it ever had. M meets it, so A's lease under v had run out before q came to be.
  *    The version here is never behind the one on the acceptor's disk (it is raised in the same step, `adopted`), so whoever
  *    is counted as refusing v in settling grants nothing under v, also after a restart.
  *
@@ -84,6 +86,8 @@ const MAX_GRANTS = 4_096
 export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
   readonly #durationMs: number
   readonly #grantMs: number
+  /** Of this life and all earlier ones. */
+  #longestMs: number
   /** Holder → key → grant. */
   readonly #grants = new Map<PeerId, Map<string, Grant>>()
   /** Key → generation of the value accepted last. */
@@ -94,10 +98,21 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
   constructor(settings: LeaseSettings) {
     this.#durationMs = settings.durationMs
     this.#grantMs = settings.durationMs * (1 + settings.driftPerMille / 1000)
+    this.#longestMs = this.#grantMs
+  }
+
+  remember(longestMs: number): number {
+    this.#longestMs = Math.max(this.#longestMs, longestMs)
+    return this.#longestMs
+  }
+
+  /** How long a grant of this voter may run, at the most, whatever its settings were when it was given. */
+  get longestMs(): number {
+    return this.#longestMs
   }
 
   open(nowMs: number): void {
-    this.#quietUntilMs = nowMs + this.#grantMs
+    this.#quietUntilMs = nowMs + this.#longestMs
   }
 
   /** Of the voter set that this voter counts in. */
@@ -121,7 +136,7 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
       const grant = this.#grants.get(holder)?.get(key)
       if (grant !== undefined && grant.generation < below) untilMs = Math.max(untilMs, grant.untilMs)
     }
-    return Math.min(Math.max(0, untilMs - nowMs), this.#grantMs)
+    return Math.min(Math.max(0, untilMs - nowMs), this.#longestMs)
   }
 
   step({ from, message }: VoterInput, nowMs: number): VoterEffect[] {

@@ -41,6 +41,8 @@ import { termOf, type VoterSet } from './voters.ts'
 
 /** The voter's side of leases, as the acceptor needs it. */
 export interface LeaseGuard {
+  /** What this returned last in an earlier life, 0 in the first. To be on disk before `open`: the longest that grants run. */
+  remember(longestMs: number): number
   /** The acceptor knows again all it ever accepted: grants may be given from now on. */
   open(nowMs: number): void
   /** From now on this voter counts in the voter set `version`, never in an older one again. */

@@ -7,6 +7,7 @@
  * | `register/KEY` | what was promised and accepted, and in which term of office as a voter         |
  * | `forgotten`    | registers without an entry refuse ballots up to this one                       |
  * | `ballots`      | counters of this peer's own ballots up to this one may have been used          |
+ * | `grants`       | the longest that a lease may run that this peer granted, in milliseconds       |
  *
  * Of entries that are written together a crash may leave any on the disk, so nothing here relies on two at once: records
  * name their term, and an entry is removed only after what makes it void is on disk.
@@ -37,6 +38,8 @@ export interface Remembered {
   readonly forgotten: Ballot
   /** Counters up to this one may have been used. */
   readonly reserved: number
+  /** 0 in a store that is new, or older than this entry. */
+  readonly longestGrantMs: number
 }
 
 const FORMAT = 1
@@ -44,6 +47,7 @@ const PREFIX = 'register/'
 const RESERVED = 'ballots'
 const VOTERS = 'voters'
 const FORGOTTEN = 'forgotten'
+const GRANTS = 'grants'
 /** The term of records without one, which were written before sets had versions. */
 const FIRST_TERM = 1
 const packr = new Packr({ useRecords: false })
@@ -53,6 +57,7 @@ export const erasedEntry = (key: string): Entry => [PREFIX + key, null]
 export const votersEntry = (set: VoterSet): Entry => [VOTERS, encode(set)]
 export const forgottenEntry = (promise: Ballot): Entry => [FORGOTTEN, encode(promise)]
 export const reservedEntry = (counter: number): Entry => [RESERVED, encode(counter)]
+export const grantsEntry = (longestMs: number): Entry => [GRANTS, encode(Math.ceil(longestMs))]
 
 /** Reads back a whole store. REGISTER_FORMAT where an entry was written by a newer diapause, REGISTER_CORRUPT else. */
 export function remember(entries: Iterable<readonly [string, Uint8Array]>, self: PeerId): Remembered {
@@ -60,12 +65,14 @@ export function remember(entries: Iterable<readonly [string, Uint8Array]>, self:
   let voters: VoterSet | null = null
   let forgotten = ZERO_BALLOT
   let reserved = 0
+  let longestGrantMs = 0
   for (const [name, bytes] of entries) {
     const body = decode(name, bytes)
     try {
       if (name === RESERVED) reserved = parseCounter(body)
       else if (name === VOTERS) voters = parseVoterSet(body)
       else if (name === FORGOTTEN) forgotten = parseBallot(body)
+      else if (name === GRANTS) longestGrantMs = parseCounter(body)
       else all.set(parseName(name), parseRecord(body))
     } catch (cause) {
       throw corrupt(name, cause)
@@ -73,7 +80,8 @@ export function remember(entries: Iterable<readonly [string, Uint8Array]>, self:
   }
   const term = voters === null ? FIRST_TERM : termOf(voters, self)
   const records = new Map([...all].filter(([, record]) => record.term === term))
-  return { voters, records, over: [...all.keys()].filter(key => !records.has(key)), forgotten, reserved }
+  const over = [...all.keys()].filter(key => !records.has(key))
+  return { voters, records, over, forgotten, reserved, longestGrantMs }
 }
 
 function parseName(name: string): string {

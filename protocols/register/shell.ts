@@ -17,7 +17,15 @@ import {
   type RegisterMessage
 } from './messages.ts'
 import { Proposer, type ProposerInput } from './proposer.ts'
-import { erasedEntry, forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from './record.ts'
+import {
+  erasedEntry,
+  forgottenEntry,
+  grantsEntry,
+  recordEntry,
+  remember,
+  reservedEntry,
+  votersEntry
+} from './record.ts'
 import { type ChangeOptions, DELETED, type ProposerRequest } from './request.ts'
 import { overtaken, type Settled, Settling, type SettlingInput } from './settling.ts'
 import type { DecisionTrace } from './trace.ts'
@@ -110,7 +118,7 @@ class Shell implements RegisterShell {
 
   async start(): Promise<void> {
     const { self, settings, random, store, guard, clock, onDecision } = this.#options
-    const { voters, records, over, forgotten, reserved } = remember(await store.load(), self)
+    const { voters, records, over, forgotten, reserved, longestGrantMs } = remember(await store.load(), self)
     if (this.#stopped !== null) return
     if (voters !== null) {
       refuseOther(voters, this.#voters)
@@ -122,7 +130,10 @@ class Shell implements RegisterShell {
     this.#collector = new Collector(COLLECT_EVERY_ROUNDS * settings.roundTimeoutMs, random, clock.now())
     this.#erase(over)
     this.#vote({ kind: 'voters', set: this.#voters })
-    guard.open(clock.now())
+    const longestMs = guard.remember(longestGrantMs)
+    const open = (): void => guard.open(clock.now())
+    if (longestMs > longestGrantMs) this.#votes.submit([grantsEntry(longestMs)], open)
+    else open()
     this.#setAlarm()
   }
 

@@ -84,6 +84,7 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     wiring: {
       guard: guard => ({
         open: nowMs => guard.open(nowMs),
+        remember: longestMs => guard.remember(longestMs),
         adopted: version => guard.adopted(version),
         accepted: (key, generation) => guard.accepted(key, generation),
         blockedForMs: () => 0

@@ -155,7 +155,7 @@ export class SimPeer {
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const seen = { membership, directory, detector, lost, transport, readManifest: hosting?.readManifest }
     const facts = () => gatherFacts({ ...seen, wallMs: () => host.wallMs() })
-    const leaseMs = settings.lease.durationMs * (1 + settings.lease.driftPerMille / 1000)
+    const leaseMs = (): number => voter.longestMs
     this.#steps = new MembershipSteps({ ...agents, random, membership, registers, facts, leaseMs })
     this.registers = registers
     this.leases = leases

@@ -40,6 +40,7 @@ export const HONEST: Wiring = {
 function guardOf(voter: LeaseVoter, change: Partial<LeaseGuard>): LeaseGuard {
   return {
     open: nowMs => voter.open(nowMs),
+    remember: longestMs => voter.remember(longestMs),
     adopted: version => voter.adopted(version),
     accepted: (key, generation) => voter.accepted(key, generation),
     blockedForMs: (key, fence, nowMs) => voter.blockedForMs(key, fence, nowMs),

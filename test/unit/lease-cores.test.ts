@@ -78,6 +78,20 @@ describe('a lease voter', () => {
     expect(v.blockedForMs(KEY, fence('z'), 1_030)).toBe(0)
   })
 
+  test('waits for grants of an earlier life, as long as they were then', () => {
+    const restarted = (longestMs: number): LeaseVoter => {
+      const v = new LeaseVoter({ durationMs: 100, renewEveryMs: 20, driftPerMille: 0 })
+      v.adopted(1)
+      expect(v.remember(longestMs)).toBe(Math.max(100, longestMs))
+      v.open(0)
+      return v
+    }
+    expect(restarted(10_200).blockedForMs(KEY, fence('a'), 1_000)).toBe(9_200)
+    expect(restarted(10_200).blockedForMs(KEY, fence('a'), 10_200)).toBe(0)
+    expect(restarted(10_200).longestMs).toBe(10_200)
+    expect(restarted(0).blockedForMs(KEY, fence('a'), 100)).toBe(0)
+  })
+
   test('forgets a grant at its release, but not at a release that is older than the grant', () => {
     const v = voter()
     const release = (round: number, session = 1) =>

@@ -26,6 +26,9 @@ const accepted = (counter: number, value: unknown, fence: Fence[] = [], generati
 class Guard implements LeaseGuard {
   blocked = 0
   readonly told: (number | null)[] = []
+  remember(): number {
+    return 0
+  }
   open(): void {}
   adopted(): void {}
   accepted(_key: string, generation: number | null): void {

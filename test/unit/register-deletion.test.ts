@@ -29,6 +29,7 @@ describe('an acceptor', () => {
   const make = (forgotten = ZERO_BALLOT) => {
     const told: (number | null)[] = []
     const guard: LeaseGuard = {
+      remember: () => 0,
       open: () => {},
       adopted: () => {},
       blockedForMs: () => 0,

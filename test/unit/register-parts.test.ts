@@ -11,7 +11,14 @@ import {
   parseRegisterMessage,
   type RegisterMessage
 } from '../../protocols/register/messages.ts'
-import { forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from '../../protocols/register/record.ts'
+import {
+  forgottenEntry,
+  grantsEntry,
+  recordEntry,
+  remember,
+  reservedEntry,
+  votersEntry
+} from '../../protocols/register/record.ts'
 import { decodeValue, encodeValue } from '../../protocols/register/value.ts'
 
 const ballot = fc.record({ counter: fc.integer({ min: 1 }), peer: fc.string({ minLength: 1, maxLength: 60 }) })
@@ -111,19 +118,29 @@ describe('what registers remember', () => {
 
   test('reads back as it was written', () => {
     fc.assert(
-      fc.property(key, ballot, maybe, fc.nat(), ballot, (name, promised, value, reserved, forgotten) => {
-        const record = { term: 4, promised, accepted: value }
-        const entries = written(
-          recordEntry(name, record),
-          reservedEntry(reserved),
-          votersEntry(voters),
-          forgottenEntry(forgotten)
-        )
-        const records = new Map([[name, record]])
-        expect(remember(entries, 'b')).toEqual({ voters, records, over: [], forgotten, reserved })
-      })
+      fc.property(
+        key,
+        ballot,
+        maybe,
+        fc.nat(),
+        ballot,
+        fc.nat(),
+        (name, promised, value, reserved, forgotten, grants) => {
+          const record = { term: 4, promised, accepted: value }
+          const entries = written(
+            recordEntry(name, record),
+            reservedEntry(reserved),
+            votersEntry(voters),
+            forgottenEntry(forgotten),
+            grantsEntry(grants)
+          )
+          const records = new Map([[name, record]])
+          const longestGrantMs = grants
+          expect(remember(entries, 'b')).toEqual({ voters, records, over: [], forgotten, reserved, longestGrantMs })
+        }
+      )
     )
-    expect(remember([], 'b')).toMatchObject({ voters: null, records: new Map(), reserved: 0 })
+    expect(remember([], 'b')).toMatchObject({ voters: null, records: new Map(), reserved: 0, longestGrantMs: 0 })
   })
 
   test('is of one term of office as a voter: what was accepted in an earlier one is void', () => {
@@ -139,7 +156,7 @@ describe('what registers remember', () => {
   })
 
   test('is refused with a code where it is damaged or of another format', () => {
-    const names = fc.constantFrom('register/a', 'ballots', 'voters', 'forgotten', 'else')
+    const names = fc.constantFrom('register/a', 'ballots', 'voters', 'forgotten', 'grants', 'else')
     fc.assert(
       fc.property(names, fc.uint8Array({ maxLength: 40 }), (name, bytes) => {
         try {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { firstVoters, nextVoters } from '../../protocols/register/voters.ts'
-import { cluster, peer, SETTINGS, started } from './register-support.ts'
+import { cluster, inTime, LEASE, peer, SETTINGS, started } from './register-support.ts'
 
 test('what one peer changes every peer reads, also one that does not vote', async () => {
   const peers = await started(['a', 'b', 'c', 'd'], firstVoters(['a', 'b', 'c']))
@@ -112,4 +112,43 @@ test('acquire is refused under a generation that is over, and ends with the leas
   leases.stop()
   await expect(waiting).rejects.toMatchObject({ code: 'LEASE_STOPPED' })
   expect(leases.remainingMs('g', 7)).toBe(0)
+})
+
+test('a voter that is restarted with a shorter lease waits for what it granted with the longer one', async () => {
+  const names = ['a', 'b', 'c']
+  const before = await started(names, firstVoters(names), {}, { ...LEASE, durationMs: 10_000 })
+  await peer(before, 0).registers.change('g', () => ({ owner: 'a' }), { generation: () => 1 })
+  for (const { registers } of before) registers.stop()
+  const stores = Object.fromEntries(names.map((name, i) => [name, peer(before, i).store]))
+  for (const lives of [1, 2]) {
+    const peers = await started(names, firstVoters(names), stores)
+    const { registers, clock } = peer(peers, 1)
+    await clock.pass(1_100)
+    const takeover = registers.change('g', () => ({ owner: 'b' }), { fence: () => ['a'], generation: () => 2 })
+    const [outcome] = await Promise.allSettled([inTime(clock, takeover)])
+    const reason = { code: 'REGISTER_LEASED', details: { retryMs: expect.any(Number) } }
+    expect(outcome, `life ${lives}`).toMatchObject({ status: 'rejected', reason })
+    for (const each of peers) each.registers.stop()
+  }
+})
+
+test('a voter grants nothing before the length of its grants is on disk', async () => {
+  const short = peer(await started(['a'], undefined, {}, { ...LEASE, durationMs: 100 }), 0)
+  await short.registers.change('g', () => 1, { generation: () => 1 })
+  short.registers.stop()
+  const { store } = short
+  const written = Promise.withResolvers<void>()
+  const persist = store.persist.bind(store)
+  store.persist = async entries => {
+    if (entries.some(([name]) => name === 'grants')) await written.promise
+    await persist(entries)
+  }
+  const { leases, clock } = peer(await started(['a'], undefined, { a: store }), 0)
+  const held = leases.acquire('g', 1)
+  await clock.pass(LEASE.renewEveryMs)
+  expect(leases.remainingMs('g', 1)).toBe(0)
+  written.resolve()
+  await clock.pass(LEASE.renewEveryMs)
+  await held
+  expect(leases.remainingMs('g', 1)).toBeGreaterThan(0)
 })

@@ -8,7 +8,7 @@ import type { DecisionTrace } from '../../protocols/register/trace.ts'
 import { firstVoters } from '../../protocols/register/voters.ts'
 
 export const SETTINGS = { roundTimeoutMs: 500, giveUpMs: 5_000 }
-const LEASE = { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }
+export const LEASE = { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** Time stands still until `pass`. */
@@ -92,7 +92,8 @@ export interface Peer {
 export function cluster(
   names: readonly string[],
   voters = firstVoters(names),
-  stores: Record<string, MemoryStore> = {}
+  stores: Record<string, MemoryStore> = {},
+  lease = LEASE
 ) {
   const bus = network()
   const clock = new ManualClock()
@@ -100,7 +101,7 @@ export function cluster(
     const store = stores[self] ?? new MemoryStore()
     const told = { broken: [] as DiapauseError[], newer: [] as string[] }
     const [decisions, traces]: [DecisionTrace[], LeaseTrace[]] = [[], []]
-    const voter = new LeaseVoter(LEASE)
+    const voter = new LeaseVoter(lease)
     const onNewer = (from: string, version: number): void => void told.newer.push(`${from} ${version}`)
     const common = { self, voters, bus: bus(self), clock, random: Math.random, log: silent, onNewer }
     const registers = createRegisters({
@@ -113,7 +114,7 @@ export function cluster(
     })
     const leases = createLeases({
       ...common,
-      settings: LEASE,
+      settings: lease,
       voter,
       generationOf: key => registers.generationOf(key),
       onTrace: trace => traces.push(trace)

@@ -65,6 +65,7 @@ describe('an acceptor in a voter set', () => {
   const make = (self = 'v1') => {
     const heard: (readonly [string, number | null] | number)[] = []
     const guard: LeaseGuard = {
+      remember: () => 0,
       open: () => {},
       adopted: version => heard.push(version),
       blockedForMs: () => 0,
