@@ -234,7 +234,6 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
   #answer(from: PeerId, message: AcceptorMessage, nowMs: number): void {
     if (message.kind === 'keys') return
     const { version } = this.#voters
-    if (message.kind === 'conflict') this.#ballots.passed(message.seen)
     if (message.kind === 'stale' && message.version > version) {
       this.#effects.push({ kind: 'newer', from, version: message.version })
     }
@@ -242,6 +241,8 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     if (round === undefined || message.ballot?.peer !== this.#self || !this.#voters.ids.includes(from)) return
     if (message.kind === 'stale') round.request.refusedFor = Math.max(round.request.refusedFor, message.version)
     else if (message.key !== round.request.key) return
+    // Of voters only, who answer what was asked: nobody else moves our ballots.
+    if (message.kind === 'conflict') this.#ballots.passed(message.seen)
     if (round.take(from, message, nowMs)) this.#advance(round, nowMs)
   }
 

@@ -209,6 +209,18 @@ describe('a proposer', () => {
     expect(bench.asked.counter).toBeGreaterThan(90)
   })
 
+  test('goes beyond the ballots that voters have seen, and of no stranger, and of no answer to what it did not ask', () => {
+    const bench = new Bench()
+    bench.change(() => 1)
+    bench.answer('stranger', { kind: 'conflict', of: 'prepare', seen: ballot(1_000_000, 'q') })
+    bench.answer('v1', { kind: 'conflict', of: 'prepare', ballot: ballot(7), seen: ballot(1_000_000, 'q') })
+    bench.answer('v1', { kind: 'conflict', key: 'other', of: 'prepare', seen: ballot(1_000_000, 'q') })
+    for (const voter of ['v1', 'v2']) bench.answer(voter, { kind: 'conflict', of: 'prepare', seen: ballot(50, 'q') })
+    bench.later(50)
+    expect(bench.asked.counter).toBeGreaterThan(50)
+    expect(bench.asked.counter).toBeLessThan(100)
+  })
+
   test('reserves its ballots on disk and starts above them after a restart', () => {
     const bench = new Bench()
     bench.read()

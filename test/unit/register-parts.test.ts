@@ -7,6 +7,7 @@ import { DurableOrder, type Entry } from '../../protocols/register/durable-order
 import {
   compareBallots,
   isKey,
+  MAX_COUNTER,
   MAX_VALUE_BYTES,
   parseRegisterMessage,
   type RegisterMessage
@@ -100,6 +101,20 @@ describe('register messages', () => {
     })
     expect(() => parseRegisterMessage(accept(new Uint8Array(MAX_VALUE_BYTES)))).not.toThrow()
     expect(() => parseRegisterMessage(accept(new Uint8Array(MAX_VALUE_BYTES + 1)))).toThrow('bad value')
+  })
+
+  test('with a ballot that nobody can have come to are refused: who believed in one could never go beyond it', () => {
+    const at = (counter: number) => ({ counter, peer: 'p' })
+    const conflict = (asked: number, seen: number): unknown => ({
+      kind: 'conflict',
+      key: 'a',
+      of: 'prepare',
+      ballot: at(asked),
+      seen: at(seen)
+    })
+    expect(() => parseRegisterMessage(conflict(MAX_COUNTER, MAX_COUNTER))).not.toThrow()
+    expect(() => parseRegisterMessage(conflict(1, MAX_COUNTER + 1))).toThrow('bad counter')
+    expect(() => parseRegisterMessage(conflict(Number.MAX_SAFE_INTEGER, 1))).toThrow('bad counter')
   })
 
   test('order ballots totally, by counter and then by peer', () => {
