@@ -3,7 +3,7 @@ import { parentPort } from 'node:worker_threads'
 import { CLUSTER_BUGS } from './cluster-bugs.ts'
 import { runClusterSeed } from './cluster-run.ts'
 import type { Done, SeedOutcome, Task } from './pool.ts'
-import { BUGS, HONEST } from './register-bugs.ts'
+import { BUGS } from './register-bugs.ts'
 import { runSeed } from './register-run.ts'
 
 // Thousands of errors are made and handled in a seed: a long trace of each would cost a twentieth of the time.
@@ -19,6 +19,6 @@ async function answer(task: Task): Promise<void> {
 }
 
 function run({ world, seed, peers, bug }: Task): Promise<SeedOutcome> {
-  if (world === 'registers') return runSeed(seed, BUGS[bug] ?? HONEST, BUGS[bug]?.focus)
+  if (world === 'registers') return runSeed(seed, { peers, wiring: BUGS[bug], focus: BUGS[bug]?.focus })
   return runClusterSeed(seed, { peers, wiring: CLUSTER_BUGS[bug]?.wiring })
 }

@@ -16,6 +16,8 @@ export interface Task {
 /** What both worlds say of a seed. */
 export interface SeedOutcome {
   readonly seed: number
+  /** How many there were. */
+  readonly peers: number
   readonly violation: string | null
   readonly events: number
   readonly takeovers: number

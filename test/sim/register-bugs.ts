@@ -25,7 +25,7 @@ export type Focus = 'restarts' | 'owners' | 'voters' | 'deletions'
 export interface Bug extends Wiring {
   /** The work in which it shows. */
   readonly focus?: Focus
-  /** What the violation says. */
+  /** The invariants that it may violate. */
   readonly symptom: RegExp
 }
 
@@ -51,7 +51,8 @@ function guardOf(voter: LeaseVoter, change: Partial<LeaseGuard>): LeaseGuard {
 export const BUGS: Readonly<Record<string, Bug>> = {
   'acceptor answers before fsync': {
     ...HONEST,
-    symptom: /forgotten|acknowledged|not linearizable|two values|fell|came back|not converged/,
+    symptom:
+      /chosenValuesAreNotForgotten|acknowledgedChangesAreThere|registersAreLinearizable|ballotsCarryOneValue|generationsDoNotFall|deletedChangesStayDeleted|registersConverge/,
     store: store => ({
       ...store,
       persist: async entries => {
@@ -62,31 +63,31 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   'ballots are reused after a restart': {
     ...HONEST,
     focus: 'restarts',
-    symptom: /two values|forgotten|acknowledged|not linearizable/,
+    symptom: /ballotsCarryOneValue|chosenValuesAreNotForgotten|acknowledgedChangesAreThere|registersAreLinearizable/,
     store: store => ({ ...store, load: async () => (await store.load()).filter(([name]) => name !== 'ballots') })
   },
   'voters grant without the drift bound': {
     ...HONEST,
     focus: 'owners',
-    symptom: /may act/,
+    symptom: /leasesDoNotOverlap/,
     voter: (make, settings) => make({ ...settings, driftPerMille: 0 })
   },
   'voters grant an old generation after they accepted a newer one': {
     ...HONEST,
     focus: 'owners',
-    symptom: /may act/,
+    symptom: /leasesDoNotOverlap/,
     guard: voter =>
       guardOf(voter, { accepted: (key, generation) => voter.accepted(key, generation === null ? null : 0) })
   },
   'voters forget their grants in a restart and do not wait': {
     ...HONEST,
     focus: 'owners',
-    symptom: /may act/,
+    symptom: /leasesDoNotOverlap/,
     guard: voter => guardOf(voter, { open: nowMs => voter.open(nowMs - 1e9) })
   },
   'fences are not carried with unfinished changes': {
     ...HONEST,
-    symptom: /may act/,
+    symptom: /leasesDoNotOverlap/,
     bus: bus => ({
       ...listening(bus),
       send: (to, protocol, message) => bus.send(to, protocol, withoutFence(message))
@@ -94,7 +95,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   },
   'reads are answered from the local disk': {
     ...HONEST,
-    symptom: /not linearizable/,
+    symptom: /registersAreLinearizable/,
     registers: (registers, local) => ({
       ...bound(registers),
       read: async key => {
@@ -106,7 +107,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   'two changes of voters at once (unsettled)': {
     ...HONEST,
     focus: 'voters',
-    symptom: /forgotten|acknowledged|not linearizable|fell|can both decide/,
+    symptom:
+      /chosenValuesAreNotForgotten|acknowledgedChangesAreThere|registersAreLinearizable|generationsDoNotFall|votersAreOneChain/,
     registers: registers => ({
       ...bound(registers),
       settle: async () => ({ version: registers.voters().version, keys: 0, refusedSinceMs: 0 })
@@ -115,7 +117,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   'a deleted key is forgotten before all voters have the tombstone': {
     ...HONEST,
     focus: 'deletions',
-    symptom: /came back|fell|not linearizable/,
+    symptom: /deletedChangesStayDeleted|generationsDoNotFall|registersAreLinearizable|registersConverge/,
     bus: bus => ({
       ...listening(bus),
       send: (to, protocol, message) => {

@@ -1,11 +1,43 @@
-/** The invariants of a simulated run, each checked when something happens that could break it, and at the end. */
+/**
+ * The invariants of a simulated run, each checked when something happens that could break it. A violation begins with the
+ * name of its invariant.
+ */
 import type { PeerId } from '../../protocols/core.ts'
 import { type Accepted, type Ballot, compareBallots, type RegisterMessage } from '../../protocols/register/messages.ts'
 import { isTombstone, valueOf } from '../../protocols/register/value.ts'
 import { majorityOf } from '../../protocols/register/voters.ts'
-import { isLinearizable, type Model, type Operation } from './linearizability.ts'
+import { type History, type Input, wrongWith } from './register-history.ts'
 import { VoterWatch } from './register-members.ts'
 import type { SimPeer, World } from './register-world.ts'
+
+/** What must hold of registers and leases. */
+export type Invariant =
+  /** What is accepted at one ballot is one value. */
+  | 'ballotsCarryOneValue'
+  /** Of two chosen values of one life of a register the later has all that the earlier has. */
+  | 'chosenValuesAreNotForgotten'
+  /** What a deletion ended is in no later value. */
+  | 'deletedChangesStayDeleted'
+  /** The generation of a chosen value is not below that of an earlier one. */
+  | 'generationsDoNotFall'
+  /** No change is in two places of what anybody has seen. */
+  | 'changesHappenOnce'
+  /** A change whose client was told that it has happened is in what the client was shown. */
+  | 'acknowledgedChangesAreThere'
+  /** What clients were told is what a single register could have told them. */
+  | 'registersAreLinearizable'
+  /** Whom a chosen value has displaced holds no lease of the generations before it. */
+  | 'leasesDoNotOverlap'
+  /** A version is one set of voters, nobody goes back, and no two but neighbours can decide. */
+  | 'votersAreOneChain'
+  /** A change that fails has one of the documented codes. */
+  | 'changesFailAsDocumented'
+  /** After the faults every peer changes and reads every register, and all agree on the voters. */
+  | 'registersConverge'
+  /** No event throws. */
+  | 'nothingThrows'
+  /** No rejected promise is left alone. */
+  | 'nothingIsLeftRejected'
 
 /** What the registers of a run hold: who owns two slots in which generation, and the ids of all changes of this life of it. */
 export interface Group {
@@ -13,10 +45,6 @@ export interface Group {
   readonly owners: readonly PeerId[]
   readonly log: readonly string[]
 }
-
-/** Change ids have no other use than to be told apart; reads and changes put out the log they saw. */
-export type Input = { readonly append: string } | 'read' | 'delete'
-export type History = Operation<Input, readonly string[]>
 
 interface Register {
   readonly history: History[]
@@ -67,13 +95,17 @@ export class Checks {
     }
     world.onAdopted = (peer, set) => {
       const wrong = this.voters.adopted(peer.name, set)
-      if (wrong !== undefined) this.fail(wrong)
+      if (wrong !== undefined) this.fail('votersAreOneChain', wrong)
       else this.#judge(set.version)
     }
   }
 
-  fail(what: string): void {
-    this.violation ??= `seed ${this.#seed} at ${this.#world.nowMs.toFixed(3)} ms: ${what}`
+  /** `atMs`: when it happened, where that is not now. */
+  fail(invariant: Invariant, what: string, atMs = this.#world.kernel.nowMs): void {
+    if (this.violation !== null) return
+    const violation = `${invariant} at ${atMs.toFixed(3)} ms: ${what}`
+    this.violation = `seed ${this.#seed}: ${violation}`
+    this.#world.kernel.note(() => `VIOLATION ${violation}`)
   }
 
   get acknowledged(): number {
@@ -82,32 +114,30 @@ export class Checks {
 
   // ------------------------------------------------------------------------------------------ what clients saw
 
-  /** An operation begins; the result is to be called with what it saw when it returns, or never. */
-  called(key: string, input: Input): (output: readonly string[]) => void {
+  /** An operation of `by` begins; the result is to be called with what it saw when it returns, or never. */
+  called(by: PeerId, key: string, input: Input): (output: readonly string[]) => void {
+    const { kernel } = this.#world
     const register = this.#registers.get(key)
-    const callMs = this.#world.nowMs
+    const callMs = kernel.nowMs
+    const asked = (): string => `${typeof input === 'string' ? input : `change ${input.append}`} of ${key}`
+    kernel.note(() => `${by} CALLS ${asked()}`)
     const index = register?.history.push({ callMs, returnMs: Number.POSITIVE_INFINITY, input, output: undefined }) ?? 0
     return output => {
       if (register === undefined) return
-      register.history[index - 1] = { callMs, returnMs: this.#world.nowMs, input, output }
+      register.history[index - 1] = { callMs, returnMs: kernel.nowMs, input, output }
+      kernel.note(() => `${by} IS TOLD [${output.join()}] by ${asked()}`)
       if (typeof input !== 'object') return
       register.acknowledged.add(input.append)
       if (!output.includes(input.append))
-        this.fail(`change ${input.append} of ${key} was acknowledged and is not there`)
+        this.fail('acknowledgedChangesAreThere', `change ${input.append} of ${key} was acknowledged and is not there`)
     }
   }
 
   /** At the end: every history is one that a single register could have had. */
   histories(): void {
     for (const [key, { history }] of this.#registers) {
-      const tree = new LogTree()
-      for (const { output } of history) if (output !== undefined) tree.add(output)
-      if (tree.twice !== undefined) this.fail(`change ${tree.twice} of ${key} happened twice`)
-      // A change without an answer that no log shows never happened, as far as anyone knows.
-      const relevant = history.filter(
-        ({ input, output }) => output !== undefined || typeof input !== 'object' || tree.knows(input.append)
-      )
-      if (!isLinearizable(modelOf(tree), relevant)) this.fail(`the history of ${key} is not linearizable`)
+      const wrong = wrongWith(history)
+      if (wrong !== undefined) this.fail(wrong.invariant, `${key}: ${wrong.what}`, wrong.atMs)
     }
   }
 
@@ -123,7 +153,7 @@ export class Checks {
     register.held.set(name, held)
     if (isTombstone(accepted) && held.peers.size === 0) register.tombstones.push(accepted.ballot)
     if (Buffer.compare(held.accepted.value, accepted.value) !== 0)
-      this.fail(`ballot ${name} of ${key} carried two values`)
+      this.fail('ballotsCarryOneValue', `ballot ${name} of ${key} carried two values`)
     // The same record is written again when a later promise joins it.
     if (held.chosen || held.peers.has(peer.name)) return
     held.peers.add(peer.name)
@@ -155,6 +185,7 @@ export class Checks {
     const held = register.held.get(name)
     if (held === undefined) return
     held.chosen = true
+    this.#world.kernel.note(() => `CHOSEN at ${name} in ${key}: ${JSON.stringify(groupOf(held.accepted))}`)
     this.#chosen(key, register, held.accepted)
   }
 
@@ -170,7 +201,8 @@ export class Checks {
         const ended = register.ended.get(id)
         return ended !== undefined && compareBallots(ended, value.ballot) < 0
       })
-      if (back !== undefined) this.fail(`change ${back} of ${key} came back after its deletion`)
+      if (back !== undefined)
+        this.fail('deletedChangesStayDeleted', `change ${back} of ${key} came back after its deletion`)
     }
     this.#displace(register, chosen[place - 1], accepted)
   }
@@ -184,13 +216,13 @@ export class Checks {
         ballot => compareBallots(low.ballot, ballot) < 0 && compareBallots(ballot, high.ballot) <= 0
       )
       if (!deleted || older.some(id => newer.includes(id)))
-        this.fail(`a chosen value of ${key} was forgotten: [${older.join()}] then [${newer.join()}]`)
+        this.fail('chosenValuesAreNotForgotten', `of ${key}: [${older.join()}] then [${newer.join()}]`)
       this.deletions += 1
       for (const id of older) if (!register.ended.has(id)) register.ended.set(id, high.ballot)
     }
     // A tombstone of a register that was forgotten counts from zero.
     if (high.generation < low.generation && !isTombstone(high))
-      this.fail(`the generation of ${key} fell from ${low.generation} to ${high.generation}`)
+      this.fail('generationsDoNotFall', `that of ${key} fell from ${low.generation} to ${high.generation}`)
   }
 
   // ------------------------------------------------------------------------------------------ leases
@@ -202,6 +234,7 @@ export class Checks {
     for (const [i, holder] of (was?.owners ?? []).entries()) {
       if (holder === '' || holder === owners[i] || (displaced.get(holder) ?? 0) >= after.generation) continue
       displaced.set(holder, after.generation)
+      this.#world.kernel.note(() => `DISPLACED ${holder} below ${after.generation}`)
       this.takeovers += 1
     }
   }
@@ -216,6 +249,7 @@ export class Checks {
         const remainingMs = life.leases.remainingMs(key, generation)
         if (remainingMs > 0) {
           this.fail(
+            'leasesDoNotOverlap',
             `${holder} may act ${remainingMs} ms more on generation ${generation} of ${key}, displaced below ${below}`
           )
         }
@@ -231,52 +265,3 @@ function groupOf(accepted: Accepted | undefined): Group | null {
 }
 
 const logOf = (accepted: Accepted): readonly string[] => groupOf(accepted)?.log ?? []
-
-/** All logs that anyone saw, as a tree: a log is a way from the root, a life of the register a branch of it. */
-class LogTree {
-  /** A change that is in two places. */
-  twice: string | undefined
-  /** Node and change → the node after it. The root is 0: nothing written, or deleted. */
-  readonly #next = new Map<string, number>()
-  readonly #places = new Map<string, number>()
-
-  add(log: readonly string[]): void {
-    let node = 0
-    for (const id of log) {
-      const step = `${node} ${id}`
-      let next = this.#next.get(step)
-      if (next === undefined) {
-        next = this.#next.size + 1
-        this.#next.set(step, next)
-        if (this.#places.has(id)) this.twice = id
-        this.#places.set(id, next)
-      }
-      node = next
-    }
-  }
-
-  knows(id: string): boolean {
-    return this.#places.has(id)
-  }
-
-  after(node: number, id: string): number | undefined {
-    return this.#next.get(`${node} ${id}`)
-  }
-
-  find(log: readonly string[]): number | undefined {
-    return log.length === 0 ? 0 : this.#places.get(log.at(-1) ?? '')
-  }
-}
-
-/** A register that appends and can be deleted. An append leads to a log that somebody saw, for its own client did. */
-function modelOf(tree: LogTree): Model<number, Input, readonly string[]> {
-  return {
-    initial: 0,
-    step: (node, input, output) => {
-      if (input === 'delete') return 0
-      if (input === 'read') return output === undefined || tree.find(output) === node ? node : undefined
-      return tree.after(node, input.append)
-    },
-    name: String
-  }
-}

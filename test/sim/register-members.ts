@@ -9,6 +9,8 @@ import { LEASE, type Life, type World } from './register-world.ts'
 
 export const CLUSTER = 'cluster'
 const PROTOCOL = 'cluster'
+/** Enough for two to be away. */
+export const MAX_VOTERS = 5
 
 type Message = { readonly kind: 'ask' } | { readonly kind: 'set'; readonly set: VoterSet }
 
@@ -43,7 +45,7 @@ export class Members {
     await this.#decide(life, set => {
       if (set.version !== version || !set.settled) return undefined
       const ids = set.ids.includes(name) ? set.ids.filter(id => id !== name) : [...set.ids, name]
-      return ids.length === 0 || ids.length > 5 ? undefined : nextVoters(set, ids)
+      return ids.length === 0 || ids.length > MAX_VOTERS ? undefined : nextVoters(set, ids)
     })
   }
 
@@ -55,7 +57,7 @@ export class Members {
 
   #tend(life: Life): void {
     const { random, peers } = this.#world
-    const again = (): void => this.#world.at(20 + random() * 80, () => this.#world.inLife(life, () => this.#tend(life)))
+    const again = (): void => this.#world.after(life, 20 + random() * 80, 'tends to voters', () => this.#tend(life))
     const other = peers[Math.floor(random() * peers.length)]
     if (other !== undefined && random() < 0.3) this.#send(life, other.name, { kind: 'ask' })
     if (life.registers.voters().settled || random() < 0.5) return again()

@@ -1,20 +1,24 @@
 /**
  * One seed of the simulation: clients read, append, take over, delete and make anew, voters are added and removed, while
  * faults happen; then faults end and the cluster must converge. Invariants (register-checks.ts) are checked after every
- * event and named in the violation.
+ * event and named in the violation. The same seed is the same run, event by event.
  *
  * A register's value is a record whose log holds the ids of all changes so far: lost, doubled and reordered changes show.
  */
 import { hasCode } from '../../node/errors.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import { guarded } from './guarded.ts'
+import type { Kernel } from './kernel.ts'
 import { type Focus, HONEST, type Wiring } from './register-bugs.ts'
 import { Checks, type Group } from './register-checks.ts'
-import { Members } from './register-members.ts'
+import { strikeNowAndThen } from './register-faults.ts'
+import { MAX_VOTERS, Members } from './register-members.ts'
 import { LEASE, type Life, REGISTER, type SimPeer, World } from './register-world.ts'
 
 export interface Outcome {
   readonly seed: number
-  /** The first violation, or null. */
+  readonly peers: number
+  /** The first violation, with the name of its invariant, or null. */
   readonly violation: string | null
   readonly events: number
   readonly digest: number
@@ -37,9 +41,19 @@ const CONVERGE_MS = 15 * (REGISTER.giveUpMs + LEASE.durationMs)
 /** What a change may end with while faults happen. */
 const EXPECTED = ['REGISTER_LEASED', 'REGISTER_UNAVAILABLE', 'REGISTER_CONTENDED', 'REGISTER_STOPPED', 'REGISTER_STORE']
 
-/** What clients do: their mix is the seed's unless a focus is given, for mistakes that show in one kind of work only. */
-export async function runSeed(seed: number, wiring: Wiring = HONEST, focus?: Focus): Promise<Outcome> {
-  return new Run(seed, wiring, focus).run()
+export interface RunOptions {
+  /** The most; of three seeds one has that many. */
+  readonly peers?: number | undefined
+  /** What is wired otherwise than it should be. */
+  readonly wiring?: Wiring | undefined
+  /** What clients do: their mix is the seed's unless this is given, for mistakes that show in one kind of work only. */
+  readonly focus?: Focus | undefined
+  /** Told of every event. */
+  readonly listener?: Kernel['listener']
+}
+
+export async function runSeed(seed: number, options: RunOptions = {}): Promise<Outcome> {
+  return new Run(seed, options).run()
 }
 
 /** Chances that what a client does next is a change of voters, else a deletion, else a takeover (else it reads or appends). */
@@ -55,6 +69,12 @@ function workOf(seed: number, focus: Focus | undefined): { votes: number; delete
   return { ...few, votes: votes ? 0.2 : 0, deletes: deletes ? 0.08 : 0 }
 }
 
+/** Of 5 peers all vote, of 4 and of 3 three: one of each in three seeds, and so with other numbers, but for less than 3 peers. */
+function sizeOf(seed: number, most: number): { peers: number; voters: number } {
+  const peers = Math.max(Math.min(3, most), most - (seed % 3))
+  return { peers, voters: Math.min(MAX_VOTERS, peers - 1 + (peers % 2)) }
+}
+
 class Run {
   readonly #seed: number
   readonly #world: World
@@ -68,33 +88,72 @@ class Run {
   #lonely: boolean
   readonly #work: ReturnType<typeof workOf>
 
-  constructor(seed: number, wiring: Wiring, focus: Focus | undefined) {
+  constructor(seed: number, { peers = 5, wiring = HONEST, focus, listener }: RunOptions) {
     this.#seed = seed
     this.#lonely = focus === 'restarts'
     this.#work = workOf(seed, focus)
-    const size =
-      seed % 3 === 0 ? { peers: 5, voters: 5 } : seed % 3 === 1 ? { peers: 4, voters: 3 } : { peers: 3, voters: 3 }
-    this.#world = new World(seed, { ...size, wiring })
+    this.#world = new World(seed, { ...sizeOf(seed, peers), wiring })
+    this.#world.kernel.listener = listener
     this.#members = new Members(this.#world)
     this.#checks = new Checks(seed, this.#world, KEYS)
   }
 
   async run(): Promise<Outcome> {
+    const checks = this.#checks
+    const convergedMs = await guarded(
+      () => this.#live(),
+      (invariant, what) => checks.fail(invariant, what)
+    )
+    if (checks.violation === null) checks.histories()
+    const { events, digest } = this.#world.kernel
+    return {
+      seed: this.#seed,
+      peers: this.#world.peers.length,
+      violation: checks.violation,
+      events,
+      digest,
+      acknowledged: checks.acknowledged,
+      takeovers: checks.takeovers,
+      deletions: checks.deletions,
+      voterSets: checks.voters.newest - 1,
+      convergedMs: convergedMs ?? 0
+    }
+  }
+
+  /** Faults, and then the convergence: how long that took. */
+  async #live(): Promise<number> {
     const world = this.#world
-    const check = (): void => this.#checks.leases()
-    world.loss = [0, 0.02, 0.1, 0.3][Math.floor(world.random() * 4)] ?? 0
-    world.crashAtSend = world.random() < 0.5 ? 0 : 0.002
-    if (this.#lonely || world.random() < 0.4)
-      world.flapping = world.peers[Math.floor(world.random() * world.peers.length)] ?? null
-    this.#lonely ||= world.flapping !== null && world.random() < 0.6
+    const { kernel, peers, random } = world
+    const check = (): boolean => {
+      this.#checks.leases()
+      return this.#checks.violation !== null
+    }
+    world.loss = kernel.pick([0, 0.02, 0.1, 0.3])
+    world.crashAtSend = random() < 0.5 ? 0 : 0.002
+    if (this.#lonely || random() < 0.4) world.flapping = kernel.pick(peers)
+    this.#lonely ||= world.flapping !== null && random() < 0.6
     if (this.#lonely) world.flapAtSend = 0.08
+    kernel.note(
+      `loss ${world.loss}, dies at ${world.crashAtSend} of its messages, flaps: ${world.flapping?.name ?? '-'}`
+    )
     world.onCrash = peer => this.#restartLater(peer)
-    for (const peer of world.peers) {
+    for (const peer of peers) {
       peer.disk.unreadable = 0.1
       this.#start(peer)
     }
-    this.#faults()
-    await world.run(FAULTS_MS, check)
+    strikeNowAndThen(world, () => this.#ending)
+    await kernel.run(FAULTS_MS, check)
+    if (this.#checks.violation !== null) return 0
+    this.#heal()
+    const startMs = kernel.nowMs
+    await this.#converge(check)
+    return kernel.nowMs - startMs
+  }
+
+  /** All faults end: what was stopped goes on, what was ended starts again. */
+  #heal(): void {
+    const world = this.#world
+    world.kernel.note('all faults end')
     this.#ending = true
     world.heal()
     world.loss = 0
@@ -106,20 +165,6 @@ class Run {
       if (peer.life === null) this.#start(peer)
       else if (peer.stopped) world.continue(peer)
     }
-    const startMs = world.nowMs
-    await this.#converge(check)
-    this.#checks.histories()
-    return {
-      seed: this.#seed,
-      violation: this.#checks.violation,
-      events: world.events,
-      digest: world.digest,
-      acknowledged: this.#checks.acknowledged,
-      takeovers: this.#checks.takeovers,
-      deletions: this.#checks.deletions,
-      voterSets: this.#checks.voters.newest - 1,
-      convergedMs: world.nowMs - startMs
-    }
   }
 
   #start(peer: SimPeer): void {
@@ -129,56 +174,15 @@ class Run {
     })
   }
 
-  // ------------------------------------------------------------------------------------------ faults
-
-  #faults(): void {
-    const world = this.#world
-    const { random } = world
-    const next = (): void => {
-      if (this.#ending) return
-      this.#fault(this.#anyPeer())
-      world.at(20 + random() * 200, next)
-    }
-    world.at(50 + random() * 200, next)
-  }
-
-  #fault(peer: SimPeer): void {
-    const world = this.#world
-    const { random, peers } = world
-    const dice = random()
-    if (dice < 0.22) world.crash(peer)
-    else if (dice < 0.25) {
-      peer.disk.full = true
-      world.at(random() * 200, () => {
-        peer.disk.full = false
-      })
-    } else if (dice < 0.45) {
-      if (peer.life === null || peer.stopped) return
-      world.stop(peer)
-      world.at(random() * 500, () => {
-        if (peer.stopped) world.continue(peer)
-      })
-    } else if (dice < 0.75) {
-      // One way or both, one link or all of a peer's.
-      const [all, both] = [random() < 0.4, random() < 0.5]
-      for (const other of all ? peers : [this.#anyPeer()]) {
-        if (other === peer) continue
-        world.block(peer.name, other.name)
-        if (both) world.block(other.name, peer.name)
-      }
-    } else world.heal()
-  }
-
-  #anyPeer(): SimPeer {
-    const { random, peers } = this.#world
-    return peers[Math.floor(random() * peers.length)] as SimPeer
-  }
-
   #restartLater(peer: SimPeer): void {
-    const { random } = this.#world
-    this.#world.at(random() * random() * 200, () => {
-      if (peer.life === null) this.#start(peer)
-    })
+    const { kernel, random } = this.#world
+    kernel.at(
+      random() * random() * 200,
+      () => `${peer.name} may start again`,
+      () => {
+        if (peer.life === null) this.#start(peer)
+      }
+    )
   }
 
   // ------------------------------------------------------------------------------------------ clients
@@ -191,7 +195,7 @@ class Run {
       const key = this.#anyKey()
       const again = (): void => {
         this.#waiting.delete(life)
-        this.#world.at(random() * 60, () => this.#world.inLife(life, next))
+        this.#world.after(life, random() * 60, 'client has time', next)
       }
       this.#waiting.add(life)
       this.#act(life, key).then(again, again)
@@ -223,7 +227,7 @@ class Run {
   }
 
   async #read(life: Life, key: string): Promise<void> {
-    const returned = this.#checks.called(key, 'read')
+    const returned = this.#checks.called(life.peer.name, key, 'read')
     const value = (await life.registers.read(key)) as Group | null
     if (life.dead) return
     returned(value?.log ?? [])
@@ -233,7 +237,7 @@ class Run {
   /** False where it is not known to have happened. */
   async #change(life: Life, key: string, edit: (group: Group) => Group): Promise<boolean> {
     const id = `${this.#nextId++}`
-    const returned = this.#checks.called(key, { append: id })
+    const returned = this.#checks.called(life.peer.name, key, { append: id })
     // A deletion ends what a change looks at to know whether it has happened: it is meant for one life of the register.
     let birth: string | null | undefined
     const next = (current: unknown): unknown => {
@@ -261,7 +265,7 @@ class Run {
 
   /** Above all generations that the register had before it was deleted, if it was. */
   #newGroup(): Group {
-    return { generation: Math.ceil(this.#world.nowMs * 1_000), owners: ['', ''], log: [] }
+    return { generation: Math.ceil(this.#world.kernel.nowMs * 1_000), owners: ['', ''], log: [] }
   }
 
   /** Owners that can be told stop first; the others' leases are waited for. */
@@ -269,7 +273,7 @@ class Run {
     for (const peer of this.#world.peers) {
       if (peer.life?.claimed.has(key) && !peer.stopped) await peer.life.leases.release(key)
     }
-    const returned = this.#checks.called(key, 'delete')
+    const returned = this.#checks.called(life.peer.name, key, 'delete')
     return this.#expecting(life, async () => {
       const fence = (current: unknown): PeerId[] => (current as Group).owners.filter(owner => owner !== '')
       let birth: string | undefined
@@ -289,7 +293,7 @@ class Run {
       return await act()
     } catch (error) {
       if (!life.dead && !EXPECTED.some(code => hasCode(error, code)))
-        this.#checks.fail(`a change failed with ${String(error)}`)
+        this.#checks.fail('changesFailAsDocumented', `one failed with ${String(error)}`)
       throw error
     }
   }
@@ -310,25 +314,25 @@ class Run {
   // ------------------------------------------------------------------------------------------ the end
 
   /** Every peer changes and reads every register, all agree on settled voters, and a deleted register is forgotten by all. */
-  async #converge(check: () => void): Promise<void> {
-    const world = this.#world
+  async #converge(check: () => boolean): Promise<void> {
+    const { kernel, peers } = this.#world
     const left = new Set(['voters', 'deleted'])
-    for (const peer of world.peers) for (const key of BUSY) this.#useUntilDone(peer, key, left)
-    for (const key of QUIET) this.#useUntilDone(this.#anyPeer(), key, left)
-    const untilMs = world.nowMs + CONVERGE_MS
+    for (const peer of peers) for (const key of BUSY) this.#useUntilDone(peer, key, left)
+    for (const key of QUIET) this.#useUntilDone(this.#world.kernel.pick(this.#world.peers), key, left)
+    const untilMs = kernel.nowMs + CONVERGE_MS
     const [last] = BUSY.slice(-1) as [string]
     let deleting = false
-    while (left.size > 0 && world.nowMs < untilMs && this.#checks.violation === null) {
-      await world.run(world.nowMs + 20, check)
+    while (left.size > 0 && kernel.nowMs < untilMs && this.#checks.violation === null) {
+      await kernel.run(kernel.nowMs + 20, check)
       if (this.#members.agree()) left.delete('voters')
       if (!deleting && left.size === 1 && ![...this.#waiting].some(({ dead }) => !dead)) {
         deleting = true
-        this.#untilDone(this.#anyPeer(), 'delete', left, life => this.#delete(life, last))
+        this.#untilDone(this.#world.kernel.pick(this.#world.peers), 'delete', left, life => this.#delete(life, last))
       }
-      const forgotten = world.peers.every(({ disk }) => !disk.entries.has(`register/${last}`))
+      const forgotten = peers.every(({ disk }) => !disk.entries.has(`register/${last}`))
       if (deleting && forgotten) left.delete('deleted')
     }
-    if (left.size > 0) this.#checks.fail(`not converged in ${CONVERGE_MS} ms: ${[...left].join(', ')}`)
+    if (left.size > 0) this.#checks.fail('registersConverge', `not in ${CONVERGE_MS} ms: ${[...left].join(', ')}`)
   }
 
   #useUntilDone(peer: SimPeer, key: string, left: Set<string>): void {
@@ -345,8 +349,14 @@ class Run {
       // Not yet: unavailable, contended or still starting.
       const done = peer.life !== null && (await act(peer.life).catch(() => false))
       if (done) left.delete(name)
-      else this.#world.at(20, () => void attempt())
+      else later(20)
     }
-    this.#world.at(10, () => void attempt())
+    const later = (ms: number): void =>
+      this.#world.kernel.at(
+        ms,
+        () => `${peer.name} tries: ${name}`,
+        () => void attempt()
+      )
+    later(10)
   }
 }

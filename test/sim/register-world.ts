@@ -1,6 +1,6 @@
 /**
  * A simulated cluster for registers and leases: the production shells on a simulated clock, network and disk, all from
- * one seed. Peers crash (what was not fsynced is lost), restart, are stopped and continued; links lose, delay, double,
+ * one seed (`kernel.ts`). Peers crash (what was not fsynced is lost), restart, are stopped and continued; links lose, delay, double,
  * reorder and block one way; every peer's clock has a rate of its own within the drift bound.
  *
  * A peer's *life* is one run of its process. When it ends, its timers, messages and promises are dead: nothing of it
@@ -16,15 +16,21 @@ import type { Entry } from '../../protocols/register/durable-order.ts'
 import { type AcceptorRecord, remember } from '../../protocols/register/record.ts'
 import { createRegisters, type RegisterOptions, type RegisterShell } from '../../protocols/register/shell.ts'
 import { firstVoters, type VoterSet } from '../../protocols/register/voters.ts'
+import { Kernel, type What } from './kernel.ts'
 import type { Wiring } from './register-bugs.ts'
 import { SimDisk } from './register-disk.ts'
+import { describeBody } from './world-words.ts'
 
 /** Ten times the default drift in a fifth of the time, so that what depends on it happens often. */
 export const LEASE: LeaseSettings = { durationMs: 200, renewEveryMs: 50, driftPerMille: 200 }
 export const REGISTER: RegisterSettings = { roundTimeoutMs: 80, giveUpMs: 600 }
 
 const packr = new Packr({ useRecords: false })
-const SILENT: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+interface Deferred {
+  readonly what: What
+  readonly run: () => void
+}
 
 export interface Life {
   readonly peer: SimPeer
@@ -35,7 +41,7 @@ export interface Life {
   /** Key → the generation that this life claimed last. */
   readonly claimed: Map<string, number>
   readonly handlers: Map<string, (from: PeerId, message: unknown) => void>
-  readonly deferred: (() => void)[]
+  readonly deferred: Deferred[]
   dead: boolean
 }
 
@@ -58,11 +64,11 @@ export interface WorldOptions {
 }
 
 export class World {
+  readonly kernel: Kernel
   readonly random: Random
   readonly firstVoters: VoterSet
   readonly peers: readonly SimPeer[]
   readonly #options: WorldOptions
-  readonly #queue: { atMs: number; order: number; run: () => void }[] = []
   readonly #blocked = new Set<string>()
   /** Called with every message that a peer sends. */
   onSend: (from: PeerId, protocol: string, message: object) => void = () => {}
@@ -73,7 +79,6 @@ export class World {
   /** Called when `from` is found to count in a newer voter set. */
   onNewer: (life: Life, from: PeerId) => void = () => {}
   onCrash: (peer: SimPeer) => void = () => {}
-  nowMs = 0
   /** Chance that a message is lost; doubled and much delayed ones follow it. */
   loss = 0
   /** Chance that a peer dies at a message that it sends, e.g. in the middle of a broadcast. */
@@ -81,13 +86,11 @@ export class World {
   /** One that dies again and again, soon after it has started. */
   flapping: SimPeer | null = null
   flapAtSend = 0.02
-  events = 0
-  /** A running hash of all that happened: equal for equal seeds. */
-  digest = 0
-  #order = 0
 
   constructor(seed: number, options: WorldOptions) {
-    this.random = generator(seed)
+    const kernel = new Kernel(seed)
+    this.kernel = kernel
+    this.random = kernel.random
     this.#options = options
     const half = Math.sqrt(1 + LEASE.driftPerMille / 1000)
     this.peers = Array.from({ length: options.peers }, (_, i) => {
@@ -98,7 +101,7 @@ export class World {
         offsetMs: this.random() * 1e6,
         disk: new SimDisk({
           random: this.random,
-          at: (ms, run) => this.at(ms, run),
+          at: (ms, run) => kernel.at(ms, () => `${peer.name} fsync`, run),
           onWrite: entry => this.#written(peer, entry)
         }),
         life: null,
@@ -109,53 +112,20 @@ export class World {
     this.firstVoters = firstVoters(this.peers.slice(0, options.voters).map(({ name }) => name))
   }
 
-  at(delayMs: number, run: () => void): void {
-    const event = { atMs: this.nowMs + delayMs, order: this.#order++, run }
-    // A binary heap by time, then by order of making.
-    const q = this.#queue
-    let i = q.push(event) - 1
-    while (i > 0) {
-      const up = (i - 1) >> 1
-      const parent = q[up]
-      if (parent === undefined || before(parent, event)) break
-      q[i] = parent
-      i = up
-    }
-    q[i] = event
-  }
-
-  /** Runs events until `untilMs`, each followed by `check`. */
-  async run(untilMs: number, check: () => void): Promise<void> {
-    for (let event = this.#queue[0]; event !== undefined && event.atMs <= untilMs; event = this.#queue[0]) {
-      this.#pop()
-      this.nowMs = event.atMs
-      this.events += 1
-      this.digest = (Math.imul(this.digest, 31) + Math.floor(event.atMs * 1024) + event.order) | 0
-      event.run()
-      // Every promise that this event settled has its consequences before the next.
-      await new Promise(setImmediate)
-      check()
-    }
-    this.nowMs = untilMs
-  }
-
   // ------------------------------------------------------------------------------------------ lives
 
   start(peer: SimPeer, born: (life: Life) => void): void {
     const { random } = this
     const handlers: Life['handlers'] = new Map()
     const claimed = new Map<string, number>()
-    const deferred: (() => void)[] = []
-    const later = (run: () => void): void => this.inLife(life, run)
+    const deferred: Deferred[] = []
     const clock: Clock = {
-      now: () => peer.offsetMs + this.nowMs * peer.rate,
+      now: () => peer.offsetMs + this.kernel.nowMs * peer.rate,
       after: (ms, fn) => {
         let cancelled = false
-        this.at(ms / peer.rate, () =>
-          later(() => {
-            if (!cancelled) fn()
-          })
-        )
+        this.after(life, ms / peer.rate, 'timer', () => {
+          if (!cancelled) fn()
+        })
         return () => {
           cancelled = true
         }
@@ -176,7 +146,8 @@ export class World {
     }
     const { wiring, settings = REGISTER, onDecision } = this.#options
     const voter = wiring.voter(options => new LeaseVoter(options), LEASE)
-    const store = wiring.store(peer.disk.store(later, () => !life.dead))
+    const written = (run: () => void): void => this.#enter(life, 'fsynced', run)
+    const store = wiring.store(peer.disk.store(written, () => !life.dead))
     const onNewer = (from: PeerId): void => this.onNewer(life, from)
     const end = (): void => {
       if (!life.dead) this.crash(peer)
@@ -187,7 +158,7 @@ export class World {
       bus: wiring.bus(bus),
       clock,
       random,
-      log: SILENT,
+      log: this.#logOf(peer),
       onNewer
     }
     const registers = wiring.registers(
@@ -205,6 +176,7 @@ export class World {
     const life: Life = { peer, registers, leases, bus, clock, claimed, handlers, deferred, dead: false }
     peer.life = life
     peer.stopped = false
+    this.kernel.note(() => `${peer.name} starts`)
     leases.start()
     registers.start().then(() => {
       if (life.dead) return
@@ -215,6 +187,7 @@ export class World {
 
   crash(peer: SimPeer): void {
     if (peer.life === null) return
+    this.kernel.note(() => `${peer.name} crashes`)
     peer.life.dead = true
     peer.life = null
     peer.stopped = false
@@ -223,21 +196,34 @@ export class World {
   }
 
   stop(peer: SimPeer): void {
+    this.kernel.note(() => `${peer.name} is stopped`)
     peer.stopped = true
   }
 
   continue(peer: SimPeer): void {
+    this.kernel.note(() => `${peer.name} goes on`)
     peer.stopped = false
-    const waiting = peer.life?.deferred.splice(0) ?? []
-    const life = peer.life
-    if (life !== null) for (const run of waiting) this.at(0, () => this.inLife(life, run))
+    const { life } = peer
+    for (const { what, run } of life?.deferred.splice(0) ?? []) this.after(life as Life, 0, what, run)
   }
 
-  /** Runs it when the life may run, or never if it is over. */
-  inLife(life: Life, run: () => void): void {
+  /** Runs it after that time, or when the life may run again, or never if it is over. */
+  after(life: Life, delayMs: number, what: What, run: () => void): void {
+    const label = (): string => `${life.peer.name} ${typeof what === 'string' ? what : what()}`
+    this.kernel.at(delayMs, label, () => this.#enter(life, what, run))
+  }
+
+  #enter(life: Life, what: What, run: () => void): void {
     if (life.dead) return
-    if (life.peer.stopped) life.deferred.push(run)
+    if (life.peer.stopped) life.deferred.push({ what, run })
     else run()
+  }
+
+  /** Log lines are notes among the events. */
+  #logOf({ name }: SimPeer): Log {
+    const say = (level: string) => (fields: object, message: string) =>
+      this.kernel.note(() => `${name} ${level}: ${message} ${JSON.stringify(fields)}`)
+    return { debug: say('debug'), info: say('info'), warn: say('warn'), error: say('error') }
   }
 
   // ------------------------------------------------------------------------------------------ network
@@ -251,65 +237,36 @@ export class World {
   }
 
   #send(from: PeerId, to: PeerId, protocol: string, bytes: Uint8Array): void {
-    if (from !== to && (this.#blocked.has(`${from}>${to}`) || this.random() < this.loss)) return
-    const copies = from !== to && this.random() < this.loss / 2 ? 2 : 1
     const sent = new Uint8Array(bytes)
+    const said = (): string => describeBody(protocol, packr.unpack(sent))
+    if (from !== to && (this.#blocked.has(`${from}>${to}`) || this.random() < this.loss)) {
+      this.kernel.note(() => `${from} sends to ${to} in vain: ${said()}`)
+      return
+    }
+    const copies = from !== to && this.random() < this.loss / 2 ? 2 : 1
+    this.kernel.note(() => `${from} sends to ${to}${copies > 1 ? ' twice' : ''}: ${said()}`)
+    const what = (): string => `gets from ${from}: ${said()}`
+    const come = (): void => {
+      const life = this.peers.find(({ name }) => name === to)?.life
+      if (life) this.#enter(life, what, () => life.handlers.get(protocol)?.(from, packr.unpack(sent)))
+    }
     for (let i = 0; i < copies; i++) {
       // Mostly quick, now and then later than what is sent long after.
       const delayMs =
         from === to ? 0.05 : 0.3 + this.random() * 2 + (this.random() < this.loss ? this.random() * 300 : 0)
-      this.at(delayMs, () => {
-        const peer = this.peers.find(({ name }) => name === to)
-        const life = peer?.life
-        if (life) this.inLife(life, () => life.handlers.get(protocol)?.(from, packr.unpack(sent)))
-      })
+      this.kernel.at(delayMs, () => `${to} ${what()}`, come)
     }
   }
 
   // ------------------------------------------------------------------------------------------ disk
 
   #written(peer: SimPeer, [name, bytes]: Entry): void {
+    this.kernel.note(() => `${peer.name} disk: ${name} ${bytes === null ? 'is gone' : `of ${bytes.length} bytes`}`)
     if (bytes === null) return
     const voters = peer.disk.entries.get('voters')
     const present = voters === undefined ? [] : [['voters', voters] as const]
     const told = remember(name === 'voters' ? present : [...present, [name, bytes] as const], peer.name)
     if (name === 'voters' && told.voters !== null) this.onAdopted(peer, told.voters)
     for (const [key, record] of told.records) this.onDurable(peer, key, record)
-  }
-
-  #pop(): void {
-    const q = this.#queue
-    const last = q.pop()
-    if (last === undefined || q.length === 0) return
-    let i = 0
-    for (;;) {
-      let child = 2 * i + 1
-      const [left, right] = [q[child], q[child + 1]]
-      if (left === undefined) break
-      let least = left
-      if (right !== undefined && before(right, left)) {
-        least = right
-        child += 1
-      }
-      if (before(last, least)) break
-      q[i] = least
-      i = child
-    }
-    q[i] = last
-  }
-}
-
-function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
-  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order)
-}
-
-/** mulberry32: small, fast, good enough to choose faults. */
-export function generator(seed: number): Random {
-  let a = seed >>> 0
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0
-    let t = Math.imul(a ^ (a >>> 15), a | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
   }
 }

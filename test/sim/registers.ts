@@ -1,37 +1,28 @@
-/** Registers and leases under every fault, seed after seed. A seed that violates an invariant is printed, and replays exactly. */
-import { type Check, equal, note } from '../measure.ts'
-import { type Outcome, runSeed } from './register-run.ts'
-import { type Scenario, progress } from './scenario.ts'
+/**
+ * Scenario `registers`: registers and leases alone. With `--replay SEED` one seed as a list of
+ * its events, between `--from` and `--to` in milliseconds of its own time.
+ */
+import { BUGS } from './register-bugs.ts'
+import { runSeed } from './register-run.ts'
+import { type ReplayOptions, replaySeed } from './replay.ts'
+import type { Options, Scenario } from './scenario.ts'
+import { bugNamed, runSeeds } from './seeds.ts'
 
-export const registers: Scenario<{ seeds: number; first: number }> = {
-  name: 'registers',
-  options: { seeds: 200, first: 1 },
-  async run({ seeds, first }) {
-    progress(`seeds ${first} to ${first + seeds - 1}`)
-    const startedMs = performance.now()
-    const outcomes: Outcome[] = []
-    for (let seed = first; seed < first + seeds; seed++) {
-      const outcome = await runSeed(seed)
-      outcomes.push(outcome)
-      if (outcome.violation !== null) progress(`seed ${seed}: ${outcome.violation}`)
-      else if (outcomes.length % 100 === 0) progress(`${outcomes.length} of ${seeds} seeds`)
-    }
-    const minutes = (performance.now() - startedMs) / 60_000
-    const violations = outcomes.filter(outcome => outcome.violation !== null)
-    return { checks: checksOf(outcomes, violations.length, minutes), details: { violations, first, seeds } }
-  }
+interface RegisterOptions extends Options, ReplayOptions {
+  readonly seeds: number
+  readonly first: number
+  readonly peers: number
+  readonly bug: string
 }
 
-function checksOf(outcomes: readonly Outcome[], violations: number, minutes: number): Check[] {
-  const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((total, outcome) => total + of(outcome), 0)
-  const events = sum(outcome => outcome.events)
-  const takeovers = sum(outcome => outcome.takeovers)
-  return [
-    equal('violations', violations, 0),
-    equal('converged', outcomes.length - violations, outcomes.length),
-    note('seedsPerMinute', Math.round(outcomes.length / minutes), '1/min'),
-    note('events', events),
-    note('takeovers', takeovers),
-    note('slowestConvergenceMs', Math.max(...outcomes.map(outcome => outcome.convergedMs)), 'ms')
-  ]
+export const registers: Scenario<RegisterOptions> = {
+  name: 'registers',
+  options: { seeds: 200, first: 1, peers: 5, bug: '', replay: '', from: '', to: '' },
+  async run(options) {
+    const { peers } = options
+    const bug = bugNamed(options.bug, ['registers'])
+    if (options.replay === '') return runSeeds({ ...options, worlds: ['registers'], bug })
+    const wiring = BUGS[bug]
+    return replaySeed(options, (seed, listener) => runSeed(seed, { peers, wiring, focus: wiring?.focus, listener }))
+  }
 }

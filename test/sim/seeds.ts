@@ -37,6 +37,7 @@ export function bugNamed(text: string, worlds: readonly World[]): string {
 export async function runSeeds(options: {
   readonly seeds: number
   readonly first: number
+  /** Of a whole cluster; registers have up to two fewer, by seed. */
   readonly peers: number
   readonly bug: string
   readonly worlds: readonly World[]
@@ -86,7 +87,9 @@ function notesOf(world: World, runs: readonly Done[]): Check[] {
   const events = sum(done => done.events)
   const takeovers = sum(done => done.takeovers)
   const epochs = sum(done => done.epochs ?? 0)
+  const sizes = runs.map(({ peers }) => peers)
   return [
+    note(`${world}.peers`, [...new Set([Math.min(...sizes), Math.max(...sizes)])].join(' to ')),
     note(`${world}.seedsPerMinuteAndThread`, Math.round(runs.length / minutes), '1/min'),
     note(`${world}.events`, events),
     note(`${world}.takeovers`, takeovers),

@@ -19,7 +19,11 @@ export function describeMessage(channel: Channel, message: Uint8Array): string {
   }
   const end = NAME_AT + (message[NAME_AT - 1] ?? 0)
   const protocol = Buffer.from(message.subarray(NAME_AT, end)).toString('latin1')
-  const body = packr.unpack(message.subarray(end)) as Record<string, unknown>
+  return describeBody(protocol, packr.unpack(message.subarray(end)))
+}
+
+/** A control message, its values by their sizes. */
+export function describeBody(protocol: string, body: unknown): string {
   const told = JSON.stringify(body, (_, value: unknown) =>
     value instanceof Uint8Array ? `${value.length} bytes` : value
   )

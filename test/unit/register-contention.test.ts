@@ -23,8 +23,10 @@ async function contend(seed: number, proposers: number) {
       await registers.change('busy', add).catch((error: unknown) => failed.push(error))
     }
   }
-  for (const peer of world.peers) world.at(0, () => world.start(peer, life => void work(life, peer.name)))
-  await world.run(60_000, () => {})
+  for (const peer of world.peers) {
+    world.kernel.at(0, 'start', () => world.start(peer, life => void work(life, peer.name)))
+  }
+  await world.kernel.run(60_000, () => false)
   const changes = traces.filter(({ kind }) => kind === 'change')
   return { failed, changes, mostRounds: Math.max(...changes.map(({ rounds }) => rounds)) }
 }

@@ -9,7 +9,7 @@ describe('registers and leases under crashes, stops, partitions, loss and drifti
     const sum = { acknowledged: 0, takeovers: 0, deletions: 0, voterSets: 0 }
     for (let seed = 1; seed <= SEEDS; seed++) {
       const outcome = await runSeed(seed)
-      expect(outcome.violation, `replay with: await runSeed(${seed})`).toBeNull()
+      expect(outcome.violation, `replay with: npm run sim -- --scenario registers --replay ${seed}`).toBeNull()
       for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += outcome[name]
     }
     // The clients did get work done: an idle cluster violates nothing.
@@ -20,15 +20,21 @@ describe('registers and leases under crashes, stops, partitions, loss and drifti
   })
 
   test('replay event by event from the same seed', async () => {
-    const [first, again] = [await runSeed(7), await runSeed(7)]
+    const events: [string[], string[]] = [[], []]
+    const first = await runSeed(7, { listener: (atMs, what) => events[0].push(`${atMs} ${what}`) })
+    const again = await runSeed(7, { listener: (atMs, what) => events[1].push(`${atMs} ${what}`) })
     expect(again).toEqual(first)
+    expect(events[1]).toEqual(events[0])
+    // Every event has a label, and the same happens where nobody listens.
+    expect(events[0].length).toBeGreaterThan(first.events)
+    expect(await runSeed(7)).toEqual(first)
     expect((await runSeed(8)).digest).not.toBe(first.digest)
   })
 
   test.each(Object.entries(BUGS))('show it within 200 seeds when %s', { timeout: 120_000 }, async (_, bug) => {
     let violation: string | null = null
     for (let seed = 1; seed <= 200 && violation === null; seed++) {
-      violation = (await runSeed(seed, bug, bug.focus)).violation
+      violation = (await runSeed(seed, { wiring: bug, focus: bug.focus })).violation
     }
     expect(violation).toMatch(bug.symptom)
   })
