@@ -40,7 +40,7 @@ export class Archive {
     for (const { id, dataDir } of peers) {
       const from = join(dataDir, 'shards')
       const to = join(this.dir, id)
-      if (!existsSync(join(from, 'format'))) continue // it has just joined
+      if (!['format', 'segments', 'manifests'].every(name => existsSync(join(from, name)))) continue // it has just joined
       for (const folder of ['segments', 'manifests']) mkdirSync(join(to, folder), { recursive: true })
       copyFileSync(join(from, 'format'), join(to, 'format'))
       for (const name of readdirSync(join(from, 'manifests'))) {

@@ -54,7 +54,7 @@ export interface Restored {
   readonly epoch: number
   /** What is wrong with the bank; empty: every coin is there, every transfer came once, no connection broke. */
   readonly faults: readonly string[]
-  /** Of all VMs' images. */
+  /** Of all VMs' images; none where they could not be restored. */
   readonly frames: readonly ImageFrames[]
   /** Until the audit was complete. */
   readonly tookMs: number
@@ -87,16 +87,17 @@ export class Isolated {
     const run = join(this.#dir, `${++this.#restores}`)
     mkdirSync(run)
     const frames = new Map(this.#options.specs.map(({ id }) => [id, [] as ImageFrame[]]))
+    let images: ImageFrames[] = []
     const vms: LocalVm[] = []
     let faults: string[]
     try {
       faults = await this.#runAndAudit(epoch, run, vms, frames)
+      images = [...frames].map(([vm, list]) => ({ vm, epoch, frames: list }))
     } catch (error) {
       faults = [messageOf(error)]
     }
     await Promise.all(vms.map(vm => vm.destroy()))
     rmSync(run, { recursive: true, force: true })
-    const images = [...frames].map(([vm, list]) => ({ vm, epoch, frames: list }))
     return { epoch, faults, frames: images, tookMs: clock.now() - startedMs }
   }
 

@@ -101,7 +101,7 @@ export class EpochsRig {
     const parts = [this.#epochs(durationMs), this.#deaths(durationMs), this.#arrivals(durationMs)]
     const archiving = this.#archiving()
     try {
-      await Promise.all(parts)
+      await Promise.race([Promise.all(parts), archiving])
       await this.bank.cluster.allConnected(LIMIT_MS)
       await this.bank.until('the last epoch to be decided', () =>
         this.fates().every(({ outcome }) => outcome !== 'undecided') ? true : undefined
@@ -199,7 +199,7 @@ export class EpochsRig {
   /** Owners of VMs twice out of three times. */
   async #victim(death: number): Promise<ClusterPeer> {
     const { peers, alive } = this.bank.cluster
-    const { owners } = await this.bank.record()
+    const { owners } = await this.bank.until('the owners', () => this.bank.record().catch(() => undefined))
     const owner = peers.find(({ id }) => id === owners[`vm${1 + (death % VMS)}`])
     const idle = alive.filter(({ id }) => !Object.values(owners).includes(id))
     return (death % 3 === 0 ? idle[death % idle.length] : owner) ?? (alive[0] as ClusterPeer)

@@ -36,6 +36,9 @@ interface Found {
   readonly fates: readonly Fate[]
   readonly skewsMs: readonly number[]
   readonly pausesMs: readonly number[]
+  /** Of every cut: what the plan of starts is made of (protocols/epoch/cut-profile.ts). */
+  readonly preparesMs: readonly number[]
+  readonly leadsMs: readonly number[]
   readonly commitsMs: readonly number[]
   readonly killed: readonly string[]
   readonly joined: readonly string[]
@@ -103,14 +106,19 @@ async function run(seconds: number, progress: (line: string) => void): Promise<F
 function timesOf(events: readonly SeenEvent[]) {
   const skews = new Map<number, number>()
   const commits = new Map<number, number>()
-  const pausesMs: number[] = []
   for (const { event } of events) {
-    if (event.kind === 'cut') pausesMs.push(event.pauseMs)
     if (event.kind !== 'epoch.committed') continue
     if (event.skewMs !== undefined && !skews.has(event.epoch)) skews.set(event.epoch, event.skewMs)
     if (!commits.has(event.epoch)) commits.set(event.epoch, event.commitMs)
   }
-  return { skewsMs: [...skews.values()], commitsMs: [...commits.values()], pausesMs }
+  const cuts = events.flatMap(({ event }) => (event.kind === 'cut' ? [event] : []))
+  return {
+    skewsMs: [...skews.values()],
+    commitsMs: [...commits.values()],
+    pausesMs: cuts.map(({ pauseMs }) => pauseMs),
+    preparesMs: cuts.flatMap(({ prepareMs = [] }) => prepareMs),
+    leadsMs: cuts.flatMap(({ leadMs = [] }) => leadMs)
+  }
 }
 
 async function restoreAll(rig: EpochsRig, progress: (line: string) => void): Promise<Restored[]> {
@@ -132,7 +140,7 @@ async function restoreAll(rig: EpochsRig, progress: (line: string) => void): Pro
 }
 
 function checksOf(seconds: number, found: Found): Check[] {
-  const { fates, restored, killed, joined, leftovers, skewsMs, pausesMs, commitsMs, error } = found
+  const { fates, restored, killed, joined, leftovers, error } = found
   const count = (outcome: Fate['outcome']): number => fates.filter(fate => fate.outcome === outcome).length
   const openMs = fates.map(({ openedMs, decidedMs }) => (decidedMs ?? Number.POSITIVE_INFINITY) - openedMs)
   const unsound = restored.filter(({ faults }) => faults.length > 0).length
@@ -155,9 +163,11 @@ function checksOf(seconds: number, found: Found): Check[] {
     equal('restores', restored.length, count('committed')),
     equal('restores.unsound', unsound, 0),
     ...cutChecks(seconds, found.cuts),
-    ...spread('epochs.skewMs', skewsMs),
-    ...spread('epochs.commitMs', commitsMs),
-    ...spread('cuts.pauseMs', pausesMs),
+    ...spread('epochs.skewMs', found.skewsMs),
+    ...spread('epochs.commitMs', found.commitsMs),
+    ...spread('cuts.pauseMs', found.pausesMs),
+    ...spread('cuts.prepareMs', found.preparesMs),
+    ...spread('cuts.leadMs', found.leadsMs),
     equal('leftovers', leftovers.length, 0)
   ]
 }

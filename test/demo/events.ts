@@ -20,7 +20,14 @@ export type KnownEvent =
     }
   | (AboutVm & { readonly kind: 'vm.started'; readonly generation: number })
   | (AboutEpoch & { readonly kind: 'epoch.opened' })
-  | (AboutVm & AboutEpoch & { readonly kind: 'cut'; readonly pauseMs: number; readonly cutAtMs: number })
+  | (AboutVm &
+      AboutEpoch & {
+        readonly kind: 'cut'
+        readonly pauseMs: number
+        readonly cutAtMs: number
+        readonly prepareMs?: number
+        readonly leadMs?: number
+      })
   | (AboutVm & AboutEpoch & { readonly kind: 'epoch.durable'; readonly stats: ImageStats })
   | (AboutEpoch & { readonly kind: 'epoch.committed'; readonly commitMs: number; readonly skewMs?: number })
   | (AboutEpoch & { readonly kind: 'epoch.aborted'; readonly reason: string })
