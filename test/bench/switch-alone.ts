@@ -20,6 +20,8 @@ import type { SwitchPeerOptions } from './switch-peer.ts'
 const FRAME_BYTES = [64, 1500, 9000]
 const DURATION_MS = 1_500
 const SINGLES = 2_000
+/** Before any is measured: code is compiled by then (switch.ts, WARM_PINGS). */
+const WARM_SINGLES = 12_000
 /** What a peer may add to a round trip at most; here with both sockets and this process's turns in it. */
 const ONE_WAY_US = 150
 
@@ -77,7 +79,8 @@ async function measure(peers: number, bytes: number): Promise<Rate> {
     await Promise.all(children.map(child => once(child, 'message')))
     const ends = await Ends.connect(join(directory, 'a'), join(directory, 'b'))
     const packet = toPacket(frameOf('a', 'b', 1, bytes))
-    await ends.flood(packet, DURATION_MS / 3) // code compiled, windows open
+    await ends.oneByOne(packet, WARM_SINGLES)
+    await ends.flood(packet, DURATION_MS / 3)
     const pids = children.map(({ pid = 0 }) => pid)
     const [beforeUs, { frames, seconds }] = [processorUs(pids), await ends.flood(packet, DURATION_MS)]
     const floodedUs = processorUs(pids)
