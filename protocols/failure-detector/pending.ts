@@ -24,11 +24,15 @@ export interface Relay {
   readonly endMs: number
 }
 
-/** The answers that a peer waits for: to its own probes, at most one a target, and to those that it makes for others. */
+const pairOf = ({ origin, target }: Relay): string => `${origin} ${target}`
+
+/** The answers that a peer waits for: to its own probes, at most one a target, and to those for others, one for each of them. */
 export class Pending {
   readonly #probes = new Map<number, Probe>()
   readonly #probeOf = new Map<PeerId, Probe>()
   readonly #relays = new Map<number, Relay>()
+  /** By origin and target. */
+  readonly #relayOf = new Map<string, Relay>()
 
   get probes(): Iterable<Probe> {
     return this.#probes.values()
@@ -55,8 +59,12 @@ export class Pending {
     this.#probeOf.set(probe.target, probe)
   }
 
+  /** Who asks about a member anew has given up what it asked before: so there are few, however often it asks. */
   addRelay(relay: Relay): void {
+    const before = this.#relayOf.get(pairOf(relay))
+    if (before !== undefined) this.#relays.delete(before.seq)
     this.#relays.set(relay.seq, relay)
+    this.#relayOf.set(pairOf(relay), relay)
   }
 
   endProbe(probe: Probe): void {
@@ -66,12 +74,14 @@ export class Pending {
 
   endRelay(relay: Relay): void {
     this.#relays.delete(relay.seq)
+    this.#relayOf.delete(pairOf(relay))
   }
 
   clear(): void {
     this.#probes.clear()
     this.#probeOf.clear()
     this.#relays.clear()
+    this.#relayOf.clear()
   }
 
   /** Nothing is expected any more of those who are gone. */

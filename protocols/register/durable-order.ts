@@ -4,6 +4,14 @@
  * without entries may still wait: it tells of state that is only now being written. Steps that come while the disk is
  * busy share the next fsync (group commit).
  */
+import { DiapauseError } from '../../node/errors.ts'
+
+/**
+ * Steps that may wait for the disk; with one more it counts as failed, for one that hangs would never say so. 10,000: a guess;
+ * 10 MB as a rule, and ten seconds at a thousand messages a second.
+ */
+export const MAX_WAITING_STEPS = 10_000
+
 /** Null removes it. */
 export type Entry = readonly [string, Uint8Array | null]
 
@@ -15,7 +23,7 @@ export class DurableOrder {
   #writing = false
   #broken = false
 
-  /** After a `persist` that failed nothing is said any more: what is on disk is unknown. */
+  /** After a `persist` that failed, or does not end, nothing is said any more: what is on disk is unknown. */
   constructor(persist: (entries: readonly Entry[]) => Promise<void>, onBroken: (cause: unknown) => void) {
     this.#persist = persist
     this.#onBroken = onBroken
@@ -23,6 +31,7 @@ export class DurableOrder {
 
   submit(entries: readonly Entry[], then: () => void): void {
     if (this.#broken) return
+    if (this.#then.length >= MAX_WAITING_STEPS) return this.#break(hanging())
     // Of two states of one key only the later is written; both answers wait for it.
     for (const [name, bytes] of entries) this.#entries.set(name, bytes)
     this.#then.push(then)
@@ -54,10 +63,19 @@ export class DurableOrder {
         if (!this.#broken && this.#then.length > 0) this.#flush()
       },
       (cause: unknown) => {
-        if (this.#broken) return
-        this.stop()
-        this.#onBroken(cause)
+        if (!this.#broken) this.#break(cause)
       }
     )
   }
+
+  #break(cause: unknown): void {
+    this.stop()
+    this.#onBroken(cause)
+  }
 }
+
+const hanging = (): DiapauseError =>
+  new DiapauseError(
+    'REGISTER_STORE_HANGS',
+    `${MAX_WAITING_STEPS} steps wait for a write that does not end: is the disk stuck?`
+  )

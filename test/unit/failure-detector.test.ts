@@ -99,6 +99,17 @@ describe('probing', () => {
     expect(bench.sent('ack').map(send => [send.to, send.message])).toMatchObject([['p0', { seq: 7 }]])
   })
 
+  test('a helper that is asked about one member again and again by one other remembers the last question only', () => {
+    const bench = new Bench(4)
+    for (let seq = 1; seq <= 50; seq++) bench.message('p0', { kind: 'ping-req', seq, target: 'p1', updates: [] })
+    bench.message('p2', { kind: 'ping-req', seq: 7, target: 'p1', updates: [] })
+    bench.until(SETTINGS.probeTimeoutMs * 0.8)
+    expect(bench.sent('nack').map(({ to, message }) => [to, seqOf(message)])).toEqual([
+      ['p0', 50],
+      ['p2', 7]
+    ])
+  })
+
   test('a broken connection makes a probe through others at once, and their nacks a suspicion', () => {
     const bench = new Bench(5)
     bench.message('p2', gossip())

@@ -3,7 +3,7 @@ import { Packr } from 'msgpackr'
 import { describe, expect, test } from 'vitest'
 import { hasCode } from '../../node/errors.ts'
 import { parseLeaseMessage } from '../../protocols/lease/messages.ts'
-import { DurableOrder, type Entry } from '../../protocols/register/durable-order.ts'
+import { DurableOrder, type Entry, MAX_WAITING_STEPS } from '../../protocols/register/durable-order.ts'
 import {
   compareBallots,
   isKey,
@@ -232,6 +232,20 @@ describe('the order of disk and net', () => {
     writes[1]?.done()
     await settle()
     expect(said).toEqual(['at once', 'first', 'tells of a', 'second', 'third'])
+  })
+
+  test('holds a disk for failed that does not end a write while ever more waits for it', async () => {
+    const { writes, said, submit, settle } = make()
+    submit('first', 'a')
+    for (let i = 0; i < MAX_WAITING_STEPS; i++) submit('waits')
+    expect(said).toEqual([])
+    submit('one more')
+    submit('too late')
+    expect(said).toEqual(['broken'])
+    writes[0]?.done()
+    await settle()
+    expect(said).toEqual(['broken'])
+    expect(writes).toHaveLength(1)
   })
 
   test('says nothing any more after a write that failed', async () => {
