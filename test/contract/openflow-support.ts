@@ -119,6 +119,11 @@ export class OpenVSwitch {
     await this.#hosts.remove()
   }
 
+  /** Stops or continues the daemon that forwards. */
+  signal(name: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#switchd?.kill(name)
+  }
+
   /** Kills the daemon that forwards, with all its flow entries, and starts it again. */
   async restart(): Promise<void> {
     if (this.#switchd !== undefined) {
@@ -167,8 +172,9 @@ export class OpenVSwitch {
     const on = this.#hosts.on(host)
     // A packet socket gets frames before a network card would have put their checksums in.
     await this.#command([...on, 'ethtool', '-K', 'eth0', 'tx', 'off'])
-    // It asks for routers now and then, by multicast.
-    await this.#command([...on, 'sh', '-c', 'echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6'])
+    // IPv6 asks for routers now and then, by multicast, and frames are counted here. A kernel may have none.
+    for (const quiet of ['link set eth0 addrgenmode none', '-6 addr flush dev eth0'])
+      await this.#command([...on, 'ip', ...quiet.split(' ')]).catch(() => {})
     const own = (await this.#command([...on, 'ip', '-o', 'link', 'show', 'eth0'])).stdout
     const port = (await this.#tool('ip', '-o', 'link', 'show', host.port)).stdout
     const [command, ...args] = [...on, process.execPath, join(import.meta.dirname, 'openflow-child.ts')]

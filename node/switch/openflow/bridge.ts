@@ -101,7 +101,7 @@ export class OpenFlowBridge implements PortBridge {
     this.clock = options.clock
   }
 
-  /** Takes over the entries of an earlier run. Rejects with OPENFLOW_DOWN, OPENFLOW_VERSION. */
+  /** Entries of an earlier run are removed: its VMs are not ours. OPENFLOW_DOWN, OPENFLOW_VERSION, OPENFLOW_CONTROL. */
   static async open(options: BridgeOptions): Promise<OpenFlowBridge> {
     const bridge = new OpenFlowBridge(options)
     try {
@@ -118,7 +118,7 @@ export class OpenFlowBridge implements PortBridge {
     return this.#connection !== undefined
   }
 
-  /** Entries stay, so that VMs which outlive this process keep their network; `removeGroup` takes them away. */
+  /** Entries stay, as they do where this process is killed; `removeGroup` and the next run take them away. */
   close(): void {
     this.#closed = true
     this.#cancelRetry()
@@ -308,7 +308,12 @@ export class OpenFlowBridge implements PortBridge {
     if (this.#closed) return connection.close()
     this.#connection = connection
     this.#writable = true
-    await this.sync()
+    try {
+      await this.sync()
+    } catch (error) {
+      connection.close()
+      throw error
+    }
     this.#updateOpen()
   }
 
