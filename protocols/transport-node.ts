@@ -6,7 +6,7 @@ import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { noiseCrypto } from './noise-crypto.ts'
 import type { ConnectionGater, PrivateKey } from './stream.ts'
-import { cutQuietly, writeWhole } from './transport-lean.ts'
+import { cutQuietly, readLean, writeWhole } from './transport-lean.ts'
 
 /** For one connection. A handshake takes 5 ms, but with 3 s here five peers at a load of 16 on two cores took 19 s to link. */
 export const DIAL_TIMEOUT_MS = 6_000
@@ -28,7 +28,7 @@ export function createNode({ privateKey, listen, gater }: NodeOptions): Promise<
     start: false,
     privateKey,
     addresses: { listen: [...listen] },
-    transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    transports: [leanTcp()],
     connectionEncrypters: [leanNoise()],
     streamMuxers: [
       yamux({
@@ -60,18 +60,33 @@ function leanNoise(): ReturnType<typeof noise> {
   return components => {
     const encrypter = make(components)
     const { secureInbound, secureOutbound } = encrypter
-    encrypter.secureInbound = async (connection, options) => {
+    encrypter.secureInbound = (connection, options) => {
       writeWhole(connection)
-      const secured = await secureInbound.call(encrypter, connection, options)
-      cutQuietly(secured.connection)
-      return secured
+      return secureInbound.call(encrypter, connection, options).then(lean)
     }
-    encrypter.secureOutbound = async (connection, options) => {
+    encrypter.secureOutbound = (connection, options) => {
       writeWhole(connection)
-      const secured = await secureOutbound.call(encrypter, connection, options)
-      cutQuietly(secured.connection)
-      return secured
+      return secureOutbound.call(encrypter, connection, options).then(lean)
     }
     return encrypter
+  }
+}
+
+function lean<Secured extends { readonly connection: object }>(secured: Secured): Secured {
+  cutQuietly(secured.connection)
+  return secured
+}
+
+function leanTcp(): ReturnType<typeof tcp> {
+  const make = tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })
+  return components => {
+    const transport = make(components)
+    const createListener = transport.createListener.bind(transport)
+    transport.createListener = options => {
+      const listener = createListener(options)
+      readLean(listener)
+      return listener
+    }
+    return transport
   }
 }

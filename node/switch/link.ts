@@ -9,6 +9,7 @@ import { rm } from 'node:fs/promises'
 import net from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
+import { readInto } from '../../protocols/read-into.ts'
 import type { Clock } from '../ports.ts'
 import { joinPackets } from './ethernet.ts'
 import { PacketCutter } from './packets.ts'
@@ -149,7 +150,7 @@ export class NicLink {
     }
     const cutter = new PacketCutter()
     const emit = (packet: Uint8Array): void => this.#events.packet(packet)
-    const socket = readInto(readBuffer, accepted, chunk => {
+    const socket = readInto(readBuffer, accepted, WRITE_QUEUE_BYTES, chunk => {
       this.#chunks++
       try {
         cutter.push(chunk, emit)
@@ -158,6 +159,7 @@ export class NicLink {
         this.#events.broken(error)
       }
     })
+    socket.resume() // so that it sees the end
     this.#socket = socket
     this.#cutter = cutter
     socket.on('drain', () => this.#events.writable(true))
@@ -184,25 +186,3 @@ export class NicLink {
 
 /** Of all NICs: what was read is put away before anything else is read. */
 const readBuffer = new Uint8Array(READ_BYTES)
-
-/**
- * The connection that was accepted with `pauseOnConnect`, as a socket that reads into `buffer` and shows `take` views of it,
- * valid during the call. Otherwise Node takes 64 KiB of new memory for each read and collects it later: a frame of 9,000
- * bytes between two VMs took 86 µs of the processor instead of 37 (`npm run bench -- switch`). Only sockets that connect may ask for a buffer (`onread`), so that this one's handle, which has no
- * public name, moves to a new socket.
- */
-function readInto(buffer: Uint8Array, accepted: net.Socket, take: (chunk: Uint8Array) => void): net.Socket {
-  const owner = accepted as unknown as { _handle: net.BoundSocket | null }
-  const handle = owner._handle ?? undefined
-  owner._handle = null
-  accepted.destroy() // what is left of it, which the server counts
-  const onread: net.OnReadOpts = {
-    buffer,
-    callback: count => {
-      take(buffer.subarray(0, count))
-      return true
-    }
-  }
-  const options = { handle, onread, writableHighWaterMark: WRITE_QUEUE_BYTES }
-  return new net.Socket(options).resume() // so that it sees the end
-}

@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { Channel } from '../../node/ports.ts'
@@ -230,11 +230,13 @@ test('a message of frames costs one write and no answer: libp2p still has the na
   a.send(b.self, 'frames', [randomBytes(100)]) // the first one of a stream is acknowledged
   await until(() => got === 1)
   const write = vi.spyOn(Socket.prototype, 'write')
-  cleanups.push(() => write.mockRestore())
+  const push = vi.spyOn(Readable.prototype, 'push') // what a socket is given that reads into new memory
+  cleanups.push(() => vi.restoreAllMocks())
   for (let i = 0; i < MESSAGES; i++) {
     a.send(b.self, 'frames', [randomBytes(100), randomBytes(5000)])
     await until(() => got === i + 2)
   }
   expect(write.mock.calls.length).toBeGreaterThanOrEqual(MESSAGES)
   expect(write.mock.calls.length).toBeLessThan(1.5 * MESSAGES) // keep-alives
+  expect(push.mock.calls.length).toBeLessThan(0.5 * MESSAGES) // other streams of this process
 })

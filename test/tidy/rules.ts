@@ -157,6 +157,8 @@ const protocolShells = [
   'protocols/join-channel.ts',
   'protocols/discovery.ts',
   'protocols/outbox.ts',
+  'protocols/read-into.ts',
+  'protocols/transport-lean.ts',
   'protocols/link.ts',
   'protocols/shards/service.ts',
   'protocols/shards/lane.ts'
