@@ -24,9 +24,6 @@ const packages = ['openvswitch-switch', 'ethtool']
 /** For Open vSwitch to start on a busy machine. */
 const START_MS = 20_000
 
-/** Ports of the bridges. */
-export const PORT = { vm: 1, other: 2, second: 3 } as const
-
 /**
  * Where the packages that this machine lacks are unpacked. Packages that are installed are used as they are. UsageError
  * OVS_PACKAGES where apt knows none.
@@ -152,12 +149,11 @@ export class OpenVSwitch {
     for (const name of ['t1', 't2']) await this.#tool('ip', 'link', 'set', name, 'up')
     const bridge = (name: string): string[] =>
       `-- add-br ${name} -- set bridge ${name} datapath_type=netdev protocols=OpenFlow13 fail_mode=secure`.split(' ')
-    const port = (to: string, name: string, number: number): string[] =>
-      `-- add-port ${to} ${name} -- set interface ${name} ofport_request=${number}`.split(' ')
-    const first = [...bridge('br1'), ...port('br1', 'p1', PORT.vm), ...port('br1', 't1', PORT.other)]
-    const second = [...bridge('br2'), ...port('br2', 'p2', PORT.vm), ...port('br2', 't2', PORT.other)]
+    const port = (to: string, name: string): string[] => ['--', 'add-port', to, name]
+    const first = [...bridge('br1'), ...port('br1', 'p1'), ...port('br1', 't1')]
+    const second = [...bridge('br2'), ...port('br2', 'p2'), ...port('br2', 'p3'), ...port('br2', 't2')]
     const db = [`--db=unix:${dir}/db.sock`, '--no-wait', '--', 'init']
-    await this.#tool('ovs-vsctl', ...db, ...first, ...second, ...port('br2', 'p3', PORT.second))
+    await this.#tool('ovs-vsctl', ...db, ...first, ...second)
     for (const number of [1, 2] as const) await appears(this.address(number))
     this.guests = await Promise.all(all.map((host, index) => this.#guest('abc'[index] as string, host)))
     await this.#neighbours()

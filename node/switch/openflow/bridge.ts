@@ -127,6 +127,19 @@ export class OpenFlowBridge implements PortBridge {
 
   // -------------------------------------------------------------------------------------------- for the agents
 
+  /** The bridge's number for the interface `name`. OPENFLOW_PORT, OPENFLOW_DOWN. */
+  async portNumber(name: string): Promise<number> {
+    if (this.#connection === undefined) throw gone()
+    const ports = await this.#connection.ports()
+    const port = ports.find(each => each.name === name)
+    if (port !== undefined) return port.port
+    const known = ports.map(each => each.name).join(' ')
+    throw new DiapauseError(
+      'OPENFLOW_PORT',
+      `the bridge has no port ${name}, only ${known}: add it with  ovs-vsctl add-port BRIDGE ${name}`
+    )
+  }
+
   /** Who is where. An older generation is refused; a newer one begins anew, without ports. */
   async setGroup(spec: BridgeGroupSpec): Promise<void> {
     const present = this.#groups.get(spec.id)
