@@ -52,7 +52,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   'acceptor answers before fsync': {
     ...HONEST,
     symptom:
-      /chosenValuesAreNotForgotten|acknowledgedChangesAreThere|registersAreLinearizable|ballotsCarryOneValue|generationsDoNotFall|deletedChangesStayDeleted|registersConverge/,
+      /chosenValuesAreNotForgotten|acknowledgedChangesAreThere|registersAreLinearizable|ballotsCarryOneValue|generationsDoNotFall|deletedChangesStayDeleted|registersConverge|leasesDoNotOverlap/,
     store: store => ({
       ...store,
       persist: async entries => {
