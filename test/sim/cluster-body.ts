@@ -16,6 +16,7 @@ import { SHAPE, simShards } from './world-shards.ts'
 import { type Nic, simHypervisor, type SimMachine } from './world-machine.ts'
 import type { SimTransport } from './world-network.ts'
 import { SimLink } from './world-nic.ts'
+import { OUTSIDE, OutsideLink } from './world-outside.ts'
 
 export interface SimBody {
   readonly network: Switch
@@ -60,11 +61,15 @@ function openSwitch({ life, world, log, transport, leases, directory }: BodyPart
     clock: life.clock,
     log,
     mayAct: (group, generation) => wiring.maySpeak(leases.remainingMs(groupKey(group), generation) - marginMs),
-    openLink: async (path, clock, events) => new SimLink(path, life, clock, events),
+    openLink: async (path, clock, events) =>
+      path === OUTSIDE
+        ? new OutsideLink(life, events, id => world.onTold(life, id))
+        : new SimLink(path, life, clock, events),
     atTurnEnd: run => life.turn(run)
   })
+  void network.openUplink(OUTSIDE)
   return {
-    setGroup: record => network.setGroup(record),
+    setGroup: record => network.setGroup(wiring.record(record)),
     removeGroup: id => network.removeGroup(id),
     attach: async options => {
       const port = wiring.nic(await network.attach(options))

@@ -4,6 +4,7 @@
  */
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
 import type { MachineClocks } from '../../node/host/sleep-clock.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
 import type { ControlBus, ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { parseSwimMessage, PROTOCOL as SWIM, type SwimMessage } from '../../protocols/failure-detector/messages.ts'
@@ -17,6 +18,8 @@ export interface ClusterWiring {
   guard(guard: LeaseGuard): LeaseGuard
   bus(bus: ControlBus): ControlBus
   nic(nic: NicPort): NicPort
+  /** As the switch is told. */
+  record(record: GroupRecord): GroupRecord
   /** What the switch speaks over. `generationOf`: of a group as this peer knows it. */
   frames(transport: Transport, generationOf: (group: string) => number | undefined): Transport
   /** Whether frames may leave under the lease that is left. */
@@ -33,6 +36,7 @@ export const HONEST: ClusterWiring = {
   guard: guard => guard,
   bus: bus => bus,
   nic: nic => nic,
+  record: record => record,
   frames: transport => transport,
   maySpeak: remainingMs => remainingMs > 0,
   shards: shards => shards,
@@ -94,6 +98,16 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
   'the clock stands still while the machine sleeps': {
     symptom: /leasesDoNotOverlap|ownersSpeakInTurn/,
     wiring: { clocks: clocks => ({ ...clocks, ahead: () => ({ leastMs: 0, mostMs: 0 }) }) }
+  },
+  'an epoch that came to nothing lets out what waited for it': {
+    symptom: /nothingHeardIsTakenBack/,
+    wiring: {
+      record: record => {
+        const { open, lastEpoch: epoch, generation } = record
+        if (open !== null || epoch === 0) return record
+        return { ...record, committed: { previousEpoch: 0, images: {}, ...record.committed, epoch, generation } }
+      }
+    }
   },
   'a VM goes on without asking its lease after a stop': {
     symptom: /ownersSpeakInTurn/,

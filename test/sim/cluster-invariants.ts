@@ -13,6 +13,7 @@ import { valueOf } from '../../protocols/register/value.ts'
 import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
 import { CLUSTER_KEY, type ClusterRecord, memberById, parseClusterRecord } from '../../protocols/membership/record.ts'
 import { Beliefs } from './cluster-beliefs.ts'
+import { Outside } from './cluster-outside.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
 import { auditBanks, type BankImage, frameId } from './world-bank.ts'
@@ -68,12 +69,14 @@ export class Judge {
   readonly #needed = new Map<string, Set<string>>()
   readonly #judged = new Set<string>()
   readonly beliefs: Beliefs
+  readonly outside: Outside
   violation: string | undefined
   committed = 0
   takeovers = 0
 
   constructor(world: JudgedWorld) {
     this.#world = world
+    this.outside = new Outside(world)
     this.#cluster = world.genesis
     this.beliefs = new Beliefs(world)
     this.#voters.set(world.genesis.voters.version, world.genesis.voters)
@@ -145,6 +148,12 @@ export class Judge {
     if (from === undefined || from.generation === by.generation || by.injected.has(id)) return
     const what = `${by.vm} of generation ${by.generation} takes a frame of ${from.vm} of generation ${from.generation}`
     this.fail('generationsDoNotMix', what)
+  }
+
+  /** Of a group with output commit nobody outside hears what a rollback could undo, nor from a peer without its lease. */
+  nothingHeardIsTakenBack(life: Life, id: number): void {
+    const wrong = this.outside.hear(life, id)
+    if (wrong !== undefined) this.fail('nothingHeardIsTakenBack', wrong)
   }
 
   // ------------------------------------------------------------------------------------------ registers on disks
@@ -305,6 +314,7 @@ export class Judge {
         return this.fail('imagesAreOneCut', `${epoch}: the image of ${vm} is not its RAM at the cut`)
       images.set(vm, image)
       facts.set(vm, fact)
+      this.outside.committed(fact)
     }
     const vms = record.vms.map(({ id }) => id)
     const audit = auditBanks(vms, images)

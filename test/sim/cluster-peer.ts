@@ -49,6 +49,8 @@ export interface PeerWorld {
   readonly refused: WeakMap<Life, Refused>
   /** A peer's detector believes something new of another. */
   onLiveness(life: Life, peer: PeerId, liveness: Liveness): void
+  /** A frame comes out of the cluster. */
+  onTold(life: Life, id: number): void
   /** A VM takes a frame. */
   onTake(run: Run, id: number): void
 }

@@ -6,7 +6,7 @@ import { planOwners } from '../../node/planning/placement.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, memberById, placeable, wantedVoters } from '../../protocols/membership/record.ts'
-import { groupKey, type VmSpec } from '../../protocols/group.ts'
+import { groupKey, type NicSpec, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
 import { type ClusterWiring, HONEST } from './cluster-bugs.ts'
 import { helpMembers } from './cluster-members.ts'
 import { type FaultyWorld, Faults } from './cluster-faults.ts'
@@ -17,6 +17,7 @@ import { Kernel } from './kernel.ts'
 import { macOf } from './world-bank.ts'
 import { Book } from './world-book.ts'
 import { Host, type Life } from './world-host.ts'
+import { outsideMacOf } from './world-outside.ts'
 import type { Refused } from './world-shards.ts'
 import { Network } from './world-network.ts'
 import { describeMessage } from './world-words.ts'
@@ -32,6 +33,8 @@ export interface ClusterOutcome {
   readonly epochs: number
   readonly takeovers: number
   readonly frames: number
+  /** Frames that somebody outside has heard. */
+  readonly heard: number
   /** Members that were held for dead and refuted it. */
   readonly refuted: number
   /** The longest that one that could refute it was held for dead, in virtual milliseconds. */
@@ -135,10 +138,11 @@ class ClusterRun {
       wiring: { ...HONEST, ...wiring },
       refused: new WeakMap<Life, Refused>(),
       onLiveness: (life, peer, liveness) => this.#judge.beliefs.changed(life, peer, liveness),
+      onTold: (life, id) => this.#judge.nothingHeardIsTakenBack(life, id),
       onTake: (run, id) => this.#judge.generationsDoNotMix(run, id)
     }
     const sizes = kernel.chance(0.3) ? { bank: 3, shop: 2 } : { bank: kernel.pick([3, 4]) }
-    this.#groups = new Map(Object.entries(sizes).map(([name, size]) => [name, specs(name, size)]))
+    this.#groups = new Map(Object.entries(sizes).map(([name, size]) => [name, specs(name, size, kernel.chance(0.5))]))
   }
 
   async run(): Promise<ClusterOutcome> {
@@ -157,6 +161,7 @@ class ClusterRun {
       epochs: committed,
       takeovers,
       frames: this.#book.frames.length,
+      heard: judge.outside.heard,
       refuted: beliefs.refuted,
       refutedMs: beliefs.longestMs,
       convergedMs: convergedMs ?? 0
@@ -220,7 +225,9 @@ class ClusterRun {
         const peer = this.#peers.get(kernel.pick(this.#hosts).life as Life)
         if (peer?.started !== true) return
         const plan = planOwners(vms, {}, { hosts: placeable(peer.membership.record()), groups: peer.directory.all() })
-        if (plan !== undefined) peer.directory.change(id, createGroup(id, vms, plan.owners)).catch(() => {})
+        const settings = { outputCommit: vms.some(vm => vm.nics !== undefined) }
+        if (plan !== undefined)
+          peer.directory.change(id, createGroup(id, vms, plan.owners, 0, settings)).catch(() => {})
       }
     )
   }
@@ -234,7 +241,11 @@ class ClusterRun {
     const missing = (): string[] => [
       ...this.membershipViewsAgree(),
       ...this.wishesComeTrue(),
-      ...[...this.#groups.keys()].flatMap(id => [...this.groupsRun(id), ...this.epochsGoOn(id, before.get(id) ?? 0)]),
+      ...[...this.#groups.keys()].flatMap(id => [
+        ...this.groupsRun(id),
+        ...this.epochsGoOn(id, before.get(id) ?? 0),
+        ...this.outsideHears(id, healedMs)
+      ]),
       ...(this.#seed % 8 === 0 ? this.voidDataIsCollected(healedMs) : [])
     ]
     let left: string[] = []
@@ -294,6 +305,14 @@ class ClusterRun {
     return epoch > lastEpoch ? [] : [`no epoch of ${id} was committed since all healed`]
   }
 
+  /** What waits for an epoch leaves with it. */
+  outsideHears(id: string, sinceMs: number): string[] {
+    const { outside } = this.#judge
+    const telling = (this.#groups.get(id) ?? []).filter(vm => vm.nics !== undefined)
+    const silent = telling.filter(vm => !outside.hasHeardOf(id, vm.id, sinceMs))
+    return silent.map(vm => `nobody outside has heard of ${id}/${vm.id} since all healed`)
+  }
+
   /** Nothing is kept of epochs that came to nothing, nor of those that no restore can ask for. */
   voidDataIsCollected(healedMs: number): string[] {
     const { nowMs } = this.#kernel
@@ -327,10 +346,16 @@ class ClusterRun {
   }
 }
 
-const specs = (group: string, size: number): VmSpec[] =>
+const nicsOutside = (group: string, place: number): NicSpec[] => [
+  { mac: macOf(place), network: 'default' },
+  { mac: outsideMacOf(group, place), network: UPLINK_NETWORK }
+]
+
+/** `outside`: they tell it something, with output commit. */
+const specs = (group: string, size: number, outside: boolean): VmSpec[] =>
   Array.from({ length: size }, (_, place) => ({
     id: `${group[0]}${place}`,
-    mac: macOf(place),
+    ...(outside ? { nics: nicsOutside(group, place) } : { mac: macOf(place) }),
     memoryMiB: 16,
     kernel: '/boot/kernel',
     initrd: '/boot/initrd',

@@ -29,8 +29,8 @@ interface Channel {
 }
 
 export const START_MONEY = 1_000
-/** A record that is none of a NIC. */
-const NO_NIC = 0xff
+/** The NIC on the group's own network. */
+const OWN_NIC = 0
 const ID_AT = 14
 const FRAME_BYTES = ID_AT + 4 + 16
 /** Transfers on their way to one receiver. */
@@ -45,12 +45,12 @@ export const macOf = (place: number): string => `52:54:00:00:00:${place.toString
 export const frameId = (bytes: Uint8Array): number => view(bytes).getUint32(ID_AT)
 export const setFrameId = (bytes: Uint8Array, id: number): void => view(bytes).setUint32(ID_AT, id)
 
-/** The frames of a piece of `FrameLog`, as the switch writes them: u8 number of the NIC, u24 length, the frame. */
+/** The group's own frames in a piece of `FrameLog`, as the switch writes them: u8 number of the NIC, u24 length, the frame. */
 export function framesIn(piece: Uint8Array): Uint8Array[] {
   const frames: Uint8Array[] = []
   for (let at = 0; at < piece.length; ) {
     const end = at + 4 + (view(piece).getUint32(at) & 0xff_ff_ff)
-    if (piece[at] !== NO_NIC) frames.push(piece.subarray(at + 4, end))
+    if (piece[at] === OWN_NIC) frames.push(piece.subarray(at + 4, end))
     at = end
   }
   return frames

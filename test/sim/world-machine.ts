@@ -4,11 +4,13 @@
  * it, and can end by itself.
  */
 import { DiapauseError } from '../../node/errors.ts'
+import { nicPathOf, nicsOf } from '../../protocols/group.ts'
 import type { Hypervisor, Machine, MachineOptions, PageRanges, RamTracking } from '../../node/ports.ts'
 import { Bank, frameId, setFrameId } from './world-bank.ts'
 import { type Book, type CutFact, Run } from './world-book.ts'
 import type { Life } from './world-host.ts'
-import type { SimLink } from './world-nic.ts'
+import type { Plug, SimLink } from './world-nic.ts'
+import { OUTSIDE, told } from './world-outside.ts'
 
 /** Where a stream of an image comes in: at the image worker for a capture, at the machine for a restore. */
 export interface Inlet<T> {
@@ -49,6 +51,9 @@ export interface Nic {
   readonly injected: Set<number>
 }
 
+/** Chance that a VM tells the outside something when it has computed. */
+const TELLS = 0.25
+
 type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
 export function simHypervisor(world: MachineWorld, machines: Set<SimMachine>): Hypervisor {
@@ -73,6 +78,9 @@ export class SimMachine implements Machine {
   #stopsWaiting = 0
   #bank: Bank | undefined
   #link: SimLink | undefined
+  /** To the outside, where its group goes there. */
+  #uplink: SimLink | undefined
+  readonly #deaf: Plug = { takes: () => this.takes(), take: () => {} }
   #tracking: RamTracking | undefined
   #complete: Promise<void> | undefined
   /** Grows whenever it starts or stops: ticks of before are void. */
@@ -174,7 +182,7 @@ export class SimMachine implements Machine {
 
   async destroy(): Promise<void> {
     this.#halt('destroyed')
-    this.#link?.disconnect(this)
+    this.#disconnect()
     await this.#world.life.wait(1, 'machine ends')
   }
 
@@ -184,7 +192,7 @@ export class SimMachine implements Machine {
   fail(reason: string): void {
     if (this.#state === 'ended' || this.#state === 'destroyed' || this.#state === 'defined') return
     this.#halt('ended')
-    this.#link?.disconnect(this)
+    this.#disconnect()
     this.#world.life.enter('io', 'machine ended', () => this.#options.onExit(reason))
   }
 
@@ -217,6 +225,8 @@ export class SimMachine implements Machine {
     this.#bank = new Bank(vm, vms, vms.indexOf(vm) + 1)
     this.run = new Run({ group, vm, generation, life, injected })
     this.#link?.connect(this)
+    this.#uplink = life.paths.get(nicPathOf(this.#options.nicPath, 1)) as SimLink | undefined
+    this.#uplink?.connect(this.#deaf)
   }
 
   #begin(pages: readonly string[] | undefined): void {
@@ -272,6 +282,7 @@ export class SimMachine implements Machine {
     host.hardware(this.#world.tickMs * host.kernel.between(0.5, 1.5), label, () => {
       if (era !== this.#era || this.#world.life.dead) return
       for (const { to, bytes } of this.#bank?.tick() ?? []) this.#send(to, bytes)
+      if (this.#uplink !== undefined && host.kernel.chance(TELLS)) this.#tell(this.#uplink)
       this.#tick(era)
     })
   }
@@ -282,6 +293,17 @@ export class SimMachine implements Machine {
     setFrameId(bytes, this.#world.book.sent(run, to))
     host.kernel.note(() => `${host.name} guest ${options.spec.id} sends frame ${frameId(bytes)} to ${to}`)
     this.#link?.send(bytes)
+  }
+
+  #disconnect(): void {
+    this.#link?.disconnect(this)
+    this.#uplink?.disconnect(this.#deaf)
+  }
+
+  #tell(uplink: SimLink): void {
+    const bytes = told(nicsOf(this.#options.spec)[1]?.mac ?? '')
+    if (this.run !== undefined) setFrameId(bytes, this.#world.book.sent(this.run, OUTSIDE))
+    uplink.send(bytes)
   }
 
   #next<T>(call: string, work: () => Promise<T>): Promise<T> {
