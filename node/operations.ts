@@ -5,6 +5,7 @@ import type { PeerId } from '../protocols/core.ts'
 import type { Story, WhyQuestion } from '../protocols/decisions/merge.ts'
 import { createGroup, removeGroup } from '../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey } from '../protocols/group.ts'
+import type { LeaseVoter } from '../protocols/lease/voter.ts'
 import { placeable } from '../protocols/membership/record.ts'
 import type { DecisionLog } from './agents/decisions.ts'
 import type { GroupDirectory } from './agents/directory.ts'
@@ -34,6 +35,7 @@ export interface OperationsDeps {
   readonly detector: FailureDetector
   readonly transport: Transport
   readonly leases: Leases
+  readonly voter: Pick<LeaseVoter, 'refusedClaims'>
   readonly network: Switch
   readonly store: ShardStore | undefined
   /** Writes of an older generation that this peer's store has refused; undefined: it stores nothing. */
@@ -86,7 +88,9 @@ export class Operations implements PeerView {
       refused: {
         frames: network.stats().refusedGeneration,
         reports: groups.refusedReports(),
-        shards: this.#deps.refusedShards?.() ?? 0
+        shards: this.#deps.refusedShards?.() ?? 0,
+        claims: this.#deps.voter.refusedClaims,
+        changes: this.#deps.directory.refusedChanges
       },
       store: await this.#storeStatus()
     }

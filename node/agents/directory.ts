@@ -49,6 +49,7 @@ export class GroupDirectory {
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
   #surveyed = false
+  #refusedChanges = 0
   #stopped = false
 
   constructor(options: DirectoryOptions) {
@@ -108,17 +109,26 @@ export class GroupDirectory {
 
   /**
    * Changes the group's register and announces what came of it. `next` is pure and guarded by content; displaced owners
-   * are fenced. Resolves with the record as it then is, changed or not. REGISTER_LEASED, REGISTER_UNAVAILABLE.
+   * are fenced. Resolves with the record as it then is, changed or not. `late` says of that record that the change was of a
+   * generation which was over: it is counted. REGISTER_LEASED, REGISTER_UNAVAILABLE.
    */
   async change(
     id: string,
-    next: (current: GroupRecord | null) => GroupRecord | undefined
+    next: (current: GroupRecord | null) => GroupRecord | undefined,
+    late: (now: GroupRecord) => boolean = () => false
   ): Promise<GroupRecord | null> {
     const value = await this.#options.registers.change(groupKey(id), current => next(parseGroupRecord(current)), {
       fence: (current, changed) => displaced(parseGroupRecord(current), changed as GroupRecord),
       generation: changed => (changed as GroupRecord).generation
     })
-    return this.#learnValue(value)
+    const now = this.#learnValue(value)
+    if (now !== null && late(now)) this.#refusedChanges++
+    return now
+  }
+
+  /** Changes of this peer that came too late. */
+  get refusedChanges(): number {
+    return this.#refusedChanges
   }
 
   /** The record as a majority knows it now. Where there is none, a group that we know of has been removed and forgotten. */

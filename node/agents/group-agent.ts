@@ -4,7 +4,7 @@
  */
 import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
 import type { ReportMessage } from '../../protocols/epoch/messages.ts'
-import { abortEpoch, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import { abortEpoch, cameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
@@ -162,10 +162,10 @@ export class GroupAgent {
         for (const { epoch, go } of this.#goes.values()) if (epoch === effect.epoch) go.reject(voided(epoch))
         return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
       case 'commit':
-        return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images))
+        return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images), effect.generation)
       case 'abort':
         this.#deps.log.warn({ group, epoch: effect.epoch, reason: effect.reason }, 'asking for the epoch to be aborted')
-        return this.#change(group, abortEpoch(effect.generation, effect.epoch))
+        return this.#change(group, abortEpoch(effect.generation, effect.epoch), effect.generation)
       case 'refresh':
         void this.#refresh()
         return
@@ -175,9 +175,9 @@ export class GroupAgent {
   }
 
   /** What comes of it returns as a record; the core asks again where nothing does. */
-  #change(group: string, next: (current: GroupRecord | null) => GroupRecord | undefined): void {
+  #change(group: string, next: (current: GroupRecord | null) => GroupRecord | undefined, generation: number): void {
     this.#deps.directory
-      .change(group, next)
+      .change(group, next, now => cameTooLate(now, generation))
       .catch((error: unknown) =>
         this.#deps.log.warn({ group, error: messageOf(error) }, 'the group register could not be changed')
       )
@@ -332,7 +332,9 @@ export class GroupAgent {
       await this.#endAll()
       await leases.release(groupKey(record.id)) // or the voters would wait for it to run out
     }
-    await directory.change(record.id, takeOver(record.generation, elsewhere?.owners ?? record.owners))
+    const { id, generation } = record
+    const owners = elsewhere?.owners ?? record.owners
+    await directory.change(id, takeOver(generation, owners), now => cameTooLate(now, generation, owners))
   }
 
   async #refresh(): Promise<void> {

@@ -6,7 +6,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Note } from '../../protocols/decisions/facts.ts'
-import { takeOver } from '../../protocols/epoch/record.ts'
+import { cameTooLate, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planRestore } from '../planning/placement.ts'
@@ -96,7 +96,9 @@ export class TakeoverAgent {
       if (plan === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
       note(factOfPlan(record, plan))
       const { owners } = plan
-      const now = await directory.change(id, takeOver(record.generation, owners))
+      const { generation } = record
+      const late = (is: GroupRecord): boolean => cameTooLate(is, generation, owners)
+      const now = await directory.change(id, takeOver(generation, owners), late)
       this.#busy.delete(id)
       // By content, not by whose try it was: survivors that had the same plan have decided it together.
       const decided = now?.generation === record.generation + 1 && isDeepStrictEqual(now.owners, owners)

@@ -25,7 +25,8 @@ export function statusText(status: PeerStatus): string {
     `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
       `${frames.heldFenced} waited for a lease, ${frames.droppedUnknown} dropped (unknown)`,
     ...outputText(status),
-    `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards`,
+    `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards, ` +
+      `${refused.claims} claims of leases, ${refused.changes} changes of this peer`,
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
 }

@@ -54,7 +54,7 @@ export interface PeerStatus {
   readonly members: readonly MemberStatus[]
   readonly groups: readonly GroupStatus[]
   readonly frames: SwitchStats
-  /** What came here in the name of a generation that is over, since the peer started. */
+  /** What was refused because it was of a generation that is over, since the peer started. */
   readonly refused: RefusedStatus
   readonly store: StoreStatus
 }
@@ -65,6 +65,10 @@ export interface RefusedStatus {
   readonly reports: number
   /** Columns to store, streams to forget. */
   readonly shards: number
+  /** Of leases, asked of this peer as a voter. */
+  readonly claims: number
+  /** Takeovers, commits and aborts of this peer, by the register. */
+  readonly changes: number
 }
 
 export interface MemberStatus {

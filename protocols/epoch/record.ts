@@ -76,6 +76,20 @@ export function takeOver(generation: number, owners: Readonly<Record<string, Pee
       : { ...current, version: current.version + 1, generation: generation + 1, owners, open: null }
 }
 
+/**
+ * Whether a change that was made for `generation` came too late: the group is of a newer one, other than the change (with
+ * these `owners`, where it is a takeover) would have made it.
+ */
+export function cameTooLate(now: GroupRecord, generation: number, owners?: Readonly<Record<string, PeerId>>): boolean {
+  if (now.generation <= generation) return false
+  return owners === undefined || now.generation > generation + 1 || !sameOwners(now.owners, owners)
+}
+
+function sameOwners(a: Readonly<Record<string, PeerId>>, b: Readonly<Record<string, PeerId>>): boolean {
+  const vms = Object.keys(a)
+  return vms.length === Object.keys(b).length && vms.every(vm => a[vm] === b[vm])
+}
+
 /** Holders that lose a VM between two records: their leases must have run out before the change is accepted. */
 export function displaced(before: GroupRecord | null, after: GroupRecord): PeerId[] {
   if (before === null) return []

@@ -93,6 +93,7 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
   /** Key → generation of the value accepted last. */
   readonly #generations = new Map<string, number>()
   #version = 0
+  #refusedClaims = 0
   #quietUntilMs = Number.POSITIVE_INFINITY
 
   constructor(settings: LeaseSettings) {
@@ -113,6 +114,11 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
 
   open(nowMs: number): void {
     this.#quietUntilMs = nowMs + this.#longestMs
+  }
+
+  /** Claims of a generation below the one that this voter has accepted. */
+  get refusedClaims(): number {
+    return this.#refusedClaims
   }
 
   /** Of the voter set that this voter counts in. */
@@ -167,6 +173,7 @@ export class LeaseVoter implements Core<VoterInput, VoterEffect>, LeaseGuard {
       const accepted = this.#generations.get(key)
       if (accepted === undefined || accepted > generation) {
         refused.push({ key, generation, newer: accepted ?? 0 })
+        if (accepted !== undefined) this.#refusedClaims++
         continue
       }
       const last = held.get(key)

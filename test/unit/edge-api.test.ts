@@ -54,7 +54,7 @@ const status: PeerStatus = {
     outputDiscarded: 0,
     outputLongestMs: 0
   },
-  refused: { frames: 0, reports: 0, shards: 0 },
+  refused: { frames: 0, reports: 0, shards: 0, claims: 0, changes: 0 },
   store: { streams: 0, manifests: 0, bytes: 0 }
 }
 

@@ -3,6 +3,7 @@ import { EpochCore, type EpochEffect, PREPARED_PATIENCE_MS, STAND_IN_MS } from '
 import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import {
   abortEpoch,
+  cameTooLate,
   commitEpoch,
   createGroup,
   displaced,
@@ -91,6 +92,13 @@ describe('the changes of a group record', () => {
     const again = createGroup('g', [vm('a')], { a: 'p1' })(removeGroup(taken) as GroupRecord) as GroupRecord
     expect(again).not.toHaveProperty('outputCommit')
     expect(parseGroupRecord(again)).toEqual(again)
+  })
+  test('a change comes too late when the group is of a newer generation than it was made for, and not by the same change', () => {
+    const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord
+    const again = takeOver(2, { a: 'p1', b: 'p3' })(taken) as GroupRecord
+    expect([opened, taken, again].map(now => cameTooLate(now, 1))).toEqual([false, true, true])
+    expect([opened, taken, again].map(now => cameTooLate(now, 1, { b: 'p3', a: 'p1' }))).toEqual([false, false, true])
+    expect(cameTooLate(taken, 1, { a: 'p1', b: 'p1' })).toBe(true)
   })
   test('whoever loses a VM is fenced, and nobody else', () => {
     const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord

@@ -66,6 +66,9 @@ describe('a lease voter', () => {
     ])
     v.accepted(KEY, 4)
     expect(v.step({ from: 'a', message: claim(2, 4) }, 2_000)).toMatchObject([{ message: { refused: [] } }])
+    v.accepted(KEY, null)
+    expect(v.step({ from: 'a', message: claim(3, 4) }, 2_000)).toMatchObject([{ message: { refused: [{ newer: 0 }] } }])
+    expect(v.refusedClaims).toBe(1) // where nothing is known nothing is over
   })
 
   test('waits one grant after its start before it takes a fenced change, and grants nothing before it remembers', () => {

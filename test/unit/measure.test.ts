@@ -119,7 +119,7 @@ describe('what the command line prints', () => {
         outputDiscarded: 8,
         outputLongestMs: 61_000
       },
-      refused: { frames: 4, reports: 1, shards: 2 },
+      refused: { frames: 4, reports: 1, shards: 2, claims: 3, changes: 9 },
       store: { streams: 1, manifests: 1, bytes: 2_048 }
     }
     expect(statusText({ ...status, groups: [] })).not.toContain('output')
@@ -137,7 +137,7 @@ describe('what the command line prints', () => {
       '',
       'frames: 1 delivered, 2 held (early), 3 recorded (in flight), 0 waited for a lease, 5 dropped (unknown)',
       'output: 6 frames (6.0 KiB) wait for their epoch, 7 let out, 8 rolled back, longest wait 1 min 1 s',
-      'refused, as of a generation that is over: 4 frames, 1 reports, 2 shards',
+      'refused, as of a generation that is over: 4 frames, 1 reports, 2 shards, 3 claims of leases, 9 changes of this peer',
       'store:  2.0 KiB in 1 streams and 1 manifests'
     ])
   })
