@@ -10,6 +10,7 @@ import { DeviceReceiver } from './device-receiver.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
+import { stoodStill } from './thread-end.ts'
 import type { WorkerCalls } from './worker.ts'
 
 /** A large young generation makes a thread that allocates buffers slower, not faster (LIBRARIES: 3 MB, +70 %). */
@@ -61,6 +62,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   })
   let restoring: { number: number; manifest: ImageManifest } | undefined
   let restores = 0
+  /** The thread has been given something to do. */
+  let busy = false
   const inFlight = new InFlight()
   const main: MainCalls = {
     framePiece: ({ epoch }) => inFlight.next(epoch),
@@ -89,6 +92,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   return {
     async capture(request) {
       const { ramPath, epoch, socketPath } = request
+      busy = true
       await calls.call('capture', request)
       const finish: Finish = async (frames, machine) => {
         inFlight.begin(epoch, frames)
@@ -102,6 +106,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
       const restore = ++restores
+      busy = true
       restoring = { number: restore, manifest }
       await calls.call('restore', { restore, manifest })
       return {
@@ -111,6 +116,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       } satisfies Restore
     },
     async close() {
+      // One that has only begun to load has nothing in hand, and would answer late.
+      if (busy) await stoodStill(flag => calls.call('standStill', flag))
       await worker.terminate()
     }
   }

@@ -17,6 +17,7 @@ import { ThreadPriority } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
+import { standStill } from './thread-end.ts'
 
 interface CaptureRequest {
   readonly generation: number
@@ -360,7 +361,8 @@ function handlers(thread: () => VmThread) {
     restore: (request: RestoreRequest) => thread().restore(request),
     restoredFrames: (restore: number) => thread().restoredFrames(restore),
     serve: (request: { restore: number; socketPath: string }) => thread().serve(request),
-    cancelRestore: (restore: number) => thread().cancelRestore(restore)
+    cancelRestore: (restore: number) => thread().cancelRestore(restore),
+    standStill
   }
 }
 
