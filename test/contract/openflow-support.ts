@@ -39,7 +39,9 @@ async function unpacked(): Promise<string> {
     if (names.length > 0) await run('apt-get', ['download', '-q', ...names], { cwd: temporary })
     for (const file of await readdir(temporary))
       if (file.endsWith('.deb')) await run('dpkg', ['-x', file, 'root'], { cwd: temporary })
-    await rename(join(temporary, 'root'), dir)
+    await rename(join(temporary, 'root'), dir).catch((error: unknown) => {
+      if (!existsSync(dir)) throw error // else somebody else was faster
+    })
   } finally {
     await rm(temporary, { recursive: true, force: true })
   }

@@ -10,9 +10,16 @@ export interface Frame {
   readonly tag: { readonly vid: number; readonly pcp: number } | undefined
 }
 
-/** Port and tag of every copy that leaves, e.g. `3`, `2 tagged 5/1`, in the order of the ports. */
-export function outcome(entries: readonly FlowEntry[], frame: Frame): string[] {
-  const out: string[] = []
+/** A frame that leaves, by which port and entry. */
+export interface Copy {
+  readonly port: number
+  readonly frame: Frame
+  readonly cookie: bigint
+}
+
+/** Every copy that leaves, in order. */
+export function forward(entries: readonly FlowEntry[], frame: Frame): Copy[] {
+  const out: Copy[] = []
   let now = frame
   let metadata = 0
   for (let table: number | undefined = 0; table !== undefined; ) {
@@ -23,20 +30,29 @@ export function outcome(entries: readonly FlowEntry[], frame: Frame): string[] {
     for (const instruction of entry?.instructions ?? []) {
       if (instruction.type === 'goto') table = instruction.table
       else if (instruction.type === 'metadata') metadata = instruction.metadata
-      else if (instruction.type === 'apply') for (const action of instruction.actions) now = apply(action, now, out)
+      else if (instruction.type === 'apply') {
+        for (const action of instruction.actions) {
+          if (action.type !== 'output') now = changed(action, now)
+          else if (action.port !== frame.inPort) {
+            out.push({ port: action.port, frame: now, cookie: entry?.cookie ?? 0n })
+          }
+        }
+      }
     }
   }
-  return out.toSorted()
+  return out
 }
 
-function apply(action: Action, frame: Frame, out: string[]): Frame {
+/** Port and tag of every copy that leaves, e.g. `3`, `2 tagged 5/1`, in the order of the ports. */
+export function outcome(entries: readonly FlowEntry[], frame: Frame): string[] {
+  const copies = forward(entries, frame)
+  const tagOf = ({ tag }: Frame): string => (tag === undefined ? '' : ` tagged ${tag.vid}/${tag.pcp}`)
+  return copies.map(copy => `${copy.port}${tagOf(copy.frame)}`).toSorted()
+}
+
+function changed(action: Action, frame: Frame): Frame {
   const tag = frame.tag ?? { vid: 0, pcp: 0 }
   switch (action.type) {
-    case 'output': {
-      const tagged = frame.tag === undefined ? '' : ` tagged ${tag.vid}/${tag.pcp}`
-      if (action.port !== frame.inPort) out.push(`${action.port}${tagged}`)
-      return frame
-    }
     case 'pushVlan':
       return { ...frame, tag }
     case 'popVlan':
@@ -45,8 +61,9 @@ function apply(action: Action, frame: Frame, out: string[]): Frame {
       return { ...frame, tag: { ...tag, vid: action.vid } }
     case 'setVlanPcp':
       return { ...frame, tag: { ...tag, pcp: action.pcp } }
+    case 'output':
     case 'other':
-      throw new TypeError('no such action here')
+      throw new TypeError(`${action.type} does not change a frame`)
   }
 }
 
