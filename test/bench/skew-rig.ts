@@ -12,7 +12,7 @@ import { wallMs } from '../../node/host/clock.ts'
 import { messageOf } from '../../node/errors.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
-import type { Hypervisor, ImageManifest, Switch } from '../../node/ports.ts'
+import type { Hypervisor, ImageManifest, Machine, Switch } from '../../node/ports.ts'
 import { createSwitch, type VirtualSwitch } from '../../node/switch/switch.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { clock, memoryLog } from '../contract/real-clock.ts'
@@ -50,6 +50,7 @@ export class SkewRig {
   #generation = 0
   #lastEpoch = 0
   #questions = 0
+  #ranBeforeMs = 0
   /** Of the generation that runs. */
   vms: readonly LocalVm[] = []
   #complete: Promise<unknown> = Promise.resolve()
@@ -103,10 +104,15 @@ export class SkewRig {
 
   /**
    * In the place of the VMs that ran before. They run on at once while their pages come (`post-copy`, as a peer restores), or
-   * both at the same time when all pages are `there`. Resolves when both run: when that was, and how far apart they began.
+   * both at the same time when all pages are `there`. Resolves when both run: when that was, how far apart they began, and
+   * for how long they had run before, at most: a post-copy runs its VM, if only until it is told to stop.
    */
-  async resume({ epoch, images }: Images, pages: 'there' | 'post-copy'): Promise<{ runMs: number; apartMs: number }> {
+  async resume(
+    { epoch, images }: Images,
+    pages: 'there' | 'post-copy'
+  ): Promise<{ runMs: number; apartMs: number; ranBeforeMs: number }> {
     await this.stopVms()
+    this.#ranBeforeMs = 0
     this.#define(epoch)
     this.tap.take()
     const began = await Promise.all(
@@ -123,10 +129,10 @@ export class SkewRig {
     if (pages === 'there') {
       await this.#complete
       for (const vm of this.vms) vm.unfence()
-      return { runMs: performance.now(), apartMs: 0 }
+      return { runMs: performance.now(), apartMs: 0, ranBeforeMs: this.#ranBeforeMs }
     }
     const [first = 0, last = 0] = began.map(({ runMs }) => runMs).toSorted((x, y) => x - y)
-    return { runMs: last, apartMs: last - first }
+    return { runMs: last, apartMs: last - first, ranBeforeMs: 0 }
   }
 
   /** Every page has come: the VMs can be cut. */
@@ -215,7 +221,7 @@ export class SkewRig {
     this.#network.setGroup(record)
     const { hypervisor } = this
     const deps: LocalVmDeps = {
-      hypervisor,
+      hypervisor: { ...hypervisor, define: options => this.#timed(hypervisor.define(options)) },
       network: this.#network,
       clock,
       wallMs,
@@ -236,6 +242,33 @@ export class SkewRig {
     this.vms = this.#specs.map(spec => {
       return new LocalVm(record, spec, deps, reason => this.#ended.push(`${spec.id} has ended: ${reason}`))
     })
+  }
+
+  /** Notes for how long it ran between a restore and the stop that follows at once. */
+  #timed(machine: Machine): Machine {
+    let runsSinceMs = Number.NaN
+    return {
+      get pid() {
+        return machine.pid
+      },
+      get tracking() {
+        return machine.tracking
+      },
+      start: () => machine.start(),
+      startIncoming: async (path, connectable) => {
+        await machine.startIncoming(path, connectable)
+        runsSinceMs = performance.now()
+      },
+      incomingComplete: () => machine.incomingComplete(),
+      stop: async () => {
+        await machine.stop()
+        this.#ranBeforeMs = Math.max(this.#ranBeforeMs, performance.now() - runsSinceMs)
+      },
+      resume: () => machine.resume(),
+      cut: (path, stopped) => machine.cut(path, stopped),
+      type: text => machine.type(text),
+      destroy: () => machine.destroy()
+    }
   }
 
   async #until<T>(what: string, probe: () => Promise<T | undefined>): Promise<T> {
