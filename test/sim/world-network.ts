@@ -22,7 +22,7 @@ const CALL_MS = 1_500
 export interface Wire {
   /** A message on the channel `frames` leaves the peer now. */
   left(life: Life, message: Uint8Array): void
-  /** One has come. */
+  /** One has come to the process, which may be stopped: it is gone with it. */
   came(life: Life, message: Uint8Array): void
   lost(message: Uint8Array, why: string): void
   describe(channel: Channel, message: Uint8Array): string
@@ -302,7 +302,10 @@ export class SimTransport implements Transport {
       link.severed ||= target.dead || (link.from.dead && kernel.chance(0.3))
       if (link.severed) return wire.lost(message, 'the connection broke')
       if (link.stalled.length > 0 || !this.#network.open(this.self, link.to)) link.stalled.push(come)
-      else target.enter('io', 'frames', () => this.#network.transportOf(link.to)?.receive(this.self, 'frames', message))
+      else {
+        wire.came(target, message)
+        target.enter('io', 'frames', () => this.#network.transportOf(link.to)?.receive(this.self, 'frames', message))
+      }
     }
     kernel.at(link.lastComesMs - kernel.nowMs, this.#arrival(link, 'frames', message), come)
   }
@@ -335,7 +338,6 @@ export class SimTransport implements Transport {
 
   receive(from: PeerId, channel: Channel, message: Uint8Array): void {
     if (!this.running || !this.#members.has(from)) return
-    if (channel === 'frames') this.#network.wire.came(this.#life, message)
     // The receiver's own: a copy, as a duplicate is another message.
     void this.#handlers.get(channel)?.(from, new Uint8Array(message))
   }
