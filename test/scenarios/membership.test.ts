@@ -279,9 +279,11 @@ describe('a storage member of a cluster whose configs name its founders', () => 
     expect(left).toBe(false)
     await epoch()
     await leaving
-    const { members, voters } = await (holder === p2 ? p1 : p2).client.members()
-    expect(members.map(member => member.name)).not.toContain(holder.name)
-    expect(voters.count).toBe(2)
+    // Those who stay hear of it a moment later.
+    await until('two members', async () => {
+      const { members, voters } = await (holder === p2 ? p1 : p2).client.members()
+      return members.every(member => member.name !== holder.name) && voters.count === 2
+    })
   })
 })
 
