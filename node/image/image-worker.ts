@@ -82,13 +82,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   })
   worker.on('exit', () => calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has ended`)))
 
-  const decide = (epoch: number, decision: Promise<unknown>): void => {
-    decision.then(
-      done => done === false && log.warn({ vm, epoch }, 'an epoch was committed that this worker has not captured'),
-      error => log.warn({ vm, epoch, err: error }, 'the image worker could not settle an epoch')
-    )
-  }
-
+  const decide = (epoch: number, decision: Promise<unknown>): void => tellOf(decision, log, { vm, epoch })
   return {
     async capture(request) {
       const { ramPath, epoch, socketPath } = request
@@ -217,6 +211,13 @@ function ramCapture(
       await unlessEnded(calls.call('cancelCapture', epoch))
     }
   }
+}
+
+function tellOf(decision: Promise<unknown>, log: Log, about: { vm: string; epoch: number }): void {
+  decision.then(
+    done => done === false && log.warn(about, 'an epoch was committed that this worker has not captured'),
+    error => log.warn({ ...about, err: error }, 'the image worker could not settle an epoch')
+  )
 }
 
 /** Cancelling what ended with its thread is done. */

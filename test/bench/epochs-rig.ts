@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { configSchema } from '../../config/schema.ts'
-import type { VmSpec } from '../../protocols/group.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { apiSocketPath } from '../../node/edge/api.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import { readSecret } from '../../node/host/secret.ts'
@@ -76,6 +76,12 @@ export class EpochsRig {
     })
     const rig = new EpochsRig(bank, progress)
     try {
+      // Without one, a group whose owner dies early would boot again, and rightly so.
+      await bank.until('a first epoch', async () => {
+        const taken = await bank.peer('p1').client.takeEpoch(GROUP).catch(() => undefined)
+        return taken?.outcome === 'committed' ? true : undefined
+      })
+      rig.#archiveNew()
       rig.#specs = (await bank.record()).vms
       rig.#nonces = [...bank.consoles.latest.values()].map(({ latest }) => latest.nonce)
       rig.#secret = await readSecret(join(bank.cluster.dir, 'secret'))
@@ -199,10 +205,18 @@ export class EpochsRig {
   /** Owners of VMs twice out of three times. */
   async #victim(death: number): Promise<ClusterPeer> {
     const { peers, alive } = this.bank.cluster
-    const { owners } = await this.bank.until('the owners', () => this.bank.record().catch(() => undefined))
+    const { owners } = await this.#record()
     const owner = peers.find(({ id }) => id === owners[`vm${1 + (death % VMS)}`])
     const idle = alive.filter(({ id }) => !Object.values(owners).includes(id))
     return (death % 3 === 0 ? idle[death % idle.length] : owner) ?? (alive[0] as ClusterPeer)
+  }
+
+  /** The newest that anybody knows; who has just been started may not answer yet. */
+  async #record(): Promise<GroupRecord> {
+    return await this.bank.until('a record of the group', async () => {
+      const asked = this.bank.cluster.alive.map(({ client }) => client.groups().catch(() => []))
+      return (await Promise.all(asked)).flat().sort((a, b) => b.version - a.version)[0]
+    })
   }
 
   async #arrivals(durationMs: number): Promise<void> {
@@ -241,11 +255,11 @@ export class EpochsRig {
   }
 
   async #sleepUntil(atMs: number): Promise<void> {
-    while (performance.now() < atMs) {
+    do {
       if (this.#over) throw new DiapauseError('BENCH_OVER', 'the run has come to an early end')
       this.bank.cluster.check()
       await sleep(Math.min(500, Math.max(0, atMs - performance.now())))
-    }
+    } while (performance.now() < atMs)
   }
 }
 
