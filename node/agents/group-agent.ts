@@ -9,7 +9,7 @@ import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.t
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { planHolders, tolerates } from '../planning/holders.ts'
+import { planHolders, tolerates, withinReach } from '../planning/holders.ts'
 import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
 import { factOfPlan } from './decisions-sources.ts'
@@ -50,6 +50,8 @@ export interface GroupAgentDeps {
   readonly leases: Leases
   readonly detector: FailureDetector
   readonly network: Switch
+  /** Whether this peer has a connection to another member; to itself, too. */
+  readonly reached: (peer: PeerId) => boolean
   readonly clock: Clock
   readonly log: Log
   readonly report: Report
@@ -252,10 +254,11 @@ export class GroupAgent {
   async #takePart(id: string, epoch: number): Promise<void> {
     const vm = this.#vms.get(id)
     const record = this.#core.record
-    const { self, hosting, storage, detector } = this.#deps
+    const { self, hosting, storage, detector, reached } = this.#deps
     if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
-    const peers = storage().filter(peer => alive.has(peer))
+    const living = storage().filter(peer => alive.has(peer))
+    const peers = withinReach(living, reached, hosting.shape.k, hosting.shape.m)
     const turn = record.vms.findIndex(spec => spec.id === id)
     const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
     const go = Promise.withResolvers<void>()

@@ -20,6 +20,21 @@ export function planHolders(peers: readonly PeerId[], k: number, m: number, turn
 }
 
 /**
+ * Who of the living is to hold an image: those that its owner has a connection to, where they are as many as columns at
+ * least. A member that is just joining or coming back is alive before everybody has reached it, and would cost one epoch
+ * after the other. Where fewer are reached all stay: better an epoch later than one that tolerates less.
+ */
+export function withinReach(
+  living: readonly PeerId[],
+  reached: (peer: PeerId) => boolean,
+  k: number,
+  m: number
+): readonly PeerId[] {
+  const near = living.filter(reached)
+  return near.length >= k + m ? near : living
+}
+
+/**
  * How many peers, whichever, may vanish without loss: the largest number whose columns together are at most m. Columns at
  * peers that are not in `alive` have vanished already; below 0: too many have.
  */

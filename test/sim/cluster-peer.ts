@@ -151,7 +151,8 @@ export class SimPeer {
     const leaving = (): PeerId[] => leavingHosts(membership.record())
     const takeover = new TakeoverAgent({ ...agents, hosts: storage, leaving })
     const { network, hosting, store } = body
-    this.groups = new Groups({ ...agents, members: ids, storage, leaving, hosting, leases, network })
+    const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
+    this.groups = new Groups({ ...agents, members: ids, storage, leaving, hosting, leases, network, reached })
     const decodeManifest = hosting && body.decodeManifest
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { planHolders, tolerates } from '../../node/planning/holders.ts'
+import { planHolders, tolerates, withinReach } from '../../node/planning/holders.ts'
 import { planOwners, planRestore } from '../../node/planning/placement.ts'
 import { parseStreamId, planRetention } from '../../node/planning/retention.ts'
 import type { ImageManifest } from '../../node/ports.ts'
@@ -81,6 +81,11 @@ describe('holders of columns', () => {
   test('with fewer peers than columns some hold two, and the tolerance says so', () => {
     expect(tolerates(planHolders(['p1', 'p2', 'p3', 'p4'], 3, 2, 0), 2)).toBe(1)
     expect(tolerates(planHolders(['p1', 'p2'], 3, 2, 0), 2)).toBe(0)
+  })
+  test('a living peer that its owner has no connection to holds nothing, unless too few others are left', () => {
+    const reached = (peer: string): boolean => peer !== 'p6'
+    expect(withinReach(['p1', 'p2', 'p3', 'p4', 'p5', 'p6'], reached, 3, 2)).toEqual(['p1', 'p2', 'p3', 'p4', 'p5'])
+    expect(withinReach(['p1', 'p2', 'p3', 'p4', 'p6'], reached, 3, 2)).toEqual(['p1', 'p2', 'p3', 'p4', 'p6'])
   })
   test('tolerance is what trying every set of lost peers says', () => {
     fc.assert(

@@ -57,7 +57,8 @@ test('a takeover that finds a newer generation is refused and counted', async ()
 test('whoever would abort an epoch of a generation that is over is refused and counted', async () => {
   const { world, b, agents } = await behind()
   const network = { setGroup() {}, removeGroup() {} } as never
-  const hosts = { members: () => [b.self], storage: () => [b.self], leaving: () => [], hosting: undefined }
+  const reached = (): boolean => true
+  const hosts = { members: () => [b.self], storage: () => [b.self], leaving: () => [], hosting: undefined, reached }
   const agent = new GroupAgent({ ...agents, ...hosts, leases: { release: async () => {} } as never, network })
   agent.onRecord(b.directory.get('g') as GroupRecord)
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)
