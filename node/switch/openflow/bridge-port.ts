@@ -18,7 +18,9 @@ export interface PortBridge {
   readonly clock: Clock
   /** Resolves when the bridge forwards by what the ports are now. OPENFLOW_DOWN, OPENFLOW_REFUSED, OPENFLOW_CONTROL. */
   sync(): Promise<void>
-  /** The same, soon, where nobody waits: what fails is logged, and done when the bridge is there again. */
+  /** Resolves when the bridge has answered. OPENFLOW_DOWN. */
+  answer(): Promise<void>
+  /** As `sync`, soon, where nobody waits: what fails is logged, and done when the bridge is there again. */
   syncSoon(): void
   /** Frames for the VM leave at once. */
   mayDeliver(group: string): boolean
@@ -144,7 +146,7 @@ export class BridgePort {
       }
       await new Promise<void>(resolve => this.#bridge.clock.after(DRAIN_POLL_MS, resolve))
     }
-    await this.#bridge.sync() // what was read is forwarded before the bridge answers
+    await this.#bridge.answer() // one thread reads and answers: what it has read is forwarded by now
   }
 
   /** The cut: what the VM sends is of colour `epoch` when it resolves, and all who receive from it are told. EPOCH_OLD. */

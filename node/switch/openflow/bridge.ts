@@ -201,6 +201,11 @@ export class OpenFlowBridge implements PortBridge {
     await purgeCache(this.#options.control, this.clock)
   }
 
+  async answer(): Promise<void> {
+    if (this.#connection === undefined) throw gone()
+    await this.#connection.apply([])
+  }
+
   /** Frames follow within milliseconds, not at once. */
   async #change(): Promise<void> {
     if (this.#connection === undefined) throw gone()
