@@ -10,7 +10,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { parseSwimMessage, PROTOCOL as SWIM, type SwimMessage } from '../../protocols/failure-detector/messages.ts'
 import { BatchWriter, decodeBatch } from '../../protocols/frames/records.ts'
 import type { LeaseGuard } from '../../protocols/register/acceptor.ts'
-import type { SimShards } from './world-shards.ts'
+import { SHAPE, type SimShards } from './world-shards.ts'
 
 export interface ClusterWiring {
   /** As the peers of a host read them. */
@@ -44,6 +44,9 @@ export const HONEST: ClusterWiring = {
   worker: worker => worker,
   manifest: manifest => manifest
 }
+
+/** One more than an image may lack. */
+const CACHED_COLUMNS = SHAPE.m + 1
 
 export interface ClusterBug {
   readonly wiring: Partial<ClusterWiring>
@@ -116,12 +119,20 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
   'shards count as durable before they are on disk': {
     symptom: /committedEpochsAreWhole/,
     wiring: {
-      shards: shards => ({
-        ...shards,
-        putColumn: async (manifest, grid, column, bytes) => {
-          shards.putColumn(manifest, grid, column, bytes).catch(() => {})
+      shards: shards => {
+        // A write-back cache: what is newer pushes out what is older.
+        const cache: (() => Promise<void>)[] = []
+        return {
+          ...shards,
+          putColumn: async (manifest, grid, column, bytes) => {
+            cache.push(() => shards.putColumn(manifest, grid, column, bytes))
+            if (cache.length > CACHED_COLUMNS)
+              cache
+                .shift()?.()
+                .catch(() => {})
+          }
         }
-      })
+      }
     }
   },
   'a restored VM does not get its in-flight frames': {
