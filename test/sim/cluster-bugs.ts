@@ -4,11 +4,13 @@
  */
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
 import type { MachineClocks } from '../../node/host/sleep-clock.ts'
+import type { MembershipFacts } from '../../node/planning/membership.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ControlBus, ImageManifest, ImageWorker, NicPort, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { parseSwimMessage, PROTOCOL as SWIM, type SwimMessage } from '../../protocols/failure-detector/messages.ts'
 import { BatchWriter, decodeBatch } from '../../protocols/frames/records.ts'
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import type { LeaseGuard } from '../../protocols/register/acceptor.ts'
 import { SHAPE, type SimShards } from './world-shards.ts'
 
@@ -27,6 +29,10 @@ export interface ClusterWiring {
   shards(shards: SimShards): SimShards
   started(started: StartedGenerations): StartedGenerations
   worker(worker: ImageWorker): ImageWorker
+  /** What a peer plans changes of members by. */
+  facts(facts: MembershipFacts): MembershipFacts
+  /** As read by who makes a group that has no record. */
+  groupFloor(cluster: ClusterRecord): number
   /** As retention reads it. */
   manifest(manifest: ImageManifest): ImageManifest
 }
@@ -42,6 +48,8 @@ export const HONEST: ClusterWiring = {
   shards: shards => shards,
   started: started => started,
   worker: worker => worker,
+  facts: facts => facts,
+  groupFloor: cluster => cluster.groupFloor,
   manifest: manifest => manifest
 }
 
@@ -153,6 +161,14 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
   'a restarted peer starts its VMs again in the same generation': {
     symptom: /imagesAreOneCut/,
     wiring: { started: started => ({ of: () => 0, note: (group, generation) => started.note(group, generation) }) }
+  },
+  'a leaving member is removed although it is needed': {
+    symptom: /removalsTakeNothing/,
+    wiring: { facts: facts => ({ ...facts, owners: new Set(), needed: new Set() }) }
+  },
+  'a forgotten group counts from the beginning when it is made again': {
+    symptom: /epochsAreNotForgotten/,
+    wiring: { groupFloor: () => 0 }
   },
   'a member does not refute that it is dead': {
     symptom: /nobodyIsTakenForDead/,

@@ -1,4 +1,5 @@
 /** What happens to a simulated cluster while its faults last; then it ends, and the cluster has to heal. */
+import { endGroup } from './cluster-groups.ts'
 import { type ChangingWorld, joinSpare, leave, wishForVotes } from './cluster-members.ts'
 import type { SimPeer } from './cluster-peer.ts'
 import type { Host, Life } from './world-host.ts'
@@ -11,6 +12,10 @@ export interface FaultyWorld extends ChangingWorld {
   peerOf(life: Life | undefined): SimPeer | undefined
   /** Members come and go in this run. */
   readonly members: boolean
+  /** Groups are removed in this run. */
+  readonly removals: boolean
+  /** Makes a group again. */
+  make(id: string): void
 }
 
 type Fault = (world: FaultyWorld, host: Host) => void
@@ -33,11 +38,14 @@ const FAULTS: readonly (readonly [string, number, Fault])[] = [
   ['VM crashes', 3, crashVm],
   ['wall clock jumps', 1, ({ kernel }, host) => void (host.wallOffsetMs += kernel.between(-1e7, 1e7))],
   ['epoch is asked for', 5, propose],
+  ['group is removed', 4, remove],
   ['votes are wished for', 3, members(wishForVotes)],
   ['newcomer is let in', 2, members(joinSpare)],
-  ['member is to leave', 1, members(leave)],
+  ['member is to leave', 3, members(leave)],
   ['weather changes', 4, weather]
 ]
+/** Of the starts of a peer; its service tries again. */
+const UNREADABLE = 0.1
 const WEIGHT = FAULTS.reduce((sum, [, weight]) => sum + weight, 0)
 
 export class Faults {
@@ -50,6 +58,7 @@ export class Faults {
     this.#gapMs = world.kernel.pick([80, 250, 600])
     for (const host of world.hosts) {
       const { onEnd } = host
+      host.disk.unreadable = UNREADABLE
       host.onEnd = (life, how) => {
         onEnd(life, how)
         const { kernel } = world
@@ -76,6 +85,7 @@ export class Faults {
     network.heal()
     for (const host of hosts) {
       host.disk.full = false
+      host.disk.unreadable = 0
       host.disk.slowMs = 0
       if (host.stopped !== 'all') host.continue()
       this.#world.start(host)
@@ -198,6 +208,22 @@ function crashVm({ kernel, peerOf }: FaultyWorld, host: Host): void {
 function propose({ kernel, groups, peerOf }: FaultyWorld, host: Host): void {
   peerOf(host.life)
     ?.housekeeping.propose(kernel.pick(groups))
+    .catch(() => {})
+}
+
+/** It is made again at once, or when it has been forgotten, or when the faults are over. */
+function remove({ kernel, groups, peerOf, removals, make }: FaultyWorld, host: Host): void {
+  const peer = peerOf(host.life)
+  if (!removals || peer?.started !== true) return
+  const id = kernel.pick(groups)
+  endGroup(peer, id)
+    .then(() =>
+      kernel.at(
+        kernel.random() * kernel.pick([100, 1_000, 5_000]),
+        () => `group ${id} may be made again`,
+        () => make(id)
+      )
+    )
     .catch(() => {})
 }
 

@@ -4,6 +4,7 @@
  * peer believes.
  */
 import { Packr } from 'msgpackr'
+import { neededStores } from '../../node/planning/membership.ts'
 import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import { decodeBatch } from '../../protocols/frames/records.ts'
 import { type GroupRecord, groupKey } from '../../protocols/group.ts'
@@ -11,8 +12,16 @@ import type { PeerId } from '../../protocols/core.ts'
 import { type Accepted, compareBallots } from '../../protocols/register/messages.ts'
 import { valueOf } from '../../protocols/register/value.ts'
 import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
-import { CLUSTER_KEY, type ClusterRecord, memberById, parseClusterRecord } from '../../protocols/membership/record.ts'
+import {
+  CLUSTER_KEY,
+  type ClusterRecord,
+  memberById,
+  type MemberRecord,
+  parseClusterRecord
+} from '../../protocols/membership/record.ts'
 import { Beliefs } from './cluster-beliefs.ts'
+import { wrongBetween } from './cluster-chain.ts'
+import { framesOfImage } from './cluster-frames.ts'
 import { Outside } from './cluster-outside.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
@@ -68,6 +77,8 @@ export class Judge {
   /** Group → streams and manifests that its committed epoch needs. */
   readonly #needed = new Map<string, Set<string>>()
   readonly #judged = new Set<string>()
+  /** Group → versions in which it was removed. */
+  readonly #removals = new Map<string, number[]>()
   readonly beliefs: Beliefs
   readonly outside: Outside
   violation: string | undefined
@@ -173,12 +184,21 @@ export class Judge {
     const key = name.slice('register/'.length)
     const ballot = `${key} ${accepted.ballot.counter}/${accepted.ballot.peer}`
     const held = this.#held.get(ballot) ?? { peers: new Set(), version: this.#versions.get(host.name) ?? 1 }
+    if (held.peers.size === 0) this.#noteRemoval(key, accepted)
     this.#held.set(ballot, held)
     if (held.peers.has(host.name)) return
     held.peers.add(host.name)
     const voters = this.#voters.get(held.version)?.ids ?? []
     const votes = voters.filter(peer => held.peers.has(peer)).length
     if (votes === majorityOf(voters.length) && voters.includes(host.name)) this.#choose(key, accepted)
+  }
+
+  /** Also of a record that is never chosen itself: what follows it may be. */
+  #noteRemoval(key: string, accepted: Accepted): void {
+    const record = key === CLUSTER_KEY ? null : parseGroupRecord(valueOf(accepted))
+    if (record?.removed !== true) return
+    const removals = this.#removals.get(record.id) ?? []
+    this.#removals.set(record.id, [...removals, record.version])
   }
 
   #choose(key: string, accepted: Accepted): void {
@@ -198,7 +218,7 @@ export class Judge {
     if (place === chosen.length - 1) this.#newest(record)
   }
 
-  /** Of two chosen records of the cluster with one version there is one content; voters change one at a time. */
+  /** Of two chosen records of the cluster with one version there is one content, and each follows from the one before. */
   clustersAreOneChain(record: ClusterRecord | null): void {
     if (record === null) return
     const was = this.#cluster
@@ -207,21 +227,40 @@ export class Judge {
     if (record.version <= was.version) return
     this.#cluster = record
     this.#voters.set(record.voters.version, record.voters)
-    const ids = new Set([...was.voters.ids, ...record.voters.ids])
-    const common = was.voters.ids.filter(id => record.voters.ids.includes(id)).length
-    if (record.voters.version > was.voters.version + 1 || ids.size - common > 1)
-      this.fail('clustersAreOneChain', `voters went from ${was.voters.ids.join()} to ${record.voters.ids.join()}`)
+    const wrong = wrongBetween(was, record)
+    if (wrong !== undefined) this.fail('clustersAreOneChain', wrong)
+    const gone = was.members.filter(({ id }) => memberById(record, id) === undefined)
+    if (gone.length > 0) this.removalsTakeNothing(was, gone)
   }
 
-  /** Of two chosen values the later has all that the earlier decided. */
+  /** Without who was removed every committed epoch can be restored, and who was not removed by force was needed for none. */
+  removalsTakeNothing(was: ClusterRecord, gone: readonly MemberRecord[]): void {
+    for (const key of this.#chosen.keys()) {
+      const record = this.#chosen.get(key)?.at(-1)?.record
+      if (record === undefined || record.removed) continue
+      const manifests = record.committed === null ? [] : this.committedEpochsAreWhole(record)
+      const needed = neededStores(was, manifests, new Set())
+      for (const { id, forced } of gone) {
+        const owned = record.vms.find(vm => record.owners[vm.id] === id)
+        if (forced || (owned === undefined && !needed.has(id))) continue
+        const what = owned === undefined ? 'is needed for its committed epoch' : `owns ${owned.id}`
+        this.fail('removalsTakeNothing', `${id} was removed, and of ${record.id} it ${what}`)
+      }
+    }
+  }
+
+  /** Of two chosen values of one life of a group the later has all that the earlier decided; its numbers never fall. */
   epochsAreNotForgotten(earlier: GroupRecord, later: GroupRecord): void {
     const [was, is] = [earlier.committed, later.committed]
     const said = `${earlier.id} version ${earlier.version} then ${later.version}`
-    if (later.version < earlier.version || later.generation < earlier.generation || later.lastEpoch < earlier.lastEpoch)
+    const removals = this.#removals.get(earlier.id) ?? []
+    const ended = removals.some(version => earlier.version <= version && version <= later.version)
+    const fell = later.lastEpoch < earlier.lastEpoch && !ended // a group that was forgotten counts its epochs anew
+    if (later.version < earlier.version || later.generation < earlier.generation || fell)
       this.fail('epochsAreNotForgotten', `${said}: numbers fell`)
     if (later.version === earlier.version && JSON.stringify(later) !== JSON.stringify(earlier))
       this.fail('epochsAreNotForgotten', `${said}: two contents of one version`)
-    if (was === null || later.removed) return
+    if (was === null || ended) return
     if (is === null || is.epoch < was.epoch) this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} is gone`)
     else if (is.epoch === was.epoch && JSON.stringify(is) !== JSON.stringify(was))
       this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} was replaced`)
@@ -242,8 +281,11 @@ export class Judge {
 
   #newest(record: GroupRecord): void {
     const { committed } = record
-    if (committed === null) return
-    const name = `${record.id} ${committed.epoch}`
+    if (committed === null) {
+      this.#needed.delete(record.id) // it has just been made, or was removed
+      return
+    }
+    const name = `${record.id} ${committed.generation} ${committed.epoch}`
     if (this.#judged.has(name)) return
     this.#judged.add(name)
     this.committed += 1
@@ -324,38 +366,4 @@ export class Judge {
       if (wrong !== undefined) this.fail('imagesAreOneCut', `${epoch}: ${wrong}`)
     }
   }
-}
-
-/** What is wrong with the in-flight frames in the image of `vm`, where something is. */
-function framesOfImage(
-  book: Book,
-  facts: ReadonlyMap<string, CutFact>,
-  vm: string,
-  recorded: readonly number[]
-): string | undefined {
-  const { run, taken: takenCount, recent } = facts.get(vm) as CutFact
-  const taken = new Set(run.taken.slice(0, takenCount))
-  const kept = new Set(recorded)
-  if (kept.size < recorded.length) return `${vm} has a frame twice in its image`
-  for (const id of [...taken, ...recorded]) {
-    const { from, index } = book.frames[id] as (typeof book.frames)[number]
-    if (run.injected.has(id)) continue
-    const sender = facts.get(from.vm)
-    if (sender?.run !== from) return `${vm} has frame ${id}, and ${from.vm} of generation ${from.generation} sent it`
-    if (index >= sender.sent) return `${vm} has frame ${id}, which ${from.vm} sent after its cut`
-  }
-  for (const id of recorded) {
-    if (taken.has(id) && !recent.has(id)) return `${vm} has taken frame ${id}, and it is in the image again`
-  }
-  for (const { run: sender, sent } of facts.values()) {
-    for (const frame of sender.sent.slice(0, sent)) {
-      if (frame.to !== vm || taken.has(frame.id) || kept.has(frame.id) || frame.lost !== undefined) continue
-      if (frame.cameTo?.dead === true && frame.cameTo !== run.life) continue // gone with the process that had it
-      return `frame ${frame.id} of ${sender.vm} to ${vm} was under way and is not in the image`
-    }
-  }
-  for (const id of run.injected) {
-    if (!taken.has(id) && !kept.has(id)) return `frame ${id} of the image that ${vm} began with is in neither`
-  }
-  return undefined
 }

@@ -157,7 +157,7 @@ export class SimPeer {
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const seen = { membership, directory, detector, lost, transport, readManifest: hosting?.readManifest }
-    const facts = () => gatherFacts({ ...seen, wallMs: () => host.wallMs() })
+    const facts = async () => wiring.facts(await gatherFacts({ ...seen, wallMs: () => host.wallMs() }))
     const leaseMs = (): number => voter.longestMs
     this.#steps = new MembershipSteps({ ...agents, random, membership, registers, facts, leaseMs })
     this.registers = registers

@@ -2,12 +2,12 @@
  * One seed of a whole simulated cluster: groups of banks run, epochs are taken, faults happen; then the faults end and all
  * must heal. The same seed is the same run, event by event.
  */
-import { planOwners } from '../../node/planning/placement.ts'
-import { createGroup } from '../../protocols/epoch/record.ts'
+import { hasCode } from '../../node/errors.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
-import { type ClusterRecord, memberById, placeable, wantedVoters } from '../../protocols/membership/record.ts'
-import { groupKey, type NicSpec, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
+import { type ClusterRecord, memberById, wantedVoters } from '../../protocols/membership/record.ts'
+import { type GroupRecord, groupKey, type NicSpec, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
 import { type ClusterWiring, HONEST } from './cluster-bugs.ts'
+import { makeGroup } from './cluster-groups.ts'
 import { helpMembers } from './cluster-members.ts'
 import { type FaultyWorld, Faults } from './cluster-faults.ts'
 import { Judge } from './cluster-invariants.ts'
@@ -72,7 +72,7 @@ function settingsOf(kernel: Kernel): ClusterSettings {
     epochs: {
       intervalMs: kernel.pick([100, 250, 600]),
       deadlineMs: kernel.pick([500, 900, 2_500]),
-      forgetRemovedMs: 1_000
+      forgetRemovedMs: 300
     },
     capture: kernel.pick(['dirty', 'portable']),
     tickMs: kernel.pick([10, 25])
@@ -91,6 +91,9 @@ class ClusterRun {
   readonly #genesis: ClusterRecord
   readonly #spare: Host | undefined
   readonly #changing: boolean
+  readonly #removing: boolean
+  /** Groups that somebody is about to make. */
+  readonly #making = new Set<string>()
   readonly #judge: Judge
   readonly #world: PeerWorld
   readonly #groups: ReadonlyMap<string, readonly VmSpec[]>
@@ -120,6 +123,7 @@ class ClusterRun {
     )
     const spare = kernel.chance(0.4)
     this.#changing = spare || kernel.chance(0.3)
+    this.#removing = kernel.chance(0.3)
     this.#spare = spare ? new Host(`p${peers}`, kernel, settings.lease.driftPerMille) : undefined
     const founders = members.map(name => new Host(name, kernel, settings.lease.driftPerMille))
     for (const host of founders) host.disk.cluster = this.#genesis
@@ -172,7 +176,7 @@ class ClusterRun {
   async #live(): Promise<number> {
     const kernel = this.#kernel
     for (const host of this.#hosts) kernel.at(kernel.between(0, 30), 'power on', () => this.#start(host))
-    for (const [id, vms] of this.#groups) this.#create(id, vms)
+    for (const id of this.#groups.keys()) this.#create(id)
     const faults = new Faults(this.#faulty())
     const check = (): boolean => {
       this.#judge.leasesDoNotOverlap()
@@ -192,9 +196,12 @@ class ClusterRun {
       groups: [...this.#groups.keys()],
       spare: this.#spare,
       members: this.#changing,
+      removals: this.#removing,
+      make: id => this.#create(id),
       cluster: () => this.#judge.cluster,
       peerOf: life => (life === undefined ? undefined : this.#peers.get(life)),
-      start: host => this.#start(host)
+      start: host => this.#start(host),
+      peers: () => this.#up().filter(({ started }) => started)
     }
   }
 
@@ -209,25 +216,27 @@ class ClusterRun {
         return peer.start()
       })
       .catch((error: unknown) => {
-        if (!life.dead) this.#judge.fail('peersStart', `${host.name}: ${String(error)}`)
+        if (!life.dead && hasCode(error, 'REGISTER_STORE_CORRUPT')) host.end('killed')
+        else if (!life.dead) this.#judge.fail('peersStart', `${host.name}: ${String(error)}`)
       })
   }
 
   /** By whoever is up, until the group is there. */
-  #create(id: string, vms: readonly VmSpec[]): void {
+  #create(id: string): void {
     const kernel = this.#kernel
+    const there = (): boolean => this.#judge.record(id)?.removed === false
+    if (this.#making.has(id) || there()) return
+    this.#making.add(id)
     kernel.at(
       50,
       () => `group ${id} is made`,
       () => {
-        if (this.#judge.record(id) !== undefined) return
-        this.#create(id, vms)
+        this.#making.delete(id)
+        if (there()) return
+        this.#create(id)
         const peer = this.#peers.get(kernel.pick(this.#hosts).life as Life)
-        if (peer?.started !== true) return
-        const plan = planOwners(vms, {}, { hosts: placeable(peer.membership.record()), groups: peer.directory.all() })
-        const settings = { outputCommit: vms.some(vm => vm.nics !== undefined) }
-        if (plan !== undefined)
-          peer.directory.change(id, createGroup(id, vms, plan.owners, 0, settings)).catch(() => {})
+        if (peer?.started === true)
+          makeGroup(peer, id, this.#groups.get(id) ?? [], this.#world.wiring.groupFloor).catch(() => {})
       }
     )
   }
@@ -237,13 +246,13 @@ class ClusterRun {
   async #converge(check: () => boolean): Promise<number> {
     const kernel = this.#kernel
     const healedMs = kernel.nowMs
-    const before = new Map([...this.#groups.keys()].map(id => [id, this.#judge.record(id)?.lastEpoch ?? 0]))
+    const before = new Map([...this.#groups.keys()].map(id => [id, this.#judge.record(id)]))
     const missing = (): string[] => [
       ...this.membershipViewsAgree(),
       ...this.wishesComeTrue(),
       ...[...this.#groups.keys()].flatMap(id => [
         ...this.groupsRun(id),
-        ...this.epochsGoOn(id, before.get(id) ?? 0),
+        ...this.epochsGoOn(id, before.get(id)),
         ...this.outsideHears(id, healedMs)
       ]),
       ...(this.#seed % 8 === 0 ? this.voidDataIsCollected(healedMs) : [])
@@ -254,7 +263,7 @@ class ClusterRun {
       if (left.length > 0) kernel.at(POLL_MS, 'poll', poll)
     }
     kernel.at(POLL_MS, 'poll', poll)
-    this.#helpMembers()
+    this.#help()
     left = ['not asked yet']
     await kernel.run(healedMs + CONVERGE_MS, () => check() || left.length === 0)
     if (left.length > 0) this.#judge.fail('clusterConverges', `after ${CONVERGE_MS} ms: ${left.join('; ')}`)
@@ -300,9 +309,11 @@ class ClusterRun {
   }
 
   /** An epoch that was opened after all healed is committed, and none is open for longer than it may. */
-  epochsGoOn(id: string, lastEpoch: number): string[] {
-    const epoch = this.#judge.record(id)?.committed?.epoch ?? 0
-    return epoch > lastEpoch ? [] : [`no epoch of ${id} was committed since all healed`]
+  epochsGoOn(id: string, before: GroupRecord | undefined): string[] {
+    const { epoch, generation } = this.#judge.record(id)?.committed ?? { epoch: 0, generation: 0 }
+    // In a group that was made again epochs count anew.
+    const anew = generation > (before?.generation ?? 0) && epoch > 0
+    return anew || epoch > (before?.lastEpoch ?? 0) ? [] : [`no epoch of ${id} was committed since all healed`]
   }
 
   /** What waits for an epoch leaves with it. */
@@ -330,13 +341,18 @@ class ClusterRun {
     return nowMs > healedMs + 1.2 * COLLECTED_MS ? [] : ['it is too early to tell what is collected']
   }
 
+  /** Nobody does what it takes without people: groups that were removed are made again, members let go and let in. */
+  #help(): void {
+    for (const id of this.#groups.keys()) this.#create(id)
+    if (this.#changing) this.#helpMembers()
+    this.#kernel.at(500, 'people help', () => this.#help())
+  }
+
   #helpMembers(): void {
-    if (!this.#changing) return
     helpMembers(
       this.#faulty(),
       this.#up().find(({ started }) => started)
     )
-    this.#kernel.at(500, 'members are helped', () => this.#helpMembers())
   }
 
   #up(): SimPeer[] {

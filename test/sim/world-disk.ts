@@ -25,6 +25,8 @@ export class Disk {
   /** Streams of which no column can be read here any more. */
   readonly rotten = new Set<string>()
   full = false
+  /** Chance that a start cannot read the registers. */
+  unreadable = 0
   /** What a write takes longer than it should. */
   slowMs = 0
   /** Called when an entry of a register is on the disk. */
@@ -69,7 +71,11 @@ export class Disk {
 
   registerStore(life: Life): RegisterStore {
     return {
-      load: async () => [...this.registers],
+      load: async () => {
+        if (this.#kernel.chance(this.unreadable))
+          throw new DiapauseError('REGISTER_STORE_CORRUPT', 'the disk cannot be read')
+        return [...this.registers]
+      },
       persist: async entries => {
         if (this.full) throw new DiapauseError('REGISTER_STORE_WRITE', 'no space left on device')
         await this.write(
