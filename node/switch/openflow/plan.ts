@@ -2,7 +2,7 @@
  * From who is where, and of which colour, to the flow entries of a bridge. Pure. It is the channel core's rule
  * (`protocols/epoch/channel.ts`) for a switch that cannot hold or record: what must be held or recorded goes up to the peer
  * alone, which delivers it. In-flight frames could be delivered here and a copy go up, and that was tried: a bridge drops
- * what goes up too fast, at 5,000 frames a second on a busy machine one in a hundred, so that frames were delivered which
+ * what goes up too fast, on a busy machine one in a hundred of 5,000 frames a second, so that frames were delivered which
  * no image had. A frame that is lost on its way up is lost for both, as on any network.
  *
  *     table 0, ingress   from a VM of ours: tag (VID: the generation, PCP: the VM's colour), to table 1
