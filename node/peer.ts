@@ -178,6 +178,7 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const registers = createRegisters({ ...shared, ...registerParts })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
   const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf, onTrace: noteLease })
+  leases.onLapse(() => transport.takeBack())
   const save = (now: ClusterRecord): Promise<void> => saveCluster(dataDir, now)
   const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
   const atFirst = members.map(member => member.id)

@@ -27,6 +27,7 @@ import type { Connection, Stream } from './stream.ts'
 import { InvitedStrangers, type JoinHandler } from './transport-invited.ts'
 import { createNode, DIAL_TIMEOUT_MS, MAX_STREAMS } from './transport-node.ts'
 import { KEEPALIVE_MS, MAX_MESSAGE_BYTES, MemberPeer } from './transport-peer.ts'
+import { remoteOf, unacknowledged } from './unacknowledged.ts'
 
 export { backoffMs, type Member } from './link.ts'
 export { MAX_MESSAGE_BYTES } from './transport-peer.ts'
@@ -77,6 +78,11 @@ export interface Libp2pTransport extends Transport {
    * where the link is up.
    */
   setMembers(members: readonly Member[]): void
+  /**
+   * Breaks every link on which something waits in the kernel that the member has not acknowledged: it is never sent, nor
+   * sent again. For a lease that has run out, while a cable or a switch keeps back what was said under it.
+   */
+  takeBack(): void
   /** Identities that may ask to join. Who is left out may not begin to ask any more. */
   setInvited(invites: ReadonlySet<PeerId>): void
   /** One handler, set before `start`: 1 byte to 64 KiB each way. Where it rejects, the stranger sees a refusal. */
@@ -159,6 +165,14 @@ class LinkTransport implements Libp2pTransport {
     lane.flush()
     await queued
     this.#sent[channel]++
+  }
+
+  takeBack(): void {
+    const remotes = unacknowledged()
+    for (const { link } of this.#peers.values()) {
+      const remote = link.lanes && remoteOf(link.lanes.frames.connection.remoteAddr.toString())
+      if (remote !== undefined && remotes.has(remote)) link.break()
+    }
   }
 
   handle(channel: Channel, handler: MessageHandler): void {
