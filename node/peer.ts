@@ -42,6 +42,7 @@ import { openDataDir } from './host/data-dir.ts'
 import { identityFromSeed, loadOrCreateIdentity, signedBy } from './host/identity.ts'
 import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
+import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
@@ -178,7 +179,7 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const registers = createRegisters({ ...shared, ...registerParts })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
   const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf, onTrace: noteLease })
-  leases.onLapse(() => transport.takeBack())
+  leases.onLapse(() => transport.takeBack(unacknowledged()))
   const save = (now: ClusterRecord): Promise<void> => saveCluster(dataDir, now)
   const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
   const atFirst = members.map(member => member.id)

@@ -43,3 +43,10 @@ export class MemberAddresses {
     this.#found = [address, ...this.#found].slice(0, MAX_FOUND)
   }
 }
+
+/** `ADDRESS:PORT` of a multiaddress, IPv6 as in a URL; undefined where it is not of TCP over IP. */
+export function remoteOf(address: string): string | undefined {
+  const [, version, ip = '', port] = /^\/ip([46])\/([^/]+)\/tcp\/(\d+)(?:\/|$)/.exec(address) ?? []
+  if (version === undefined) return undefined
+  return version === '4' ? `${ip}:${port}` : `${new URL(`http://[${ip}]`).hostname}:${port}`
+}

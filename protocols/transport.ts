@@ -24,10 +24,10 @@ import { gaterOf } from './gater.ts'
 import { JOIN_PROTOCOL } from './join-channel.ts'
 import { CHANNELS, disconnected, type Member } from './link.ts'
 import type { Connection, Stream } from './stream.ts'
+import { remoteOf } from './transport-addresses.ts'
 import { InvitedStrangers, type JoinHandler } from './transport-invited.ts'
 import { createNode, DIAL_TIMEOUT_MS, MAX_STREAMS } from './transport-node.ts'
 import { KEEPALIVE_MS, MAX_MESSAGE_BYTES, MemberPeer } from './transport-peer.ts'
-import { remoteOf, unacknowledged } from './unacknowledged.ts'
 
 export { backoffMs, type Member } from './link.ts'
 export { MAX_MESSAGE_BYTES } from './transport-peer.ts'
@@ -79,10 +79,10 @@ export interface Libp2pTransport extends Transport {
    */
   setMembers(members: readonly Member[]): void
   /**
-   * Breaks every link on which something waits in the kernel that the member has not acknowledged: it is never sent, nor
-   * sent again. For a lease that has run out, while a cable or a switch keeps back what was said under it.
+   * Breaks the links to those of `remotes` (`ADDRESS:PORT`), which have not acknowledged what the kernel has for them: it is
+   * never sent, nor sent again. For a lease that has run out, while a cable or a switch keeps back what was said under it.
    */
-  takeBack(): void
+  takeBack(remotes: ReadonlySet<string>): void
   /** Identities that may ask to join. Who is left out may not begin to ask any more. */
   setInvited(invites: ReadonlySet<PeerId>): void
   /** One handler, set before `start`: 1 byte to 64 KiB each way. Where it rejects, the stranger sees a refusal. */
@@ -167,8 +167,7 @@ class LinkTransport implements Libp2pTransport {
     this.#sent[channel]++
   }
 
-  takeBack(): void {
-    const remotes = unacknowledged()
+  takeBack(remotes: ReadonlySet<string>): void {
     for (const { link } of this.#peers.values()) {
       const remote = link.lanes && remoteOf(link.lanes.frames.connection.remoteAddr.toString())
       if (remote !== undefined && remotes.has(remote)) link.break()

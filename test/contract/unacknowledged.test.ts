@@ -2,7 +2,8 @@
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
 import { describe, expect, it } from 'vitest'
-import { remoteOf, unacknowledged } from '../../protocols/unacknowledged.ts'
+import { unacknowledged } from '../../node/host/unacknowledged.ts'
+import { remoteOf } from '../../protocols/transport-addresses.ts'
 import { until } from './switch-support.ts'
 
 describe.each(['127.0.0.1', '::1'])('a connection to %s', host => {

@@ -11,13 +11,6 @@ export function unacknowledged(directory = '/proc/self/net'): Set<string> {
   return new Set(['tcp', 'tcp6'].flatMap(name => remotesIn(readTable(`${directory}/${name}`))))
 }
 
-/** The same notation for a multiaddress that was dialled; undefined where it is not of TCP over IP. */
-export function remoteOf(address: string): string | undefined {
-  const [, version, ip = '', port] = /^\/ip([46])\/([^/]+)\/tcp\/(\d+)(?:\/|$)/.exec(address) ?? []
-  if (version === undefined) return undefined
-  return version === '4' ? `${ip}:${port}` : `${new URL(`http://[${ip}]`).hostname}:${port}`
-}
-
 /** Without IPv6 there is no table of it. */
 function readTable(path: string): string {
   try {
