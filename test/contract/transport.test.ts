@@ -243,13 +243,16 @@ test('a message of frames costs one write and no answer: libp2p still has the na
 
 test('a link is broken, and made again, where the member has not acknowledged something, and no other is', async () => {
   const [one, two, three] = (await hosts(3)) as [Host, Host, Host]
-  const [a, b, c] = await Promise.all([one, two, three].map(host => transportOf(host, [one, two, three])))
+  const all = [one, two, three]
+  const a = await transportOf(one, all)
   const changes: string[] = []
-  a?.onConnection((peer, connected) => changes.push(`${peer === b?.self ? 'b' : 'c'} ${connected ? 'up' : 'down'}`))
-  await Promise.all([a, b, c].map(transport => transport?.start()))
+  a.onConnection((peer, connected) => changes.push(`${peer === two.id ? 'b' : 'c'} ${connected ? 'up' : 'down'}`))
+  await a.start()
+  await started(two, all)
+  await started(three, all)
   await until(() => changes.length === 2)
   const [, ip, port] = /^\/ip4\/([^/]+)\/tcp\/(\d+)/.exec(two.address) ?? []
-  a?.takeBack(new Set([`${ip}:${port}`, '10.9.8.7:7400']))
+  a.takeBack(new Set([`${ip}:${port}`, '10.9.8.7:7400']))
   await until(() => changes.length === 4)
   expect(changes.slice(2)).toEqual(['b down', 'b up'])
 })
