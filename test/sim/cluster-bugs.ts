@@ -121,7 +121,7 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     }
   },
   'a VM goes on without asking its lease after a stop': {
-    symptom: /ownersSpeakInTurn/,
+    symptom: /ownersSpeakInTurn|nothingHeardIsTakenBack/,
     wiring: { maySpeak: () => true }
   },
   'shards count as durable before they are on disk': {
@@ -182,7 +182,7 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     }
   },
   'a void image is the base of the next one': {
-    symptom: /imagesAreOneCut|neededDataIsKept|committedEpochsAreWhole/,
+    symptom: /imagesLeanOnCommittedEpochs|imagesAreOneCut|neededDataIsKept|committedEpochsAreWhole/,
     wiring: {
       worker: worker => ({
         capture: options => worker.capture(options),

@@ -77,6 +77,8 @@ export class Judge {
   /** Group → streams and manifests that its committed epoch needs. */
   readonly #needed = new Map<string, Set<string>>()
   readonly #judged = new Set<string>()
+  /** Group, generation and epoch of all that were ever committed. */
+  readonly #epochs = new Set<string>()
   /** Group → versions in which it was removed. */
   readonly #removals = new Map<string, number[]>()
   readonly beliefs: Beliefs
@@ -206,6 +208,7 @@ export class Judge {
     if (key === CLUSTER_KEY) return this.clustersAreOneChain(parseClusterRecord(value))
     const record = parseGroupRecord(value)
     if (record === null) return
+    if (record.committed !== null) this.#epochs.add(nameOf(record, record.committed))
     const chosen = this.#chosen.get(key) ?? []
     this.#chosen.set(key, chosen)
     chosen.push({ accepted, record })
@@ -285,7 +288,7 @@ export class Judge {
       this.#needed.delete(record.id) // it has just been made, or was removed
       return
     }
-    const name = `${record.id} ${committed.generation} ${committed.epoch}`
+    const name = nameOf(record, committed)
     if (this.#judged.has(name)) return
     this.#judged.add(name)
     this.committed += 1
@@ -293,7 +296,17 @@ export class Judge {
     if (manifests === undefined) return
     const streams = manifests.flatMap(manifest => manifest.streams.map(({ stream }) => stream))
     this.#needed.set(record.id, new Set([...streams, ...Object.values(committed.images)]))
+    this.imagesLeanOnCommittedEpochs(record, manifests)
     this.imagesAreOneCut(record, manifests)
+  }
+
+  /** What came to nothing may be forgotten at any time: no image has a page from there. */
+  imagesLeanOnCommittedEpochs({ id, committed }: GroupRecord, manifests: readonly SimManifest[]): void {
+    for (const { stream } of manifests.flatMap(({ streams }) => streams)) {
+      const [, , generation, epoch] = stream.split('/')
+      if (this.#epochs.has(`${id} ${generation} ${epoch}`)) continue
+      this.fail('imagesLeanOnCommittedEpochs', `epoch ${committed?.epoch} of ${id} needs ${stream}, which is void`)
+    }
   }
 
   /** Manifests and enough columns of every image are on disks, whoever is away now. */
@@ -367,3 +380,6 @@ export class Judge {
     }
   }
 }
+
+const nameOf = ({ id }: GroupRecord, { generation, epoch }: { generation: number; epoch: number }): string =>
+  `${id} ${generation} ${epoch}`
