@@ -78,7 +78,10 @@ export class EpochsRig {
     try {
       // Without one, a group whose owner dies early would boot again, and rightly so.
       await bank.until('a first epoch', async () => {
-        const taken = await bank.peer('p1').client.takeEpoch(GROUP).catch(() => undefined)
+        const taken = await bank
+          .peer('p1')
+          .client.takeEpoch(GROUP)
+          .catch(() => undefined)
         return taken?.outcome === 'committed' ? true : undefined
       })
       rig.#archiveNew()
