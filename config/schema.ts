@@ -55,7 +55,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       /** SWIM protocol period. 200 ms: a guess that fits a failover of about a second. */
       periodMs: ms(20, 60_000).default(200),
-      /** How long a direct probe may take. 100 ms: half a period, as memberlist has it; a LAN needs 1, a busy host 50. */
+      /** How long a direct probe may take. 100 ms: half a period, as memberlist has it. */
       probeTimeoutMs: ms(10, 60_000).default(100),
       /** SWIM's k: peers asked to probe in our stead (SWIM, section 3.1). 3: the default of HashiCorp's memberlist. */
       indirectProbes: z.number().int().min(0).max(20).default(3),
@@ -121,7 +121,7 @@ export const configSchema = z.strictObject({
         .max(1 << 20)
         .multipleOf(8)
         .default(65_536),
-      /** Longest wait for a symbol before the other k are read instead. 50 ms: a guess, ten times a LAN's. */
+      /** Longest wait for a symbol before the other k are read instead. 50 ms: a guess. */
       forcedTimeoutMs: ms(5, 60_000).default(50)
     })
     .prefault({}),
@@ -136,7 +136,7 @@ export const configSchema = z.strictObject({
       capture: z.enum(['auto', 'dirty', 'portable']).default('auto'),
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
-      /** Deadline of the trial boot that shows whether an accelerator runs guests. 3 s: ten times what one takes; a guess. */
+      /** Deadline of the trial boot that shows whether an accelerator runs guests. 3 s: a guess. */
       trialMs: ms(500, 60_000).default(3_000)
     })
     .prefault({}),

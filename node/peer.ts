@@ -179,7 +179,14 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const registers = createRegisters({ ...shared, ...registerParts })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
   const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf, onTrace: noteLease })
-  leases.onLapse(() => transport.takeBack(unacknowledged()))
+  let takingBack: NodeJS.Immediate | undefined
+  leases.onLapse(() => {
+    // Once for all groups, and after their VMs are paused: the kernel takes milliseconds to list its connections.
+    takingBack ??= setImmediate(() => {
+      takingBack = undefined
+      transport.takeBack(unacknowledged())
+    })
+  })
   const save = (now: ClusterRecord): Promise<void> => saveCluster(dataDir, now)
   const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
   const atFirst = members.map(member => member.id)
