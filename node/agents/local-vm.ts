@@ -21,14 +21,7 @@ import type {
   Switch
 } from '../ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
-
-/**
- * Pages are copied in rounds while the VM runs, as Remus and live migrations do, until a round had less than this to copy:
- * then about as little is left for the pause. 512 pages are 2 MiB, read in 1 to 2 ms (measured), hashed in 3.
- */
-const FEW_PAGES = 512
-/** A VM that writes faster than it is copied is cut all the same, with a longer pause. Xen's pre-copy stops at 5, too. */
-const MAX_ROUNDS = 5
+import { copyWhatIsMuch, copyWhileRunning, joined } from './page-rounds.ts'
 
 /**
  * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
@@ -38,19 +31,6 @@ const OTHERS_CUT_MS = 50
 
 /** From the end of QEMU's socket to the news of its exit, on a busy host. A guess. */
 const LAST_WORDS_MS = 300
-
-const pagesIn = (ranges: PageRanges): number => ranges.reduce((sum, word, i) => (i % 2 === 1 ? sum + word : sum), 0)
-
-function joined(earlier: readonly PageRanges[], last: PageRanges): PageRanges {
-  const all = [...earlier, last]
-  const pages = new Uint32Array(all.reduce((sum, each) => sum + each.length, 0))
-  let at = 0
-  for (const each of all) {
-    pages.set(each, at)
-    at += each.length
-  }
-  return pages
-}
 
 export interface LocalVmDeps {
   readonly hypervisor: Hypervisor
@@ -189,14 +169,14 @@ export class LocalVm {
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)
       if (tracking) {
-        await this.#copyWhileRunning(tracking, capture)
+        await copyWhileRunning(tracking, capture)
         await capture.shipped() // or the rest of it would leave while others are cut
       }
       const prepareMs = clock.now() - markedMs
       await mayCut()
       const toldMs = clock.now()
       this.#notVoided(epoch)
-      if (tracking) untold.push(await this.#copyWhatIsMuch(tracking, capture))
+      if (tracking) untold.push(await copyWhatIsMuch(tracking, capture))
       const parts = { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut }
       const end = await this.#stopAndCut(epoch, parts)
       copied.resolve()
@@ -222,21 +202,8 @@ export class LocalVm {
     throw new DiapauseError('EPOCH_ABORTED', `Epoch ${epoch} was aborted before VM ${this.spec.id} was cut to it.`)
   }
 
-  async #copyWhileRunning(tracking: RamTracking, capture: Capture): Promise<void> {
-    for (let round = 1; round <= MAX_ROUNDS; round++) {
-      const pages = await tracking.changed()
-      await capture.copy(pages)
-      if (pagesIn(pages) < FEW_PAGES) return
-    }
-  }
-
-  /** What was written while it waited: copied now where it is much, else left for the pause, without waking a thread. */
-  async #copyWhatIsMuch(tracking: RamTracking, capture: Capture): Promise<PageRanges> {
-    const pages = await tracking.changed()
-    if (pagesIn(pages) < FEW_PAGES) return pages
-    await capture.copy(pages)
-    await this.#copyWhileRunning(tracking, capture)
-    return new Uint32Array()
+  #notFenced(): void {
+    if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
   }
 
   async #stopAndCut(
@@ -256,15 +223,18 @@ export class LocalVm {
     }
   ): Promise<{ streamed: Promise<void> }> {
     const { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut } = parts
-    if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
+    this.#notFenced()
     let counts: Record<string, number> = {}
     let atWallMs = 0
     let leadMs = 0
-    nic.hold()
     try {
+      await nic.prepare()
+      await nic.hold()
+      this.#notFenced()
+      this.#notVoided(epoch)
       const { pauseMs, streamed } = await machine.cut(socketPath, async () => {
         await nic.drained()
-        counts = { ...nic.turn(epoch) }
+        counts = { ...(await nic.turn(epoch)) }
         atWallMs = this.#deps.wallMs()
         leadMs = this.#deps.clock.now() - toldMs
         // After the drain: a frame sent late marks its buffer in RAM as used.
@@ -273,7 +243,7 @@ export class LocalVm {
       onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
       return { streamed } // wrapped: whoever awaits the cut must not wait for the stream
     } finally {
-      if (!this.#fenced) nic.release()
+      if (!this.#fenced) this.#release()
     }
   }
 
@@ -287,7 +257,7 @@ export class LocalVm {
 
   voided(epoch: number): void {
     this.#voidedEpoch = Math.max(this.#voidedEpoch, epoch)
-    this.#nic?.abandon(epoch)
+    this.#unwatched(this.#nic?.abandon(epoch))
     if (this.#capture?.epoch === epoch) void this.#capture.cancel()
     this.#worker?.abort(epoch)
   }
@@ -296,7 +266,7 @@ export class LocalVm {
   fence(): void {
     if (this.#fenced) return
     this.#fenced = true
-    this.#nic?.hold()
+    this.#unwatched(this.#nic?.hold())
     if (this.#running) this.#pause()
   }
 
@@ -307,7 +277,7 @@ export class LocalVm {
     if (!this.#running || machine === undefined) return
     machine.resume().then(
       () => {
-        if (!this.#fenced) this.#nic?.release()
+        if (!this.#fenced) this.#release()
       },
       (error: unknown) => this.#onEnd(`it could not go on: ${messageOf(error)}`)
     )
@@ -340,7 +310,19 @@ export class LocalVm {
     this.#alive()
     this.#running = true
     if (this.#fenced) this.#pause()
-    else this.#nic?.release()
+    else this.#release()
+  }
+
+  #release(): void {
+    this.#unwatched(this.#nic?.release())
+  }
+
+  /** The switch has taken note, and does it when it can. */
+  #unwatched(done: Promise<void> | undefined): void {
+    done?.catch((error: unknown) => {
+      const { group, spec, generation } = this
+      this.#deps.log.warn({ group, vm: spec.id, generation, error: messageOf(error) }, 'the switch lags behind')
+    })
   }
 
   #pause(): void {

@@ -1,16 +1,22 @@
 /** The switch. */
 import type { GroupRecord } from '../../protocols/group.ts'
 
-/** The VM's side of the switch, as the snapshot and restore agents use it. */
+/**
+ * The VM's side of the switch, as the snapshot and restore agents use it. Calls take effect in their order; where the
+ * switch is another process, when they resolve. Where it is not there (OPENFLOW_DOWN) they reject, and it does what was
+ * asked for as soon as it is.
+ */
 export interface NicPort {
+  /** A moment before `hold`: what the VM has not taken by then is known from now on. Ends with `release`. */
+  prepare(): Promise<void>
   /** Inbound frames wait from now on. */
-  hold(): void
+  hold(): Promise<void>
   /** Inbound frames flow, the waiting ones first. */
-  release(): void
+  release(): Promise<void>
   /** Settles when the NIC's socket has been empty for two turns of the event loop (the VM must be stopped). */
   drained(): Promise<void>
   /** The cut: from now on frames sent are of colour `epoch`; returns frames sent per receiver before it. Starts recording in-flight frames. */
-  turn(epoch: number): FrameCounts
+  turn(epoch: number): Promise<FrameCounts>
   /** What sender `vm` says it sent before its cut to `epoch`. */
   expect(epoch: number, vm: string, sent: FrameCounts): void
   /**
@@ -19,7 +25,7 @@ export interface NicPort {
    */
   recorded(epoch: number): Promise<FrameLog>
   /** The epoch is aborted: recordings are dropped; a VM that has not cut takes the colour without a cut. */
-  abandon(epoch: number): void
+  abandon(epoch: number): Promise<void>
   /** What `FrameLog.pieces` once gave belongs to the image: delivered first when the VM runs. Resolves when all is taken. */
   inject(pieces: AsyncIterable<Uint8Array>): Promise<void>
   /** Socket closed, frames dropped. */

@@ -158,7 +158,7 @@ export class Fabric implements PortGroup, OutputGroup {
     this.output?.close()
     this.#host.schedule(this.#host.uplink) // which has frames of ours, perhaps
     for (const port of this.#ports.values()) {
-      port.hold()
+      void port.hold()
       port.receiver.clear()
     }
   }

@@ -128,14 +128,18 @@ export class VmPort implements NicPort {
     for (const nic of this.#nics) nic.flush()
   }
 
-  hold(): void {
+  /** Nothing: this switch has seen what the VM may not have taken. */
+  async prepare(): Promise<void> {}
+
+  /** At once, as all that follows: what is a promise in `NicPort` is one here for others' sake. */
+  async hold(): Promise<void> {
     this.flush()
     this.#heldMs ??= this.#clock.now()
     this.#released = false
     this.#updateOpen()
   }
 
-  release(): void {
+  async release(): Promise<void> {
     this.#heldMs = undefined
     this.#released = true
     this.#group.mayAct() // the lease may have been regained just now
@@ -154,7 +158,7 @@ export class VmPort implements NicPort {
     await Promise.all(this.#nics.map(nic => nic.drained()))
   }
 
-  turn(epoch: number): FrameCounts {
+  async turn(epoch: number): Promise<FrameCounts> {
     this.#assertAttached()
     this.flush()
     const heldMs = this.#heldMs ?? this.#clock.now()
@@ -182,7 +186,7 @@ export class VmPort implements NicPort {
     throw notKept(this.vm, epoch)
   }
 
-  abandon(epoch: number): void {
+  async abandon(epoch: number): Promise<void> {
     this.receiver.abandon(epoch)
     this.#recordings.get(epoch)?.log?.discard()
     if (epoch > this.sender.colour) this.sender.turn(epoch)

@@ -103,14 +103,15 @@ function watchColours(recorder: Recorder): void {
     flush.call(this)
   }
   VmPort.prototype.turn = function (epoch) {
+    const before = this.sender.colour
     const counts = turn.call(this, epoch) // what it still delivers, it delivers before the turn
-    recorder.turn(this, epoch, true)
+    if (this.sender.colour > before) recorder.turn(this, epoch, true)
     return counts
   }
   VmPort.prototype.abandon = function (epoch) {
     // Frames of the new colour may be delivered at once.
     if (epoch > this.sender.colour) recorder.turn(this, epoch, false)
-    abandon.call(this, epoch)
+    return abandon.call(this, epoch)
   }
 }
 

@@ -79,11 +79,12 @@ export class SkewTap {
 
   #aroundPort(vm: number, port: NicPort): NicPort {
     return {
+      prepare: () => port.prepare(),
       hold: () => port.hold(),
       release: () => port.release(),
       drained: () => port.drained(),
-      turn: epoch => {
-        const counts = port.turn(epoch)
+      turn: async epoch => {
+        const counts = await port.turn(epoch)
         if (epoch > this.#epoch) this.#turnedMs.clear()
         this.#epoch = epoch
         this.#turnedMs.set(vm, performance.now())

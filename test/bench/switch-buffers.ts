@@ -46,8 +46,8 @@ async function measure(kind: 'held' | 'recorded'): Promise<Check[]> {
     world.setGroup(OWNERS)
     const [a, b] = [await world.attach('a', OWNERS), await world.attach('b', OWNERS)]
     const ends = startEnds(world)
-    a.release()
-    b.release()
+    await a.release()
+    await b.release()
     await cut(kind === 'held' ? a : b, 1)
     const watch = watchSwitch(world.at('p1'))
     await ends.sent

@@ -17,7 +17,7 @@ const network = createSwitch({ self: transport.self, transport, clock, log, mayA
 network.setGroup(record)
 for (const [vm, nicPath] of Object.entries(nics)) {
   const port = await network.attach({ group: record.id, vm, generation: record.generation, epoch: 0, nicPath })
-  port.release()
+  await port.release()
 }
 await transport.start()
 const others = members.filter(({ id }) => id !== transport.self)

@@ -76,10 +76,10 @@ describe('a lease that has run out', () => {
     world.mayAct = peer => peer !== 'p1' || asked++ < 0
     c.vm.send(frameOf('c', 'b', 1))
     await until(() => at('p1').stats().delivered === 1)
-    b.nic.hold()
-    b.nic.turn(1)
+    await b.nic.hold()
+    await b.nic.turn(1)
     world.mayAct = () => true
-    b.nic.release()
+    await b.nic.release()
     await Promise.all([cut(a.nic, 1), cut(c.nic, 1)])
     expect(await idsIn(await b.nic.recorded(1))).toEqual([1])
     await until(() => b.vm.ids.length === 1)

@@ -64,9 +64,9 @@ describe('a network', () => {
     world.setGroup(moved, {}, 2)
     const [a2, c2] = [await world.attach('a', moved, 2, 1), await world.attach('c', moved, 2, 1)]
     const [aVm, cVm] = [await world.connect('a'), await world.connect('c')]
-    a2.release()
+    await a2.release()
     await c2.inject(piecesOf(pieces))
-    c2.release()
+    await c2.release()
     await until(() => aVm.received.length === 1)
     const x = hexOf(macOf('x'))
     const rarp = `ffffffffffff${x}80350001080006040003${x}00000000${x}${'00'.repeat(22)}`
@@ -102,7 +102,7 @@ describe('a VM with several NICs', () => {
   it('gets what was in flight back on the NICs it was for', async () => {
     const { a, b, c } = await world.group(OWNERS, { nics })
     await cut(b.nic, 1)
-    b.nic.hold()
+    await b.nic.hold()
     a.vms[0]?.send(frameOf('a', 'b', 1))
     a.vms[1]?.send(frameOf('a1', 'b1', 2))
     c.vm.send(frameOf('c', 'b1', 3))
@@ -114,7 +114,7 @@ describe('a VM with several NICs', () => {
     const again = await world.attach('b', OWNERS, 2, 1)
     const vms = [await world.connect('b'), await world.connect('b', 1)]
     await again.inject(piecesOf(pieces))
-    again.release()
+    await again.release()
     await until(() => vms[0]?.ids.length === 1 && vms[1]?.ids.length === 2)
     expect(vms.map(vm => vm.ids)).toEqual([[1], [2, 3]])
   })

@@ -59,7 +59,7 @@ describe('a group with output commit', () => {
     const { a } = await world.group(OWNERS, { nics, news: outputCommit })
     a.vms[1]?.send(frameOf('a1', 'x', 1))
     await until(() => at('p1').stats().outputWaiting === 1)
-    a.nic.abandon(1)
+    await a.nic.abandon(1)
     news(2, { lastEpoch: 1 })
     a.vms[1]?.send(frameOf('a1', 'x', 2))
     await until(() => at('p1').stats().outputWaiting === 2)

@@ -96,7 +96,7 @@ async function converse(transports: Transport[], random: () => number): Promise<
         event.receivedIn = epochOf.get(vm)
         received.get(vm)?.push(idOf(frame))
       }
-      nic.release()
+      await nic.release()
       nics.set(vm, nic)
       fakes.set(vm, fake)
     }
@@ -129,14 +129,14 @@ async function converse(transports: Transport[], random: () => number): Promise<
       if (vm === 'd' && epoch === 1) await beLast()
       const nic = nics.get(vm) as NicPort
       const socket = (fakes.get(vm) as FakeVm).socket
-      nic.hold()
+      await nic.hold()
       stopped.add(vm)
       await new Promise(resolve => socket.write('', resolve)) // the kernel has all that the VM has sent
       await nic.drained()
       epochOf.set(vm, epoch)
-      const counts = nic.turn(epoch)
+      const counts = await nic.turn(epoch)
       stopped.delete(vm)
-      nic.release()
+      await nic.release()
       for (const [other, port] of nics) if (other !== vm && random() < 0.5) port.expect(epoch, vm, counts)
       const ids = await idsIn(await nic.recorded(epoch))
       recordings.push({ vm, epoch, ids })
@@ -147,12 +147,12 @@ async function converse(transports: Transport[], random: () => number): Promise<
         for (const vm of VMS.slice(0, 2)) {
           epochOf.set(vm, epoch)
           await nics.get(vm)?.drained()
-          nics.get(vm)?.turn(epoch)
+          await nics.get(vm)?.turn(epoch)
         }
         for (const vm of VMS) {
           epochOf.set(vm, epoch)
           await nics.get(vm)?.drained()
-          nics.get(vm)?.abandon(epoch)
+          await nics.get(vm)?.abandon(epoch)
         }
       } else await Promise.all(VMS.flatMap(vm => [talk(vm), cut(vm, epoch)]))
     }

@@ -240,9 +240,9 @@ class MemoryTransport implements Transport {
 
 /** Stop, drain, turn, as the snapshot agent does; a fake VM "stands still" by sending nothing meanwhile. */
 export async function cut(nic: NicPort, epoch: number): Promise<Readonly<Record<string, number>>> {
-  nic.hold()
+  await nic.hold()
   await nic.drained()
-  const counts = nic.turn(epoch)
-  nic.release()
+  const counts = await nic.turn(epoch)
+  await nic.release()
   return counts
 }

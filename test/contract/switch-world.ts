@@ -101,7 +101,7 @@ export class SwitchWorld {
       const cards = options.nics?.[id]?.length ?? 1
       const vms = await Promise.all(Array.from({ length: cards }, (_, card) => this.connect(id, card)))
       made[id] = { nic, vm: vms[0] as FakeVm, vms }
-      nic.release()
+      await nic.release()
     }
     return made
   }

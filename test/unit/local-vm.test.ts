@@ -37,7 +37,7 @@ class World {
     } as unknown as Machine
     const restore = { frames: [], serve: () => this.served.promise, cancel: did('restore') } as unknown as Restore
     const worker = { restore: async () => restore, close: did('worker') } as unknown as ImageWorker
-    const nic = { inject: async () => {}, release: () => {}, detach: did('nic') } as unknown as NicPort
+    const nic = { ends: [], inject: async () => {}, release: async () => {}, detach: did('nic') } as unknown as NicPort
     const define = ({ onExit }: MachineOptions): Machine => {
       this.exit = onExit
       return machine
