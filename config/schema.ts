@@ -15,6 +15,10 @@ export const addressSchema = z
   .string()
   .regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/\s]{1,253}\/tcp\/\d{1,5}$/)
   .describe('an address such as "/ip4/10.0.0.1/tcp/7400" or "/dns4/host.example/tcp/7400"')
+const interfaceName = z
+  .string()
+  .regex(/^[A-Za-z0-9_.-]{1,15}$/)
+  .describe('the name of a network interface')
 const peerId = z
   .string()
   .regex(/^12D3[1-9A-HJ-NP-Za-km-z]{20,60}$/)
@@ -166,6 +170,28 @@ export const configSchema = z.strictObject({
         .regex(/^(none|user|tap:[A-Za-z0-9_.-]{1,15})$/)
         .describe('"none", "user", or "tap:" and the name of a TAP device')
         .default('none'),
+      /**
+       * An Open vSwitch bridge of this host, for groups with openFlow: frames between their VMs pass there and not through
+       * this peer. `node/switch/openflow/README.md` has how to make one. Absent: such groups do not run here.
+       */
+      openFlow: z
+        .strictObject({
+          bridge: interfaceName,
+          /**
+           * The bridge's port behind which the other members' bridges are; or member name = "port", where each has one of
+           * its own (tunnels).
+           */
+          towards: z
+            .union([interfaceName, z.record(nameSchema, interfaceName)])
+            .describe('the name of a port of the bridge, or a table of them by the names of members'),
+          /** The bridge's own OpenFlow socket. Default: /var/run/openvswitch/BRIDGE.mgmt, where ovs-vswitchd(8) makes it. */
+          management: path.optional(),
+          /** ovs-vswitchd's control socket. Default: by its ovs-vswitchd.pid in /var/run/openvswitch, as ovs-appctl(8) finds it. */
+          control: path.optional(),
+          /** Where ovs-vsctl finds the database, as its --db says. unix:/var/run/openvswitch/db.sock: its own default. */
+          database: z.string().min(1).max(4096).default('unix:/var/run/openvswitch/db.sock')
+        })
+        .optional(),
       /** Notes every batch of frames that leaves for another peer or comes from one, as lines of JSON, each written at once. */
       traceFile: path.optional()
     })

@@ -108,10 +108,10 @@ export class Operations implements PeerView {
     const { owners } = plan
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
-    const { vms, outputCommit } = request
-    const asked = [vms, owners, outputCommit]
-    const ours =
-      record?.open === null && isDeepStrictEqual([record.vms, record.owners, record.outputCommit === true], asked)
+    const { vms, outputCommit, openFlow } = request
+    const asked = [vms, owners, outputCommit, openFlow]
+    const made = record && [record.vms, record.owners, record.outputCommit === true, record.openFlow === true]
+    const ours = record?.open === null && isDeepStrictEqual(made, asked)
     if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
@@ -119,14 +119,14 @@ export class Operations implements PeerView {
 
   /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
   async #decide(
-    { id, vms, outputCommit }: GroupRequest,
+    { id, vms, outputCommit, openFlow }: GroupRequest,
     owners: Readonly<Record<string, PeerId>>
   ): Promise<GroupRecord | null> {
     const { directory, membership } = this.#deps
     for (let tries = 0; ; tries++) {
       const found = await directory.refresh(id)
       const floor = found === null ? (await membership.refresh()).groupFloor : null
-      const record = await directory.change(id, createGroup(id, vms, owners, floor, { outputCommit }))
+      const record = await directory.change(id, createGroup(id, vms, owners, floor, { outputCommit, openFlow }))
       if (record !== null || tries > 0) return record
     }
   }

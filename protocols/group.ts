@@ -17,6 +17,11 @@ export interface GroupRecord {
   readonly owners: Readonly<Record<string, PeerId>>
   /** What its VMs send to the outside waits until an epoch is committed that contains it. Absent: it leaves at once. */
   readonly outputCommit?: boolean | undefined
+  /**
+   * Its own networks are ways through the Open vSwitch bridges of its hosts, and no peer forwards their frames; without a
+   * bridge a host does not run its VMs. Absent: all frames go through the peers.
+   */
+  readonly openFlow?: boolean | undefined
   /** The highest epoch number ever opened: numbers are never used twice, also not after an abort. */
   readonly lastEpoch: number
   /** The epoch being taken now, or null. */

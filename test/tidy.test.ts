@@ -11,7 +11,7 @@ const MAX_FUNCTION_LINES = 70
 /** Functions that were longer before the rule; the number may only shrink. An entry that fits again must go. */
 const longFunctions: Readonly<Record<string, number>> = {
   // One contract whose tests share a VM, so that a boot is not paid for each.
-  'test/contract/hypervisor-contract.ts hypervisorContract': 329
+  'test/contract/hypervisor-contract.ts hypervisorContract': 328
 }
 
 /** Parts that are built and tested, and that the program does not join yet. An entry that it joins must go. */

@@ -89,7 +89,7 @@ export class LocalVm {
   async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
     await Promise.all([this.#openWorker(), mayRun])
     this.#nic = await this.#attach(epoch)
-    await this.#defineMachine().start()
+    await this.#defineMachine(this.#nic).start()
     this.#setRunning()
   }
 
@@ -112,7 +112,7 @@ export class LocalVm {
     bootSet.catch(() => {}) // awaited below; QEMU's start may fail first
     this.#nic = await this.#attach(committed.epoch)
     const socketPath = this.#deps.path('incoming', this.group, this.spec.id)
-    const machine = this.#defineMachine()
+    const machine = this.#defineMachine(this.#nic)
     const connectable = Promise.withResolvers<void>()
     const runs = machine.startIncoming(socketPath, connectable.resolve)
     const served = (async () => {
@@ -360,11 +360,11 @@ export class LocalVm {
     return nic
   }
 
-  #defineMachine(): Machine {
+  #defineMachine({ ends }: NicPort): Machine {
     this.#alive()
     this.#machine = this.#deps.hypervisor.define({
       spec: this.spec,
-      nicPath: this.#deps.path('nic', this.group, this.spec.id),
+      ends,
       consolePath: this.#deps.path('console', this.group, this.spec.id),
       onExit: reason => {
         if (!this.#destroyed) this.#onEnd(reason)

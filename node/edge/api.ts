@@ -7,7 +7,7 @@
  * | GET /v1/status | PeerStatus |
  * | GET /v1/events[?follow=1] | PeerEvents as NDJSON, the kept ones first; with follow it does not end |
  * | GET /v1/groups | GroupRecord[] |
- * | POST /v1/groups {id, vms, owners?, outputCommit?} | 201 GroupRecord |
+ * | POST /v1/groups {id, vms, owners?, outputCommit?, openFlow?} | 201 GroupRecord |
  * | POST /v1/groups/ID/epochs | EpochResult, when the epoch is committed or aborted |
  * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
  * | GET /v1/groups/ID/vms/VM/why[?agoMs=MS][&here=1] | Story |

@@ -147,7 +147,7 @@ function groupCommands(diapause: Command, host: CliHost): void {
     })
   const group = diapause.command('group').description('make, list and remove groups of VMs')
   peerCommand(group, host, 'create <file>')
-    .description('make a group from a TOML file: id, outputCommit, [[vms]], [owners]')
+    .description('make a group from a TOML file: id, outputCommit, openFlow, [[vms]], [owners]')
     .action(async (file: string, options: PeerOptions) => {
       const request = await host.groupFileToRequest(readGroupFile(file))
       const record = await (await clientOf(options, host)).createGroup(request)

@@ -43,7 +43,7 @@ function outputText({ frames, groups }: PeerStatus): string[] {
 
 function groupText({ record, running, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
   const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
-  const output = record.outputCommit ? ', output commit' : ''
+  const output = `${record.outputCommit ? ', output commit' : ''}${record.openFlow ? ', OpenFlow' : ''}`
   return [
     `group ${record.id}: ${epochText(record)}, generation ${record.generation}${output}${lease}`,
     ...table([

@@ -13,15 +13,22 @@ const groupRequestSchema = z.strictObject({
   vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
   owners: z.record(z.string(), z.string()).default({}),
   /** Off: with it each answer to the outside waits for the next epoch (`node/switch/README.md` has the price). */
-  outputCommit: z.boolean().default(false)
+  outputCommit: z.boolean().default(false),
+  /** Off: with it only hosts with `switch.openFlow` can run its VMs. */
+  openFlow: z.boolean().default(false)
 })
 
 /** Names of peers or their ids may stand in `owners`; ids come out. UsageError GROUP_INVALID lists every problem. */
 export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
   const shape = check(groupRequestSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
-  const { id, vms, owners, outputCommit } = shape.value
-  const problems = [...duplicateIds(vms), ...duplicateMacs(vms), ...outputWithoutOutside(vms, outputCommit)]
+  const { id, vms, owners, outputCommit, openFlow } = shape.value
+  const problems = [
+    ...duplicateIds(vms),
+    ...duplicateMacs(vms),
+    ...outputWithoutOutside(vms, outputCommit),
+    ...bridgeWithoutInside(vms, openFlow)
+  ]
   const placed: Record<string, string> = {}
   for (const [vm, owner] of Object.entries(owners)) {
     const key = `owners.${vm}`
@@ -35,7 +42,7 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
     } else placed[vm] = member.id
   }
   if (problems.length > 0) throw invalid(problems)
-  return { id, vms, owners: placed, outputCommit }
+  return { id, vms, owners: placed, outputCommit, openFlow }
 }
 
 /** The TOML text of a group file → what to send to the API, which checks it. */
@@ -63,6 +70,13 @@ function outputWithoutOutside(vms: GroupRequest['vms'], outputCommit: boolean): 
   if (!outputCommit || vms.some(vm => nicsOf(vm).some(({ network }) => leadsOutside(network)))) return []
   const expected = 'false where no VM has a NIC on network "uplink" or "shared/NAME": nothing leaves such a group'
   return [{ key: 'outputCommit', expected, found: 'true' }]
+}
+
+/** What leads outside goes through the peers all the same. */
+function bridgeWithoutInside(vms: GroupRequest['vms'], openFlow: boolean): Problem[] {
+  if (!openFlow || vms.some(vm => nicsOf(vm).some(({ network }) => !leadsOutside(network)))) return []
+  const expected = "false where no VM has a NIC on a network of the group's own: only those go through bridges"
+  return [{ key: 'openFlow', expected, found: 'true' }]
 }
 
 function duplicates(values: readonly { readonly key: string; readonly value: string }[]): Problem[] {

@@ -33,6 +33,8 @@ export interface GroupRequest {
   readonly owners: Readonly<Record<string, PeerId>>
   /** What its VMs send to the outside waits for the epoch that contains it. */
   readonly outputCommit: boolean
+  /** Its own networks go through its hosts' Open vSwitch bridges. */
+  readonly openFlow: boolean
 }
 
 export interface EpochResult {

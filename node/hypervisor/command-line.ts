@@ -2,13 +2,16 @@
  * QEMU's command line, as pure functions. Whatever stands here is part of the image format: a VM's stream only loads
  * into a QEMU with the same machine type, devices, CPU and RAM block names, so a change here makes old images unusable.
  */
-import { UsageError } from '../errors.ts'
-import { nicPathOf, nicsOf, type VmSpec } from '../../protocols/group.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import type { NicEnd } from '../ports.ts'
+import { nicsOf, type VmSpec } from '../../protocols/group.ts'
 
 export type Accel = 'kvm' | 'tcg'
 
 /** sockaddr_un.sun_path has 108 bytes with its terminating zero (unix(7)). */
 const SOCKET_PATH_LIMIT_BYTES = 107
+/** IFNAMSIZ of the kernel, 16, without the terminating zero. */
+const INTERFACE_NAME_LIMIT_BYTES = 15
 
 /** Every QEMU from 7.2 on has this machine type, so that all of them can exchange images. */
 const MACHINE_TYPE = 'pc-i440fx-7.2,dump-guest-core=off'
@@ -21,8 +24,6 @@ const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 export interface MachinePaths {
   readonly qmp: string
-  /** Of the first NIC (`nicPathOf`). */
-  readonly nic: string
   /** Socket of the serial console. */
   readonly console: string
   /** File to which the console is appended. */
@@ -49,11 +50,12 @@ export function machineArguments(options: {
   readonly accel: Accel
   readonly guest: string
   readonly spec: VmSpec
+  readonly ends: readonly NicEnd[]
   readonly paths: MachinePaths
   readonly incoming: boolean
   readonly sharedRam: boolean
 }): string[] {
-  const { spec, paths, sharedRam } = options
+  const { spec, ends, paths, sharedRam } = options
   const size = `${spec.memoryMiB}M`
   const console = `path=${escapeComma(paths.console)},server=on,wait=off`
   return [
@@ -67,17 +69,26 @@ export function machineArguments(options: {
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
     ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
-    ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, nicPathOf(paths.nic, index))),
+    ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, ends[index] as NicEnd)),
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
 }
 
-const nicArguments = (mac: string, index: number, path: string): string[] => [
+const nicArguments = (mac: string, index: number, end: NicEnd): string[] => [
   '-netdev',
-  `stream,id=n${index},server=off,addr.type=unix,addr.path=${escapeComma(path)}`,
+  netdev(`n${index}`, end),
   '-device',
   `virtio-net-pci,netdev=n${index},mac=${mac},romfile=`
 ]
+
+/**
+ * The features that the guest's NIC offers follow from its netdev's: a TAP device that could carry offloads (vnet_hdr) or
+ * leave QEMU (vhost) would make another NIC of it than a stream does, and images of one would not load with the other.
+ */
+function netdev(id: string, end: NicEnd): string {
+  if (end.kind === 'stream') return `stream,id=${id},server=off,addr.type=unix,addr.path=${escapeComma(end.path)}`
+  return `tap,id=${id},ifname=${escapeComma(end.device)},script=no,downscript=no,vnet_hdr=off,vhost=off`
+}
 
 /** The name of a VM's QEMU: `diapause:PEER:VM`. */
 export function guestName(peer: string, vm: string): string {
@@ -100,6 +111,24 @@ export function requireSocketPath(path: string, whatFor: string): void {
       `choose a shorter peer.runDir (${path})`,
     { details: { path, bytes, limitBytes: SOCKET_PATH_LIMIT_BYTES } }
   )
+}
+
+/**
+ * Throws HYPERVISOR_NICS where `ends` are not one for each NIC, or where a name is longer than any device's, and
+ * HYPERVISOR_SOCKET_PATH.
+ */
+export function requireEnds(spec: VmSpec, ends: readonly NicEnd[]): void {
+  const nics = nicsOf(spec).length
+  const refuse = (why: string) =>
+    new DiapauseError('HYPERVISOR_NICS', `VM ${spec.id}: ${why}. This is a mistake of the program`)
+  if (ends.length !== nics) throw refuse(`it has ${nics} NICs, and ${ends.length} ends were given for them`)
+  for (const end of ends) {
+    if (end.kind === 'stream') requireSocketPath(end.path, `a NIC's socket of VM ${spec.id}`)
+    // QEMU would cut the name off and make a device of what is left.
+    else if (Buffer.byteLength(end.device) > INTERFACE_NAME_LIMIT_BYTES) {
+      throw refuse(`its TAP device ${end.device} has a name of more than ${INTERFACE_NAME_LIMIT_BYTES} bytes`)
+    }
+  }
 }
 
 /** QEMU's option parser ends a value at a comma; a doubled one stands for itself. */

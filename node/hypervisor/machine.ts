@@ -10,11 +10,10 @@
  * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
-import { nicPathOf, nicsOf } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
-import { type Accel, type MachinePaths, machineArguments, requireSocketPath } from './command-line.ts'
+import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
@@ -77,8 +76,7 @@ export class QemuMachine implements Machine {
     for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
       requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
     }
-    const longest = nicPathOf(options.nicPath, nicsOf(options.spec).length - 1)
-    requireSocketPath(longest, `a NIC's socket of VM ${options.spec.id}`)
+    requireEnds(options.spec, options.ends)
   }
 
   get pid(): number | undefined {
@@ -183,10 +181,10 @@ export class QemuMachine implements Machine {
       this.#giveUpLaunch = listener.close
       if (this.#is('destroyed')) listener.close()
       else {
-        const { spec } = this.#options
+        const { spec, ends } = this.#options
         const ram = await this.#makeRam()
         const sharedRam = ram !== undefined
-        const args = machineArguments({ accel, guest, spec, paths, incoming: how === 'incoming', sharedRam })
+        const args = machineArguments({ accel, guest, spec, ends, paths, incoming: how === 'incoming', sharedRam })
         const process = await spawnQemu(binary, args, ram)
         this.#process = process
         if (this.#is('destroyed')) process.kill()

@@ -50,14 +50,13 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     accel,
     capture,
     define: machine => {
-      const { spec, nicPath, consolePath } = machine
+      const { spec, consolePath } = machine
       // An id may have 63 letters and a socket's whole path 107: 72 bits of a hash tell the VMs of one host apart. The
       // number keeps apart two machines of one VM, of which the older is just being destroyed.
       const name = `${createHash('sha256').update(spec.id).digest('base64url').slice(0, 12)}.${++defined}`
       const paths = {
         qmp: join(runDir, `${name}.qmp`),
         console: join(runDir, `${name}.console`),
-        nic: nicPath,
         consoleLog: consolePath
       }
       return new QemuMachine(machine, {

@@ -25,10 +25,18 @@ export interface Hypervisor {
   define(options: MachineOptions): Machine
 }
 
+/**
+ * What a NIC of a VM is plugged into, on this host: a unix socket on which the switch listens, with a length before each
+ * frame; or a TAP device that is there. The VM does not see which: its image resumes with either.
+ */
+export type NicEnd =
+  | { readonly kind: 'stream'; readonly path: string }
+  | { readonly kind: 'tap'; readonly device: string }
+
 export interface MachineOptions {
   readonly spec: VmSpec
-  /** Unix socket on which the switch listens for the VM's first NIC; of others as `nicPathOf` says. */
-  readonly nicPath: string
+  /** One for each NIC, in their order: `NicPort.ends`. */
+  readonly ends: readonly NicEnd[]
   /** The guest's serial console is appended here. */
   readonly consolePath: string
   /** The machine has ended without `destroy` having been called. */

@@ -1,5 +1,6 @@
 /** The switch. */
 import type { GroupRecord } from '../../protocols/group.ts'
+import type { NicEnd } from './machines.ts'
 
 /**
  * The VM's side of the switch, as the snapshot and restore agents use it. Calls take effect in their order; where the
@@ -7,6 +8,8 @@ import type { GroupRecord } from '../../protocols/group.ts'
  * asked for as soon as it is.
  */
 export interface NicPort {
+  /** How the hypervisor is to connect the VM's NICs: one for each, in their order. They stay until `detach`. */
+  readonly ends: readonly NicEnd[]
   /** A moment before `hold`: what the VM has not taken by then is known from now on. Ends with `release`. */
   prepare(): Promise<void>
   /** Inbound frames wait from now on. */
@@ -47,7 +50,10 @@ export interface Switch {
   /** Who is where. Frames of an older generation are refused and counted; of a newer one held until this is called. */
   setGroup(record: GroupRecord): void
   removeGroup(id: string): void
-  /** Listens on `nicPath`. Inbound frames are held until the first `release`. `epoch` is the VM's colour. */
+  /**
+   * Inbound frames are held until the first `release`. `epoch` is the VM's colour. NICs that end in a stream do so on
+   * `nicPath`, as `nicPathOf` says.
+   */
   attach(options: { group: string; vm: string; generation: number; epoch: number; nicPath: string }): Promise<NicPort>
   /** A frame of colour `epoch` has come for `vm`, which is older: it must be cut before more is delivered. */
   onMarker(handler: (group: string, vm: string, epoch: number) => void): void

@@ -3,7 +3,7 @@ import { type Arrival, ChannelReceiver, ChannelSender, MAX_RECORDINGS } from '..
 import type { ChunkKeeper } from '../../protocols/epoch/channel-queue.ts'
 import { nicPathOf } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Clock, FrameCounts, FrameLog, Log, NicPort } from '../ports.ts'
+import type { Clock, FrameCounts, FrameLog, Log, NicEnd, NicPort } from '../ports.ts'
 import { encodeAddresses, type HeardAddress, takeAddresses } from './addresses.ts'
 import type { Counters } from './counters.ts'
 import { announcement } from './ethernet.ts'
@@ -66,6 +66,7 @@ export class VmPort implements NicPort {
   readonly #recordings = new Map<number, Recording>()
   readonly #openLink: OpenLink
   readonly #nics: readonly Nic[]
+  #ends: readonly NicEnd[] = []
   #released = false
   /** Since when nothing is given to the VM; undefined: it is. */
   #heldMs: number | undefined
@@ -110,8 +111,14 @@ export class VmPort implements NicPort {
     return this.#detached
   }
 
+  get ends(): readonly NicEnd[] {
+    return this.#ends
+  }
+
   async listen(firstPath: string): Promise<void> {
-    await Promise.all(this.#nics.map(nic => nic.listen(nicPathOf(firstPath, nic.index), this.#openLink)))
+    const paths = this.#nics.map(({ index }) => nicPathOf(firstPath, index))
+    this.#ends = paths.map(path => ({ kind: 'stream', path }))
+    await Promise.all(this.#nics.map((nic, index) => nic.listen(paths[index] as string, this.#openLink)))
     if (this.#detached) await this.#close()
   }
 

@@ -64,6 +64,7 @@ export const groupRecordSchema = z.strictObject({
   vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS).readonly(),
   owners: z.record(name, peer),
   outputCommit: z.boolean().optional(),
+  openFlow: z.boolean().optional(),
   lastEpoch: count,
   open: z.strictObject({ epoch: count, proposer: peer, deadlineMs: count }).nullable(),
   committed: z

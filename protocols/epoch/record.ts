@@ -20,10 +20,10 @@ export function createGroup(
   vms: readonly VmSpec[],
   owners: Readonly<Record<string, PeerId>>,
   floor: number | null = 0,
-  { outputCommit = false }: { readonly outputCommit?: boolean } = {}
+  { outputCommit = false, openFlow = false }: { readonly outputCommit?: boolean; readonly openFlow?: boolean } = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    const settings = outputCommit ? { outputCommit } : {}
+    const settings = { ...(outputCommit && { outputCommit }), ...(openFlow && { openFlow }) }
     const fresh = { id, vms, owners, ...settings, open: null, committed: null, removed: false }
     if (current === null) {
       return floor === null ? undefined : { ...fresh, version: floor + 1, generation: floor + 1, lastEpoch: 0 }

@@ -79,6 +79,7 @@ export class SkewTap {
 
   #aroundPort(vm: number, port: NicPort): NicPort {
     return {
+      ends: port.ends,
       prepare: () => port.prepare(),
       hold: () => port.hold(),
       release: () => port.release(),

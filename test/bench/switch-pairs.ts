@@ -175,11 +175,12 @@ class BackToBack {
     const home = join(this.#dir, `vm${index}`)
     await mkdir(home)
     const nic = join(this.#dir, 'net')
-    const paths = { qmp: '', nic, console: join(home, 'console'), consoleLog: join(home, 'log') }
+    const paths = { qmp: '', console: join(home, 'console'), consoleLog: join(home, 'log') }
     const args = machineArguments({
       accel,
       guest: `bench:${index}`,
       spec: specOf(guest, index),
+      ends: [{ kind: 'stream', path: nic }],
       paths,
       incoming: false,
       sharedRam: false

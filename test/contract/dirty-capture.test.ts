@@ -84,7 +84,7 @@ async function define(name: string): Promise<Vm> {
   const server = createServer(socket => socket.resume().on('error', () => {}))
   servers.push(server)
   await new Promise<void>(resolve => server.listen(nicPath, resolve))
-  const machine = hypervisor.define({ spec, nicPath, consolePath, onExit() {} })
+  const machine = hypervisor.define({ spec, ends: [{ kind: 'stream', path: nicPath }], consolePath, onExit() {} })
   const worker = await createImageWorker({ ...facts, cluster, log: quietLog })
   const vm = { machine, worker, name, console: () => readFile(consolePath, 'latin1') }
   vms.push(vm)

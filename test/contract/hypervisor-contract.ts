@@ -5,14 +5,13 @@
  */
 import { readdirSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { VmSpec } from '../../protocols/group.ts'
 import type { Hypervisor, Machine } from '../../node/ports.ts'
-import { alive, closeServer, receive } from './hypervisor-support.ts'
+import { alive, plug, receive } from './hypervisor-support.ts'
 
 export interface HypervisorUnderTest {
   readonly name: string
@@ -103,14 +102,13 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
     /** A defined machine with a NIC to plug into, its console's file, and the reasons for which it has ended. */
     async function define(changes: Partial<VmSpec> = {}): Promise<Defined> {
       const name = `${folder}/${++number}`
-      const nic = createServer(socket => socket.resume().on('error', () => {}))
-      await new Promise<void>(resolve => nic.listen(`${name}.nic`, resolve))
-      cleanUps.push(() => closeServer(nic))
+      const nic = await plug(`${name}.nic`)
+      cleanUps.push(nic.close)
       const spec: VmSpec = { ...guest.spec, ...changes }
       const consolePath = `${name}.log`
       await writeFile(consolePath, '')
       const ended: string[] = []
-      const machine = hypervisor.define({ spec, nicPath: `${name}.nic`, consolePath, onExit: why => ended.push(why) })
+      const machine = hypervisor.define({ spec, ends: nic.ends, consolePath, onExit: why => ended.push(why) })
       machines.add(machine)
       return { machine, consolePath, ended, name }
     }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
+import type { NicEnd } from '../../node/ports.ts'
 
 export function alive(pid: number | undefined): boolean {
   return pid !== undefined && existsSync(`/proc/${pid}/exe`)
@@ -30,6 +31,13 @@ export async function receive(path: string, { hold = false } = {}) {
   }
 }
 
-export function closeServer(server: Server): Promise<void> {
+/** What a VM of one NIC is plugged into: a switch that forgets what it gets. */
+export async function plug(path: string): Promise<{ readonly ends: readonly NicEnd[]; close(): Promise<void> }> {
+  const server = createServer(socket => socket.resume().on('error', () => {}))
+  await new Promise<void>(resolve => server.listen(path, resolve))
+  return { ends: [{ kind: 'stream', path }], close: () => closeServer(server) }
+}
+
+function closeServer(server: Server): Promise<void> {
   return new Promise(resolve => server.close(() => resolve()))
 }

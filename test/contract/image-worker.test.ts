@@ -59,7 +59,7 @@ async function define(what: string): Promise<{ machine: Machine; reports(): Prom
   const server = createServer(socket => socket.resume().on('error', () => {}))
   servers.push(server)
   await new Promise<void>(resolve => server.listen(nicPath, resolve))
-  const machine = hypervisor.define({ spec, nicPath, consolePath, onExit() {} })
+  const machine = hypervisor.define({ spec, ends: [{ kind: 'stream', path: nicPath }], consolePath, onExit() {} })
   machines.push(machine)
   return { machine, reports: async () => parseConsole(await readFile(consolePath, 'latin1')) }
 }

@@ -45,7 +45,8 @@ describe('the choice of capture', () => {
     const spec = { ...bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: 64 }), memoryMiB: 1 << 20 }
     const nicPath = join(folder, 'nic')
     const nic = createServer().listen(nicPath)
-    const machine = hypervisor.define({ spec, nicPath, consolePath: join(folder, 'console'), onExit() {} })
+    const ends = [{ kind: 'stream', path: nicPath }] as const
+    const machine = hypervisor.define({ spec, ends, consolePath: join(folder, 'console'), onExit() {} })
     // A TiB of RAM: QEMU may or may not start with it, which does not matter here.
     await Promise.allSettled([machine.start()])
     expect(machine.tracking).toBeUndefined()

@@ -207,6 +207,7 @@ function deafTo(self: PeerId, raw: unknown): SwimMessage {
 async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 export const boundNic = (nic: NicPort): NicPort => ({
+  ends: nic.ends,
   prepare: () => nic.prepare(),
   hold: () => nic.hold(),
   release: () => nic.release(),

@@ -4,7 +4,7 @@
  * it, and can end by itself.
  */
 import { DiapauseError } from '../../node/errors.ts'
-import { nicPathOf, nicsOf } from '../../protocols/group.ts'
+import { nicsOf } from '../../protocols/group.ts'
 import type { Hypervisor, Machine, MachineOptions, PageRanges, RamTracking } from '../../node/ports.ts'
 import { Bank, frameId, setFrameId } from './world-bank.ts'
 import { type Book, type CutFact, Run } from './world-book.ts'
@@ -215,17 +215,23 @@ export class SimMachine implements Machine {
 
   // ------------------------------------------------------------------------------------------ inside
 
+  /** Where NIC number `index` is plugged in; '': there is none. */
+  #path(index: number): string {
+    const end = this.#options.ends[index]
+    return end?.kind === 'stream' ? end.path : ''
+  }
+
   async #launch(): Promise<void> {
     if (this.#state !== 'defined') throw this.#outOfOrder('start')
     this.#enter('starting')
     await this.#takes(2, 15)
     const { life } = this.#world
-    const { group, vm, generation, injected, vms } = this.#world.nicOf(this.#options.nicPath)
-    this.#link = life.paths.get(this.#options.nicPath) as SimLink | undefined
+    const { group, vm, generation, injected, vms } = this.#world.nicOf(this.#path(0))
+    this.#link = life.paths.get(this.#path(0)) as SimLink | undefined
     this.#bank = new Bank(vm, vms, vms.indexOf(vm) + 1)
     this.run = new Run({ group, vm, generation, life, injected })
     this.#link?.connect(this)
-    this.#uplink = life.paths.get(nicPathOf(this.#options.nicPath, 1)) as SimLink | undefined
+    this.#uplink = life.paths.get(this.#path(1)) as SimLink | undefined
     this.#uplink?.connect(this.#deaf)
   }
 
@@ -239,7 +245,7 @@ export class SimMachine implements Machine {
   #track(): void {
     const bank = this.#bank
     if (this.#world.capture !== 'dirty' || bank === undefined) return
-    const ramPath = `ram of ${this.#options.nicPath}`
+    const ramPath = `ram of ${this.#path(0)}`
     this.#world.life.paths.set(ramPath, this)
     let all = true
     this.#tracking = {

@@ -54,6 +54,20 @@ describe('a config file', () => {
     ])
   })
 
+  it('has one port of a bridge for all members, or one for each', () => {
+    const withBridge = (towards: string): string => `${three}[switch.openFlow]\nbridge = "br0"\ntowards = ${towards}\n`
+    expect(configOf(three).switch.openFlow).toBeUndefined()
+    expect(configOf(withBridge('"eth1"')).switch.openFlow).toEqual({
+      bridge: 'br0',
+      towards: 'eth1',
+      database: 'unix:/var/run/openvswitch/db.sock'
+    })
+    expect(configOf(withBridge('{ p1 = "t1", p2 = "t2" }')).switch.openFlow?.towards).toEqual({ p1: 't1', p2: 't2' })
+    expect(problemsOf(withBridge('7'))).toEqual([
+      'switch.openFlow.towards: expected the name of a port of the bridge, or a table of them by the names of members, found 7'
+    ])
+  })
+
   it('names the nearest known key for an unknown one', () => {
     expect(problemsOf(`${three}[lease]\ndurationMS = 1000\n`)).toEqual([
       'lease.durationMS: expected a known key; did you mean durationMs?, found an unknown key'

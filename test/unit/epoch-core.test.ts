@@ -85,14 +85,17 @@ describe('the changes of a group record', () => {
     const again = createGroup('g', [vm('a')], { a: 'p1' })(removed) as GroupRecord
     expect([again.generation, again.lastEpoch, again.committed]).toEqual([3, 1, null])
   })
-  test('output commit stays with its group in every generation, and a group without it has no word of it', () => {
-    const held = createGroup('g', [vm('a')], { a: 'p1' }, 0, { outputCommit: true })(null) as GroupRecord
-    const taken = takeOver(1, owners)(held) as GroupRecord
-    expect([held, taken].map(record => parseGroupRecord(record)?.outputCommit)).toEqual([true, true])
-    const again = createGroup('g', [vm('a')], { a: 'p1' })(removeGroup(taken) as GroupRecord) as GroupRecord
-    expect(again).not.toHaveProperty('outputCommit')
-    expect(parseGroupRecord(again)).toEqual(again)
-  })
+  test.each(['outputCommit', 'openFlow'] as const)(
+    '%s stays with its group in every generation, and a group without it has no word of it',
+    setting => {
+      const held = createGroup('g', [vm('a')], { a: 'p1' }, 0, { [setting]: true })(null) as GroupRecord
+      const taken = takeOver(1, owners)(held) as GroupRecord
+      expect([held, taken].map(record => parseGroupRecord(record)?.[setting])).toEqual([true, true])
+      const again = createGroup('g', [vm('a')], { a: 'p1' })(removeGroup(taken) as GroupRecord) as GroupRecord
+      expect(again).not.toHaveProperty(setting)
+      expect(parseGroupRecord(again)).toEqual(again)
+    }
+  )
   test('a change comes too late when the group is of a newer generation than it was made for, and not by the same change', () => {
     const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord
     const again = takeOver(2, { a: 'p1', b: 'p3' })(taken) as GroupRecord

@@ -30,4 +30,13 @@ describe('the file of a group', () => {
     expect(parse(file('yard', 'false')).outputCommit).toBe(false)
     expect(() => parse(file('uplink', '"on"'))).toThrow('outputCommit: expected true or false')
   })
+
+  it("asks for the OpenFlow path where a network is the group's own, and has none unless it asks", () => {
+    const asking = (text: string) => text.replace('outputCommit = false', 'openFlow = true')
+    expect(parse(file('uplink', 'false')).openFlow).toBe(false)
+    expect(parse(asking(file('uplink', 'false'))).openFlow).toBe(true)
+    expect(() => parse(asking(file('uplink', 'false').replace('"lan"', '"shared/street"')))).toThrow(
+      "openFlow: expected false where no VM has a NIC on a network of the group's own"
+    )
+  })
 })

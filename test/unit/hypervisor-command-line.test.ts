@@ -4,13 +4,15 @@ import {
   guestName,
   isMachineOf,
   machineArguments,
+  requireEnds,
   requireSocketPath
 } from '../../node/hypervisor/command-line.ts'
 import { parseQemuVersion } from '../../node/hypervisor/qemu.ts'
 
-const paths = { qmp: '/r/q', nic: '/r/n', console: '/r/c', consoleLog: '/r/c.log' }
+const paths = { qmp: '/r/q', console: '/r/c', consoleLog: '/r/c.log' }
 const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: 'a=1,b=2 c' }
-const options = { accel: 'tcg', guest: 'g', spec, paths, incoming: false, sharedRam: false } as const
+const ends = [{ kind: 'stream', path: '/r/n' }] as const
+const options = { accel: 'tcg', guest: 'g', spec, ends, paths, incoming: false, sharedRam: false } as const
 
 /** The value that follows `name`. */
 const valueOf = (args: string[], name: string) => args[args.indexOf(name) + 1]
@@ -34,18 +36,26 @@ describe("QEMU's command line", () => {
   })
 
   it('lets no comma of a path or name become an option of its own', () => {
-    const args = machineArguments({ ...options, guest: 'a,b', paths: { ...paths, nic: '/r,server=on', qmp: '/q,x' } })
+    const given = {
+      guest: 'a,b',
+      ends: [{ kind: 'stream', path: '/r,server=on' }],
+      paths: { ...paths, qmp: '/q,x' }
+    } as const
+    const args = machineArguments({ ...options, ...given })
     expect(valueOf(args, '-name')).toBe('guest=a,,b')
     expect(valueOf(args, '-netdev')).toMatch(/addr\.path=\/r,,server=on$/)
     expect(valueOf(args, '-qmp')).toBe('unix:/q,,x,server=off')
     expect(valueOf(args, '-append')).toBe('a=1,b=2 c')
   })
 
-  it('has a NIC for each network, in their order, with sockets of their own', () => {
+  it('has a NIC for each network, in their order, plugged into what the switch says', () => {
     const nics = ['default', 'backup'].map((network, index) => ({ mac: `52:54:00:00:00:0${index}`, network }))
-    const args = machineArguments({ ...options, spec: { ...spec, mac: undefined, nics } })
-    const socket = (id: string, path: string) => `stream,id=${id},server=off,addr.type=unix,addr.path=${path}`
-    expect(args.filter((_, at) => args[at - 1] === '-netdev')).toEqual([socket('n0', '/r/n'), socket('n1', '/r/n1')])
+    const two = [{ kind: 'tap', device: 'dp0' }, ...ends] as const
+    const args = machineArguments({ ...options, spec: { ...spec, mac: undefined, nics }, ends: two })
+    expect(args.filter((_, at) => args[at - 1] === '-netdev')).toEqual([
+      'tap,id=n0,ifname=dp0,script=no,downscript=no,vnet_hdr=off,vhost=off',
+      'stream,id=n1,server=off,addr.type=unix,addr.path=/r/n'
+    ])
     expect(args.filter((_, at) => args[at - 1] === '-device')).toEqual([
       'virtio-net-pci,netdev=n0,mac=52:54:00:00:00:00,romfile=',
       'virtio-net-pci,netdev=n1,mac=52:54:00:00:00:01,romfile='
@@ -55,6 +65,23 @@ describe("QEMU's command line", () => {
       spec: { ...spec, mac: undefined, nics: [{ mac: spec.mac, network: 'x' }] }
     })
     expect(one).toEqual(machineArguments(options))
+  })
+
+  it('shows the guest the same NIC whatever it is plugged into', () => {
+    const others = (args: string[]) => args.filter((_, at) => args[at - 1] !== '-netdev')
+    const tap = machineArguments({ ...options, ends: [{ kind: 'tap', device: 'dp0' }] })
+    expect(others(tap)).toEqual(others(machineArguments(options)))
+  })
+
+  it('refuses ends that are not one for each NIC, or that no device can be called', () => {
+    const refusal = expect.objectContaining({ code: 'HYPERVISOR_NICS' })
+    const tap = (device: string) => [{ kind: 'tap', device }] as const
+    requireEnds(spec, ends)
+    requireEnds(spec, tap('x'.repeat(15)))
+    for (const wrong of [[], [...ends, ...ends], tap('x'.repeat(16))]) {
+      expect(() => requireEnds(spec, wrong)).toThrow(refusal)
+    }
+    expect(() => requireEnds(spec, [{ kind: 'stream', path: 'x'.repeat(108) }])).toThrow(/108 bytes.*peer\.runDir/)
   })
 
   it("marks a peer's machines, and no other's", () => {
