@@ -88,4 +88,8 @@ export const nicPathOf = (firstPath: string, index: number): string =>
 export const leadsOutside = (network: string): boolean =>
   network === UPLINK_NETWORK || network.startsWith(SHARED_NETWORK_PREFIX)
 
+/** Whether frames on this network of the group pass through bridges, and not through peers. */
+export const onBridge = ({ openFlow }: Pick<GroupRecord, 'openFlow'>, network: string): boolean =>
+  openFlow === true && !leadsOutside(network)
+
 export const groupKey = (id: string): string => `group/${id}`

@@ -4,7 +4,7 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import { type FrameRecord, MIN_FRAME_BYTES } from '../../protocols/frames/records.ts'
-import { type GroupRecord, nicsOf, SHARED_NETWORK_PREFIX, UPLINK_NETWORK } from '../../protocols/group.ts'
+import { type GroupRecord, nicsOf, onBridge, SHARED_NETWORK_PREFIX, UPLINK_NETWORK } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, Log, Transport } from '../ports.ts'
 import type { HeardAddress } from './addresses.ts'
@@ -48,6 +48,7 @@ export interface FabricHost {
 
 interface Member {
   readonly id: string
+  /** Those of its NICs whose frames pass here. */
   readonly stations: readonly Station[]
   readonly owner: PeerId | undefined
 }
@@ -69,6 +70,7 @@ export class Fabric implements PortGroup, OutputGroup {
   readonly #floods: FloodLimit
   readonly #ports = new Map<string, VmPort>()
   readonly #outbound: Outbound
+  readonly openFlow: boolean
   /** Where the group has output commit. */
   readonly output: Output | undefined
   readonly #dirty = new Set<VmPort>()
@@ -79,6 +81,7 @@ export class Fabric implements PortGroup, OutputGroup {
   constructor(record: GroupRecord, host: FabricHost) {
     this.id = record.id
     this.generation = record.generation
+    this.openFlow = record.openFlow === true
     this.#host = host
     const { transport, clock, counters, trace } = host
     this.#outbound = new Outbound({
@@ -139,7 +142,8 @@ export class Fabric implements PortGroup, OutputGroup {
     this.#version = record.version
     this.#members = record.vms.map(spec => {
       const owner = record.owners[spec.id]
-      const stations = nicsOf(spec).map(({ mac, network }, nic) => {
+      const stations = nicsOf(spec).flatMap(({ mac, network }, nic) => {
+        if (onBridge(record, network)) return []
         return { group: this.id, vm: spec.id, nic, mac: macNumber(mac), owner, network: this.#networkOf(network) }
       })
       return { id: spec.id, owner, stations }
@@ -177,7 +181,7 @@ export class Fabric implements PortGroup, OutputGroup {
     }
     const { counters, log, clock, openLink } = this.#host
     const keeper = this.#host.space.keeper()
-    const nics = member.stations.length
+    const nics = member.stations.map(({ nic }) => nic)
     const port = new VmPort({ vm, nics, epoch, group: this, previous, counters, clock, log, openLink, keeper })
     port.receiver.setSenders(this.#othersOf(vm))
     this.#ports.set(vm, port)
@@ -197,9 +201,10 @@ export class Fabric implements PortGroup, OutputGroup {
     const { counters, self } = this.#host
     const source = this.#byId.get(record.source)
     const to = this.#host.stationOf(record.group ?? this.id, record.destination, record.nic)
-    if (to?.owner !== self || source === undefined) counters.droppedUnknown++
+    const owner = record.packet === undefined ? this.#byId.get(record.destination)?.owner : to?.owner
+    if (owner !== self || source === undefined) counters.droppedUnknown++
     else if (source.owner !== from) counters.refusedSource++
-    else if (record.packet === undefined) this.#toLocal(from, record)
+    else if (to === undefined || record.packet === undefined) this.#toLocal(from, record)
     else {
       const out = source.stations.find(({ network }) => network === to.network)
       if (out === undefined) counters.droppedUnknown++
@@ -210,7 +215,7 @@ export class Fabric implements PortGroup, OutputGroup {
   }
 
   stationOf(vm: string, nic: number): Station | undefined {
-    return this.#byId.get(vm)?.stations[nic]
+    return this.#byId.get(vm)?.stations.find(station => station.nic === nic)
   }
 
   /** A frame from another group for a VM of ours. */

@@ -43,8 +43,8 @@ interface Recording extends PromiseWithResolvers<FrameLog> {
 
 export interface PortOptions {
   readonly vm: string
-  /** How many NICs it has. */
-  readonly nics: number
+  /** The numbers of its NICs whose frames pass here. */
+  readonly nics: readonly number[]
   readonly epoch: number
   readonly group: PortGroup
   /** The detached port of the same VM and generation, whose numbering goes on. */
@@ -81,13 +81,13 @@ export class VmPort implements NicPort {
     this.#counters = counters
     this.#clock = clock
     this.#openLink = options.openLink
-    this.#nics = Array.from({ length: nics }, (_, index) => this.#newNic(index, options.log))
+    this.#nics = nics.map(index => this.#newNic(index, options.log))
     const colour = Math.max(options.epoch, previous?.sender.colour ?? 0)
     this.sender = previous?.sender ?? new ChannelSender(colour)
     if (this.sender.colour < colour) this.sender.turn(colour)
     this.receiver = new ChannelReceiver({
       colour,
-      nics,
+      nics: Math.max(-1, ...nics) + 1,
       keeper,
       tally: counters,
       sink: {
@@ -237,7 +237,7 @@ export class VmPort implements NicPort {
 
   #deliver(packet: Uint8Array): void {
     this.#counters.delivered++
-    this.#nics[packet[0] as number]?.push(packet)
+    this.#nics.find(nic => nic.index === packet[0])?.push(packet)
   }
 
   #updateOpen(): void {

@@ -35,6 +35,8 @@ export interface SwitchOptions {
    */
   readonly mayAct: (group: string, generation: number) => boolean
   readonly trace?: Trace | undefined
+  /** NICs on networks that pass through bridges (`onBridge`) are plugged in there by somebody else. Without: OPENFLOW_UNSET. */
+  readonly bridged?: boolean
   /** Room for frames that wait and for those that are recorded. Default: 64 MiB of memory, no disk. */
   readonly room?: { readonly directory: string; readonly memoryBytes: number; readonly diskBytes: number }
   /** How NICs are reached: by a unix socket, unless a simulator has other ones. */
@@ -63,6 +65,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   readonly mayAct: SwitchOptions['mayAct']
   readonly trace: Trace | undefined
   readonly space: FrameSpace
+  readonly #bridged: boolean
   readonly #atTurnEnd: (run: () => void) => void
   readonly counters = zeroCounters()
   readonly #fabrics = new Map<string, Fabric>()
@@ -81,6 +84,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     this.log = log
     this.mayAct = mayAct
     this.trace = trace
+    this.#bridged = options.bridged ?? false
     this.space = new FrameSpace({ ...room, log })
     this.openLink = openLink
     this.#atTurnEnd = atTurnEnd
@@ -124,6 +128,12 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
         `cannot attach VM ${vm} to generation ${generation} of group ${group}: the switch knows ${
           fabric === undefined ? 'no such group' : `generation ${fabric.generation}`
         }; call setGroup first`
+      )
+    }
+    if (fabric.openFlow && !this.#bridged) {
+      throw new DiapauseError(
+        'OPENFLOW_UNSET',
+        `group ${group} has openFlow, and this host has no bridge for it: set switch.openFlow, or make the group without`
       )
     }
     const attaching = fabric.attach(vm, epoch, nicPath)

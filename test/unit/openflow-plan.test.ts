@@ -220,10 +220,10 @@ describe('a frame between bridges', () => {
   it('has a tag that is in the range of VLANs, and another one in the next generation', () => {
     fc.assert(
       fc.property(fc.nat(2 ** 32 - 2), generation => {
-        const tag = tagOf(generation)
+        const tag = tagOf('bank', generation)
         expect(tag).toBeGreaterThan(0)
         expect(tag).toBeLessThan(4095)
-        expect(tagOf(generation + 1)).not.toBe(tag)
+        expect(tagOf('bank', generation + 1)).not.toBe(tag)
       })
     )
   })

@@ -60,7 +60,10 @@ export class BridgePort {
   readonly #numbers = new Map<string, number>()
   #recent: Uint8Array[] = []
   #inbound: Inbound = 'held'
+  #prepared = false
   #released = false
+  /** Whether the others were told where it is. */
+  #announced = false
   /** When a frame came up last, and whether the bridge is to deliver by itself soon. */
   #lastUpMs = 0
   #passing = false
@@ -115,6 +118,7 @@ export class BridgePort {
 
   /** A moment before `hold`: what the VM may not take any more by then is known here from now on. */
   async prepare(): Promise<void> {
+    this.#prepared = true
     if (this.#inbound === 'direct') this.#inbound = 'copied'
     await this.#bridge.sync()
   }
@@ -127,12 +131,20 @@ export class BridgePort {
     await this.#bridge.sync()
   }
 
-  /** Inbound frames flow: the waiting ones first; past this peer soon after one has come and nothing waits. */
+  /**
+   * Inbound frames flow: the waiting ones first; past this peer soon after one has come and nothing waits. The first time
+   * a marker, though nothing has turned, shows switches between the bridges on which side the VM is now.
+   */
   async release(): Promise<void> {
     this.#recent = []
+    this.#prepared = false
     this.#released = true
+    if (this.#inbound === 'copied') this.#inbound = 'direct' // it was not held after all
     this.updateOpen()
     await this.#bridge.sync()
+    if (this.#announced) return
+    this.#announced = true
+    this.#bridge.sayTurn(this.group, this.vm, this.#receiver.colour)
   }
 
   /** Resolves when all that the VM has sent is forwarded (the VM must be stopped). OPENFLOW_DRAIN. */
@@ -196,11 +208,7 @@ export class BridgePort {
 
   /** A frame of `sender` that went up; `copied`: the VM has it already. */
   receive(sender: string, pcp: number, packet: Uint8Array, copied: boolean): void {
-    if (copied) {
-      this.#recent.push(packet)
-      if (this.#recent.length > RECENT_FRAMES) this.#recent.shift()
-      return
-    }
+    if (copied) return this.#noteRecent(packet)
     const colour = this.#receiver.colour + ahead(pcp, this.#receiver.colour)
     const number = (this.#numbers.get(sender) ?? 0) + 1
     this.#numbers.set(sender, number)
@@ -266,7 +274,13 @@ export class BridgePort {
     else if (arrival === 'unknown') counters.droppedUnknown++
   }
 
+  #noteRecent(packet: Uint8Array): void {
+    this.#recent.push(packet)
+    if (this.#recent.length > RECENT_FRAMES) this.#recent.shift()
+  }
+
   #deliver(packet: Uint8Array): void {
+    if (this.#prepared && this.#released) this.#noteRecent(Uint8Array.from(packet))
     this.#bridge.deliver(this.group, this.vm, packet[0] as number, packet.subarray(PREFIX_BYTES))
   }
 

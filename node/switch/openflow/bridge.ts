@@ -148,7 +148,7 @@ export class OpenFlowBridge implements PortBridge {
     if (!same) for (const port of present?.ports.values() ?? []) port.retire()
     const { acting = true, ports = new Map(), interfaces = new Map() } = same ? present : {}
     const byMac = new Map(spec.stations.map(station => [station.mac, station]))
-    const group: Group = { ...spec, tag: tagOf(spec.generation), byMac, acting, ports, interfaces }
+    const group: Group = { ...spec, tag: tagOf(spec.id, spec.generation), byMac, acting, ports, interfaces }
     this.#groups.set(spec.id, group)
     for (const port of group.ports.values()) port.setSenders(othersOf(group, port.vm))
     await this.sync()
@@ -185,12 +185,17 @@ export class OpenFlowBridge implements PortBridge {
     const { vm, epoch, interfaces } = options
     const group = this.#groups.get(options.group)
     if (group === undefined) throw unknownGroup(options.group)
-    const nics = group.stations.filter(station => station.vm === vm).length
+    const nics = 1 + Math.max(-1, ...group.stations.filter(station => station.vm === vm).map(({ nic }) => nic))
     const port = new BridgePort({ group: group.id, vm, nics, epoch, bridge: this, keeper: this.#options.keeper() })
     port.setSenders(othersOf(group, vm))
     group.ports.set(vm, port)
     group.interfaces.set(vm, interfaces)
-    await this.sync()
+    try {
+      await this.sync()
+    } catch (error) {
+      this.detached(port)
+      throw error
+    }
     return port
   }
 
@@ -254,11 +259,13 @@ export class OpenFlowBridge implements PortBridge {
 
   sayTurn(id: string, vm: string, colour: number): void {
     const group = this.#groups.get(id)
-    const source = group?.stations.find(station => station.vm === vm)?.mac
-    if (group === undefined || source === undefined) return
-    const marker = markerFrame({ generation: group.generation, colour, source, vid: group.tag })
+    if (group === undefined) return
     const ways = new Set(group.stations.filter(({ local }) => !local).map(({ port }) => port))
-    for (const way of ways) this.#down(way, marker)
+    for (const { vm: of, mac: source } of group.stations) {
+      if (of !== vm) continue
+      const marker = markerFrame({ generation: group.generation, colour, source, vid: group.tag })
+      for (const way of ways) this.#down(way, marker)
+    }
     // What of the old colour went up from here came before the barrier's reply.
     for (const port of group.ports.values()) if (port.vm !== vm) port.turned(vm, colour)
   }
@@ -297,8 +304,8 @@ export class OpenFlowBridge implements PortBridge {
   #marker(frame: Uint8Array): void {
     const marker = readMarker(frame)
     const tagged = readTagged(frame)
-    const groups = [...this.#groups.values()]
-    const group = groups.find(({ byMac }) => byMac.has(tagged?.source ?? -1))
+    const groups = [...this.#groups.values()].filter(({ byMac }) => byMac.has(tagged?.source ?? -1))
+    const group = groups.find(({ tag }) => tag === tagged?.vid) ?? groups[0]
     const source = group?.byMac.get(tagged?.source ?? -1)
     if (marker === undefined || group === undefined || source === undefined) this.counters.droppedUnknown++
     else if (marker.generation !== group.generation) this.counters.refusedGeneration++

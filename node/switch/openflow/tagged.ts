@@ -5,6 +5,7 @@
  *     marker   destination broadcast, source the VM's first NIC, the tag of the new colour, EtherType 0x88b5 (IEEE 802,
  *              local experimental 1), u8 format = 1, u32 generation, u32 colour, zeros up to 60 bytes and the tag
  */
+import { createHash } from 'node:crypto'
 import { macAt } from '../ethernet.ts'
 
 export const MARKER_TYPE = 0x88b5
@@ -78,5 +79,12 @@ export function readMarker(frame: Uint8Array): Marker | undefined {
   return { generation: bytes.readUInt32BE(19), colour: bytes.readUInt32BE(23) }
 }
 
-/** The VID of a generation: frames of an older one fit no entry. 0 and 4095 are reserved (IEEE 802.1Q). */
-export const tagOf = (generation: number): number => 1 + (generation % 4094)
+/** VIDs 0 and 4095 are reserved (IEEE 802.1Q). */
+const VIDS = 4094
+
+/**
+ * The VID of a group in a generation: frames of one of the 4,093 before fit no entry. Groups that use the same address are
+ * told apart by it, but for one pair in 4,094.
+ */
+export const tagOf = (group: string, generation: number): number =>
+  1 + ((createHash('sha256').update(group).digest().readUInt32BE() + generation) % VIDS)
