@@ -7,7 +7,8 @@ import { DiapauseError, messageOf } from '../node/errors.ts'
 import type { Channel, Clock, Log } from '../node/ports.ts'
 import type { PeerId } from './core.ts'
 import { Outbox } from './outbox.ts'
-import { type Connection, nextTurn, type Stream, write } from './stream.ts'
+import type { ByteSink } from './direct.ts'
+import { type Connection, nextTurn, type Stream } from './stream.ts'
 import { MemberAddresses } from './transport-addresses.ts'
 
 export const CHANNELS: readonly Channel[] = ['control', 'bulk', 'frames']
@@ -42,13 +43,15 @@ export class Lane {
   readonly connection: Connection
   readonly stream: Stream
   readonly outbox: Outbox
+  readonly #sink: ByteSink
   readonly #isEager: boolean
   #pumping = false
   #broken = false
 
-  constructor(channel: Channel, connection: Connection, stream: Stream) {
+  constructor(channel: Channel, { connection, stream, sink }: OpenLane) {
     this.connection = connection
     this.stream = stream
+    this.#sink = sink
     this.outbox = new Outbox(QUEUE_BYTES[channel])
     this.#isEager = channel === 'frames'
   }
@@ -68,7 +71,9 @@ export class Lane {
       while (this.outbox.bytes > 0 && !this.#broken) {
         if (!this.#isEager) await nextTurn()
         const bytes = this.outbox.take(BATCH_BYTES)
-        if (bytes.length > 0) await write(this.stream, bytes)
+        if (bytes.length === 0) continue
+        const full = this.#sink.write(bytes)
+        if (full !== undefined) await full
       }
     } catch {
       this.stream.abort(new Error('cannot write')) // its close event takes the link down
@@ -85,11 +90,18 @@ export class Lane {
   }
 }
 
+/** One channel's connection, its only stream, and where the channel's bytes go. */
+export interface OpenLane {
+  readonly connection: Connection
+  readonly stream: Stream
+  readonly sink: ByteSink
+}
+
 export type Lanes = Readonly<Record<Channel, Lane>>
 
 export interface LinkOptions {
   /** Dials one more connection to the member at `address` and opens the channel's stream on it. */
-  open(channel: Channel, address: string, signal: AbortSignal): Promise<{ connection: Connection; stream: Stream }>
+  open(channel: Channel, address: string, signal: AbortSignal): Promise<OpenLane>
   onChange(connected: boolean): void
   readonly clock: Clock
   readonly log: Log
@@ -190,8 +202,7 @@ export class Link {
     try {
       // One after the other: libp2p joins dials to one peer that run at the same time into one connection.
       for (const channel of CHANNELS) {
-        const { connection, stream } = await this.#options.open(channel, this.#address, signal)
-        lanes[channel] = new Lane(channel, connection, stream)
+        lanes[channel] = new Lane(channel, await this.#options.open(channel, this.#address, signal))
       }
       return lanes as Lanes
     } catch (error) {

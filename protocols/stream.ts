@@ -133,52 +133,70 @@ export function messages(stream: Stream, maxBytes: number): AsyncGenerator<Uint8
 /**
  * Cuts bytes into messages of at most `maxBytes`. A message that came in one piece is a view of that piece (no copy);
  * one that came in several is put together in memory of its own, taken only after its length was found in bounds.
- * Empty messages are yielded too. Throws FRAME_OVERSIZE, and FRAME_TRUNCATED where the bytes end inside a message.
  */
+export class MessageCutter {
+  readonly #maxBytes: number
+  readonly #header = Buffer.alloc(FRAME_HEADER_BYTES)
+  #headerBytes = 0
+  #body: Uint8Array | undefined
+  #bodyBytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** A message has begun and not ended. */
+  get partial(): boolean {
+    return this.#headerBytes > 0 || this.#body !== undefined
+  }
+
+  /** The messages that end in `piece`, empty ones too. Throws FRAME_OVERSIZE. */
+  *push(piece: Uint8Array): Generator<Uint8Array> {
+    let at = 0
+    while (at < piece.length) {
+      if (this.#body === undefined) {
+        const taken = Math.min(FRAME_HEADER_BYTES - this.#headerBytes, piece.length - at)
+        this.#header.set(piece.subarray(at, at + taken), this.#headerBytes)
+        this.#headerBytes += taken
+        at += taken
+        if (this.#headerBytes < FRAME_HEADER_BYTES) continue
+        const length = this.#header.readUInt32BE()
+        if (length > this.#maxBytes) {
+          throw new DiapauseError(
+            'FRAME_OVERSIZE',
+            `a message of ${length} bytes; at most ${this.#maxBytes} are allowed`
+          )
+        }
+        this.#headerBytes = 0
+        if (piece.length - at >= length) {
+          yield piece.subarray(at, at + length)
+          at += length
+          continue
+        }
+        this.#body = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer)
+        this.#bodyBytes = 0
+      }
+      const taken = Math.min(this.#body.length - this.#bodyBytes, piece.length - at)
+      this.#body.set(piece.subarray(at, at + taken), this.#bodyBytes)
+      this.#bodyBytes += taken
+      at += taken
+      if (this.#bodyBytes === this.#body.length) {
+        const whole = this.#body
+        this.#body = undefined
+        yield whole
+      }
+    }
+  }
+}
+
+/** As MessageCutter; throws FRAME_TRUNCATED, too, where the bytes end inside a message. */
 export async function* frames(
   source: AsyncIterable<Iterable<Uint8Array>>,
   maxBytes: number
 ): AsyncGenerator<Uint8Array> {
-  const header = Buffer.alloc(FRAME_HEADER_BYTES)
-  let headerBytes = 0
-  let body: Uint8Array | undefined
-  let bodyBytes = 0
+  const cutter = new MessageCutter(maxBytes)
   for await (const pieces of source) {
-    for (const piece of pieces) {
-      let at = 0
-      while (at < piece.length) {
-        if (body === undefined) {
-          const taken = Math.min(FRAME_HEADER_BYTES - headerBytes, piece.length - at)
-          header.set(piece.subarray(at, at + taken), headerBytes)
-          headerBytes += taken
-          at += taken
-          if (headerBytes < FRAME_HEADER_BYTES) continue
-          const length = header.readUInt32BE()
-          if (length > maxBytes) {
-            throw new DiapauseError('FRAME_OVERSIZE', `a message of ${length} bytes; at most ${maxBytes} are allowed`)
-          }
-          headerBytes = 0
-          if (piece.length - at >= length) {
-            yield piece.subarray(at, at + length)
-            at += length
-            continue
-          }
-          body = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer)
-          bodyBytes = 0
-        }
-        const taken = Math.min(body.length - bodyBytes, piece.length - at)
-        body.set(piece.subarray(at, at + taken), bodyBytes)
-        bodyBytes += taken
-        at += taken
-        if (bodyBytes === body.length) {
-          const whole = body
-          body = undefined
-          yield whole
-        }
-      }
-    }
+    for (const piece of pieces) for (const message of cutter.push(piece)) yield message
   }
-  if (headerBytes > 0 || body !== undefined) {
-    throw new DiapauseError('FRAME_TRUNCATED', 'the stream ended inside a message')
-  }
+  if (cutter.partial) throw new DiapauseError('FRAME_TRUNCATED', 'the stream ended inside a message')
 }

@@ -99,11 +99,15 @@ const isOfRecords = (connection: object): connection is RecordStream =>
 /** Before each Noise record: how long it is. */
 const LENGTH_BYTES = 2
 
-/** Cuts what comes into records without a word about the one that is not all there yet. `connection`: of Noise, secured. */
-export function cutQuietly(connection: object): void {
+/**
+ * Cuts what comes into records without a word about the one that is not all there yet. `connection`: of Noise, secured;
+ * `below`: that of TCP.
+ */
+export function cutQuietly(connection: object, below: object): void {
   if (!isOfRecords(connection)) return
   const { decoder } = connection
   const { buffer } = decoder
+  if (isOfSocket(below)) unread.set(below.socket, buffer)
   decoder.decode = data => {
     buffer.append(data)
     const records: Uint8Array[] = []
@@ -115,6 +119,21 @@ export function cutQuietly(connection: object): void {
     }
     return records
   }
+}
+
+/** Sockets whose bytes somebody reads in libp2p's stead. */
+const diverted = new WeakMap<object, (chunk: Uint8Array) => void>()
+/** Bytes of a record that is not whole, by the socket below. */
+const unread = new WeakMap<object, Pieces>()
+
+/** What an accepted `socket` reads from now on is given to `take`, as views valid during the call, and to nobody else. */
+export function divertReads(socket: net.Socket, take: (chunk: Uint8Array) => void): void {
+  diverted.set(socket, take)
+}
+
+/** What Noise has of a record that is not whole. `socket`: of a connection that is secured. */
+export function unreadOf(socket: net.Socket): Uint8Array {
+  return unread.get(socket)?.subarray() ?? new Uint8Array(0)
 }
 
 /** Of all connections: what was read is copied to memory of its own size before anything else is read. */
@@ -133,7 +152,9 @@ export function readLean(listener: object): void {
   server.removeAllListeners('connection')
   server.on('connection', accepted => {
     const socket: net.Socket = readInto(readBuffer, accepted, WRITE_QUEUE_BYTES, chunk => {
-      socket.emit('data', Buffer.from(chunk))
+      const take = diverted.get(socket)
+      if (take === undefined) socket.emit('data', Buffer.from(chunk))
+      else take(chunk)
     })
     for (const take of takers) take.call(server, socket)
   })

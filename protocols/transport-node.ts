@@ -62,18 +62,18 @@ function leanNoise(): ReturnType<typeof noise> {
     const { secureInbound, secureOutbound } = encrypter
     encrypter.secureInbound = (connection, options) => {
       writeWhole(connection)
-      return secureInbound.call(encrypter, connection, options).then(lean)
+      return secureInbound.call(encrypter, connection, options).then(secured => lean(secured, connection))
     }
     encrypter.secureOutbound = (connection, options) => {
       writeWhole(connection)
-      return secureOutbound.call(encrypter, connection, options).then(lean)
+      return secureOutbound.call(encrypter, connection, options).then(secured => lean(secured, connection))
     }
     return encrypter
   }
 }
 
-function lean<Secured extends { readonly connection: object }>(secured: Secured): Secured {
-  cutQuietly(secured.connection)
+function lean<Secured extends { readonly connection: object }>(secured: Secured, below: object): Secured {
+  cutQuietly(secured.connection, below)
   return secured
 }
 

@@ -8,6 +8,7 @@
  */
 import { hasCode, messageOf } from '../node/errors.ts'
 import type { Channel, Clock, Log, MessageHandler } from '../node/ports.ts'
+import { readDirect } from './direct.ts'
 import { Link, type LinkOptions, type Member } from './link.ts'
 import { type Connection, messages, nextTurn, type Stream } from './stream.ts'
 import { grantLazily } from './transport-lean.ts'
@@ -76,7 +77,10 @@ export class MemberPeer {
       this.link.hurry() // it lives: no reason to wait
     }
     try {
-      await this.#consume(channel, messages(stream, MAX_MESSAGE_BYTES[channel]))
+      const maxBytes = MAX_MESSAGE_BYTES[channel]
+      if (channel === 'frames') {
+        await readDirect(connection, stream, { maxBytes, message: message => this.#take(channel, message) })
+      } else await this.#consume(channel, messages(stream, maxBytes))
       connection.abort(new Error('the other side closed the stream'))
     } catch (error) {
       if (hasCode(error, 'FRAME_OVERSIZE')) counts.oversize++
@@ -90,21 +94,25 @@ export class MemberPeer {
   }
 
   async #consume(channel: Channel, source: AsyncIterable<Uint8Array>): Promise<void> {
-    const { handlers, counts, clock } = this.#options
-    const { id } = this.link.member
+    const { clock } = this.#options
     let turnMs = clock.now()
     for await (const message of source) {
       if (this.#gone) return
-      this.#heard = true
-      if (message.length === 0) continue // keep-alive
-      counts.received[channel]++
-      const held = handlers[channel]?.(id, message)
+      const held = this.#take(channel, message)
       if (held !== undefined) await held
       if (clock.now() - turnMs >= READER_TURN_MS) {
         await nextTurn()
         turnMs = clock.now()
       }
     }
+  }
+
+  #take(channel: Channel, message: Uint8Array): void | Promise<void> {
+    if (this.#gone) return
+    this.#heard = true
+    if (message.length === 0) return // keep-alive
+    this.#options.counts.received[channel]++
+    return this.#options.handlers[channel]?.(this.link.member.id, message)
   }
 
   /** To be called each KEEPALIVE_MS. */

@@ -23,6 +23,7 @@ import { type Discovery, startDiscovery } from './discovery.ts'
 import { gaterOf } from './gater.ts'
 import { JOIN_PROTOCOL } from './join-channel.ts'
 import { CHANNELS, disconnected, type Member } from './link.ts'
+import { openDirect, streamSink } from './direct.ts'
 import type { Connection, Stream } from './stream.ts'
 import { remoteOf } from './transport-addresses.ts'
 import { InvitedStrangers, type JoinHandler } from './transport-invited.ts'
@@ -32,7 +33,9 @@ import { KEEPALIVE_MS, MAX_MESSAGE_BYTES, MemberPeer } from './transport-peer.ts
 export { backoffMs, type Member } from './link.ts'
 export { MAX_MESSAGE_BYTES } from './transport-peer.ts'
 
-const protocolOf = (channel: Channel): string => `/diapause/${channel}/1`
+/** Frames go past their stream (`direct.ts`). */
+const VERSIONS: Readonly<Record<Channel, number>> = { control: 1, bulk: 1, frames: 2 }
+export const protocolOf = (channel: Channel): string => `/diapause/${channel}/${VERSIONS[channel]}`
 
 export interface TransportOptions {
   readonly privateKey: PrivateKey
@@ -282,7 +285,9 @@ class LinkTransport implements Libp2pTransport {
     if (channel === 'control') this.#counts.dials++
     const connection = await this.#node.dial(address, { force: true, signal: within })
     try {
-      return { connection, stream: await connection.newStream(protocolOf(channel), { signal: within }) }
+      const stream = await connection.newStream(protocolOf(channel), { signal: within })
+      const sink = channel === 'frames' ? await openDirect(connection, stream, within) : streamSink(stream)
+      return { connection, stream, sink }
     } catch (error) {
       connection.abort(new Error('no stream'))
       throw error

@@ -18,7 +18,7 @@ export interface Transport {
   send(to: PeerId, channel: Channel, parts: readonly Uint8Array[], leaves?: () => boolean): boolean
   /** As `send`, and settles when the queue has room again. Rejects with TRANSPORT_DISCONNECTED. */
   write(to: PeerId, channel: Channel, parts: readonly Uint8Array[]): Promise<void>
-  /** One handler a channel; set before `start`. `message` is the receiver's own. */
+  /** One handler a channel; set before `start`. `message` is the receiver's own; of frames: a view, valid during the call. */
   handle(channel: Channel, handler: MessageHandler): void
   /** Every change of a member's connectedness (never for oneself). */
   onConnection(handler: (peer: PeerId, connected: boolean) => void): void

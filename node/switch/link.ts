@@ -21,6 +21,8 @@ export interface LinkEvents {
   writable(writable: boolean): void
   /** The stream was beyond repair and has been closed. */
   broken(error: unknown): void
+  /** To call `cut`, in which the packets of one read come. */
+  burst(cut: () => void): void
 }
 
 /** Bytes that may wait in this process for QEMU to read; beyond it `writable(false)`. A guess: a millisecond at 2 Gb/s. */
@@ -41,7 +43,9 @@ const QUIET_TURNS = 2
 
 /** What a port asks of its NIC: `NicLink` in a peer, something simpler in a simulator. */
 export type VmLink = Pick<NicLink, 'write' | 'recent' | 'drained' | 'close'>
-export type OpenLink = (path: string, clock: Clock, events: LinkEvents) => Promise<VmLink>
+export type OpenSocket = (path: string, clock: Clock, events: LinkEvents) => Promise<VmLink>
+/** As NICs open one: what ends a burst is the same for all. */
+export type OpenLink = (path: string, clock: Clock, events: Omit<LinkEvents, 'burst'>) => Promise<VmLink>
 
 interface Written {
   readonly atMs: number
@@ -153,7 +157,7 @@ export class NicLink {
     const socket = readInto(readBuffer, accepted, WRITE_QUEUE_BYTES, chunk => {
       this.#chunks++
       try {
-        cutter.push(chunk, emit)
+        this.#events.burst(() => cutter.push(chunk, emit))
       } catch (error) {
         socket.destroy()
         this.#events.broken(error)

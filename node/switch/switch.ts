@@ -9,7 +9,7 @@ import { DiapauseError } from '../errors.ts'
 import type { Clock, Log, NicPort, Switch, Transport } from '../ports.ts'
 import { type SwitchCounters, zeroCounters } from './counters.ts'
 import { Fabric, type FabricHost } from './fabric.ts'
-import { NicLink, type OpenLink } from './link.ts'
+import { NicLink, type OpenLink, type OpenSocket } from './link.ts'
 import { Network, type Station } from './network.ts'
 import { Parking } from './parking.ts'
 import { FrameSpace } from './spill.ts'
@@ -40,7 +40,7 @@ export interface SwitchOptions {
   /** Room for frames that wait and for those that are recorded. Default: 64 MiB of memory, no disk. */
   readonly room?: { readonly directory: string; readonly memoryBytes: number; readonly diskBytes: number }
   /** How NICs are reached: by a unix socket, unless a simulator has other ones. */
-  readonly openLink?: OpenLink
+  readonly openLink?: OpenSocket
   /** Runs something at the end of this turn of the event loop: `setImmediate`, unless a simulator has turns of its own. */
   readonly atTurnEnd?: (run: () => void) => void
 }
@@ -73,6 +73,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   readonly uplink: Uplink
   readonly #parking = new Parking()
   readonly #scheduled = new Set<{ flush(): void }>()
+  #inBurst = false
   readonly #markerHandlers: MarkerHandler[] = []
 
   constructor(options: SwitchOptions) {
@@ -86,13 +87,15 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     this.trace = trace
     this.#bridged = options.bridged ?? false
     this.space = new FrameSpace({ ...room, log })
-    this.openLink = openLink
+    this.openLink = (path, at, events) => openLink(path, at, { ...events, burst: cut => this.#burst(cut) })
     this.#atTurnEnd = atTurnEnd
     this.uplink = new Uplink(this)
     transport.handle('frames', (from, message) => {
       const { group, generation, records } = decodeBatch(message)
       trace?.note('in', this.#fate(group, generation), from, message)
-      for (const record of records) this.#receive(from, group, generation, record)
+      this.#burst(() => {
+        for (const record of records) this.#receive(from, group, generation, record)
+      })
     })
     transport.onConnection((peer, connected) => {
       if (connected) for (const fabric of this.#fabrics.values()) fabric.connected(peer)
@@ -168,10 +171,21 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
 
   // -------------------------------------------------------------------------------------------- for the fabrics
 
-  /** All that is read in a turn of the event loop leaves after its poll phase, in one write per way out. */
+  /** What one read brought leaves at its end, in one write a way out; all else at the end of this turn of the event loop. */
   schedule(part: { flush(): void }): void {
-    if (this.#scheduled.size === 0) this.#atTurnEnd(() => this.#flush())
+    if (this.#scheduled.size === 0 && !this.#inBurst) this.#atTurnEnd(() => this.#flush())
     this.#scheduled.add(part)
+  }
+
+  /** `cut` gives the frames of one read to their ports. */
+  #burst(cut: () => void): void {
+    this.#inBurst = true
+    try {
+      cut()
+    } finally {
+      this.#inBurst = false
+      this.#flush()
+    }
   }
 
   park(from: PeerId, group: string, generation: number, record: FrameRecord): void {

@@ -79,7 +79,8 @@ function tapSockets(recorder: Recorder): void {
         events.packet(packet)
       },
       writable: writable => events.writable(writable),
-      broken: error => events.broken(error)
+      broken: error => events.broken(error),
+      burst: cut => events.burst(cut)
     }
     return listen.call(NicLink, path, clock, tapped)
   }

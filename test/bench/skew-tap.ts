@@ -7,7 +7,7 @@
  */
 import { performance } from 'node:perf_hooks'
 import type { NicPort, Switch } from '../../node/ports.ts'
-import { NicLink, type OpenLink } from '../../node/switch/link.ts'
+import { NicLink, type OpenSocket } from '../../node/switch/link.ts'
 import { type Seen, segmentOf } from './skew-analysis.ts'
 
 export interface Policy {
@@ -45,7 +45,7 @@ export class SkewTap {
     return this.#turnedMs.get(vm)
   }
 
-  readonly openLink: OpenLink = async (path, clock, events) => {
+  readonly openLink: OpenSocket = async (path, clock, events) => {
     const vm = numberOf(path)
     const link = await NicLink.listen(path, clock, {
       ...events,

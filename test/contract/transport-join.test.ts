@@ -8,7 +8,7 @@ import type { Clock } from '../../node/ports.ts'
 import { JOIN_PROTOCOL, MAX_JOIN_BYTES, requestJoin } from '../../protocols/join-channel.ts'
 import { frameHeader } from '../../protocols/stream.ts'
 import { JOIN_DEADLINE_MS, type JoinHandler } from '../../protocols/transport-invited.ts'
-import type { Libp2pTransport } from '../../protocols/transport.ts'
+import { type Libp2pTransport, protocolOf } from '../../protocols/transport.ts'
 import { freePort } from './loopback.ts'
 import { clock } from './real-clock.ts'
 import {
@@ -126,7 +126,7 @@ test('an invited stranger can open none of the channels of members', async () =>
   for (const [i, channel] of CHANNELS.entries()) {
     const connection = await dialRaw(raw, member)
     const message = framed(Buffer.from('I am a member'))
-    const spoken = connection.newStream(`/diapause/${channel}/1`).then(stream => stream.send(message))
+    const spoken = connection.newStream(protocolOf(channel)).then(stream => stream.send(message))
     await Promise.allSettled([spoken])
     await until(() => connection.status !== 'open' && transport.stats().connections === 0)
     expect(transport.stats().invitedRefused).toBe(i + 1)

@@ -6,7 +6,10 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { Channel } from '../../node/ports.ts'
-import { backoffMs, MAX_MESSAGE_BYTES } from '../../protocols/transport.ts'
+import { type ByteSink, openDirect } from '../../protocols/direct.ts'
+import { RecordSealer } from '../../protocols/direct-records.ts'
+import { type Connection, frameHeader } from '../../protocols/stream.ts'
+import { backoffMs, MAX_MESSAGE_BYTES, protocolOf } from '../../protocols/transport.ts'
 import {
   CHANNELS,
   cleanUp,
@@ -40,7 +43,8 @@ async function childOf(host: Host, members: readonly Host[]): Promise<ChildProce
 
 test('messages of each channel arrive whole and in order', async () => {
   const got: Record<Channel, Uint8Array[]> = { control: [], bulk: [], frames: [] }
-  const collect = (channel: Channel) => (_from: string, message: Uint8Array) => void got[channel].push(message)
+  const collect = (channel: Channel) => (_from: string, message: Uint8Array) =>
+    void got[channel].push(Uint8Array.from(message))
   const [a, b] = await pair({ control: collect('control'), bulk: collect('bulk'), frames: collect('frames') })
   const sent: Record<Channel, Buffer[]> = { control: [], bulk: [], frames: [] }
   for (let i = 0; i < 300; i++) {
@@ -60,44 +64,47 @@ test('messages of each channel arrive whole and in order', async () => {
   expect(a.stats().sent).toEqual({ control: 300, bulk: 300, frames: 300 })
 })
 
-test('a slow reader holds the sender back and memory stays flat', async () => {
-  let open = (): void => {}
-  const gate = new Promise<void>(resolve => {
-    open = resolve
-  })
-  let received = 0
-  const controls: string[] = []
-  const [a, b] = await pair({
-    bulk: () => {
-      received++
-      return gate
-    },
-    control: (_from, message) => void controls.push(Buffer.from(message).toString())
-  })
-  const message = Buffer.alloc(1 << 20, 7)
-  let accepted = 0
-  for (let refused = 0; refused < 30; refused++) {
-    while (accepted < 200 && a.send(b.self, 'bulk', [message])) {
-      accepted++
-      refused = 0
+test.each(['bulk', 'frames'] as const)(
+  'a slow reader of %s holds the sender back and memory stays flat',
+  async channel => {
+    let open = (): void => {}
+    const gate = new Promise<void>(resolve => {
+      open = resolve
+    })
+    let received = 0
+    const controls: string[] = []
+    const [a, b] = await pair({
+      [channel]: () => {
+        received++
+        return gate
+      },
+      control: (_from, message) => void controls.push(Buffer.from(message).toString())
+    })
+    const message = Buffer.alloc(1 << 20, 7)
+    let accepted = 0
+    for (let refused = 0; refused < 30; refused++) {
+      while (accepted < 200 && a.send(b.self, channel, [message])) {
+        accepted++
+        refused = 0
+      }
+      await sleep(10)
     }
-    await sleep(10)
+    // The queue, the windows and the sockets are bounded: tens of messages fit, not hundreds.
+    expect(accepted).toBeLessThan(60)
+    expect(received).toBe(1)
+    expect(a.stats().dropped[channel]).toBeGreaterThanOrEqual(30)
+    let wrote = false
+    const writing = a.write(b.self, channel, [message]).then(() => {
+      wrote = true
+    })
+    a.send(b.self, 'control', [Buffer.from('the other channels go on')])
+    await until(() => controls.length === 1)
+    expect(wrote).toBe(false)
+    open()
+    await writing
+    await until(() => received === accepted + 1)
   }
-  // The queue, the windows and the sockets are bounded: tens of messages fit, not hundreds.
-  expect(accepted).toBeLessThan(60)
-  expect(received).toBe(1)
-  expect(a.stats().dropped.bulk).toBeGreaterThanOrEqual(30)
-  let wrote = false
-  const writing = a.write(b.self, 'bulk', [message]).then(() => {
-    wrote = true
-  })
-  a.send(b.self, 'control', [Buffer.from('the other channels go on')])
-  await until(() => controls.length === 1)
-  expect(wrote).toBe(false)
-  open()
-  await writing
-  await until(() => received === accepted + 1)
-})
+)
 
 test('messages to a member that is not there are refused', async () => {
   const both = await hosts(2)
@@ -239,6 +246,32 @@ test('a message of frames costs one write and no answer: libp2p still has the na
   expect(write.mock.calls.length).toBeGreaterThanOrEqual(MESSAGES)
   expect(write.mock.calls.length).toBeLessThan(1.5 * MESSAGES) // keep-alives
   expect(push.mock.calls.length).toBeLessThan(0.5 * MESSAGES) // other streams of this process
+})
+
+test.each([
+  ['a record that is sealed with another key', new RecordSealer(randomBytes(32)).seal(randomBytes(50))],
+  ['a record that is longer than any', Uint8Array.of(0, 0, 255, 255, 255, 255)]
+])('a member that goes past its stream with %s is cut off, and heard on its next connection', async (_, record) => {
+  const [host, gone] = (await hosts(2)) as [Host, Host]
+  const got: number[] = []
+  await started(host, [host, gone], { frames: (_from, message) => void got.push(message.length) })
+  const node = await rawNode(gone.key)
+  const begin = async (): Promise<{ sink: ByteSink; connection: Connection; socket: Socket }> => {
+    const connection = await dialRaw(node, host)
+    const stream = await connection.newStream(protocolOf('frames'))
+    const sink = await openDirect(connection, stream, AbortSignal.timeout(5_000))
+    return { sink, connection, socket: (connection as unknown as { maConn: { socket: Socket } }).maConn.socket }
+  }
+  const message = (length: number) => Buffer.concat([frameHeader(length), randomBytes(length)])
+  const first = await begin()
+  await first.sink.write(message(10))
+  first.socket.write(record)
+  await first.sink.write(message(20))
+  await until(() => first.connection.status !== 'open')
+  const second = await begin()
+  await second.sink.write(message(30))
+  await until(() => got.length === 2)
+  expect(got).toEqual([10, 30])
 })
 
 test('a link is broken, and made again, where the member has not acknowledged something, and no other is', async () => {

@@ -88,7 +88,7 @@ describe('the records of Noise', () => {
         fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 20 }),
         (records, cuts) => {
           const connection = { decoder: new LengthPrefixedDecoder() }
-          cutQuietly(connection)
+          cutQuietly(connection, {})
           const bytes = Buffer.concat(records.flatMap(record => [lengthOf(record.length), record]))
           const found: string[] = []
           for (let at = 0, turn = 0; at < bytes.length; turn++) {
@@ -111,7 +111,7 @@ describe('the records of Noise', () => {
         throw new RangeError('asked for a length that is not there')
       }
     })
-    cutQuietly({ decoder })
+    cutQuietly({ decoder }, {})
     expect([...decoder.decode(new Uint8ArrayList(Uint8Array.of(0, 1, 9, 0)))]).toHaveLength(1)
   })
 })
