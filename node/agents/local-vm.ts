@@ -357,6 +357,8 @@ export class LocalVm {
     })
     if (this.#destroyed) await nic.detach()
     this.#alive()
+    // Told of while there was no NIC: frames of that colour may wait here already, and the switch asks once for each.
+    if (this.#voidedEpoch > epoch) await nic.abandon(this.#voidedEpoch)
     return nic
   }
 

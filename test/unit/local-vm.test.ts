@@ -12,6 +12,8 @@ class World {
   readonly vm: LocalVm
   readonly served = Promise.withResolvers<{ pagesFaulted: number; pagesPushed: number }>()
   readonly machineGone = Promise.withResolvers<void>()
+  /** Settles when the switch has the VM's NIC. */
+  attached: Promise<void> = Promise.resolve()
   exit: (reason: string) => void = () => {}
 
   constructor() {
@@ -37,7 +39,13 @@ class World {
     } as unknown as Machine
     const restore = { frames: [], serve: () => this.served.promise, cancel: did('restore') } as unknown as Restore
     const worker = { restore: async () => restore, close: did('worker') } as unknown as ImageWorker
-    const nic = { ends: [], inject: async () => {}, release: async () => {}, detach: did('nic') } as unknown as NicPort
+    const nic = {
+      ends: [],
+      inject: async () => {},
+      release: async () => {},
+      abandon: (epoch: number) => did(`abandon ${epoch}`)(),
+      detach: did('nic')
+    } as unknown as NicPort
     const define = ({ onExit }: MachineOptions): Machine => {
       this.exit = onExit
       return machine
@@ -45,7 +53,7 @@ class World {
     const deps = {
       clock,
       hypervisor: { define },
-      network: { attach: async () => nic },
+      network: { attach: () => this.attached.then(() => nic) },
       openWorker: async () => worker,
       path: () => ''
     } as unknown as ConstructorParameters<typeof LocalVm>[2]
@@ -83,6 +91,19 @@ describe('a VM of this peer', () => {
     const { complete } = await world.resume()
     world.served.reject(new DiapauseError('SHARD_LOST', 'too few shards'))
     await expect(complete).rejects.toMatchObject({ code: 'SHARD_LOST' })
+  })
+
+  it('takes the colour of an epoch that it was told is void while its NIC was being made, or it would stay deaf', async () => {
+    const world = new World()
+    const attached = Promise.withResolvers<void>()
+    world.attached = attached.promise
+    const resumed = world.resume()
+    world.vm.voided(5)
+    world.vm.voided(3)
+    attached.resolve()
+    const { complete } = await resumed
+    complete.catch(() => {})
+    expect(world.calls).toEqual(['abandon 5'])
   })
 
   it('ends all its parts at once, however long its machine takes', async () => {
