@@ -309,7 +309,9 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
 
   #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
     this.#endCut(vm, epoch)
-    return this.#record === undefined ? [] : this.#failure(this.#record, vm, epoch, reason, nowMs)
+    if (this.#record === undefined) return []
+    // Of an epoch that is void already: the next one, if it is open, has waited for this.
+    return [...this.#failure(this.#record, vm, epoch, reason, nowMs), ...this.#prepareWhatIsDue(nowMs)]
   }
 
   #failure({ id, generation }: GroupRecord, vm: string, epoch: number, reason: string, nowMs: number): EpochEffect[] {

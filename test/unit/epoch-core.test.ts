@@ -180,6 +180,15 @@ describe('the epoch core', () => {
     // The VM is not prepared a second time, which would wait for the first for ever.
     expect(peer.step({ kind: 'marker', vm: 'a', epoch: 2 }, 6)).toEqual([{ kind: 'cut', vm: 'a', epoch: 2 }])
   })
+  test('a cut that ends late, because its epoch came to nothing, lets the VM be prepared for the epoch that is open by then', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
+    const next = openEpoch('p2', 10_000, aborted.version)(aborted) as GroupRecord
+    expect(kinds(peer.step({ kind: 'record', record: next }, 4))).not.toContain('prepare')
+    const late = peer.step({ kind: 'vm-failed', vm: 'a', epoch: 1, reason: 'its capture was cancelled' }, 5)
+    expect(late).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 2 })
+  })
   test('a VM that is prepared waits for the others no longer than its patience', () => {
     const peer = core('p1', { a: 0 })
     peer.step({ kind: 'record', record: opened }, 1)
