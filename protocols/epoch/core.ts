@@ -125,7 +125,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'record':
         return this.#onRecord(input.record, nowMs)
       case 'message':
-        return this.#onReport(input.message, nowMs)
+        return this.#onReport(input.from, input.message, nowMs)
       case 'marker':
         return this.#onMarker(input.vm, input.epoch, nowMs)
       case 'vm-ready':
@@ -141,7 +141,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       case 'cut-done':
         return this.#onOwnCut(input, nowMs)
       case 'image-durable':
-        return [{ kind: 'broadcast', message: input.report }, ...this.#onReport(input.report, nowMs)]
+        return [{ kind: 'broadcast', message: input.report }, ...this.#onReport(this.#self, input.report, nowMs)]
       case 'vm-failed':
         return this.#onOwnFailure(input, nowMs)
       case 'timer':
@@ -280,7 +280,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     tracker.cutByMs = Math.min(tracker.cutByMs, nowMs + PREPARED_PATIENCE_MS)
     const { id: group, generation } = record
     const message = { kind: 'prepared' as const, group, generation, epoch, vm }
-    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs)]
+    return [{ kind: 'broadcast', message }, ...this.#onReport(this.#self, message, nowMs)]
   }
 
   /** All VMs of the group are prepared and it is this one's turn, or ours have waited long enough. */
@@ -304,7 +304,11 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (record === undefined) return []
     const { kind: _, ...cut } = input
     const message = { kind: 'cut' as const, group: record.id, generation: record.generation, ...cut }
-    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs), ...this.#prepareWhatIsDue(nowMs)]
+    return [
+      { kind: 'broadcast', message },
+      ...this.#onReport(this.#self, message, nowMs),
+      ...this.#prepareWhatIsDue(nowMs)
+    ]
   }
 
   #onOwnFailure({ vm, epoch, reason }: Extract<EpochInput, { kind: 'vm-failed' }>, nowMs: number): EpochEffect[] {
@@ -316,16 +320,19 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
 
   #failure({ id, generation }: GroupRecord, vm: string, epoch: number, reason: string, nowMs: number): EpochEffect[] {
     const message = { kind: 'failed' as const, group: id, generation, epoch, vm, reason }
-    return [{ kind: 'broadcast', message }, ...this.#onReport(message, nowMs)]
+    return [{ kind: 'broadcast', message }, ...this.#onReport(this.#self, message, nowMs)]
   }
 
-  /** A report of any peer, our own included. One of an epoch we have not heard of yet is kept: its record is under way. */
-  #onReport(message: ReportMessage, nowMs: number): EpochEffect[] {
+  /**
+   * A report of a VM by its owner, ourselves included: with an image that anybody names an epoch could be committed that
+   * cannot be restored. One of an epoch we have not heard of yet is kept: its record is under way.
+   */
+  #onReport(from: PeerId, message: ReportMessage, nowMs: number): EpochEffect[] {
     const record = this.#record
     if (record === undefined || message.generation !== record.generation) return []
     const fate = fateOf(record, message.epoch)
     if (fate === 'void' || fate === 'committed') return []
-    if (message.epoch > record.lastEpoch + MAX_AHEAD || !record.vms.some(vm => vm.id === message.vm)) return []
+    if (message.epoch > record.lastEpoch + MAX_AHEAD || record.owners[message.vm] !== from) return []
     const tracker = this.#track(message.epoch, nowMs)
     if (message.kind === 'prepared') {
       tracker.prepared.add(message.vm)

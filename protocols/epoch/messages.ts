@@ -1,6 +1,6 @@
 /**
  * What peers say to each other about groups and epochs (control channel, protocol "epoch"). Every message is a hint or a
- * report; truth is in the group's register.
+ * report; truth is in the group's register. Reports of a VM count only from its owner.
  *
  * | message | the receiver must |
  * |---|---|

@@ -285,6 +285,16 @@ describe('the epoch core', () => {
     peer.step({ kind: 'record', record: takeOver(1, owners)(opened) as GroupRecord }, 1)
     expect(peer.step({ kind: 'message', from: 'p2', message: durable('b') }, 2)).toEqual([])
   })
+  test('a report of a VM by a peer that does not own it is ignored: what it names may be nowhere', () => {
+    const proposer = core('p1', { a: 0 })
+    proposer.step({ kind: 'record', record: opened }, 0)
+    proposer.step({ kind: 'message', from: 'p1', message: durable('a') }, 1)
+    const failed = { kind: 'failed' as const, group: 'g', generation: 1, epoch: 1, vm: 'b', reason: 'so it says' }
+    for (const message of [durable('b'), failed, cutOf('b', 1, times), { ...durable('c'), vm: 'c' }]) {
+      expect(proposer.step({ kind: 'message', from: 'p3', message }, 2)).toEqual([])
+    }
+    expect(kinds(proposer.step({ kind: 'message', from: 'p2', message: durable('b') }, 3))).toContain('commit')
+  })
   test('a takeover in the middle voids the epoch and forgets which VMs could be cut', () => {
     const peer = core('p1', { a: 0 })
     peer.step({ kind: 'record', record: opened }, 1)
@@ -301,7 +311,10 @@ describe('the epoch core', () => {
       ['b', 1_004.5]
     ] as const) {
       const message = { ...cutOf(id, 1, times), atWallMs }
-      expect(peer.step({ kind: 'message', from: 'p1', message }, 110)[0]).toMatchObject({ kind: 'expect', sender: id })
+      expect(peer.step({ kind: 'message', from: owners[id], message }, 110)[0]).toMatchObject({
+        kind: 'expect',
+        sender: id
+      })
     }
     const committed = commitEpoch(1, 1, { a: hash('1'), b: hash('2') })(opened) as GroupRecord
     const effects = peer.step({ kind: 'record', record: committed }, 350)
