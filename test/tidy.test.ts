@@ -17,7 +17,8 @@ const longFunctions: Readonly<Record<string, number>> = {
 /** Parts that are built and tested, and that the program does not join yet. An entry that it joins must go. */
 const notJoined: readonly string[] = [
   // Its README says what is missing: VMs on TAP devices, ports towards members, a NicPort over it.
-  'node/switch/openflow/bridge.ts'
+  'node/switch/openflow/bridge.ts',
+  'node/switch/openflow/taps.ts'
 ]
 
 const files = readSources()

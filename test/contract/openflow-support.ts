@@ -107,6 +107,16 @@ export class OpenVSwitch {
     return join(this.#hosts.dir, `br${bridge}.mgmt`)
   }
 
+  /** As `ovs-vsctl --db` says. */
+  get database(): string {
+    return `unix:${join(this.#hosts.dir, 'db.sock')}`
+  }
+
+  /** For sockets and the like; removed at the end. */
+  get dir(): string {
+    return this.#hosts.dir
+  }
+
   get control(): string {
     return join(this.#hosts.dir, 'switch.ctl')
   }
@@ -116,6 +126,17 @@ export class OpenVSwitch {
   async stop(): Promise<void> {
     for (const child of this.#daemons) child.kill()
     await this.#hosts.remove()
+  }
+
+  /** A program where the bridges are, with Open vSwitch's own in its path; ended with them. */
+  spawn(program: string, ...args: string[]): ChildProcess {
+    const [command, ...rest] = [...this.#hosts.onSwitch, program, ...args]
+    return spawn(command as string, rest, { env: this.#env, stdio: ['pipe', 'pipe', 'inherit'] })
+  }
+
+  /** The same, to its end: what it prints. */
+  async tell(program: string, ...args: string[]): Promise<string> {
+    return (await this.#tool(program, ...args)).stdout
   }
 
   /** Stops or continues the daemon that forwards. */
