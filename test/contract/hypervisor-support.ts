@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import type { NicEnd } from '../../node/ports.ts'
+import { macNumber } from '../../node/switch/ethernet.ts'
 
 export function alive(pid: number | undefined): boolean {
   return pid !== undefined && existsSync(`/proc/${pid}/exe`)
@@ -36,6 +37,18 @@ export async function plug(path: string): Promise<{ readonly ends: readonly NicE
   const server = createServer(socket => socket.resume().on('error', () => {}))
   await new Promise<void>(resolve => server.listen(path, resolve))
   return { ends: [{ kind: 'stream', path }], close: () => closeServer(server) }
+}
+
+/** Who has `address`? Asks 10.99.0.9, which has `mac`, of all (RFC 826). */
+export function arpRequest(mac: string, address: string): Buffer {
+  const frame = Buffer.alloc(60)
+  frame.fill(0xff, 0, 6)
+  frame.writeUIntBE(macNumber(mac), 6, 6)
+  frame.set(Buffer.from('08060001080006040001', 'hex'), 12)
+  frame.writeUIntBE(macNumber(mac), 22, 6)
+  frame.set([10, 99, 0, 9], 28)
+  frame.set(address.split('.').map(Number), 38)
+  return frame
 }
 
 function closeServer(server: Server): Promise<void> {

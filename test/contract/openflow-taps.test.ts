@@ -7,10 +7,11 @@ import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { relayArguments } from '../../node/hypervisor/uplink-relay.ts'
 import { run } from '../../node/switch/openflow/commands.ts'
-import { macNumber, toPacket } from '../../node/switch/ethernet.ts'
+import { toPacket } from '../../node/switch/ethernet.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
 import type { Tap, TapOptions } from '../../node/switch/openflow/taps.ts'
 import { waitUntil } from '../demo/processes.ts'
+import { arpRequest } from './hypervisor-support.ts'
 import { OpenVSwitch } from './openflow-support.ts'
 import type { TapsCall } from './openflow-taps-child.ts'
 
@@ -172,15 +173,3 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
     await expect(missing).rejects.toMatchObject({ name: 'UsageError', code: 'OPENFLOW_TOOL' })
   })
 })
-
-/** Who has `address`? By the VM with `mac`, to all (RFC 826). */
-function arpRequest(mac: string, address: string): Buffer {
-  const frame = Buffer.alloc(60)
-  frame.fill(0xff, 0, 6)
-  frame.writeUIntBE(macNumber(mac), 6, 6)
-  frame.set(Buffer.from('08060001080006040001', 'hex'), 12)
-  frame.writeUIntBE(macNumber(mac), 22, 6)
-  frame.set([10, 99, 0, 9], 28)
-  frame.set(address.split('.').map(Number), 38)
-  return frame
-}
