@@ -63,6 +63,8 @@ export class LocalVm {
   #restore: Restore | undefined
   #running = false
   #fenced = false
+  /** Why the NIC is held: each that holds it lets go once. First because the VM does not run yet. */
+  #holds = 1
   #destroyed = false
   /** Settles when no cut asks for changed pages: the next may. */
   #copied: Promise<unknown> = Promise.resolve()
@@ -227,6 +229,7 @@ export class LocalVm {
     let counts: Record<string, number> = {}
     let atWallMs = 0
     let leadMs = 0
+    this.#holds++
     try {
       await nic.prepare()
       await nic.hold()
@@ -243,7 +246,7 @@ export class LocalVm {
       onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
       return { streamed } // wrapped: whoever awaits the cut must not wait for the stream
     } finally {
-      if (!this.#fenced) this.#release()
+      this.#letGo()
     }
   }
 
@@ -266,6 +269,7 @@ export class LocalVm {
   fence(): void {
     if (this.#fenced) return
     this.#fenced = true
+    this.#holds++
     this.#unwatched(this.#nic?.hold())
     if (this.#running) this.#pause()
   }
@@ -274,11 +278,9 @@ export class LocalVm {
     if (!this.#fenced) return
     this.#fenced = false
     const machine = this.#machine
-    if (!this.#running || machine === undefined) return
+    if (!this.#running || machine === undefined) return this.#letGo()
     machine.resume().then(
-      () => {
-        if (!this.#fenced) this.#release()
-      },
+      () => this.#letGo(),
       (error: unknown) => this.#onEnd(`it could not go on: ${messageOf(error)}`)
     )
   }
@@ -310,11 +312,13 @@ export class LocalVm {
     this.#alive()
     this.#running = true
     if (this.#fenced) this.#pause()
-    else this.#release()
+    this.#letGo()
   }
 
-  #release(): void {
-    this.#unwatched(this.#nic?.release())
+  /** Frames flow when nobody holds the NIC any more: a lease that is back does not open it inside a cut. */
+  #letGo(): void {
+    this.#holds--
+    if (this.#holds === 0) this.#unwatched(this.#nic?.release())
   }
 
   /** The switch has taken note, and does it when it can. */

@@ -15,6 +15,11 @@ class World {
   /** Settles when the switch has the VM's NIC. */
   attached: Promise<void> = Promise.resolve()
   exit: (reason: string) => void = () => {}
+  /** Whether frames flow to the VM. */
+  open = false
+  /** Settle when the machine goes on after a pause, and when it stands still in a cut. */
+  readonly resumed = Promise.withResolvers<void>()
+  readonly stopped = Promise.withResolvers<void>()
 
   constructor() {
     const record = { id: 'bank', generation: 3, vms: [], owners: {} } as unknown as GroupRecord
@@ -32,17 +37,37 @@ class World {
     const machine = {
       startIncoming: async (_: string, connectable: () => void) => connectable(),
       incomingComplete: () => new Promise<void>(() => {}),
+      stop: async () => {},
+      resume: () => this.resumed.promise,
+      cut: async (_: string, turn: () => Promise<void>) => {
+        await this.stopped.promise
+        await turn()
+        return { pauseMs: 1, streamed: Promise.resolve() }
+      },
       destroy: async () => {
         this.calls.push('machine')
         await this.machineGone.promise
       }
     } as unknown as Machine
     const restore = { frames: [], serve: () => this.served.promise, cancel: did('restore') } as unknown as Restore
-    const worker = { restore: async () => restore, close: did('worker') } as unknown as ImageWorker
+    const worker = {
+      restore: async () => restore,
+      capture: async () => ({ cancel: async () => {} }),
+      close: did('worker')
+    } as unknown as ImageWorker
     const nic = {
       ends: [],
       inject: async () => {},
-      release: async () => {},
+      prepare: async () => {},
+      hold: async () => {
+        this.open = false
+      },
+      release: async () => {
+        this.open = true
+      },
+      drained: async () => {},
+      turn: async () => ({}),
+      recorded: () => new Promise(() => {}),
       abandon: (epoch: number) => did(`abandon ${epoch}`)(),
       detach: did('nic')
     } as unknown as NicPort
@@ -55,6 +80,7 @@ class World {
       hypervisor: { define },
       network: { attach: () => this.attached.then(() => nic) },
       openWorker: async () => worker,
+      wallMs: () => 0,
       path: () => ''
     } as unknown as ConstructorParameters<typeof LocalVm>[2]
     this.vm = new LocalVm(record, spec, deps, reason => this.ends.push(reason))
@@ -104,6 +130,47 @@ describe('a VM of this peer', () => {
     const { complete } = await resumed
     complete.catch(() => {})
     expect(world.calls).toEqual(['abandon 5'])
+  })
+
+  it('lets no frame in during a cut, also when it has just got its lease back', async () => {
+    const world = new World()
+    const { complete } = await world.resume()
+    complete.catch(() => {})
+    world.vm.fence()
+    world.vm.unfence()
+    const cut = Promise.withResolvers<void>()
+    world.vm
+      .cut(
+        5,
+        [],
+        async () => {},
+        () => cut.resolve()
+      )
+      .catch(() => {})
+    await turns()
+    world.resumed.resolve()
+    await turns()
+    expect(world.open).toBe(false)
+    world.stopped.resolve()
+    await cut.promise
+    await turns()
+    expect(world.open).toBe(true)
+  })
+
+  it('lets frames in when its lease is back for the last time, and not when it was for a moment', async () => {
+    const world = new World()
+    world.vm.fence()
+    const { complete } = await world.resume()
+    complete.catch(() => {})
+    expect(world.open).toBe(false)
+    world.vm.unfence()
+    world.vm.fence()
+    world.resumed.resolve()
+    await turns()
+    expect(world.open).toBe(false)
+    world.vm.unfence()
+    await turns()
+    expect(world.open).toBe(true)
   })
 
   it('ends all its parts at once, however long its machine takes', async () => {
