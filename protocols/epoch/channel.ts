@@ -232,12 +232,7 @@ export class ChannelReceiver {
     const events = { ready: () => this.#sink.ready(epoch), lost: () => this.#sink.lost(epoch) }
     const recording = { frames: new FrameQueue(this.#keeper, events), missing: new Set(this.#inbound.keys()) }
     this.#recordings.set(epoch, recording)
-    for (const frame of recent) this.#record(epoch, recording, frame)
-    this.#tally.recordedRecent += recording.frames.length
-    for (const queue of this.#waiting.upTo(epoch - 1)) {
-      recording.frames.share(queue)
-      this.#tally.recordedInFlight += queue.length
-    }
+    this.#recordUntaken(epoch, recording, recent)
     this.#waiting.promote(epoch)
     for (const [sender, inbound] of this.#inbound) this.#settle(sender, inbound)
     this.#finishComplete()
@@ -284,6 +279,20 @@ export class ChannelReceiver {
       }
     }
     return this.#waiting.take(frame) ? 'delivered' : 'waiting'
+  }
+
+  /** What the VM may not have taken at its cut, and what waits for it. */
+  #recordUntaken(epoch: number, recording: Recording, recent: readonly Uint8Array[]): void {
+    for (const frame of recent) {
+      this.#record(epoch, recording, frame)
+      // It had no room, and is over: nobody would ever clear what came into it now.
+      if (this.#recordings.get(epoch) !== recording) return
+    }
+    this.#tally.recordedRecent += recording.frames.length
+    for (const queue of this.#waiting.upTo(epoch - 1)) {
+      recording.frames.share(queue)
+      this.#tally.recordedInFlight += queue.length
+    }
   }
 
   #record(epoch: number, recording: Recording, frame: Uint8Array): void {

@@ -212,6 +212,18 @@ describe('room', () => {
     expect(keeper.bytes).toBe(0)
   })
 
+  it('is given back by a recording that had none at the cut itself', () => {
+    const keeper = new MemoryKeeper(1024, 3 * FRAME_BYTES)
+    const { receiver, delivered, failed, tally } = receiverAt(3, ['a'], keeper)
+    for (const id of [1, 2, 3]) receiver.arrive('a', 3, id, frame(id))
+    receiver.turn(4, [frame(8), frame(9)])
+    expect(failed.get(4)).toBe('RECORDING_FULL')
+    expect(tally).toMatchObject({ recordedRecent: 0, recordedInFlight: 0 })
+    receiver.setOpen(0, true)
+    expect(delivered).toEqual([1, 2, 3])
+    expect(keeper.bytes).toBe(0)
+  })
+
   it('is not taken twice by frames that wait for the VM and are part of a recording', () => {
     const keeper = new MemoryKeeper(1024)
     const { receiver, recorded, delivered } = receiverAt(3, ['a'], keeper)
