@@ -84,7 +84,9 @@ export class Outbound {
     const { mayAct, counters } = this.#options
     if (lane.writer.bytes > 0) {
       const batch = this.#finish(lane)
-      if (!mayAct()) counters.heldFenced += batch.frames
+      const may = mayAct()
+      if (may && lane.held.length === 0) return this.#send(lane, batch)
+      if (!may) counters.heldFenced += batch.frames
       this.#hold(lane, batch)
     }
     while (lane.held.length > 0 && mayAct()) {
@@ -101,7 +103,8 @@ export class Outbound {
   }
 
   #finish(lane: Lane): Batch {
-    return { number: this.#number++, ...lane.writer.take() }
+    const { message, frames, turns } = lane.writer.take()
+    return { number: this.#number++, message, frames, turns }
   }
 
   #hold(lane: Lane, batch: Batch): void {

@@ -38,7 +38,7 @@ const RECORD_HEAD_BYTES = 13
 const MAX_NAME_BYTES = 255
 const MAX_NAMES = 255
 /** A few small frames; larger batches grow. */
-const MIN_BUFFER_BYTES = 2048
+const MIN_BUFFER_BYTES = 1024
 
 export interface FrameRecord {
   readonly source: string
@@ -131,7 +131,8 @@ export class BatchWriter {
 
   #begin(): void {
     const group = this.#group
-    this.#out = Buffer.allocUnsafeSlow(Math.max(this.#sizeHint, group.length + MIN_BUFFER_BYTES))
+    // Of the pool where it is small: memory of its own would cost as much as the rest of a batch of one frame.
+    this.#out = Buffer.allocUnsafe(Math.max(this.#sizeHint, group.length + MIN_BUFFER_BYTES))
     this.#out[0] = FORMAT
     this.#bytes = this.#out.writeUInt32BE(this.#generation, putName(this.#out, 1, group))
   }

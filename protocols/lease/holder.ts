@@ -70,6 +70,8 @@ interface Held {
   readonly grants: Map<PeerId, number>
   /** The end of what a majority of an earlier set granted. */
   earlierEndMs: number
+  /** When fewer than a majority of grants will be running. Kept, because it is asked for with each frame. */
+  endMs: number
   state: 'claiming' | 'held' | 'lapsed'
   /** Claimed until then without a majority. */
   claimUntilMs: number
@@ -125,13 +127,12 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
   /** For how long this peer may act under (key, generation). */
   remainingMs(key: string, generation: number, nowMs: number): number {
     const held = this.#held.get(key)
-    return held?.generation === generation ? Math.max(0, this.#endMs(held) - nowMs) : 0
+    return held?.generation === generation ? Math.max(0, held.endMs - nowMs) : 0
   }
 
   wakeAtMs(): number {
     let at = this.#renewAtMs
-    for (const held of this.#held.values())
-      if (held.state === 'held') at = Math.min(at, this.#endMs(held) - this.#marginMs)
+    for (const held of this.#held.values()) if (held.state === 'held') at = Math.min(at, held.endMs - this.#marginMs)
     return at
   }
 
@@ -163,7 +164,7 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
   #lapse(nowMs: number): HolderEffect[] {
     const effects: HolderEffect[] = []
     for (const [key, held] of this.#held) {
-      if (held.state !== 'held' || nowMs < this.#endMs(held) - this.#marginMs) continue
+      if (held.state !== 'held' || nowMs < held.endMs - this.#marginMs) continue
       held.state = 'lapsed'
       effects.push({ kind: 'lapsing', key, generation: held.generation })
       if (!this.#mayClaim(held, nowMs)) effects.push(...this.#verify(key, held))
@@ -185,6 +186,7 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
       sinceRound: this.#round + 1,
       grants: new Map(),
       earlierEndMs: Number.NEGATIVE_INFINITY,
+      endMs: Number.NEGATIVE_INFINITY,
       state: 'claiming',
       claimUntilMs: nowMs + this.#settings.durationMs,
       verifying: false,
@@ -204,7 +206,7 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
   #adopt(set: VoterSet, nowMs: number): HolderEffect[] {
     if (set.version <= this.#voters.version) return []
     for (const held of this.#held.values()) {
-      held.earlierEndMs = this.#endMs(held)
+      held.earlierEndMs = held.endMs
       held.grants.clear()
     }
     this.#voters = set
@@ -252,10 +254,11 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
         effects.push(...this.#refused(key, held, refusal.newer > generation, nowMs))
         continue
       }
-      const untilMs = held.state === 'held' && this.#renewals ? this.#endMs(held) : Number.POSITIVE_INFINITY
+      const untilMs = held.state === 'held' && this.#renewals ? held.endMs : Number.POSITIVE_INFINITY
       held.grants.set(from, Math.max(round.sentAtMs, held.grants.get(from) ?? Number.NEGATIVE_INFINITY))
-      if (this.#endMs(held) > untilMs) effects.push({ kind: 'renewed', key, generation, leftMs: untilMs - nowMs })
-      if (held.state === 'held' || this.#endMs(held) - this.#marginMs <= nowMs) continue
+      held.endMs = this.#endOf(held)
+      if (held.endMs > untilMs) effects.push({ kind: 'renewed', key, generation, leftMs: untilMs - nowMs })
+      if (held.state === 'held' || held.endMs - this.#marginMs <= nowMs) continue
       effects.push({ kind: held.state === 'claiming' ? 'acquired' : 'regained', key, generation })
       held.state = 'held'
     }
@@ -263,7 +266,7 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
   }
 
   #mayClaim(held: Held, nowMs: number): boolean {
-    return nowMs < Math.max(this.#endMs(held), held.claimUntilMs)
+    return nowMs < Math.max(held.endMs, held.claimUntilMs)
   }
 
   #refused(key: string, held: Held, byNewer: boolean, nowMs: number): HolderEffect[] {
@@ -294,8 +297,7 @@ export class LeaseHolder implements Core<HolderInput, HolderEffect> {
     return [{ kind: 'lost', key, generation: of, newer: now, acted }, ...this.#release(key)]
   }
 
-  /** When fewer than a majority of grants will be running. */
-  #endMs(held: Held): number {
+  #endOf(held: Held): number {
     const majority = majorityOf(this.#voters.ids.length)
     if (held.grants.size < majority) return held.earlierEndMs
     const sent = [...held.grants.values()].sort((a, b) => b - a)
