@@ -162,6 +162,7 @@ export class GroupAgent {
       case 'voided':
         for (const vm of this.#vms.values()) vm.voided(effect.epoch)
         for (const { epoch, go } of this.#goes.values()) if (epoch === effect.epoch) go.reject(voided(epoch))
+        if (effect.reason === undefined) return
         return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
       case 'commit':
         return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images), effect.generation)

@@ -20,7 +20,7 @@ import type { Core, PeerId } from '../core.ts'
 import type { GroupRecord } from '../group.ts'
 import { CutProfile, type CutTimes } from './cut-profile.ts'
 import type { EpochMessage, ReportMessage } from './messages.ts'
-import { fateOf } from './record.ts'
+import { fateOf, isDecided } from './record.ts'
 
 export type EpochInput =
   /** A newer record of this group was learned, from a change of our own or from another peer. */
@@ -50,9 +50,12 @@ export type EpochEffect =
   /** Compare-and-set the group's register; what comes of it returns as a 'record' input. */
   | { kind: 'commit'; generation: number; epoch: number; images: Record<string, string> }
   | { kind: 'abort'; generation: number; epoch: number; reason: string }
-  /** Truth has spoken: keep what was captured, or drop it (VMs that were not cut take the colour without). */
+  /**
+   * Truth has spoken: keep what was captured, or drop it (VMs that were not cut take the colour without). To be reported
+   * once: `reason` undefined where it was.
+   */
   | { kind: 'committed'; epoch: number; commitMs: number; skewMs: number | undefined }
-  | { kind: 'voided'; epoch: number; reason: string }
+  | { kind: 'voided'; epoch: number; reason: string | undefined }
   | { kind: 'opened'; epoch: number }
   /** Read the register: what became of an epoch must be known before the next one is cut. */
   | { kind: 'refresh' }
@@ -104,6 +107,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   /** Those of them that have been told to cut. */
   readonly #told = new Set<string>()
   readonly #profile = new CutProfile()
+  /** The newest epoch whose end was reported. */
+  #reported = 0
 
   /** `members`: as they are when it is called. */
   constructor(options: { self: PeerId; members: () => readonly PeerId[] }) {
@@ -177,8 +182,11 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     const effects: EpochEffect[] = []
     for (const tracked of [...this.#trackers.values()].sort((a, b) => a.epoch - b.epoch)) {
       const fate = fateOf(record, tracked.epoch)
-      if (!takenOver && (fate === 'unknown' || fate === 'open')) continue
+      if (!takenOver && !isDecided(record, tracked.epoch)) continue
       this.#trackers.delete(tracked.epoch)
+      // Two commits were missed: a peer with a VM in them has cut it to both, and knew then. Nothing here waits for it.
+      if (fate === 'decided') continue
+      this.#reported = tracked.epoch
       if (fate === 'committed') {
         const times = [...tracked.cutAtWallMs.values()]
         const skewMs = times.length === record.vms.length ? Math.max(...times) - Math.min(...times) : undefined
@@ -189,6 +197,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       const reason = takenOver ? 'the group was taken over' : (tracked.failed ?? 'its deadline passed')
       effects.push({ kind: 'voided', epoch: tracked.epoch, reason })
     }
+    if (takenOver) this.#reported = 0 // a group that was forgotten and made again counts anew
     return effects
   }
 
@@ -228,8 +237,12 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     const record = this.#record
     if (record === undefined || epoch > record.lastEpoch + MAX_AHEAD) return []
     const fate = fateOf(record, epoch)
-    if (fate === 'void') return [{ kind: 'voided', epoch, reason: 'it was aborted before this peer learned of it' }]
-    if (fate === 'committed') return []
+    if (fate === 'void') {
+      const reason = epoch > this.#reported ? 'it was aborted before this peer learned of it' : undefined
+      this.#reported = Math.max(this.#reported, epoch)
+      return [{ kind: 'voided', epoch, reason }]
+    }
+    if (fate === 'committed' || fate === 'decided') return []
     if ([...this.#trackers.keys()].some(older => older < epoch)) return [{ kind: 'refresh' }]
     this.#track(epoch, nowMs)
     const colour = this.#ready.get(vm)
@@ -275,7 +288,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
 
   #onOwnPrepared({ vm, epoch }: Extract<EpochInput, { kind: 'vm-prepared' }>, nowMs: number): EpochEffect[] {
     const record = this.#record
-    if (record === undefined || this.#cutting.get(vm) !== epoch) return []
+    if (record === undefined || this.#cutting.get(vm) !== epoch || isDecided(record, epoch)) return []
     const tracker = this.#track(epoch, nowMs)
     tracker.cutByMs = Math.min(tracker.cutByMs, nowMs + PREPARED_PATIENCE_MS)
     const { id: group, generation } = record
@@ -330,8 +343,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   #onReport(from: PeerId, message: ReportMessage, nowMs: number): EpochEffect[] {
     const record = this.#record
     if (record === undefined || message.generation !== record.generation) return []
-    const fate = fateOf(record, message.epoch)
-    if (fate === 'void' || fate === 'committed') return []
+    if (isDecided(record, message.epoch)) return []
     if (message.epoch > record.lastEpoch + MAX_AHEAD || record.owners[message.vm] !== from) return []
     const tracker = this.#track(message.epoch, nowMs)
     if (message.kind === 'prepared') {

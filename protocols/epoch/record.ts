@@ -97,9 +97,19 @@ export function displaced(before: GroupRecord | null, after: GroupRecord): PeerI
   return [...new Set(losers.filter(peer => peer !== undefined))].sort()
 }
 
-/** What the record says of an epoch. 'unknown': not yet opened as far as this record tells. */
-export function fateOf(record: GroupRecord, epoch: number): 'unknown' | 'open' | 'committed' | 'void' {
-  if (record.open?.epoch === epoch) return 'open'
-  if (record.committed?.epoch === epoch || record.committed?.previousEpoch === epoch) return 'committed'
-  return epoch > record.lastEpoch ? 'unknown' : 'void'
+/** 'unknown': not yet opened; 'decided': committed or void, which the record does not tell any more. */
+export type Fate = 'unknown' | 'open' | 'committed' | 'void' | 'decided'
+
+/** What the record says of an epoch: it names the last two that were committed. */
+export function fateOf({ open, committed, lastEpoch }: GroupRecord, epoch: number): Fate {
+  if (open?.epoch === epoch) return 'open'
+  if (epoch > lastEpoch) return 'unknown'
+  if (committed === null || epoch > committed.epoch) return 'void'
+  if (epoch === committed.epoch || epoch === committed.previousEpoch) return 'committed'
+  return epoch > committed.previousEpoch ? 'void' : 'decided'
+}
+
+export const isDecided = (record: GroupRecord, epoch: number): boolean => {
+  const fate = fateOf(record, epoch)
+  return fate !== 'unknown' && fate !== 'open'
 }

@@ -226,6 +226,39 @@ describe('the epoch core', () => {
     const second = commitEpoch(1, 2, images)(again) as GroupRecord
     expect(kinds(watcher.step({ kind: 'record', record: second }, 9))).toEqual(['committed'])
   })
+  test('of an epoch that two missed commits lie behind nothing is reported: the record does not tell what became of it', () => {
+    const watcher = core('p3')
+    watcher.step({ kind: 'record', record: opened }, 0)
+    let record = opened
+    for (let epoch = 1; epoch <= 3; epoch++) {
+      if (epoch > 1) record = openEpoch('p2', 10_000, record.version)(record) as GroupRecord
+      record = commitEpoch(1, epoch, { a: hash('1'), b: hash('2') })(record) as GroupRecord
+    }
+    expect(watcher.step({ kind: 'record', record }, 9)).toEqual([])
+    const next = openEpoch('p2', 10_000, record.version)(record) as GroupRecord
+    expect(kinds(watcher.step({ kind: 'record', record: next }, 10))).toEqual(['opened', 'timer'])
+  })
+  test('what became of an epoch is reported once, however late a frame of its colour or a VM of ours comes', () => {
+    const late = core('p1', { a: 0 })
+    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
+    late.step({ kind: 'record', record: opened }, 1)
+    expect(late.step({ kind: 'record', record: aborted }, 2)).toMatchObject([
+      { kind: 'voided', reason: expect.stringContaining('deadline') }
+    ])
+    for (const nowMs of [3, 4]) {
+      const voided = { kind: 'voided', epoch: 1, reason: undefined }
+      expect(late.step({ kind: 'marker', vm: 'a', epoch: 1 }, nowMs)).toEqual([voided])
+    }
+    expect(late.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 5)).toEqual([])
+    const next = openEpoch('p2', 10_000, aborted.version)(aborted) as GroupRecord
+    expect(kinds(late.step({ kind: 'record', record: next }, 6))).not.toContain('voided')
+    const behind = core('p1', { a: 0 })
+    behind.step({ kind: 'record', record: aborted }, 1)
+    expect(behind.step({ kind: 'marker', vm: 'a', epoch: 1 }, 2)).toMatchObject([
+      { reason: expect.stringContaining('aborted before') }
+    ])
+    expect(behind.step({ kind: 'marker', vm: 'a', epoch: 1 }, 3)).toMatchObject([{ reason: undefined }])
+  })
   test('a frame of a newer colour cuts its receiver before the record has come, and the record does not cut it again (Lai, Yang 1987)', () => {
     const early = core('p1', { a: 0 })
     expect(kinds(early.step({ kind: 'marker', vm: 'a', epoch: 1 }, 1))).toEqual(['prepare', 'cut'])
