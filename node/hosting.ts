@@ -7,6 +7,7 @@ import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
+import { memberById } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
 import { createCodec } from './erasure/codec.ts'
@@ -16,10 +17,21 @@ import { killStaleMachines } from './hypervisor/stale.ts'
 import { UplinkRelay } from './hypervisor/uplink-relay.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
-import type { Clock, FailureDetector, Hypervisor, Log, Membership, ShardStore, Switch, Transport } from './ports.ts'
+import type {
+  Clock,
+  FailureDetector,
+  Hypervisor,
+  Leases,
+  Log,
+  Membership,
+  ShardStore,
+  Switch,
+  Transport
+} from './ports.ts'
 import { createShardCluster } from './shards/cluster.ts'
 import { openShardStore } from './store/shard-store.ts'
 import { StartedFile } from './store/started.ts'
+import { joinBridge } from './switch/openflow/start.ts'
 import type { VirtualSwitch } from './switch/switch.ts'
 
 export interface HostingDeps {
@@ -68,6 +80,28 @@ export async function openUplink(
     relay.stop()
     await network.closeUplink()
   }
+}
+
+/** The switch with the bridge of `switch.openFlow`; undefined: there is none. UsageErrors as `joinBridge`. */
+export async function openBridge(
+  {
+    config,
+    self,
+    clock,
+    log,
+    membership,
+    leases
+  }: Pick<HostingDeps, 'config' | 'self' | 'clock' | 'log' | 'membership'> & { readonly leases: Leases },
+  own: VirtualSwitch,
+  teardown: { add(step: () => unknown): void }
+): Promise<VirtualSwitch | undefined> {
+  const { openFlow: settings } = config.switch
+  if (settings === undefined) return undefined
+  const nameOf = (peer: PeerId): string | undefined => memberById(membership.record(), peer)?.name
+  const joined = await joinBridge({ settings, self, own, nameOf, clock, log })
+  teardown.add(() => joined.close())
+  joined.follow(leases)
+  return joined
 }
 
 /** UsageErrors where QEMU or the stores cannot be used. The store is the caller's to close. */

@@ -212,7 +212,9 @@ async function openBody(home: Home, voice: Voice, { teardown }: Run) {
   const { bufferMemoryMiB, bufferDiskMiB } = config.switch
   const room = { directory, memoryBytes: bufferMemoryMiB * 2 ** 20, diskBytes: bufferDiskMiB * 2 ** 20 }
   const trace = openFrameTrace(home, teardown)
-  const network = createSwitch({ self, transport, clock, log, mayAct, trace, room })
+  const bridged = home.hosting !== undefined && config.switch.openFlow !== undefined
+  const own = createSwitch({ self, transport, clock, log, mayAct, trace, room, bridged })
+  const network = (await home.hosting?.openBridge({ ...home, ...voice }, own, teardown)) ?? own
   if (home.hosting !== undefined && config.switch.uplink !== 'none') {
     teardown.add(await home.hosting.openUplink(home, network))
   }

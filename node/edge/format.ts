@@ -24,11 +24,20 @@ export function statusText(status: PeerStatus): string {
     ...status.groups.flatMap(group => [...groupText(group, status), '']),
     `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
       `${frames.heldFenced} waited for a lease, ${frames.droppedUnknown} dropped (unknown)`,
+    ...bridgeText(status),
     ...outputText(status),
     `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards, ` +
       `${refused.claims} claims of leases, ${refused.changes} changes of this peer`,
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
+}
+
+/** Where some group passes by this peer. */
+function bridgeText({ frames, groups }: PeerStatus): string[] {
+  if (!groups.some(({ record }) => record.openFlow)) return []
+  return [
+    `bridge: ${frames.bridgeUp} frames came up to this peer, ${frames.bridgeDown} went down, all others passed it`
+  ]
 }
 
 /** Where some group waits with what it tells the outside. */

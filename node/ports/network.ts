@@ -71,6 +71,9 @@ export interface SwitchStats {
   /** Frames that were ready to leave and had to wait, because the lease of their group had run out. */
   readonly heldFenced: number
   readonly droppedUnknown: number
+  /** Of VMs on a bridge: frames and markers that came up from it, and those that went down. All others pass it alone. */
+  readonly bridgeUp: number
+  readonly bridgeDown: number
   /** To the outside, of groups with output commit: frames that wait now, and the room that they take. */
   readonly outputWaiting: number
   readonly outputWaitingBytes: number

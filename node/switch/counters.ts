@@ -53,5 +53,7 @@ export const zeroCounters = (): Counters => ({
   uplinkOut: 0,
   uplinkIn: 0,
   droppedUplink: 0,
+  bridgeUp: 0,
+  bridgeDown: 0,
   linksBroken: 0
 })

@@ -3,6 +3,7 @@
  * on this peer and on others, so that cuts of the group are consistent. See README.md for the way of a frame.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import type { ChunkKeeper } from '../../protocols/epoch/channel-queue.ts'
 import { decodeBatch, type FrameRecord } from '../../protocols/frames/records.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
@@ -22,6 +23,8 @@ export interface VirtualSwitch extends Switch {
   /** Listens for the relay to the outside. NIC_LISTEN. */
   openUplink(path: string): Promise<void>
   closeUplink(): Promise<void>
+  /** Room for frames of one VM, in what all of this peer share. */
+  keeper(): ChunkKeeper
 }
 
 export interface SwitchOptions {
@@ -154,6 +157,10 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
 
   closeUplink(): Promise<void> {
     return this.uplink.close()
+  }
+
+  keeper(): ChunkKeeper {
+    return this.space.keeper()
   }
 
   stats(): SwitchCounters {

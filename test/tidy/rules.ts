@@ -159,6 +159,7 @@ const protocolShells = [
   'protocols/outbox.ts',
   'protocols/read-into.ts',
   'protocols/transport-lean.ts',
+  'protocols/direct.ts',
   'protocols/link.ts',
   'protocols/shards/service.ts',
   'protocols/shards/lane.ts'
@@ -174,6 +175,10 @@ const pureFiles = [
   'node/hypervisor/command-line.ts',
   'node/switch/ethernet.ts',
   'node/switch/packets.ts',
+  'node/switch/openflow/plan.ts',
+  'node/switch/openflow/changes.ts',
+  'node/switch/openflow/tagged.ts',
+  'node/switch/openflow/packet-queue.ts',
   'node/store/record.ts',
   'node/agents/decisions-sources.ts',
   'node/edge/format.ts',

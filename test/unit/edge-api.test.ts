@@ -48,6 +48,8 @@ const status: PeerStatus = {
     refusedSource: 0,
     heldFenced: 0,
     droppedUnknown: 0,
+    bridgeUp: 0,
+    bridgeDown: 0,
     outputWaiting: 0,
     outputWaitingBytes: 0,
     outputReleased: 0,

@@ -1,0 +1,93 @@
+/** From the settings to a switch with a bridge: where the bridge is, whether it will do, and what is missing, with its remedy. */
+import { readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { Config } from '../../../config/schema.ts'
+import type { PeerId } from '../../../protocols/core.ts'
+import { DiapauseError, messageOf, UsageError } from '../../errors.ts'
+import type { Clock, Log } from '../../ports.ts'
+import type { VirtualSwitch } from '../switch.ts'
+import { vsctl } from './commands.ts'
+import { JoinedSwitch } from './joined-switch.ts'
+import { Taps } from './taps.ts'
+
+type Settings = NonNullable<Config['switch']['openFlow']>
+
+/** Debian's, and that of `ovs-ctl`. */
+const RUN_DIR = '/var/run/openvswitch'
+/** The tag between bridges. */
+const TAG_BYTES = 4
+/** What guests use where nobody tells them otherwise. */
+const ETHERNET_MTU_BYTES = 1500
+
+export interface JoinOptions {
+  readonly settings: Settings
+  readonly self: PeerId
+  /** Made with `bridged`. */
+  readonly own: VirtualSwitch
+  readonly nameOf: (peer: PeerId) => string | undefined
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** UsageErrors whose codes begin with OPENFLOW_. VMs of an earlier run of this peer must be gone. */
+export async function joinBridge(options: JoinOptions): Promise<JoinedSwitch> {
+  const { settings, self, own, nameOf, clock, log } = options
+  const { bridge, database, towards } = settings
+  const management = settings.management ?? join(RUN_DIR, `${bridge}.mgmt`)
+  try {
+    await checkFailMode(settings)
+    const mtuBytes = await guestMtu(settings, log)
+    const control = settings.control ?? (await controlSocket(join(RUN_DIR, 'ovs-vswitchd.pid')))
+    const taps = await Taps.open({ peer: self, bridge, database, mtuBytes })
+    const parts = { address: management, control, clock, log, keeper: () => own.keeper() }
+    return await JoinedSwitch.open({ self, own, bridge: parts, taps, log, towards, nameOf })
+  } catch (error) {
+    if (error instanceof UsageError || !(error instanceof DiapauseError)) throw error
+    const where = `switch.openFlow (bridge ${bridge}, ${management})`
+    throw new UsageError(error.code, `${where}: ${error.message}`, { cause: error })
+  }
+}
+
+/** A bridge of fail mode standalone forwards like a switch what no entry of ours fits: past every cut and every fence. */
+async function checkFailMode({ bridge, database }: Settings): Promise<void> {
+  const mode = (await vsctl(database, ['get-fail-mode', bridge], 'no wait')).trim()
+  if (mode === 'secure') return
+  throw new UsageError(
+    'OPENFLOW_FAIL_MODE',
+    `bridge ${bridge} forwards by itself what no flow entry fits: run  ovs-vsctl set-fail-mode ${bridge} secure`
+  )
+}
+
+/** The largest packet that guests may send, by the ways to other bridges. */
+async function guestMtu({ database, towards }: Settings, log: Log): Promise<number> {
+  const names = typeof towards === 'string' ? [towards] : Object.values(towards)
+  const mtus = await Promise.all(
+    names.map(async name => {
+      const text = await vsctl(database, ['--if-exists', 'get', 'Interface', name, 'mtu'], 'no wait')
+      return Number.parseInt(text, 10) // of a tunnel, [ ]: the kernel's routes decide
+    })
+  )
+  const least = Math.min(...mtus.filter(mtu => !Number.isNaN(mtu)), Number.POSITIVE_INFINITY)
+  if (least < ETHERNET_MTU_BYTES + TAG_BYTES) {
+    const guests = least - TAG_BYTES
+    log.warn(
+      { towards, mtuBytes: least },
+      `frames are ${TAG_BYTES} bytes longer between bridges: give the ways an MTU of ${ETHERNET_MTU_BYTES + TAG_BYTES} (ip link set NAME mtu …), or guests one of at most ${guests}`
+    )
+  }
+  return Number.isFinite(least) ? Math.max(least - TAG_BYTES, ETHERNET_MTU_BYTES) : ETHERNET_MTU_BYTES
+}
+
+/** As ovs-appctl(8) finds it. */
+async function controlSocket(pidFile: string): Promise<string> {
+  try {
+    const pid = Number.parseInt(await readFile(pidFile, 'utf8'), 10)
+    return join(dirname(pidFile), `ovs-vswitchd.${pid}.ctl`)
+  } catch (cause) {
+    throw new UsageError(
+      'OPENFLOW_CONTROL',
+      `no daemon of Open vSwitch is known by ${pidFile} (${messageOf(cause)}): start it, or set switch.openFlow.control`,
+      { cause }
+    )
+  }
+}
