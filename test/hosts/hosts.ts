@@ -63,13 +63,13 @@ export class Hosts {
       for (const { port, address } of all) {
         const holder = await hold(hosts.#asOwner())
         holders.push(holder)
-        await hosts.#ip(hosts.onSwitch, [`link add ${port} type veth peer name eth0 netns ${holder.pid}`])
+        await hosts.ip(hosts.onSwitch, [`link add ${port} type veth peer name eth0 netns ${holder.pid}`])
         const up = ['link set lo up', `addr add ${address}/24 dev eth0`, 'link set eth0 up']
-        await hosts.#ip(hosts.#in(holder), up)
+        await hosts.ip(hosts.#in(holder), up)
       }
       // Multicast goes to everyone (mDNS): with snooping only to those who asked a router, and there is none.
       const bridge = ['link set lo up', 'link add br0 type bridge mcast_snooping 0', 'link set br0 up']
-      await hosts.#ip(hosts.onSwitch, [...bridge, ...all.map(({ port }) => `link set ${port} master br0 up`)])
+      await hosts.ip(hosts.onSwitch, [...bridge, ...all.map(({ port }) => `link set ${port} master br0 up`)])
       return hosts
     } catch (error) {
       await hosts.remove()
@@ -90,13 +90,13 @@ export class Hosts {
   /** The switch forwards nothing more from or to the host. Its own link stays up, as with a broken switch beyond. */
   async cutOff(host: Host): Promise<void> {
     this.#cut = [...this.#cut, host]
-    await this.#ip(this.onSwitch, [`link set ${host.port} nomaster`])
+    await this.ip(this.onSwitch, [`link set ${host.port} nomaster`])
   }
 
   /** What `from` sends to `to` is lost; the other way goes on. */
   async block(from: Host, to: Host): Promise<void> {
     this.#blocked = [...this.#blocked, { from, to }]
-    await this.#ip(this.on(from), [`neigh replace ${to.address} lladdr ${NOBODY} nud permanent dev eth0`])
+    await this.ip(this.on(from), [`neigh replace ${to.address} lladdr ${NOBODY} nud permanent dev eth0`])
   }
 
   /** Everybody reaches everybody again. */
@@ -105,8 +105,8 @@ export class Hosts {
     this.#cut = []
     this.#blocked = []
     const back = cut.map(({ port }) => `link set ${port} master br0`)
-    if (back.length > 0) await this.#ip(this.onSwitch, back)
-    for (const { from, to } of blocked) await this.#ip(this.on(from), [`neigh del ${to.address} dev eth0`])
+    if (back.length > 0) await this.ip(this.onSwitch, back)
+    for (const { from, to } of blocked) await this.ip(this.on(from), [`neigh del ${to.address} dev eth0`])
   }
 
   /** Ends what still runs on the hosts, then they are gone, and the folder. What came back are processes that stayed. */
@@ -137,8 +137,8 @@ export class Hosts {
     return isRoot() ? [] : ['nsenter', '--preserve-credentials', `--user=/proc/${this.#holders[0]?.pid}/ns/user`]
   }
 
-  /** Runs commands of ip, one a line. */
-  async #ip(where: readonly string[], lines: readonly string[]): Promise<void> {
+  /** Runs commands of ip, one a line. `where`: `on` or `onSwitch`. */
+  async ip(where: readonly string[], lines: readonly string[]): Promise<void> {
     const [command, ...args] = [...where, 'ip', '-batch', '-']
     const child = spawn(command, args, { stdio: ['pipe', 'ignore', 'pipe'] })
     let said = ''

@@ -21,6 +21,8 @@ const LIMIT_MS = 60_000
 export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly vms: number
   readonly memoryMiB: number
+  /** The setting of the group. */
+  readonly openFlow?: boolean
   /** How busy each bank is. */
   readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
@@ -50,7 +52,7 @@ export class Bank {
   static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { vms: total, memoryMiB, load } = setup
+    const { vms: total, memoryMiB, load, openFlow = false } = setup
     const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total)
     try {
@@ -58,7 +60,7 @@ export class Bank {
       await cluster.allConnected(LIMIT_MS)
       const vms = bank.vms.map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
-      await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners })
+      await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })
       await bank.working()
       return bank
     } catch (error) {
