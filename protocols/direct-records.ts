@@ -7,20 +7,16 @@
  * ChaCha20-Poly1305 (RFC 8439) under a key of the connection's own, that came through Noise; the nonce is the record's number,
  * 64 bits, and the length needs no authentication: with another one the tag does not fit. Why at all: `direct.ts`.
  */
-import { ChaCha20Poly1305, newInstance } from '@chainsafe/as-chacha20poly1305'
 import { DiapauseError } from '../node/errors.ts'
-import { noiseCrypto, SMALL_BYTES } from './noise-crypto.ts'
+import { noiseCrypto, sealInto, TAG_BYTES } from './noise-crypto.ts'
 
 export const KEY_BYTES = 32
-export const TAG_BYTES = 16
 export const RECORD_HEADER_BYTES = 6
 /** What one record seals at most. Larger ones wait longer for their end before they can be opened. A guess. */
 export const MAX_RECORD_BYTES = 64 * 1024
 
 const NOISE_LENGTH_BYTES = 2
 const NO_AD = new Uint8Array(0)
-/** For small texts, as in `noiseCrypto`, but into the record itself. */
-const small = new ChaCha20Poly1305(newInstance())
 
 /** 12 bytes: 4 of zero, then the number, as Noise has it (the Noise specification, section 12.3). */
 class RecordNumber {
@@ -48,9 +44,7 @@ export class RecordSealer {
     const record = Buffer.allocUnsafe(RECORD_HEADER_BYTES + length)
     record.writeUInt16BE(0, 0)
     record.writeUInt32BE(length, 2)
-    const sealed = record.subarray(RECORD_HEADER_BYTES)
-    if (text.length < SMALL_BYTES) small.seal(this.#key, this.#number.bytes, text, NO_AD, sealed)
-    else sealed.set(noiseCrypto.chaCha20Poly1305Encrypt(text, this.#number.bytes, NO_AD, this.#key).subarray())
+    sealInto(record.subarray(RECORD_HEADER_BYTES), text, this.#number.bytes, this.#key)
     this.#number.advance()
     return record
   }

@@ -7,14 +7,15 @@
  *     here (WebAssembly below SMALL_BYTES)               1.8    4.5   29.0
  */
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto'
+import { ChaCha20Poly1305, newInstance } from '@chainsafe/as-chacha20poly1305'
 import { defaultCrypto } from '@chainsafe/libp2p-noise/crypto'
 
 type NoiseCrypto = typeof defaultCrypto
 
 const CIPHER = 'chacha20-poly1305'
-const TAG_BYTES = 16
+export const TAG_BYTES = 16
 /** Where the two cross, between 100 and 600 bytes: 3.8 to 3.9 µs against 1.8 to 5.0. */
-export const SMALL_BYTES = 400
+const SMALL_BYTES = 400
 
 /** By the object that a connection has as its key for as long as it lasts. */
 const keys = new WeakMap<Uint8Array, KeyObject>()
@@ -47,6 +48,16 @@ const open: NoiseCrypto['chaCha20Poly1305Decrypt'] = (ciphertext, nonce, ad, k, 
   const text = decipher.update(bytes.subarray(0, bytes.length - TAG_BYTES))
   decipher.final()
   return text
+}
+
+/** What libp2p has for small messages, which can write where the result is to be. */
+const webAssembly = new ChaCha20Poly1305(newInstance())
+const NO_AD = new Uint8Array(0)
+
+/** As `seal` without additional data, into `into`, which is TAG_BYTES longer than the text. */
+export function sealInto(into: Uint8Array, text: Uint8Array, nonce: Uint8Array, k: Uint8Array): void {
+  if (text.length < SMALL_BYTES) webAssembly.seal(k, nonce, text, NO_AD, into)
+  else into.set(seal(text, nonce, NO_AD, k).subarray())
 }
 
 export const noiseCrypto: NoiseCrypto = {

@@ -7,9 +7,9 @@ import {
   RECORD_HEADER_BYTES,
   RecordCutter,
   RecordOpener,
-  RecordSealer,
-  TAG_BYTES
+  RecordSealer
 } from '../../protocols/direct-records.ts'
+import { TAG_BYTES } from '../../protocols/noise-crypto.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
