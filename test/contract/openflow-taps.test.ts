@@ -12,7 +12,7 @@ import { PacketCutter } from '../../node/switch/packets.ts'
 import type { Tap, TapOptions } from '../../node/switch/openflow/taps.ts'
 import { waitUntil } from '../demo/processes.ts'
 import { arpRequest } from './hypervisor-support.ts'
-import { OpenVSwitch } from './openflow-support.ts'
+import { GuestsOnBridges } from './openflow-support.ts'
 import type { TapsCall } from './openflow-taps-child.ts'
 
 const LIMIT_MS = 15_000
@@ -23,27 +23,27 @@ const HOST_ADDRESS = '10.99.0.1'
 const OWNER = { group: 'bank', vm: 'a', nics: 2 }
 
 describe('TAP devices on a bridge of Open vSwitch', () => {
-  let ovs: OpenVSwitch
+  let world: GuestsOnBridges
   let maker: ChildProcess
   const servers: Server[] = []
   let plugs = 0
 
   beforeAll(async () => {
-    ovs = await OpenVSwitch.start()
+    world = await GuestsOnBridges.start()
     maker = start()
-    await ovs.tell('ovs-ofctl', '-OOpenFlow13', 'add-flow', `unix:${ovs.address(1)}`, 'actions=NORMAL')
+    await world.ovs.tell('ovs-ofctl', '-OOpenFlow13', 'add-flow', `unix:${world.address(1)}`, 'actions=NORMAL')
     // Behind it the host hears as well, on a device that is not ours.
-    await ovs.tell('ovs-vsctl', `--db=${ovs.database}`, 'del-port', 't1')
-    await ovs.tell('ip', 'addr', 'add', `${HOST_ADDRESS}/32`, 'dev', 'lo')
-    await ovs.tell('ip', 'link', 'set', 'lo', 'up')
+    await world.ovs.tell('ovs-vsctl', `--db=${world.ovs.database}`, 'del-port', 't1')
+    await world.ovs.tell('ip', 'addr', 'add', `${HOST_ADDRESS}/32`, 'dev', 'lo')
+    await world.ovs.tell('ip', 'link', 'set', 'lo', 'up')
   })
 
   afterAll(async () => {
     for (const server of servers) server.close()
-    await ovs?.stop()
+    await world?.stop()
   })
 
-  const start = () => ovs.spawn(process.execPath, join(import.meta.dirname, 'openflow-taps-child.ts'))
+  const start = () => world.ovs.spawn(process.execPath, join(import.meta.dirname, 'openflow-taps-child.ts'))
 
   async function call(...words: TapsCall): Promise<unknown> {
     maker.stdin?.write(`${JSON.stringify(words)}\n`)
@@ -56,25 +56,29 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
   }
 
   const open = (changes: Partial<TapOptions> = {}) =>
-    call('open', { peer: 'p1', bridge: 'br1', database: ovs.database, mtuBytes: 1400, ...changes })
+    call('open', { peer: 'p1', bridge: 'br1', database: world.ovs.database, mtuBytes: 1400, ...changes })
   const make = async () => (await call('make', OWNER)) as Tap[]
   const remove = (taps: readonly Tap[]) =>
     call(
       'remove',
       taps.map(({ device }) => device)
     )
-  const devices = async () => (await ovs.tell('ip', '-o', 'link', 'show', 'type', 'tun')).match(/\bdp\w+(?=:)/g) ?? []
+  const devices = async () =>
+    (await world.ovs.tell('ip', '-o', 'link', 'show', 'type', 'tun')).match(/\bdp\w+(?=:)/g) ?? []
   const ports = async () =>
-    (await ovs.tell('ovs-vsctl', `--db=${ovs.database}`, 'list-ports', 'br1')).match(/\bdp\w+/g) ?? []
+    (await world.ovs.tell('ovs-vsctl', `--db=${world.ovs.database}`, 'list-ports', 'br1')).match(/\bdp\w+/g) ?? []
 
   /** The VM's end: what it hears, and how it speaks. */
   async function plugInto({ device }: Tap) {
-    const socketPath = join(ovs.dir, `vm${++plugs}`)
+    const socketPath = join(world.dir, `vm${++plugs}`)
     const heard: string[] = []
     const { promise, resolve } = Promise.withResolvers<Socket>()
     const server = createServer(resolve).listen(socketPath)
     servers.push(server)
-    const relay = ovs.spawn('qemu-system-x86_64', ...relayArguments({ peer: 'p1', kind: `tap:${device}`, socketPath }))
+    const relay = world.ovs.spawn(
+      'qemu-system-x86_64',
+      ...relayArguments({ peer: 'p1', kind: `tap:${device}`, socketPath })
+    )
     const socket = await promise
     const cutter = new PacketCutter()
     socket.on('data', chunk =>
@@ -103,12 +107,12 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
       }, LIMIT_MS)
     ).toBe(true)
     for (const { device, interfaceIndex } of taps) {
-      expect(await ovs.tell('ip', '-o', 'link', 'show', device)).toMatch(
+      expect(await world.ovs.tell('ip', '-o', 'link', 'show', device)).toMatch(
         new RegExp(`^${interfaceIndex}: ${device}: .* mtu 1400 `)
       )
     }
     const owner = ['get', 'Interface', taps[1]?.device ?? '', 'external_ids:diapause']
-    expect(await ovs.tell('ovs-vsctl', `--db=${ovs.database}`, ...owner)).toBe('"bank/a"\n')
+    expect(await world.ovs.tell('ovs-vsctl', `--db=${world.ovs.database}`, ...owner)).toBe('"bank/a"\n')
     await Promise.all([one, other].map(end))
     await remove(taps)
   })
@@ -151,7 +155,7 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
     maker.kill('SIGKILL')
     await once(maker, 'exit')
     maker = start()
-    await ovs.tell('ip', 'link', 'del', first.device) // as when the host has been started anew
+    await world.ovs.tell('ip', 'link', 'del', first.device) // as when the host has been started anew
     expect(await ports()).toContain(first.device)
     expect(await devices()).toContain(second.device)
     await open()

@@ -11,7 +11,7 @@ import { COOKIE, COOKIE_MASK } from '../../node/switch/openflow/plan.ts'
 import type { FrameLog } from '../../node/ports.ts'
 import { FrameSpace } from '../../node/switch/spill.ts'
 import { waitUntil } from '../demo/processes.ts'
-import { type Guest, OpenVSwitch } from './openflow-support.ts'
+import { type Guest, GuestsOnBridges } from './openflow-support.ts'
 import { clock, memoryLog } from './real-clock.ts'
 
 const GROUP = 'bank'
@@ -22,7 +22,7 @@ const FRAMES = 150
 const NOT_MS = 150
 
 describe('the OpenFlow path on Open vSwitch', () => {
-  let ovs: OpenVSwitch
+  let world: GuestsOnBridges
   let guests: Record<'a' | 'b' | 'c', Guest>
   let bridges: OpenFlowBridge[] = []
   let ports: Record<'a' | 'b' | 'c', BridgePort>
@@ -31,8 +31,8 @@ describe('the OpenFlow path on Open vSwitch', () => {
   const markers: string[] = []
 
   beforeAll(async () => {
-    ovs = await OpenVSwitch.start()
-    const [a, b, c] = ovs.guests as [Guest, Guest, Guest]
+    world = await GuestsOnBridges.start()
+    const [a, b, c] = world.guests as [Guest, Guest, Guest]
     guests = { a, b, c }
   })
 
@@ -41,7 +41,7 @@ describe('the OpenFlow path on Open vSwitch', () => {
   })
 
   afterAll(async () => {
-    await ovs?.stop()
+    await world?.stop()
   })
 
   const space = () => new FrameSpace({ directory: undefined, memoryBytes: 64 << 20, diskBytes: 0, log })
@@ -49,7 +49,7 @@ describe('the OpenFlow path on Open vSwitch', () => {
 
   /** Tells a peer who is where. */
   async function group(bridge: OpenFlowBridge): Promise<void> {
-    const stations = ovs.guests.map(async ({ name, mac, host }) => {
+    const stations = world.guests.map(async ({ name, mac, host }) => {
       const local = bridgeOf(name) === bridge
       const way = bridge === bridges[0] ? 't1' : 't2'
       return { vm: name, nic: 0, mac, network: 1, local, port: await bridge.portNumber(local ? host.port : way) }
@@ -70,17 +70,17 @@ describe('the OpenFlow path on Open vSwitch', () => {
   /** Both peers, with all VMs at epoch 0, and everybody's frames past the peers. */
   async function begin(): Promise<void> {
     markers.length = 0
-    for (const guest of ovs.guests) guest.heard.length = 0
+    for (const guest of world.guests) guest.heard.length = 0
     const room = space()
     const open = (peer: 1 | 2) =>
       OpenFlowBridge.open({
-        address: ovs.address(peer),
-        control: ovs.control,
+        address: world.address(peer),
+        control: world.ovs.control,
         clock,
         log,
         keeper: () => room.keeper(),
         onMarker: (_, vm, epoch) => markers.push(`${vm} ${epoch}`),
-        packetQueues: ovs.packetQueues
+        packetQueues: world.ovs.packetQueues
       })
     bridges = [await open(1), await open(2)]
     await attachAll()
@@ -242,14 +242,14 @@ describe('the OpenFlow path on Open vSwitch', () => {
   it('gives it to what the bridge had not read by then, too', async () => {
     await begin()
     await ports.a.hold()
-    ovs.signal('SIGSTOP')
+    world.ovs.signal('SIGSTOP')
     let turned: Promise<void>
     try {
       await send(guests.a, guests.b, 'unread', 1, FRAMES)
       expect(await bridges[0]?.queuedBytes(GROUP, 'a')).toBeGreaterThan(0)
       turned = ports.a.drained().then(() => ports.a.turn(1))
     } finally {
-      ovs.signal('SIGCONT')
+      world.ovs.signal('SIGCONT')
     }
     await turned
     await heard(guests.b, 'unread', FRAMES)
@@ -337,13 +337,13 @@ describe('the OpenFlow path on Open vSwitch', () => {
   it('begins without the entries of an earlier run, and not at all where the cache cannot be emptied', async () => {
     await begin()
     const watch = { packetIn: () => {}, writable: () => {}, closed: () => {} }
-    const connection = await OpenFlowConnection.open(ovs.address(1), clock, watch)
+    const connection = await OpenFlowConnection.open(world.address(1), clock, watch)
     expect((await connection.flows(COOKIE, COOKIE_MASK)).length).toBeGreaterThan(20)
     bridges[0]?.close()
-    const options = { address: ovs.address(1), clock, log, keeper: () => space().keeper(), onMarker: () => {} }
-    const nowhere = OpenFlowBridge.open({ ...options, control: `${ovs.control}.none` })
+    const options = { address: world.address(1), clock, log, keeper: () => space().keeper(), onMarker: () => {} }
+    const nowhere = OpenFlowBridge.open({ ...options, control: `${world.ovs.control}.none` })
     await expect(nowhere).rejects.toThrow(expect.objectContaining({ code: 'OPENFLOW_CONTROL' }))
-    bridges[0] = await OpenFlowBridge.open({ ...options, control: ovs.control })
+    bridges[0] = await OpenFlowBridge.open({ ...options, control: world.ovs.control })
     expect(await connection.flows(COOKIE, COOKIE_MASK)).toEqual([])
     connection.close()
   })
@@ -354,7 +354,7 @@ describe('the OpenFlow path on Open vSwitch', () => {
     const recorded = ports.a.recorded(1)
     await Promise.all([
       expect(recorded).rejects.toThrow(expect.objectContaining({ code: 'EPOCH_ABORTED' })),
-      ovs.restart()
+      world.ovs.restart()
     ])
     for (const port of [ports.b, ports.c]) await reached(() => port.facts.colour === 0)
 

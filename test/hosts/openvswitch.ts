@@ -2,11 +2,12 @@
  * Open vSwitch with its userspace datapath, one on a host. It is not installed: its Debian packages are downloaded and
  * unpacked, as those of the test guest.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import { promisify } from 'node:util'
 import { UsageError } from '../../node/errors.ts'
 import { waitUntil } from '../demo/processes.ts'
@@ -87,10 +88,20 @@ export class OpenVSwitch {
     this.#startSwitch()
   }
 
-  /** What the program prints that runs on the host, with Open vSwitch's own in its path. */
-  async tell(...words: string[]): Promise<string> {
-    const [command = '', ...args] = [...this.#on, ...words]
+  /** What the program prints that runs on the host, with what is unpacked in its path. */
+  tell(...words: string[]): Promise<string> {
+    return this.run([...this.#on, ...words])
+  }
+
+  /** The same, for whom `words` begin with where it is to run. */
+  async run([command = '', ...args]: readonly string[]): Promise<string> {
     return (await run(command, args, { env: this.#env, timeout: START_MS })).stdout
+  }
+
+  /** A program on the host that goes on. */
+  spawn(...words: string[]): ChildProcessByStdio<Writable, Readable, null> {
+    const [command = '', ...args] = [...this.#on, ...words]
+    return spawn(command, args, { env: this.#env, stdio: ['pipe', 'pipe', 'inherit'] })
   }
 
   async #start(): Promise<void> {

@@ -3,7 +3,7 @@
  * pass there, a daemon and a host that die. The bridges are made as `node/switch/openflow/README.md` tells operators to.
  * The tests are one story in order, on one cluster.
  */
-import { mkdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ClusterPeer } from '../demo/cluster.ts'
@@ -33,7 +33,6 @@ async function joinedHosts(hosts: Hosts): Promise<BridgedHost[]> {
   const joined = await Promise.all(
     hosts.all.map(async host => {
       const dir = join(hosts.dir, `ovs-${host.name}`)
-      await mkdir(dir)
       return { host, ovs: await OpenVSwitch.start(dir, hosts.on(host)) }
     })
   )
