@@ -15,7 +15,16 @@ import { randomBytes } from 'node:crypto'
 import type net from 'node:net'
 import { DiapauseError } from '../node/errors.ts'
 import { KEY_BYTES, MAX_RECORD_BYTES, RecordCutter, RecordOpener, RecordSealer } from './direct-records.ts'
-import { type Connection, frameHeader, MessageCutter, messages, read, type Stream, write } from './stream.ts'
+import {
+  type Connection,
+  FRAME_HEADER_BYTES,
+  frameHeader,
+  MessageCutter,
+  messages,
+  read,
+  type Stream,
+  write
+} from './stream.ts'
 import { divertReads, unreadOf } from './transport-lean.ts'
 
 const READY = Uint8Array.of(1)
@@ -36,11 +45,17 @@ function socketOf(connection: Connection): net.Socket {
 export interface ByteSink {
   /** Resolves when it wants more, at once where it does: then it returns nothing. Rejects where it is broken. */
   write(bytes: Uint8Array): Promise<void> | undefined
+  /** The longest that `writeMessage` takes; 0: none. */
+  readonly maxMessageBytes: number
+  /** As `write`, of one message with its length before it: `parts`, `length` bytes in all. */
+  writeMessage(parts: readonly Uint8Array[], length: number): Promise<void> | undefined
 }
 
 /** By way of the stream. */
 export function streamSink(stream: Stream): ByteSink {
-  return { write: bytes => write(stream, bytes) }
+  const writeMessage = (parts: readonly Uint8Array[], length: number): Promise<void> =>
+    write(stream, Buffer.concat([frameHeader(length), ...parts]))
+  return { write: bytes => write(stream, bytes), maxMessageBytes: 0, writeMessage }
 }
 
 /** Past the stream. LIBP2P_CHANGED, STREAM_CLOSED; aborts with `signal`. */
@@ -60,24 +75,40 @@ export async function openDirect(connection: Connection, stream: Stream, signal:
   return new DirectSink(socket, key)
 }
 
+/** Of all sinks: a message is sealed into memory of its own before anything else is written. */
+const scratch = Buffer.alloc(MAX_RECORD_BYTES)
+
 class DirectSink implements ByteSink {
   readonly #socket: net.Socket
   readonly #sealer: RecordSealer
+  readonly maxMessageBytes = MAX_RECORD_BYTES - FRAME_HEADER_BYTES
 
   constructor(socket: net.Socket, key: Uint8Array) {
     this.#socket = socket
     this.#sealer = new RecordSealer(key)
   }
 
+  writeMessage(parts: readonly Uint8Array[], length: number): Promise<void> | undefined {
+    scratch.writeUInt32BE(length)
+    let end = FRAME_HEADER_BYTES
+    for (const part of parts) {
+      scratch.set(part, end)
+      end += part.length
+    }
+    return this.write(scratch.subarray(0, end))
+  }
+
   write(bytes: Uint8Array): Promise<void> | undefined {
     const socket = this.#socket
     if (!socket.writable) throw closed(socket)
-    const isLong = bytes.length > MAX_RECORD_BYTES
-    if (isLong) socket.cork()
-    for (let at = 0; at < bytes.length; at += MAX_RECORD_BYTES) {
-      socket.write(this.#sealer.seal(bytes.subarray(at, at + MAX_RECORD_BYTES)))
+    if (bytes.length <= MAX_RECORD_BYTES) socket.write(this.#sealer.seal(bytes))
+    else {
+      socket.cork()
+      for (let at = 0; at < bytes.length; at += MAX_RECORD_BYTES) {
+        socket.write(this.#sealer.seal(bytes.subarray(at, at + MAX_RECORD_BYTES)))
+      }
+      socket.uncork()
     }
-    if (isLong) socket.uncork()
     return socket.writableNeedDrain ? drained(socket) : undefined
   }
 }
@@ -166,10 +197,10 @@ class Incoming {
   }
 
   #take(text: Uint8Array): void {
-    for (const message of this.#messages.push(text)) this.#give(message)
+    this.#messages.push(text, this.#give)
   }
 
-  #give(message: Uint8Array): void {
+  readonly #give = (message: Uint8Array): void => {
     if (this.#waiting !== undefined) {
       this.#waiting.push(Uint8Array.from(message))
       return

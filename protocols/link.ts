@@ -6,7 +6,7 @@
 import { DiapauseError, messageOf } from '../node/errors.ts'
 import type { Channel, Clock, Log } from '../node/ports.ts'
 import type { PeerId } from './core.ts'
-import { Outbox } from './outbox.ts'
+import { type Leaves, Outbox } from './outbox.ts'
 import type { ByteSink } from './direct.ts'
 import type { Connection, Stream } from './stream.ts'
 import { MemberAddresses } from './transport-addresses.ts'
@@ -56,6 +56,27 @@ export class Lane {
     this.#isEager = channel === 'frames'
   }
 
+  /** Queues a message; one that may not wait for others, and has none before it, leaves before this returns. */
+  send(parts: readonly Uint8Array[], length: number, leaves?: Leaves): void {
+    if (this.#isEager && !this.#pumping && this.outbox.bytes === 0 && length <= this.#sink.maxMessageBytes) {
+      if (leaves === undefined || leaves()) this.#sendNow(parts, length)
+      return
+    }
+    this.outbox.push(parts, length, leaves)
+    this.flush()
+  }
+
+  #sendNow(parts: readonly Uint8Array[], length: number): void {
+    try {
+      const full = this.#sink.writeMessage(parts, length)
+      if (full === undefined) return
+      this.#pumping = true
+      this.#pumpAfter(full)
+    } catch {
+      this.#fail()
+    }
+  }
+
   /**
    * To be called after something was queued. What is queued in one turn of the event loop leaves together, at its end; but
    * frames, which the switch has gathered so already, leave before this returns, unless earlier ones wait.
@@ -78,16 +99,20 @@ export class Lane {
         const bytes = this.outbox.take(BATCH_BYTES)
         const full = bytes.length > 0 ? this.#sink.write(bytes) : undefined
         if (full === undefined) continue
-        full.then(
-          () => this.#pumpSoon(),
-          () => this.#fail()
-        )
+        this.#pumpAfter(full)
         return
       }
       this.#pumping = false
     } catch {
       this.#fail()
     }
+  }
+
+  #pumpAfter(full: Promise<void>): void {
+    full.then(
+      () => this.#pumpSoon(),
+      () => this.#fail()
+    )
   }
 
   #fail(): void {

@@ -150,8 +150,8 @@ export class MessageCutter {
     return this.#headerBytes > 0 || this.#body !== undefined
   }
 
-  /** The messages that end in `piece`, empty ones too. Throws FRAME_OVERSIZE. */
-  *push(piece: Uint8Array): Generator<Uint8Array> {
+  /** Gives the messages that end in `piece` to `emit`, empty ones too. Throws FRAME_OVERSIZE, and what `emit` throws. */
+  push(piece: Uint8Array, emit: (message: Uint8Array) => void): void {
     let at = 0
     while (at < piece.length) {
       if (this.#body === undefined) {
@@ -159,33 +159,36 @@ export class MessageCutter {
         this.#header.set(piece.subarray(at, at + taken), this.#headerBytes)
         this.#headerBytes += taken
         at += taken
-        if (this.#headerBytes < FRAME_HEADER_BYTES) continue
-        const length = this.#header.readUInt32BE()
-        if (length > this.#maxBytes) {
-          throw new DiapauseError(
-            'FRAME_OVERSIZE',
-            `a message of ${length} bytes; at most ${this.#maxBytes} are allowed`
-          )
-        }
+        if (this.#headerBytes < FRAME_HEADER_BYTES) return
         this.#headerBytes = 0
+        const length = this.#allowed(this.#header.readUInt32BE())
         if (piece.length - at >= length) {
-          yield piece.subarray(at, at + length)
           at += length
+          emit(piece.subarray(at - length, at))
           continue
         }
         this.#body = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer)
         this.#bodyBytes = 0
       }
-      const taken = Math.min(this.#body.length - this.#bodyBytes, piece.length - at)
-      this.#body.set(piece.subarray(at, at + taken), this.#bodyBytes)
-      this.#bodyBytes += taken
-      at += taken
-      if (this.#bodyBytes === this.#body.length) {
-        const whole = this.#body
-        this.#body = undefined
-        yield whole
-      }
+      at += this.#fill(this.#body, piece.subarray(at), emit)
     }
+  }
+
+  /** Takes of `rest` what the message lacks; returns how much that was. */
+  #fill(body: Uint8Array, rest: Uint8Array, emit: (message: Uint8Array) => void): number {
+    const taken = Math.min(body.length - this.#bodyBytes, rest.length)
+    body.set(rest.subarray(0, taken), this.#bodyBytes)
+    this.#bodyBytes += taken
+    if (this.#bodyBytes === body.length) {
+      this.#body = undefined
+      emit(body)
+    }
+    return taken
+  }
+
+  #allowed(length: number): number {
+    if (length <= this.#maxBytes) return length
+    throw new DiapauseError('FRAME_OVERSIZE', `a message of ${length} bytes; at most ${this.#maxBytes} are allowed`)
   }
 }
 
@@ -196,7 +199,15 @@ export async function* frames(
 ): AsyncGenerator<Uint8Array> {
   const cutter = new MessageCutter(maxBytes)
   for await (const pieces of source) {
-    for (const piece of pieces) for (const message of cutter.push(piece)) yield message
+    const found: Uint8Array[] = []
+    let failure: DiapauseError | undefined
+    try {
+      for (const piece of pieces) cutter.push(piece, message => void found.push(message))
+    } catch (error) {
+      failure = error as DiapauseError // after the messages before it
+    }
+    yield* found
+    if (failure !== undefined) throw failure
   }
   if (cutter.partial) throw new DiapauseError('FRAME_TRUNCATED', 'the stream ended inside a message')
 }

@@ -137,7 +137,7 @@ export function unreadOf(socket: net.Socket): Uint8Array {
 }
 
 /** Of all connections: what was read is copied to memory of its own size before anything else is read. */
-const readBuffer = new Uint8Array(64 * 1024)
+const readBuffer = Buffer.alloc(64 * 1024)
 /** As Node has it by default. */
 const WRITE_QUEUE_BYTES = 64 * 1024
 

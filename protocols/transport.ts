@@ -154,8 +154,7 @@ class LinkTransport implements Libp2pTransport {
       this.#dropped[channel]++
       return false
     }
-    lane.outbox.push(parts, length, leaves)
-    lane.flush()
+    lane.send(parts, length, leaves)
     this.#sent[channel]++
     return true
   }

@@ -37,6 +37,7 @@ const FOREIGN_HEAD_BYTES = 4
 const RECORD_HEAD_BYTES = 13
 const MAX_NAME_BYTES = 255
 const MAX_NAMES = 255
+const EMPTY = Buffer.alloc(0)
 /** A few small frames; larger batches grow. */
 const MIN_BUFFER_BYTES = 1024
 
@@ -121,7 +122,7 @@ export class BatchWriter {
   take(): { readonly message: Uint8Array; readonly frames: number; readonly turns: number } {
     const taken = { message: this.#out.subarray(0, this.#bytes), frames: this.#frames, turns: this.#turns }
     this.#sizeHint = Math.max(MIN_BUFFER_BYTES, 2 ** Math.ceil(Math.log2(this.#bytes)))
-    this.#out = Buffer.alloc(0)
+    this.#out = EMPTY
     this.#bytes = 0
     this.#frames = 0
     this.#turns = 0
@@ -166,8 +167,7 @@ export class BatchWriter {
  */
 export function decodeBatch(message: Uint8Array): FrameBatch {
   if (message.length > MAX_BATCH_BYTES) throw malformed(`${message.length} bytes; at most ${MAX_BATCH_BYTES}`)
-  const bytes = Buffer.from(message.buffer, message.byteOffset, message.length)
-  const reader = new Reader(bytes)
+  const reader = new Reader(Buffer.isBuffer(message) ? message : bufferOf(message))
   const format = reader.u8()
   if (format !== FORMAT) {
     throw new DiapauseError(
@@ -186,6 +186,37 @@ export function decodeBatch(message: Uint8Array): FrameBatch {
     else throw malformed(`more than ${MAX_NAMES} names`)
   }
   return { group, generation, records }
+}
+
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+
+interface KnownName {
+  readonly bytes: Uint8Array
+  readonly name: string
+}
+
+/** As many as differ in the sum below; the last name with each. */
+const knownNames: (KnownName | undefined)[] = Array.from({ length: 256 })
+
+/**
+ * The same few names come with every batch, and a string that was made once is found in maps at once, where a new one is
+ * decoded, checked and hashed first. FRAMES_MALFORMED.
+ */
+function nameOf(bytes: Buffer, from: number, length: number): string {
+  let sum = length
+  for (let i = 0; i < length; i++) sum = (sum * 31 + (bytes[from + i] as number)) & 0xff
+  const known = knownNames[sum]
+  if (known !== undefined && isAt(bytes, from, length, known.bytes)) return known.name
+  const name = bytes.toString('utf8', from, from + length)
+  if (Buffer.byteLength(name) !== length) throw malformed('a name that is not UTF-8')
+  knownNames[sum] = { bytes: Uint8Array.prototype.slice.call(bytes, from, from + length), name }
+  return name
+}
+
+function isAt(bytes: Uint8Array, from: number, length: number, wanted: Uint8Array): boolean {
+  if (wanted.length !== length) return false
+  for (let i = 0; i < length; i++) if (bytes[from + i] !== wanted[i]) return false
+  return true
 }
 
 class Reader {
@@ -212,9 +243,7 @@ class Reader {
     const length = this.u8()
     if (length === 0) throw malformed('an empty name')
     const from = this.#take(length)
-    const name = this.#bytes.toString('utf8', from, from + length)
-    if (Buffer.byteLength(name) !== length) throw malformed('a name that is not UTF-8')
-    return name
+    return nameOf(this.#bytes, from, length)
   }
 
   /** The rest of a record of `kind`. */
