@@ -5,14 +5,16 @@
  * packet but not the memory of having written its beginning, and the stream is out of step for good (net/stream.c,
  * send_index; net/net.c, net_vm_change_state_handler). What cannot be sent on is dropped behind the reader instead.
  */
-import { rm } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import net from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
+import { MAX_FRAME_BYTES } from '../../protocols/frames/records.ts'
 import { readInto } from '../../protocols/read-into.ts'
 import type { Clock } from '../ports.ts'
 import { joinPackets } from './ethernet.ts'
 import { PacketCutter } from './packets.ts'
+import { Untaken } from './untaken.ts'
 
 export interface LinkEvents {
   /** A packet from the VM: a view, valid during the call, whose bytes may be changed. */
@@ -27,13 +29,12 @@ export interface LinkEvents {
 
 /** Bytes that may wait in this process for QEMU to read; beyond it `writable(false)`. A guess: a millisecond at 2 Gb/s. */
 const WRITE_QUEUE_BYTES = 256 * 1024
-/**
- * What was written so recently counts as perhaps not taken by the VM. 10 ms: a guess, longer than an inbound frame waits
- * for a running guest's vCPU.
- */
-const RECENT_MS = 10
-/** More than this cannot be under way: a unix socket holds 208 KiB (net.core.wmem_default), QEMU reads one frame at a time. */
-const RECENT_BYTES = 256 * 1024
+/** One buffer of the kernel, which a unix socket takes beyond its limit (unix_stream_sendmsg: 32 KiB and a page). */
+const SOCKET_EXCESS_BYTES = 36 * 1024
+/** net.core.wmem_default, where it cannot be read: that of Linux on 64 bits. */
+const USUAL_SOCKET_BYTES = 212_992
+/** What QEMU 7.2 reads at once (net/net.h, NET_BUFSIZE); the frame before it may not be whole (SocketReadState). */
+const QEMU_READ_BYTES = 4096 + 65_536
 /** What one read may take: more than a unix socket holds (above). */
 const READ_BYTES = 256 * 1024
 /** How long the rest of a split packet may take after `stop`. QEMU has it in hand; a guess. */
@@ -42,18 +43,10 @@ const PARTIAL_MS = 20
 const QUIET_TURNS = 2
 
 /** What a port asks of its NIC: `NicLink` in a peer, something simpler in a simulator. */
-export type VmLink = Pick<NicLink, 'write' | 'recent' | 'drained' | 'close'>
+export type VmLink = Pick<NicLink, 'write' | 'recent' | 'stoodStill' | 'drained' | 'close'>
 export type OpenSocket = (path: string, clock: Clock, events: LinkEvents) => Promise<VmLink>
 /** As NICs open one: what ends a burst is the same for all. */
 export type OpenLink = (path: string, clock: Clock, events: Omit<LinkEvents, 'burst'>) => Promise<VmLink>
-
-interface Written {
-  readonly atMs: number
-  /** Packets end to end. */
-  readonly bytes: Uint8Array
-  /** The kernel has it. */
-  flushed: boolean
-}
 
 export class NicLink {
   readonly path: string
@@ -63,19 +56,21 @@ export class NicLink {
   #socket: net.Socket | undefined
   #cutter = new PacketCutter()
   #chunks = 0
-  #recent: Written[] = []
-  #recentBytes = 0
+  readonly #holdBytes: number
+  #untaken: Untaken
 
-  private constructor(path: string, clock: Clock, events: LinkEvents) {
+  private constructor(path: string, clock: Clock, events: LinkEvents, holdBytes: number) {
     this.path = path
     this.#clock = clock
+    this.#holdBytes = holdBytes
+    this.#untaken = new Untaken(holdBytes)
     this.#events = events
     this.#server = net.createServer({ pauseOnConnect: true }, socket => this.#accept(socket))
   }
 
   /** Resolves when QEMU can connect to `path`; a stale socket file there is removed. NIC_LISTEN. */
   static async listen(path: string, clock: Clock, events: LinkEvents): Promise<NicLink> {
-    const link = new NicLink(path, clock, events)
+    const link = new NicLink(path, clock, events, (await socketBytes()) + QEMU_READ_BYTES + MAX_FRAME_BYTES)
     try {
       await rm(path, { force: true })
       await new Promise<void>((resolve, reject) => {
@@ -101,22 +96,21 @@ export class NicLink {
   write(packets: readonly Uint8Array[], bytes: number, joined = joinPackets(packets, bytes)): void {
     const socket = this.#socket
     if (socket === undefined) return
-    const written: Written = { atMs: this.#clock.now(), bytes: joined, flushed: false }
-    this.#forget(written.atMs)
-    this.#recent.push(written)
-    this.#recentBytes += bytes
-    const takesMore = socket.write(joined, () => {
-      written.flushed = true
-    })
+    const untaken = this.#untaken
+    const batch = untaken.write(joined, this.#clock.now())
+    const takesMore = socket.write(joined, () => untaken.flushed(batch, this.#clock.now()))
+    if (socket.writableLength > 0) untaken.waits(batch)
     if (!takesMore) this.#events.writable(false)
   }
 
   /** Packets that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
   recent(nowMs: number): Uint8Array[] {
-    this.#forget(nowMs)
-    const packets: Uint8Array[] = []
-    for (const { bytes } of this.#recent) new PacketCutter().push(bytes, packet => packets.push(packet))
-    return packets
+    return this.#untaken.packets(nowMs)
+  }
+
+  /** The VM was not to run between the two. */
+  stoodStill(fromMs: number, toMs: number): void {
+    this.#untaken.stoodStill(fromMs, toMs)
   }
 
   /** Settles when all that the stopped VM has sent was emitted. NIC_NOT_DRAINED where a packet's end does not come. */
@@ -171,22 +165,18 @@ export class NicLink {
     socket.on('close', () => {
       if (this.#socket !== socket) return
       this.#socket = undefined
-      this.#recent = []
-      this.#recentBytes = 0
+      this.#untaken = new Untaken(this.#holdBytes)
       this.#events.writable(false)
     })
     this.#events.writable(true)
-  }
-
-  #forget(nowMs: number): void {
-    for (let first = this.#recent[0]; first?.flushed; first = this.#recent[0]) {
-      const tooMany = this.#recentBytes - first.bytes.length >= RECENT_BYTES
-      if (!tooMany && nowMs - first.atMs <= RECENT_MS) return
-      this.#recent.shift()
-      this.#recentBytes -= first.bytes.length
-    }
   }
 }
 
 /** Of all NICs: what was read is put away before anything else is read. */
 const readBuffer = new Uint8Array(READ_BYTES)
+
+/** What the kernel holds at most of what was written to a unix socket: measured, 18 KiB in frames of 64 bytes to 235 in large writes. */
+async function socketBytes(): Promise<number> {
+  const limit = await readFile('/proc/sys/net/core/wmem_default', 'utf8').catch(() => '')
+  return (Number.parseInt(limit, 10) || USUAL_SOCKET_BYTES) + SOCKET_EXCESS_BYTES
+}

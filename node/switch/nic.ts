@@ -80,6 +80,11 @@ export class Nic {
     return [...written, ...this.#out.packets].map(packet => this.#addressed(packet))
   }
 
+  /** The VM was not to run between the two. */
+  stoodStill(fromMs: number, toMs: number): void {
+    this.#link?.stoodStill(fromMs, toMs)
+  }
+
   async drained(): Promise<void> {
     await this.#link?.drained()
   }

@@ -147,6 +147,8 @@ export class VmPort implements NicPort {
   }
 
   async release(): Promise<void> {
+    const nowMs = this.#clock.now()
+    for (const nic of this.#nics) nic.stoodStill(this.#heldMs ?? nowMs, nowMs)
     this.#heldMs = undefined
     this.#released = true
     this.#group.mayAct() // the lease may have been regained just now

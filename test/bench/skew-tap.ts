@@ -61,6 +61,7 @@ export class SkewTap {
         link.write(packets, bytes)
       },
       recent: nowMs => link.recent(nowMs),
+      stoodStill: (fromMs, toMs) => link.stoodStill(fromMs, toMs),
       drained: () => link.drained(),
       close: () => link.close()
     }

@@ -173,17 +173,53 @@ describe('a cut', () => {
     const { a, b, c } = await world.group(OWNERS)
     a.vm.send(frameOf('a', 'b', 0))
     await until(() => b.vm.ids.length === 1)
-    world.nowMs = () => 1011
+    world.nowMs = () => 1101
     a.vm.send(frameOf('a', 'b', 1))
     await until(() => at('p1').stats().delivered === 2)
     await b.nic.hold()
-    world.nowMs = () => 1100 // however long the VM takes to stop
+    world.nowMs = () => 2000 // however long the VM takes to stop
     a.vm.send(frameOf('a', 'b', 2))
     await until(() => at('p1').stats().sent === 3)
     await b.nic.turn(1)
     await Promise.all([cut(a.nic, 1), cut(c.nic, 1)])
     expect(await idsIn(await b.nic.recorded(1))).toEqual([1, 2])
     expect(at('p1').stats()).toMatchObject({ recordedRecent: 1, recordedInFlight: 1 })
+  })
+
+  it('keeps what was given to the VM right before it was paused, however long that was', async () => {
+    world.nowMs = () => 1000
+    const { a, b, c } = await world.group(OWNERS)
+    a.vm.send(frameOf('a', 'b', 1))
+    await until(() => b.vm.ids.length === 1)
+    await b.nic.hold()
+    world.nowMs = () => 9000
+    await b.nic.release()
+    world.nowMs = () => 9100
+    await Promise.all([cut(a.nic, 1), cut(b.nic, 1), cut(c.nic, 1)])
+    expect(await idsIn(await b.nic.recorded(1))).toEqual([1])
+  })
+
+  it('keeps all that a VM has not taken which reads slowly, however long ago that was written', async () => {
+    const { a, b, c } = await world.group(OWNERS)
+    const frames = 600 // of 1,500 bytes: more than socket, QEMU and this process hold
+    b.vm.socket.pause()
+    for (let id = 1; id <= frames; id++) a.vm.send(frameOf('a', 'b', id, 1500))
+    await until(() => at('p1').stats().sent === frames)
+    b.vm.socket.resume()
+    await until(() => b.vm.ids.length > 100)
+    b.vm.socket.pause()
+    const taken = b.vm.ids.length
+    world.nowMs = () => performance.now() + 3_600_000
+    await quiet()
+    await b.nic.hold()
+    await b.nic.turn(1)
+    await Promise.all([cut(a.nic, 1), cut(c.nic, 1)])
+    const recorded = await idsIn(await b.nic.recorded(1))
+    const missing = Array.from({ length: frames - taken }, (_, at) => taken + 1 + at).filter(
+      id => !recorded.includes(id)
+    )
+    expect(missing).toEqual([])
+    expect(recorded.length).toBeLessThan(frames)
   })
 
   it('that is abandoned rejects its recording and lets early frames flow', async () => {

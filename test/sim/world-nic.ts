@@ -3,23 +3,23 @@ import type { Clock } from '../../node/ports.ts'
 import type { LinkEvents, VmLink } from '../../node/switch/link.ts'
 import { joinPackets, toPacket } from '../../node/switch/ethernet.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
+import { type Batch, Untaken } from '../../node/switch/untaken.ts'
 import { frameId } from './world-bank.ts'
 import type { Life } from './world-host.ts'
 
-/** As `link.ts` has them. */
-const RECENT_MS = 10
+/** As `link.ts` has it. */
 const QUIET_TURNS = 2
+/** What a socket holds: a dozen of the bank's frames. */
+const SOCKET_BYTES = 512
+/** How often the host has no time for a guest's QEMU, and for how long at most. */
+const STARVES = 0.05
+const STARVED_MS = 50
 
 /** The VM's end. */
 export interface Plug {
   /** Whether the VM takes frames now. */
   takes(): boolean
   take(frame: Uint8Array): void
-}
-
-interface Written {
-  readonly atMs: number
-  readonly packet: Uint8Array
 }
 
 export class SimLink implements VmLink {
@@ -32,8 +32,10 @@ export class SimLink implements VmLink {
   /** On their way from the VM. */
   #out: Uint8Array[] = []
   /** On their way to it. */
-  #in: Uint8Array[] = []
-  #recent: Written[] = []
+  #in: Batch[] = []
+  /** Of them, those that the socket has: the first, so many bytes. */
+  #socketBytes = 0
+  #untaken = new Untaken(SOCKET_BYTES)
   /** Ids of what `recent` said last. */
   told: ReadonlySet<number> = new Set()
   #reading = false
@@ -59,8 +61,7 @@ export class SimLink implements VmLink {
   disconnect(plug: Plug): void {
     if (this.#plug !== plug) return
     this.#plug = undefined
-    this.#in = []
-    this.#recent = []
+    this.#empty()
     this.#life.enter('io', 'NIC gone', () => this.#events.writable(false))
   }
 
@@ -88,13 +89,24 @@ export class SimLink implements VmLink {
 
   write(packets: readonly Uint8Array[], bytes: number): void {
     if (this.#plug === undefined || this.#closed) return
-    const atMs = this.#clock.now()
     // One buffer, as on a socket: the packets of a batch are views of memory that goes away.
     new PacketCutter().push(joinPackets(packets, bytes), packet => {
-      this.#in.push(packet.subarray(4))
-      this.#recent.push({ atMs, packet })
+      const written = this.#untaken.write(packet, this.#clock.now())
+      this.#in.push(written)
+      this.#fill()
+      if (written.flushedMs === undefined) this.#untaken.waits(written)
     })
     this.give()
+  }
+
+  /** The socket takes what there is room for. */
+  #fill(): void {
+    for (const written of this.#in) {
+      if (written.flushedMs !== undefined) continue
+      if (this.#socketBytes + written.bytes.length > SOCKET_BYTES) return
+      this.#socketBytes += written.bytes.length
+      this.#untaken.flushed(written, this.#clock.now())
+    }
   }
 
   /** Lets the VM take what has come, a moment later. */
@@ -102,21 +114,33 @@ export class SimLink implements VmLink {
     if (this.#giving || this.#in.length === 0) return
     this.#giving = true
     const { host } = this.#life
+    const { kernel } = host
     host.hardware(
-      host.kernel.between(0.05, 0.6),
+      kernel.chance(STARVES) ? kernel.between(1, STARVED_MS) : kernel.between(0.05, 0.6),
       () => `${host.name} guest takes frames`,
       () => {
         this.#giving = false
         const plug = this.#plug
-        while (plug?.takes() && this.#in.length > 0) plug.take(this.#in.shift() as Uint8Array)
+        while (plug?.takes() && this.#in.length > 0) this.#take(plug)
       }
     )
   }
 
+  #take(plug: Plug): void {
+    const { bytes } = this.#in.shift() as Batch
+    this.#socketBytes -= bytes.length
+    this.#fill()
+    plug.take(bytes.subarray(4))
+  }
+
   recent(nowMs: number): Uint8Array[] {
-    this.#recent = this.#recent.filter(({ atMs }) => nowMs - atMs <= RECENT_MS)
-    this.told = new Set(this.#recent.map(({ packet }) => frameId(packet.subarray(4))))
-    return this.#recent.map(({ packet }) => packet)
+    const packets = this.#untaken.packets(nowMs)
+    this.told = new Set(packets.map(packet => frameId(packet.subarray(4))))
+    return packets
+  }
+
+  stoodStill(fromMs: number, toMs: number): void {
+    this.#untaken.stoodStill(fromMs, toMs)
   }
 
   async drained(): Promise<void> {
@@ -132,8 +156,13 @@ export class SimLink implements VmLink {
   async close(): Promise<void> {
     this.#closed = true
     this.#out = []
-    this.#in = []
-    this.#recent = []
+    this.#empty()
     if (this.#life.paths.get(this.path) === this) this.#life.paths.delete(this.path)
+  }
+
+  #empty(): void {
+    this.#in = []
+    this.#socketBytes = 0
+    this.#untaken = new Untaken(SOCKET_BYTES)
   }
 }

@@ -47,6 +47,7 @@ export class OutsideLink implements VmLink {
     return []
   }
 
+  stoodStill(): void {}
   async drained(): Promise<void> {}
   async close(): Promise<void> {}
 
