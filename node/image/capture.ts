@@ -53,6 +53,7 @@ export class CapturePipeline {
   readonly #parser: SnapshotParser
   #main = -1
   #cancelled = false
+  #passed = 0
   /** Of blocks other than pc.ram, by block and offset: the last to come of each. */
   readonly #bootPages = new Map<string, BootPage>()
 
@@ -80,6 +81,7 @@ export class CapturePipeline {
   /** A page of RAM; the last to come of each counts. Its bytes (undefined: zeros) are read during the call only. */
   ramPage(page: number, bytes: Uint8Array | undefined): void {
     this.#unlessCancelled()
+    this.#passed++
     if (bytes === undefined) this.#state.zero(page)
     else if (this.#state.data(page, pageDigest(bytes))) this.#state.place(page, this.#extents.add(bytes))
   }
@@ -88,6 +90,11 @@ export class CapturePipeline {
   cancel(): void {
     this.#cancelled = true
     this.#state.abort(this.#options.epoch)
+  }
+
+  /** Pages that have come and columns that are durable. */
+  get progress(): number {
+    return this.#passed + this.#writer.durableColumns
   }
 
   congestion(): Promise<void> | undefined {

@@ -150,6 +150,8 @@ function streamCapture(calls: ThreadCalls<WorkerCalls>, epoch: number, finish: F
   return {
     copy: noRam,
     copyLast: noRam,
+    hurry: noRam,
+    progress: noRam,
     shipped: () => calls.call('shipped', epoch),
     finish: frames => finish(frames),
     cancel: () => unlessEnded(calls.call('cancelCapture', epoch))
@@ -176,18 +178,26 @@ function ramCapture(
   calls: ThreadCalls<WorkerCalls>,
   { epoch, ram, devices, finish }: { epoch: number; ram: LastPages; devices: DeviceReceiver; finish: Finish }
 ): Capture {
-  /** After a round the worker has no page left to copy but those it will be told of. */
-  let rounds = 0
+  /** Whether the worker has pages left to copy besides those it will be told of: not after a round that came to its end. */
+  let owes = true
+  let hurried = false
   /** The worker has the last pages; awaited when the VM runs again. */
   let kept: Promise<void> = Promise.resolve()
   return {
     copy: async pages => {
       await calls.call('copyRam', { epoch, pages, last: false })
-      rounds++
+      owes = hurried
     },
+    hurry: async () => {
+      hurried = true
+      const due = await calls.call('hurry', epoch)
+      owes = due > 0
+      return due
+    },
+    progress: () => calls.call('progress', epoch),
     shipped: () => calls.call('shipped', epoch),
     copyLast: async pages => {
-      if (rounds === 0 || countPages(pages) > MAX_LAST_PAGES) {
+      if (owes || countPages(pages) > MAX_LAST_PAGES) {
         return await calls.call('copyRam', { epoch, pages, last: true })
       }
       let bytes: Uint8Array

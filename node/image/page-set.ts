@@ -17,6 +17,13 @@ export class PageSet {
     this.#bits = new Uint8Array(Math.ceil(pages / 8))
   }
 
+  /** How many are in it. */
+  get count(): number {
+    let count = 0
+    for (let bits of this.#bits) for (; bits !== 0; bits &= bits - 1) count++
+    return count
+  }
+
   has(page: number): boolean {
     return ((this.#bits[page >> 3] ?? 0) & (1 << (page & 7))) !== 0
   }

@@ -33,6 +33,11 @@ export class RamCopy {
   /** Read and not yet hashed, at most all RAM: what the guest wrote during the last round. */
   #last: { run: PageRun; bytes: Buffer }[] = []
   #closed = false
+  /** Resolved when there are to be no more rounds. */
+  readonly #haste = Promise.withResolvers<void>()
+  #hurried = false
+  /** Settles when no round is under way. */
+  #rounds: Promise<unknown> = Promise.resolve()
 
   /** Opens `ramPath`. `due`: pages to copy beside those that are asked for; its owner does not use it any more. */
   constructor(ramPath: string, due: PageSet, sink: PageSink) {
@@ -41,13 +46,32 @@ export class RamCopy {
     this.#sink = sink
   }
 
-  async copy(pages: PageRanges): Promise<void> {
-    for (const run of this.#take(pages).runs(RUN_PAGES, GAP_PAGES)) {
+  copy(pages: PageRanges): Promise<void> {
+    const round = this.#copy(this.#take(pages))
+    this.#rounds = Promise.allSettled([this.#rounds, round])
+    return round
+  }
+
+  async #copy(pages: PageSet): Promise<void> {
+    for (const run of pages.runs(RUN_PAGES, GAP_PAGES)) {
+      if (this.#hurried) {
+        for (const page of run.wanted) this.#due.add(page)
+        continue
+      }
       this.#read(run, this.#buffer)
       this.#pass(run, this.#buffer)
-      await this.#sink.congestion()
+      const congestion = this.#sink.congestion()
+      if (congestion !== undefined) await Promise.race([congestion, this.#haste.promise])
       await nextTurn()
     }
+  }
+
+  /** Rounds end at once, those to come, too. Resolves with how many pages that leaves for `readLast`. */
+  async hurry(): Promise<number> {
+    this.#hurried = true
+    this.#haste.resolve()
+    await this.#rounds
+    return this.#due.count
   }
 
   /** Reads what is due, and no more. */

@@ -27,6 +27,7 @@ export class StreamWriter {
   #filled = 0
   #gridCount = 0
   #dataBytes = 0
+  #durableColumns = 0
 
   constructor(options: {
     stream: StreamId
@@ -48,6 +49,10 @@ export class StreamWriter {
   /** Bytes written so far: the offset of what is written next. */
   get dataBytes(): number {
     return this.#dataBytes
+  }
+
+  get durableColumns(): number {
+    return this.#durableColumns
   }
 
   /** Copies `bytes` to the end of the stream. Throws what a put failed with. */
@@ -107,6 +112,11 @@ export class StreamWriter {
     const { columns, hashes } = await encodeGrid(this.#codec, shape, buffer.subarray(0, filled))
     this.#spare.push(buffer)
     this.#grids[grid] = { symbolBytes: shape.symbolBytes, hashes }
-    await Promise.all(columns.map((bytes, column) => this.#put(grid, column, bytes)))
+    await Promise.all(
+      columns.map(async (bytes, column) => {
+        await this.#put(grid, column, bytes)
+        this.#durableColumns++
+      })
+    )
   }
 }

@@ -71,6 +71,14 @@ class RamCapture {
     else await this.#ram.copy(pages)
   }
 
+  hurry(): Promise<number> {
+    return this.#ram.hurry()
+  }
+
+  get progress(): number {
+    return this.#pipeline.progress
+  }
+
   /** The last pages, which the main thread has read. */
   keep(pages: PageRanges, bytes: Uint8Array): void {
     this.#ram.keepLast(pages, bytes)
@@ -229,6 +237,14 @@ class VmThread {
     }
   }
 
+  async hurry(epoch: number): Promise<number> {
+    return await this.#copying(epoch).hurry()
+  }
+
+  progress(epoch: number): number {
+    return this.#copying(epoch).progress
+  }
+
   async shipped(epoch: number): Promise<void> {
     if (this.#capture?.epoch !== epoch) throw cancelled(`capture of epoch ${epoch}`)
     await this.#capture.shipped()
@@ -353,6 +369,8 @@ function handlers(thread: () => VmThread) {
   return {
     capture: (request: CaptureRequest) => thread().capture(request),
     copyRam: (request: CopyRequest) => thread().copyRam(request),
+    hurry: (epoch: number) => thread().hurry(epoch),
+    progress: (epoch: number) => thread().progress(epoch),
     shipped: (epoch: number) => thread().shipped(epoch),
     keepRam: (request: KeepRequest) => thread().keepRam(request),
     finishCapture: (request: FinishRequest) => thread().finishCapture(request),

@@ -87,6 +87,13 @@ export interface Capture {
    * their way; waits where columns cannot leave. Only with `ramPath`, as `copyLast`.
    */
   copy(pages: PageRanges): Promise<void>
+  /** Grows as pages are copied and columns become durable: where it stays, nothing gets on. Only with `ramPath`. */
+  progress(): Promise<number>
+  /**
+   * Copies under way end where they are, and those to come copy nothing: what is left is due at `copyLast`. Resolves, when
+   * they have ended, with how many pages that is. Only with `ramPath`.
+   */
+  hurry(): Promise<number>
   /** Settles when all columns that were filled so far are durable: this capture then keeps nobody's processor or disk busy. */
   shipped(): Promise<void>
   /** The VM stands still: as `copy`, but resolves as soon as the pages have been read. No copy may follow. */

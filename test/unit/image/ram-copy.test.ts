@@ -1,11 +1,13 @@
 /** Captures out of a RAM file, checked against a plain buffer: any writes, rounds, and epochs that come to nothing. */
-import { mkdtemp, open, rm } from 'node:fs/promises'
+import { mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
+import { PageSet } from '../../../node/image/page-set.ts'
+import { RamCopy } from '../../../node/image/ram-copy.ts'
 import type { Capture, ImageManifest, ImageWorker, PageRanges } from '../../../node/ports.ts'
 import { ramOfImage } from '../../contract/image-ram.ts'
 import { frameLog } from '../frame-logs.ts'
@@ -82,6 +84,8 @@ class FakeVm {
 const writes = fc.array(fc.tuple(fc.nat(PAGES - 1), fc.nat(5)), { maxLength: 30 })
 const epoch = fc.record({
   rounds: fc.array(writes, { minLength: 1, maxLength: 3 }),
+  /** In which of its rounds the VM is to be cut at once, if in any. */
+  hurried: fc.constantFrom(0, 1, 2, undefined, undefined, undefined),
   between: writes,
   fate: fc.constantFrom('committed', 'committed', 'cancelled in its rounds', 'cancelled at the end', 'aborted')
 })
@@ -90,11 +94,13 @@ describe('a capture out of a RAM file', () => {
   test('is RAM byte for byte, whatever was written and whichever epochs came to nothing', async () => {
     const property = fc.asyncProperty(fc.array(epoch, { minLength: 1, maxLength: 14 }), async epochs => {
       const vm = await new FakeVm().start()
-      for (const { rounds, between, fate } of epochs) {
+      for (const { rounds, hurried, between, fate } of epochs) {
         const { capture, epoch, sent } = await vm.begin()
-        for (const round of rounds) {
+        for (const [i, round] of rounds.entries()) {
           await vm.write(round)
-          await capture.copy(vm.changed())
+          const copied = capture.copy(vm.changed())
+          if (i === hurried) expect(await capture.hurry()).toBeLessThanOrEqual(PAGES)
+          await copied
         }
         if (fate === 'cancelled in its rounds') {
           await capture.cancel()
@@ -166,6 +172,44 @@ describe('a capture out of a RAM file', () => {
     await capture.copyLast(vm.changed())
     gate.resolve()
     expect(await vm.isRam(await capture.finish(frameLog()))).toBe(true)
+    await vm.worker.close()
+  })
+
+  test('ends a round at once when the VM is to be cut, also one that waits for columns, and tells how much is left', async () => {
+    const ramPath = join(dir, `ram${files++}`)
+    const ram = Buffer.concat(Array.from({ length: 4 * PAGES }, (_, page) => pageOf(page + 1)))
+    await writeFile(ramPath, ram)
+    const copied: number[] = []
+    let stuck: Promise<void> | undefined = new Promise(() => {})
+    const copy = new RamCopy(ramPath, new PageSet(4 * PAGES), {
+      ramPage: (page, bytes) => {
+        if (bytes !== undefined && ram.subarray(page * PAGE, (page + 1) * PAGE).equals(bytes)) copied.push(page)
+      },
+      congestion: () => stuck
+    })
+    const round = copy.copy(Uint32Array.of(0, 4 * PAGES))
+    expect(await copy.hurry()).toBe(3 * PAGES)
+    await round
+    await copy.copy(Uint32Array.of(0, 1)) // comes late, and is left for the pause as well
+    expect(copied).toEqual(Array.from({ length: PAGES }, (_, page) => page))
+    stuck = undefined
+    copy.readLast(Uint32Array.of(1, 1))
+    await copy.finish()
+    expect(copied.slice(PAGES)).toEqual([0, 1, ...Array.from({ length: 3 * PAGES }, (_, page) => PAGES + page)])
+  })
+
+  test('tells how far it has come', async () => {
+    const vm = await new FakeVm().start()
+    await vm.write(Array.from({ length: PAGES }, (_, page) => [page, page + 1] as const))
+    const { capture } = await vm.begin()
+    expect(await capture.progress()).toBe(0)
+    await capture.copy(vm.changed())
+    const copied = await capture.progress()
+    expect(copied).toBeGreaterThanOrEqual(PAGES)
+    await capture.shipped()
+    await capture.copyLast(Uint32Array.of())
+    await capture.finish(frameLog())
+    await expect(capture.progress()).rejects.toMatchObject({ code: 'IMAGE_CANCELLED' })
     await vm.worker.close()
   })
 
