@@ -47,6 +47,11 @@ export class SwitchWorld {
     return made
   }
 
+  /** In the place of the peer's own. */
+  use(peer: string, made: VirtualSwitch): void {
+    this.#switches.set(peer, made)
+  }
+
   at(peer: string): VirtualSwitch {
     return this.#switches.get(peer) as VirtualSwitch
   }

@@ -19,6 +19,8 @@ export class PretendedSwitch {
   readonly #sockets = new Set<Socket>()
   #tables: readonly FlowEntry[] = []
   #cached: readonly FlowEntry[] = []
+  /** By name. */
+  readonly ports = new Map<string, number>()
   readonly #unread: { readonly port: number; readonly bytes: Uint8Array }[] = []
 
   /** `emit`: a frame leaves by a port. Sockets: `path`, and `path`.ctl. */
@@ -46,9 +48,14 @@ export class PretendedSwitch {
     })
   }
 
+  /** As where the daemon ends; it may listen again. */
   close(): void {
     for (const socket of this.#sockets) socket.destroy()
-    for (const server of this.#servers) server.close()
+    for (const server of this.#servers.splice(0)) server.close()
+  }
+
+  nameOf(port: number): string | undefined {
+    return [...this.ports].find(([, number]) => number === port)?.[0]
   }
 
   /** A frame has come to a port. */
@@ -94,6 +101,12 @@ export class PretendedSwitch {
           type: 'flowsReply',
           more: false,
           flows: this.#tables.map(flow => ({ ...flow, packets: 0n, bytes: 0n }))
+        }
+      case 'portsRequest':
+        return {
+          type: 'portsReply',
+          more: false,
+          ports: [...this.ports].map(([name, port]) => ({ name, port, mac: port }))
         }
       case 'flowAdd':
       case 'flowDelete':

@@ -79,6 +79,11 @@ export class JoinedSwitch implements VirtualSwitch {
     this.#bridge.close()
   }
 
+  /** See `OpenFlowBridge.connected`. */
+  get connected(): boolean {
+    return this.#bridge.connected
+  }
+
   /** While the lease of a group has run out, nothing of it passes the bridge. */
   follow(leases: Pick<Leases, 'onLapse' | 'onRegained' | 'onLost'>): void {
     leases.onLapse((key, generation) => this.#setActing(key, generation, false))
