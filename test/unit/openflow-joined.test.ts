@@ -191,6 +191,7 @@ describe('a switch with a bridge', () => {
     })
     leases.get('lapse')?.('group/bank', 0) // of a generation that is over
     leases.get('lapse')?.('group/other', 1)
+    await settled(() => true)
     say('a', 'c', 1)
     await settled(() => tapped.c?.length === 1)
     leases.get('lapse')?.('group/bank', 1)
