@@ -8,7 +8,7 @@
 import { readFile, rm } from 'node:fs/promises'
 import net from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { DiapauseError } from '../errors.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
 import { MAX_FRAME_BYTES } from '../../protocols/frames/records.ts'
 import { readInto } from '../../protocols/read-into.ts'
 import type { Clock } from '../ports.ts'
@@ -153,6 +153,7 @@ export class NicLink {
       try {
         this.#events.burst(() => cutter.push(chunk, emit))
       } catch (error) {
+        if (!hasCode(error, 'NIC_FRAMING')) throw error // a mistake of ours, for which this VM is not to lose its NIC
         socket.destroy()
         this.#events.broken(error)
       }

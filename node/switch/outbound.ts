@@ -60,6 +60,7 @@ export class Outbound {
   add(peer: PeerId, record: FrameRecord): void {
     if (this.#closed) return
     const lane = this.#laneOf(peer)
+    if (lane.writer.full) this.#flush(lane)
     if (lane.writer.bytes === 0) this.#options.schedule()
     lane.writer.add(record)
     if (lane.writer.bytes >= BATCH_TARGET_BYTES) this.#flush(lane)

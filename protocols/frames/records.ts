@@ -37,6 +37,8 @@ const FOREIGN_HEAD_BYTES = 4
 const RECORD_HEAD_BYTES = 13
 const MAX_NAME_BYTES = 255
 const MAX_NAMES = 255
+/** Of a frame to a VM of another group. */
+const NAMES_OF_RECORD = 3
 const EMPTY = Buffer.alloc(0)
 /** A few small frames; larger batches grow. */
 const MIN_BUFFER_BYTES = 1024
@@ -84,6 +86,12 @@ export class BatchWriter {
     return this.#bytes
   }
 
+  /** There may be no room for the names of another record: to be taken first. */
+  get full(): boolean {
+    return this.#places.size > MAX_NAMES - NAMES_OF_RECORD
+  }
+
+  /** Not where it is `full`. */
   add(record: FrameRecord): void {
     if (this.#bytes === 0) this.#begin()
     const { packet, group } = record

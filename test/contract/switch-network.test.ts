@@ -143,6 +143,24 @@ describe('a network of the whole cluster', () => {
     expect(b.vm.ids).toEqual([1, 2])
   })
 
+  it('carries a broadcast to more VMs of other groups than one batch has names for', async () => {
+    const { a } = await world.group({ a: 'p1' }, lan)
+    const others = Array.from({ length: 140 }, (_, at) => String.fromCharCode(0x74 + at))
+    for (const vm of others) world.setGroup({ [vm]: 'p2' }, { nics: { [vm]: ['shared/lan'] }, group: `group-${vm}` })
+    const guests = [others[0], others.at(-1)] as string[]
+    const vms = await Promise.all(
+      guests.map(async vm => {
+        const nic = await world.attach(vm, { [vm]: 'p2' }, 1, 0, `group-${vm}`)
+        const guest = await world.connect(vm)
+        await nic.release()
+        return guest
+      })
+    )
+    a.vms[1]?.send(frameOf('a1', BROADCAST, 1))
+    await until(() => vms.every(vm => vm.ids.length === 1))
+    expect(at('p1').stats()).toMatchObject({ linksBroken: 0 })
+  })
+
   it('refuses frames of a generation of their group that is over, and sends none without its lease', async () => {
     const { a } = await world.group(OWNERS, lan)
     const { d, e } = await world.group(SHOP, shop)

@@ -188,6 +188,17 @@ describe('a batch of frames', () => {
     expect(() => encodeBatch(vms(255))).toThrow(RangeError)
   })
 
+  it('says when the names of another record may have no room', () => {
+    const writer = new BatchWriter('bank', 7)
+    const foreign = (index: number): FrameRecord =>
+      ({ ...one.records[0], destination: `b${index}`, group: `g${index}`, colour: 0, sequence: 0 }) as FrameRecord
+    let added = 0
+    while (!writer.full) writer.add(foreign(added++))
+    const { message } = writer.take()
+    expect(writer.full).toBe(false)
+    expect([added, decodeBatch(message).records.length]).toEqual([126, 126]) // 253 names
+  })
+
   it('refuses names that the format has no room for', () => {
     expect(() => encodeBatch({ ...one, group: 'x'.repeat(256) })).toThrow(RangeError)
     expect(() => encodeBatch({ ...one, group: '' })).toThrow(RangeError)
