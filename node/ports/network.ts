@@ -29,7 +29,10 @@ export interface NicPort {
   recorded(epoch: number): Promise<FrameLog>
   /** The epoch is aborted: recordings are dropped; a VM that has not cut takes the colour without a cut. */
   abandon(epoch: number): Promise<void>
-  /** What `FrameLog.pieces` once gave belongs to the image: delivered first when the VM runs. Resolves when all is taken. */
+  /**
+   * What `FrameLog.pieces` once gave belongs to the image: delivered first when the VM runs. Resolves when all is taken;
+   * INJECTION_FULL where there has been no room for long.
+   */
   inject(pieces: AsyncIterable<Uint8Array>): Promise<void>
   /** Socket closed, frames dropped. */
   detach(): Promise<void>

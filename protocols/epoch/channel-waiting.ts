@@ -82,17 +82,11 @@ export class WaitingFrames {
     this.#keep(queues[frame[0] as number] as FrameQueue, frame)
   }
 
-  /** Packets end to end, before all that waits. They become this object's own. */
+  /** Packets end to end, before all that waits. They become this object's own; there must be room (`ChunkKeeper`). */
   inject(frames: Uint8Array): void {
     if (frames.length === 0) return
-    if (this.#lanes.length === 1) {
-      if (!this.#lane(0).injected.pushAll(frames)) this.#tally.droppedFull++
-    } else {
-      for (const frame of FrameQueue.split(frames)) {
-        const lane = this.#lanes[frame[0] as number]
-        if (lane !== undefined) this.#keep(lane.injected, frame)
-      }
-    }
+    if (this.#lanes.length === 1) this.#lane(0).injected.pushAll(frames)
+    else for (const frame of FrameQueue.split(frames)) this.#lanes[frame[0] as number]?.injected.push(frame)
     for (const nic of this.#lanes.keys()) this.#deliverWaiting(nic)
   }
 

@@ -247,8 +247,24 @@ export class ChannelReceiver {
     this.#waiting.promote(epoch)
   }
 
-  /** Frames of the image, packets end to end: they go to the VM before all that waits, in this order. Takes them over. */
+  /** Whether there is room for `bytes` of frames now. */
+  hasRoom(bytes: number): boolean {
+    const has = this.#keeper.reserve(bytes)
+    if (has) this.#keeper.release(bytes)
+    return has
+  }
+
+  /**
+   * Frames of the image, packets end to end: they go to the VM before all that waits, in this order. Takes them over.
+   * INJECTION_FULL, and takes none, where there is no room for all: images lose nothing.
+   */
   inject(frames: Uint8Array): void {
+    if (!this.hasRoom(frames.length)) {
+      throw new DiapauseError(
+        'INJECTION_FULL',
+        `there is no room for ${frames.length} bytes of in-flight frames of the image: switch.bufferMemoryMiB and switch.bufferDiskMiB make it`
+      )
+    }
     this.#waiting.inject(frames)
   }
 

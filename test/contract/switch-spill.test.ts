@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
-import { cut, frameOf, idOf, idsIn, until } from './switch-support.ts'
+import { cut, frameOf, idOf, idsIn, pieceOf, quiet, until } from './switch-support.ts'
 import { OWNERS, SwitchWorld } from './switch-world.ts'
 
 const MEMORY_BYTES = 1 << 20
@@ -97,6 +97,47 @@ describe('frames that wait', () => {
     await b.nic.release()
     await until(() => b.vm.ids.length === kept)
     expect(b.vm.ids).toEqual(IDS.slice(0, kept))
+  })
+})
+
+describe('frames of an image', () => {
+  const VMS = { a: 'p1', b: 'p1', d: 'p1' }
+
+  /** All room is taken by frames for `b`; an image's frames come for `d`. */
+  async function injectIntoNoRoom() {
+    const file = join(directory, 'a file')
+    await writeFile(file, '')
+    await open({ directory: join(file, 'inside') })
+    const { a, b, d } = await world.group(VMS)
+    await Promise.all([b.nic.hold(), d.nic.hold()])
+    for (const id of IDS) a.vm.send(frameOf('a', 'b', id, FRAME_BYTES))
+    await until(() => at('p1').stats().sent === FRAMES)
+    const dropped = at('p1').stats().droppedFull
+    const outcome: string[] = []
+    const injected = d.nic.inject(pieceOf(...[1, 2].map(id => frameOf('b', 'd', id, FRAME_BYTES)))).then(
+      () => outcome.push('done'),
+      (error: Error & { code: string }) => outcome.push(error.code)
+    )
+    await quiet()
+    expect(outcome).toEqual([])
+    return { b, d, injected, outcome, dropped }
+  }
+
+  it('wait until there is room, and none is dropped', async () => {
+    const { b, d, injected, outcome, dropped } = await injectIntoNoRoom()
+    await b.nic.release()
+    await injected
+    await d.nic.release()
+    await until(() => d.vm.ids.length === 2)
+    expect([d.vm.ids, outcome]).toEqual([[1, 2], ['done']])
+    expect(at('p1').stats().droppedFull).toBe(dropped)
+  })
+
+  it('are refused in the end where there is no room', async () => {
+    const { injected, outcome } = await injectIntoNoRoom()
+    world.nowMs = () => performance.now() + 3_600_000
+    await injected
+    expect(outcome).toEqual(['INJECTION_FULL'])
   })
 })
 

@@ -306,4 +306,19 @@ describe('injected frames', () => {
     expect(delivered).toEqual([1, 2, 3])
     expect(recorded.get(4)).toEqual([1, 2, 3])
   })
+
+  it('are all taken, or refused where there is no room for all', () => {
+    const keeper = new MemoryKeeper(1024, 3 * FRAME_BYTES)
+    for (const nics of [1, 2]) {
+      const { receiver, delivered, tally } = receiverAt(3, ['a'], keeper, nics)
+      receiver.arrive('a', 3, 1, frame(3))
+      receiver.arrive('a', 3, 2, frame(4))
+      expect(receiver.hasRoom(FRAME_BYTES)).toBe(true)
+      expect(() => receiver.inject(frames(1, 2))).toThrow(expect.objectContaining({ code: 'INJECTION_FULL' }))
+      receiver.inject(frames(5))
+      receiver.setOpen(0, true)
+      expect(delivered).toEqual([5, 3, 4])
+      expect([tally.droppedFull, keeper.bytes]).toEqual([0, 0])
+    }
+  })
 })
