@@ -156,8 +156,17 @@ export class Bank {
 
   /** Kills a peer as a host dies, with its VMs; resolves when all VMs run and are whole in the next generation. */
   async killAndWait(peer: ClusterPeer): Promise<EventOf<'takeover.decided'>> {
+    return await this.#lose(() => this.cluster.killPeer(peer))
+  }
+
+  /** The same where the peer stands still, and its VMs go on without it. */
+  async stopAndWait(peer: ClusterPeer): Promise<EventOf<'takeover.decided'>> {
+    return await this.#lose(async () => this.cluster.stopPeer(peer))
+  }
+
+  async #lose(end: () => Promise<void>): Promise<EventOf<'takeover.decided'>> {
     const { generation } = await this.record()
-    await this.cluster.killPeer(peer)
+    await end()
     const later = <Kind extends KnownEvent['kind']>(kind: Kind) =>
       this.events(kind).filter(event => !('generation' in event) || Number(event.generation) > generation)
     const decided = await this.until('the survivors to decide', () => later('takeover.decided').at(-1))

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
+import { naming } from '../demo/processes.ts'
 import { OpenVSwitch } from '../hosts/openvswitch.ts'
 import { Bank, calm } from './bank.ts'
 
@@ -153,6 +154,26 @@ describe('a bank behind the bridges of three hosts', () => {
     expect(await portsOf('p3')).toEqual([WAY])
     expect(await tapsOf('p3')).toEqual([])
     await bank.working()
+  })
+
+  it('lets nothing of VMs whose peer stands still reach their successors, and ends them when it goes on', async () => {
+    const still = bank.peer('p1')
+    const before = (await bank.at(still)).running
+    expect((await tapsOf('p1')).length).toBe(before.length)
+    await bank.epoch(still)
+    const machines = naming(`${still.runDir}/`).map(({ pid }) => pid)
+    expect(machines).not.toEqual([])
+    const decided = await bank.stopAndWait(still)
+    expect(decided.lost).toEqual(before)
+    expect(naming(`${still.runDir}/`).map(({ pid }) => pid)).toEqual(machines) // behind the entries that they had
+    expect(await bank.audit()).toEqual({ ...SOUND, nonces })
+    bank.cluster.continuePeer(still)
+    await bank.until('the VMs that were left behind to end', async () =>
+      (await tapsOf('p1')).length === 0 ? true : undefined
+    )
+    await bank.cluster.allConnected(60_000)
+    expect(await bank.at(still)).toMatchObject({ running: [] })
+    expect(await bank.audit()).toEqual({ ...SOUND, nonces })
   })
 
   it('leaves no process, device or port behind when it is stopped', async () => {
