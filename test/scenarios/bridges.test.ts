@@ -1,6 +1,6 @@
 /**
  * The OpenFlow path, once: three hosts with Open vSwitch and a second network between their bridges, a bank whose frames
- * pass there, a daemon and a host that die. The bridges are made as `node/switch/openflow/README.md` tells operators to.
+ * pass there, a daemon and a host that die. The bridges are made as the README tells operators to.
  * The tests are one story in order, on one cluster.
  */
 import { readFile } from 'node:fs/promises'
@@ -17,12 +17,11 @@ const SOUND = { money: 192_000, gaps: 0, broken: 0, faults: [] }
 /** As the README names them: the bridge, and each host's interface on the network between bridges. */
 const BRIDGE = 'vms'
 const WAY = 'eth1'
-const readme = join(import.meta.dirname, '../../node/switch/openflow/README.md')
 
 /** What an operator types on each host, without `sudo`. */
-async function commands(): Promise<string[][]> {
-  const lines = (await readFile(readme, 'utf8')).matchAll(/^ {4}sudo (.+)$/gm)
-  return [...lines].map(([, line]) => (line as string).split(/\s+/))
+async function commands(readme: string): Promise<string[][]> {
+  const text = await readFile(join(import.meta.dirname, '../..', readme), 'utf8')
+  return [...text.matchAll(/^ {4}sudo (.+)$/gm)].map(([, line]) => (line as string).split(/\s+/))
 }
 
 interface BridgedHost {
@@ -44,7 +43,7 @@ async function joinedHosts(hosts: Hosts): Promise<BridgedHost[]> {
       `link add ${end} mtu 1504 type veth peer name ${WAY} netns ${ovs.pid}`,
       `link set ${end} master ways up`
     ])
-    for (const [program = '', ...words] of await commands()) {
+    for (const [program = '', ...words] of await commands('README.md')) {
       const database = program === 'ovs-vsctl' ? [`--db=${ovs.database}`] : []
       await ovs.tell(program, ...database, ...words)
     }
@@ -110,6 +109,11 @@ describe('a bank behind the bridges of three hosts', () => {
     })
     for (const peer of bank.cluster.alive) expect(await statsOf(peer)).toMatchObject({ sent: 0, delivered: 0 })
   }
+
+  it('is made by the same commands wherever they stand', async () => {
+    expect((await commands('README.md')).length).toBe(3)
+    expect(await commands('node/switch/openflow/README.md')).toEqual(await commands('README.md'))
+  })
 
   it('works, and its frames pass by the peers', async () => {
     await passesByThePeers()
