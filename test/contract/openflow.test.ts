@@ -220,6 +220,32 @@ describe('the OpenFlow path on Open vSwitch', () => {
     expect(guests.b.heard).toEqual([...numbers('untaken', 1, 20), ...numbers('waiting', 1, 20)])
   })
 
+  it('has there, too, what it was given by way of its peer', async () => {
+    await begin()
+    await ports.b.hold()
+    await ports.b.release()
+    await ports.b.prepare()
+    await send(guests.a, guests.b, 'untaken', 1, 5)
+    await heard(guests.b, 'untaken', 5)
+    await reached(() => ports.b.facts.inbound === 'copied') // the bridge has taken over
+    await send(guests.a, guests.b, 'untaken', 6, 10)
+    await heard(guests.b, 'untaken', 10)
+    await cut(ports.b, 1)
+    await cut(ports.a, 1)
+    await cut(ports.c, 1)
+    expect(await textsOf(await ports.b.recorded(1))).toEqual(numbers('untaken', 1, 10))
+  })
+
+  it('passes by the peer again where a cut was prepared and not made', async () => {
+    await begin()
+    await ports.b.prepare()
+    await ports.b.release()
+    const before = packetIns()
+    await send(guests.a, guests.b, 'passing', 1, FRAMES)
+    await heard(guests.b, 'passing', FRAMES)
+    expect(packetIns()).toEqual(before)
+  })
+
   it('gives the old colour to all that a VM has sent before it stopped', async () => {
     await begin()
     guests.a.tell(`flood ${guests.b.host.address} flood`)

@@ -262,7 +262,7 @@ export class BridgePort {
       if (!this.#released || this.#inbound !== 'held') return
       const nowMs = this.#bridge.clock.now()
       if (nowMs - this.#lastUpMs < QUIET_MS && nowMs - sinceMs < BUSY_MS) return this.#letPass(sinceMs)
-      this.#inbound = 'direct'
+      this.#inbound = this.#prepared ? 'copied' : 'direct'
       this.#bridge.syncSoon()
     })
   }
