@@ -91,19 +91,24 @@ export class NicLink {
 
   /**
    * Writes packets, `bytes` in all, with one system call, and without a copy where they come `joined`, too: end to end in
-   * memory that stays as it is. Without a connection they are dropped.
+   * memory that stays as it is. Without a connection they are dropped. `foreign`: places of those that no cut records.
    */
-  write(packets: readonly Uint8Array[], bytes: number, joined = joinPackets(packets, bytes)): void {
+  write(
+    packets: readonly Uint8Array[],
+    bytes: number,
+    joined = joinPackets(packets, bytes),
+    foreign?: ReadonlySet<number>
+  ): void {
     const socket = this.#socket
     if (socket === undefined) return
     const untaken = this.#untaken
-    const batch = untaken.write(joined, this.#clock.now())
+    const batch = untaken.write(joined, this.#clock.now(), foreign)
     const takesMore = socket.write(joined, () => untaken.flushed(batch, this.#clock.now()))
     if (socket.writableLength > 0) untaken.waits(batch)
     if (!takesMore) this.#events.writable(false)
   }
 
-  /** Packets that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
+  /** Packets of the group that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
   recent(nowMs: number): Uint8Array[] {
     return this.#untaken.packets(nowMs)
   }

@@ -55,18 +55,18 @@ export class Nic {
     })
   }
 
-  /** The packet is copied. */
-  push(packet: Uint8Array): void {
+  /** The packet is copied. `foreign`: no cut records it. */
+  push(packet: Uint8Array, foreign: boolean): void {
     if (this.#out.length === 0) this.#events.dirty()
-    this.#out.push(packet)
+    this.#out.push(packet, foreign)
     if (this.#out.length >= FLUSH_BYTES) this.flush()
   }
 
   /** Writes what was pushed since the last time, or keeps it where this peer may not act. */
   flush(): void {
     if (this.#out.length === 0 || !this.#events.mayAct()) return
-    const { packets, bytes } = this.#out.take()
-    this.#link?.write(packets, bytes.length, bytes)
+    const { packets, bytes, foreign } = this.#out.take()
+    this.#link?.write(packets, bytes.length, bytes, foreign)
   }
 
   /** Something waits for this peer to act again. */
@@ -74,10 +74,10 @@ export class Nic {
     return this.#out.length > 0
   }
 
-  /** Packets that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
+  /** Packets of the group that the VM may not have taken by `nowMs`, when it was last given any; oldest first. */
   untaken(nowMs: number): Uint8Array[] {
     const written = this.#link?.recent(nowMs) ?? []
-    return [...written, ...this.#out.packets].map(packet => this.#addressed(packet))
+    return [...written, ...this.#out.own].map(packet => this.#addressed(packet))
   }
 
   /** The VM was not to run between the two. */

@@ -12,10 +12,12 @@ export class PacketBatch {
   #begin = 0
   #end = 0
   #packets: Uint8Array[] = []
+  /** Places of foreign ones among the packets; undefined: there are none. */
+  #foreign: Set<number> | undefined
 
-  /** Each is a view of `bytes`. */
-  get packets(): readonly Uint8Array[] {
-    return this.#packets
+  /** Those that a cut records. Each is a view of `bytes`. */
+  get own(): readonly Uint8Array[] {
+    return this.#packets.filter((_, place) => this.#foreign?.has(place) !== true)
   }
 
   /** Of all packets. */
@@ -23,32 +25,40 @@ export class PacketBatch {
     return this.#end - this.#begin
   }
 
-  /** Appends a copy of `packet`, with 0 in its first byte, as QEMU has it. */
-  push(packet: Uint8Array): void {
+  /** Appends a copy of `packet`, with 0 in its first byte, as QEMU has it. `foreign`: no cut records it. */
+  push(packet: Uint8Array, foreign: boolean): void {
     if (this.#end + packet.length > this.#block.length) this.#makeRoom(packet.length)
     const at = this.#end
     this.#block.set(packet, at)
     this.#block[at] = 0
     this.#end += packet.length
+    if (foreign) this.#foreign = (this.#foreign ?? new Set()).add(this.#packets.length)
     this.#packets.push(this.#block.subarray(at, this.#end))
   }
 
   /** Takes what is there; nothing changes it any more. */
-  take(): { readonly packets: readonly Uint8Array[]; readonly bytes: Uint8Array } {
-    const taken = { packets: this.#packets, bytes: this.#block.subarray(this.#begin, this.#end) }
+  take(): {
+    readonly packets: readonly Uint8Array[]
+    readonly bytes: Uint8Array
+    readonly foreign: ReadonlySet<number> | undefined
+  } {
+    const bytes = this.#block.subarray(this.#begin, this.#end)
+    const taken = { packets: this.#packets, bytes, foreign: this.#foreign }
     this.#packets = []
+    this.#foreign = undefined
     this.#begin = this.#end
     return taken
   }
 
   /** A new block, that begins with what is there. */
   #makeRoom(more: number): void {
-    const old = this.#packets
+    const [old, foreign] = [this.#packets, this.#foreign]
     const length = this.length
     this.#block = new Uint8Array(Buffer.allocUnsafeSlow(Math.max(BLOCK_BYTES, 2 * (length + more))).buffer)
     this.#begin = 0
     this.#end = 0
     this.#packets = []
-    for (const packet of old) this.push(packet)
+    for (const packet of old) this.push(packet, false)
+    this.#foreign = foreign
   }
 }

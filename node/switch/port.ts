@@ -95,7 +95,7 @@ export class VmPort implements NicPort {
       keeper,
       tally: counters,
       sink: {
-        deliver: packet => this.#deliver(packet),
+        deliver: (packet, foreign) => this.#deliver(packet, foreign),
         marker: epoch => group.marker(vm, epoch),
         recorded: (epoch, queue) => {
           const recording = this.#recording(epoch)
@@ -251,9 +251,9 @@ export class VmPort implements NicPort {
     await Promise.all(this.#nics.map(nic => nic.close()))
   }
 
-  #deliver(packet: Uint8Array): void {
+  #deliver(packet: Uint8Array, foreign: boolean): void {
     this.#counters.delivered++
-    this.#nics.find(nic => nic.index === packet[0])?.push(packet)
+    this.#nics.find(nic => nic.index === packet[0])?.push(packet, foreign)
   }
 
   #updateOpen(): void {

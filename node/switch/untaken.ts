@@ -35,6 +35,8 @@ const SLOW_MS = 10_000
 /** Packets end to end, written at once. */
 export interface Batch {
   readonly bytes: Uint8Array
+  /** Places of packets that no cut records. */
+  readonly foreign: ReadonlySet<number> | undefined
   readonly writtenMs: number
   /** When the kernel had all of it. */
   flushedMs: number | undefined
@@ -59,9 +61,9 @@ export class Untaken {
   }
 
   /** `bytes` are written now, and stay as they are. */
-  write(bytes: Uint8Array, nowMs: number): Batch {
+  write(bytes: Uint8Array, nowMs: number, foreign: ReadonlySet<number> | undefined): Batch {
     this.#forget(nowMs)
-    const batch = { bytes, writtenMs: nowMs, flushedMs: undefined, waits: false }
+    const batch = { bytes, foreign, writtenMs: nowMs, flushedMs: undefined, waits: false }
     this.#batches.push(batch)
     return batch
   }
@@ -82,11 +84,16 @@ export class Untaken {
     this.#slowUntilMs = Math.max(this.#slowUntilMs, nowMs + Math.min(readMs, SLOW_MS))
   }
 
-  /** Packets that may not have been taken by `nowMs`, when the last was written; oldest first. */
+  /** Packets of the group that may not have been taken by `nowMs`, when the last was written; oldest first. */
   packets(nowMs: number): Uint8Array[] {
     this.#forget(nowMs)
     const packets: Uint8Array[] = []
-    for (const { bytes } of this.#batches) new PacketCutter().push(bytes, packet => packets.push(packet))
+    for (const { bytes, foreign } of this.#batches) {
+      let place = 0
+      new PacketCutter().push(bytes, packet => {
+        if (foreign?.has(place++) !== true) packets.push(packet)
+      })
+    }
     return packets
   }
 

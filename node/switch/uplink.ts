@@ -2,9 +2,11 @@
  * The outside, as this peer reaches it: one more socket, with a relay at its other end (`hypervisor/uplink-relay.ts`).
  * VMs with a NIC on network `uplink` reach it from whichever host they run on.
  *
- * Its frames are outside of every cut: without number and colour, in no image, neither held nor recorded; what a VM was
- * told from there, and what it told, is not taken back when its group is rolled back. What it tells comes here late where
- * the group has output commit (`output.ts`). They are fenced as all others.
+ * Its frames are outside of every cut: without number and colour, and in no image, also those that wait for the VM at its
+ * cut. Whoever said them is not rolled back with the group, and says them again where they matter (TCP); out of an image
+ * they would come after a restore as words of long ago. What a VM was told from there, and what it told, is not taken back
+ * when its group is rolled back. What it tells comes here late where the group has output commit (`output.ts`). They are
+ * fenced as all others.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { Clock, Log } from '../ports.ts'

@@ -13,6 +13,8 @@ interface Lane {
   /** Of the image: before all others. */
   readonly injected: FrameQueue
   readonly waiting: FrameQueue
+  /** From outside of the group: apart, because no cut records them. Behind all others. */
+  readonly foreign: FrameQueue
 }
 
 /**
@@ -24,14 +26,14 @@ export class WaitingFrames {
   /** By colour, then by NIC. */
   readonly #early = new Map<number, readonly FrameQueue[]>()
   readonly #newQueues: () => FrameQueue[]
-  readonly #deliver: (frame: Uint8Array) => void
+  readonly #deliver: (frame: Uint8Array, foreign: boolean) => void
   readonly #tally: ChannelTally
 
   constructor(options: {
     readonly nics: number
     readonly keeper: ChunkKeeper
     readonly tally: ChannelTally
-    deliver(frame: Uint8Array): void
+    deliver(frame: Uint8Array, foreign: boolean): void
   }) {
     const { nics, keeper, tally } = options
     this.#deliver = options.deliver
@@ -41,12 +43,13 @@ export class WaitingFrames {
     }
     this.#newQueues = () =>
       Array.from({ length: nics }, (_, nic) => new FrameQueue(keeper, { ready: () => this.#deliverWaiting(nic), lost }))
-    const [injected, waiting] = [this.#newQueues(), this.#newQueues()]
+    const [injected, waiting, foreign] = [this.#newQueues(), this.#newQueues(), this.#newQueues()]
     this.#lanes = waiting.map((queue, nic) => ({
       open: false,
       stalled: false,
       injected: injected[nic] as FrameQueue,
-      waiting: queue
+      waiting: queue,
+      foreign: foreign[nic] as FrameQueue
     }))
   }
 
@@ -64,12 +67,19 @@ export class WaitingFrames {
   take(frame: Uint8Array): boolean {
     const lane = this.#lane(frame[0] as number)
     if (lane.open && lane.injected.length === 0 && lane.waiting.length === 0) {
-      this.#deliver(frame)
+      this.#deliver(frame, false)
       return true
     }
-    if (lane.stalled && lane.waiting.bytes >= STALLED_BYTES) this.#tally.droppedFull++
-    else this.#keep(lane.waiting, frame)
+    this.#wait(lane, lane.waiting, frame)
     return false
+  }
+
+  /** As `take`, but no cut knows it. */
+  takeForeign(frame: Uint8Array): void {
+    const lane = this.#lane(frame[0] as number)
+    const first = [lane.injected, lane.waiting, lane.foreign].every(({ length }) => length === 0)
+    if (lane.open && first) this.#deliver(frame, true)
+    else this.#wait(lane, lane.foreign, frame)
   }
 
   /** A frame that the VM may have when `promote` is called with `colour`. */
@@ -106,7 +116,8 @@ export class WaitingFrames {
   }
 
   clear(): void {
-    for (const queue of this.upTo(Number.POSITIVE_INFINITY)) queue.clear()
+    const foreign = this.#lanes.map(lane => lane.foreign)
+    for (const queue of [...this.upTo(Number.POSITIVE_INFINITY), ...foreign]) queue.clear()
     this.#early.clear()
   }
 
@@ -118,6 +129,12 @@ export class WaitingFrames {
     return [...this.#early].filter(([each]) => each <= colour).sort(([a], [b]) => a - b)
   }
 
+  #wait(lane: Lane, queue: FrameQueue, frame: Uint8Array): void {
+    const full = lane.stalled && lane.waiting.bytes + lane.foreign.bytes >= STALLED_BYTES
+    if (full) this.#tally.droppedFull++
+    else this.#keep(queue, frame)
+  }
+
   #keep(queue: FrameQueue, frame: Uint8Array): void {
     if (!queue.push(frame)) this.#tally.droppedFull++
   }
@@ -126,9 +143,10 @@ export class WaitingFrames {
   #deliverWaiting(nic: number): void {
     const lane = this.#lane(nic)
     while (lane.open) {
-      const next = lane.injected.length > 0 ? lane.injected.shift() : lane.waiting.shift()
+      const queue = [lane.injected, lane.waiting].find(({ length }) => length > 0) ?? lane.foreign
+      const next = queue.shift()
       if (next === undefined) return
-      this.#deliver(next)
+      this.#deliver(next, queue === lane.foreign)
     }
   }
 }

@@ -69,8 +69,8 @@ export const MAX_RECORDINGS = 2
 
 /** What the receiver tells its shell, synchronously. Of the receiver a sink may call `setOpen(…, false)` only. */
 export interface ReceiverSink {
-  /** The frame goes to the VM now. */
-  deliver(frame: Uint8Array): void
+  /** The frame goes to the VM now. `foreign`: it is from outside of the group, and not to be among a cut's `recent`. */
+  deliver(frame: Uint8Array, foreign: boolean): void
   /** A newer colour has been seen: cut this VM to `epoch` first. Once for each epoch. */
   marker(epoch: number): void
   /** The recording is complete; the frames are the sink's own, and cost memory until it clears them. */
@@ -142,7 +142,12 @@ export class ChannelReceiver {
     this.#keeper = keeper
     this.#sink = sink
     this.#tally = tally
-    this.#waiting = new WaitingFrames({ nics, keeper, tally, deliver: frame => sink.deliver(frame) })
+    this.#waiting = new WaitingFrames({
+      nics,
+      keeper,
+      tally,
+      deliver: (frame, foreign) => sink.deliver(frame, foreign)
+    })
   }
 
   get colour(): number {
@@ -177,9 +182,9 @@ export class ChannelReceiver {
     this.#waiting.setStalled(nic, stalled)
   }
 
-  /** A frame without a colour, from outside of the group: no cut knows it. It is copied where it is kept. */
+  /** A frame without a colour, from outside of the group: no cut knows it, no recording has it. It is copied where it is kept. */
   takeForeign(frame: Uint8Array): void {
-    this.#waiting.take(frame)
+    this.#waiting.takeForeign(frame)
   }
 
   /** A frame has come. `frame` is copied where it is kept. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
 import { allPieces, piecesOf } from '../unit/frame-logs.ts'
-import { BROADCAST, cut, frameOf, macOf, quiet, recordOf, until } from './switch-support.ts'
+import { BROADCAST, cut, frameOf, idsIn, macOf, quiet, recordOf, until } from './switch-support.ts'
 import { OWNERS, SwitchWorld } from './switch-world.ts'
 
 let world: SwitchWorld
@@ -159,6 +159,21 @@ describe('a network of the whole cluster', () => {
     a.vms[1]?.send(frameOf('a1', BROADCAST, 1))
     await until(() => vms.every(vm => vm.ids.length === 1))
     expect(at('p1').stats()).toMatchObject({ linksBroken: 0 })
+  })
+
+  it('has frames of its own VMs in the image of one, and none of other groups', async () => {
+    const { a, b, c } = await world.group(OWNERS, lan)
+    const { d } = await world.group(SHOP, shop)
+    d.vm.send(frameOf('d', 'b', 1))
+    a.vms[1]?.send(frameOf('a1', 'b', 2))
+    await until(() => b.vm.ids.length === 2)
+    await b.nic.hold()
+    d.vm.send(frameOf('d', 'b', 3))
+    a.vms[1]?.send(frameOf('a1', 'b', 4))
+    await until(() => at('p1').stats().waitingMemoryBytes > 2 * 64)
+    await b.nic.turn(1)
+    await Promise.all([cut(a.nic, 1), cut(c.nic, 1)])
+    expect(await idsIn(await b.nic.recorded(1))).toEqual([2, 4])
   })
 
   it('refuses frames of a generation of their group that is over, and sends none without its lease', async () => {

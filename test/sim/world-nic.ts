@@ -11,6 +11,8 @@ import type { Life } from './world-host.ts'
 const QUIET_TURNS = 2
 /** What a socket holds: a dozen of the bank's frames. */
 const SOCKET_BYTES = 512
+/** Places in a batch of one. */
+const ALL = new Set([0])
 /** How often the host has no time for a guest's QEMU, and for how long at most. */
 const STARVES = 0.05
 const STARVED_MS = 50
@@ -87,11 +89,16 @@ export class SimLink implements VmLink {
 
   // ------------------------------------------------------------------------------------------ the switch's end
 
-  write(packets: readonly Uint8Array[], bytes: number): void {
+  write(
+    packets: readonly Uint8Array[],
+    bytes: number,
+    joined = joinPackets(packets, bytes),
+    foreign?: ReadonlySet<number>
+  ): void {
     if (this.#plug === undefined || this.#closed) return
-    // One buffer, as on a socket: the packets of a batch are views of memory that goes away.
-    new PacketCutter().push(joinPackets(packets, bytes), packet => {
-      const written = this.#untaken.write(packet, this.#clock.now())
+    let place = 0
+    new PacketCutter().push(joined, packet => {
+      const written = this.#untaken.write(packet, this.#clock.now(), foreign?.has(place++) ? ALL : undefined)
       this.#in.push(written)
       this.#fill()
       if (written.flushedMs === undefined) this.#untaken.waits(written)

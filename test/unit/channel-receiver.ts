@@ -20,6 +20,8 @@ export function idsOf(queue: FrameQueue): number[] {
 /** A receiver whose effects are lists. */
 export function receiverAt(colour: number, senders: string[], keeper: ChunkKeeper = new MemoryKeeper(), nics = 1) {
   const delivered: number[] = []
+  /** Of them. */
+  const foreign: number[] = []
   const markers: number[] = []
   const recorded = new Map<number, number[]>()
   const failed = new Map<number, string>()
@@ -35,7 +37,10 @@ export function receiverAt(colour: number, senders: string[], keeper: ChunkKeepe
     keeper,
     tally,
     sink: {
-      deliver: bytes => delivered.push(idOf(bytes)),
+      deliver: (bytes, isForeign) => {
+        delivered.push(idOf(bytes))
+        if (isForeign) foreign.push(idOf(bytes))
+      },
       marker: epoch => markers.push(epoch),
       recorded: (epoch, queue) => {
         recorded.set(epoch, [])
@@ -48,5 +53,5 @@ export function receiverAt(colour: number, senders: string[], keeper: ChunkKeepe
     }
   })
   receiver.setSenders(senders)
-  return { receiver, delivered, markers, recorded, unread, failed, tally }
+  return { receiver, delivered, foreign, markers, recorded, unread, failed, tally }
 }

@@ -244,6 +244,7 @@ describe('room', () => {
     for (const id of [1, 2, 3, 4]) receiver.arrive('a', id < 3 ? 3 : 5, id, frame(id))
     receiver.turn(4, [frame(9)])
     receiver.arrive('b', 3, 1, frame(5))
+    receiver.takeForeign(frame(6))
     expect(keeper.bytes).toBeGreaterThan(0)
     receiver.clear()
     expect(keeper.bytes).toBe(0)
@@ -283,15 +284,19 @@ describe('a NIC', () => {
     expect(delivered.length).toBe(101)
   })
 
-  it('gets frames from outside of the group in their order, and no cut is asked for', () => {
-    const { receiver, delivered, markers } = receiverAt(3, ['a'])
+  it('gets frames from outside of the group in their order, and no cut is asked for or has them', () => {
+    const { receiver, delivered, foreign, markers, recorded, tally } = receiverAt(3, ['a'])
     receiver.takeForeign(frame(1))
     receiver.arrive('a', 3, 1, frame(2))
     receiver.takeForeign(frame(3))
+    receiver.turn(4, [])
+    receiver.turned('a', 4, 1)
+    expect(recorded.get(4)).toEqual([2])
     receiver.setOpen(0, true)
     receiver.takeForeign(frame(4))
-    expect(delivered).toEqual([1, 2, 3, 4])
-    expect(markers).toEqual([])
+    expect(delivered).toEqual([2, 1, 3, 4])
+    expect(foreign).toEqual([1, 3, 4])
+    expect([markers, tally.recordedInFlight]).toEqual([[], 1])
   })
 })
 

@@ -116,6 +116,8 @@ describe('a batch of packets', () => {
     return packet
   }
 
+  const isForeign = (length: number): boolean => length % 3 === 0
+
   it('is what joining its packets gives, whatever they are overwritten with later, and however many batches came before', () => {
     const batch = new PacketBatch()
     fc.assert(
@@ -126,15 +128,19 @@ describe('a batch of packets', () => {
           packets.reduce((sum, { length }) => sum + length, 0)
         )
         for (const packet of packets) {
-          batch.push(packet)
+          batch.push(packet, isForeign(packet.length - 4))
           packet.fill(0xee)
         }
         expect(batch.length).toBe(expected.length)
+        expect(batch.own.map(({ length }) => length - 4)).toEqual(lengths.filter(length => !isForeign(length)))
         const taken = batch.take()
-        batch.push(packetOf(60))
+        batch.push(packetOf(60), false)
         expect(Buffer.compare(taken.bytes, expected)).toBe(0)
         expect(taken.packets.map(({ length }) => length - 4)).toEqual(lengths)
-        expect(batch.take().packets).toHaveLength(1)
+        const foreign = lengths.flatMap((length, place) => (isForeign(length) ? [place] : []))
+        expect([...(taken.foreign ?? [])]).toEqual(foreign)
+        const next = batch.take()
+        expect([next.packets.length, next.foreign]).toEqual([1, undefined])
       }),
       { numRuns: 50 }
     )

@@ -13,7 +13,7 @@ beforeEach(() => {
 
 const packet = (id: number): Uint8Array => toPacket(new Uint8Array(16).fill(id))
 const at = (nowMs: number): number[] => untaken.packets(nowMs).map(each => each[4] as number)
-const write = (id: number, nowMs: number): Batch => untaken.write(packet(id), nowMs)
+const write = (id: number, nowMs: number): Batch => untaken.write(packet(id), nowMs, undefined)
 /** The kernel takes it at once. */
 const writeThrough = (id: number, nowMs: number): void => untaken.flushed(write(id, nowMs), nowMs)
 function writeAndWait(id: number, nowMs: number): Batch {
@@ -77,5 +77,12 @@ describe('what a VM may not have taken', () => {
     untaken.flushed(batch, 600_000)
     expect(at(610_000)).toEqual([1])
     expect(at(610_001)).toEqual([])
+  })
+
+  it('is of the group: frames of the outside go as they came', () => {
+    const both = new Uint8Array(Buffer.concat([1, 2, 3].map(packet)))
+    untaken.flushed(untaken.write(both, 1000, new Set([0, 2])), 1000)
+    writeThrough(4, 1000)
+    expect(at(1000)).toEqual([2, 4])
   })
 })
