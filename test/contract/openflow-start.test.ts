@@ -55,7 +55,7 @@ describe('a bridge, at the start of a peer', () => {
     return joined
   }
 
-  const fails = async (changes: Partial<Settings>, code: string, mend: string): Promise<void> => {
+  const expectFailure = async (changes: Partial<Settings>, code: string, mend: string): Promise<void> => {
     const error: unknown = await start(changes).catch((thrown: unknown) => thrown)
     expect(error).toBeInstanceOf(UsageError)
     expect(error).toMatchObject({ code, message: expect.stringContaining(mend) as string })
@@ -68,15 +68,15 @@ describe('a bridge, at the start of a peer', () => {
   })
 
   it('is refused where something is missing, with what to do', async () => {
-    await fails({ bridge: 'none' }, 'OPENFLOW_BRIDGE', 'ovs-vsctl add-br')
-    await fails({ bridge: 'lax' }, 'OPENFLOW_FAIL_MODE', 'ovs-vsctl set-fail-mode lax secure')
-    await fails({ towards: 'eth7' }, 'OPENFLOW_PORT', 'ovs-vsctl add-port')
-    await fails({ towards: { p2: 'way', p3: 'eth7' } }, 'OPENFLOW_PORT', 'eth7')
-    await fails({ database: `unix:${hosts.dir}/none` }, 'OPENFLOW_DATABASE', 'switch.openFlow.database')
-    await fails({ management: `${hosts.dir}/none` }, 'OPENFLOW_DOWN', `${hosts.dir}/none`)
-    await fails({ control: `${hosts.dir}/none` }, 'OPENFLOW_CONTROL', 'ovs-vswitchd.PID.ctl')
+    await expectFailure({ bridge: 'none' }, 'OPENFLOW_BRIDGE', 'ovs-vsctl add-br')
+    await expectFailure({ bridge: 'lax' }, 'OPENFLOW_FAIL_MODE', 'ovs-vsctl set-fail-mode lax secure')
+    await expectFailure({ towards: 'eth7' }, 'OPENFLOW_PORT', 'ovs-vsctl add-port')
+    await expectFailure({ towards: { p2: 'way', p3: 'eth7' } }, 'OPENFLOW_PORT', 'eth7')
+    await expectFailure({ database: `unix:${hosts.dir}/none` }, 'OPENFLOW_DATABASE', 'switch.openFlow.database')
+    await expectFailure({ management: `${hosts.dir}/none` }, 'OPENFLOW_DOWN', `${hosts.dir}/none`)
+    await expectFailure({ control: `${hosts.dir}/none` }, 'OPENFLOW_CONTROL', 'ovs-vswitchd.PID.ctl')
     await vsctl('set bridge vms protocols=OpenFlow10')
-    await fails({}, 'OPENFLOW_VERSION', 'protocols=OpenFlow13')
+    await expectFailure({}, 'OPENFLOW_VERSION', 'protocols=OpenFlow13')
     await vsctl('set bridge vms protocols=OpenFlow13')
   })
 
