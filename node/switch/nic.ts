@@ -27,6 +27,7 @@ export class Nic {
   readonly #events: NicEvents
   #link: VmLink | undefined
   #writable = false
+  #reading = false
   #stuck = false
   #cancelStuck: () => void = () => {}
   #out = new PacketBatch()
@@ -42,7 +43,7 @@ export class Nic {
     return this.#writable
   }
 
-  /** QEMU has taken nothing for long. */
+  /** QEMU has taken nothing for long, though the VM was to run. */
   get stuck(): boolean {
     return this.#stuck
   }
@@ -53,6 +54,13 @@ export class Nic {
       writable: writable => this.#setWritable(writable),
       broken: error => this.#events.broken(error)
     })
+  }
+
+  /** Whether the VM is to read: that it does not says nothing of it before. */
+  setReading(reading: boolean): void {
+    if (reading === this.#reading) return
+    this.#reading = reading
+    this.#watch()
   }
 
   /** The packet is copied. `foreign`: no cut records it. */
@@ -105,14 +113,17 @@ export class Nic {
 
   #setWritable(writable: boolean): void {
     this.#writable = writable
+    this.#watch()
+    this.#events.changed()
+  }
+
+  #watch(): void {
     this.#stuck = false
     this.#cancelStuck()
-    if (!writable) {
-      this.#cancelStuck = this.#clock.after(STUCK_MS, () => {
-        this.#stuck = true
-        this.#events.changed()
-      })
-    }
-    this.#events.changed()
+    if (this.#writable || !this.#reading) return
+    this.#cancelStuck = this.#clock.after(STUCK_MS, () => {
+      this.#stuck = true
+      this.#events.changed()
+    })
   }
 }

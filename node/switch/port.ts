@@ -259,7 +259,8 @@ export class VmPort implements NicPort {
   #updateOpen(): void {
     const may = this.#released && this.#group.acting && !this.#detached
     for (const nic of this.#nics) {
-      this.receiver.setStalled(nic.index, may && nic.stuck)
+      nic.setReading(may)
+      this.receiver.setStalled(nic.index, nic.stuck)
       this.receiver.setOpen(nic.index, may && nic.writable)
     }
   }
