@@ -2,6 +2,8 @@
  * Loaded into a peer before its program (`node --import`): writes down every frame that passes the socket of a VM, in the
  * order in which it does, and when the VM's colour turns. It asks the switch for nothing else: no numbers, no counts, no
  * word of what was held or recorded. What it writes is what a tap on each VM's cable and a bell at each cut would give.
+ * And when a VM stands still for its cut, QEMU is asked how many frames it has put into the guest's RAM: what was written
+ * to a socket need not have come so far. (That makes each pause longer by one question.)
  *
  * The file is `frames-PID.log` beside the peer's config file. What has been seen is with the kernel before any frame that
  * the VM sent leaves this process, so that also a peer that is killed has told all that others know from it.
@@ -10,14 +12,21 @@ import { openSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { isMainThread } from 'node:worker_threads'
 import { crc32 } from 'node:zlib'
+import { QmpClient } from '../../node/hypervisor/qmp.ts'
+import { isRecord } from '../../node/hypervisor/qmp-protocol.ts'
 import { Fabric } from '../../node/switch/fabric.ts'
 import { type LinkEvents, NicLink } from '../../node/switch/link.ts'
 import { VmPort } from '../../node/switch/port.ts'
+import { cutLate } from './cut-checker-late.ts'
 import { type Attachment, type Kind, RECORD_BYTES, stationAt, writeRecord } from './cut-checker-log.ts'
 
 const CHUNK_BYTES = 1 << 16
 /** Bytes of the length that stands before a frame. */
 const PREFIX_BYTES = 4
+/** The queue in which a VM's only NIC receives. It tells how far it came since the guest's driver began, modulo 65,536. */
+const RECEIVES = { path: '/machine/peripheral-anon/device[0]/virtio-backend', queue: 0 }
+
+const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
 
 class Recorder {
   readonly #file: number
@@ -57,6 +66,11 @@ class Recorder {
     if (port !== undefined) this.#add('turn', port, 0, colour, cut)
   }
 
+  taken(of: VmPort, frames: number): void {
+    const port = this.#byPort.get(of)
+    if (port !== undefined) this.#add('taken', port, 0, frames)
+  }
+
   flush(): void {
     if (this.#used > 0) writeSync(this.#file, this.#chunk, 0, this.#used)
     this.#used = 0
@@ -64,7 +78,7 @@ class Recorder {
 
   #add(kind: Kind, port: number, station: number, value: number, cut = false): void {
     if (this.#used + RECORD_BYTES > CHUNK_BYTES) this.flush()
-    writeRecord(this.#chunk, this.#used, { kind, port, station, value, cut })
+    writeRecord(this.#chunk, this.#used, { kind, port, station, value, cut, atMs: monotonicMs() })
     this.#used += RECORD_BYTES
   }
 }
@@ -84,9 +98,9 @@ function tapSockets(recorder: Recorder): void {
     }
     return listen.call(NicLink, path, clock, tapped)
   }
-  NicLink.prototype.write = function (packets, bytes) {
+  NicLink.prototype.write = function (packets, ...rest) {
     for (const packet of packets) recorder.frame('in', this.path, packet)
-    write.call(this, packets, bytes)
+    write.call(this, packets, ...rest)
   }
 }
 
@@ -116,10 +130,35 @@ function watchColours(recorder: Recorder): void {
   }
 }
 
+/** A VM that QEMU does not tell of has no `taken` before its cut. */
+function askQemu(recorder: Recorder): void {
+  const { open } = QmpClient
+  const { drained } = VmPort.prototype
+  /** By VM, the newest: a peer has one of each. */
+  const clients = new Map<string, QmpClient>()
+  QmpClient.open = async (socket, options) => {
+    const client = await open.call(QmpClient, socket, options)
+    const answer = await client.command('query-name').catch(() => undefined)
+    const vm = isRecord(answer) ? /[^:]+$/.exec(String(answer.name))?.[0] : undefined
+    if (vm !== undefined) clients.set(vm, client)
+    return client
+  }
+  VmPort.prototype.drained = async function () {
+    await drained.call(this)
+    const answer = await clients
+      .get(this.vm)
+      ?.command('x-query-virtio-queue-status', RECEIVES)
+      .catch(() => undefined)
+    if (isRecord(answer) && typeof answer['used-idx'] === 'number') recorder.taken(this, answer['used-idx'])
+  }
+}
+
 if (isMainThread) {
   const configFile = process.argv[process.argv.indexOf('--config') + 1] ?? ''
   const recorder = new Recorder(join(dirname(configFile), `frames-${process.pid}.log`))
   tapSockets(recorder)
   watchColours(recorder)
+  askQemu(recorder)
+  cutLate()
   process.on('exit', () => recorder.flush())
 }

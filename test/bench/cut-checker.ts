@@ -8,11 +8,23 @@
  *   - *early*: a frame that was given to a VM of an older colour than its own. None may be.
  *   - *in flight* at epoch e: sent by a VM before its cut to e, and not given to the receiver before the receiver's. Each
  *     must be in the receiver's image, in order. Those that a live VM never got, because it died, are among them.
- *   - whatever else an image holds must have been given to the VM before its cut (it may not have taken it: a duplicate).
+ *   - *untaken* at epoch e: given to the VM before its cut, and not in its RAM yet at the cut, by QEMU's count. It must be in
+ *     the image, too.
+ *   - whatever else an image holds must have been given to the VM before its cut (it had taken it: a duplicate).
  *     A frame that was sent after its sender's cut (*future*), or by nobody (*strange*), may not be there.
  *   - a VM that is restored gets its image's frames first (*replayed*), and what comes then must have been sent (*unknown*).
  *
- * Frames that a link lost are no fault of a cut: later ones of their channel have come. They are counted.
+ * Frames that were lost are no fault of a cut: later ones of their channel have come. But whoever loses frames (a switch that
+ * drops early ones, say) passes all of the above, so they are counted: *lost in deaths* in generations that ended with the
+ * death of a peer, *lost* in others. What was under way when a generation ended is neither: no later one has come.
+ *
+ * A run in which no frame was early or in flight shows nothing. *waited*: of a newer colour than their receiver had when they
+ * left, and given to it later. Some of them came when it had been cut, most had to wait for it: a cut is milliseconds away,
+ * and a peer a fraction of one.
+ *
+ * How many were untaken is a lower bound. QEMU counts what it put into RAM and not what it lost, and it loses frames at a stop
+ * where the guest's ring is full (as a network card does): from then on as many more seem untaken for ever. So what was so at
+ * the cut before is not counted again.
  */
 import { EVERYBODY, KINDS, type PortLog } from './cut-checker-log.ts'
 
@@ -37,7 +49,11 @@ export interface CutVerdict {
   /** In images though they had been given to the VM just before its cut. */
   readonly duplicates: number
   readonly replayed: number
+  /** In images, given to the VM before its cut and not taken by then. */
+  readonly untaken: number
+  readonly waited: number
   readonly lost: number
+  readonly lostInDeaths: number
   readonly early: number
   readonly missing: number
   readonly future: number
@@ -45,12 +61,16 @@ export interface CutVerdict {
   readonly unknown: number
   /** Images of VMs whose cut nobody saw. */
   readonly unseen: number
+  /** Images of VMs of which QEMU did not say what they had taken: they count as having taken all. */
+  readonly unread: number
   /** The first of each kind of fault, in words. */
   readonly examples: readonly string[]
 }
 
 /** A frame is looked for among so many that were sent after the last one found. More are not lost at once: a guess. */
 const LOOK_AHEAD = 50_000
+/** QEMU's count ends here and begins anew. */
+const TAKEN_MODULO = 65_536
 
 const bankNumber = (vm: string): number => Number(vm.replace(/^vm/, ''))
 
@@ -59,12 +79,31 @@ class Channel {
   readonly sentCrc: number[] = []
   /** Their sender's when they left, never falling. */
   readonly sentColour: number[] = []
+  readonly sentMs: number[] = []
   readonly gotCrc: number[] = []
   /** Their receiver's when they came, never falling. */
   readonly gotColour: number[] = []
+  /** Their places in all that came to the receiver, from 0. */
+  readonly gotPlace: number[] = []
   /** Index of what came among what was sent; -1: replayed from an image, or unknown. */
   readonly match: number[] = []
   readonly wasGot: boolean[] = []
+}
+
+/** One VM that stood still for a cut. */
+interface Still {
+  /** 0 until its colour turns. */
+  epoch: number
+  /** Frames that had been given to it. */
+  given: number
+  /** By QEMU's count; undefined: not known. */
+  readonly taken: number | undefined
+}
+
+/** What was read of a port. */
+interface Passed {
+  readonly stills: Still[]
+  readonly turns: { readonly colour: number; readonly atMs: number }[]
 }
 
 class Checker {
@@ -73,16 +112,21 @@ class Checker {
     inFlight: 0,
     duplicates: 0,
     replayed: 0,
+    untaken: 0,
+    waited: 0,
     lost: 0,
+    lostInDeaths: 0,
     early: 0,
     missing: 0,
     future: 0,
     strange: 0,
     unknown: 0,
-    unseen: 0
+    unseen: 0,
+    unread: 0
   }
   readonly #examples = new Map<string, string>()
   readonly #channels = new Map<string, Channel>()
+  readonly #passed = new Map<PortLog, Passed>()
   readonly #ports: readonly PortLog[]
   readonly #images: ReadonlyMap<string, ImageFrames>
 
@@ -117,29 +161,50 @@ class Checker {
   #read(port: PortLog): void {
     const self = bankNumber(port.vm)
     const all = [...new Set(this.#ports.map(({ vm }) => bankNumber(vm)))].filter(other => other !== self)
+    const { stills, turns }: Passed = { stills: [], turns: [] }
+    this.#passed.set(port, { stills, turns })
     let { colour } = port
+    let given = 0
     for (const [i, kind] of port.kinds.entries()) {
       const station = port.stations[i] as number
       const value = port.values[i] as number
-      if (kind === KINDS.turn) colour = value
-      else if (kind === KINDS.out) {
+      const atMs = port.timesMs[i] as number
+      if (kind === KINDS.taken) stills.push({ epoch: 0, given, taken: value })
+      else if (kind === KINDS.turn) {
+        colour = value
+        turns.push({ colour, atMs })
+        if (!port.cuts.has(colour)) continue
+        if (stills.at(-1)?.epoch !== 0) stills.push({ epoch: 0, given, taken: undefined })
+        Object.assign(stills.at(-1) as Still, { epoch: colour, given })
+      } else if (kind === KINDS.out) {
         for (const to of station === EVERYBODY ? all : [station]) {
           const channel = this.#channel(port.generation, self, to)
           channel.sentCrc.push(value)
           channel.sentColour.push(colour)
+          channel.sentMs.push(atMs)
         }
       } else {
         const channel = this.#channel(port.generation, station, self)
         channel.gotCrc.push(value)
         channel.gotColour.push(colour)
+        channel.gotPlace.push(given++)
         this.#sums.frames++
       }
     }
   }
 
+  /** A peer with one of its VMs was killed before the next generation began. */
+  #endedByDeath(generation: number): boolean {
+    const later = this.#ports.filter(port => port.generation > generation).map(({ attachedMs }) => attachedMs)
+    const endMs = Math.min(...later)
+    return this.#ports.some(port => port.generation === generation && (port.killedMs ?? Infinity) < endMs)
+  }
+
   /** Finds what came among what was sent. */
   #pair(port: PortLog, from: number, channel: Channel): void {
-    const { sentCrc, sentColour, gotCrc, gotColour, match, wasGot } = channel
+    const { sentCrc, sentColour, sentMs, gotCrc, gotColour, match, wasGot } = channel
+    const turns = this.#passed.get(port)?.turns ?? []
+    const losses = this.#endedByDeath(port.generation) ? 'lostInDeaths' : 'lost'
     const restored = this.#images.get(`${port.vm} ${port.colour}`)?.frames ?? []
     const replay = restored.filter(frame => frame.from === from).map(({ crc }) => crc)
     let at = 0
@@ -156,9 +221,13 @@ class Checker {
         this.#fault('unknown', `unknown: ${where} came and was not sent`)
         continue
       }
-      this.#sums.lost += found - next
+      if (found > next) this.#fault(losses, `${losses}: ${found - next} before ${where}`, found - next)
       wasGot[found] = true
-      if ((sentColour[found] as number) > (gotColour[at] as number))
+      if ((sentColour[found] as number) <= (gotColour[at] as number)) {
+        const turned = turns.find(({ colour }) => colour >= (sentColour[found] as number))
+        const newer = (sentColour[found] as number) > port.colour
+        if (newer && turned !== undefined && (sentMs[found] as number) < turned.atMs) this.#sums.waited++
+      } else
         this.#fault('early', `early: ${where} of colour ${sentColour[found]} was given to a VM of ${gotColour[at]}`)
       next = found + 1
     }
@@ -167,20 +236,65 @@ class Checker {
   #checkImage(image: ImageFrames): void {
     const port = this.#ports.find(({ vm, cuts }) => vm === image.vm && cuts.has(image.epoch))
     if (port === undefined) return this.#fault('unseen', `unseen: the cut of ${image.vm} to epoch ${image.epoch}`)
+    const taken = this.#takenBy(port, image.epoch)
+    if (taken === undefined) this.#sums.unread++
     for (const [from, channel] of this.#into(port)) {
       const inImage = image.frames.filter(frame => frame.from === from).map(({ crc }) => crc)
-      this.#checkChannel(channel, inImage, image.epoch, `vm${from} to ${image.vm}, epoch ${image.epoch}`)
+      this.#checkChannel(channel, {
+        inImage,
+        epoch: image.epoch,
+        taken,
+        where: `vm${from} to ${image.vm}, epoch ${image.epoch}`
+      })
     }
     const known = new Set(this.#into(port).map(([from]) => from))
     for (const { from } of image.frames)
       if (!known.has(from)) this.#fault('strange', `strange: ${image.vm}, epoch ${image.epoch}: a frame of vm${from}`)
   }
 
-  #checkChannel(channel: Channel, inImage: readonly number[], epoch: number, where: string): void {
-    const { sentCrc, sentColour, gotColour, match, wasGot } = channel
+  /** Of all frames given to the VM before its cut, so many are in its RAM, or lost for good; undefined: nobody knows. */
+  #takenBy(port: PortLog, epoch: number): number | undefined {
+    const base = port.colour === 0 ? 0 : this.#takenAt(port.vm, port.colour)
+    let before = 0
+    for (const still of this.#passed.get(port)?.stills ?? []) {
+      if (still.taken === undefined || base === undefined) {
+        if (still.epoch === epoch) return undefined
+        continue
+      }
+      const left = (still.given - still.taken + base + TAKEN_MODULO) % TAKEN_MODULO
+      // More than it was given: a frame took several buffers, so that they do not tell how many frames they are.
+      if (left > TAKEN_MODULO / 2) return undefined
+      if (still.epoch === epoch) return still.given - Math.max(0, left - before)
+      before = left
+    }
+    return undefined
+  }
+
+  /** By QEMU's count, when the VM was cut to `epoch`, wherever that was. */
+  #takenAt(vm: string, epoch: number): number | undefined {
+    const stills = this.#ports.flatMap(port => (port.vm === vm ? (this.#passed.get(port)?.stills ?? []) : []))
+    return stills.find(still => still.epoch === epoch)?.taken
+  }
+
+  #checkChannel(
+    channel: Channel,
+    image: {
+      readonly inImage: readonly number[]
+      readonly epoch: number
+      /** Frames that the VM had taken of all that it was given; undefined: all. */
+      readonly taken: number | undefined
+      readonly where: string
+    }
+  ): void {
+    const { sentCrc, sentColour, gotColour, gotPlace, match, wasGot } = channel
+    const { inImage, epoch, taken = Infinity, where } = image
     const gotBefore = lowerBound(gotColour, epoch)
-    let first = 0
-    for (let at = gotBefore - 1; at >= 0 && first === 0; at--) first = (match[at] as number) + 1
+    const afterLast = (got: number): number => {
+      for (let at = got - 1; at >= 0; at--) if ((match[at] as number) >= 0) return (match[at] as number) + 1
+      return 0
+    }
+    const first = afterLast(Math.min(gotBefore, lowerBound(gotPlace, taken)))
+    const firstNotGiven = afterLast(gotBefore)
     const end = lowerBound(sentColour, epoch)
     // What was passed by a later one is lost for good, and no fault of the cut.
     let lastGot = end - 1
@@ -192,7 +306,7 @@ class Checker {
       const found = rest.indexOf(sentCrc[frame] as number, from)
       if (found < 0) this.#fault('missing', `missing: ${where}: frame ${frame} of ${end} sent before the cut`)
       else {
-        this.#sums.inFlight++
+        this.#sums[frame < firstNotGiven ? 'untaken' : 'inFlight']++
         rest.splice(found, 1)
         from = found
       }
@@ -213,8 +327,8 @@ class Checker {
       this.#fault('strange', `strange: ${where}: a frame that nobody sent`)
   }
 
-  #fault(kind: Exclude<keyof CutVerdict, 'examples'>, example: string): void {
-    this.#sums[kind]++
+  #fault(kind: Exclude<keyof CutVerdict, 'examples'>, example: string, times = 1): void {
+    this.#sums[kind] += times
     if (!this.#examples.has(kind)) this.#examples.set(kind, example)
   }
 }

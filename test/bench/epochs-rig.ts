@@ -37,6 +37,8 @@ const DEAD_MS = 9_000
 const JOIN_AT = [0.3, 0.65]
 const LIMIT_MS = 60_000
 const RETRY_MS = 500
+/** What a recorder writes; with the peer's process. */
+const LOG_NAME = /(?:^|\/)frames-(\d+)\.log$/
 /** For the last epoch's decision and the last frames. */
 const SETTLE_MS = 2_000
 
@@ -54,6 +56,8 @@ export class EpochsRig {
   readonly killed: string[] = []
   readonly joined: string[] = []
   readonly #progress: (line: string) => void
+  /** Process → when it was killed, CLOCK_MONOTONIC. */
+  readonly #killedMs = new Map<number, number>()
   #archivedEvents = 0
   #over = false
   #specs: readonly VmSpec[] = []
@@ -65,14 +69,15 @@ export class EpochsRig {
     this.#progress = progress
   }
 
-  static async start(progress: (line: string) => void): Promise<EpochsRig> {
+  /** `preload`: the module that records what the checker of the cuts is to see. */
+  static async start(progress: (line: string) => void, preload: string): Promise<EpochsRig> {
     const bank = await Bank.start({
       peers: PEERS,
       vms: VMS,
       memoryMiB: MEMORY_MIB,
       load: LOAD,
       settings: { ...calm, shards: codeFor(PEERS), epochs: { intervalMs: 0 } },
-      preload: join(import.meta.dirname, 'cut-checker-recorder.ts')
+      preload
     })
     const rig = new EpochsRig(bank, progress)
     try {
@@ -138,8 +143,9 @@ export class EpochsRig {
     await cluster.alive[0]?.client.removeGroup(GROUP).catch(() => {}) // then the last frames may have no sender
     await sleep(SETTLE_MS)
     const names = readdirSync(cluster.dir, { recursive: true, encoding: 'utf8' })
-    const logs = names.filter(name => /(^|\/)frames-\d+\.log$/.test(name)).sort()
-    return logs.flatMap(name => readLog(readFileSync(join(cluster.dir, name))))
+    const logs = names.filter(name => LOG_NAME.test(name)).sort()
+    const pidOf = (name: string): number => Number(LOG_NAME.exec(name)?.[1])
+    return logs.flatMap(name => readLog(readFileSync(join(cluster.dir, name)), this.#killedMs.get(pidOf(name))))
   }
 
   async stop(): Promise<string[]> {
@@ -199,6 +205,7 @@ export class EpochsRig {
       const victim = await this.#victim(death)
       this.killed.push(victim.name)
       this.#progress(`kill -9 of ${victim.name}`)
+      this.#killedMs.set(this.bank.cluster.pidOf(victim), Number(process.hrtime.bigint()) / 1e6)
       await this.bank.cluster.killPeer(victim)
       await this.#sleepUntil(startMs + death * everyMs + DEAD_MS)
       this.bank.cluster.startPeer(victim)

@@ -8,8 +8,11 @@
  *      transfer is lost or doubled, no connection breaks, no VM boots. Restores wait until the cluster has ended, so that
  *      they take nothing from it.
  *   3. Is every cut consistent? A recorder in every peer writes down what passed each VM's socket (`cut-checker-recorder.ts`),
- *      and the checker compares that with the frames in every image that was restored (`cut-checker.ts`).
+ *      and the checker compares that with the frames in every image that was restored (`cut-checker.ts`). With `--sabotage`
+ *      the peers' switches are broken (`cut-checker-sabotage.ts`), and the checker must find that: nothing else is asked.
  */
+import { join } from 'node:path'
+
 import { configSchema } from '../../config/schema.ts'
 import { UsageError, messageOf } from '../../node/errors.ts'
 import { table } from '../../node/edge/format.ts'
@@ -17,7 +20,9 @@ import { quantile } from '../../protocols/epoch/cut-profile.ts'
 import type { SeenEvent } from '../demo/events.ts'
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
 import { checkCuts, type CutVerdict } from './cut-checker.ts'
+import { isLateEpoch } from './cut-checker-late.ts'
 import type { PortLog } from './cut-checker-log.ts'
+import { isSabotage, type Sabotage, SABOTAGES, sabotagePreload } from './cut-checker-sabotage.ts'
 import { EpochsRig, type Fate, TICK_MS } from './epochs-rig.ts'
 import { Isolated, type Restored } from './epochs-restore.ts'
 import type { Measured, OptionValues } from './list.ts'
@@ -31,6 +36,12 @@ const EPOCH_DEADLINE_MS = configSchema.shape.epochs.parse({}).deadlineMs
 const COMMITTED_PART = 0.5
 /** For all peers to learn of the end of a deadline, and for a register to be changed. A guess. */
 const GRACE_MS = 5_000
+/** What each sabotage must be found as. */
+const FOUND_AS: Readonly<Record<Sabotage, 'early' | 'missing'>> = {
+  early: 'early',
+  'in-flight': 'missing',
+  untaken: 'missing'
+}
 
 interface Found {
   readonly fates: readonly Fate[]
@@ -51,11 +62,13 @@ interface Found {
 
 export async function measureEpochs(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
   const seconds = readSeconds(options)
-  const found = await run(seconds, progress)
+  const sabotage = readSabotage(options)
+  const found = await run(seconds, sabotage, progress)
   const { accel, restored, ...rest } = found
   const short = restored.map(({ epoch, faults, tookMs }) => ({ epoch, faults, tookMs: Math.round(tookMs) }))
-  const details = { seconds, ...rest, restored: short, error: found.error ?? null }
-  return { checks: checksOf(seconds, found), accel, details, text: textOf(found) }
+  const details = { seconds, sabotage: sabotage ?? null, ...rest, restored: short, error: found.error ?? null }
+  const checks = sabotage === undefined ? checksOf(seconds, found) : sabotageChecks(sabotage, found.cuts)
+  return { checks, accel, details, text: textOf(found) }
 }
 
 function readSeconds({ seconds = `${FULL_SECONDS}` }: OptionValues): number {
@@ -67,9 +80,18 @@ function readSeconds({ seconds = `${FULL_SECONDS}` }: OptionValues): number {
   return Number(seconds)
 }
 
-async function run(seconds: number, progress: (line: string) => void): Promise<Found> {
+function readSabotage({ sabotage }: OptionValues): Sabotage | undefined {
+  if (sabotage === undefined || isSabotage(sabotage)) return sabotage
+  throw new UsageError(
+    'BENCH_USAGE',
+    `--sabotage takes one of ${Object.keys(SABOTAGES).join(', ')}, not ${JSON.stringify(sabotage)}`
+  )
+}
+
+async function run(seconds: number, sabotage: Sabotage | undefined, progress: (line: string) => void): Promise<Found> {
   progress('starting five peers and three busy VMs')
-  const rig = await EpochsRig.start(progress)
+  const recorder = join(import.meta.dirname, 'cut-checker-recorder.ts')
+  const rig = await EpochsRig.start(progress, sabotage === undefined ? recorder : sabotagePreload(sabotage))
   let frames: PortLog[] = []
   let restored: Restored[] = []
   let leftovers: string[] = []
@@ -102,8 +124,9 @@ async function run(seconds: number, progress: (line: string) => void): Promise<F
   return { ...epochs, killed, joined, restored, cuts, leftovers, accel, error }
 }
 
-/** Each committed epoch's as the first peer told it, and each cut's. */
-function timesOf(events: readonly SeenEvent[]) {
+/** Each committed epoch's as the first peer told it, and each cut's. Not those in which a cut was made late. */
+function timesOf(all: readonly SeenEvent[]) {
+  const events = all.filter(({ event }) => !('epoch' in event && isLateEpoch(event.epoch)))
   const skews = new Map<number, number>()
   const commits = new Map<number, number>()
   for (const { event } of events) {
@@ -173,18 +196,33 @@ function checksOf(seconds: number, found: Found): Check[] {
 }
 
 function cutChecks(seconds: number, cuts: CutVerdict): Check[] {
+  const full = seconds >= FULL_SECONDS
+  const some = (name: string, value: number, least: number): Check =>
+    full ? atLeast(name, value, least, '') : note(name, value)
   return [
-    seconds >= FULL_SECONDS ? atLeast('frames', cuts.frames, FRAMES, '') : note('frames', cuts.frames),
-    note('frames.lost by links', cuts.lost),
-    note('images.in flight', cuts.inFlight),
+    some('frames', cuts.frames, FRAMES),
+    // With none of these the zeros below would say nothing.
+    some('frames.early that waited', cuts.waited, 1),
+    some('images.in flight', cuts.inFlight, 1),
+    note('images.untaken', cuts.untaken),
     note('images.duplicates', cuts.duplicates),
     note('images.replayed', cuts.replayed),
+    equal('frames.lost', cuts.lost, 0),
+    note('frames.lost in generations that ended with a death', cuts.lostInDeaths),
     equal('cuts.early delivered', cuts.early, 0),
     equal('cuts.missing in images', cuts.missing, 0),
     equal('cuts.sent after the cut', cuts.future, 0),
     equal('cuts.sent by nobody', cuts.strange + cuts.unknown, 0),
-    equal('cuts.unseen', cuts.unseen, 0)
+    equal('cuts.unseen', cuts.unseen, 0),
+    note('cuts.QEMU not asked', cuts.unread)
   ]
+}
+
+function sabotageChecks(sabotage: Sabotage, cuts: CutVerdict): Check[] {
+  return Object.entries(cuts).flatMap(([name, count]) => {
+    if (typeof count !== 'number') return []
+    return [name === FOUND_AS[sabotage] ? atLeast(`cuts.${name}`, count, 1, '') : note(`cuts.${name}`, count)]
+  })
 }
 
 function textOf({ fates, cuts, restored }: Found): string[] {

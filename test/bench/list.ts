@@ -57,7 +57,10 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary:
         'ten epochs a minute under load while hosts die and join: all decided, each committed one restored and audited, cuts checked frame by frame',
-      options: { seconds: 'how long epochs are taken; the restores come after it (300)' },
+      options: {
+        seconds: 'how long epochs are taken; the restores come after it (300)',
+        sabotage: 'early, in-flight or untaken: break the switch so, which must be found'
+      },
       run: async (progress, options) => (await import('./epochs.ts')).measureEpochs(progress, options)
     }
   ],
@@ -73,8 +76,8 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary:
         'real VMs, TCP streams, cuts forced apart by 0 to 4 s: how long they stand still, live and restored, by what is done with frames',
-      options: { svg: 'file for the plot (beside the JSON)' },
-      run: async progress => (await import('./skew.ts')).measureSkew(progress)
+      options: { skews: 'seconds (0,1,2,4)', svg: 'file for the plot (beside the JSON)' },
+      run: async (progress, options) => (await import('./skew.ts')).measureSkew(progress, options)
     }
   ],
   [

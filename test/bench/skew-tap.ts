@@ -7,6 +7,7 @@
  */
 import { performance } from 'node:perf_hooks'
 import type { NicPort, Switch } from '../../node/ports.ts'
+import { takeAddresses } from '../../node/switch/addresses.ts'
 import { NicLink, type OpenSocket } from '../../node/switch/link.ts'
 import { type Seen, segmentOf } from './skew-analysis.ts'
 
@@ -14,6 +15,17 @@ export interface Policy {
   readonly early: 'dropped' | 'held'
   readonly inFlight: 'left out' | 'replayed'
 }
+
+/** What was done to frames: where all of it is 0, no policy was put to a test. */
+export interface Handled {
+  /** Frames. */
+  readonly droppedEarly: number
+  /** Of in-flight frames. */
+  readonly leftOutBytes: number
+  readonly replayedBytes: number
+}
+
+const NOTHING: Handled = { droppedEarly: 0, leftOutBytes: 0, replayedBytes: 0 }
 
 /** The number of VM `vmN`, also where that begins the last part of a path. */
 export function numberOf(name: string): number {
@@ -24,20 +36,18 @@ export function numberOf(name: string): number {
 
 export class SkewTap {
   policy: Policy = { early: 'held', inFlight: 'replayed' }
-  droppedEarly = 0
-  /** Bytes of in-flight frames. */
-  leftOutBytes = 0
-  replayedBytes = 0
+  #handled = NOTHING
   #seen: Seen[] = []
   /** Number of the VM → when its colour turned to the newest epoch. */
   #turnedMs = new Map<number, number>()
   #epoch = 0
 
   /** All since the last time, in the order in which it was seen. */
-  take(): Seen[] {
-    const seen = this.#seen
+  take(): { readonly seen: Seen[]; readonly handled: Handled } {
+    const taken = { seen: this.#seen, handled: this.#handled }
     this.#seen = []
-    return seen
+    this.#handled = NOTHING
+    return taken
   }
 
   /** Undefined: VM `vm` has not been cut to the newest epoch. */
@@ -51,14 +61,14 @@ export class SkewTap {
       ...events,
       packet: packet => {
         this.#note(vm, 'sent', packet)
-        if (this.policy.early === 'dropped' && this.#ahead(vm)) this.droppedEarly++
+        if (this.policy.early === 'dropped' && this.#ahead(vm)) this.#count('droppedEarly', 1)
         else events.packet(packet)
       }
     })
     return {
-      write: (packets, bytes) => {
+      write: (packets, bytes, ...rest) => {
         for (const packet of packets) this.#note(vm, 'given', packet)
-        link.write(packets, bytes)
+        link.write(packets, bytes, ...rest)
       },
       recent: nowMs => link.recent(nowMs),
       stoodStill: (fromMs, toMs) => link.stoodStill(fromMs, toMs),
@@ -103,13 +113,17 @@ export class SkewTap {
 
   async *#counted(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     for await (const piece of pieces) {
-      this.replayedBytes += piece.length
+      this.#count('replayedBytes', takeAddresses(piece).rest.length)
       yield piece
     }
   }
 
   async #leaveOut(pieces: AsyncIterable<Uint8Array>): Promise<void> {
-    for await (const piece of pieces) this.leftOutBytes += piece.length
+    for await (const piece of pieces) this.#count('leftOutBytes', takeAddresses(piece).rest.length)
+  }
+
+  #count(what: keyof Handled, more: number): void {
+    this.#handled = { ...this.#handled, [what]: this.#handled[what] + more }
   }
 
   /** It has been cut, and the other has not. */

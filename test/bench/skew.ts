@@ -17,14 +17,15 @@
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { table } from '../../node/edge/format.ts'
-import { atMost, type Check, equal } from '../measure.ts'
-import type { Measured } from './list.ts'
+import { UsageError } from '../../node/errors.ts'
+import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
+import type { Measured, OptionValues } from './list.ts'
 import { followStream, longestSilence, type Seen, type Stream, type StreamRun, untilProgress } from './skew-analysis.ts'
 import { type Curve, type Panel, plotSvg } from './skew-plot.ts'
 import { type Images, SkewRig } from './skew-rig.ts'
-import type { Policy } from './skew-tap.ts'
+import type { Handled, Policy } from './skew-tap.ts'
 
-const SKEWS_MS = [0, 1_000, 2_000, 4_000]
+const SKEWS = '0,1,2,4'
 const PORT = 7000
 const STREAMS: readonly Stream[] = [
   { sender: 1, receiver: 2, port: PORT },
@@ -42,6 +43,15 @@ const TRIES = 3
 const BEFORE_MS = 500
 /** A stream that stands still for longer than a timeout (200 ms), beside what the host was late, has waited for one. */
 const GOES_ON_MS = 200
+/**
+ * A VM that runs while its pages come stands still at each that it needs and has not: on a busy host without KVM 200 to 600 ms in
+ * all before its first frame, which is most of what a stream waits. No policy for frames shortens that, so the bound is that of
+ * the whole: a VM is to work again within 1 s of its restart, as after a failover. It does not say how many timers end
+ * meanwhile: those of the VM that is there first run while the other stands still, so timeouts are told and not bounded.
+ */
+const POST_COPY_GOES_ON_MS = 1_000
+/** From here on there are early and in-flight frames for certain: a sender sends at least until its timer ends. */
+const CERTAIN_SKEW_MS = 1_000
 
 interface Variant extends Policy {
   readonly name: string
@@ -76,13 +86,15 @@ interface Phase {
   readonly timeouts: readonly [number, number]
   /** By how much the thread of the switch was late at most, or the stop of a restored VM that waits for its pages. */
   readonly lateMs: number
+  readonly handled: Handled
   /** Since `sinceMs`: when the slower VM sent its first segment, of whatever kind. Infinity: it sent none. */
   readonly awakeAfterMs: number
   /** Between the two cuts, or the starts of the two restored VMs. */
   readonly apartMs: number
 }
 
-export async function measureSkew(progress: (line: string) => void): Promise<Measured> {
+export async function measureSkew(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
+  const skewsMs = readSkews(options)
   const rig = await SkewRig.open()
   try {
     progress('booting two VMs and taking the images with which every run begins')
@@ -90,7 +102,7 @@ export async function measureSkew(progress: (line: string) => void): Promise<Mea
     await sleep(WARM_MS)
     const origin = await (await rig.cut(0)).images
     const phases: Phase[] = []
-    for (const skewMs of SKEWS_MS) {
+    for (const skewMs of skewsMs) {
       for (const variants of [[DROPPED], [HELD, REPLAYED, POST_COPY]]) {
         progress(`skew ${skewMs / 1000} s, early frames ${variants[0]?.early}`)
         phases.push(...(await run(rig, origin, skewMs, variants)))
@@ -103,10 +115,16 @@ export async function measureSkew(progress: (line: string) => void): Promise<Mea
       equal('complaints of the guests', complaints.join('; '), '')
     ]
     const details = { phases: phases.map(summary) }
-    return { checks, details, accel: rig.hypervisor.accel, text: tableOf(phases), svg: svgOf(phases) }
+    return { checks, details, accel: rig.hypervisor.accel, text: tableOf(phases), svg: svgOf(skewsMs, phases) }
   } finally {
     await rig.close()
   }
+}
+
+function readSkews({ skews = SKEWS }: OptionValues): number[] {
+  if (!/^\d(,\d)*$/.test(skews))
+    throw new UsageError('BENCH_USAGE', `--skews takes seconds like ${SKEWS}, not ${JSON.stringify(skews)}`)
+  return skews.split(',').map(seconds => Number(seconds) * 1000)
 }
 
 /** One forced cut, and a restore of its images for each of `variants`, which treat early frames alike. */
@@ -151,12 +169,13 @@ async function live(
   await sleep(skewMs + WATCH_MS)
   const endMs = performance.now()
   const lateMs = late()
-  const seen = rig.tap.take()
+  const { seen, handled } = rig.tap.take()
   const atEnd = await rig.timeouts()
   const [startMs, sinceMs] = cutMs[0] < cutMs[1] ? cutMs : [cutMs[1], cutMs[0]]
   const timeouts = [between(atFirst, atLater), between(atLater, atEnd)] as const
   const streams = STREAMS.map(stream => followStream(stream, [], seen))
-  const shared = { variant, skewMs, phase: 'live', streams, timeouts, lateMs, apartMs: sinceMs - startMs } as const
+  const apartMs = sinceMs - startMs
+  const shared = { variant, skewMs, phase: 'live', streams, timeouts, lateMs, apartMs, handled } as const
   const history = seen.filter(({ vm, atMs }) => atMs < (cutMs[vm - 1] ?? 0))
   return {
     phase: { ...shared, startMs, sinceMs, endMs, awakeAfterMs: awakeAfter(seen, sinceMs) },
@@ -171,11 +190,12 @@ async function restored(rig: SkewRig, cut: Cut, variant: Variant): Promise<{ pha
   await sleep(cut.skewMs + WATCH_MS)
   const endMs = performance.now()
   const lateMs = Math.max(late(), ranBeforeMs)
-  const seen = rig.tap.take()
+  const { seen, handled } = rig.tap.take()
   const timeouts = [0, between(cut.timeouts, await rig.timeouts())] as const
   await rig.complete()
   const streams = STREAMS.map(stream => followStream(stream, cut.history, seen))
-  const shared = { variant, skewMs: cut.skewMs, phase: 'restored', streams, timeouts, lateMs, apartMs } as const
+  const { skewMs } = cut
+  const shared = { variant, skewMs, phase: 'restored', streams, timeouts, lateMs, apartMs, handled } as const
   const awakeAfterMs = awakeAfter(seen, runMs)
   return { phase: { ...shared, startMs: runMs, sinceMs: runMs, endMs, awakeAfterMs } }
 }
@@ -203,7 +223,7 @@ const between = (earlier: Counts, later: Counts): number => later[0] - earlier[0
 
 // ---------------------------------------------------------------------------------------------- what it comes to
 
-interface Summary {
+interface Summary extends Handled {
   readonly frames: string
   readonly phase: Phase['phase']
   readonly skewMs: number
@@ -237,7 +257,8 @@ function summary(each: Phase): Summary {
     timeoutsBefore: timeouts[0],
     timeoutsAfter: timeouts[1],
     hostLateMs: each.lateMs,
-    timeoutsSeen: seen.length
+    timeoutsSeen: seen.length,
+    ...each.handled
   }
 }
 
@@ -246,23 +267,50 @@ const finite = (value: number): number | null => (Number.isFinite(value) ? value
 /** What was done with frames, as far as it matters in this phase. */
 const framesOf = ({ variant, phase }: Phase): string => (phase === 'live' ? variant.early : variant.name)
 
-/** Bounds for what diapause does; the rest is in the table and in the JSON. */
+/** Bounds for what diapause does, and that every policy had something to do; the rest is in the table and in the JSON. */
 function checksOf(phases: readonly Phase[]): Check[] {
   const ours = phases.filter(({ variant, phase }) => variant === REPLAYED || (variant === HELD && phase === 'live'))
-  return ours.flatMap(each => {
-    const { frames, phase, skewMs, goesOnAfterMs, timeoutsBefore, timeoutsAfter } = summary(each)
-    const name = `skew ${skewMs / 1000} s, ${phase}, ${frames}`
-    const since = phase === 'live' ? 'the later cut' : 'the restore'
-    const boundMs = GOES_ON_MS + Math.ceil(each.lateMs)
-    return [
-      atMost(`${name}: both streams go on after ${since}`, goesOnAfterMs ?? Infinity, boundMs, 'ms'),
-      equal(`${name}: TCP timeouts after ${since}`, timeoutsAfter, 0),
-      ...(skewMs === 0 && phase === 'live'
-        ? [equal(`${name}: TCP timeouts in all`, timeoutsBefore + timeoutsAfter, 0)]
-        : [])
-    ]
-  })
+  const postCopy = phases.filter(({ variant }) => variant === POST_COPY)
+  return [...ours.flatMap(boundsOf), ...postCopy.flatMap(postCopyBoundsOf), ...phases.flatMap(doneBy)]
 }
+
+function boundsOf(each: Phase): Check[] {
+  const { phase, skewMs } = each
+  const { goesOnAfterMs, timeoutsBefore, timeoutsAfter } = summary(each)
+  const name = nameOf(each)
+  const since = phase === 'live' ? 'the later cut' : 'the restore'
+  const boundMs = GOES_ON_MS + Math.ceil(each.lateMs)
+  return [
+    atMost(`${name}: both streams go on after ${since}`, goesOnAfterMs ?? Infinity, boundMs, 'ms'),
+    equal(`${name}: TCP timeouts after ${since}`, timeoutsAfter, 0),
+    ...(skewMs === 0 && phase === 'live'
+      ? [equal(`${name}: TCP timeouts in all`, timeoutsBefore + timeoutsAfter, 0)]
+      : [])
+  ]
+}
+
+function postCopyBoundsOf(each: Phase): Check[] {
+  const { goesOnAfterMs, timeoutsAfter } = summary(each)
+  const name = nameOf(each)
+  return [
+    atMost(`${name}: both streams go on after the restore`, goesOnAfterMs ?? Infinity, POST_COPY_GOES_ON_MS, 'ms'),
+    note(`${name}: TCP timeouts after the restore`, timeoutsAfter)
+  ]
+}
+
+/** With nothing dropped, left out or replayed the variants would not differ, and the bounds would hold for nothing. */
+function doneBy(each: Phase): Check[] {
+  const { variant, phase, skewMs, handled } = each
+  if (skewMs < CERTAIN_SKEW_MS) return []
+  const name = nameOf(each)
+  if (phase === 'live')
+    return variant.early === 'dropped' ? [atLeast(`${name}: early frames`, handled.droppedEarly, 1, '')] : []
+  const [what, bytes] =
+    variant.inFlight === 'replayed' ? ['replayed', handled.replayedBytes] : ['left out', handled.leftOutBytes]
+  return [atLeast(`${name}: in-flight frames ${what}`, bytes, 1, 'B')]
+}
+
+const nameOf = (each: Phase): string => `skew ${each.skewMs / 1000} s, ${each.phase}, ${framesOf(each)}`
 
 function tableOf(phases: readonly Phase[]): string[] {
   const head = [
@@ -293,8 +341,8 @@ function tableOf(phases: readonly Phase[]): string[] {
 
 const inMs = (value: number | null): string => (value === null ? 'never' : `${Math.round(value)} ms`)
 
-function svgOf(phases: readonly Phase[]): string {
-  const rows = SKEWS_MS.map(skewMs =>
+function svgOf(skewsMs: readonly number[], phases: readonly Phase[]): string {
+  const rows = skewsMs.map(skewMs =>
     (['live', 'restored'] as const).flatMap(when =>
       STREAMS.map((stream, index) => {
         const shown = phases.filter(phase => phase.skewMs === skewMs && phase.phase === when)

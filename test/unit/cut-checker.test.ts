@@ -13,17 +13,34 @@ import {
 } from '../bench/cut-checker-log.ts'
 import { bankMac } from '../guest/build.ts'
 
-type Event = readonly ['out' | 'in', station: number, crc: number] | readonly ['cut' | 'turn', colour: number]
+type Event = readonly ['out' | 'in', station: number, crc: number] | readonly ['cut' | 'turn' | 'taken', value: number]
 const out = (to: number, crc: number): Event => ['out', to, crc]
 const got = (from: number, crc: number): Event => ['in', from, crc]
 const cut = (colour: number): Event => ['cut', colour]
+/** It stands still and has taken so many frames since it booted. */
+const taken = (frames: number): Event => ['taken', frames]
 
-function port(vm: number, events: readonly Event[], { generation = 1, colour = 0 } = {}): PortLog {
+interface About {
+  readonly generation?: number
+  readonly colour?: number
+  /** Of its first event; the others come a millisecond after each other. */
+  readonly fromMs?: number
+  readonly killedMs?: number
+}
+
+function port(
+  vm: number,
+  events: readonly Event[],
+  { generation = 1, colour = 0, fromMs = 1, killedMs }: About = {}
+): PortLog {
   const kindOf = ([name]: Event): number => KINDS[name === 'cut' ? 'turn' : name]
   return {
     vm: `vm${vm}`,
     generation,
     colour,
+    attachedMs: fromMs,
+    killedMs,
+    timesMs: events.map((_, i) => fromMs + i),
     kinds: events.map(kindOf),
     stations: events.map(event => (event.length === 3 ? event[1] : 0)),
     values: events.map(event => (event.length === 3 ? event[2] : event[1])),
@@ -109,10 +126,73 @@ describe('the cut checker', () => {
   })
 })
 
+describe('frames that were lost', () => {
+  const hole = port(2, [got(1, 1), cut(1), got(1, 3), got(1, 4)])
+  test('are told from those in generations that a death has ended', () => {
+    expect(checkCuts([sender, hole], [])).toMatchObject({ lost: 1, lostInDeaths: 0 })
+    const died = { ...hole, killedMs: 50 }
+    expect(checkCuts([sender, died], [])).toMatchObject({ lost: 0, lostInDeaths: 1 })
+  })
+  test('are excused only where the death came before the next generation', () => {
+    const later = port(2, [], { generation: 2, fromMs: 40, killedMs: 50 })
+    expect(checkCuts([sender, { ...hole, killedMs: 50 }, later], [])).toMatchObject({ lost: 1, lostInDeaths: 0 })
+  })
+  test('are not those that were under way when a generation ended', () => {
+    const ended = port(2, [got(1, 1), cut(1), got(1, 2)])
+    expect(checkCuts([sender, ended], [])).toMatchObject({ lost: 0, lostInDeaths: 0 })
+  })
+})
+
+describe('an early frame that had to wait', () => {
+  const receiver = (fromMs: number) => port(2, [got(1, 1), got(1, 2), got(1, 3), cut(1), got(1, 4)], { fromMs })
+  test('left in the new colour before its receiver was cut', () => {
+    // Frame 4 leaves at 5 ms, the receiver is cut at 13 ms and at 4 ms.
+    expect(checkCuts([sender, receiver(10)], []).waited).toBe(1)
+    expect(checkCuts([sender, receiver(1)], []).waited).toBe(0)
+  })
+  test('is none of the colour with which its receiver began', () => {
+    expect(checkCuts([port(1, [out(2, 1)]), port(2, [got(1, 1), cut(1)], { fromMs: 10 })], []).waited).toBe(0)
+  })
+  test('is none where it was given to a VM of the old colour', () => {
+    const early = port(2, [got(1, 1), got(1, 2), got(1, 3), got(1, 4), cut(1)], { fromMs: 10 })
+    expect(checkCuts([sender, early], [])).toMatchObject({ waited: 0, early: 1 })
+  })
+})
+
+describe('what a VM has not taken', () => {
+  const given = (...rest: Event[]) => port(2, [got(1, 1), got(1, 2), got(1, 3), ...rest])
+  test('must be in its image, though it was given to it', () => {
+    const ports = [sender, given(taken(1), cut(1))]
+    expect(faults(checkCuts(ports, [image(2, 1)]))).toEqual({ missing: 2 })
+    const whole = checkCuts(ports, [image(2, 1, [1, 1], [1, 2], [1, 3])])
+    expect(faults(whole)).toEqual({})
+    expect(whole).toMatchObject({ untaken: 2, inFlight: 0, duplicates: 1, unread: 0 })
+  })
+  test('is not known without a word of QEMU', () => {
+    const verdict = checkCuts([sender, given(cut(1))], [image(2, 1)])
+    expect(faults(verdict)).toEqual({})
+    expect(verdict.unread).toBe(1)
+  })
+  test('is counted from what it had taken in the image that it was restored from', () => {
+    const old = port(2, [taken(65_535), cut(1)])
+    const frames = [out(2, 5), out(2, 6), cut(2)]
+    const from = port(1, frames, { generation: 2, colour: 1 })
+    const restored = port(2, [got(1, 5), got(1, 6), taken(0), cut(2)], { generation: 2, colour: 1 })
+    expect(faults(checkCuts([old, from, restored], [image(2, 2)]))).toEqual({ missing: 1 })
+    const all = { ...restored, values: [5, 6, 1, 2] }
+    expect(faults(checkCuts([old, from, all], [image(2, 2)]))).toEqual({})
+  })
+  test('is not asked for again where QEMU lost it at the cut before', () => {
+    const from = port(1, [out(2, 1), out(2, 2), cut(1), out(2, 3), out(2, 4), cut(2)])
+    const to = port(2, [got(1, 1), got(1, 2), taken(1), cut(1), got(1, 3), got(1, 4), taken(3), cut(2)])
+    expect(faults(checkCuts([from, to], [image(2, 1, [1, 2]), image(2, 2)]))).toEqual({})
+  })
+})
+
 describe('the log of frames', () => {
   const record = (kind: Kind, number: number, station: number, value: number, isCut = false): Buffer => {
     const bytes = Buffer.alloc(RECORD_BYTES)
-    writeRecord(bytes, 0, { kind, port: number, station, value, cut: isCut })
+    writeRecord(bytes, 0, { kind, port: number, station, value, atMs: value / 4, cut: isCut })
     return bytes
   }
   const attach = (about: object): Buffer[] => {
@@ -128,8 +208,9 @@ describe('the log of frames', () => {
     record('turn', 1, 0, 8)
   ])
   test('is read as it was written', () => {
-    const [first, second] = readLog(bytes)
+    const [first, second] = readLog(bytes, 9)
     expect(first).toMatchObject({ vm: 'vm1', colour: 7, stations: [2, 0], values: [0xffff_fffe, 8] })
+    expect(first).toMatchObject({ attachedMs: 0, killedMs: 9, timesMs: [0xffff_fffe / 4, 2] })
     expect(first?.cuts).toEqual(new Set([8]))
     expect(second).toMatchObject({ vm: 'vm2', kinds: [KINDS.in, KINDS.turn], cuts: new Set() })
   })
