@@ -14,7 +14,7 @@ import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
-import { LocalVm, type LocalVmDeps } from './local-vm.ts'
+import { type CutWords, LocalVm, type LocalVmDeps } from './local-vm.ts'
 
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void
@@ -71,8 +71,11 @@ export class GroupAgent {
   readonly #deps: GroupAgentDeps
   readonly #core: EpochCore
   readonly #vms = new Map<string, LocalVm>()
-  /** VM → the epoch that it is prepared for, and the word to cut. */
-  readonly #goes = new Map<string, { readonly epoch: number; readonly go: PromiseWithResolvers<void> }>()
+  /** VM → the epoch that it is prepared for, the word to cut, and that to do so in a hurry. */
+  readonly #goes = new Map<
+    string,
+    { readonly epoch: number; readonly go: PromiseWithResolvers<void>; readonly hurry: PromiseWithResolvers<void> }
+  >()
   #generation = 0
   #refusedReports = 0
   #retries = 0
@@ -147,6 +150,7 @@ export class GroupAgent {
         void this.#takePart(effect.vm, effect.epoch)
         return
       case 'cut':
+        if (effect.hurry) this.#goes.get(effect.vm)?.hurry.resolve()
         this.#goes.get(effect.vm)?.go.resolve()
         return
       case 'opened':
@@ -264,13 +268,18 @@ export class GroupAgent {
     const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
     const go = Promise.withResolvers<void>()
     go.promise.catch(() => {}) // awaited in the cut, if that comes so far
-    this.#goes.set(id, { epoch, go })
-    const mayCut = (): Promise<void> => {
-      this.#feed({ kind: 'vm-prepared', vm: id, epoch })
-      return go.promise
+    const hurry = Promise.withResolvers<void>()
+    this.#goes.set(id, { epoch, go, hurry })
+    const words: CutWords = {
+      copying: () => this.#feed({ kind: 'vm-copying', vm: id, epoch }),
+      mayCut: () => {
+        this.#feed({ kind: 'vm-prepared', vm: id, epoch })
+        return go.promise
+      },
+      hurry: hurry.promise
     }
     try {
-      const { manifest, stats } = await vm.cut(epoch, holders, mayCut, ({ pauseMs, ...done }) => {
+      const { manifest, stats } = await vm.cut(epoch, holders, words, ({ pauseMs, ...done }) => {
         const { atWallMs: cutAtMs, prepareMs, leadMs } = done
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
         this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })

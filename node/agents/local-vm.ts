@@ -15,13 +15,11 @@ import type {
   Log,
   Machine,
   NicPort,
-  PageRanges,
-  RamTracking,
   Restore,
   Switch
 } from '../ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { copyWhatIsMuch, copyWhileRunning, joined } from './page-rounds.ts'
+import { PageRounds } from './page-rounds.ts'
 
 /**
  * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
@@ -48,6 +46,16 @@ export interface CutReport extends CutTimes {
   readonly pauseMs: number
   readonly counts: Record<string, number>
   readonly atWallMs: number
+}
+
+/** What a VM and its group say to each other in a cut. */
+export interface CutWords {
+  /** Every `PROGRESS_MS`: it is not prepared yet, and gets on. */
+  copying(): void
+  /** It has copied what it can while it runs. Settles when it is to be cut; rejects where the epoch has come to nothing. */
+  mayCut(): Promise<void>
+  /** Resolves when frames of VMs that were cut wait for it. */
+  readonly hurry: Promise<void>
 }
 
 export class LocalVm {
@@ -148,7 +156,7 @@ export class LocalVm {
   async cut(
     epoch: number,
     holders: readonly PeerId[],
-    mayCut: () => Promise<void>,
+    words: CutWords,
     onCut: (report: CutReport) => void
   ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
     const { machine, nic, worker } = this.#parts()
@@ -160,7 +168,7 @@ export class LocalVm {
     this.#copied = copied.promise
     await before
     let capture: Capture | undefined
-    const untold: PageRanges[] = []
+    let rounds: PageRounds | undefined
     try {
       const { tracking } = machine
       const socketPath = this.#deps.path('capture', this.group, this.spec.id)
@@ -170,16 +178,15 @@ export class LocalVm {
       capture = begun
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)
-      if (tracking) {
-        await copyWhileRunning(tracking, capture)
-        await capture.shipped() // or the rest of it would leave while others are cut
-      }
+      rounds = tracking && new PageRounds(tracking, capture)
+      void words.hurry.then(() => rounds?.hurry())
+      await rounds?.prepare(clock, () => words.copying())
       const prepareMs = clock.now() - markedMs
-      await mayCut()
+      await words.mayCut()
       const toldMs = clock.now()
       this.#notVoided(epoch)
-      if (tracking) untold.push(await copyWhatIsMuch(tracking, capture))
-      const parts = { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut }
+      await rounds?.copyWhatIsMuch()
+      const parts = { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, onCut }
       const end = await this.#stopAndCut(epoch, parts)
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
@@ -188,7 +195,7 @@ export class LocalVm {
       return { manifest, stats: manifest.stats }
     } catch (error) {
       // The tracker tells of a page once: the worker must hear of it, also where this cut has come to nothing.
-      for (const pages of untold) await capture?.copy(pages).catch(() => {})
+      await rounds?.giveUp()
       await capture?.cancel()
       // A thread that has died takes what it knew of RAM with it: the next image is whole.
       if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#openWorker()
@@ -214,9 +221,7 @@ export class LocalVm {
       readonly machine: Machine
       readonly nic: NicPort
       readonly capture: Capture
-      readonly tracking: RamTracking | undefined
-      /** Pages that the worker has not been told of yet. */
-      readonly untold: PageRanges[]
+      readonly rounds: PageRounds | undefined
       readonly socketPath: string
       readonly prepareMs: number
       /** When it was told to cut. */
@@ -224,7 +229,7 @@ export class LocalVm {
       readonly onCut: (report: CutReport) => void
     }
   ): Promise<{ streamed: Promise<void> }> {
-    const { machine, nic, capture, tracking, untold, socketPath, prepareMs, toldMs, onCut } = parts
+    const { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, onCut } = parts
     this.#notFenced()
     let counts: Record<string, number> = {}
     let atWallMs = 0
@@ -241,7 +246,7 @@ export class LocalVm {
         atWallMs = this.#deps.wallMs()
         leadMs = this.#deps.clock.now() - toldMs
         // After the drain: a frame sent late marks its buffer in RAM as used.
-        if (tracking) await capture.copyLast(joined(untold.splice(0), await tracking.changed()))
+        if (rounds) await capture.copyLast(await rounds.last())
       })
       onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
       return { streamed } // wrapped: whoever awaits the cut must not wait for the stream

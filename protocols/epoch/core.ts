@@ -10,8 +10,10 @@
  *
  * Most of a VM's RAM is copied before its cut, while it runs. So that the cuts of a group are milliseconds apart, and none of
  * them shares its host's processors with another one's copying, the owners tell when their VMs are prepared and cut when
- * all are. Nobody depends on it: a frame of the new colour cuts at once, and so does patience that has run out. Who took
- * longer for its past cuts begins first (`cut-profile.ts`).
+ * all are. From the first cut to the last the group's frames wait, so nobody is cut while another one is being copied:
+ * the prepared wait as long as its owner says that it gets on, and where it is silent the epoch fails, which costs nothing.
+ * Safety does not depend on it: a frame of the new colour cuts at once. Who took longer for its past cuts begins first
+ * (`cut-profile.ts`).
  *
  * The core keeps what it needs of one generation; a record with a newer generation wipes it (the restore agent then
  * starts the VMs afresh).
@@ -21,6 +23,7 @@ import type { GroupRecord } from '../group.ts'
 import { CutProfile, type CutTimes } from './cut-profile.ts'
 import type { EpochMessage, ReportMessage } from './messages.ts'
 import { fateOf, isDecided } from './record.ts'
+import { heardMs, newTracker, type Tracker } from './tracker.ts'
 
 export type EpochInput =
   /** A newer record of this group was learned, from a change of our own or from another peer. */
@@ -32,6 +35,8 @@ export type EpochInput =
   | { kind: 'vm-ready'; vm: string; colour: number }
   /** Our VM has ended or moved away. */
   | { kind: 'vm-gone'; vm: string }
+  /** Our VM is not prepared yet, and its copying gets on: said every `PROGRESS_MS`. */
+  | { kind: 'vm-copying'; vm: string; epoch: number }
   /** Our VM has copied what can be copied while it runs. */
   | { kind: 'vm-prepared'; vm: string; epoch: number }
   | ({ kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number } & CutTimes)
@@ -42,8 +47,11 @@ export type EpochInput =
 export type EpochEffect =
   /** Begin with this VM of ours: copy while it runs, say 'vm-prepared', wait for 'cut'. */
   | { kind: 'prepare'; vm: string; epoch: number }
-  /** Cut this VM of ours now; it has been told to prepare before, and may not have finished that. */
-  | { kind: 'cut'; vm: string; epoch: number }
+  /**
+   * Cut this VM of ours now; it has been told to prepare before. `hurry`, which may come later than the word to cut: frames
+   * of VMs that were cut wait for it, so what it has not copied by now is left for its pause.
+   */
+  | { kind: 'cut'; vm: string; epoch: number; hurry: boolean }
   /** Sender `sender` had sent `counts` before its cut: our VMs' recordings end accordingly. */
   | { kind: 'expect'; epoch: number; sender: string; counts: Record<string, number> }
   | { kind: 'broadcast'; message: EpochMessage }
@@ -64,8 +72,14 @@ export type EpochEffect =
 /** How much later than the proposer a peer of rank r acts in its stead: (r + 1) × this. A guess: two rounds of a busy cluster. */
 export const STAND_IN_MS = 300
 
-/** How long a VM that is prepared waits for the others. A guess: longer than copying small VMs takes, shorter than a deadline. */
+/**
+ * How long a VM that is prepared waits for one of which nothing is heard. A guess: longer than a host is busy with other
+ * things, shorter than a deadline.
+ */
 export const PREPARED_PATIENCE_MS = 5_000
+
+/** Owners say this often that their VMs' copying gets on. A guess: some of it may be lost, and copying it costs next to nothing. */
+export const PROGRESS_MS = PREPARED_PATIENCE_MS / 5
 
 /**
  * A VM begins to prepare at most this part of its epoch's deadline later than the slowest, and of that patience. Guesses:
@@ -77,23 +91,6 @@ const DELAY_OF_PATIENCE = 1 / 2
 /** Reports of epochs further ahead than this are not kept: each peer would have missed that many records. A guess. */
 const MAX_AHEAD = 8
 
-interface Tracker {
-  readonly epoch: number
-  readonly sinceMs: number
-  readonly prepared: Set<string>
-  /** When this peer learned that all VMs are prepared. */
-  allPreparedMs: number
-  /** When a VM of ours waits no longer for the others to be prepared. */
-  cutByMs: number
-  readonly cutAtWallMs: Map<string, number>
-  readonly durable: Map<string, string>
-  failed: string | undefined
-  /** Since when this peer knows enough to decide: everything is durable, or something has failed. */
-  decidableMs: number | undefined
-  /** When this peer last asked for a commit or abort; asked again after a while, since a change may fail. */
-  askedMs: number
-}
-
 export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #self: PeerId
   readonly #members: () => readonly PeerId[]
@@ -104,8 +101,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #ready = new Map<string, number>()
   /** Our VMs that are being prepared and cut: VM → epoch. */
   readonly #cutting = new Map<string, number>()
-  /** Those of them that have been told to cut. */
-  readonly #told = new Set<string>()
+  /** Those of them that have been told to cut: VM → whether in a hurry. */
+  readonly #told = new Map<string, boolean>()
   readonly #profile = new CutProfile()
   /** The newest epoch whose end was reported. */
   #reported = 0
@@ -137,8 +134,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
         this.#forgetCut(input.vm)
         this.#ready.set(input.vm, input.colour)
         return this.#prepareWhatIsDue(nowMs)
+      case 'vm-copying':
+        return this.#onOwnProgress('copying', input, nowMs)
       case 'vm-prepared':
-        return this.#onOwnPrepared(input, nowMs)
+        return this.#onOwnProgress('prepared', input, nowMs)
       case 'vm-gone':
         this.#ready.delete(input.vm)
         this.#forgetCut(input.vm)
@@ -212,18 +211,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   #track(epoch: number, nowMs: number): Tracker {
     let tracker = this.#trackers.get(epoch)
     if (tracker === undefined) {
-      tracker = {
-        epoch,
-        sinceMs: nowMs,
-        prepared: new Set(),
-        allPreparedMs: Number.POSITIVE_INFINITY,
-        cutByMs: Number.POSITIVE_INFINITY,
-        cutAtWallMs: new Map(),
-        durable: new Map(),
-        failed: undefined,
-        decidableMs: undefined,
-        askedMs: Number.NEGATIVE_INFINITY
-      }
+      tracker = newTracker(epoch, nowMs)
       this.#trackers.set(epoch, tracker)
     }
     return tracker
@@ -247,7 +235,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     this.#track(epoch, nowMs)
     const colour = this.#ready.get(vm)
     if (colour === undefined || colour >= epoch) return []
-    return [...(this.#cutting.has(vm) ? [] : this.#prepare(vm, epoch)), ...this.#cut(vm, epoch)]
+    return [...(this.#cutting.has(vm) ? [] : this.#prepare(vm, epoch)), ...this.#cut(vm, epoch, true)]
   }
 
   #prepareWhatIsDue(nowMs: number): EpochEffect[] {
@@ -269,11 +257,12 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     return [{ kind: 'prepare', vm, epoch }]
   }
 
-  /** Once, and only a VM that was told to prepare for this epoch. */
-  #cut(vm: string, epoch: number): EpochEffect[] {
-    if (this.#cutting.get(vm) !== epoch || this.#told.has(vm)) return []
-    this.#told.add(vm)
-    return [{ kind: 'cut', vm, epoch }]
+  /** Once, or once more in a hurry; and only a VM that was told to prepare for this epoch. */
+  #cut(vm: string, epoch: number, hurry: boolean): EpochEffect[] {
+    const told = this.#told.get(vm)
+    if (this.#cutting.get(vm) !== epoch || told === true || told === hurry) return []
+    this.#told.set(vm, hurry)
+    return [{ kind: 'cut', vm, epoch, hurry }]
   }
 
   /** News of an older cut may come late, when the VM is being prepared for the next. */
@@ -286,28 +275,44 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     this.#told.delete(vm)
   }
 
-  #onOwnPrepared({ vm, epoch }: Extract<EpochInput, { kind: 'vm-prepared' }>, nowMs: number): EpochEffect[] {
+  #onOwnProgress(
+    kind: 'copying' | 'prepared',
+    { vm, epoch }: { readonly vm: string; readonly epoch: number },
+    nowMs: number
+  ): EpochEffect[] {
     const record = this.#record
     if (record === undefined || this.#cutting.get(vm) !== epoch || isDecided(record, epoch)) return []
-    const tracker = this.#track(epoch, nowMs)
-    tracker.cutByMs = Math.min(tracker.cutByMs, nowMs + PREPARED_PATIENCE_MS)
-    const { id: group, generation } = record
-    const message = { kind: 'prepared' as const, group, generation, epoch, vm }
+    const message = { kind, group: record.id, generation: record.generation, epoch, vm }
     return [{ kind: 'broadcast', message }, ...this.#onReport(this.#self, message, nowMs)]
   }
 
-  /** All VMs of the group are prepared and it is this one's turn, or ours have waited long enough. */
+  /** All VMs of the group are prepared, and it is this one's turn. */
   #cutWhatIsPrepared(nowMs: number): EpochEffect[] {
     const group = (this.#record?.vms ?? []).map(({ id }) => id)
     return [...this.#trackers.values()].flatMap(tracker => {
-      const { epoch, prepared, cutByMs } = tracker
-      if (group.every(vm => prepared.has(vm))) tracker.allPreparedMs = Math.min(tracker.allPreparedMs, nowMs)
-      const ours = [...prepared].filter(vm => this.#cutting.get(vm) === epoch && !this.#told.has(vm))
-      return ours.flatMap(vm => {
-        const atMs = Math.min(cutByMs, tracker.allPreparedMs + this.#profile.leadDelayMs(vm, group))
-        return nowMs < atMs ? [{ kind: 'timer' as const, atMs }] : this.#cut(vm, epoch)
+      const { epoch, prepared, cutAtWallMs } = tracker
+      const waiting = [...prepared].filter(vm => this.#cutting.get(vm) === epoch && !this.#told.has(vm))
+      const others = group.filter(vm => !prepared.has(vm))
+      // Who was cut has heard that all are prepared; we have missed some of it.
+      if (others.length === 0 || cutAtWallMs.size > 0) tracker.allPreparedMs = Math.min(tracker.allPreparedMs, nowMs)
+      if (tracker.failed !== undefined) return []
+      if (tracker.allPreparedMs > nowMs) return this.#waitFor(others, tracker, waiting, nowMs)
+      return waiting.flatMap(vm => {
+        const atMs = tracker.allPreparedMs + this.#profile.leadDelayMs(vm, group)
+        return nowMs < atMs ? [{ kind: 'timer' as const, atMs }] : this.#cut(vm, epoch, false)
       })
     })
+  }
+
+  /** Nobody was cut as far as we know, and so no frame waits: better no epoch than one with a VM that may never come. */
+  #waitFor(others: readonly string[], tracker: Tracker, waiting: readonly string[], nowMs: number): EpochEffect[] {
+    const [vm] = waiting
+    if (vm === undefined || this.#record === undefined) return []
+    const longest = others.toSorted((a, b) => heardMs(tracker, a) - heardMs(tracker, b))[0] ?? ''
+    const atMs = heardMs(tracker, longest) + PREPARED_PATIENCE_MS
+    if (nowMs < atMs) return [{ kind: 'timer', atMs }]
+    const reason = `it is prepared, and nothing was heard of ${longest} for ${PREPARED_PATIENCE_MS} ms`
+    return this.#failure(this.#record, vm, tracker.epoch, reason, nowMs)
   }
 
   #onOwnCut(input: Extract<EpochInput, { kind: 'cut-done' }>, nowMs: number): EpochEffect[] {
@@ -346,6 +351,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (isDecided(record, message.epoch)) return []
     if (message.epoch > record.lastEpoch + MAX_AHEAD || record.owners[message.vm] !== from) return []
     const tracker = this.#track(message.epoch, nowMs)
+    if (message.kind === 'copying') {
+      tracker.heardMs.set(message.vm, nowMs)
+      return []
+    }
     if (message.kind === 'prepared') {
       tracker.prepared.add(message.vm)
       return this.#cutWhatIsPrepared(nowMs)
@@ -353,7 +362,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (message.kind === 'cut') {
       tracker.cutAtWallMs.set(message.vm, message.atWallMs)
       this.#profile.note(message.vm, message)
-      return [{ kind: 'expect', epoch: message.epoch, sender: message.vm, counts: message.counts }]
+      const { epoch, vm: sender, counts } = message
+      return [{ kind: 'expect', epoch, sender, counts }, ...this.#cutWhatIsPrepared(nowMs)]
     }
     if (message.kind === 'durable') tracker.durable.set(message.vm, message.manifest)
     else tracker.failed ??= `${message.vm}: ${message.reason}`

@@ -6,6 +6,7 @@
  * |---|---|
  * | record  | take the record if its version is newer than its own: an open epoch in it is the marker (cut your VMs) |
  * | ask     | answer with its record of each group that is newer than the version named, and of groups not named |
+ * | copying | VM `vm` is not prepared yet, and gets on: those that are prepared go on waiting for it |
  * | prepared | VM `vm` has copied what can be copied while it runs: when all have, all are cut at once |
  * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before; remember how long it took |
  * | durable | VM `vm`'s image is durable under `manifest`; whoever knows this of all VMs may commit |
@@ -88,6 +89,7 @@ const about = { group: name, generation: count, epoch: count, vm: name }
 export const epochMessageSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('record'), record: groupRecordSchema }),
   z.strictObject({ kind: z.literal('ask'), versions: z.record(name, count) }),
+  z.strictObject({ kind: z.literal('copying'), ...about }),
   z.strictObject({ kind: z.literal('prepared'), ...about }),
   z.strictObject({
     kind: z.literal('cut'),

@@ -1,8 +1,14 @@
 /** Epoch cores of several peers with VMs that take different times, on a clock of their own: how far apart are the cuts? */
 import { expect, test } from 'vitest'
-import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
+import {
+  EpochCore,
+  type EpochEffect,
+  type EpochInput,
+  PREPARED_PATIENCE_MS,
+  PROGRESS_MS
+} from '../../protocols/epoch/core.ts'
 import type { CutTimes } from '../../protocols/epoch/cut-profile.ts'
-import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
+import { abortEpoch, commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const LATENCY_MS = 1
@@ -32,6 +38,8 @@ interface Seen {
   readonly waitedMs: number
   /** From its opening to the last cut. */
   readonly tookMs: number
+  readonly cuts: number
+  readonly committed: boolean
 }
 
 /** VM v runs on peer v. `times`: how long a VM takes for its nth epoch, from 0. */
@@ -44,9 +52,12 @@ class World {
   readonly #prepared = new Map<string, number>()
   readonly #waited: number[] = []
   readonly #cuts: number[] = []
+  /** Who hangs: it says nothing more. */
+  readonly #silent: string | undefined
 
-  constructor(vms: readonly string[], times: (vm: string, epoch: number) => CutTimes) {
+  constructor(vms: readonly string[], times: (vm: string, epoch: number) => CutTimes, silent?: string) {
     this.#times = times
+    this.#silent = silent
     const owners = Object.fromEntries(vms.map(vm => [vm, vm]))
     this.#record = createGroup('g', vms.map(specOf), owners)(null) as GroupRecord
     this.#cores = new Map(vms.map(vm => [vm, new EpochCore({ self: vm, members: () => vms })]))
@@ -56,7 +67,7 @@ class World {
     }
   }
 
-  /** One epoch from its opening to its commit. */
+  /** One epoch from its opening to its end. */
   epoch(): Seen {
     for (const list of [this.#waited, this.#cuts]) list.length = 0
     const openedMs = this.#nowMs
@@ -70,7 +81,8 @@ class World {
       next.run()
     }
     const skewMs = Math.max(...this.#cuts) - Math.min(...this.#cuts)
-    return { skewMs, waitedMs: Math.max(...this.#waited), tookMs: Math.max(...this.#cuts) - openedMs }
+    const [cuts, committed] = [this.#cuts.length, this.#record.committed?.epoch === this.#record.lastEpoch]
+    return { skewMs, waitedMs: Math.max(...this.#waited), tookMs: Math.max(...this.#cuts) - openedMs, cuts, committed }
   }
 
   #after(ms: number, run: () => void): void {
@@ -89,7 +101,12 @@ class World {
   #apply(peer: string, effect: EpochEffect): void {
     if (effect.kind === 'prepare') {
       const { vm, epoch } = effect
-      this.#after(this.#times(vm, epoch).prepareMs, () => {
+      if (vm === this.#silent) return
+      const { prepareMs } = this.#times(vm, epoch)
+      for (let ms = PROGRESS_MS; ms < prepareMs; ms += PROGRESS_MS) {
+        this.#after(ms, () => this.#feed(peer, { kind: 'vm-copying', vm, epoch }))
+      }
+      this.#after(prepareMs, () => {
         this.#prepared.set(vm, this.#nowMs)
         this.#feed(peer, { kind: 'vm-prepared', vm, epoch })
       })
@@ -99,6 +116,9 @@ class World {
     } else if (effect.kind === 'commit') {
       const { generation, epoch, images } = effect
       const record = commitEpoch(generation, epoch, images)(this.#record)
+      if (record !== undefined) this.#take(record)
+    } else if (effect.kind === 'abort') {
+      const record = abortEpoch(effect.generation, effect.epoch)(this.#record)
       if (record !== undefined) this.#take(record)
     } else if (effect.kind === 'broadcast' && 'epoch' in effect.message) {
       const { message } = effect
@@ -158,4 +178,19 @@ test('times that vary leave a skew of what they vary by', () => {
   const skews = Array.from({ length: 20 }, () => world.epoch().skewMs)
   expect(Math.max(...skews.slice(0, 1))).toBeGreaterThan(100)
   expect(Math.max(...skews.slice(3))).toBeLessThan(0.1 * (150 + 60 + 8) + 0.1 * 150)
+})
+
+test('a VM that is copied for longer than the others are patient holds no frame up: nobody is cut before it is prepared', () => {
+  const large = { prepareMs: 5 * PREPARED_PATIENCE_MS, leadMs: 60 }
+  const world = new World(vms, vm => (vm === 'large' ? large : (unequal[vm] as CutTimes)))
+  const { skewMs, waitedMs, committed } = world.epoch()
+  // Frames of the first that was cut wait for the last: by the difference of their leads, and not of their copying.
+  expect(skewMs).toBe(150 - 8)
+  expect(waitedMs).toBeGreaterThan(4 * PREPARED_PATIENCE_MS)
+  expect(committed).toBe(true)
+})
+
+test('a VM whose owner hangs costs the group an epoch, and no frame has waited for it', () => {
+  const { cuts, committed } = new World(vms, vm => unequal[vm] as CutTimes, 'large').epoch()
+  expect([cuts, committed]).toEqual([0, false])
 })

@@ -1,16 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { EpochCore, type EpochEffect, PREPARED_PATIENCE_MS, STAND_IN_MS } from '../../protocols/epoch/core.ts'
-import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
-import {
-  abortEpoch,
-  cameTooLate,
-  commitEpoch,
-  createGroup,
-  displaced,
-  openEpoch,
-  removeGroup,
-  takeOver
-} from '../../protocols/epoch/record.ts'
+import { abortEpoch, commitEpoch, createGroup, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
@@ -57,59 +47,6 @@ const cutOf = (id: string, epoch: number, took: { prepareMs: number; leadMs: num
   ...took
 })
 
-describe('the changes of a group record', () => {
-  test('an epoch number is never used twice, also not after an abort', () => {
-    const aborted = abortEpoch(1, 1)(opened) as GroupRecord
-    const next = openEpoch('p2', 1, aborted.version)(aborted) as GroupRecord
-    expect(next.open?.epoch).toBe(2)
-  })
-  test('a change tried again on a state that contains its effect changes nothing', () => {
-    const images = { a: hash('1'), b: hash('2') }
-    const committed = commitEpoch(1, 1, images)(opened) as GroupRecord
-    expect(committed.committed?.epoch).toBe(1)
-    for (const change of [commitEpoch(1, 1, images), abortEpoch(1, 1), openEpoch('p1', 1, made.version)]) {
-      expect(change(committed)).toBeUndefined()
-    }
-    const taken = takeOver(1, owners)(committed) as GroupRecord
-    expect(takeOver(1, owners)(taken)).toBeUndefined()
-    expect(commitEpoch(1, 2, images)(taken)).toBeUndefined()
-  })
-  test('half an epoch cannot be committed', () => {
-    expect(commitEpoch(1, 1, { a: hash('1') })(opened)).toBeUndefined()
-  })
-  test('a removed group is gone for every change but a new creation, which uses no number again', () => {
-    const removed = removeGroup(opened) as GroupRecord
-    expect(removeGroup(removed)).toBeUndefined()
-    expect(openEpoch('p1', 1, removed.version)(removed)).toBeUndefined()
-    expect(takeOver(removed.generation, owners)(removed)).toBeUndefined()
-    const again = createGroup('g', [vm('a')], { a: 'p1' })(removed) as GroupRecord
-    expect([again.generation, again.lastEpoch, again.committed]).toEqual([3, 1, null])
-  })
-  test.each(['outputCommit', 'openFlow'] as const)(
-    '%s stays with its group in every generation, and a group without it has no word of it',
-    setting => {
-      const held = createGroup('g', [vm('a')], { a: 'p1' }, 0, { [setting]: true })(null) as GroupRecord
-      const taken = takeOver(1, owners)(held) as GroupRecord
-      expect([held, taken].map(record => parseGroupRecord(record)?.[setting])).toEqual([true, true])
-      const again = createGroup('g', [vm('a')], { a: 'p1' })(removeGroup(taken) as GroupRecord) as GroupRecord
-      expect(again).not.toHaveProperty(setting)
-      expect(parseGroupRecord(again)).toEqual(again)
-    }
-  )
-  test('a change comes too late when the group is of a newer generation than it was made for, and not by the same change', () => {
-    const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord
-    const again = takeOver(2, { a: 'p1', b: 'p3' })(taken) as GroupRecord
-    expect([opened, taken, again].map(now => cameTooLate(now, 1))).toEqual([false, true, true])
-    expect([opened, taken, again].map(now => cameTooLate(now, 1, { b: 'p3', a: 'p1' }))).toEqual([false, false, true])
-    expect(cameTooLate(taken, 1, { a: 'p1', b: 'p1' })).toBe(true)
-  })
-  test('whoever loses a VM is fenced, and nobody else', () => {
-    const taken = takeOver(1, { a: 'p1', b: 'p3' })(opened) as GroupRecord
-    expect(displaced(opened, taken)).toEqual(['p2'])
-    expect(taken.open).toBeNull()
-  })
-})
-
 describe('the epoch core', () => {
   test('the record that opens an epoch is the marker: every VM here that can be cut is prepared', () => {
     expect(kinds(core('p1', { a: 0 }).step({ kind: 'record', record: opened }, 1))).toContain('prepare')
@@ -121,7 +58,9 @@ describe('the epoch core', () => {
     const own = peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
     expect(kinds(own)).toEqual(['broadcast', 'timer'])
     const about = { kind: 'prepared' as const, group: 'g', generation: 1, epoch: 1, vm: 'b' }
-    expect(peer.step({ kind: 'message', from: 'p2', message: about }, 60)).toEqual([{ kind: 'cut', vm: 'a', epoch: 1 }])
+    expect(peer.step({ kind: 'message', from: 'p2', message: about }, 60)).toEqual([
+      { kind: 'cut', vm: 'a', epoch: 1, hurry: false }
+    ])
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 61)).toEqual([])
   })
   /** A peer that knows how long its VM a and the VM b of p2 take, with an epoch 4 that has just been opened at 1,000. */
@@ -162,7 +101,7 @@ describe('the epoch core', () => {
     peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 4 }, 1_100)
     const about = { kind: 'prepared' as const, group: 'g', generation: 1, epoch: 4, vm: 'b' }
     expect(peer.step({ kind: 'message', from: 'p2', message: about }, 1_200)).toEqual([{ kind: 'timer', atMs: 1_235 }])
-    expect(peer.step({ kind: 'timer' }, 1_235)).toContainEqual({ kind: 'cut', vm: 'a', epoch: 4 })
+    expect(peer.step({ kind: 'timer' }, 1_235)).toContainEqual({ kind: 'cut', vm: 'a', epoch: 4, hurry: false })
   })
   test('a frame of the new colour cuts a VM whose time has not come', () => {
     const { peer } = experienced(times, { prepareMs: 900, leadMs: 10 })
@@ -178,7 +117,9 @@ describe('the epoch core', () => {
     expect(peer.step({ kind: 'record', record: next }, 4)).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 2 })
     peer.step({ kind: 'vm-failed', vm: 'a', epoch: 1, reason: 'its capture was cancelled' }, 5)
     // The VM is not prepared a second time, which would wait for the first for ever.
-    expect(peer.step({ kind: 'marker', vm: 'a', epoch: 2 }, 6)).toEqual([{ kind: 'cut', vm: 'a', epoch: 2 }])
+    expect(peer.step({ kind: 'marker', vm: 'a', epoch: 2 }, 6)).toEqual([
+      { kind: 'cut', vm: 'a', epoch: 2, hurry: true }
+    ])
   })
   test('a cut that ends late, because its epoch came to nothing, lets the VM be prepared for the epoch that is open by then', () => {
     const peer = core('p1', { a: 0 })
@@ -189,12 +130,56 @@ describe('the epoch core', () => {
     const late = peer.step({ kind: 'vm-failed', vm: 'a', epoch: 1, reason: 'its capture was cancelled' }, 5)
     expect(late).toContainEqual({ kind: 'prepare', vm: 'a', epoch: 2 })
   })
-  test('a VM that is prepared waits for the others no longer than its patience', () => {
+  const copying = { kind: 'copying' as const, group: 'g', generation: 1, epoch: 1, vm: 'b' }
+  test('a VM that is prepared waits as long as the owner of another one says that its copying gets on', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: openEpoch('p1', 60_000, made.version)(made) as GroupRecord }, 1)
+    peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
+    for (let nowMs = 1_000; nowMs <= 25_000; nowMs += 4_000) {
+      peer.step({ kind: 'message', from: 'p2', message: copying }, nowMs)
+      const effects = peer.step({ kind: 'timer' }, nowMs + 3_999)
+      expect(kinds(effects)).not.toContain('cut')
+      expect(kinds(effects)).not.toContain('abort')
+    }
+    const prepared = { ...copying, kind: 'prepared' as const }
+    expect(kinds(peer.step({ kind: 'message', from: 'p2', message: prepared }, 30_000))).toEqual(['cut'])
+  })
+  test('where the owner of a VM that is not prepared is silent, the epoch fails, and nobody is cut', () => {
     const peer = core('p1', { a: 0 })
     peer.step({ kind: 'record', record: opened }, 1)
     peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
-    expect(kinds(peer.step({ kind: 'timer' }, 49 + PREPARED_PATIENCE_MS))).not.toContain('cut')
-    expect(kinds(peer.step({ kind: 'timer' }, 50 + PREPARED_PATIENCE_MS))).toContain('cut')
+    peer.step({ kind: 'message', from: 'p2', message: copying }, 1_000)
+    const atMs = 1_000 + PREPARED_PATIENCE_MS
+    expect(peer.step({ kind: 'timer' }, atMs - 1)).toContainEqual({ kind: 'timer', atMs })
+    const effects = peer.step({ kind: 'timer' }, atMs)
+    expect(kinds(effects)).not.toContain('cut')
+    const reason = expect.stringContaining('nothing was heard of b')
+    expect(effects).toContainEqual({ kind: 'broadcast', message: { ...copying, kind: 'failed', vm: 'a', reason } })
+    expect(kinds(effects)).toContain('abort')
+  })
+  test('an owner says that its VM is being copied, of an epoch that is not decided', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    const said = { kind: 'broadcast', message: { ...copying, vm: 'a' } }
+    expect(peer.step({ kind: 'vm-copying', vm: 'a', epoch: 1 }, 2)).toEqual([said])
+    peer.step({ kind: 'record', record: abortEpoch(1, 1)(opened) as GroupRecord }, 3)
+    expect(peer.step({ kind: 'vm-copying', vm: 'a', epoch: 1 }, 4)).toEqual([])
+  })
+  test('that a VM was cut tells a peer which missed it that all are prepared', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
+    const effects = peer.step({ kind: 'message', from: 'p2', message: cutOf('b', 1, times) }, 60)
+    expect(effects).toContainEqual({ kind: 'cut', vm: 'a', epoch: 1, hurry: false })
+  })
+  test('a frame of the new colour hurries a VM that has been told to cut', () => {
+    const peer = core('p1', { a: 0 })
+    peer.step({ kind: 'record', record: opened }, 1)
+    peer.step({ kind: 'vm-prepared', vm: 'a', epoch: 1 }, 50)
+    peer.step({ kind: 'message', from: 'p2', message: { ...copying, kind: 'prepared' } }, 60)
+    const hurried = { kind: 'cut', vm: 'a', epoch: 1, hurry: true }
+    expect(peer.step({ kind: 'marker', vm: 'a', epoch: 1 }, 61)).toEqual([hurried])
+    expect(peer.step({ kind: 'marker', vm: 'a', epoch: 1 }, 62)).toEqual([])
   })
   test('a VM that is still being restored is excused at once: the epoch fails now and not at its deadline', () => {
     const late = core('p1')

@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest'
-import { LocalVm } from '../../node/agents/local-vm.ts'
+import { type CutWords, LocalVm } from '../../node/agents/local-vm.ts'
 import { DiapauseError } from '../../node/errors.ts'
-import type { Clock, ImageManifest, ImageWorker, Machine, MachineOptions, NicPort, Restore } from '../../node/ports.ts'
+import type {
+  Clock,
+  ImageManifest,
+  ImageWorker,
+  Machine,
+  MachineOptions,
+  NicPort,
+  PageRanges,
+  Restore
+} from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 /** A VM whose machine, NIC and image worker do what the test says. */
@@ -14,6 +23,8 @@ class World {
   readonly machineGone = Promise.withResolvers<void>()
   /** Settles when the switch has the VM's NIC. */
   attached: Promise<void> = Promise.resolve()
+  /** Of a machine whose RAM is copied while it runs: settles when a round is done. */
+  copying: PromiseWithResolvers<void> | undefined
   exit: (reason: string) => void = () => {}
   /** Whether frames flow to the VM. */
   open = false
@@ -31,46 +42,7 @@ class World {
         return () => {}
       }
     }
-    const did = (what: string) => async () => {
-      this.calls.push(what)
-    }
-    const machine = {
-      startIncoming: async (_: string, connectable: () => void) => connectable(),
-      incomingComplete: () => new Promise<void>(() => {}),
-      stop: async () => {},
-      resume: () => this.resumed.promise,
-      cut: async (_: string, turn: () => Promise<void>) => {
-        await this.stopped.promise
-        await turn()
-        return { pauseMs: 1, streamed: Promise.resolve() }
-      },
-      destroy: async () => {
-        this.calls.push('machine')
-        await this.machineGone.promise
-      }
-    } as unknown as Machine
-    const restore = { frames: [], serve: () => this.served.promise, cancel: did('restore') } as unknown as Restore
-    const worker = {
-      restore: async () => restore,
-      capture: async () => ({ cancel: async () => {} }),
-      close: did('worker')
-    } as unknown as ImageWorker
-    const nic = {
-      ends: [],
-      inject: async () => {},
-      prepare: async () => {},
-      hold: async () => {
-        this.open = false
-      },
-      release: async () => {
-        this.open = true
-      },
-      drained: async () => {},
-      turn: async () => ({}),
-      recorded: () => new Promise(() => {}),
-      abandon: (epoch: number) => did(`abandon ${epoch}`)(),
-      detach: did('nic')
-    } as unknown as NicPort
+    const [machine, worker, nic] = [this.#machine(), this.#worker(), this.#nic()]
     const define = ({ onExit }: MachineOptions): Machine => {
       this.exit = onExit
       return machine
@@ -86,11 +58,77 @@ class World {
     this.vm = new LocalVm(record, spec, deps, reason => this.ends.push(reason))
   }
 
+  async #did(what: string): Promise<void> {
+    this.calls.push(what)
+  }
+
+  #machine(): Machine {
+    const [world, changed] = [this, async () => Uint32Array.of(0, 30_000)]
+    return {
+      get tracking() {
+        return world.copying && { ramPath: '', changed }
+      },
+      startIncoming: async (_: string, connectable: () => void) => connectable(),
+      incomingComplete: () => new Promise<void>(() => {}),
+      stop: async () => {},
+      resume: () => this.resumed.promise,
+      cut: async (_: string, turn: () => Promise<void>) => {
+        await this.stopped.promise
+        await turn()
+        return { pauseMs: 1, streamed: Promise.resolve() }
+      },
+      destroy: async () => {
+        this.calls.push('machine')
+        await this.machineGone.promise
+      }
+    } as unknown as Machine
+  }
+
+  #worker(): ImageWorker {
+    const cancel = (): Promise<void> => this.#did('restore')
+    const restore = { frames: [], serve: () => this.served.promise, cancel } as unknown as Restore
+    return {
+      restore: async () => restore,
+      capture: async () => ({
+        copy: () => this.copying?.promise,
+        hurry: async () => {
+          this.copying?.resolve()
+          return 20_000
+        },
+        shipped: async () => {},
+        copyLast: (pages: PageRanges) => this.#did(`copyLast of ${pages.length / 2} ranges`),
+        cancel: async () => {}
+      }),
+      close: () => this.#did('worker')
+    } as unknown as ImageWorker
+  }
+
+  #nic(): NicPort {
+    return {
+      ends: [],
+      inject: async () => {},
+      prepare: async () => {},
+      hold: async () => {
+        this.open = false
+      },
+      release: async () => {
+        this.open = true
+      },
+      drained: async () => {},
+      turn: async () => ({}),
+      recorded: () => new Promise(() => {}),
+      abandon: (epoch: number) => this.#did(`abandon ${epoch}`),
+      detach: () => this.#did('nic')
+    } as unknown as NicPort
+  }
+
   async resume() {
     const committed = { epoch: 4, images: {} } as unknown as Parameters<LocalVm['resumeFrom']>[0]
     return await this.vm.resumeFrom(committed, Promise.resolve({} as ImageManifest), Promise.resolve())
   }
 }
+
+const atOnce: CutWords = { copying: () => {}, mayCut: async () => {}, hurry: new Promise(() => {}) }
 
 const turns = async (): Promise<void> => {
   for (let i = 0; i < 20; i++) await Promise.resolve()
@@ -139,14 +177,7 @@ describe('a VM of this peer', () => {
     world.vm.fence()
     world.vm.unfence()
     const cut = Promise.withResolvers<void>()
-    world.vm
-      .cut(
-        5,
-        [],
-        async () => {},
-        () => cut.resolve()
-      )
-      .catch(() => {})
+    world.vm.cut(5, [], atOnce, () => cut.resolve()).catch(() => {})
     await turns()
     world.resumed.resolve()
     await turns()
@@ -155,6 +186,21 @@ describe('a VM of this peer', () => {
     await cut.promise
     await turns()
     expect(world.open).toBe(true)
+  })
+
+  it('is cut while it is still being copied, when frames of VMs that were cut wait for it', async () => {
+    const world = new World()
+    world.copying = Promise.withResolvers()
+    const { complete } = await world.resume()
+    complete.catch(() => {})
+    const [cut, hurry] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    world.stopped.resolve()
+    world.vm.cut(5, [], { ...atOnce, hurry: hurry.promise }, () => cut.resolve()).catch(() => {})
+    await turns()
+    expect(world.calls).toEqual([])
+    hurry.resolve()
+    await cut.promise
+    expect(world.calls).toEqual(['copyLast of 2 ranges'])
   })
 
   it('lets frames in when its lease is back for the last time, and not when it was for a moment', async () => {
