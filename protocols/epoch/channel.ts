@@ -93,7 +93,7 @@ export interface ChannelTally {
   droppedFull: number
 }
 
-/** What became of a frame: unknown: no such sender in the group; late: its number had been passed already. */
+/** What became of a frame: unknown: no such sender in the group, or no such colour can be; late: its number had been passed already. */
 export type Arrival = 'delivered' | 'waiting' | 'early' | 'late' | 'unknown'
 
 interface Inbound {
@@ -108,6 +108,13 @@ interface Recording {
   /** Channels on which older frames may still come. */
   readonly missing: Set<string>
 }
+
+/**
+ * No honest colour is further ahead of its receiver's: six days in which each epoch, two a second, came to nothing and the
+ * receiver heard of none. A colour that is taken stays the newest of its channel, and marks for good: one that damage made
+ * would silence both.
+ */
+const MAX_COLOURS_AHEAD = 2 ** 20
 
 /** How many epochs' counts are kept for a VM that has not turned yet. Two would do; more costs nothing. */
 const EXPECTED_EPOCHS = 8
@@ -190,7 +197,7 @@ export class ChannelReceiver {
   /** A frame has come. `frame` is copied where it is kept. */
   arrive(sender: string, colour: number, sequence: number, frame: Uint8Array): Arrival {
     const inbound = this.#inbound.get(sender)
-    if (inbound === undefined) return 'unknown'
+    if (inbound === undefined || this.#beyond(colour)) return 'unknown'
     if (sequence <= inbound.arrived || colour < inbound.colour) return 'late'
     this.#pass(inbound, sequence - 1)
     inbound.arrived = sequence
@@ -203,7 +210,7 @@ export class ChannelReceiver {
   /** The end of a colour on this channel: the sender is of `colour` now and had sent `sent` frames before. */
   turned(sender: string, colour: number, sent: number): void {
     const inbound = this.#inbound.get(sender)
-    if (inbound === undefined || colour < inbound.colour) return
+    if (inbound === undefined || colour < inbound.colour || this.#beyond(colour)) return
     this.#pass(inbound, sent)
     inbound.colour = colour
     if (colour > this.#colour) this.#announce(colour)
@@ -278,6 +285,10 @@ export class ChannelReceiver {
     this.#waiting.clear()
     for (const epoch of this.#recordings.keys()) this.#fail(epoch, aborted)
     this.#expected.clear()
+  }
+
+  #beyond(colour: number): boolean {
+    return colour > this.#colour + MAX_COLOURS_AHEAD
   }
 
   #pass(inbound: Inbound, sequence: number): void {

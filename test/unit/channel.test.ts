@@ -82,6 +82,16 @@ describe('a frame at a receiver (Mattern 1993, section 3; Lai-Yang 1987, section
     expect(recorded.get(5)).toEqual([1])
   })
 
+  it('of a colour that no epoch can have reached is refused, as is such a turn, and markers go on', () => {
+    const { receiver, delivered, markers, tally } = receiverAt(3, ['a'])
+    receiver.setOpen(0, true)
+    expect(receiver.arrive('a', 2 ** 32 - 1, 1, frame(1))).toBe('unknown')
+    receiver.turned('a', 2 ** 32 - 1, 7)
+    expect(receiver.arrive('a', 3, 1, frame(2))).toBe('delivered')
+    expect(receiver.arrive('a', 3 + 2 ** 20, 2, frame(3))).toBe('early')
+    expect([delivered, markers, tally.lost]).toEqual([[2], [3 + 2 ** 20], 0])
+  })
+
   it('of a VM that is not in the group is refused', () => {
     const { receiver } = receiverAt(3, ['a'])
     expect(receiver.arrive('x', 3, 1, frame(1))).toBe('unknown')
