@@ -60,7 +60,8 @@ export type EpochEffect =
   | { kind: 'abort'; generation: number; epoch: number; reason: string }
   /**
    * Truth has spoken: keep what was captured, or drop it (VMs that were not cut take the colour without). To be reported
-   * once: `reason` undefined where it was.
+   * once: `reason` undefined where it was. `skewMs`: between the first cut and the last by the wall clocks of their hosts,
+   * so where hosts differ it has the difference of their clocks in it.
    */
   | { kind: 'committed'; epoch: number; commitMs: number; skewMs: number | undefined }
   | { kind: 'voided'; epoch: number; reason: string | undefined }

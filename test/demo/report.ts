@@ -40,6 +40,7 @@ export interface CutReport {
 export interface EpochReport {
   readonly number: number
   readonly outcome: 'committed' | 'aborted' | 'open'
+  /** By the wall clocks of the VMs' hosts: exact on one host, as in the demo; elsewhere with the difference of their clocks. */
   readonly skewMs: number | null
   readonly commitMs: number | null
   /** Changed pages and device state before compression; with parity, as stored by all peers together. */
