@@ -36,6 +36,48 @@ export interface MachineState {
   readonly devices: Uint8Array
 }
 
+export const RAM_VERSION = 4
+
+/** Bounds of what a stream may make us keep or send: several times what a `pc` machine needs. */
+export const STREAM_LIMITS = Object.freeze({
+  configBytes: 2048,
+  blocks: 256,
+  /** All blocks but pc.ram together, which are sent whole before a VM runs. Video memory would have 16 MB. */
+  otherBlocksBytes: 256 << 20,
+  deviceBytes: 64 << 20
+})
+
+/**
+ * What is wrong with a machine that QEMU did not just send: out of a stream, or out of the shards. Undefined: it may be sent
+ * to QEMU. Devices have no lengths and are QEMU's to judge.
+ */
+export function machineProblem({ config, ramHeader, ramId, blocks }: MachineState): string | undefined {
+  const [configView, ramView] = [viewOf(config), viewOf(ramHeader)]
+  if (config.length < 5 || config[0] !== SECTION.configuration || configView.getUint32(1) !== config.length - 5) {
+    return 'its configuration is no section'
+  }
+  const isRam = ramHeader.length === 17 && ramHeader[0] === SECTION.start && latin1(ramHeader, 5, 4) === '\u0003ram'
+  if (!isRam || ramView.getUint32(1) !== ramId || ramView.getUint32(13) !== RAM_VERSION) {
+    return `its RAM begins with no section of version ${RAM_VERSION}`
+  }
+  for (const { name, length } of blocks) {
+    const fits = name.length > 0 && name.length < NAME_BYTES && Buffer.from(name, 'latin1').toString('latin1') === name
+    if (!fits) return `a RAM block has the name ${JSON.stringify(name)}`
+    if (length === 0 || length % PAGE_BYTES !== 0) return `RAM block ${JSON.stringify(name)} has ${length} bytes`
+  }
+  if (blocks.length > STREAM_LIMITS.blocks) return `it has ${blocks.length} RAM blocks`
+  if (new Set(blocks.map(({ name }) => name)).size !== blocks.length) return 'two of its RAM blocks have one name'
+  const main = blocks.find(({ name }) => name === MAIN_BLOCK)
+  const total = blocks.reduce((sum, { length }) => sum + length, 0)
+  if (main === undefined || !Number.isSafeInteger(total))
+    return `${total} bytes of RAM, ${MAIN_BLOCK} among them or not`
+  const others = total - main.length
+  if (others > STREAM_LIMITS.otherBlocksBytes) return `its blocks besides ${MAIN_BLOCK} have ${others} bytes`
+  return undefined
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
 export function latin1(bytes: Uint8Array, at: number, length: number): string {
   let text = ''
   for (let i = at; i < at + length; i++) text += String.fromCharCode(bytes[i] ?? 0)

@@ -23,20 +23,29 @@
 import { DiapauseError } from '../errors.ts'
 import {
   latin1,
+  machineProblem,
   MAGIC,
   type MachineState,
   NAME_BYTES,
   PAGE,
   PAGE_BYTES,
+  RAM_VERSION,
   type RamBlock,
   SECTION,
+  STREAM_LIMITS,
   STREAM_VERSION
 } from './migration-format.ts'
 
-export { MAIN_BLOCK, type MachineState, PAGE_BYTES, type RamBlock } from './migration-format.ts'
+export {
+  machineProblem,
+  MAIN_BLOCK,
+  type MachineState,
+  PAGE_BYTES,
+  type RamBlock,
+  STREAM_LIMITS
+} from './migration-format.ts'
 export * from './postcopy-stream.ts'
 
-const RAM_VERSION = 4
 /** Subsection "configuration/capabilities", version 1, of one capability. */
 const IGNORE_SHARED = Buffer.concat([
   Buffer.of(SECTION.subsection, 26),
@@ -45,13 +54,6 @@ const IGNORE_SHARED = Buffer.concat([
   Buffer.from('x-ignore-shared')
 ])
 const RECORD_BYTES = 8 + NAME_BYTES + PAGE_BYTES
-
-/** Bounds of what a stream may make us keep: several times what a `pc` machine needs. */
-export const STREAM_LIMITS = Object.freeze({
-  configBytes: 2048,
-  blocks: 256,
-  deviceBytes: 64 << 20
-})
 
 export interface SnapshotHandler {
   /** The RAM blocks are known; comes once, before any page. */
@@ -125,14 +127,11 @@ export class SnapshotParser {
     const view = new DataView(all.buffer, all.byteOffset, all.byteLength)
     for (let i = all.length - 6; i > 0; i--) {
       if (all[i] === SECTION.eof && all[i + 1] === SECTION.vmdesc && view.getUint32(i + 2) === all.length - i - 6) {
-        const devices = all.slice(0, i)
-        return {
-          config: this.#config,
-          ramHeader: this.#ramHeader,
-          ramId: this.#ramId,
-          blocks: this.#blocks,
-          devices
-        }
+        const [config, ramHeader, ramId, blocks] = [this.#config, this.#ramHeader, this.#ramId, this.#blocks]
+        const machine = { config, ramHeader, ramId, blocks, devices: all.slice(0, i) }
+        const problem = machineProblem(machine)
+        if (problem !== undefined) throw invalid(problem)
+        return machine
       }
     }
     throw truncated('within the device state')
@@ -193,7 +192,7 @@ export class SnapshotParser {
     }
     const version = view.getUint32(at + length - 4)
     if (version !== RAM_VERSION) throw unsupported(`RAM section version ${version}, not ${RAM_VERSION}`)
-    if (this.#ramHeader) throw invalid('RAM begins twice')
+    if (this.#ramHeader || type !== SECTION.start) throw invalid('RAM begins twice, or as what it is not')
     this.#ramId = view.getUint32(at + 1)
     this.#ramHeader = bytes.slice(at, at + length)
     this.#state = 'records'

@@ -145,7 +145,9 @@ export class ReturnPath {
       throw returnPath(`message ${type} of ${length} bytes`)
     }
     if (this.#block === undefined) throw returnPath('a page request before any block was named')
-    this.#handler.pages(this.#block, Number(view.getBigUint64(at)), view.getUint32(at + 8))
+    const [offset, count] = [Number(view.getBigUint64(at)), view.getUint32(at + 8)]
+    if (!Number.isSafeInteger(offset + count)) throw returnPath(`a request of ${count} bytes at ${offset}`)
+    this.#handler.pages(this.#block, offset, count)
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { DiapauseError } from '../errors.ts'
 import {
+  machineProblem,
   MAIN_BLOCK,
   type MachineState,
   PAGE_BYTES,
@@ -49,11 +50,11 @@ export function decodeMachine(bytes: Uint8Array): MachinePart {
   const ramId = reader.u32()
   const blocks: RamBlock[] = []
   for (let left = reader.count(STREAM_LIMITS.blocks, 10); left > 0; left--) {
-    const block = { name: reader.text(510), length: reader.u53() }
-    if (block.name.length > 255 || block.length % PAGE_BYTES !== 0) throw invalid(`block ${JSON.stringify(block.name)}`)
-    blocks.push(block)
+    blocks.push({ name: reader.text(510), length: reader.u53() })
   }
-  const devices = reader.blob(STREAM_LIMITS.deviceBytes)
+  const machine = { config, ramHeader, ramId, blocks, devices: reader.blob(STREAM_LIMITS.deviceBytes) }
+  const problem = machineProblem(machine)
+  if (problem !== undefined) throw invalid(problem)
   const bootPages: BootPage[] = []
   for (let left = reader.count(MAX_BOOT_BYTES / PAGE_BYTES, PAGE_BYTES); left > 0; left--) {
     const page = { block: reader.u32(), offset: reader.u53(), bytes: reader.raw(PAGE_BYTES) }
@@ -64,7 +65,7 @@ export function decodeMachine(bytes: Uint8Array): MachinePart {
     bootPages.push(page)
   }
   reader.end()
-  return { machine: { config, ramHeader, ramId, blocks, devices }, bootPages }
+  return { machine, bootPages }
 }
 
 const invalid = (what: string) =>

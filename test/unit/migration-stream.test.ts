@@ -240,6 +240,7 @@ describe('the return path', () => {
       message(9, u32(0)),
       message(1, u64(0)),
       message(4, Buffer.alloc(12)),
+      message(3, Buffer.concat([Buffer.alloc(8, 0xff), u32(PAGE), str('pc.ram')])),
       Buffer.of(0, 2, 255, 255)
     ]) {
       expect(() => events([bytes])).toThrow(expect.objectContaining({ code: 'MIGRATION_STREAM_RETURN_PATH' }))

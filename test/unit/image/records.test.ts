@@ -148,8 +148,8 @@ describe('a manifest', () => {
 describe('the machine part and the frames', () => {
   const part = {
     machine: {
-      config: Buffer.from('config'),
-      ramHeader: Buffer.from('header'),
+      config: Buffer.from('\u0007\0\0\0\u0006config', 'latin1'),
+      ramHeader: Buffer.from('\u0001\0\0\0\u0002\u0003ram\0\0\0\0\0\0\0\u0004', 'latin1'),
       ramId: 2,
       blocks: [
         { name: 'pc.ram', length: 2 ** 33 },
@@ -170,6 +170,19 @@ describe('the machine part and the frames', () => {
   test('are refused where a page lies outside of its block', () => {
     const outside = { ...part, bootPages: [{ block: 1, offset: 8192, bytes: Buffer.alloc(4096) }] }
     expect(() => decodeMachine(encodeMachine(outside))).toThrow(code('IMAGE_INVALID'))
+  })
+
+  test.each([
+    ['sections that are none', { config: Buffer.from('config') }],
+    ['the RAM section of another id', { ramId: 3 }],
+    ['no pc.ram', { blocks: [{ name: 'rom', length: 8192 }] }],
+    ['two blocks of one name', { blocks: ['pc.ram', 'rom', 'rom'].map(name => ({ name, length: 8192 })) }],
+    ['a name that QEMU has no room for', { blocks: ['pc.ram', 'rom\u0100'].map(name => ({ name, length: 8192 })) }],
+    ['a block of half a page', { blocks: ['pc.ram', 'rom'].map(name => ({ name, length: 2048 })) }],
+    ['ROMs without end', { blocks: ['pc.ram', 'rom'].map(name => ({ name, length: 2 ** 40 })) }]
+  ])('are refused with %s: QEMU would have to be sent that', (_, wrong) => {
+    const bytes = encodeMachine({ machine: { ...part.machine, ...wrong }, bootPages: [] })
+    expect(() => decodeMachine(bytes)).toThrow(code('IMAGE_INVALID'))
   })
 
   test('answer any bytes with IMAGE_INVALID', () => {

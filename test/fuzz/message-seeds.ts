@@ -1,0 +1,171 @@
+/** Whole messages of every kind, to be mutated. */
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
+import { RecordSealer } from '../../protocols/direct-records.ts'
+import { encodeMessage as encodeControl, envelopeHeader } from '../../protocols/envelope.ts'
+import { BatchWriter } from '../../protocols/frames/records.ts'
+import { encode } from '../../protocols/openflow/encode.ts'
+import type { Message } from '../../protocols/openflow/messages.ts'
+import { encodeMessage as encodeShards } from '../../protocols/shards/messages.ts'
+
+const HASH = 'ab'.repeat(32)
+export const PEER = '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5'
+const OTHER = '12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq'
+
+export function batchSeeds(): Uint8Array[] {
+  const writer = new BatchWriter('bank', 3)
+  const record = { source: 'vm1', destination: 'vm2', colour: 7, nic: 0 }
+  const packet = Buffer.alloc(4 + 60, 0xff)
+  packet.writeUInt32BE(60)
+  writer.add({ ...record, sequence: 1, packet })
+  writer.add({ ...record, sequence: 1, packet: undefined })
+  writer.add({ ...record, sequence: 2, packet, nic: 3 })
+  writer.add({ ...record, colour: 0, sequence: 0, packet, group: 'shop' })
+  return [Uint8Array.from(writer.take().message)]
+}
+
+// ---------------------------------------------------------------------------------------------- control messages
+
+const ballot = { counter: 7, peer: PEER }
+export const accepted = { ballot, value: new Uint8Array([1]), generation: 2, fence: [{ holder: OTHER, below: 3 }] }
+const stats = {
+  pages: 1,
+  pagesNonZero: 1,
+  pagesChanged: 1,
+  bytesRaw: 1,
+  bytesData: 1,
+  bytesStored: 1,
+  inFlightFrames: 1
+}
+export const vm = {
+  id: 'vm1',
+  nics: [{ mac: '52:54:00:00:00:01', network: 'lan' }],
+  memoryMiB: 64,
+  kernel: '/boot/kernel',
+  initrd: '/boot/initrd',
+  append: 'quiet'
+}
+const group = {
+  id: 'bank',
+  version: 3,
+  generation: 2,
+  vms: [vm],
+  owners: { vm1: PEER },
+  outputCommit: true,
+  lastEpoch: 5,
+  open: { epoch: 5, proposer: PEER, deadlineMs: 1 },
+  committed: { epoch: 4, generation: 1, previousEpoch: 0, images: { vm1: HASH } },
+  removed: false
+}
+const member = {
+  address: '/ip4/127.0.0.1/tcp/7401',
+  role: 'storage',
+  votes: true,
+  leaving: false,
+  forced: false
+} as const
+export const clusterRecord: ClusterRecord = {
+  id: 'ab'.repeat(16),
+  name: 'home',
+  version: 4,
+  members: [
+    { ...member, id: PEER, name: 'one' },
+    { ...member, id: OTHER, name: 'two', replaces: PEER }
+  ],
+  voters: { version: 2, ids: [PEER], since: { [PEER]: 1 }, settled: true },
+  removed: ['x1'],
+  invites: [{ id: 'x2', role: 'witness', votes: false, expiresMs: 5 }],
+  groupFloor: 0
+}
+const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
+const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
+const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 }
+const entry = { seq: 1, atMs: 1, lastAtMs: 2, times: 1, fact }
+
+const MESSAGES: readonly (readonly [string, object])[] = [
+  ['swim', { kind: 'ping', seq: 1, incarnation: 1, updates }],
+  ['swim', { kind: 'ping-req', seq: 1, target: PEER, updates }],
+  ['swim', { kind: 'gossip', updates }],
+  ['register', { kind: 'prepare', version: 1, key: 'group/bank', ballot }],
+  ['register', { kind: 'accept', version: 1, key: 'group/bank', accepted, promise: ballot }],
+  ['register', { kind: 'promised', key: 'group/bank', ballot, accepted }],
+  ['register', { kind: 'conflict', key: 'group/bank', ballot, of: 'accept', seen: ballot }],
+  ['register', { kind: 'leased', key: 'group/bank', ballot, retryMs: 9.5 }],
+  ['register', { kind: 'keys', version: 1, after: '', keys: ['cluster', 'group/bank'], more: true }],
+  ['lease', { kind: 'claim', version: 1, session: 1, round: 2, durationMs: 9, claims: [{ key: 'a', generation: 1 }] }],
+  ['lease', { kind: 'granted', session: 1, round: 2, refused: [{ key: 'a', generation: 1, newer: 2 }] }],
+  ['lease', { kind: 'release', session: 1, round: 2, key: 'a' }],
+  ['membership', { kind: 'record', record: clusterRecord }],
+  ['membership', { kind: 'ask', version: 1 }],
+  ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
+  ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
+  ['epoch', { kind: 'record', record: group }],
+  ['epoch', { kind: 'ask', versions: { bank: 1 } }],
+  ['epoch', { kind: 'cut', ...about, counts: { vm2: 1 }, atWallMs: 1.5, prepareMs: 1, leadMs: 1 }],
+  ['epoch', { kind: 'durable', ...about, manifest: HASH, stats }],
+  ['epoch', { kind: 'failed', ...about, reason: 'why' }]
+]
+
+export const controlSeeds = (cluster: Uint8Array): Uint8Array[] =>
+  MESSAGES.map(([protocol, message]) =>
+    Uint8Array.from(Buffer.concat([envelopeHeader(cluster, protocol), encodeControl(message)]))
+  )
+
+// ---------------------------------------------------------------------------------------------- other channels
+
+/** Records of ours and of Noise in turn. */
+export function directSeed(key: Uint8Array): Uint8Array {
+  const sealer = new RecordSealer(key)
+  const noise = Buffer.alloc(2 + 40, 40)
+  noise.writeUInt16BE(40)
+  const parts = [1, 500, 1_600].flatMap(length => [sealer.seal(new Uint8Array(length).fill(length)), noise])
+  return Uint8Array.from(Buffer.concat(parts))
+}
+
+const payload = new Uint8Array(100).fill(7)
+const place = { id: 1, stream: 'bank/vm1/2/5', grid: 3, column: 2 }
+
+export const shardSeeds = (): Uint8Array[] =>
+  [
+    encodeShards({ kind: 'put', ...place, payload }),
+    encodeShards({
+      kind: 'get',
+      ...place,
+      ranges: [
+        { offset: 0, length: 64 },
+        { offset: 4096, length: 64 }
+      ]
+    }),
+    encodeShards({ kind: 'putManifest', id: 2, hash: HASH, payload }),
+    encodeShards({ kind: 'drop', id: 3, stream: place.stream, generation: 2 }),
+    encodeShards({ kind: 'ok', id: 4, payload: [payload] }),
+    encodeShards({ kind: 'error', id: 5, code: 'SHARD_STALE', message: 'why' })
+  ].map(parts => Uint8Array.from(Buffer.concat(parts)))
+
+const flow = {
+  table: 1,
+  priority: 9,
+  match: { inPort: 3, ethDst: 0x525400000001, ethType: 0x0800, vlanVid: 5, vlanPcp: 2 },
+  instructions: [
+    { type: 'apply', actions: [{ type: 'pushVlan' }, { type: 'setVlanVid', vid: 5 }, { type: 'output', port: 2 }] },
+    { type: 'metadata', metadata: 7 },
+    { type: 'goto', table: 2 }
+  ],
+  cookie: 5n
+} as const
+const OPENFLOW: readonly Message[] = [
+  { type: 'hello', versions: [1, 4] },
+  { type: 'error', category: 1, code: 2, data: payload },
+  { type: 'featuresReply', datapathId: 7n, tables: 254 },
+  { type: 'packetIn', table: 1, cookie: 5n, match: flow.match, frame: payload },
+  { type: 'packetOut', actions: [{ type: 'output', port: 1 }], frame: payload },
+  { type: 'flowAdd', ...flow },
+  { type: 'flowDelete', table: 1, priority: 9, match: flow.match },
+  { type: 'portsReply', more: true, ports: [{ port: 1, mac: 0x525400000001, name: 'tap0' }] },
+  { type: 'flowsReply', more: false, flows: [{ ...flow, packets: 1n, bytes: 2n }] }
+]
+
+/** Each alone, and all in one stream. */
+export function openFlowSeeds(): Uint8Array[] {
+  const each = OPENFLOW.map((message, xid) => Uint8Array.from(encode({ xid, message })))
+  return [...each, Uint8Array.from(Buffer.concat(each))]
+}

@@ -1,0 +1,212 @@
+/** What people and QEMU write as text, tokens and join messages, and what is read back from this host's own disk. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseConfig, readToml } from '../../config/parse.ts'
+import { groupFileToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
+import { LineSplitter, parseQmpLine } from '../../node/hypervisor/qmp-protocol.ts'
+import {
+  encodeRecordHead,
+  encodeSegmentHeader,
+  parseRecordHeader,
+  parseSegmentHeader,
+  streamHash
+} from '../../node/store/record.ts'
+import type { Random } from '../../protocols/core.ts'
+import {
+  encodeJoinReply,
+  encodeJoinRequest,
+  parseJoinReply,
+  parseJoinRequest
+} from '../../protocols/membership/join.ts'
+import { decodeToken, encodeToken } from '../../protocols/membership/token.ts'
+import { forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from '../../protocols/register/record.ts'
+import { accepted, clusterRecord, PEER, vm } from './message-seeds.ts'
+import { mutate, mutateValue } from './mutate.ts'
+import { attempt, inAnyChunks, type Target } from './target.ts'
+
+const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
+const textOf = (input: Uint8Array): string => Buffer.from(input).toString('utf8')
+
+// ---------------------------------------------------------------------------------------------- QMP
+
+const QMP = [
+  { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } },
+  { return: { status: 'running', running: true }, id: 3 },
+  { error: { class: 'GenericError', desc: 'what was wrong' }, id: 4 },
+  { timestamp: { seconds: 1, microseconds: 2 }, event: 'MIGRATION', data: { status: 'active' } }
+]
+const LINE_LIMIT_BYTES = 300
+
+const qmp = (input: Uint8Array, random: Random): string | undefined =>
+  inAnyChunks(/^QMP_(LINE_TOO_LONG|MALFORMED)$/, { input, random, reasons: false }, chunks => {
+    const splitter = new LineSplitter(LINE_LIMIT_BYTES)
+    const lines = chunks.flatMap(chunk => splitter.push(chunk))
+    assert.ok(lines.every(line => line.length <= LINE_LIMIT_BYTES))
+    return JSON.stringify(lines.map(parseQmpLine))
+  })
+
+// ---------------------------------------------------------------------------------------------- TOML
+
+const EXAMPLES = join(import.meta.dirname, '../../config/examples')
+const configSeeds = (): Uint8Array[] =>
+  readdirSync(EXAMPLES).map(name => new Uint8Array(readFileSync(join(EXAMPLES, name))))
+
+function config(input: Uint8Array): string | undefined {
+  const parsed = parseConfig(textOf(input))
+  if (parsed.ok) return undefined
+  assert.ok(parsed.problems.length > 0 && parsed.problems.every(({ key, expected }) => key !== '' && expected !== ''))
+  return 'problems'
+}
+
+const GROUP = `id = "shop"
+outputCommit = true
+
+[[vms]]
+id = "till"
+nics = [{ mac = "52:54:00:00:00:01", network = "lan" }, { mac = "52:54:00:00:00:02", network = "uplink" }]
+memoryMiB = 64
+kernel = "/boot/kernel"
+initrd = "/boot/initrd"
+append = ""
+
+[owners]
+till = "one"
+`
+const MEMBER = {
+  id: PEER,
+  name: 'one',
+  address: '/ip4/127.0.0.1/tcp/7401',
+  role: 'storage',
+  liveness: 'alive',
+  connected: true,
+  votes: true
+} as const
+
+/** As a file, and as the API gets it: a value. */
+function groupRequest(input: Uint8Array, random: Random): string | undefined {
+  return attempt(/^GROUP_INVALID$/, () => {
+    const toml = readToml(textOf(input))
+    const raw = toml.ok && random() < 0.5 ? mutateValue(toml.value, random) : groupFileToRequest(textOf(input))
+    return parseGroupRequest(raw, [MEMBER])
+  })
+}
+
+// ---------------------------------------------------------------------------------------------- joining
+
+const TOKEN = encodeToken({
+  cluster: { id: clusterRecord.id, name: 'home' },
+  seed: new Uint8Array(32).fill(3),
+  expiresMs: 5,
+  members: [{ id: PEER, address: MEMBER.address }]
+})
+/** Half of the time with the right checksum behind what was changed: as somebody would who makes one. */
+function mutateToken(input: Uint8Array, random: Random): Uint8Array {
+  if (random() < 0.5) return mutate(input, random)
+  const body = mutate(Buffer.from(textOf(input), 'base64url').subarray(0, -4), random)
+  const check = createHash('sha256').update(body).digest().subarray(0, 4)
+  return bytes(Buffer.concat([body, check]).toString('base64url'))
+}
+
+const request = {
+  cluster: clusterRecord.id,
+  id: PEER,
+  name: 'one',
+  address: MEMBER.address,
+  signature: new Uint8Array(64)
+}
+
+const joinSeeds = (): Uint8Array[] =>
+  [
+    encodeJoinRequest(request),
+    encodeJoinReply({
+      kind: 'welcome',
+      record: clusterRecord,
+      secret: new Uint8Array(32),
+      settings: { shards: { k: 3 } }
+    }),
+    encodeJoinReply({ kind: 'refused', code: 'JOIN_USED', message: 'why' })
+  ].map(each => Uint8Array.from(each))
+
+function joining(input: Uint8Array): string | undefined {
+  const asked = attempt(/^JOIN_MESSAGE$/, () => parseJoinRequest(input))
+  return asked === undefined ? undefined : attempt(/^JOIN_MESSAGE$/, () => parseJoinReply(input))
+}
+
+// ---------------------------------------------------------------------------------------------- this host's disk
+
+const ballot = accepted.ballot
+const ENTRIES = [
+  recordEntry('group/bank', { term: 1, promised: ballot, accepted }),
+  votersEntry(clusterRecord.voters),
+  forgottenEntry(ballot),
+  reservedEntry(9)
+]
+
+/** The first byte of `input` says which entry the others are of. */
+function registerRecord(input: Uint8Array): string | undefined {
+  const [name] = ENTRIES[(input[0] ?? 0) % ENTRIES.length] as (typeof ENTRIES)[number]
+  return attempt(/^REGISTER_(FORMAT|CORRUPT)$/, () => remember([[name, input.subarray(1)]], PEER))
+}
+
+const registerSeeds = (): Uint8Array[] =>
+  ENTRIES.map(([, entry], at) => Uint8Array.from(Buffer.concat([Buffer.of(at), entry ?? Buffer.of()])))
+
+const SEGMENT = { stream: 'bank/vm1/2/5', grid: 3, column: 2 }
+
+function segment(input: Uint8Array): string | undefined {
+  const file = Buffer.from(input)
+  const header = parseSegmentHeader(file)
+  if (header === undefined || header === 'version') return header ?? 'no segment'
+  assert.ok(header.end <= file.length)
+  return parseRecordHeader(file.subarray(header.end), streamHash(header.stream)) === undefined ? 'no record' : undefined
+}
+
+function segmentSeed(): Uint8Array {
+  const payload = new Uint8Array(200).fill(1)
+  const { head } = encodeRecordHead({ ...SEGMENT, streamHash: streamHash(SEGMENT.stream) }, payload)
+  return Uint8Array.from(Buffer.concat([encodeSegmentHeader(SEGMENT.stream), head, payload]))
+}
+
+export const textTargets: readonly Target[] = [
+  {
+    name: 'qmp',
+    group: 'texts',
+    summary: 'what QEMU says on its monitor, in any chunks',
+    seeds: () => [bytes(QMP.map(message => `${JSON.stringify(message)}\r\n`).join(''))],
+    run: qmp
+  },
+  { name: 'config', group: 'texts', summary: "a peer's settings", seeds: configSeeds, run: config },
+  {
+    name: 'group-request',
+    group: 'texts',
+    summary: 'a group, as a file and as the API gets it',
+    seeds: () => [bytes(GROUP), bytes(GROUP.replace(/nics.*/, `mac = "${vm.nics[0]?.mac}"`))],
+    // What is left whole has a value in it changed as it is run.
+    mutate: (input, random) => (random() < 0.5 ? input : mutate(input, random)),
+    run: groupRequest
+  },
+  {
+    name: 'token',
+    group: 'texts',
+    summary: 'a token of an invitation',
+    seeds: () => [bytes(TOKEN)],
+    mutate: mutateToken,
+    run: input =>
+      attempt(
+        /^TOKEN_INVALID$/,
+        () => decodeToken(textOf(input)),
+        value => assert.equal(typeof value.expiresMs, 'number')
+      )
+  },
+  { name: 'join', group: 'texts', summary: 'who asks to join, and what is answered', seeds: joinSeeds, run: joining },
+  {
+    name: 'register-record',
+    group: 'texts',
+    summary: "a register's entries on disk",
+    seeds: registerSeeds,
+    run: registerRecord
+  },
+  { name: 'segment', group: 'texts', summary: 'a file of shards on disk', seeds: () => [segmentSeed()], run: segment }
+]
