@@ -45,12 +45,12 @@ describe('a bridge, at the start of a peer', () => {
 
   const vsctl = (words: string) => ovs.tell('ovs-vsctl', `--db=${ovs.database}`, ...words.split(' '))
 
-  async function start(changes: Partial<Settings> = {}): Promise<JoinedSwitch> {
+  async function start(changes: Partial<Settings> = {}, self = 'p1'): Promise<JoinedSwitch> {
     const { database, control } = ovs
     const bridge = changes.bridge ?? 'vms'
     const settings = { bridge, towards: 'way', management: ovs.management(bridge), control, database, ...changes }
     const own = world.at('p1')
-    const joined = await joinBridge({ settings, self: 'p1', own, nameOf: peer => peer, clock, log })
+    const joined = await joinBridge({ settings, self, own, nameOf: peer => peer, clock, log })
     opened.push(joined)
     return joined
   }
@@ -78,6 +78,17 @@ describe('a bridge, at the start of a peer', () => {
     await vsctl('set bridge vms protocols=OpenFlow10')
     await expectFailure({}, 'OPENFLOW_VERSION', 'protocols=OpenFlow13')
     await vsctl('set bridge vms protocols=OpenFlow13')
+  })
+
+  it("is one peer's, also when that is not there", async () => {
+    await start()
+    await expect(start({}, 'p2')).rejects.toMatchObject({
+      code: 'OPENFLOW_TAKEN',
+      message: expect.stringContaining('ovs-vsctl remove Bridge vms external_ids diapause') as string
+    })
+    await vsctl('remove Bridge vms external_ids diapause')
+    expect((await start({}, 'p2')).connected).toBe(true)
+    await vsctl('remove Bridge vms external_ids diapause')
   })
 
   it('warns of a way that is too narrow for tagged frames', async () => {

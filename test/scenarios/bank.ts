@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { GroupRecord } from '../../protocols/group.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { hasCode } from '../../node/errors.ts'
 import { Cluster, type ClusterOptions, type ClusterPeer, type Settings } from '../demo/cluster.ts'
 import { ConsoleWatcher } from '../demo/consoles.ts'
@@ -23,6 +23,8 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly memoryMiB: number
   /** The setting of the group. */
   readonly openFlow?: boolean
+  /** The network of a second NIC of each VM, of which the bank makes no use. */
+  readonly besides?: string
   /** How busy each bank is. */
   readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
@@ -52,13 +54,15 @@ export class Bank {
   static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { vms: total, memoryMiB, load, openFlow = false } = setup
+    const { vms: total, memoryMiB, load, openFlow = false, besides } = setup
     const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total)
     try {
       for (const peer of cluster.peers) cluster.startPeer(peer)
       await cluster.allConnected(LIMIT_MS)
-      const vms = bank.vms.map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
+      const vms = bank.vms
+        .map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
+        .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })
       await bank.working()
@@ -228,6 +232,11 @@ export class Bank {
       })
     )
   }
+}
+
+function withSecondNic({ mac = '', ...vm }: VmSpec, network: string): VmSpec {
+  const second = { mac: mac.replace(/^52:54:00/, '52:54:01'), network }
+  return { ...vm, nics: [{ mac, network: 'default' }, second] }
 }
 
 const moved = (report: BankReport | undefined): number =>

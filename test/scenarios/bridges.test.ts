@@ -6,7 +6,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { ClusterPeer } from '../demo/cluster.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { naming } from '../demo/processes.ts'
 import { OpenVSwitch } from '../hosts/openvswitch.ts'
@@ -71,7 +70,15 @@ describe('a bank behind the bridges of three hosts', () => {
       const openFlow = { bridge: BRIDGE, towards: WAY, management: ovs.management(BRIDGE), control, database }
       return { ...calm, switch: { openFlow } }
     }
-    bank = await Bank.start({ peers: 3, hosts, settings, vms: 3, memoryMiB: 96, openFlow: true })
+    bank = await Bank.start({
+      peers: 3,
+      hosts,
+      settings,
+      vms: 3,
+      memoryMiB: 96,
+      openFlow: true,
+      besides: 'shared/street'
+    })
   }, 240_000)
 
   afterAll(async () => {
@@ -81,10 +88,12 @@ describe('a bank behind the bridges of three hosts', () => {
     await hosts?.remove()
   })
 
-  const statsOf = async (peer: ClusterPeer) => (await peer.client.status()).frames
-  /** Frames and markers that came up to peers, in all. */
+  /** Frames and markers that came up to peers, and frames that they had of other NICs, in all. */
   const up = async () =>
-    (await Promise.all(bank.cluster.alive.map(statsOf))).reduce((sum, { bridgeUp }) => sum + bridgeUp, 0)
+    (await Promise.all(bank.cluster.alive.map(({ client }) => client.status()))).reduce(
+      (sum, { frames }) => sum + frames.bridgeUp + frames.delivered,
+      0
+    )
   /** Frames that a host's bridge got from others. */
   async function arrived(peer: string): Promise<number> {
     const [link] = JSON.parse(await at(peer).ovs.tell('ip', '-s', '-j', 'link', 'show', 'dev', WAY)) as [
@@ -107,7 +116,6 @@ describe('a bank behind the bridges of three hosts', () => {
       await bank.working()
       return (await up()) === before && (await arrived('p1')) > came + 40 ? true : undefined
     })
-    for (const peer of bank.cluster.alive) expect(await statsOf(peer)).toMatchObject({ sent: 0, delivered: 0 })
   }
 
   it('is made by the same commands wherever they stand', async () => {
@@ -117,6 +125,13 @@ describe('a bank behind the bridges of three hosts', () => {
 
   it('works, and its frames pass by the peers', async () => {
     await passesByThePeers()
+    for (const { runDir } of bank.cluster.peers) {
+      const [machine] = naming(`${runDir}/`).filter(({ command }) => command.includes('-netdev'))
+      expect(machine?.command.match(/-netdev\W(?:tap|stream),id=n\d/g)).toEqual([
+        expect.stringContaining('tap,id=n0') as string,
+        expect.stringContaining('stream,id=n1') as string // on a network that leads outside of the group
+      ])
+    }
     const audit = await bank.audit()
     expect(audit).toMatchObject(SOUND)
     nonces = audit.nonces

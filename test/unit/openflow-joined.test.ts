@@ -4,12 +4,11 @@ import { setImmediate } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { NicPort } from '../../node/ports.ts'
-import { macNumber } from '../../node/switch/ethernet.ts'
 import { JoinedSwitch } from '../../node/switch/openflow/joined-switch.ts'
 import type { Tap } from '../../node/switch/openflow/taps.ts'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
 import { clock, memoryLog } from '../contract/real-clock.ts'
-import { cut, type FakeVm, frameOf, heard, idOf, macOf, recordOf, until } from '../contract/switch-support.ts'
+import { cut, type FakeVm, frameOf, heard, idOf, recordOf, until } from '../contract/switch-support.ts'
 import { OWNERS, SwitchWorld } from '../contract/switch-world.ts'
 import { allPieces, piecesOf } from './frame-logs.ts'
 import { PretendedSwitch } from './openflow-switch.ts'
@@ -134,17 +133,6 @@ describe('a switch with a bridge', () => {
     await settled(() => tapped.c?.length === 1 && tapped.b?.length === 1 && heard(vms.c).length === 1)
     expect([tapped.c, tapped.b, heard(vms.c)]).toEqual([[1], [2], [3]])
     expect(joined.p1?.stats().sent).toBe(1)
-  })
-
-  it('says once, when a VM first runs, where it is: to switches that learn addresses between bridges', async () => {
-    for (const each of Object.values(joined)) each.setGroup(record(1))
-    await attachAll(1, 0)
-    await nics.a.release()
-    await settled(() => joined.p2?.stats().bridgeUp === 1)
-    await nics.a.hold()
-    await nics.a.release()
-    await settled(() => joined.p2?.stats().bridgeUp === 1)
-    expect(bridges.p2?.arrived).toEqual([macNumber(macOf('a'))])
   })
 
   it('has in one image what was in flight on both, and gives each its own where it is resumed', async () => {

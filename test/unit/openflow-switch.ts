@@ -58,12 +58,8 @@ export class PretendedSwitch {
     return [...this.ports].find(([, number]) => number === port)?.[0]
   }
 
-  /** Source addresses of all frames that have come, in order. */
-  readonly arrived: number[] = []
-
   /** A frame has come to a port. */
   arrive(port: number, bytes: Uint8Array): void {
-    this.arrived.push(Buffer.from(bytes).readUIntBE(6, 6))
     this.#unread.push({ port, bytes })
   }
 

@@ -62,8 +62,6 @@ export class BridgePort {
   #inbound: Inbound = 'held'
   #prepared = false
   #released = false
-  /** Whether the others were told where it is. */
-  #announced = false
   /** When a frame came up last, and whether the bridge is to deliver by itself soon. */
   #lastUpMs = 0
   #passing = false
@@ -131,10 +129,7 @@ export class BridgePort {
     await this.#bridge.sync()
   }
 
-  /**
-   * Inbound frames flow: the waiting ones first; past this peer soon after one has come and nothing waits. The first time
-   * a marker, though nothing has turned, shows switches between the bridges on which side the VM is now.
-   */
+  /** Inbound frames flow: the waiting ones first; past this peer soon after one has come and nothing waits. */
   async release(): Promise<void> {
     this.#recent = []
     this.#prepared = false
@@ -142,9 +137,6 @@ export class BridgePort {
     if (this.#inbound === 'copied') this.#inbound = 'direct' // it was not held after all
     this.updateOpen()
     await this.#bridge.sync()
-    if (this.#announced) return
-    this.#announced = true
-    this.#bridge.sayTurn(this.group, this.vm, this.#receiver.colour)
   }
 
   /** Resolves when all that the VM has sent is forwarded (the VM must be stopped). OPENFLOW_DRAIN. */

@@ -259,13 +259,11 @@ export class OpenFlowBridge implements PortBridge {
 
   sayTurn(id: string, vm: string, colour: number): void {
     const group = this.#groups.get(id)
-    if (group === undefined) return
+    const source = group?.stations.find(station => station.vm === vm)?.mac
+    if (group === undefined || source === undefined) return
+    const marker = markerFrame({ generation: group.generation, colour, source, vid: group.tag })
     const ways = new Set(group.stations.filter(({ local }) => !local).map(({ port }) => port))
-    for (const { vm: of, mac: source } of group.stations) {
-      if (of !== vm) continue
-      const marker = markerFrame({ generation: group.generation, colour, source, vid: group.tag })
-      for (const way of ways) this.#down(way, marker)
-    }
+    for (const way of ways) this.#down(way, marker)
     // What of the old colour went up from here came before the barrier's reply.
     for (const port of group.ports.values()) if (port.vm !== vm) port.turned(vm, colour)
   }

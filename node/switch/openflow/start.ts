@@ -36,6 +36,7 @@ export async function joinBridge(options: JoinOptions): Promise<JoinedSwitch> {
   const management = settings.management ?? join(RUN_DIR, `${bridge}.mgmt`)
   try {
     await checkFailMode(settings)
+    await claim(settings, self)
     const mtuBytes = await guestMtu(settings, log)
     const control = settings.control ?? (await controlSocket(join(RUN_DIR, 'ovs-vswitchd.pid')))
     const taps = await Taps.open({ peer: self, bridge, database, mtuBytes })
@@ -55,6 +56,20 @@ async function checkFailMode({ bridge, database }: Settings): Promise<void> {
   throw new UsageError(
     'OPENFLOW_FAIL_MODE',
     `bridge ${bridge} forwards by itself what no flow entry fits: run  ovs-vsctl set-fail-mode ${bridge} secure`
+  )
+}
+
+/** Entries of two peers would take each other away. */
+async function claim({ bridge, database }: Settings, self: PeerId): Promise<void> {
+  const key = 'external_ids:diapause'
+  const owner = (await vsctl(database, ['--if-exists', 'get', 'Bridge', bridge, key], 'no wait'))
+    .trim()
+    .replaceAll('"', '')
+  if (owner === self) return
+  if (owner === '') return void (await vsctl(database, ['set', 'Bridge', bridge, `${key}=${self}`], 'no wait'))
+  throw new UsageError(
+    'OPENFLOW_TAKEN',
+    `bridge ${bridge} is peer ${owner}'s, and a bridge serves one: make another, or, where that peer is gone, run  ovs-vsctl remove Bridge ${bridge} external_ids diapause`
   )
 }
 
