@@ -15,6 +15,10 @@ export const SABOTAGES = {
       this.take(frame)
     }
   },
+  /** Early frames are given to nobody. */
+  'early-dropped': () => {
+    WaitingFrames.prototype.hold = () => {}
+  },
   /** In-flight frames are given to the VM and not recorded: neither those that wait at its cut, nor those that come later. */
   'in-flight': () => {
     const { arrive } = ChannelReceiver.prototype

@@ -15,8 +15,9 @@
  *   - a VM that is restored gets its image's frames first (*replayed*), and what comes then must have been sent (*unknown*).
  *
  * Frames that were lost are no fault of a cut: later ones of their channel have come. But whoever loses frames (a switch that
- * drops early ones, say) passes all of the above, so they are counted: *lost in deaths* in generations that ended with the
- * death of a peer, *lost* in others. What was under way when a generation ended is neither: no later one has come.
+ * drops early ones, say) passes all of the above, so they are counted: *lost in deaths*, if they were under way when a peer
+ * died and its generation with it, *lost* otherwise. What was still under way when a generation ended is neither: no later
+ * one has come.
  *
  * A run in which no frame was early or in flight shows nothing. *waited*: of a newer colour than their receiver had when they
  * left, and given to it later. Some of them came when it had been cut, most had to wait for it: a cut is milliseconds away,
@@ -69,6 +70,8 @@ export interface CutVerdict {
 
 /** A frame is looked for among so many that were sent after the last one found. More are not lost at once: a guess. */
 const LOOK_AHEAD = 50_000
+/** Longer than a frame is under way, or waits for its receiver's cut. A guess. */
+const UNDER_WAY_MS = 1_000
 /** QEMU's count ends here and begins anew. */
 const TAKEN_MODULO = 65_536
 
@@ -193,18 +196,19 @@ class Checker {
     }
   }
 
-  /** A peer with one of its VMs was killed before the next generation began. */
-  #endedByDeath(generation: number): boolean {
+  /** When the first peer with one of its VMs was killed, before the next generation began. Infinity: none was. */
+  #deathMs(generation: number): number {
     const later = this.#ports.filter(port => port.generation > generation).map(({ attachedMs }) => attachedMs)
     const endMs = Math.min(...later)
-    return this.#ports.some(port => port.generation === generation && (port.killedMs ?? Infinity) < endMs)
+    const own = this.#ports.filter(port => port.generation === generation)
+    return Math.min(...own.map(({ killedMs = Infinity }) => killedMs).filter(killedMs => killedMs < endMs))
   }
 
   /** Finds what came among what was sent. */
   #pair(port: PortLog, from: number, channel: Channel): void {
     const { sentCrc, sentColour, sentMs, gotCrc, gotColour, match, wasGot } = channel
     const turns = this.#passed.get(port)?.turns ?? []
-    const losses = this.#endedByDeath(port.generation) ? 'lostInDeaths' : 'lost'
+    const excusedMs = this.#deathMs(port.generation) - UNDER_WAY_MS
     const restored = this.#images.get(`${port.vm} ${port.colour}`)?.frames ?? []
     const replay = restored.filter(frame => frame.from === from).map(({ crc }) => crc)
     let at = 0
@@ -221,7 +225,10 @@ class Checker {
         this.#fault('unknown', `unknown: ${where} came and was not sent`)
         continue
       }
-      if (found > next) this.#fault(losses, `${losses}: ${found - next} before ${where}`, found - next)
+      for (let lost = next; lost < found; lost++) {
+        const kind = (sentMs[lost] as number) < excusedMs ? 'lost' : 'lostInDeaths'
+        this.#fault(kind, `${kind}: a frame of colour ${sentColour[lost]} before ${where}`)
+      }
       wasGot[found] = true
       if ((sentColour[found] as number) <= (gotColour[at] as number)) {
         const turned = turns.find(({ colour }) => colour >= (sentColour[found] as number))
@@ -327,8 +334,8 @@ class Checker {
       this.#fault('strange', `strange: ${where}: a frame that nobody sent`)
   }
 
-  #fault(kind: Exclude<keyof CutVerdict, 'examples'>, example: string, times = 1): void {
-    this.#sums[kind] += times
+  #fault(kind: Exclude<keyof CutVerdict, 'examples'>, example: string): void {
+    this.#sums[kind]++
     if (!this.#examples.has(kind)) this.#examples.set(kind, example)
   }
 }

@@ -59,7 +59,7 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
         'ten epochs a minute under load while hosts die and join: all decided, each committed one restored and audited, cuts checked frame by frame',
       options: {
         seconds: 'how long epochs are taken; the restores come after it (300)',
-        sabotage: 'early, in-flight or untaken: break the switch so, which must be found'
+        sabotage: 'early, early-dropped, in-flight or untaken: break the switch so, which must be found'
       },
       run: async (progress, options) => (await import('./epochs.ts')).measureEpochs(progress, options)
     }

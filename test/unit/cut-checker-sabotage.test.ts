@@ -25,6 +25,14 @@ describe('a sabotage of the switch', () => {
     expect(broken.delivered).toEqual([1])
   })
 
+  test('gives early frames to nobody', async () => {
+    const { receiver: of, come, delivered } = await receiver('early-dropped')
+    come(1, 1)
+    of.turn(1, [])
+    come(1, 2)
+    expect(delivered).toEqual([2])
+  })
+
   test('records no in-flight frames, neither those that wait at the cut nor those that come after it', async () => {
     const run = async (sabotage?: Sabotage) => {
       vi.resetModules()

@@ -11,6 +11,7 @@ import {
   stationAt,
   writeRecord
 } from '../bench/cut-checker-log.ts'
+import { isLateEpoch, lateVm } from '../bench/cut-checker-late.ts'
 import { bankMac } from '../guest/build.ts'
 
 type Event = readonly ['out' | 'in', station: number, crc: number] | readonly ['cut' | 'turn' | 'taken', value: number]
@@ -128,10 +129,10 @@ describe('the cut checker', () => {
 
 describe('frames that were lost', () => {
   const hole = port(2, [got(1, 1), cut(1), got(1, 3), got(1, 4)])
-  test('are told from those in generations that a death has ended', () => {
+  test('are told from those that were under way when a peer died', () => {
     expect(checkCuts([sender, hole], [])).toMatchObject({ lost: 1, lostInDeaths: 0 })
-    const died = { ...hole, killedMs: 50 }
-    expect(checkCuts([sender, died], [])).toMatchObject({ lost: 0, lostInDeaths: 1 })
+    expect(checkCuts([sender, { ...hole, killedMs: 50 }], [])).toMatchObject({ lost: 0, lostInDeaths: 1 })
+    expect(checkCuts([sender, { ...hole, killedMs: 5_000 }], [])).toMatchObject({ lost: 1, lostInDeaths: 0 })
   })
   test('are excused only where the death came before the next generation', () => {
     const later = port(2, [], { generation: 2, fromMs: 40, killedMs: 50 })
@@ -149,6 +150,10 @@ describe('an early frame that had to wait', () => {
     // Frame 4 leaves at 5 ms, the receiver is cut at 13 ms and at 4 ms.
     expect(checkCuts([sender, receiver(10)], []).waited).toBe(1)
     expect(checkCuts([sender, receiver(1)], []).waited).toBe(0)
+  })
+  test('is there in some epochs, for each VM in its turn, because that VM is cut late', () => {
+    const late = Array.from({ length: 10 }, (_, epoch) => epoch).filter(isLateEpoch)
+    expect(late.slice(1).map(lateVm).toSorted()).toEqual(['vm1', 'vm2', 'vm3'])
   })
   test('is none of the colour with which its receiver began', () => {
     expect(checkCuts([port(1, [out(2, 1)]), port(2, [got(1, 1), cut(1)], { fromMs: 10 })], []).waited).toBe(0)
