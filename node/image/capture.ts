@@ -129,7 +129,6 @@ export class CapturePipeline {
     this.#state.complete({ manifest, ...own })
     const bytesRaw = counts.written * PAGE_BYTES + machineState.devices.length
     return {
-      format: 1,
       group: facts.group,
       vm: facts.vm,
       generation,

@@ -24,7 +24,6 @@ export interface GridManifest {
 
 /** One VM at one epoch, named by the SHA-256 of its encoding. `streams`: all it refers to, this epoch's last. */
 export interface ImageManifest {
-  readonly format: 1
   readonly group: string
   readonly vm: string
   readonly generation: number

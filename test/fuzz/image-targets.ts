@@ -1,19 +1,33 @@
 /** The stored formats of images: they come back from the disks of other peers. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import type { ImageManifest, StreamManifest } from '../../node/ports.ts'
 import { ByteReader } from '../../node/image/bytes.ts'
 import { EXTENT_PAGES } from '../../node/image/extents.ts'
 import { MAX_PIECE_BYTES, openPieces, sealPiece } from '../../node/image/frame-pieces.ts'
 import { decodeMachine, encodeMachine } from '../../node/image/machine.ts'
 import { decodeManifest, encodeManifest } from '../../node/image/manifest.ts'
+import { FORMAT_1 } from '../../node/image/manifest-1.ts'
 import { decodePageIndex, encodePageIndex } from '../../node/image/page-index.ts'
 import { emptyTable, ZERO_SLOT } from '../../node/image/page-state.ts'
 import { pack, SALT_BYTES, StreamSeal, unpack } from '../../node/image/seal.ts'
 import type { Random } from '../../protocols/core.ts'
+import { mutate } from './mutate.ts'
 import { machineParts } from './stream-targets.ts'
 import { attempt, chunksOf, refusal, type Target } from './target.ts'
 
 const IMAGE = /^IMAGE_INVALID$/
+
+const FIXTURES = join(import.meta.dirname, '../unit/image/fixtures')
+
+/** One of each format that there ever was. */
+const fixtures = (name: string): Uint8Array[] =>
+  readdirSync(FIXTURES)
+    .filter(file => file.startsWith(name))
+    .sort()
+    .map(file => new Uint8Array(readFileSync(join(FIXTURES, file))))
 
 // ---------------------------------------------------------------------------------------------- manifests
 
@@ -27,7 +41,6 @@ const streamOf = (epoch: number, grids: number): StreamManifest => ({
 })
 
 const manifestOf = (streams: readonly StreamManifest[]): ImageManifest => ({
-  format: 1,
   group: 'bank',
   vm: 'vm-1',
   generation: 3,
@@ -49,13 +62,24 @@ const manifestOf = (streams: readonly StreamManifest[]): ImageManifest => ({
   }
 })
 
-/** There is one encoding of each manifest, and no other is taken. */
+/** There is one encoding of each manifest, and no other is taken; those of older formats are the same in today's. */
 const manifest = (input: Uint8Array): string | undefined =>
   attempt(
     /^MANIFEST_INVALID$/,
     () => decodeManifest(input),
-    value => assert.ok(Buffer.from(input).equals(encodeManifest(value)), 'another encoding of the same manifest')
+    value => {
+      const today = encodeManifest(value)
+      if (input[0] !== FORMAT_1) assert.ok(Buffer.from(input).equals(today), 'another encoding of the same manifest')
+      else assert.deepEqual(decodeManifest(today), value)
+    }
   )
+
+/** Of today's format, half of the time with a checksum that fits, as somebody makes one who means harm. */
+function mutateManifest(input: Uint8Array, random: Random, seeds: readonly Uint8Array[]): Uint8Array {
+  if (random() < 0.5 || input[0] === FORMAT_1) return mutate(input, random, seeds)
+  const body = mutate(input.subarray(0, -32), random, seeds)
+  return Buffer.concat([body, createHash('sha256').update(body).digest()])
+}
 
 // ---------------------------------------------------------------------------------------------- page index
 
@@ -175,7 +199,8 @@ export const imageTargets: readonly Target[] = [
     name: 'manifest',
     group: 'images',
     summary: 'the manifest of an image',
-    seeds: () => [manifestOf([streamOf(17, 1)]), manifestOf(INDEXED)].map(encodeManifest),
+    seeds: () => [...[manifestOf([streamOf(17, 1)]), manifestOf(INDEXED)].map(encodeManifest), ...fixtures('manifest')],
+    mutate: mutateManifest,
     run: manifest
   },
   { name: 'page-index', group: 'images', summary: 'the page index', seeds: () => [indexSeed()], run: pageIndex },

@@ -123,7 +123,6 @@ export class SimWorker implements ImageWorker {
     const older = [...new Set(slots)].filter(name => name !== stream).map(name => this.#streams.get(name))
     const part = { offset: 0, length: 0 }
     return {
-      format: 1,
       group: this.#group,
       vm: this.#vm,
       generation,

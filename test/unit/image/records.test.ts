@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { ByteReader, ByteWriter } from '../../../node/image/bytes.ts'
@@ -68,7 +71,6 @@ describe('a seal', () => {
 })
 
 const MANIFEST: ImageManifest = {
-  format: 1,
   group: 'bank',
   vm: 'vm-1',
   generation: 3,
@@ -100,13 +102,75 @@ const MANIFEST: ImageManifest = {
   }
 }
 
+/** The manifest with another header, everything else right. */
+function rewritten(change: (text: string) => string): Buffer {
+  const bytes = Buffer.from(encodeManifest(MANIFEST))
+  const end = 20 + bytes.readUInt32LE(16)
+  const header = Buffer.from(change(bytes.toString('latin1', 20, end)), 'latin1')
+  const length = Buffer.alloc(4)
+  length.writeUInt32LE(header.length)
+  const body = Buffer.concat([bytes.subarray(0, 16), length, header, bytes.subarray(end, -32)])
+  return Buffer.concat([body, createHash('sha256').update(body).digest()])
+}
+
 describe('a manifest', () => {
   test('comes back as it was, and its name depends on nothing but its content', () => {
     const bytes = encodeManifest(MANIFEST)
     expect(decodeManifest(bytes)).toEqual(MANIFEST)
     const reordered = Object.fromEntries(Object.entries(MANIFEST).reverse()) as unknown as ImageManifest
     expect(manifestHash(encodeManifest(reordered))).toBe(manifestHash(bytes))
-    expect(manifestHash(bytes)).toBe('ae6cc38e27b1e4e9c3aef6c63f7647a76808fd76942cc2307af63e29fd830bb7')
+  })
+
+  test.each([
+    ['1', 'ae6cc38e27b1e4e9c3aef6c63f7647a76808fd76942cc2307af63e29fd830bb7'],
+    ['2', '6b5eaad265f507a179ba17a652159f64ed0ea518e634d0761e8446bc0b553214']
+  ])('of format %s is read as it was written then', (format, name) => {
+    const bytes = readFileSync(join(import.meta.dirname, `fixtures/manifest-${format}.bin`))
+    expect(manifestHash(bytes)).toBe(name)
+    expect(decodeManifest(bytes)).toEqual(MANIFEST)
+  })
+
+  test('is written in format 2, byte for byte as ever', () => {
+    const bytes = readFileSync(join(import.meta.dirname, 'fixtures/manifest-2.bin'))
+    expect(Buffer.from(encodeManifest(MANIFEST))).toEqual(bytes)
+  })
+
+  test('is told to be damaged by itself, without its name, wherever a bit of it has changed or it ends', () => {
+    const good = encodeManifest(MANIFEST)
+    for (let at = 0; at < good.length; at += 3) {
+      const bytes = Buffer.from(good)
+      bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8))
+      expect(() => decodeManifest(bytes), `byte ${at}`).toThrow(code('MANIFEST_INVALID'))
+      expect(() => decodeManifest(bytes.subarray(0, at))).toThrow(code('MANIFEST_INVALID'))
+    }
+  })
+
+  test('says in words what it is and how its bytes are made', () => {
+    const text = Buffer.from(encodeManifest(MANIFEST)).toString('latin1')
+    expect(text).toMatch(/^diapause image\n/)
+    for (const word of ['"vm":"vm-1"', '"epoch":17', 'AES-256-GCM', 'zstd', 'Reed-Solomon', 'bank/vm-1/3/17']) {
+      expect(text).toContain(word)
+    }
+  })
+
+  test('of a format to come, or made otherwise, is refused by that name', () => {
+    const later = Buffer.from(encodeManifest(MANIFEST))
+    later[15] = 3
+    expect(() => decodeManifest(later)).toThrow('format 3, and this version reads 1 and 2')
+    expect(() => decodeManifest(rewritten(text => text.replace('"zstd"', '"lz4"')))).toThrow(/zstd/)
+  })
+
+  test.each([
+    ['a field that nobody knows', (text: string) => text.replace('{', '{"disks":[],')],
+    ['a field missing', (text: string) => text.replace('"epoch":17,', '')],
+    ['a number written otherwise', (text: string) => text.replace('"epoch":17', '"epoch":1.7e1')],
+    ['a name that is not UTF-8', (text: string) => text.replace('"vm-1"', '"vm\u00ff1"')],
+    ['spaces', (text: string) => text.replace('{', '{ ')],
+    ['grids of one size counted in two runs', (text: string) => text.replace('[4096,1]', '[4096,1],[4096,0]')],
+    ['more grids than it has hashes of', (text: string) => text.replace('[4096,1]', '[4096,9007199254740991]')],
+    ['no JSON', () => '[{']
+  ])('is refused with %s, though its checksum fits', (_, change) => {
+    expect(() => decodeManifest(rewritten(change))).toThrow(code('MANIFEST_INVALID'))
   })
 
   test('is refused with MANIFEST_INVALID where it is changed, unless it is then another whole manifest', () => {
