@@ -44,10 +44,11 @@ const BEFORE_MS = 500
 /** A stream that stands still for longer than a timeout (200 ms), beside what the host was late, has waited for one. */
 const GOES_ON_MS = 200
 /**
- * A VM that runs while its pages come stands still at each that it needs and has not: on a busy host without KVM 200 to 600 ms in
- * all before its first frame, which is most of what a stream waits. No policy for frames shortens that, so the bound is that of
- * the whole: a VM is to work again within 1 s of its restart, as after a failover. It does not say how many timers end
- * meanwhile: those of the VM that is there first run while the other stands still, so timeouts are told and not bounded.
+ * A VM that runs while its pages come stands still at each that it needs and has not: 200 to 600 ms in all on a busy host
+ * without KVM, which is most of what a stream waits. No policy for frames shortens that, so the bound is that of the whole: a
+ * VM is to work again within 1 s of its restart, as after a failover. At 4 s of skew it tells policies apart: without its
+ * in-flight frames a stream waits for 2.6 s. How many timers end meanwhile is told and not bounded: those of the VM that is
+ * there first run while the other stands still.
  */
 const POST_COPY_GOES_ON_MS = 1_000
 /** From here on there are early and in-flight frames for certain: a sender sends at least until its timer ends. */
