@@ -94,6 +94,10 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
       })
     }
   },
+  'a VM does not take the colour of an epoch that came to nothing': {
+    symptom: /nobodyIsDeaf/,
+    wiring: { nic: nic => ({ ...boundNic(nic), abandon: async () => {} }) }
+  },
   'a takeover does not wait for the lease': {
     symptom: /leasesDoNotOverlap|ownersSpeakInTurn/,
     wiring: {
@@ -159,7 +163,7 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     wiring: { manifest: manifest => ({ ...manifest, streams: manifest.streams.slice(-1) }) }
   },
   'a restarted peer starts its VMs again in the same generation': {
-    symptom: /imagesAreOneCut/,
+    symptom: /imagesAreOneCut|nobodyIsDeaf/,
     wiring: { started: started => ({ of: () => 0, note: (group, generation) => started.note(group, generation) }) }
   },
   'a leaving member is removed although it is needed': {

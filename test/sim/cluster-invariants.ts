@@ -20,6 +20,7 @@ import {
   parseClusterRecord
 } from '../../protocols/membership/record.ts'
 import { Beliefs } from './cluster-beliefs.ts'
+import { Channels } from './cluster-channels.ts'
 import { wrongBetween } from './cluster-chain.ts'
 import { framesOfImage } from './cluster-frames.ts'
 import { Outside } from './cluster-outside.ts'
@@ -38,6 +39,8 @@ const packr = new Packr({ useRecords: false })
  * of probes, up to nine times as long where both have been slow. Measured: 1 s at most, 3,800 times in 400 seeds.
  */
 const REFUTED_MS = 2_500
+/** Measured: 50 ms at most in 400 seeds. */
+const DEAF_MS = 100
 
 interface Chosen {
   readonly accepted: Accepted
@@ -83,6 +86,7 @@ export class Judge {
   readonly #removals = new Map<string, number[]>()
   readonly beliefs: Beliefs
   readonly outside: Outside
+  readonly channels: Channels
   violation: string | undefined
   committed = 0
   takeovers = 0
@@ -90,6 +94,7 @@ export class Judge {
   constructor(world: JudgedWorld) {
     this.#world = world
     this.outside = new Outside(world)
+    this.channels = new Channels(world)
     this.#cluster = world.genesis
     this.beliefs = new Beliefs(world)
     this.#voters.set(world.genesis.voters.version, world.genesis.voters)
@@ -161,6 +166,12 @@ export class Judge {
     if (from === undefined || from.generation === by.generation || by.injected.has(id)) return
     const what = `${by.vm} of generation ${by.generation} takes a frame of ${from.vm} of generation ${from.generation}`
     this.fail('generationsDoNotMix', what)
+  }
+
+  /** Frames wait for a VM that runs only while an epoch is open. */
+  nobodyIsDeaf(life: Life, message: Uint8Array): void {
+    const wrong = this.channels.came(life, message, DEAF_MS)
+    if (wrong !== undefined) this.fail('nobodyIsDeaf', wrong)
   }
 
   /** Of a group with output commit nobody outside hears what a rollback could undo, nor from a peer without its lease. */

@@ -105,7 +105,10 @@ class ClusterRun {
     kernel.listener = listener
     this.#network = new Network(kernel, {
       left: (life, message) => this.#judge.ownersSpeakInTurn(life, message),
-      came: (life, message) => this.#book.come(life, message),
+      came: (life, message) => {
+        this.#book.come(life, message)
+        this.#judge.nobodyIsDeaf(life, message)
+      },
       lost: (message, why) => this.#book.lose(message, why),
       describe: describeMessage
     })
@@ -143,7 +146,10 @@ class ClusterRun {
       refused: new WeakMap<Life, Refused>(),
       onLiveness: (life, peer, liveness) => this.#judge.beliefs.changed(life, peer, liveness),
       onTold: (life, id) => this.#judge.nothingHeardIsTakenBack(life, id),
-      onTake: (run, id) => this.#judge.generationsDoNotMix(run, id)
+      onTake: (run, id) => {
+        this.#judge.generationsDoNotMix(run, id)
+        this.#judge.channels.took(run, id)
+      }
     }
     const sizes = kernel.chance(0.3) ? { bank: 3, shop: 2 } : { bank: kernel.pick([3, 4]) }
     this.#groups = new Map(Object.entries(sizes).map(([name, size]) => [name, specs(name, size, kernel.chance(0.5))]))

@@ -21,6 +21,8 @@ export class Run {
   /** Ids of those that came with its image. */
   readonly injected: ReadonlySet<number>
   executing = false
+  /** When it last began to. */
+  sinceMs = 0
 
   constructor(of: Pick<Run, 'group' | 'vm' | 'generation' | 'life' | 'injected'>) {
     this.group = of.group

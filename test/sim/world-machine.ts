@@ -271,6 +271,7 @@ export class SimMachine implements Machine {
     if (this.#state === 'ended' || this.#state === 'destroyed' || this.run === undefined) return
     this.#enter('running')
     this.run.executing = true
+    this.run.sinceMs = this.#world.life.host.kernel.nowMs
     this.#era += 1
     this.#link?.give()
     this.#tick(this.#era)
