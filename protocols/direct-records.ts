@@ -14,6 +14,8 @@ export const KEY_BYTES = 32
 export const RECORD_HEADER_BYTES = 6
 /** What one record seals at most. Larger ones wait longer for their end before they can be opened. A guess. */
 export const MAX_RECORD_BYTES = 64 * 1024
+/** A record is so much longer than its text. */
+export const RECORD_MORE_BYTES = RECORD_HEADER_BYTES + TAG_BYTES
 
 const NOISE_LENGTH_BYTES = 2
 const NO_AD = new Uint8Array(0)
@@ -38,15 +40,14 @@ export class RecordSealer {
     this.#key = key
   }
 
-  /** A record of 1 to MAX_RECORD_BYTES of text, in memory of its own. */
-  seal(text: Uint8Array): Uint8Array {
-    const length = text.length + TAG_BYTES
-    const record = Buffer.allocUnsafe(RECORD_HEADER_BYTES + length)
-    record.writeUInt16BE(0, 0)
-    record.writeUInt32BE(length, 2)
-    sealInto(record.subarray(RECORD_HEADER_BYTES), text, this.#number.bytes, this.#key)
+  /** A record of 1 to MAX_RECORD_BYTES of text, at the beginning of `into`: memory of its own, unless given. */
+  seal(text: Uint8Array, into = Buffer.allocUnsafe(text.length + RECORD_MORE_BYTES)): Buffer {
+    const end = text.length + RECORD_MORE_BYTES
+    into.writeUInt16BE(0, 0)
+    into.writeUInt32BE(text.length + TAG_BYTES, 2)
+    sealInto(into.subarray(RECORD_HEADER_BYTES, end), text, this.#number.bytes, this.#key)
     this.#number.advance()
-    return record
+    return into.subarray(0, end)
   }
 }
 
@@ -74,7 +75,7 @@ export class RecordOpener {
 }
 
 export interface Cut {
-  /** Sealed, without its header: a view where it came in one piece, valid during the call. */
+  /** Sealed, without its header: a view, valid during the call. */
   record(sealed: Uint8Array): void
   /** Some bytes of Noise's, any number: a view, valid during the call. */
   noise(bytes: Uint8Array): void
@@ -89,8 +90,9 @@ export class RecordCutter {
   #headerBytesPassed = 0
   /** Of a Noise record: what is still to come. */
   #noiseBytes = 0
-  /** Of ours: where it is put together. */
+  /** Of ours: where it is put together, a part of `#space`. */
   #body: Uint8Array | undefined
+  #space: Uint8Array | undefined
   #bodyBytes = 0
 
   constructor(cut: Cut) {
@@ -179,7 +181,8 @@ export class RecordCutter {
       cut.record(chunk.subarray(start, start + length))
       return used + length
     }
-    this.#body = new Uint8Array(length)
+    this.#space ??= new Uint8Array(MAX_RECORD_BYTES + TAG_BYTES)
+    this.#body = this.#space.subarray(0, length)
     this.#bodyBytes = 0
     return used
   }

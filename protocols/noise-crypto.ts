@@ -56,8 +56,14 @@ const NO_AD = new Uint8Array(0)
 
 /** As `seal` without additional data, into `into`, which is TAG_BYTES longer than the text. */
 export function sealInto(into: Uint8Array, text: Uint8Array, nonce: Uint8Array, k: Uint8Array): void {
-  if (text.length < SMALL_BYTES) webAssembly.seal(k, nonce, text, NO_AD, into)
-  else into.set(seal(text, nonce, NO_AD, k).subarray())
+  if (text.length < SMALL_BYTES) {
+    webAssembly.seal(k, nonce, text, NO_AD, into)
+    return
+  }
+  const cipher = createCipheriv(CIPHER, keyOf(k), nonce, { authTagLength: TAG_BYTES })
+  into.set(cipher.update(text))
+  cipher.final() // of a stream cipher: nothing
+  into.set(cipher.getAuthTag(), text.length)
 }
 
 export const noiseCrypto: NoiseCrypto = {
