@@ -1,6 +1,6 @@
 /** Whole messages of every kind, to be mutated. */
+import { createCipheriv } from 'node:crypto'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
-import { RecordSealer } from '../../protocols/direct-records.ts'
 import { encodeMessage as encodeControl, envelopeHeader } from '../../protocols/envelope.ts'
 import { BatchWriter } from '../../protocols/frames/records.ts'
 import { encode } from '../../protocols/openflow/encode.ts'
@@ -112,13 +112,25 @@ export const controlSeeds = (cluster: Uint8Array): Uint8Array[] =>
 
 // ---------------------------------------------------------------------------------------------- other channels
 
+/** A record of ours for each text, sealed by Node itself. */
+export function sealedRecords(key: Uint8Array, texts: readonly Uint8Array[]): Buffer[] {
+  return texts.map((text, number) => {
+    const nonce = Buffer.alloc(12)
+    nonce.writeUInt32LE(number, 4)
+    const cipher = createCipheriv('chacha20-poly1305', key, nonce, { authTagLength: 16 })
+    const sealed = [cipher.update(text), cipher.final(), cipher.getAuthTag()]
+    const head = Buffer.alloc(6)
+    head.writeUInt32BE(text.length + 16, 2)
+    return Buffer.concat([head, ...sealed])
+  })
+}
+
 /** Records of ours and of Noise in turn. */
 export function directSeed(key: Uint8Array): Uint8Array {
-  const sealer = new RecordSealer(key)
   const noise = Buffer.alloc(2 + 40, 40)
   noise.writeUInt16BE(40)
-  const parts = [1, 500, 1_600].flatMap(length => [sealer.seal(new Uint8Array(length).fill(length)), noise])
-  return Uint8Array.from(Buffer.concat(parts))
+  const texts = [1, 500, 1_600].map(length => new Uint8Array(length).fill(length))
+  return Uint8Array.from(Buffer.concat(sealedRecords(key, texts).flatMap(record => [record, noise])))
 }
 
 const payload = new Uint8Array(100).fill(7)

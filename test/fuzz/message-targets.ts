@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { ZodError } from 'zod'
 import { PacketCutter } from '../../node/switch/packets.ts'
 import { DECISIONS_PROTOCOL, parseDecisionsMessage } from '../../protocols/decisions/messages.ts'
-import { RecordCutter, RecordOpener, RecordSealer } from '../../protocols/direct-records.ts'
+import { RecordCutter, RecordOpener } from '../../protocols/direct-records.ts'
 import { clusterHash, decodeEnvelope, encodeMessage, envelopeHeader } from '../../protocols/envelope.ts'
 import { parseEpochMessage } from '../../protocols/epoch/messages.ts'
 import { parseSwimMessage, PROTOCOL as SWIM_PROTOCOL } from '../../protocols/failure-detector/messages.ts'
@@ -15,7 +15,7 @@ import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
 import { parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
-import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, shardSeeds } from './message-seeds.ts'
+import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, sealedRecords, shardSeeds } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
 import { attempt, chunksOf, inAnyChunks, refusal, type Target } from './target.ts'
 
@@ -76,12 +76,11 @@ function mutateControl(input: Uint8Array, random: Random, seeds: readonly Uint8A
 
 export const KEY = new Uint8Array(32).fill(5)
 
-/** `input` after what a sealer made of it, or in its place: then nearly all of it is refused. */
+/** `input` after it was sealed, or in its place: then nearly all of it is refused. */
 function direct(input: Uint8Array, random: Random): string | undefined {
   const sealed = random() < 0.5
   const texts = sealed ? chunksOf(input, random, 4).filter(({ length }) => length > 0) : []
-  const sealer = new RecordSealer(KEY)
-  const stream = sealed ? Uint8Array.from(Buffer.concat(texts.map(text => sealer.seal(text)))) : input
+  const stream = sealed ? Uint8Array.from(Buffer.concat(sealedRecords(KEY, texts))) : input
   const refused = inAnyChunks(/^RECORD_(LENGTH|FORGED)$/, { input: stream, random }, chunks => {
     const opener = new RecordOpener(KEY)
     let heard = ''

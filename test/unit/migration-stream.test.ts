@@ -118,9 +118,52 @@ describe('the parser of QEMU snapshots', () => {
   test('says that a stream is truncated, wherever it ends', () => {
     for (let end = 0; end < SMALL.length; end += end < 300 || end > SMALL.length - 120 ? 1 : 997) {
       expect(() => parse([SMALL.subarray(0, end)]), `ends at ${end}`).toThrow(
-        expect.objectContaining({ code: 'MIGRATION_STREAM_TRUNCATED' })
+        expect.objectContaining({ code: 'MIGRATION_STREAM_TRUNCATED', details: { offset: end } })
       )
     }
+  })
+
+  test('names the byte at which a stream is wrong, whatever the chunks', () => {
+    const sectionAt = SMALL.indexOf(u64(3 * PAGE + 0x28)) // a page of the block named before
+    const changes: readonly (readonly [number, number, string, number])[] = [
+      [0, 0, 'INVALID', 0],
+      [sectionAt + 7, 0x3f, 'UNSUPPORTED', sectionAt],
+      [sectionAt + 2, 1, 'INVALID', sectionAt]
+    ]
+    for (const [at, value, kind, offset] of changes) {
+      const bytes = Buffer.from(SMALL)
+      bytes[at] = value
+      const error = expect.objectContaining({ code: `MIGRATION_STREAM_${kind}`, details: { offset } })
+      for (const cuts of [[], [at], [at - 1, at + 1], [offset + 1, offset + 7]]) {
+        expect(() => parse(cutAt(bytes, cuts)), `byte ${at}, ${cuts.join(' ')}`).toThrow(error)
+      }
+      expect(() => parse([bytes])).toThrow(new RegExp(`at byte ${offset}`))
+    }
+  })
+
+  test('refuses devices that are not those of their description', () => {
+    const [cpu, nic] = [SMALL.indexOf('cpu') - 6, SMALL.indexOf('nic') - 6]
+    const end = SMALL.lastIndexOf('\0\x06')
+    const wrong = (change: (bytes: Buffer) => void) => () => {
+      const bytes = Buffer.from(SMALL)
+      change(bytes)
+      parse([bytes])
+    }
+    const at = (offset: number) => expect.objectContaining({ code: 'MIGRATION_STREAM_INVALID', details: { offset } })
+    expect(wrong(bytes => bytes.write('nix', nic + 6))).toThrow(at(cpu + 1))
+    expect(wrong(bytes => (bytes[nic] = 3))).toThrow(at(cpu + 1))
+    expect(wrong(bytes => bytes.write('gpu', cpu + 6))).toThrow(at(cpu))
+    expect(wrong(bytes => (bytes[nic + 12] = 9))).toThrow(at(cpu + 1))
+    expect(wrong(bytes => (bytes[end - 5] = 0))).toThrow(at(end))
+    expect(wrong(bytes => bytes.write('[', end + 6))).toThrow(at(end))
+    expect(wrong(bytes => bytes.write('devixes', bytes.indexOf('devices')))).toThrow(at(end))
+  })
+
+  test('reads a machine whose guest made the state of a device look like the begin of another', () => {
+    const machine = fakeMachine(new Map(), 1)
+    const nic = machine.devices.subarray(machine.devices.indexOf('nic') - 6)
+    const devices = Buffer.concat([machine.devices.subarray(0, 17), nic.subarray(0, 20), machine.devices.subarray(17)])
+    expect(Buffer.from(parse([snapshotStream({ ...machine, devices })]).machine.devices)).toEqual(devices)
   })
 
   test('answers bytes that were changed with a coded error or a result, never with anything else', () => {

@@ -32,7 +32,15 @@ const RAM_HEADER = Buffer.concat([Buffer.of(1), u32(2), str('ram'), u32(0), u32(
 const FOOTER = Buffer.concat([Buffer.of(0x7e), u32(2)])
 const EOS = u64(0x10)
 
-/** A machine with a ROM beside its RAM. `devices` begins like a section, as QEMU's does. */
+const section = (id: number, name: string, state: string): Buffer =>
+  Buffer.concat([Buffer.of(4), u32(id), str(name), u32(0), u32(1), Buffer.from(state), Buffer.of(0x7e), u32(id)])
+
+/** What QEMU says of the devices below. */
+const VMDESC = Buffer.from(
+  JSON.stringify({ page_size: PAGE, devices: ['cpu', 'nic'].map(name => ({ name, instance_id: 0, fields: [] })) })
+)
+
+/** A machine with a ROM beside its RAM, and two devices. */
 export function fakeMachine(ram: ReadonlyMap<number, Buffer>, memoryMiB: number): FakeMachine {
   const rom = new Map([[1, Buffer.alloc(PAGE, 'rom')]])
   return {
@@ -44,7 +52,7 @@ export function fakeMachine(ram: ReadonlyMap<number, Buffer>, memoryMiB: number)
       ['pc.ram', new Map(ram)],
       ['pc.bios', rom]
     ]),
-    devices: Buffer.concat([Buffer.of(4), u32(7), str('cpu'), u32(0), u32(1), Buffer.from('registers\0\x06 and more')])
+    devices: Buffer.concat([section(7, 'cpu', 'registers\0\x06 and more'), section(9, 'nic', 'rings')])
   }
 }
 
@@ -88,8 +96,7 @@ export function snapshotStream(machine: FakeMachine, pagesPerSection = 50, share
   }
   if (inSection > 0) parts.push(EOS, FOOTER)
   parts.push(Buffer.of(3), u32(2), EOS, FOOTER, machine.devices)
-  const vmdesc = Buffer.from('{"page_size": 4096}')
-  parts.push(Buffer.of(0, 6), u32(vmdesc.length), vmdesc)
+  parts.push(Buffer.of(0, 6), u32(VMDESC.length), VMDESC)
   return Buffer.concat(parts)
 }
 
