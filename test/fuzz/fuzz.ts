@@ -69,6 +69,7 @@ export async function fuzz(options: FuzzOptions): Promise<Fuzzed> {
     of.largestBytes = Math.max(of.largestBytes, result.largest.bytes)
     for (const [code, count] of Object.entries(result.refused)) of.refused[code] = (of.refused[code] ?? 0) + count
     if (result.failed === undefined) return true
+    if (!wanted(batch.target)) return false // another thread was faster
     of.findings++
     const finding = {
       target: batch.target,
