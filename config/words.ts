@@ -52,7 +52,10 @@ function childOf(schema: JsonSchema | undefined, step: PropertyKey): JsonSchema 
   return typeof child === 'object' && !Array.isArray(child) ? child : undefined
 }
 
-function expectation({ path, message }: z.core.$ZodIssue, root: JsonSchema): string {
+function expectation(issue: z.core.$ZodIssue, root: JsonSchema): string {
+  const { path, message } = issue
+  // A check that knows more than the description: with `params: { says: true }` its message is what was expected.
+  if (issue.code === 'custom' && issue.params?.['says'] === true) return message
   const schema = schemaAt(path, root)
   if (schema?.description !== undefined) return schema.description
   if (schema?.enum !== undefined) return `one of ${schema.enum.map(value => JSON.stringify(value)).join(', ')}`

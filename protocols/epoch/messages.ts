@@ -15,11 +15,14 @@
 import { z } from 'zod'
 import type { GroupRecord } from '../group.ts'
 
-const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/)
+const name = z
+  .string()
+  .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/)
+  .describe('a name: a letter or digit, then up to 62 of letters, digits, _, . and -')
 const peer = z.string().min(1).max(100)
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const duration = z.number().min(0)
-const path = z.string().min(1).max(4096)
+const path = z.string().min(1).max(4096).describe('the path of a file, the same on every host that may run the VM')
 const hash = z.string().regex(/^[0-9a-f]{64}$/)
 
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
@@ -28,10 +31,23 @@ export const MAX_GROUP_VMS = 64
 /** A guess; the machine type has room for more. */
 const MAX_NICS = 8
 
-const mac = z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, 'a unicast MAC address, lower case with colons')
+const mac = z
+  .string()
+  .regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/)
+  .describe('a unicast MAC address, lower case with colons, such as "52:54:00:00:00:01"')
 const network = z
   .string()
-  .regex(/^(shared\/)?[a-z0-9][a-z0-9-]{0,39}$/, 'the name of a network, or "shared/" and a name')
+  .regex(/^(shared\/)?[a-z0-9][a-z0-9-]{0,39}$/)
+  .describe('the name of a network, or "shared/" and a name, or "uplink"')
+
+/** Names a network that has two NICs: the description of the whole list would leave that to be found. */
+function onDifferentNetworks(nics: readonly { network: string }[], context: z.RefinementCtx): void {
+  nics.forEach(({ network: on }, index) => {
+    if (nics.findIndex(other => other.network === on) === index) return
+    const message = `a network of its own: two NICs are on ${JSON.stringify(on)}`
+    context.addIssue({ code: 'custom', path: [index, 'network'], message, params: { says: true } })
+  })
+}
 
 export const vmSpecSchema = z
   .strictObject({
@@ -41,7 +57,7 @@ export const vmSpecSchema = z
       .array(z.strictObject({ mac, network }))
       .min(1)
       .max(MAX_NICS)
-      .refine(nics => new Set(nics.map(each => each.network)).size === nics.length)
+      .superRefine(onDifferentNetworks)
       .describe(`1 to ${MAX_NICS} NICs (mac and network), all on different networks`)
       .optional(),
     memoryMiB: z
@@ -51,7 +67,7 @@ export const vmSpecSchema = z
       .max(1 << 20),
     kernel: path,
     initrd: path,
-    append: z.string().max(2048)
+    append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')
   })
   .refine(spec => (spec.mac === undefined) !== (spec.nics === undefined))
   .describe('a VM with either mac or nics')

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { groupFileToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
 
@@ -14,6 +16,30 @@ initrd = "/boot/initrd"
 append = ""
 `
 const parse = (text: string) => parseGroupRequest(groupFileToRequest(text), [])
+
+const example = readFileSync(join(import.meta.dirname, '../../config/examples/group.toml'), 'utf8')
+const oak = {
+  name: 'oak',
+  id: 'id',
+  address: '',
+  role: 'storage',
+  votes: true,
+  liveness: 'alive',
+  connected: true
+} as const
+
+describe('the example of a group', () => {
+  it('is taken as it stands, and with what is commented in it', () => {
+    const request = parseGroupRequest(groupFileToRequest(example), [oak])
+    expect(request).toMatchObject({ id: 'shop', owners: { till: 'id' }, outputCommit: false, openFlow: false })
+    expect(request.vms.map(({ nics }) => nics?.map(({ network }) => network))).toEqual([
+      ['inside', 'shared/lan', 'uplink'],
+      ['inside']
+    ])
+    const all = example.replaceAll(/^#(?=\w+ = )/gm, '')
+    expect(parseGroupRequest(groupFileToRequest(all), [oak])).toMatchObject({ outputCommit: true, openFlow: true })
+  })
+})
 
 describe('the file of a group', () => {
   it('asks for output commit where something can leave the group, and has none unless it asks', () => {
@@ -37,6 +63,20 @@ describe('the file of a group', () => {
     expect(parse(asking(file('uplink', 'false'))).openFlow).toBe(true)
     expect(() => parse(asking(file('uplink', 'false').replace('"lan"', '"shared/street"')))).toThrow(
       "openFlow: expected false where no VM has a NIC on a network of the group's own"
+    )
+  })
+
+  it('is told in plain words what is missing or wrong, and which network has two NICs', () => {
+    const wrong = file('uplink', 'false').replace('id = "till"', '').replace('52:54:00:00:00:02', '52:54:00:00:00:0G')
+    expect(() => parse(wrong)).toThrow(
+      [
+        'the group has 2 errors:',
+        '  vms[0].id: expected a name: a letter or digit, then up to 62 of letters, digits, _, . and -, found nothing',
+        '  vms[0].nics[1].mac: expected a unicast MAC address, lower case with colons, such as "52:54:00:00:00:01", found "52:54:00:00:00:0G"'
+      ].join('\n')
+    )
+    expect(() => parse(file('lan', 'false'))).toThrow(
+      'vms[0].nics[1].network: expected a network of its own: two NICs are on "lan", found "lan"'
     )
   })
 })
