@@ -159,6 +159,14 @@ describe('the parser of QEMU snapshots', () => {
     expect(wrong(bytes => bytes.write('devixes', bytes.indexOf('devices')))).toThrow(at(end))
   })
 
+  test('refuses a device before the first that is described', () => {
+    const machine = fakeMachine(new Map(), 1)
+    const nic = machine.devices.subarray(machine.devices.indexOf('nic') - 6)
+    const bytes = snapshotStream({ ...machine, devices: Buffer.concat([nic, machine.devices]) })
+    const error = expect.objectContaining({ details: { offset: bytes.indexOf(nic) } })
+    expect(() => parse([bytes])).toThrow(error)
+  })
+
   test('reads a machine whose guest made the state of a device look like the begin of another', () => {
     const machine = fakeMachine(new Map(), 1)
     const nic = machine.devices.subarray(machine.devices.indexOf('nic') - 6)
