@@ -189,7 +189,11 @@ export const configSchema = z.strictObject({
           /** ovs-vswitchd's control socket. Default: by its ovs-vswitchd.pid in /var/run/openvswitch, as ovs-appctl(8) finds it. */
           control: path.optional(),
           /** Where ovs-vsctl finds the database, as its --db says. unix:/var/run/openvswitch/db.sock: its own default. */
-          database: z.string().min(1).max(4096).default('unix:/var/run/openvswitch/db.sock')
+          database: z
+            .string()
+            .regex(/^(unix:\/.{1,4000}|tcp:\S{1,300})$/)
+            .describe('"unix:" and the path of a socket, or "tcp:" and a host and a port')
+            .default('unix:/var/run/openvswitch/db.sock')
         })
         .optional(),
       /** Notes every batch of frames that leaves for another peer or comes from one, as lines of JSON, each written at once. */

@@ -36,7 +36,7 @@ export async function chooseAccel(options: TrialOptions): Promise<Accel> {
   if (settings.accel === 'kvm') {
     throw new UsageError(
       'HYPERVISOR_KVM',
-      `hypervisor.accel is "kvm", but KVM runs no guest here: ${failure}. Set it to "auto" or "tcg", or mend /dev/kvm`,
+      `KVM runs no guest here, and hypervisor.accel is "kvm": set it to "auto" or "tcg", or mend /dev/kvm. In detail: ${failure}`,
       { details: { failure } }
     )
   }

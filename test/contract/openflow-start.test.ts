@@ -68,15 +68,19 @@ describe('a bridge, at the start of a peer', () => {
   })
 
   it('is refused where something is missing, with what to do', async () => {
-    await expectFailure({ bridge: 'none' }, 'OPENFLOW_BRIDGE', 'ovs-vsctl add-br')
+    await expectFailure(
+      { bridge: 'none' },
+      'OPENFLOW_BRIDGE',
+      'ovs-vsctl add-br none -- set bridge none fail_mode=secure'
+    )
     await expectFailure({ bridge: 'lax' }, 'OPENFLOW_FAIL_MODE', 'ovs-vsctl set-fail-mode lax secure')
-    await expectFailure({ towards: 'eth7' }, 'OPENFLOW_PORT', 'ovs-vsctl add-port')
+    await expectFailure({ towards: 'eth7' }, 'OPENFLOW_PORT', 'ovs-vsctl add-port vms eth7')
     await expectFailure({ towards: { p2: 'way', p3: 'eth7' } }, 'OPENFLOW_PORT', 'eth7')
     await expectFailure({ database: `unix:${hosts.dir}/none` }, 'OPENFLOW_DATABASE', 'switch.openFlow.database')
     await expectFailure({ management: `${hosts.dir}/none` }, 'OPENFLOW_DOWN', `${hosts.dir}/none`)
     await expectFailure({ control: `${hosts.dir}/none` }, 'OPENFLOW_CONTROL', 'ovs-vswitchd.PID.ctl')
     await vsctl('set bridge vms protocols=OpenFlow10')
-    await expectFailure({}, 'OPENFLOW_VERSION', 'protocols=OpenFlow13')
+    await expectFailure({}, 'OPENFLOW_VERSION', 'set bridge vms protocols=OpenFlow13')
     await vsctl('set bridge vms protocols=OpenFlow13')
   })
 

@@ -66,6 +66,11 @@ describe('a config file', () => {
     expect(problemsOf(withBridge('7'))).toEqual([
       'switch.openFlow.towards: expected the name of a port of the bridge, or a table of them by the names of members, found 7'
     ])
+    const withDatabase = (database: string): string => `${withBridge('"eth1"')}database = "${database}"\n`
+    expect(configOf(withDatabase('tcp:127.0.0.1:6640')).switch.openFlow?.database).toBe('tcp:127.0.0.1:6640')
+    expect(problemsOf(withDatabase('/run/db.sock'))).toEqual([
+      'switch.openFlow.database: expected "unix:" and the path of a socket, or "tcp:" and a host and a port, found "/run/db.sock"'
+    ])
   })
 
   it('names the nearest known key for an unknown one', () => {

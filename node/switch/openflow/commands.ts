@@ -10,8 +10,15 @@ const LIMIT_MS = 2 * DONE_S * 1_000
 /** Debian's. */
 const packages: Readonly<Record<string, string>> = { ip: 'iproute2', 'ovs-vsctl': 'openvswitch-switch' }
 
+/** A command for a person to type. */
+export const asRoot = (command: string): string =>
+  process.getuid?.() === 0 ? `run  ${command}` : `as root, run  ${command}`
+
+/** A remedy is told of the words that `said` has put in brackets. */
+type Remedy = string | ((word: string) => string)
+
 /** What they say where a person has something to do. */
-const remedies: readonly { readonly said: RegExp; readonly code: string; readonly remedy: string }[] = [
+const remedies: readonly { readonly said: RegExp; readonly code: string; readonly remedy: Remedy }[] = [
   {
     said: /Operation not permitted|Permission denied/,
     code: 'OPENFLOW_PRIVILEGE',
@@ -20,8 +27,7 @@ const remedies: readonly { readonly said: RegExp; readonly code: string; readonl
   {
     said: /open: No such file or directory|\/dev\/net\/tun/,
     code: 'OPENFLOW_TUN',
-    remedy:
-      'this host has no /dev/net/tun: run  sudo modprobe tun  , and give it to the container if the peer is in one'
+    remedy: `this host has no /dev/net/tun: ${asRoot('modprobe tun')}  , and give it to the container if the peer is in one`
   },
   {
     said: /database connection failed/,
@@ -29,9 +35,10 @@ const remedies: readonly { readonly said: RegExp; readonly code: string; readonl
     remedy: 'start Open vSwitch, or say where its database is (switch.openFlow.database)'
   },
   {
-    said: /no bridge named/,
+    said: /no bridge named ([^\s,;]+)/,
     code: 'OPENFLOW_BRIDGE',
-    remedy: 'make it with  ovs-vsctl add-br BRIDGE  , or set switch.openFlow.bridge to one that is there'
+    remedy: bridge =>
+      `${asRoot(`ovs-vsctl add-br ${bridge} -- set bridge ${bridge} fail_mode=secure protocols=OpenFlow13 datapath_type=netdev`)}  , or set switch.openFlow.bridge to one that is there`
   },
   { said: /SIGALRM/, code: 'OPENFLOW_DOWN', remedy: 'is ovs-vswitchd running?' }
 ]
@@ -74,14 +81,17 @@ type ExecError = Error & { readonly code?: unknown; readonly signal?: unknown; r
 
 function failed(program: string, words: readonly string[], error: ExecError, stderr: string): DiapauseError {
   if (error.code === 'ENOENT') {
-    const install = `run  sudo apt-get install -y ${packages[program] ?? program}`
+    const install = asRoot(`apt-get install -y ${packages[program] ?? program}`)
     return new UsageError('OPENFLOW_TOOL', `${program} is not installed here: ${install}`, { cause: error })
   }
   const end = error.killed === true ? `no end in ${LIMIT_MS} ms` : `ended by ${String(error.signal ?? error.code)}`
   const said = `${stderr.trim()} (${end})`
   const command = [program, ...words].join(' ').trim()
-  const known = remedies.find(remedy => remedy.said.test(said))
-  if (known !== undefined)
-    return new UsageError(known.code, `${said}: ${known.remedy}. It was:  ${command}`, { cause: error })
+  for (const { said: pattern, code, remedy } of remedies) {
+    const match = pattern.exec(said)
+    if (match === null) continue
+    const mend = typeof remedy === 'string' ? remedy : remedy(match[1] as string)
+    return new UsageError(code, `${said}: ${mend}. It was:  ${command}`, { cause: error })
+  }
   return new DiapauseError('OPENFLOW_COMMAND', `${command}: ${said}`, { cause: error })
 }

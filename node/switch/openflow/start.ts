@@ -6,7 +6,7 @@ import type { PeerId } from '../../../protocols/core.ts'
 import { DiapauseError, messageOf, UsageError } from '../../errors.ts'
 import type { Clock, Log } from '../../ports.ts'
 import type { VirtualSwitch } from '../switch.ts'
-import { vsctl } from './commands.ts'
+import { asRoot, vsctl } from './commands.ts'
 import { JoinedSwitch } from './joined-switch.ts'
 import { Taps } from './taps.ts'
 
@@ -45,7 +45,8 @@ export async function joinBridge(options: JoinOptions): Promise<JoinedSwitch> {
   } catch (error) {
     if (error instanceof UsageError || !(error instanceof DiapauseError)) throw error
     const where = `switch.openFlow (bridge ${bridge}, ${management})`
-    throw new UsageError(error.code, `${where}: ${error.message}`, { cause: error })
+    // Who speaks with the bridge's socket does not know its name.
+    throw new UsageError(error.code, `${where}: ${error.message.replaceAll('BRIDGE', bridge)}`, { cause: error })
   }
 }
 
@@ -55,7 +56,7 @@ async function checkFailMode({ bridge, database }: Settings): Promise<void> {
   if (mode === 'secure') return
   throw new UsageError(
     'OPENFLOW_FAIL_MODE',
-    `bridge ${bridge} forwards by itself what no flow entry fits: run  ovs-vsctl set-fail-mode ${bridge} secure`
+    `bridge ${bridge} forwards by itself what no flow entry fits: ${asRoot(`ovs-vsctl set-fail-mode ${bridge} secure`)}`
   )
 }
 
@@ -69,7 +70,7 @@ async function claim({ bridge, database }: Settings, self: PeerId): Promise<void
   if (owner === '') return void (await vsctl(database, ['set', 'Bridge', bridge, `${key}=${self}`], 'no wait'))
   throw new UsageError(
     'OPENFLOW_TAKEN',
-    `bridge ${bridge} is peer ${owner}'s, and a bridge serves one: make another, or, where that peer is gone, run  ovs-vsctl remove Bridge ${bridge} external_ids diapause`
+    `bridge ${bridge} is peer ${owner}'s, and a bridge serves one: make another, or, where that peer is gone, ${asRoot(`ovs-vsctl remove Bridge ${bridge} external_ids diapause`)}`
   )
 }
 
