@@ -6,6 +6,8 @@ import { describe, expect, test } from 'vitest'
 import { ByteReader, ByteWriter } from '../../../node/image/bytes.ts'
 import { decodeMachine, encodeMachine } from '../../../node/image/machine.ts'
 import { decodeManifest, encodeManifest, manifestHash } from '../../../node/image/manifest.ts'
+import { decodePageIndex } from '../../../node/image/page-index.ts'
+import { ZERO_SLOT } from '../../../node/image/page-state.ts'
 import { pack, StreamSeal, unpack } from '../../../node/image/seal.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
 
@@ -209,6 +211,28 @@ describe('a manifest', () => {
   })
 })
 
+/** As `JSON.stringify` hands it on, bytes of any class as hex. */
+const bytesOrSame = (value: unknown): unknown => {
+  const { type, data } = (value ?? {}) as { type?: unknown; data?: number[] }
+  if (type === 'Buffer' && data) return Buffer.from(data).toString('hex')
+  return value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value
+}
+
+describe('the page index', () => {
+  test('of format 1 is read as it was written then', () => {
+    const bytes = readFileSync(join(import.meta.dirname, 'fixtures/page-index-1.bin'))
+    const { slots, locators, streams } = decodePageIndex(bytes, 300, MANIFEST.streams)
+    for (let page = 0; page < 300; page++) {
+      const slot = page % 5 === 0 ? ZERO_SLOT : page % 2
+      expect([slots[page], locators[page]], `page ${page}`).toEqual([slot, slot === ZERO_SLOT ? 0 : (page * 7) % 160])
+    }
+    expect(streams.map(stream => [stream?.pages, [...(stream?.extentLengths ?? [])]])).toEqual([
+      [160, Array.from({ length: 10 }, () => 700)],
+      [161, Array.from({ length: 10 }, () => 701)]
+    ])
+  })
+})
+
 describe('the machine part and the frames', () => {
   const part = {
     machine: {
@@ -229,6 +253,13 @@ describe('the machine part and the frames', () => {
     expect(back.machine.blocks).toEqual(part.machine.blocks)
     expect(Buffer.from(back.machine.devices)).toEqual(part.machine.devices)
     expect(Buffer.from(back.bootPages[0]?.bytes ?? [])).toEqual(part.bootPages[0]?.bytes)
+  })
+
+  test('of format 1 are read as they were written then', () => {
+    const bytes = readFileSync(join(import.meta.dirname, 'fixtures/machine-1.bin'))
+    const { machine, bootPages } = decodeMachine(bytes)
+    const plain = (value: unknown) => JSON.parse(JSON.stringify(value, (_, each) => bytesOrSame(each))) as unknown
+    expect(plain({ machine, bootPages })).toEqual(plain(part))
   })
 
   test('are refused where a page lies outside of its block', () => {
