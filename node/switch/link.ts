@@ -13,6 +13,7 @@ import { MAX_FRAME_BYTES } from '../../protocols/frames/records.ts'
 import { readInto } from '../../protocols/read-into.ts'
 import type { Clock } from '../ports.ts'
 import { joinPackets } from './ethernet.ts'
+import type { Lent } from './packet-batch.ts'
 import { PacketCutter } from './packets.ts'
 import { Untaken } from './untaken.ts'
 
@@ -91,18 +92,23 @@ export class NicLink {
 
   /**
    * Writes packets, `bytes` in all, with one system call, and without a copy where they come `joined`, too: end to end in
-   * memory that stays as it is. Without a connection they are dropped. `foreign`: places of those that no cut records.
+   * memory that stays as it is, until its `block` is left. Without a connection they are dropped. `foreign`: places of those
+   * that no cut records.
    */
   write(
     packets: readonly Uint8Array[],
     bytes: number,
     joined = joinPackets(packets, bytes),
-    foreign?: ReadonlySet<number>
+    foreign?: ReadonlySet<number>,
+    block?: Lent
   ): void {
     const socket = this.#socket
-    if (socket === undefined) return
+    if (socket === undefined) {
+      block?.leave()
+      return
+    }
     const untaken = this.#untaken
-    const batch = untaken.write(joined, this.#clock.now(), foreign)
+    const batch = untaken.write(joined, this.#clock.now(), foreign, block)
     const takesMore = socket.write(joined, () => untaken.flushed(batch, this.#clock.now()))
     if (socket.writableLength > 0) untaken.waits(batch)
     if (!takesMore) this.#events.writable(false)

@@ -73,8 +73,8 @@ export class Nic {
   /** Writes what was pushed since the last time, or keeps it where this peer may not act. */
   flush(): void {
     if (this.#out.length === 0 || !this.#events.mayAct()) return
-    const { packets, bytes, foreign } = this.#out.take()
-    this.#link?.write(packets, bytes.length, bytes, foreign)
+    const { packets, bytes, foreign, block } = this.#out.take()
+    this.#link?.write(packets, bytes.length, bytes, foreign, block)
   }
 
   /** Something waits for this peer to act again. */

@@ -17,6 +17,7 @@
  * So what this cannot know is lost where the guest takes nothing for longer than RECENT_MS and less was sent to it than
  * fills a socket. (What QEMU has read and the ring has no room for, QEMU drops at every stop, as a network card does.)
  */
+import type { Lent } from './packet-batch.ts'
 import { PacketCutter } from './packets.ts'
 
 /**
@@ -42,6 +43,8 @@ export interface Batch {
   flushedMs: number | undefined
   /** The kernel had no room for all of it at once. */
   waits: boolean
+  /** Whose `bytes` are. */
+  readonly block: Lent | undefined
 }
 
 export class Untaken {
@@ -60,10 +63,10 @@ export class Untaken {
     this.#holdBytes = holdBytes
   }
 
-  /** `bytes` are written now, and stay as they are. */
-  write(bytes: Uint8Array, nowMs: number, foreign: ReadonlySet<number> | undefined): Batch {
+  /** `bytes` are written now, and stay as they are; if of a `block`, until it is left, which is done here. */
+  write(bytes: Uint8Array, nowMs: number, foreign: ReadonlySet<number> | undefined, block?: Lent): Batch {
     this.#forget(nowMs)
-    const batch = { bytes, foreign, writtenMs: nowMs, flushedMs: undefined, waits: false }
+    const batch = { bytes, foreign, writtenMs: nowMs, flushedMs: undefined, waits: false, block }
     this.#batches.push(batch)
     return batch
   }
@@ -84,7 +87,7 @@ export class Untaken {
     this.#slowUntilMs = Math.max(this.#slowUntilMs, nowMs + Math.min(readMs, SLOW_MS))
   }
 
-  /** Packets of the group that may not have been taken by `nowMs`, when the last was written; oldest first. */
+  /** Packets of the group that may not have been taken by `nowMs`, when the last was written; oldest first. Valid for now. */
   packets(nowMs: number): Uint8Array[] {
     this.#forget(nowMs)
     const packets: Uint8Array[] = []
@@ -112,6 +115,7 @@ export class Untaken {
       if (!followed && (slow || nowMs - first.flushedMs <= RECENT_MS)) return
       this.#batches.shift()
       this.#flushedBytes -= first.bytes.length
+      first.block?.leave()
     }
   }
 }

@@ -145,4 +145,26 @@ describe('a batch of packets', () => {
       { numRuns: 50 }
     )
   })
+
+  it('is in memory that is used again when it was left, and not before', () => {
+    const batch = new PacketBatch()
+    const memory = new Map<ArrayBufferLike, number>()
+    const kept: ReturnType<PacketBatch['take']>[] = []
+    for (let i = 0; i < 200; i++) {
+      batch.push(packetOf(60_000), false)
+      const taken = batch.take()
+      memory.set(taken.bytes.buffer, (memory.get(taken.bytes.buffer) ?? 0) + 1)
+      kept.push(taken)
+      if (kept.length > 9) kept.shift()?.block.leave() // two blocks and a bit
+      for (const { bytes } of kept) expect(bytes[10]).toBe(60_000 & 255)
+    }
+    expect(memory.size).toBeLessThanOrEqual(4)
+    const never = new PacketBatch()
+    const others = new Set<ArrayBufferLike>()
+    for (let i = 0; i < 40; i++) {
+      never.push(packetOf(60_000), false)
+      others.add(never.take().bytes.buffer)
+    }
+    expect(others.size).toBe(10)
+  })
 })
