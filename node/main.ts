@@ -27,6 +27,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.
 
 const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
+  typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
   defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
   runPeer: async config => untilStopped(await (await import('./peer.ts')).runPeer(config)),

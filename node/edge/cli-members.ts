@@ -3,7 +3,7 @@ import { InvalidArgumentError, type Command } from 'commander'
 import { messageOf, UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { DEFAULT_EXPIRY_MINUTES } from './cluster-view.ts'
-import { membersText, progressText } from './format-members.ts'
+import { membersText, progressText, votesText } from './format-members.ts'
 
 export interface NewPeerCommand {
   readonly name: string
@@ -24,6 +24,8 @@ export interface MadePeer {
 
 /** The machine, as these commands need it. */
 export interface MemberHost {
+  /** What a person types before a command's name: `diapause`, or as npm runs it. */
+  readonly typed: string
   init(options: NewPeerCommand & { readonly cluster: string }): Promise<MadePeer>
   join(options: NewPeerCommand & { readonly token: string; tell(text: string): void }): Promise<MadePeer>
   print(text: string): void
@@ -71,6 +73,7 @@ export function memberCommands(
       const client = await clientOf(options)
       await withProgress(client.removeMember(member, options.force === true), client, member, options, host)
       done(host, options, { removed: member }, `${member} is removed`)
+      await tellVotes(client, options, host)
     })
   speaking(members, 'set <member>')
     .description('give a member a vote or take it, or tell the others where it is now')
@@ -85,6 +88,7 @@ export function memberCommands(
       const wish = { ...(votes === undefined ? {} : { votes }), ...(address === undefined ? {} : { address }) }
       await withProgress(client.setMember(member, wish), client, member, options, host)
       done(host, options, { member, ...wish }, `${member} is set`)
+      if (votes !== undefined) await tellVotes(client, options, host)
     })
   speaking(diapause, 'leave')
     .description('take this peer out of the cluster for good; it stops when it is done')
@@ -94,6 +98,7 @@ export function memberCommands(
       const { name } = await client.status()
       await withProgress(client.leave(options.force === true), client, name, options, host)
       done(host, options, { left: name }, `${name} has left the cluster and stops`)
+      await tellVotes(client, options, host)
     })
 }
 
@@ -118,7 +123,12 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
     configFile: config
   })
   const made = (options: Options, peer: MadePeer, text: string): void =>
-    done(host, options, peer, `${text}\nrun it: diapause peer --config ${peer.configFile}`)
+    done(
+      host,
+      options,
+      peer,
+      `${text}\nrun it (it stays in the foreground): ${host.typed} peer --config ${peer.configFile}`
+    )
 
   newPeer('init')
     .description('make a new cluster with this host as its first peer')
@@ -138,6 +148,13 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
 
 function done(host: MemberHost, { json }: Shared, value: object, text: string): void {
   host.print(json ? JSON.stringify(value) : text)
+}
+
+/** How many voters may fail now. Of a peer that has left and stops there may be no answer: it is done all the same. */
+async function tellVotes(client: ApiClient, { json }: Shared, host: MemberHost): Promise<void> {
+  if (json) return
+  const status = await client.members().catch(() => undefined)
+  if (status !== undefined) host.print(votesText(status))
 }
 
 /** Waits for a call, and tells what it waits for each time that this changes. */

@@ -19,7 +19,7 @@ export function membersText(status: ClusterStatus): string {
         member.address
       ])
     ]),
-    `votes: ${voters.count}, of which ${lossText(voters.tolerates)} may fail and the others still decide`,
+    votesText(status),
     `new snapshots (k = ${code.k}, m = ${code.m}): ${lossText(code.tolerates)} of ${code.storage} storage members may vanish`,
     ...open.map(
       ({ role, votes, replaces, expiresMs }) =>
@@ -28,6 +28,9 @@ export function membersText(status: ClusterStatus): string {
     ...waits.map(({ member, why }) => `waiting: ${member}: ${why}`)
   ].join('\n')
 }
+
+export const votesText = ({ voters }: ClusterStatus): string =>
+  `votes: ${voters.count}, of which ${lossText(voters.tolerates)} may fail and the others still decide`
 
 const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
 

@@ -1,5 +1,6 @@
 /**
- * `npm run sim -- [--scenario NAME] [--OPTION VALUE …] [--json FILE]`: runs a scenario, the first of the list unless told.
+ * `npm run sim -- [--scenario NAME] [--OPTION VALUE …] [--json FILE]`: runs a scenario, the first of the list unless told;
+ * `--help` lists them.
  * Exit 1: a check failed; 2: usage.
  */
 import { parseArgs } from 'node:util'
@@ -13,17 +14,37 @@ import { seeds } from './seeds.ts'
 
 const SCENARIOS: readonly Scenario[] = [seeds, registers, cluster, detection]
 
+const usage = (): string => `Usage: npm run sim -- [--scenario NAME] [--OPTION VALUE …] [--json FILE]
+
+Runs what peers are made of in simulated time, under faults that a seed decides, and checks what must hold.
+
+Scenarios and their options, with the usual values:
+${SCENARIOS.map(scenarioLine).join('\n')}
+
+  --json FILE   write the report as JSON
+  --help        this text
+
+test/sim/README.md tells what they are. Exit code: 0 where every check held, 1 where one did not, 2 where an option is wrong.`
+
+function scenarioLine({ name, options }: Scenario, index: number): string {
+  const words = Object.entries(options).map(([option, usual]) => `--${option}${usual === '' ? ' …' : ` ${usual}`}`)
+  return `  ${name.padEnd(10)}  ${words.join('  ')}${index === 0 ? '   (runs unless another is named)' : ''}`
+}
+
 interface Request {
   readonly scenario: Scenario
   readonly values: Options
   readonly json: string | undefined
 }
 
-function readRequest(): Request {
+/** Undefined: only help is asked for. */
+function readRequest(): Request | undefined {
   try {
     const text = { type: 'string' } as const
     const names = new Set(['scenario', 'json', ...SCENARIOS.flatMap(({ options }) => Object.keys(options))])
-    const { values } = parseArgs({ options: Object.fromEntries([...names].map(name => [name, text])) })
+    const texts = Object.fromEntries([...names].map(name => [name, text]))
+    const { help, ...values } = parseArgs({ options: { ...texts, help: { type: 'boolean' } } }).values
+    if (help === true) return undefined
     const { scenario: name, json, ...given } = values as Partial<Record<string, string>>
     const scenario = name === undefined ? SCENARIOS[0] : SCENARIOS.find(one => one.name === name)
     if (scenario === undefined) {
@@ -31,7 +52,7 @@ function readRequest(): Request {
     }
     return { scenario, values: readOptions(scenario, given), json }
   } catch (cause) {
-    throw new UsageError('SIM_USAGE', messageOf(cause), { cause })
+    throw new UsageError('SIM_USAGE', `${messageOf(cause)}\n(npm run sim -- --help lists the options)`, { cause })
   }
 }
 
@@ -53,7 +74,12 @@ function readOptions({ name, options }: Scenario, given: Partial<Record<string, 
 }
 
 async function main(): Promise<number> {
-  const { scenario, values, json } = readRequest()
+  const request = readRequest()
+  if (request === undefined) {
+    console.log(usage())
+    return 0
+  }
+  const { scenario, values, json } = request
   const { checks, text, details } = await scenario.run(values)
   const report = { name: `sim ${scenario.name}`, machine: await machineFacts(), checks, ...details }
   if (text !== undefined) console.log(`${text}\n`)

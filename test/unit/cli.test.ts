@@ -20,8 +20,11 @@ interface Ended {
   readonly err: string
 }
 
-function run(file: string, args: readonly string[]): Promise<Ended> {
-  const child = spawn(process.execPath, [join(root, file), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+function run(file: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
+  const child = spawn(process.execPath, [join(root, file), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env }
+  })
   let [out, err] = ['', '']
   child.stdout.on('data', (part: Buffer) => (out += part.toString()))
   child.stderr.on('data', (part: Buffer) => (err += part.toString()))
@@ -100,6 +103,26 @@ describe('diapause', () => {
     })
   })
 
+  it('prints a command that runs the peer it has made, as it was started itself', async () => {
+    const ways = { diapause: 'npm run diapause --', other: 'diapause' }
+    for (const [script, typed] of Object.entries(ways)) {
+      const dir = join(folder, `way-${script}`)
+      const args = [
+        'init',
+        '--name',
+        'oak',
+        '--cluster',
+        'forest',
+        '--data-dir',
+        dir,
+        '--listen',
+        '/ip4/10.0.0.1/tcp/7400'
+      ]
+      const { out } = await run('node/main.ts', args, { npm_lifecycle_event: script })
+      expect(out).toMatch(new RegExp(`: ${typed} peer --config ${dir}/peer.toml\\n$`))
+    }
+  })
+
   it('refuses a token that is none, and wishes about members that say nothing', async () => {
     const join_ = ['join', 'swordfish', '--name', 'elm', '--data-dir', join(folder, 'elm')]
     expect(await diapause(...join_)).toMatchObject({ code: 2, err: expect.stringContaining('[TOKEN_INVALID]') })
@@ -152,6 +175,19 @@ describe('npm run bench', () => {
       bound: 'true',
       ok: true
     })
+  })
+})
+
+describe('npm run sim', () => {
+  it('helps with exit code 0, and refuses unknown options with exit code 2', async () => {
+    const help = await run('test/sim/main.ts', ['--help'])
+    expect(help).toMatchObject({
+      code: 0,
+      err: '',
+      out: expect.stringMatching(/seeds {7}--seeds 200 .*\n {2}registers/)
+    })
+    const wrong = await run('test/sim/main.ts', ['--sedes', '2'])
+    expect(wrong).toMatchObject({ code: 2, out: '', err: expect.stringContaining('npm run sim -- --help') })
   })
 })
 
