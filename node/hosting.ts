@@ -132,6 +132,7 @@ function hostingOf(
   const hosting: Hosting = {
     shards,
     shape: { k, m },
+    uplink: config.switch.uplink !== 'none',
     started,
     readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
     encodeManifest: manifest => {

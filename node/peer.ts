@@ -247,7 +247,9 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const leaving = (): PeerId[] => leavingHosts(membership.record())
   const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving })
   const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
-  const groups = new Groups({ ...shared, members: ids, storage, leaving, hosting, leases, network, reached })
+  const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
+  const where = { members: ids, storage, leaving, reached, nameOf }
+  const groups = new Groups({ ...shared, ...where, hosting, leases, network })
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, decodeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })

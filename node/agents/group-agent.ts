@@ -5,7 +5,7 @@
 import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
 import type { ReportMessage } from '../../protocols/epoch/messages.ts'
 import { abortEpoch, cameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
-import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
+import { type GroupRecord, groupKey, nicsOf, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
@@ -24,6 +24,8 @@ export interface Hosting {
   readonly vm: LocalVmDeps
   readonly shards: ShardCluster
   readonly shape: { k: number; m: number }
+  /** Whether NICs on network "uplink" lead anywhere from this host (`switch.uplink`). */
+  readonly uplink: boolean
   /** Which generation of each group has been started here, in an earlier run of this peer, too. */
   readonly started: StartedGenerations
   readManifest(hash: string): Promise<ImageManifest>
@@ -45,6 +47,8 @@ export interface GroupAgentDeps {
   readonly storage: () => readonly PeerId[]
   /** Members that leave, and keep their VMs while they live. */
   readonly leaving: () => readonly PeerId[]
+  /** A member's name. */
+  readonly nameOf: (peer: PeerId) => string
   readonly hosting: Hosting | undefined
   readonly directory: GroupDirectory
   readonly leases: Leases
@@ -240,12 +244,14 @@ export class GroupAgent {
       if (committed === null) {
         await vm.boot(0, mayRun)
         this.#reportVm('vm.started', vm)
+        this.#tellUplink(vm, hosting)
         this.#feed({ kind: 'vm-ready', vm: spec.id, colour: 0 })
         return
       }
       const hash = committed.images[spec.id] as string
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
       this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
+      this.#tellUplink(vm, hosting)
       const counts = await complete
       this.#reportVm('vm.complete', vm, { ...counts })
       this.#feed({ kind: 'vm-ready', vm: spec.id, colour: committed.epoch })
@@ -254,6 +260,13 @@ export class GroupAgent {
       if (this.#vms.get(spec.id) !== vm) return // a newer generation has ended it
       this.#failed(vm, messageOf(error), error)
     }
+  }
+
+  /** Each host has its own way to the outside, or none: a VM may lose it by a move. */
+  #tellUplink(vm: LocalVm, { uplink }: Hosting): void {
+    if (uplink || !nicsOf(vm.spec).some(({ network }) => network === UPLINK_NETWORK)) return
+    const warning = 'its NIC on network "uplink" leads nowhere: switch.uplink of this peer is "none"'
+    this.#reportVm('vm.without-uplink', vm, { warning })
   }
 
   async #takePart(id: string, epoch: number): Promise<void> {
@@ -373,7 +386,7 @@ export class GroupAgent {
       const owner = this.#core.record?.owners[id]
       throw new DiapauseError(
         'VM_ELSEWHERE',
-        `VM ${id} does not run on this peer${owner === undefined ? '' : `; ask ${owner}`}.`
+        `VM ${id} does not run on this peer${owner === undefined ? '' : `; ask ${this.#deps.nameOf(owner)}`}.`
       )
     }
     await vm.type(text)

@@ -3,6 +3,7 @@
  * device or with QEMU's user-mode network. The TAP is on a bridge of the operator's and belongs to the peer's user, so
  * that no privilege is needed here; user mode needs nothing at all, and lets VMs out but nobody in (NAT and DHCP, 10.0.2.0/24).
  */
+import { readFile } from 'node:fs/promises'
 import { messageOf } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
 import { escapeComma, guestName } from './command-line.ts'
@@ -50,6 +51,7 @@ export class UplinkRelay {
 
   async #run(): Promise<void> {
     const { binary, log, kind } = this.#options
+    await warnOfMissingTap(kind, log)
     const started = await spawnQemu(binary, relayArguments(this.#options))
     if (this.#stopped) return started.kill()
     this.#process = started
@@ -66,16 +68,35 @@ export class UplinkRelay {
   }
 }
 
+const tapOf = (kind: UplinkKind): string | undefined =>
+  kind.startsWith('tap:') ? kind.slice('tap:'.length) : undefined
+
+/** As root QEMU makes the device that it does not find: on no bridge, and gone with QEMU. VMs would speak to nobody. */
+async function warnOfMissingTap(kind: UplinkKind, log: Log): Promise<void> {
+  const tap = tapOf(kind)
+  if (tap === undefined) return
+  // And not /sys/class/net: that may be of another network namespace than this process.
+  const devices = await readFile('/proc/self/net/dev', 'utf8').catch(() => undefined)
+  if (devices === undefined || devices.split('\n').some(line => line.trim().startsWith(`${tap}:`))) return
+  log.warn(
+    { uplink: kind },
+    `there is no TAP device ${tap}: QEMU makes it where it may, on no bridge. Put it on one, as root: ip link set ${tap} master BRIDGE up`
+  )
+}
+
 export function relayArguments({
   peer,
   kind,
   socketPath
 }: Pick<RelayOptions, 'peer' | 'kind' | 'socketPath'>): string[] {
-  const tap = kind.startsWith('tap:') ? escapeComma(kind.slice('tap:'.length)) : undefined
+  const tap = tapOf(kind)
   return [
     ['-name', `guest=${escapeComma(guestName(peer, RELAY))}`],
     ['-machine', 'none', '-no-user-config', '-nodefaults', '-display', 'none'],
-    ['-netdev', tap === undefined ? 'user,id=outside' : `tap,id=outside,ifname=${tap},script=no,downscript=no`],
+    [
+      '-netdev',
+      tap === undefined ? 'user,id=outside' : `tap,id=outside,ifname=${escapeComma(tap)},script=no,downscript=no`
+    ],
     ['-netdev', `stream,id=inside,server=off,addr.type=unix,addr.path=${escapeComma(socketPath)}`],
     ['-netdev', 'hubport,id=outside-port,hubid=0,netdev=outside'],
     ['-netdev', 'hubport,id=inside-port,hubid=0,netdev=inside']

@@ -144,6 +144,25 @@ describe('the relay to the outside', () => {
     expect(log.lines.filter(line => line.level === 'error').length).toBe(1)
   })
 
+  it('warns of a TAP device that is not there, with the command that puts it on a bridge', async () => {
+    const log = memoryLog()
+    const warned = async (kind: string): Promise<string[]> => {
+      const options = { binary: 'false', peer: `test-${process.pid}`, socketPath: pathOf('p1'), clock }
+      const relay = new UplinkRelay({ ...options, kind, log })
+      relay.start()
+      world.atEnd(() => relay.stop())
+      const failed = log.lines.filter(({ level }) => level === 'error').length
+      await until(() => log.lines.filter(({ level }) => level === 'error').length > failed)
+      relay.stop()
+      return log.lines.filter(({ level }) => level === 'warn').map(({ message }) => message)
+    }
+    expect(await warned('user')).toEqual([])
+    expect(await warned('tap:lo')).toEqual([]) // a device, if no TAP
+    expect(await warned('tap:dp-nobody')).toEqual([
+      expect.stringContaining('as root: ip link set dp-nobody master BRIDGE up')
+    ])
+  })
+
   it('on a TAP device reaches what the host has there', async () => {
     await at('p1').openUplink(pathOf('p1'))
     world.atEnd(() => at('p1').closeUplink())

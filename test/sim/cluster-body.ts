@@ -112,6 +112,7 @@ function hostingOf(
   return {
     shards,
     shape: SHAPE,
+    uplink: true,
     started: wiring.started(life.host.disk.startedFile(life)),
     readManifest: async hash => decodeSimManifest(await shards.getManifest(hash)),
     encodeManifest: encodeSimManifest,

@@ -152,7 +152,8 @@ export class SimPeer {
     const takeover = new TakeoverAgent({ ...agents, hosts: storage, leaving })
     const { network, hosting, store } = body
     const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
-    this.groups = new Groups({ ...agents, members: ids, storage, leaving, hosting, leases, network, reached })
+    const where = { members: ids, storage, leaving, reached, nameOf: (peer: PeerId) => peer }
+    this.groups = new Groups({ ...agents, ...where, hosting, leases, network })
     const decodeManifest = hosting && body.decodeManifest
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })

@@ -58,7 +58,8 @@ test('whoever would abort an epoch of a generation that is over is refused and c
   const { world, b, agents } = await behind()
   const network = { setGroup() {}, removeGroup() {} } as never
   const reached = (): boolean => true
-  const hosts = { members: () => [b.self], storage: () => [b.self], leaving: () => [], hosting: undefined, reached }
+  const members = { members: () => [b.self], storage: () => [b.self], leaving: () => [], nameOf: () => '' }
+  const hosts = { ...members, hosting: undefined, reached }
   const agent = new GroupAgent({ ...agents, ...hosts, leases: { release: async () => {} } as never, network })
   agent.onRecord(b.directory.get('g') as GroupRecord)
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)

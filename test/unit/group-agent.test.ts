@@ -1,0 +1,67 @@
+import { expect, test } from 'vitest'
+import { GroupAgent, type GroupAgentDeps } from '../../node/agents/group-agent.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+
+const spec: VmSpec = {
+  id: 'vm1',
+  nics: [{ mac: '52:54:00:00:00:01', network: 'uplink' }],
+  memoryMiB: 64,
+  kernel: '/k',
+  initrd: '/i',
+  append: ''
+}
+const record = (owner: string): GroupRecord => ({
+  id: 'shop',
+  version: 1,
+  generation: 1,
+  vms: [spec],
+  owners: { vm1: owner },
+  lastEpoch: 0,
+  open: null,
+  committed: null,
+  removed: false
+})
+
+/** A peer that hears of a group; its VMs start at once. */
+function agent(uplink: boolean): { readonly agent: GroupAgent; readonly events: [string, Record<string, unknown>][] } {
+  const events: [string, Record<string, unknown>][] = []
+  const nic = { ends: [], release: async () => {} }
+  const vm = {
+    hypervisor: { define: () => ({ start: async () => {} }) },
+    network: { attach: async () => nic },
+    openWorker: async () => ({}),
+    path: () => ''
+  }
+  const deps = {
+    self: 'id-oak',
+    members: () => [],
+    nameOf: (id: string) => id.replace('id-', ''),
+    hosting: { vm, uplink, started: { of: () => 0, note: async () => {} } },
+    network: { setGroup() {} },
+    leases: { acquire: async () => {} },
+    directory: { broadcast() {} },
+    clock: { now: () => 0, after: () => () => {} },
+    report: (kind: string, fields: Record<string, unknown>) => events.push([kind, fields]),
+    note() {}
+  }
+  return { agent: new GroupAgent(deps as unknown as GroupAgentDeps), events }
+}
+
+test('who types on a VM that runs elsewhere is told where, by name', async () => {
+  const { agent: peer } = agent(true)
+  peer.onRecord(record('id-ash'))
+  await expect(peer.type('vm1', 'ls')).rejects.toMatchObject({
+    code: 'VM_ELSEWHERE',
+    message: 'VM vm1 does not run on this peer; ask ash.'
+  })
+})
+
+test('a VM that starts where the uplink leads nowhere is told of', async () => {
+  for (const uplink of [true, false]) {
+    const { agent: peer, events } = agent(uplink)
+    peer.onRecord(record('id-oak'))
+    await expect.poll(() => events.map(([kind]) => kind)).toContain('vm.started')
+    const told = events.find(([kind]) => kind === 'vm.without-uplink')
+    expect(told?.[1]['warning']).toEqual(uplink ? undefined : expect.stringContaining('switch.uplink of this peer'))
+  }
+})
