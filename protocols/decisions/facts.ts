@@ -17,16 +17,14 @@ const MAX_PEERS = 100
 export const MAX_ROOM = 5
 
 const peer = z.string().min(1).max(100)
-const peers = z.array(peer).max(MAX_PEERS).readonly()
+// Types alone say that nobody changes these: zod's readonly freezes also what it refused, and throws at binary values.
+const peers: z.ZodType<readonly string[]> = z.array(peer).max(MAX_PEERS)
 const name = groupNameSchema
-const names = z.array(name).max(MAX_GROUP_VMS).readonly()
+const names: z.ZodType<readonly string[]> = z.array(name).max(MAX_GROUP_VMS)
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const ms = z.number().min(0).max(1e13)
 const text = z.string().max(MAX_TEXT)
-const owners = z
-  .record(name, peer)
-  .refine(map => Object.keys(map).length <= MAX_GROUP_VMS)
-  .readonly()
+const owners = z.record(name, peer).refine(map => Object.keys(map).length <= MAX_GROUP_VMS)
 
 /** What a voter answered to a ballot (register/trace.ts); 'silent': nothing within the round. */
 export const VOTES = ['promised', 'accepted', 'state', 'leased', 'conflict', 'stale', 'silent'] as const
@@ -92,10 +90,7 @@ const groupFacts = [
     outcome: z.enum(['chosen', 'learned', 'leased', 'conflict', 'unavailable', 'rejected']),
     rounds: count,
     tookMs: ms,
-    votes: z
-      .array(z.strictObject({ peer, vote: z.enum(VOTES), leaseMs: ms.optional() }))
-      .max(MAX_PEERS)
-      .readonly()
+    votes: z.array(z.strictObject({ peer, vote: z.enum(VOTES), leaseMs: ms.optional() })).max(MAX_PEERS)
   }),
   /** No takeover yet: the next try is in `retryMs`. */
   z.strictObject({

@@ -78,7 +78,7 @@ export const groupRecordSchema = z.strictObject({
   id: name,
   version: count,
   generation: count,
-  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS).readonly(),
+  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
   owners: z.record(name, peer),
   outputCommit: z.boolean().optional(),
   openFlow: z.boolean().optional(),

@@ -216,8 +216,9 @@ function nameOf(bytes: Buffer, from: number, length: number): string {
   const known = knownNames[sum]
   if (known !== undefined && isAt(bytes, from, length, known.bytes)) return known.name
   const name = bytes.toString('utf8', from, from + length)
-  if (Buffer.byteLength(name) !== length) throw malformed('a name that is not UTF-8')
-  knownNames[sum] = { bytes: Uint8Array.prototype.slice.call(bytes, from, from + length), name }
+  const own = Buffer.from(name)
+  if (!isAt(bytes, from, length, own)) throw malformed('a name that is not UTF-8')
+  knownNames[sum] = { bytes: own, name }
   return name
 }
 
