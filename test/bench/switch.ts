@@ -18,7 +18,7 @@ import { measureBy, type Pair, type Pairs, startPairs } from './switch-pairs.ts'
 
 const ROUNDS = 7
 const STREAM_MS = 1_500
-const PINGS = 500
+const PINGS = 2_000
 /**
  * Addresses are resolved, windows open, and above all the peers' code is compiled: a lone frame costs two peers 200 µs of
  * processor at first and 90 after 16,000 (switch-alone.ts). A peer runs for weeks.
