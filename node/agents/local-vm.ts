@@ -65,6 +65,7 @@ export class LocalVm {
   readonly #deps: LocalVmDeps
   readonly #onEnd: (reason: string) => void
   #machine: Machine | undefined
+  #attaching: Promise<NicPort> | undefined
   #nic: NicPort | undefined
   #worker: ImageWorker | undefined
   #capture: { readonly epoch: number; cancel(): Promise<void> } | undefined
@@ -301,11 +302,17 @@ export class LocalVm {
     // All at once: the VM's next generation waits for it, and on a busy host each takes 50 to 500 ms.
     await Promise.all([
       this.#machine?.destroy(),
-      this.#nic?.detach(),
+      this.#detach(),
       this.#capture?.cancel(),
       this.#restore?.cancel(),
       this.#worker?.close()
     ])
+  }
+
+  /** Also what is still being attached: the next generation uses the same sockets. */
+  async #detach(): Promise<void> {
+    const nic = await this.#attaching?.catch(() => undefined)
+    await nic?.detach()
   }
 
   /** A QEMU that dies closes its socket, too; why it died comes with its exit, which is to be told first. */
@@ -357,14 +364,14 @@ export class LocalVm {
 
   async #attach(epoch: number): Promise<NicPort> {
     const nicPath = this.#deps.path('nic', this.group, this.spec.id)
-    const nic = await this.#deps.network.attach({
+    this.#attaching = this.#deps.network.attach({
       group: this.group,
       vm: this.spec.id,
       generation: this.generation,
       epoch,
       nicPath
     })
-    if (this.#destroyed) await nic.detach()
+    const nic = await this.#attaching
     this.#alive()
     // Told of while there was no NIC: frames of that colour may wait here already, and the switch asks once for each.
     if (this.#voidedEpoch > epoch) await nic.abandon(this.#voidedEpoch)

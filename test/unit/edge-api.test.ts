@@ -200,7 +200,11 @@ describe('the local API', () => {
       code: 'GROUP_INVALID',
       details: {
         problems: [
-          { key: 'vms[0].mac', expected: 'a unicast MAC address, lower case with colons', found: '"no"' },
+          {
+            key: 'vms[0].mac',
+            expected: 'a unicast MAC address, lower case with colons, such as "52:54:00:00:00:01"',
+            found: '"no"'
+          },
           { key: 'vms[0].memoryMiB', expected: 'a whole number from 16 to 1048576', found: '"64"' },
           { key: 'owner', expected: 'a known key; did you mean owners?', found: 'an unknown key' }
         ]
@@ -213,9 +217,9 @@ describe('the local API', () => {
       details: {
         problems: [
           {
-            key: 'vms[1].nics',
-            expected: '1 to 8 NICs (mac and network), all on different networks',
-            found: 'a list of 2'
+            key: 'vms[1].nics[1].network',
+            expected: 'a network of its own: two NICs are on "lan"',
+            found: '"lan"'
           },
           { key: 'vms[2]', expected: 'a VM with either mac or nics', found: 'a table' }
         ]

@@ -229,4 +229,24 @@ describe('a VM of this peer', () => {
     world.machineGone.resolve()
     await gone
   })
+
+  it('has ended when a NIC that was still being made is gone, too: its successor uses the same sockets', async () => {
+    const world = new World()
+    const attached = Promise.withResolvers<void>()
+    world.attached = attached.promise
+    const resumed = world.resume()
+    resumed.catch(() => {})
+    await turns()
+    let ended = false
+    const gone = world.vm.destroy().then(() => {
+      ended = true
+    })
+    world.machineGone.resolve()
+    await turns()
+    expect([ended, world.calls.includes('nic')]).toEqual([false, false])
+    attached.resolve()
+    await gone
+    expect(world.calls).toContain('nic')
+    await expect(resumed).rejects.toMatchObject({ code: 'VM_DESTROYED' })
+  })
 })
