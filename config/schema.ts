@@ -184,11 +184,14 @@ export const configSchema = z.strictObject({
           towards: z
             .union([interfaceName, z.record(nameSchema, interfaceName)])
             .describe('the name of a port of the bridge, or a table of them by the names of members'),
-          /** The bridge's own OpenFlow socket. Default: /var/run/openvswitch/BRIDGE.mgmt, where ovs-vswitchd(8) makes it. */
+          /** The bridge's own OpenFlow socket. Default: BRIDGE.mgmt beside that of `database`, where ovs-vswitchd(8) makes it. */
           management: path.optional(),
-          /** ovs-vswitchd's control socket. Default: by its ovs-vswitchd.pid in /var/run/openvswitch, as ovs-appctl(8) finds it. */
+          /** ovs-vswitchd's control socket. Default: by ovs-vswitchd.pid beside that of `database`, as ovs-appctl(8) finds it. */
           control: path.optional(),
-          /** Where ovs-vsctl finds the database, as its --db says. unix:/var/run/openvswitch/db.sock: its own default. */
+          /**
+           * Where ovs-vsctl finds the database, as its --db says. unix:/var/run/openvswitch/db.sock: its own default. With
+           * tcp: the other two are looked for in /var/run/openvswitch.
+           */
           database: z
             .string()
             .regex(/^(unix:\/.{1,4000}|tcp:\S{1,300})$/)

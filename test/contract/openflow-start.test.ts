@@ -46,9 +46,7 @@ describe('a bridge, at the start of a peer', () => {
   const vsctl = (words: string) => ovs.tell('ovs-vsctl', `--db=${ovs.database}`, ...words.split(' '))
 
   async function start(changes: Partial<Settings> = {}, self = 'p1'): Promise<JoinedSwitch> {
-    const { database, control } = ovs
-    const bridge = changes.bridge ?? 'vms'
-    const settings = { bridge, towards: 'way', management: ovs.management(bridge), control, database, ...changes }
+    const settings = { bridge: 'vms', towards: 'way', database: ovs.database, ...changes }
     const own = world.at('p1')
     const joined = await joinBridge({ settings, self, own, nameOf: peer => peer, clock, log })
     opened.push(joined)

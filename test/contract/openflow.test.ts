@@ -367,7 +367,7 @@ describe('the OpenFlow path on Open vSwitch', () => {
     expect((await connection.flows(COOKIE, COOKIE_MASK)).length).toBeGreaterThan(20)
     bridges[0]?.close()
     const options = { address: world.address(1), clock, log, keeper: () => space().keeper(), onMarker: () => {} }
-    const nowhere = OpenFlowBridge.open({ ...options, control: `${world.ovs.control}.none` })
+    const nowhere = OpenFlowBridge.open({ ...options, control: () => Promise.resolve('/none') })
     await expect(nowhere).rejects.toThrow(expect.objectContaining({ code: 'OPENFLOW_CONTROL' }))
     bridges[0] = await OpenFlowBridge.open({ ...options, control: world.ovs.control })
     expect(await connection.flows(COOKIE, COOKIE_MASK)).toEqual([])

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { promisify } from 'node:util'
 import { UsageError } from '../../node/errors.ts'
+import { controlSocket } from '../../node/switch/openflow/control.ts'
 import { waitUntil } from '../demo/processes.ts'
 
 const run = promisify(execFile)
@@ -48,9 +49,8 @@ export class OpenVSwitch {
     return `unix:${join(this.#dir, 'db.sock')}`
   }
 
-  get control(): string {
-    return join(this.#dir, 'switch.ctl')
-  }
+  /** Of the daemon that forwards now: another one after each start, as everywhere. */
+  readonly control = (): Promise<string> => controlSocket(this.#dir)
 
   /** OpenFlow address of a bridge. */
   management(bridge: string): string {
@@ -114,12 +114,12 @@ export class OpenVSwitch {
     await appears(join(this.#dir, 'db.sock'))
     await this.tell('ovs-vsctl', `--db=${this.database}`, '--no-wait', 'init')
     this.#startSwitch()
-    await appears(this.control)
+    await appears(join(this.#dir, 'ovs-vswitchd.pid'))
+    await appears(await this.control())
   }
 
   #startSwitch(): void {
-    const options = ['--disable-system', `--unixctl=${this.control}`, '-vconsole:emer']
-    this.#switchd = this.#daemon('ovs-vswitchd', this.database, ...options)
+    this.#switchd = this.#daemon('ovs-vswitchd', this.database, '--disable-system', '--pidfile', '-vconsole:emer')
   }
 
   /** A program that finds its libraries where they are unpacked, and nobody else does. */

@@ -65,9 +65,7 @@ describe('a bank behind the bridges of three hosts', () => {
     joined = await joinedHosts(hosts)
     process.env.PATH = `${at('p1').ovs.programs}:${path}`
     const settings = ({ name }: { name: string }) => {
-      const { ovs } = at(name)
-      const { control, database } = ovs
-      const openFlow = { bridge: BRIDGE, towards: WAY, management: ovs.management(BRIDGE), control, database }
+      const openFlow = { bridge: BRIDGE, towards: WAY, database: at(name).ovs.database }
       return { ...calm, switch: { openFlow } }
     }
     bank = await Bank.start({

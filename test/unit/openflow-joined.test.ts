@@ -26,6 +26,7 @@ describe('a switch with a bridge', () => {
   let nics: Record<Vm, NicPort>
   /** VM → numbers of the frames that came out of its TAP device. */
   let tapped: Record<string, number[]>
+  let findControl: (path: string) => Promise<string>
   const log = memoryLog()
   const leases = new Map<string, (key: string, generation: number) => void>()
 
@@ -33,6 +34,7 @@ describe('a switch with a bridge', () => {
     world = await SwitchWorld.open({ bridged: true })
     owns = { p1: world.at('p1'), p2: world.at('p2') }
     tapped = { a: [], b: [], c: [] }
+    findControl = path => Promise.resolve(path)
     bridges = { p1: pretended('p1', 'p2'), p2: pretended('p2', 'p1') }
     joined = { p1: await open('p1'), p2: await open('p2') }
     for (const [peer, each] of Object.entries(joined)) world.use(peer, each)
@@ -72,7 +74,8 @@ describe('a switch with a bridge', () => {
     }
     const own = owns[self] as VirtualSwitch
     const packetQueues = () => Promise.resolve(bridge.packetQueues)
-    const parts = { address, control: `${address}.ctl`, clock, log, keeper: () => own.keeper(), packetQueues }
+    const control = () => findControl(`${address}.ctl`)
+    const parts = { address, control, clock, log, keeper: () => own.keeper(), packetQueues }
     return await JoinedSwitch.open({ self, own, bridge: parts, taps, log, towards, nameOf: peer => peer })
   }
 
@@ -223,6 +226,25 @@ describe('a switch with a bridge', () => {
     expect(ports().length).toBe(2)
     await Promise.all([nic.detach(), nic.detach()])
     expect(ports()).toEqual([WAY])
+  })
+
+  it('looks for the control socket at each attempt to reach a bridge that is gone, and tells once why one fails', async () => {
+    await begin()
+    let attempts = 0
+    findControl = () => {
+      attempts++
+      return Promise.reject(new Error('no pid file'))
+    }
+    bridges.p1?.close()
+    await bridges.p1?.listen()
+    await until(() => attempts >= 3)
+    expect(joined.p1?.connected).toBe(false)
+    const told = log.lines.filter(({ fields }) => 'error' in fields && fields.error === 'no pid file')
+    expect(told.map(({ level }) => level)).toEqual(['warn'])
+    findControl = path => Promise.resolve(path)
+    await until(() => joined.p1?.connected === true)
+    say('a', 'c', 1)
+    await settled(() => tapped.c?.length === 1)
   })
 
   it('takes a group off the bridge when it is removed', async () => {

@@ -91,7 +91,7 @@ class World {
       this.bridges.push(
         await OpenFlowBridge.open({
           address,
-          control: `${address}.ctl`,
+          control: () => Promise.resolve(`${address}.ctl`),
           clock,
           log: quietLog,
           keeper: () => space.keeper(),

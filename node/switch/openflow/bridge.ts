@@ -43,8 +43,8 @@ export interface BridgeGroupSpec {
 export interface BridgeOptions {
   /** The bridge's management socket, or HOST:PORT where it listens for controllers. */
   readonly address: string
-  /** The control socket of the bridge's daemon. */
-  readonly control: string
+  /** The path of the control socket of the bridge's daemon. Asked at each connection: a daemon started again has another. */
+  readonly control: () => Promise<string>
   readonly clock: Clock
   readonly log: Log
   /** Room for the frames of one VM. */
@@ -92,6 +92,12 @@ export class OpenFlowBridge implements PortBridge {
   /** What the bridge has, or will have when it has done what was sent. */
   #present: readonly FlowEntry[] = []
   #connection: OpenFlowConnection | undefined
+  /** The control socket of the daemon that `#connection` leads to. */
+  #control = ''
+  /** The bridge has had its entries since `#connection` was made. */
+  #joined = false
+  /** Why the last attempt to reach the bridge failed. */
+  #failure: string | undefined
   #writable = true
   #closed = false
   #cancelRetry: () => void = () => {}
@@ -203,7 +209,7 @@ export class OpenFlowBridge implements PortBridge {
 
   async sync(): Promise<void> {
     await this.#change()
-    await purgeCache(this.#options.control, this.clock)
+    await purgeCache(this.#control, this.clock)
   }
 
   async answer(): Promise<void> {
@@ -318,7 +324,7 @@ export class OpenFlowBridge implements PortBridge {
   // -------------------------------------------------------------------------------------------- the connection
 
   async #connect(): Promise<void> {
-    const { address, clock } = this.#options
+    const { address, clock, control } = this.#options
     const connection = await OpenFlowConnection.open(address, clock, {
       packetIn: (cookie, frame) => this.#packetIn(cookie, frame),
       writable: writable => {
@@ -327,16 +333,19 @@ export class OpenFlowBridge implements PortBridge {
       },
       closed: error => this.#lost(error)
     })
-    this.#present = await connection.flows(COOKIE, COOKIE_MASK)
-    if (this.#closed) return connection.close()
-    this.#connection = connection
-    this.#writable = true
     try {
+      this.#present = await connection.flows(COOKIE, COOKIE_MASK)
+      this.#control = await control() // of the daemon that has just answered
+      if (this.#closed) return connection.close()
+      this.#connection = connection
+      this.#writable = true
       await this.sync()
+      if (this.#connection !== connection) throw gone()
     } catch (error) {
       connection.close()
       throw error
     }
+    this.#joined = true
     this.#updateOpen()
   }
 
@@ -344,7 +353,8 @@ export class OpenFlowBridge implements PortBridge {
     if (this.#connection === undefined) return // `#connect` tells
     this.#connection = undefined
     for (const group of this.#groups.values()) for (const port of group.ports.values()) port.interrupted()
-    if (this.#closed) return
+    if (this.#closed || !this.#joined) return // `#connect` tells
+    this.#joined = false
     this.#options.log.warn({ error: error?.message }, 'the connection to the bridge is lost: trying again')
     this.#retry()
   }
@@ -352,11 +362,24 @@ export class OpenFlowBridge implements PortBridge {
   #retry(): void {
     this.#cancelRetry()
     this.#cancelRetry = this.clock.after(RETRY_MS, () => {
-      this.#connect().catch((error: unknown) => {
-        this.#options.log.debug({ error: messageOf(error) }, 'the bridge is not there')
-        if (this.#connection === undefined && !this.#closed) this.#retry()
-      })
+      this.#connect().then(
+        () => {
+          this.#failure = undefined
+        },
+        (error: unknown) => {
+          if (this.#closed) return
+          this.#failed(messageOf(error))
+          this.#retry()
+        }
+      )
     })
+  }
+
+  /** Told once, not five times a second. */
+  #failed(reason: string): void {
+    if (reason === this.#failure) return
+    this.#failure = reason
+    this.#options.log.warn({ error: reason }, 'the bridge is out of reach: trying again')
   }
 
   #updateOpen(): void {

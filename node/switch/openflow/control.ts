@@ -6,14 +6,31 @@
  * daemon bring that in line afterwards, in milliseconds on an idle machine: frames of a VM that was cut were seen to leave
  * with its old colour. `revalidator/purge` empties the cache before it answers, and frames ask the tables again.
  */
+import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { DiapauseError, messageOf } from '../../errors.ts'
+import { join } from 'node:path'
+import { DiapauseError, messageOf, UsageError } from '../../errors.ts'
 import type { Clock } from '../../ports.ts'
 
 /** For an answer. As for those of OpenFlow. */
 const ANSWER_MS = 5_000
 /** What is answered is a word or a line; more is no control socket. */
 const MAX_ANSWER_BYTES = 64 * 1024
+
+/** Where the daemon that runs now has its control socket, as ovs-appctl(8) finds it. UsageError OPENFLOW_CONTROL. */
+export async function controlSocket(runDir: string): Promise<string> {
+  const pidFile = join(runDir, 'ovs-vswitchd.pid')
+  try {
+    const pid = Number.parseInt(await readFile(pidFile, 'utf8'), 10)
+    return join(runDir, `ovs-vswitchd.${pid}.ctl`)
+  } catch (cause) {
+    throw new UsageError(
+      'OPENFLOW_CONTROL',
+      `no daemon of Open vSwitch is known by ${pidFile} (${messageOf(cause)}): start it, or set switch.openFlow.control`,
+      { cause }
+    )
+  }
+}
 
 /** Frames that come after it has resolved go by the tables as they are. OPENFLOW_CONTROL. */
 export async function purgeCache(path: string, clock: Clock): Promise<void> {

@@ -1,17 +1,19 @@
 /** From the settings to a switch with a bridge: where the bridge is, whether it will do, and what is missing, with its remedy. */
-import { readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import type { Config } from '../../../config/schema.ts'
 import type { PeerId } from '../../../protocols/core.ts'
-import { DiapauseError, messageOf, UsageError } from '../../errors.ts'
+import { DiapauseError, UsageError } from '../../errors.ts'
 import type { Clock, Log } from '../../ports.ts'
 import type { VirtualSwitch } from '../switch.ts'
 import { asRoot, vsctl } from './commands.ts'
+import { controlSocket } from './control.ts'
 import { JoinedSwitch } from './joined-switch.ts'
 import { Taps } from './taps.ts'
 
 type Settings = NonNullable<Config['switch']['openFlow']>
 
+/** Where Open vSwitch has its database's socket, it has all others and its pid file (OVS_RUNDIR). */
+const DATABASE_SOCKET = /^unix:(.+)\/[^/]+$/
 /** Debian's, and that of `ovs-ctl`. */
 const RUN_DIR = '/var/run/openvswitch'
 /** The tag between bridges. */
@@ -33,14 +35,20 @@ export interface JoinOptions {
 export async function joinBridge(options: JoinOptions): Promise<JoinedSwitch> {
   const { settings, self, own, nameOf, clock, log } = options
   const { bridge, database, towards } = settings
-  const management = settings.management ?? join(RUN_DIR, `${bridge}.mgmt`)
+  const runDir = DATABASE_SOCKET.exec(database)?.[1] ?? RUN_DIR
+  const { control, management = join(runDir, `${bridge}.mgmt`) } = settings
   try {
     await checkFailMode(settings)
     await claim(settings, self)
     const mtuBytes = await guestMtu(settings, log)
-    const control = settings.control ?? (await controlSocket(join(RUN_DIR, 'ovs-vswitchd.pid')))
     const taps = await Taps.open({ peer: self, bridge, database, mtuBytes })
-    const parts = { address: management, control, clock, log, keeper: () => own.keeper() }
+    const parts = {
+      address: management,
+      control: () => (control === undefined ? controlSocket(runDir) : Promise.resolve(control)),
+      clock,
+      log,
+      keeper: () => own.keeper()
+    }
     return await JoinedSwitch.open({ self, own, bridge: parts, taps, log, towards, nameOf })
   } catch (error) {
     if (error instanceof UsageError || !(error instanceof DiapauseError)) throw error
@@ -92,18 +100,4 @@ async function guestMtu({ database, towards }: Settings, log: Log): Promise<numb
     )
   }
   return Number.isFinite(least) ? Math.max(least - TAG_BYTES, ETHERNET_MTU_BYTES) : ETHERNET_MTU_BYTES
-}
-
-/** As ovs-appctl(8) finds it. */
-async function controlSocket(pidFile: string): Promise<string> {
-  try {
-    const pid = Number.parseInt(await readFile(pidFile, 'utf8'), 10)
-    return join(dirname(pidFile), `ovs-vswitchd.${pid}.ctl`)
-  } catch (cause) {
-    throw new UsageError(
-      'OPENFLOW_CONTROL',
-      `no daemon of Open vSwitch is known by ${pidFile} (${messageOf(cause)}): start it, or set switch.openFlow.control`,
-      { cause }
-    )
-  }
 }
