@@ -10,6 +10,7 @@ import { announcement } from './ethernet.ts'
 import type { OpenLink } from './link.ts'
 import { Nic } from './nic.ts'
 import { RecordedFrames } from './recorded-frames.ts'
+import { roomFor } from './room.ts'
 
 /** What a port asks of the group it belongs to. */
 export interface PortGroup {
@@ -55,10 +56,6 @@ export interface PortOptions {
   readonly openLink: OpenLink
   readonly keeper: ChunkKeeper
 }
-
-/** How long an image's frames wait for room, and how often they look: twice as long as a disk rests that failed (spill.ts). Guesses. */
-const ROOM_PATIENCE_MS = 10_000
-const ROOM_RETRY_MS = 5
 
 export class VmPort implements NicPort {
   readonly vm: string
@@ -210,17 +207,8 @@ export class VmPort implements NicPort {
       this.#assertAttached()
       const { addresses, rest } = takeAddresses(piece)
       this.#moved.push(...addresses)
-      await this.#roomFor(rest.length)
+      await roomFor(rest.length, this.receiver, this.#clock, () => this.#assertAttached())
       this.receiver.inject(rest)
-    }
-  }
-
-  /** Frames of others go to disk or to their VMs meanwhile. In the end `inject` says that there is none. */
-  async #roomFor(bytes: number): Promise<void> {
-    const untilMs = this.#clock.now() + ROOM_PATIENCE_MS
-    while (!this.receiver.hasRoom(bytes) && this.#clock.now() < untilMs) {
-      await new Promise<void>(resolve => this.#clock.after(ROOM_RETRY_MS, resolve))
-      this.#assertAttached()
     }
   }
 

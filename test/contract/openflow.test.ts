@@ -350,7 +350,7 @@ describe('the OpenFlow path on Open vSwitch', () => {
     const before = packetIns()[0] as number
     await send(guests.b, guests.a, 'waiting', 1, 5)
     await reached(() => packetIns()[0] === before + 5)
-    for (const piece of image) ports.a.inject(piece)
+    for (const piece of image) await ports.a.inject(piece)
     for (const port of Object.values(ports)) await port.release()
     await heard(guests.a, 'waiting', 5)
     expect(guests.a.heard).toEqual([...numbers('in-flight', 1, 20), ...numbers('waiting', 1, 5)])

@@ -6,9 +6,10 @@ import type { GroupRecord } from '../../protocols/group.ts'
 import type { NicPort } from '../../node/ports.ts'
 import { JoinedSwitch } from '../../node/switch/openflow/joined-switch.ts'
 import type { Tap } from '../../node/switch/openflow/taps.ts'
+import { toPacket } from '../../node/switch/ethernet.ts'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
 import { clock, memoryLog } from '../contract/real-clock.ts'
-import { cut, type FakeVm, frameOf, heard, idOf, recordOf, until } from '../contract/switch-support.ts'
+import { cut, type FakeVm, frameOf, heard, idOf, quiet, recordOf, until } from '../contract/switch-support.ts'
 import { OWNERS, SwitchWorld } from '../contract/switch-world.ts'
 import { allPieces, piecesOf } from './frame-logs.ts'
 import { PretendedSwitch } from './openflow-switch.ts'
@@ -170,6 +171,51 @@ describe('a switch with a bridge', () => {
     await own.release()
     await until(() => cards.every(card => heard(card).length === 1))
     expect(cards.map(heard)).toEqual([[1], [2]])
+  })
+
+  describe('without room for the frames of an image', () => {
+    /** Gives the room back. */
+    function takeAllRoom(): () => void {
+      const keeper = owns.p1?.keeper()
+      let taken = 0
+      for (let bytes = 1 << 20; bytes >= 1; bytes /= 2) while (keeper?.reserve(bytes) === true) taken += bytes
+      return () => keeper?.release(taken)
+    }
+    /** The first frame is the bridge's, the second one the own switch's. */
+    function image(): AsyncGenerator<Uint8Array> {
+      const [first, second] = [toPacket(frameOf('a', 'b', 1)), toPacket(frameOf('a1', 'b1', 2))]
+      second[0] = 1
+      return piecesOf([Buffer.concat([first, second])])
+    }
+
+    it('lets them wait until there is, whichever way they go', async () => {
+      const vms = await begin()
+      await nics.b.hold()
+      const giveBack = takeAllRoom()
+      let injected = false
+      const injecting = nics.b.inject(image()).then(() => {
+        injected = true
+      })
+      await quiet()
+      expect(injected).toBe(false)
+      giveBack()
+      await injecting
+      await nics.b.release()
+      await settled(() => tapped.b?.length === 1 && heard(vms.b).length === 1)
+      expect([tapped.b, heard(vms.b)]).toEqual([[1], [2]])
+    })
+
+    it('lets them wait for no VM that is gone', async () => {
+      await begin()
+      await nics.b.hold()
+      const giveBack = takeAllRoom()
+      const injecting = nics.b.inject(image())
+      injecting.catch(() => {}) // it is awaited below
+      await quiet()
+      await nics.b.detach()
+      await expect(injecting).rejects.toMatchObject({ code: 'NIC_DETACHED' })
+      giveBack()
+    })
   })
 
   it('asks for the cut of a VM for which a frame of a newer colour has come, on either', async () => {

@@ -9,6 +9,7 @@ import { DiapauseError } from '../../errors.ts'
 import type { Clock, FrameLog } from '../../ports.ts'
 import { PREFIX_BYTES } from '../ethernet.ts'
 import { RecordedFrames } from '../recorded-frames.ts'
+import { roomFor } from '../room.ts'
 import type { BridgeCounters } from './bridge.ts'
 import { ahead, type BridgeVm, type Inbound } from './plan.ts'
 
@@ -62,6 +63,7 @@ export class BridgePort {
   #inbound: Inbound = 'held'
   #prepared = false
   #released = false
+  #retired = false
   /** When a frame came up last, and whether the bridge is to deliver by itself soon. */
   #lastUpMs = 0
   #passing = false
@@ -184,8 +186,10 @@ export class BridgePort {
     if (behind) this.#bridge.sayTurn(this.group, this.vm, epoch)
   }
 
-  /** Frames of the image: before all that waits. */
-  inject(frames: Uint8Array): void {
+  /** Frames of the image: before all that waits, as soon as there is room for them. INJECTION_FULL, NIC_DETACHED. */
+  async inject(frames: Uint8Array): Promise<void> {
+    this.#assertAttached()
+    await roomFor(frames.length, this.#receiver, this.#bridge.clock, () => this.#assertAttached())
     this.#receiver.inject(frames)
   }
 
@@ -223,6 +227,7 @@ export class BridgePort {
 
   /** Its generation is over, or it is detached: nothing is kept. */
   retire(): void {
+    this.#retired = true
     this.#released = false
     this.#receiver.clear()
     for (const epoch of this.#recordings.keys()) this.#forget(epoch)
@@ -288,6 +293,11 @@ export class BridgePort {
     recording?.log?.discard()
     this.#recordings.delete(epoch)
     this.#wanted.delete(epoch)
+  }
+
+  #assertAttached(): void {
+    if (!this.#retired) return
+    throw new DiapauseError('NIC_DETACHED', `VM ${this.vm} is not on the bridge any more: attach it again`)
   }
 
   #recording(epoch: number): Recording {

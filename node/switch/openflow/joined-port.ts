@@ -92,7 +92,7 @@ export class JoinedPort implements NicPort {
       const packets = Array.from(FrameQueue.split(rest))
       const isBridged = (nic: number | undefined): boolean => nic !== undefined && this.#devices.has(nic)
       const bridged = packets.filter(packet => isBridged(packet[0]))
-      if (bridged.length > 0) this.#bridged.inject(Buffer.concat(bridged))
+      if (bridged.length > 0) await this.#bridged.inject(Buffer.concat(bridged))
       const heard = encodeAddresses(addresses.filter(({ nic }) => !isBridged(nic)))
       const own = Buffer.concat([heard, ...packets.filter(packet => !isBridged(packet[0]))])
       if (own.length > 0) yield own
