@@ -75,7 +75,7 @@ describe('a bridge, at the start of a peer', () => {
     await expectFailure({ towards: 'eth7' }, 'OPENFLOW_PORT', 'ovs-vsctl add-port vms eth7')
     await expectFailure({ towards: { p2: 'way', p3: 'eth7' } }, 'OPENFLOW_PORT', 'eth7')
     await expectFailure({ database: `unix:${hosts.dir}/none` }, 'OPENFLOW_DATABASE', 'switch.openFlow.database')
-    await expectFailure({ management: `${hosts.dir}/none` }, 'OPENFLOW_DOWN', `${hosts.dir}/none`)
+    await expectFailure({ management: `${hosts.dir}/none` }, 'OPENFLOW_DOWN', 'switch.openFlow.management')
     await expectFailure({ control: `${hosts.dir}/none` }, 'OPENFLOW_CONTROL', 'ovs-vswitchd.PID.ctl')
     await vsctl('set bridge vms protocols=OpenFlow10')
     await expectFailure({}, 'OPENFLOW_VERSION', 'set bridge vms protocols=OpenFlow13')

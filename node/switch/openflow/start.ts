@@ -54,8 +54,17 @@ export async function joinBridge(options: JoinOptions): Promise<JoinedSwitch> {
     if (error instanceof UsageError || !(error instanceof DiapauseError)) throw error
     const where = `switch.openFlow (bridge ${bridge}, ${management})`
     // Who speaks with the bridge's socket does not know its name.
-    throw new UsageError(error.code, `${where}: ${error.message.replaceAll('BRIDGE', bridge)}`, { cause: error })
+    const message = error.message.replaceAll('BRIDGE', bridge)
+    throw new UsageError(error.code, `${where}: ${message}${remedyOf(error)}`, { cause: error })
   }
+}
+
+/** For what is said where nobody can do anything but wait, once a peer runs. */
+function remedyOf({ code, cause }: DiapauseError): string {
+  if (cause instanceof Error && 'code' in cause && cause.code === 'EACCES') {
+    return ': run the peer as root, or as a user who may use Open vSwitch'
+  }
+  return code === 'OPENFLOW_DOWN' ? ': start ovs-vswitchd, or set switch.openFlow.management' : ''
 }
 
 /** A bridge of fail mode standalone forwards like a switch what no entry of ours fits: past every cut and every fence. */
