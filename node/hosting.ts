@@ -101,6 +101,7 @@ export async function openBridge(
   const joined = await joinBridge({ settings, self, own, nameOf, clock, log })
   teardown.add(() => joined.close())
   joined.follow(leases)
+  membership.onChange(() => joined.refresh())
   return joined
 }
 

@@ -28,6 +28,7 @@ describe('a switch with a bridge', () => {
   /** VM → numbers of the frames that came out of its TAP device. */
   let tapped: Record<string, number[]>
   let findControl: (path: string) => Promise<string>
+  let nameOf: (peer: string) => string | undefined
   const log = memoryLog()
   const leases = new Map<string, (key: string, generation: number) => void>()
 
@@ -36,6 +37,7 @@ describe('a switch with a bridge', () => {
     owns = { p1: world.at('p1'), p2: world.at('p2') }
     tapped = { a: [], b: [], c: [] }
     findControl = path => Promise.resolve(path)
+    nameOf = peer => peer
     bridges = { p1: pretended('p1', 'p2'), p2: pretended('p2', 'p1') }
     joined = { p1: await open('p1'), p2: await open('p2') }
     for (const [peer, each] of Object.entries(joined)) world.use(peer, each)
@@ -77,7 +79,7 @@ describe('a switch with a bridge', () => {
     const packetQueues = () => Promise.resolve(bridge.packetQueues)
     const control = () => findControl(`${address}.ctl`)
     const parts = { address, control, clock, log, keeper: () => own.keeper(), packetQueues }
-    return await JoinedSwitch.open({ self, own, bridge: parts, taps, log, towards, nameOf: peer => peer })
+    return await JoinedSwitch.open({ self, own, bridge: parts, taps, log, towards, nameOf: peer => nameOf(peer) })
   }
 
   const record = (generation: number, news: Partial<GroupRecord> = {}): GroupRecord =>
@@ -300,6 +302,26 @@ describe('a switch with a bridge', () => {
     say('a', 'c', 1)
     await settled(() => true)
     expect(tapped.c).toEqual([])
+  })
+
+  it('finds the way to a member whose name it learns after its VMs', async () => {
+    joined.p1?.close()
+    bridges.p1?.close()
+    joined.p1 = await open('p1', { p2: WAY })
+    world.use('p1', joined.p1)
+    nameOf = () => undefined
+    const said = log.lines.filter(({ level }) => level === 'error').length
+    await begin()
+    say('a', 'c', 1)
+    await settled(() => true)
+    expect(tapped.c).toEqual([])
+    nameOf = peer => peer
+    joined.p1.refresh()
+    await settled(() => true)
+    say('a', 'c', 2)
+    await settled(() => tapped.c?.length === 1)
+    expect(tapped.c).toEqual([2])
+    expect(log.lines.filter(({ level }) => level === 'error').length).toBe(said)
   })
 
   it('has no way to a member that its table of ways does not name, and says so', async () => {

@@ -91,6 +91,12 @@ export class JoinedSwitch implements VirtualSwitch {
     leases.onRegained((key, generation) => this.#setActing(key, generation, true))
   }
 
+  /** `nameOf` may know more members, or other names: ways that go by them are looked up again. */
+  refresh(): void {
+    if (typeof this.#options.towards === 'string') return
+    for (const group of this.#groups.values()) this.#logged(group.record.id, this.#tell(group))
+  }
+
   // -------------------------------------------------------------------------------------------- for the agents
 
   setGroup(record: GroupRecord): void {
@@ -203,6 +209,7 @@ export class JoinedSwitch implements VirtualSwitch {
     const name = nameOf(peer)
     const port = typeof towards === 'string' ? towards : towards[name ?? '']
     if (port !== undefined) return this.#ways.get(port)
+    if (name === undefined) return undefined // its membership comes after its VMs: `refresh`
     log.error(
       { group, peer, name, code: 'OPENFLOW_TOWARDS' },
       'no way to this member: add it to switch.openFlow.towards'
