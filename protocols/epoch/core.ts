@@ -23,7 +23,7 @@ import type { GroupRecord } from '../group.ts'
 import { CutProfile, type CutTimes } from './cut-profile.ts'
 import type { EpochMessage, ReportMessage } from './messages.ts'
 import { fateOf, isDecided } from './record.ts'
-import { heardMs, newTracker, type Tracker } from './tracker.ts'
+import { heardMs, newTracker, type Tracker, imagesOf, whyAborted } from './tracker.ts'
 
 export type EpochInput =
   /** A newer record of this group was learned, from a change of our own or from another peer. */
@@ -97,6 +97,8 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #members: () => readonly PeerId[]
   #record: GroupRecord | undefined
   /** Epochs that are not decided as far as we know, by number: usually one, two where a record is slower than a frame. */
+  /** VM → the newest colour of a frame for it, where the record is to tell first what became of an older epoch. Each is told once. */
+  readonly #unanswered = new Map<string, number>()
   readonly #trackers = new Map<number, Tracker>()
   /** Our VMs that can be cut: VM → colour. */
   readonly #ready = new Map<string, number>()
@@ -141,6 +143,7 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
         return this.#onOwnProgress('prepared', input, nowMs)
       case 'vm-gone':
         this.#ready.delete(input.vm)
+        this.#unanswered.delete(input.vm)
         this.#forgetCut(input.vm)
         return []
       case 'cut-done':
@@ -163,6 +166,9 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       this.#track(record.open.epoch, nowMs)
       effects.push({ kind: 'opened', epoch: record.open.epoch }, ...this.#excuse(record, nowMs))
     }
+    const unanswered = [...this.#unanswered]
+    this.#unanswered.clear()
+    for (const [vm, epoch] of unanswered) effects.push(...this.#onMarker(vm, epoch, nowMs))
     return [...effects, ...this.#goOn(nowMs)]
   }
 
@@ -232,7 +238,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
       return [{ kind: 'voided', epoch, reason }]
     }
     if (fate === 'committed' || fate === 'decided') return []
-    if ([...this.#trackers.keys()].some(older => older < epoch)) return [{ kind: 'refresh' }]
+    if ([...this.#trackers.keys()].some(older => older < epoch)) {
+      this.#unanswered.set(vm, epoch)
+      return [{ kind: 'refresh' }]
+    }
     this.#track(epoch, nowMs)
     const colour = this.#ready.get(vm)
     if (colour === undefined || colour >= epoch) return []
@@ -352,14 +361,10 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (isDecided(record, message.epoch)) return []
     if (message.epoch > record.lastEpoch + MAX_AHEAD || record.owners[message.vm] !== from) return []
     const tracker = this.#track(message.epoch, nowMs)
-    if (message.kind === 'copying') {
-      tracker.heardMs.set(message.vm, nowMs)
-      return []
-    }
-    if (message.kind === 'prepared') {
-      tracker.prepared.add(message.vm)
-      return this.#cutWhatIsPrepared(nowMs)
-    }
+    if (message.kind === 'copying') tracker.heardMs.set(message.vm, nowMs)
+    if (message.kind === 'prepared') tracker.prepared.add(message.vm)
+    if (message.kind === 'copying') return []
+    if (message.kind === 'prepared') return this.#cutWhatIsPrepared(nowMs)
     if (message.kind === 'cut') {
       tracker.cutAtWallMs.set(message.vm, message.atWallMs)
       this.#profile.note(message.vm, message)
@@ -386,12 +391,9 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
     if (nowMs < dueMs) return [{ kind: 'timer', atMs: dueMs }]
     tracker.askedMs = nowMs
     const again: EpochEffect = { kind: 'timer', atMs: nowMs + 4 * STAND_IN_MS }
-    if (complete) {
-      const images = Object.fromEntries([...tracker.durable].sort(([a], [b]) => (a < b ? -1 : 1)))
-      return [{ kind: 'commit', generation, epoch: open.epoch, images }, again]
-    }
-    const missing = vms.filter(vm => !tracker.durable.has(vm.id)).map(vm => vm.id)
-    const reason = tracker.failed ?? `${missing.join(', ')} not durable after ${open.deadlineMs} ms`
-    return [{ kind: 'abort', generation, epoch: open.epoch, reason }, again]
+    const { epoch } = open
+    if (complete) return [{ kind: 'commit', generation, epoch, images: imagesOf(tracker) }, again]
+    const reason = whyAborted(tracker, vms, open.deadlineMs)
+    return [{ kind: 'abort', generation, epoch, reason }, again]
   }
 }

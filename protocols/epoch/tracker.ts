@@ -30,3 +30,16 @@ export const newTracker = (epoch: number, nowMs: number): Tracker => ({
 })
 
 export const heardMs = (tracker: Tracker, vm: string): number => tracker.heardMs.get(vm) ?? tracker.sinceMs
+
+/** VM → hash of its manifest, by name. */
+export const imagesOf = ({ durable }: Tracker): Record<string, string> =>
+  Object.fromEntries([...durable].sort(([a], [b]) => (a < b ? -1 : 1)))
+
+export function whyAborted(
+  { failed, durable }: Tracker,
+  vms: readonly { readonly id: string }[],
+  deadlineMs: number
+): string {
+  const missing = vms.filter(({ id }) => !durable.has(id)).map(({ id }) => id)
+  return failed ?? `${missing.join(', ')} not durable after ${deadlineMs} ms`
+}

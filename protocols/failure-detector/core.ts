@@ -269,13 +269,15 @@ export class FailureDetectorCore implements Core<Input, Effect> {
   #onConnection(peer: PeerId, connected: boolean, nowMs: number): void {
     const member = this.#view.get(peer)
     if (member === undefined) return
-    const { broken } = member
+    const isBack = !member.connected
     this.#view.connection(member, connected, nowMs)
     const probe = this.#pending.probeOf(peer)
     if (connected) {
-      if (probe !== undefined) this.#send(peer, { kind: 'ping', seq: probe.seq })
-      // Also of one who is alive to us: it may hold us for dead, and have told us so before we could answer.
-      else if (member.state !== 'alive' || broken) this.#send(peer, { kind: 'ping', seq: this.#nextSeq() })
+      // Also to one who is alive to us, and from whom we heard meanwhile: connections are of one direction each, so that it may
+      // hold us for dead, and have told us so before we could answer.
+      if (probe !== undefined || member.state !== 'alive' || isBack) {
+        this.#send(peer, { kind: 'ping', seq: probe?.seq ?? this.#nextSeq() })
+      }
       return
     }
     for (const relay of this.#pending.relays) if (relay.target === peer) this.#nack(relay)

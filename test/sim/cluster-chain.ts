@@ -1,5 +1,7 @@
-/** What must hold between a version of the cluster's record and the next. */
+/** What must hold between a version of the cluster's record and the next, and what the change of voters means for a value. */
+import type { PeerId } from '../../protocols/core.ts'
 import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
+import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
 
 /** What is wrong, if something is: voters change one at a time, who was removed stays out, a token makes one member. */
 export function wrongBetween(was: ClusterRecord, is: ClusterRecord): string | undefined {
@@ -20,4 +22,19 @@ export function wrongBetween(was: ClusterRecord, is: ClusterRecord): string | un
     if (token === undefined) return `${id} has become a member without an invitation that was open`
   }
   return undefined
+}
+
+/**
+ * Whether `peers` are a majority of set `version`, or of the one that follows: whoever proposes there meets one of these, and
+ * so does a majority of the set before, since the two differ by one voter. A proposer that reads in the new set may know
+ * before the old one has a majority.
+ */
+export function isByMajority(
+  { peers, version }: { readonly peers: ReadonlySet<PeerId>; readonly version: number },
+  sets: ReadonlyMap<number, VoterSet>
+): boolean {
+  return [version, version + 1].some(each => {
+    const voters = sets.get(each)?.ids ?? []
+    return voters.length > 0 && voters.filter(peer => peers.has(peer)).length >= majorityOf(voters.length)
+  })
 }

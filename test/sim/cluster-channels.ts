@@ -1,6 +1,7 @@
 /**
  * Is a VM deaf to another one? Frames wait where a cut asks for it, so while an epoch is open. What comes to a peer that knows
- * of none, for a VM that runs there, is taken at once. Looked at when a frame comes: senders repeat what is not answered.
+ * there is none, for a VM that runs there, is taken at once; who is behind with the record, since its network is, has to learn
+ * first. Looked at when a frame comes: senders repeat what is not answered.
  */
 import { decodeBatch } from '../../protocols/frames/records.ts'
 import type { SimPeer } from './cluster-peer.ts'
@@ -12,6 +13,8 @@ export interface ChannelWorld {
   readonly kernel: Kernel
   readonly book: Book
   peerOf(life: Life | undefined): SimPeer | undefined
+  /** The newest version of the group's record that was chosen. */
+  newest(group: string): number | undefined
 }
 
 interface Deaf {
@@ -40,7 +43,8 @@ export class Channels {
       if (packet === undefined || run?.generation !== generation) continue
       const senders = this.#deaf.get(run) ?? new Map<string, Deaf>()
       this.#deaf.set(run, senders)
-      const mayWait = !run.executing || life.host.stopped !== 'no' || record?.generation !== generation
+      const isBehind = record?.generation !== generation || record.version !== this.#world.newest(group)
+      const mayWait = !run.executing || life.host.stopped !== 'no' || isBehind
       const deaf = senders.get(source)
       if (mayWait || record.open !== null) senders.delete(source)
       else if (deaf?.version !== record.version) senders.set(source, { sinceMs: kernel.nowMs, version: record.version })

@@ -11,7 +11,7 @@ import { type GroupRecord, groupKey } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { type Accepted, compareBallots } from '../../protocols/register/messages.ts'
 import { valueOf } from '../../protocols/register/value.ts'
-import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
+import type { VoterSet } from '../../protocols/register/voters.ts'
 import {
   CLUSTER_KEY,
   type ClusterRecord,
@@ -21,7 +21,7 @@ import {
 } from '../../protocols/membership/record.ts'
 import { Beliefs } from './cluster-beliefs.ts'
 import { Channels } from './cluster-channels.ts'
-import { wrongBetween } from './cluster-chain.ts'
+import { isByMajority, wrongBetween } from './cluster-chain.ts'
 import { framesOfImage } from './cluster-frames.ts'
 import { Outside } from './cluster-outside.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
@@ -69,7 +69,7 @@ export interface JudgedWorld {
 export class Judge {
   readonly #world: JudgedWorld
   /** Key and ballot → who has it on disk, and the version of the voter set that the first of them was in. */
-  readonly #held = new Map<string, { readonly peers: Set<PeerId>; readonly version: number }>()
+  readonly #held = new Map<string, { readonly peers: Set<PeerId>; readonly version: number; chosen: boolean }>()
   /** Register → what was chosen, by ballot. */
   readonly #chosen = new Map<string, Chosen[]>()
   /** Peer → the version of voters on its disk. */
@@ -94,7 +94,7 @@ export class Judge {
   constructor(world: JudgedWorld) {
     this.#world = world
     this.outside = new Outside(world)
-    this.channels = new Channels(world)
+    this.channels = new Channels({ ...world, newest: group => this.record(group)?.version })
     this.#cluster = world.genesis
     this.beliefs = new Beliefs(world)
     this.#voters.set(world.genesis.voters.version, world.genesis.voters)
@@ -196,14 +196,15 @@ export class Judge {
     if (!name.startsWith('register/') || accepted === undefined || accepted === null) return
     const key = name.slice('register/'.length)
     const ballot = `${key} ${accepted.ballot.counter}/${accepted.ballot.peer}`
-    const held = this.#held.get(ballot) ?? { peers: new Set(), version: this.#versions.get(host.name) ?? 1 }
+    const version = this.#versions.get(host.name) ?? 1
+    const held = this.#held.get(ballot) ?? { peers: new Set(), version, chosen: false }
     if (held.peers.size === 0) this.#noteRemoval(key, accepted)
     this.#held.set(ballot, held)
     if (held.peers.has(host.name)) return
     held.peers.add(host.name)
-    const voters = this.#voters.get(held.version)?.ids ?? []
-    const votes = voters.filter(peer => held.peers.has(peer)).length
-    if (votes === majorityOf(voters.length) && voters.includes(host.name)) this.#choose(key, accepted)
+    if (held.chosen || !isByMajority(held, this.#voters)) return
+    held.chosen = true
+    this.#choose(key, accepted)
   }
 
   /** Also of a record that is never chosen itself: what follows it may be. */

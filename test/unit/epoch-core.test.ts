@@ -202,6 +202,18 @@ describe('the epoch core', () => {
     const effects = kinds(owner.step({ kind: 'record', record: next }, 7))
     expect(effects.slice(0, 3)).toEqual(['committed', 'opened', 'prepare'])
   })
+  test('a frame of an epoch that was opened and aborted unseen lets its colour be taken when the record tells of it', () => {
+    const owner = core('p1', { a: 0 })
+    owner.step({ kind: 'record', record: opened }, 0)
+    owner.step({ kind: 'cut-done', vm: 'a', epoch: 1, counts: {}, atWallMs: 1, ...times }, 1)
+    const first = abortEpoch(1, 1)(opened) as GroupRecord
+    const next = openEpoch('p2', 10_000, first.version)(first) as GroupRecord
+    const second = abortEpoch(1, 2)(next) as GroupRecord
+    expect(owner.step({ kind: 'marker', vm: 'a', epoch: 2 }, 5)).toEqual([{ kind: 'refresh' }])
+    const voided = owner.step({ kind: 'record', record: second }, 6).filter(({ kind }) => kind === 'voided')
+    expect(voided).toMatchObject([{ epoch: 1 }, { epoch: 2 }])
+    expect(kinds(owner.step({ kind: 'record', record: { ...second, version: second.version + 1 } }, 7))).toEqual([])
+  })
   test('a peer that missed the record of a commit learns it from the one after the next commit', () => {
     const watcher = core('p3')
     watcher.step({ kind: 'record', record: opened }, 0)
