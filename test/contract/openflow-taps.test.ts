@@ -34,6 +34,9 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
     await world.ovs.tell('ovs-ofctl', '-OOpenFlow13', 'add-flow', `unix:${world.address(1)}`, 'actions=NORMAL')
     // Behind it the host hears as well, on a device that is not ours.
     await world.ovs.tell('ovs-vsctl', `--db=${world.ovs.database}`, 'del-port', 't1')
+    // Nor are these, which greet their IPv6 neighbours when they have been up for some seconds.
+    const quiet = 'for all in br1 p1 p2 p3; do echo 1 > /proc/sys/net/ipv6/conf/$all/disable_ipv6; done'
+    await world.ovs.tell('sh', '-ec', quiet)
     await world.ovs.tell('ip', 'addr', 'add', `${HOST_ADDRESS}/32`, 'dev', 'lo')
     await world.ovs.tell('ip', 'link', 'set', 'lo', 'up')
   })
