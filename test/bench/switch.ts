@@ -24,7 +24,7 @@ const PINGS = 2_000
  * processor at first and 90 after 16,000 (switch-alone.ts). A peer runs for weeks.
  */
 const WARM_STREAM_MS = 2_000
-const WARM_PINGS = 4_000
+const WARM_PINGS = 16_000
 /** As `ping` has it. */
 const PING_BYTES = 56
 /** TCP's share of a frame: less 20 bytes of IP, 20 of TCP and 12 of its timestamps. */
