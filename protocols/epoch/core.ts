@@ -96,9 +96,9 @@ export class EpochCore implements Core<EpochInput, EpochEffect> {
   readonly #self: PeerId
   readonly #members: () => readonly PeerId[]
   #record: GroupRecord | undefined
-  /** Epochs that are not decided as far as we know, by number: usually one, two where a record is slower than a frame. */
   /** VM → the newest colour of a frame for it, where the record is to tell first what became of an older epoch. Each is told once. */
   readonly #unanswered = new Map<string, number>()
+  /** Epochs that are not decided as far as we know, by number: usually one, two where a record is slower than a frame. */
   readonly #trackers = new Map<number, Tracker>()
   /** Our VMs that can be cut: VM → colour. */
   readonly #ready = new Map<string, number>()
