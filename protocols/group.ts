@@ -56,11 +56,25 @@ export interface VmSpec {
   readonly mac?: string | undefined
   readonly nics?: readonly NicSpec[] | undefined
   readonly memoryMiB: number
+  /** Virtual processors. Absent: 1. */
+  readonly cpus?: number | undefined
+  /** In the order in which the guest sees them: /dev/vda, /dev/vdb, … */
+  readonly disks?: readonly DiskSpec[] | undefined
+  /** The only way in which it may be cut. Absent: the best of its host (`Hypervisor.capture`). */
+  readonly capture?: 'dirty' | 'portable' | undefined
   /** Direct kernel boot; paths on every host that may run the VM. */
   readonly kernel: string
   readonly initrd: string
   /** Kernel command line. */
   readonly append: string
+}
+
+/** A disk of a VM. What the guest writes is its image's; a base is never written. */
+export interface DiskSpec {
+  /** At least the size of the base. */
+  readonly sizeMiB: number
+  /** What the disk holds at first; absent: zeros. The same file, which never changes, on every host that may boot the VM. */
+  readonly base?: { readonly path: string; readonly format: 'raw' | 'qcow2' } | undefined
 }
 
 export interface NicSpec {
@@ -79,6 +93,9 @@ export const UPLINK_NETWORK = 'uplink'
 export function nicsOf({ mac, nics }: Pick<VmSpec, 'mac' | 'nics'>): readonly NicSpec[] {
   return nics ?? (mac === undefined ? [] : [{ mac, network: 'default' }])
 }
+
+/** In their order. */
+export const disksOf = ({ disks }: Pick<VmSpec, 'disks'>): readonly DiskSpec[] => disks ?? []
 
 /** The socket of NIC number `index`, given that of the first. */
 export const nicPathOf = (firstPath: string, index: number): string =>

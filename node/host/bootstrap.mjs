@@ -35,7 +35,9 @@ const debianPackages = [
   'gcc',
   'libc6-dev',
   'util-linux', // setpriv, flock, nsenter
-  'iproute2' // network namespaces as hosts
+  'iproute2', // network namespaces as hosts
+  'qemu-utils', // qemu-img checks disks that were exported, and makes bases of tests
+  'e2fsprogs' // file systems of tests' disks
 ]
 
 class Stop extends Error {
@@ -63,7 +65,20 @@ function missingPackages() {
 
 /** On other systems nothing can be installed for the user, but what is missing can be named. */
 function requireCommands() {
-  const commands = ['python3', 'make', 'g++', 'gcc', 'qemu-system-x86_64', 'busybox', 'cpio', 'setpriv', 'flock', 'ip']
+  const commands = [
+    'python3',
+    'make',
+    'g++',
+    'gcc',
+    'qemu-system-x86_64',
+    'busybox',
+    'cpio',
+    'setpriv',
+    'flock',
+    'ip',
+    'qemu-img',
+    'mkfs.ext4'
+  ]
   const path = (process.env.PATH || '').split(delimiter).concat('/usr/sbin', '/sbin')
   const missing = commands.filter(name => !path.some(directory => existsSync(join(directory, name))))
   if (missing.length > 0) {

@@ -28,8 +28,12 @@ const hash = z.string().regex(/^[0-9a-f]{64}$/)
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
 export const MAX_GROUP_VMS = 64
 
-/** A guess; the machine type has room for more. */
+/** Guesses; the machine type has room for more. */
 const MAX_NICS = 8
+const MAX_DISKS = 8
+const MAX_CPUS = 64
+/** 1 TiB: blocks of 4 KiB of all disks and RAM together are numbered by 32 bits. */
+const MAX_DISK_MIB = 1 << 20
 
 const mac = z
   .string()
@@ -65,6 +69,19 @@ export const vmSpecSchema = z
       .int()
       .min(16)
       .max(1 << 20),
+    cpus: z.number().int().min(1).max(MAX_CPUS).optional(),
+    disks: z
+      .array(
+        z.strictObject({
+          sizeMiB: z.number().int().min(1).max(MAX_DISK_MIB),
+          base: z.strictObject({ path, format: z.enum(['raw', 'qcow2']) }).optional()
+        })
+      )
+      .min(1)
+      .max(MAX_DISKS)
+      .describe(`1 to ${MAX_DISKS} disks (sizeMiB, and base with path and format where it is not empty)`)
+      .optional(),
+    capture: z.enum(['dirty', 'portable']).optional(),
     kernel: path,
     initrd: path,
     append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')
