@@ -7,6 +7,7 @@ import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
+import { disksOf } from '../protocols/group.ts'
 import { memberById } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
@@ -33,6 +34,9 @@ import { openShardStore } from './store/shard-store.ts'
 import { StartedFile } from './store/started.ts'
 import { joinBridge } from './switch/openflow/start.ts'
 import type { VirtualSwitch } from './switch/switch.ts'
+
+/** Images know disks as they know RAM: in pages of 4096 bytes. */
+const BLOCKS_PER_MIB = 256
 
 export interface HostingDeps {
   readonly config: Config
@@ -154,6 +158,7 @@ function hostingOf(
           accel: hypervisor.accel,
           key: groupSecret(secret, group),
           shape: { k, m, symbolBytes },
+          disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
           cluster: shards,
           log
         }),

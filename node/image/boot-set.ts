@@ -1,7 +1,7 @@
 /** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
 import { DiapauseError } from '../errors.ts'
 import type { ByteRange, ImageManifest } from '../ports.ts'
-import { streamIdOf, type VmFacts } from './capture.ts'
+import { blocksOf, streamIdOf, type VmFacts } from './capture.ts'
 import { openPieces } from './frame-pieces.ts'
 import { decodeMachine, type MachinePart } from './machine.ts'
 import { decodePageIndex } from './page-index.ts'
@@ -34,7 +34,7 @@ export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read:
   const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
   return {
     part: decodeMachine(open('machine', machine)),
-    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB, manifest.streams),
+    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB + blocksOf(facts), manifest.streams),
     frames
   }
 }

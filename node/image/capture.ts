@@ -25,7 +25,13 @@ export interface VmFacts {
   /** 32 bytes. */
   readonly key: Uint8Array
   readonly shape: CodeShape
+  /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
+  readonly disks: readonly { readonly blocks: number }[]
 }
+
+/** Blocks of all disks. */
+export const blocksOf = ({ disks }: Pick<VmFacts, 'disks'>): number =>
+  disks.reduce((sum, { blocks }) => sum + blocks, 0)
 
 export interface CaptureOptions {
   readonly facts: VmFacts
@@ -78,8 +84,11 @@ export class CapturePipeline {
     this.#parser.push(chunk)
   }
 
-  /** A page of RAM; the last to come of each counts. Its bytes (undefined: zeros) are read during the call only. */
-  ramPage(page: number, bytes: Uint8Array | undefined): void {
+  /**
+   * A page of RAM or a block of a disk, numbered in one space: RAM first, then the disks end to end. The last to come of
+   * each counts. Its bytes (undefined: zeros) are read during the call only.
+   */
+  page(page: number, bytes: Uint8Array | undefined): void {
     this.#unlessCancelled()
     this.#passed++
     if (bytes === undefined) this.#state.zero(page)
@@ -140,7 +149,7 @@ export class CapturePipeline {
       index,
       frames: inFlight,
       stats: {
-        pages: this.#state.pages,
+        pages: this.#state.ramPages,
         pagesNonZero: counts.nonZero,
         pagesChanged: counts.changed,
         bytesRaw,
@@ -177,7 +186,7 @@ export class CapturePipeline {
   #blocks(blocks: readonly RamBlock[]): void {
     this.#main = blocks.findIndex(block => block.name === MAIN_BLOCK)
     const length = blocks[this.#main]?.length
-    if (length === this.#state.pages * PAGE_BYTES) return
+    if (length === this.#state.ramPages * PAGE_BYTES) return
     throw new DiapauseError(
       'IMAGE_MEMORY_SIZE',
       `the VM has ${length ?? 0} bytes in ${MAIN_BLOCK}, and ${this.#options.facts.memoryMiB} MiB were announced`
@@ -185,7 +194,7 @@ export class CapturePipeline {
   }
 
   #page(block: number, offset: number, bytes: Uint8Array | undefined): void {
-    if (block === this.#main) this.ramPage(offset / PAGE_BYTES, bytes)
+    if (block === this.#main) this.page(offset / PAGE_BYTES, bytes)
     else this.#bootPage(block, offset, bytes)
   }
 

@@ -121,15 +121,19 @@ export interface NewStream {
 }
 
 export class PageState {
+  /** Of RAM, the first ones. */
+  readonly ramPages: number
+  /** Of RAM and disks. */
   readonly pages: number
   #committed: PageTable
   #spare: PageTable
   #candidate: Candidate | undefined
 
-  constructor(pages: number) {
-    this.pages = pages
-    this.#committed = emptyTable(pages)
-    this.#spare = emptyTable(pages)
+  constructor(ramPages: number, blocks = 0) {
+    this.ramPages = ramPages
+    this.pages = ramPages + blocks
+    this.#committed = emptyTable(this.pages)
+    this.#spare = emptyTable(this.pages)
   }
 
   get committed(): PageTable {
@@ -168,16 +172,16 @@ export class PageState {
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
-    const [seen, changedPages] = [new PageSet(this.pages), new PageSet(this.pages)]
-    const counts = { unseen: partial ? 0 : this.pages, changed: 0, written: 0 }
+    const [seen, changedPages] = [new PageSet(this.ramPages), new PageSet(this.pages)]
+    const counts = { unseen: partial ? 0 : this.ramPages, changed: 0, written: 0 }
     this.#candidate = { epoch, table, slot, retired, seen, changedPages, ...counts, complete: false }
   }
 
-  /** Pages in streams that the open epoch retires. */
+  /** Pages of RAM in streams that the open epoch retires. */
   toRewrite(): PageSet {
     const { table, retired } = this.#open()
-    const pages = new PageSet(this.pages)
-    for (let page = 0; page < this.pages; page++) if (retired[table.slots[page] ?? ZERO_SLOT]) pages.add(page)
+    const pages = new PageSet(this.ramPages)
+    for (let page = 0; page < this.ramPages; page++) if (retired[table.slots[page] ?? ZERO_SLOT]) pages.add(page)
     return pages
   }
 
@@ -222,7 +226,7 @@ export class PageState {
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
-        `${unseen} of ${this.pages} pages are not in QEMU's stream, nor were they copied`
+        `${unseen} of ${this.ramPages} pages are not in QEMU's stream, nor were they copied`
       )
     }
     const live = livePages(table)
@@ -277,7 +281,7 @@ export class PageState {
 
   #see(page: number): Candidate {
     const candidate = this.#open()
-    if (candidate.seen.add(page)) candidate.unseen--
+    if (page < this.ramPages && candidate.seen.add(page)) candidate.unseen--
     return candidate
   }
 

@@ -68,8 +68,8 @@ export class PostcopySource {
     this.#image = options.image
     this.#state = options.state
     this.#read = options.read
-    this.#plan = new RestorePlan(options.image.table)
-    this.#asked = new Uint8Array(options.state.pages)
+    this.#plan = new RestorePlan(options.image.table, options.state.ramPages)
+    this.#asked = new Uint8Array(options.state.ramPages)
     this.#seals = options.image.table.streams.map(
       stream => stream && new StreamSeal(options.key, stream.manifest.stream, stream.salt)
     )
@@ -155,7 +155,11 @@ export class PostcopySource {
   /** A page request. Pages of other blocks were sent before the VM ran, and pages once sent are on their way. */
   #requested(block: string, offset: number, length: number): void {
     if (block !== MAIN_BLOCK) return
-    if (length > MAX_REQUEST_BYTES || offset % PAGE_BYTES !== 0 || offset + length > this.#state.pages * PAGE_BYTES) {
+    if (
+      length > MAX_REQUEST_BYTES ||
+      offset % PAGE_BYTES !== 0 ||
+      offset + length > this.#state.ramPages * PAGE_BYTES
+    ) {
       throw new DiapauseError('MIGRATION_STREAM_RETURN_PATH', `QEMU asks for ${length} bytes at ${offset} of its RAM`)
     }
     for (let page = offset / PAGE_BYTES; page * PAGE_BYTES < offset + length; page++) {

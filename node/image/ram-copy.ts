@@ -19,7 +19,7 @@ const GAP_PAGES = 4
 /** Where pages go. */
 export interface PageSink {
   /** 4096 bytes, read during the call only; undefined for zeros. */
-  ramPage(page: number, bytes: Uint8Array | undefined): void
+  page(page: number, bytes: Uint8Array | undefined): void
   /** Pending while no more should come. */
   congestion(): Promise<void> | undefined
 }
@@ -137,7 +137,7 @@ export class RamCopy {
     for (const page of wanted) {
       const at = (page - first) * PAGE_BYTES
       const zero = bytes.compare(ZEROS, 0, PAGE_BYTES, at, at + PAGE_BYTES) === 0
-      this.#sink.ramPage(page, zero ? undefined : bytes.subarray(at, at + PAGE_BYTES))
+      this.#sink.page(page, zero ? undefined : bytes.subarray(at, at + PAGE_BYTES))
     }
   }
 }

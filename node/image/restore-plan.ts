@@ -28,9 +28,10 @@ export class RestorePlan {
   readonly #starts: Float64Array[] = []
   #zeroAt = 0
 
-  constructor(table: PageTable) {
+  /** Of the first `pages` pages of `table`: RAM, without disks. */
+  constructor(table: PageTable, pages = table.slots.length) {
     this.#table = table
-    this.#taken = new Uint8Array(table.slots.length)
+    this.#taken = new Uint8Array(pages)
     let extents = 0
     for (const stream of table.streams) {
       this.#base.push(extents)
@@ -40,13 +41,13 @@ export class RestorePlan {
     }
     // A counting sort by global extent; within an extent pages are sorted when they are asked for.
     this.#first = new Uint32Array(extents + 1)
-    for (let page = 0; page < table.slots.length; page++) {
+    for (let page = 0; page < pages; page++) {
       if (table.slots[page] !== ZERO_SLOT) this.#add(this.#globalOf(page) + 1, 1)
     }
     for (let i = 1; i <= extents; i++) this.#add(i, this.#first[i - 1] ?? 0)
     const next = this.#first.slice()
     this.#order = new Uint32Array(this.#first[extents] ?? 0)
-    for (let page = 0; page < table.slots.length; page++) {
+    for (let page = 0; page < pages; page++) {
       if (table.slots[page] === ZERO_SLOT) continue
       const extent = this.#globalOf(page)
       this.#order[next[extent] ?? 0] = page

@@ -153,7 +153,15 @@ export class Isolated {
       log: quietLog,
       wallMs,
       openWorker: async (_, { id, memoryMiB }) => {
-        const facts = { group, vm: id, memoryMiB, accel: hypervisor.accel, key, shape: { k, m, symbolBytes } }
+        const facts = {
+          group,
+          vm: id,
+          memoryMiB,
+          accel: hypervisor.accel,
+          key,
+          shape: { k, m, symbolBytes },
+          disks: []
+        }
         const worker = await createImageWorker({ ...facts, cluster: this.#shards, log: quietLog })
         return listening(worker, frames.get(id) ?? [])
       },

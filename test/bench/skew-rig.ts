@@ -244,6 +244,7 @@ export class SkewRig {
           accel: hypervisor.accel,
           key: new Uint8Array(32).fill(7),
           shape: SHAPE,
+          disks: [],
           cluster: this.#cluster,
           log: this.#log
         }),

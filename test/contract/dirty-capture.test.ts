@@ -62,7 +62,8 @@ beforeAll(async () => {
     memoryMiB: MEMORY_MIB,
     accel: hypervisor.accel,
     key: new Uint8Array(32).fill(9),
-    shape: { k: 3, m: 2, symbolBytes: 65_536 }
+    shape: { k: 3, m: 2, symbolBytes: 65_536 },
+    disks: []
   }
 }, 240_000)
 

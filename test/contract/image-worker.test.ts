@@ -72,6 +72,7 @@ async function newWorker(): Promise<ImageWorker> {
     accel: hypervisor.accel,
     key: new Uint8Array(32).fill(9),
     shape: { k: 3, m: 2, symbolBytes: 65_536 },
+    disks: [],
     cluster,
     log: quietLog
   })

@@ -51,6 +51,7 @@ const options = (key = KEY) => ({
   accel: 'tcg' as const,
   key,
   shape: { k: 3, m: 2, symbolBytes: 16_384 },
+  disks: [],
   cluster,
   log: quietLog
 })

@@ -21,7 +21,8 @@ const facts = {
   memoryMiB: MEMORY_MIB,
   accel: 'tcg' as const,
   key: new Uint8Array(32).fill(7),
-  shape: { k: 3, m: 2, symbolBytes: 16_384 }
+  shape: { k: 3, m: 2, symbolBytes: 16_384 },
+  disks: []
 }
 
 let dir: string
@@ -182,7 +183,7 @@ describe('a capture out of a RAM file', () => {
     const copied: number[] = []
     let stuck: Promise<void> | undefined = new Promise(() => {})
     const copy = new RamCopy(ramPath, new PageSet(4 * PAGES), {
-      ramPage: (page, bytes) => {
+      page: (page, bytes) => {
         if (bytes !== undefined && ram.subarray(page * PAGE, (page + 1) * PAGE).equals(bytes)) copied.push(page)
       },
       congestion: () => stuck
