@@ -33,7 +33,7 @@ const modules = [
 ]
 
 /** Each a C file here and a program in the guest; `run=NAME` on the kernel's command line says which one it becomes. */
-const workloads = ['bank', 'speed']
+const workloads = ['bank', 'speed', 'load']
 
 /** Files of a built guest, both readable by QEMU's -kernel and -initrd. */
 export interface Guest {
@@ -175,7 +175,9 @@ export interface BankOptions {
   readonly dirtyMiB?: number
   readonly mtu?: number
   /** What runs in it instead of the bank. */
-  readonly run?: 'speed'
+  readonly run?: 'speed' | 'load'
+  /** Memory that `run: 'load'` fills at its start. */
+  readonly fillMiB?: number
 }
 
 /** Money of all VMs together, always. */
@@ -201,7 +203,8 @@ export function bankAppend(options: BankOptions): string {
     `ip=10.9.0.${options.index} mtu=${options.mtu ?? 1500} vm=${options.index} vms=${options.total}`,
     `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 20_000}`,
     `burst=${options.burst ?? 1}`,
-    `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`
+    `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`,
+    ...(options.fillMiB === undefined ? [] : [`fillMiB=${options.fillMiB}`])
   ].join(' ')
 }
 

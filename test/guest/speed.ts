@@ -1,4 +1,4 @@
-/** What `speed.c` prints, as numbers. Pure. */
+/** What `speed.c` and `load.c` print, as numbers. Pure. */
 import { fnv32 } from './console.ts'
 
 /** One line: `id` of the command it answers (0: unasked), `kind`, and its numbers by name. */
@@ -9,7 +9,7 @@ export interface SpeedReport {
   value(name: string): number
 }
 
-const LINE = /(SPEED id=(\d+) kind=(\w+)(?: \w+=-?[\d.]+)*) sum=([0-9a-f]{8})/g
+const LINE = /((?:SPEED|LOAD) id=(\d+) kind=(\w+)(?: \w+=-?[\d.]+)*) sum=([0-9a-f]{8})/g
 
 /** Every whole line in `text`, in order; torn ones are left out. */
 export function parseSpeed(text: string): SpeedReport[] {

@@ -7,6 +7,8 @@ const sealed = (body: string) => `${body} sum=${fnv32(body).toString(16).padStar
 describe('reading the console of a VM that measures', () => {
   it('reads the very line that the C program printed', () => {
     expect(parseSpeed('SPEED id=0 kind=ready sum=81820e2c\r\n')).toMatchObject([{ id: 0, kind: 'ready' }])
+    const [status] = parseSpeed('LOAD id=8 kind=status pages=2331 us=466107 sum=341a4f85\r\n')
+    expect(status?.value('pages')).toBe(2331)
   })
 
   it('gives the numbers of a line by name, and NaN for a name that it has not', () => {
