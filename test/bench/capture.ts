@@ -16,10 +16,10 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { UsageError } from '../../node/errors.ts'
+import { messageOf, UsageError } from '../../node/errors.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
-import { atLeast, atMost, type Check, note } from '../measure.ts'
+import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
 import { feed } from './capture-pipeline.ts'
 import { type Compared, compareWithQemu } from './capture-savevm.ts'
 import {
@@ -41,6 +41,8 @@ const SECTIONS = ['loads', 'sizes', 'pauses', 'rapid', 'pipeline'] as const
 type SectionName = (typeof SECTIONS)[number]
 
 const FILL_MIB = 1_024
+/** The loads write to 200 of them. */
+const LEAST_FILL_MIB = 256
 const PASSES = 4
 const SAVEVM_PART = 1 / 20
 const PIPELINE_MB_PER_S = 600
@@ -52,7 +54,7 @@ export async function measureCapture(progress: Progress, options: OptionValues):
   const qemu = new Comparison(size, folder, progress)
   const found: Section[] = []
   try {
-    for (const name of sections) found.push(await measure(name, { size, progress, qemu, folder }))
+    for (const name of sections) found.push(await unlessFailed(name, measure(name, { size, progress, qemu, folder })))
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
@@ -60,8 +62,17 @@ export async function measureCapture(progress: Progress, options: OptionValues):
   return {
     checks: found.flatMap(({ checks }) => checks),
     details,
-    accel: found[0]?.accel ?? '',
+    accel: found.find(({ accel }) => accel !== '')?.accel ?? '',
     text: found.flatMap(({ text = [] }) => text)
+  }
+}
+
+/** What the others have found is worth knowing, too. */
+async function unlessFailed(name: SectionName, measuring: Promise<Section>): Promise<Section> {
+  try {
+    return await measuring
+  } catch (error) {
+    return { checks: [equal(`${name}: error`, messageOf(error), '')], details: {}, accel: '' }
   }
 }
 
@@ -149,8 +160,8 @@ class Comparison {
 }
 
 function readSize({ fill = `${FILL_MIB}` }: OptionValues): Size {
-  if (/^\d{2,5}$/.test(fill)) return sizeOf(Number(fill))
-  throw new UsageError('BENCH_USAGE', `--fill takes MiB, from 10 on, not ${JSON.stringify(fill)}`)
+  if (/^\d{3,5}$/.test(fill) && Number(fill) >= LEAST_FILL_MIB) return sizeOf(Number(fill))
+  throw new UsageError('BENCH_USAGE', `--fill takes MiB, from ${LEAST_FILL_MIB} on, not ${JSON.stringify(fill)}`)
 }
 
 function readSections({ only = SECTIONS.join(',') }: OptionValues): SectionName[] {
