@@ -1,6 +1,8 @@
-/** What comes from other peers, from a VM's NIC and from a bridge. */
+/** What comes from other peers, from a VM's NIC, from a bridge and from clients of disks. */
 import assert from 'node:assert/strict'
 import { ZodError } from 'zod'
+import { DiapauseError } from '../../node/errors.ts'
+import { MAX_REQUEST_BYTES, NbdSession } from '../../node/nbd/protocol.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
 import { DECISIONS_PROTOCOL, parseDecisionsMessage } from '../../protocols/decisions/messages.ts'
 import { RecordCutter, RecordOpener } from '../../protocols/direct-records.ts'
@@ -15,6 +17,7 @@ import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
 import { parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
+import { opening, option, request } from '../unit/nbd-client.ts'
 import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, sealedRecords, shardSeeds } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
 import { attempt, chunksOf, inAnyChunks, refusal, type Target } from './target.ts'
@@ -113,6 +116,45 @@ const packets = (input: Uint8Array, random: Random): string | undefined =>
     return heard
   })
 
+// ---------------------------------------------------------------------------------------------- disks
+
+const NBD_DISK = { name: 'disk0', bytes: 1 << 20 }
+
+/** Whole talks: one that does all that is spoken, and one of small steps. */
+function nbdSeeds(): Uint8Array[] {
+  const reads = [request(0, { length: 4096 }), request(7, { length: 1 << 20 }), request(3, {})]
+  const refused = [request(1, { length: 64 }), Buffer.alloc(64), request(6, { length: 512 })]
+  return [
+    Uint8Array.from(Buffer.concat([opening(NBD_DISK.name), ...reads, ...refused, ...reads, request(2, {})])),
+    Uint8Array.from(Buffer.concat([opening(NBD_DISK.name, false), ...refused, ...reads])),
+    Uint8Array.from(Buffer.concat([opening('other'), option(3), option(2)]))
+  ]
+}
+
+/** What is asked for lies in the disk. What ends the talk is told as a refusal. */
+const nbd = (input: Uint8Array, random: Random): string | undefined =>
+  inAnyChunks(/^NBD_CLOSED$/, { input, random }, chunks => {
+    const session = new NbdSession([NBD_DISK])
+    let heard = ''
+    const listen = (): void => {
+      for (let event = session.next(); event !== undefined; event = session.next()) {
+        if (event.kind === 'close' && event.why !== undefined) throw new DiapauseError('NBD_CLOSED', event.why)
+        if (event.kind === 'read' || event.kind === 'status') {
+          const { offset, length } = event
+          assert.ok(length > 0 && offset >= 0 && offset + length <= NBD_DISK.bytes, `${length} bytes at ${offset}`)
+          assert.ok(event.kind === 'status' || length <= MAX_REQUEST_BYTES)
+        }
+        heard += event.kind === 'send' ? `[${bytesOf(event.bytes)}]` : JSON.stringify(event)
+      }
+    }
+    for (const chunk of chunks) {
+      session.push(chunk)
+      chunk.fill(0xa5) // a view that was kept longer than allowed would show
+      listen()
+    }
+    return heard
+  })
+
 export const messageTargets: readonly Target[] = [
   { name: 'frames', group: 'messages', summary: 'a batch of frames from another peer', seeds: batchSeeds, run: frames },
   {
@@ -150,6 +192,13 @@ export const messageTargets: readonly Target[] = [
     summary: "what a VM's NIC sends, in any chunks",
     seeds: () => [Uint8Array.from(Buffer.concat([60, 200].map(length => packet(length))))],
     run: packets
+  },
+  {
+    name: 'nbd',
+    group: 'messages',
+    summary: 'what a client of disks says, in any chunks',
+    seeds: nbdSeeds,
+    run: nbd
   }
 ]
 

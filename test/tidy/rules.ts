@@ -64,7 +64,7 @@ const dependencyRules: readonly Rule[] = [
     may: ['node/erasure/codec.ts', ...adapter('node/image/').may],
     why: 'see node/image/'
   },
-  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards'].map(folder => adapter(`node/${folder}/`)),
+  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards', 'nbd'].map(folder => adapter(`node/${folder}/`)),
   {
     who: 'node/agents/',
     may: ['config/', 'protocols/', 'node/planning/', 'node/agents/', ...contracts],
@@ -182,6 +182,8 @@ const pureFiles = [
   'node/switch/openflow/changes.ts',
   'node/switch/openflow/tagged.ts',
   'node/switch/openflow/packet-queue.ts',
+  'node/nbd/protocol.ts',
+  'node/nbd/wire.ts',
   'node/store/record.ts',
   'node/agents/decisions-sources.ts',
   'node/edge/format.ts',
