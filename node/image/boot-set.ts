@@ -1,15 +1,14 @@
 /** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
 import { DiapauseError } from '../errors.ts'
 import type { ByteRange, ImageManifest } from '../ports.ts'
-import { blocksOf, streamIdOf, type VmFacts } from './capture.ts'
+import { blocksOf, streamIdOf, type VmFacts } from './facts.ts'
 import { openPieces } from './frame-pieces.ts'
 import { decodeMachine, type MachinePart } from './machine.ts'
 import { decodePageIndex } from './page-index.ts'
-import { PAGES_PER_MIB, type PageTable } from './page-state.ts'
+import { PAGES_PER_MIB } from './page-state.ts'
+import type { PageTable } from './page-table.ts'
+import type { ReadStream } from './place-reader.ts'
 import { type RecordKind, SALT_BYTES, StreamSeal } from './seal.ts'
-
-/** Bytes [offset, offset + length) of stream `stream` of the manifest being restored. */
-export type ReadStream = (stream: number, offset: number, length: number) => Promise<Uint8Array>
 
 export interface BootSet {
   readonly part: MachinePart
@@ -20,21 +19,21 @@ export interface BootSet {
 
 /** IMAGE_MISMATCH (an image of another VM), IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with (SHARD_LOST). */
 export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read: ReadStream): Promise<BootSet> {
-  const last = manifest.streams.length - 1
-  const stream = manifest.streams[last]
+  const stream = manifest.streams.at(-1)
   const same = (['group', 'vm', 'memoryMiB', 'accel'] as const).every(name => manifest[name] === facts[name])
   if (!same || stream?.stream !== streamIdOf(facts, manifest.generation, manifest.epoch)) {
     const details = { image: `${manifest.group}/${manifest.vm}`, memoryMiB: manifest.memoryMiB, accel: manifest.accel }
     throw new DiapauseError('IMAGE_MISMATCH', 'the image is of another VM, memory size or accelerator', { details })
   }
+  const last = stream.stream
   const part = (range: ByteRange) => read(last, range.offset, range.length)
-  const seal = read(last, 0, SALT_BYTES).then(salt => new StreamSeal(facts.key, stream.stream, salt))
+  const seal = read(last, 0, SALT_BYTES).then(salt => new StreamSeal(facts.key, last, salt))
   const frames = openPieces(seal, manifest.frames, (offset, length) => read(last, offset, length))
   const [opener, machine, index] = await Promise.all([seal, part(manifest.machine), part(manifest.index)])
   const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
   return {
     part: decodeMachine(open('machine', machine)),
-    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB + blocksOf(facts), manifest.streams),
+    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts), manifest.streams),
     frames
   }
 }

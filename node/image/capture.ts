@@ -7,31 +7,16 @@
 import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
-import type { ByteRange, Codec, CodeShape, ImageManifest } from '../ports.ts'
+import type { ByteRange, Codec, ImageManifest } from '../ports.ts'
 import { ExtentWriter } from './extents.ts'
+import { streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
 import { encodePageIndex } from './page-index.ts'
 import type { PageState } from './page-state.ts'
+import { PlaceReader, type ReadStream } from './place-reader.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
 import { type PutColumn, StreamWriter } from './stream-writer.ts'
-
-/** What stays the same for all images of a VM. */
-export interface VmFacts {
-  readonly group: string
-  readonly vm: string
-  readonly memoryMiB: number
-  readonly accel: 'kvm' | 'tcg'
-  /** 32 bytes. */
-  readonly key: Uint8Array
-  readonly shape: CodeShape
-  /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
-  readonly disks: readonly { readonly blocks: number }[]
-}
-
-/** Blocks of all disks. */
-export const blocksOf = ({ disks }: Pick<VmFacts, 'disks'>): number =>
-  disks.reduce((sum, { blocks }) => sum + blocks, 0)
 
 export interface CaptureOptions {
   readonly facts: VmFacts
@@ -43,10 +28,13 @@ export interface CaptureOptions {
   readonly put: PutColumn
   /** Pages that do not pass are as in the last committed epoch; else each must. */
   readonly partial?: boolean
+  /** Reads the streams of the last committed image. */
+  readonly read: ReadStream
 }
 
-export const streamIdOf = (facts: VmFacts, generation: number, epoch: number): string =>
-  `${facts.group}/${facts.vm}/${generation}/${epoch}`
+/** Blocks of disks read back and written again in one epoch, 256 MiB of them, and those read at once. Guesses. */
+const AGAIN_BLOCKS = 1 << 16
+const READ_BLOCKS = 1024
 
 /** One epoch of one VM being captured. Opens the candidate of `state` (IMAGE_EPOCH_OPEN). */
 export class CapturePipeline {
@@ -92,7 +80,10 @@ export class CapturePipeline {
     this.#unlessCancelled()
     this.#passed++
     if (bytes === undefined) this.#state.zero(page)
-    else if (this.#state.data(page, pageDigest(bytes))) this.#state.place(page, this.#extents.add(bytes))
+    else {
+      const digest = pageDigest(bytes)
+      if (this.#state.data(page, digest)) this.#state.place(page, this.#extents.add(bytes))
+    }
   }
 
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */
@@ -120,6 +111,7 @@ export class CapturePipeline {
     const { facts, generation, epoch } = this.#options
     this.#unlessCancelled()
     const machineState = this.#parser.end()
+    await this.#writeAgain()
     const counts = this.#state.endPages()
     this.#extents.flush()
     const machine = this.#record(
@@ -156,6 +148,25 @@ export class CapturePipeline {
         bytesData: manifest.dataBytes,
         bytesStored: storedBytes,
         inFlightFrames: frames.count
+      }
+    }
+  }
+
+  /**
+   * Blocks in streams that are retired, but for those that have passed: nobody else still has what they were when the last
+   * epoch was committed. At most so many: a stream with more of them stays for another epoch.
+   */
+  async #writeAgain(): Promise<void> {
+    const { facts, read } = this.#options
+    const reader = new PlaceReader({ facts, table: this.#state.committed, read })
+    for (let left = AGAIN_BLOCKS; left > 0; left -= READ_BLOCKS) {
+      const batch = this.#state.retiredBlocks(READ_BLOCKS)
+      if (batch.length === 0) return
+      for await (const { page, bytes } of reader.contents(batch)) {
+        this.#unlessCancelled()
+        this.#state.placeAgain(page, pageDigest(bytes), this.#extents.add(bytes))
+        this.#passed++
+        await this.#writer.congestion()
       }
     }
   }

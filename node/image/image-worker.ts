@@ -4,9 +4,10 @@
  */
 import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
-import type { Capture, FrameLog, ImageManifest, ImageWorker, Log, Restore, ShardCluster } from '../ports.ts'
-import type { VmFacts } from './capture.ts'
+import type { Capture, FrameLog, ImageManifest, ImageWorker, Log, Restore, ShardCluster, StreamId } from '../ports.ts'
 import { DeviceReceiver } from './device-receiver.ts'
+import type { VmFacts } from './facts.ts'
+import { KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -30,9 +31,7 @@ interface PutRequest {
 }
 
 interface ReadRequest {
-  readonly restore: number
-  /** Index into the streams of the manifest being restored. */
-  readonly stream: number
+  readonly stream: StreamId
   readonly offset: number
   readonly length: number
 }
@@ -40,7 +39,10 @@ interface ReadRequest {
 /** What the worker thread may call. */
 export interface MainCalls extends Record<string, (argument: never) => unknown> {
   putColumn(request: PutRequest): Promise<void>
-  readData(request: ReadRequest): Promise<Uint8Array>
+  /** Of the image that is being restored. */
+  readData(request: ReadRequest & { readonly restore: number }): Promise<Uint8Array>
+  /** Of the last committed image, or the last restored one. */
+  readCommitted(request: ReadRequest): Promise<Uint8Array>
   /** The next piece of the in-flight frames of the capture that is being finished; undefined: that was the last. */
   framePiece(request: { readonly epoch: number }): Promise<Uint8Array | undefined>
 }
@@ -60,7 +62,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     resourceLimits: RESOURCE_LIMITS,
     name: `image ${vm}`
   })
-  let restoring: { number: number; manifest: ImageManifest } | undefined
+  const images = new KnownImages()
   let restores = 0
   /** The thread has been given something to do. */
   let busy = false
@@ -69,11 +71,9 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     framePiece: ({ epoch }) => inFlight.next(epoch),
     putColumn: ({ stream, holders, grid, column, bytes }) =>
       cluster.putColumn({ stream, holders }, grid, column, bytes),
-    readData: ({ restore, stream, offset, length }) => {
-      const manifest = restoring?.number === restore ? restoring.manifest.streams[stream] : undefined
-      if (!manifest) throw new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled')
-      return cluster.readData(manifest, offset, length)
-    }
+    readData: ({ restore, stream, offset, length }) =>
+      cluster.readData(images.streamOfRestore(restore, stream), offset, length),
+    readCommitted: ({ stream, offset, length }) => cluster.readData(images.streamOfCommitted(stream), offset, length)
   }
   const calls = new ThreadCalls<WorkerCalls>(worker, main)
   worker.on('error', cause => {
@@ -91,18 +91,22 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       const finish: Finish = async (frames, machine) => {
         inFlight.begin(epoch, frames)
         const argument = { epoch, frames: frames.frames, ...(machine && { machine }) }
-        return await calls.call('finishCapture', argument, wholeMemoryOf(machine))
+        return images.captured(await calls.call('finishCapture', argument, wholeMemoryOf(machine)))
       }
       if (ramPath === undefined) return streamCapture(calls, epoch, finish)
       return await openRamCapture(calls, { epoch, ramPath, socketPath, finish })
     },
-    commit: epoch => decide(epoch, calls.call('commit', epoch)),
+    commit: epoch => {
+      images.committed(epoch)
+      decide(epoch, calls.call('commit', epoch))
+    },
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
       const restore = ++restores
       busy = true
-      restoring = { number: restore, manifest }
+      images.restoring(restore, manifest)
       await calls.call('restore', { restore, manifest })
+      images.restored(restore)
       return {
         frames: restoredFrames(calls, restore),
         serve: socketPath => calls.call('serve', { restore, socketPath }),

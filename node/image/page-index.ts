@@ -7,7 +7,7 @@ import { DiapauseError } from '../errors.ts'
 import type { StreamManifest } from '../ports.ts'
 import { ByteReader, ByteWriter } from './bytes.ts'
 import { EXTENT_PAGES } from './extents.ts'
-import { emptyTable, type PageStream, type PageTable, ZERO_SLOT } from './page-state.ts'
+import { type PageStream, PageTable, ZERO_SLOT } from './page-table.ts'
 import { pack, SALT_BYTES, TAG_BYTES, unpack } from './seal.ts'
 
 const FORMAT = 1
@@ -24,7 +24,7 @@ export function encodePageIndex(
   order: readonly number[],
   streams: readonly IndexedStream[]
 ): Uint8Array {
-  const pages = table.slots.length
+  const { pages } = table
   const out = new ByteWriter(1 << 16).u8(FORMAT).u32(pages).u32(streams.length)
   for (const stream of streams) {
     const lengths = new ByteWriter(4 * stream.extentLengths.length + 4)
@@ -38,10 +38,11 @@ export function encodePageIndex(
     const count = Math.min(SEGMENT_PAGES, pages - first)
     const columns = new Uint8Array(5 * count)
     for (let i = 0; i < count; i++) {
-      const ordinal = ordinals[table.slots[first + i] ?? ZERO_SLOT] ?? ZERO_SLOT
+      const place = table.placeOf(first + i)
+      const ordinal = ordinals[place?.slot ?? ZERO_SLOT] ?? ZERO_SLOT
       columns[i] = ordinal
-      if (ordinal === ZERO_SLOT) continue
-      const locator = table.locators[first + i] ?? 0
+      if (place === undefined || ordinal === ZERO_SLOT) continue
+      const { locator } = place
       const step = (locator - (previous[ordinal] ?? 0)) | 0
       const code = ((step << 1) ^ (step >> 31)) >>> 0
       previous[ordinal] = locator
@@ -52,13 +53,19 @@ export function encodePageIndex(
   return out.bytes()
 }
 
-/** The table of an image of `pages` pages; contents are unknown (hashes zero). IMAGE_INVALID. */
-export function decodePageIndex(bytes: Uint8Array, pages: number, manifests: readonly StreamManifest[]): PageTable {
+/** The table of an image of so many pages of RAM and blocks of disks; contents are unknown. IMAGE_INVALID. */
+export function decodePageIndex(
+  bytes: Uint8Array,
+  ramPages: number,
+  blocks: number,
+  manifests: readonly StreamManifest[]
+): PageTable {
+  const pages = ramPages + blocks
   const reader = new ByteReader(bytes, invalid)
   const format = reader.u8()
   if (format !== FORMAT) throw invalid(`format ${format}, and this version reads ${FORMAT}`)
   if (reader.u32() !== pages) throw invalid('it is of a machine of another size')
-  const table = emptyTable(pages)
+  const table = new PageTable(ramPages, blocks)
   const count = reader.count(MAX_INDEX_STREAMS, SALT_BYTES)
   if (count !== manifests.length) throw invalid(`${count} streams, and the manifest names ${manifests.length}`)
   for (const manifest of manifests) table.streams.push(readStream(reader, manifest))
@@ -70,7 +77,6 @@ export function decodePageIndex(bytes: Uint8Array, pages: number, manifests: rea
     if (columns.length !== 5 * length) throw invalid('a segment is too short')
     for (let i = 0; i < length; i++) {
       const ordinal = columns[i] ?? ZERO_SLOT
-      table.slots[first + i] = ordinal
       if (ordinal === ZERO_SLOT) continue
       let code = 0
       for (let plane = 0; plane < 4; plane++) code |= (columns[(plane + 1) * length + i] ?? 0) << (8 * plane)
@@ -78,7 +84,7 @@ export function decodePageIndex(bytes: Uint8Array, pages: number, manifests: rea
       const locator = ((previous[ordinal] ?? 0) + step) >>> 0
       if (!(locator < (locatorEnd[ordinal] ?? 0))) throw invalid(`page ${first + i} lies outside of its stream`)
       previous[ordinal] = locator
-      table.locators[first + i] = locator
+      table.place(first + i, ordinal, locator)
     }
   }
   reader.end()

@@ -1,9 +1,10 @@
 /**
- * What is known of every page of a VM's RAM: a hash of its content, and where its bytes lie. There are two tables: the
- * committed one belongs to the last committed epoch, the candidate to the epoch being captured. A capture starts from a
- * copy of the committed table and changes it as pages pass; `commit` makes it the committed one, `abort` drops it. Pure.
+ * What is known of every page of a VM's RAM and every block of its disks: a hash of its content, and where its bytes lie
+ * (`page-table.ts`). There are two tables: the committed one belongs to the last committed epoch, the candidate to the epoch
+ * being captured. A capture forks the committed table and changes its own as pages pass; `commit` makes it the committed
+ * one, `abort` drops it. Pure.
  *
- * A page is zero, or lies in a stream at a locator (`extents.ts`). A page whose hash equals the one in the table stays
+ * A page whose hash equals the one in the table stays
  * where it is, however old that stream; so an image leans on several streams, and two things bound that. At most
  * MAX_STREAMS streams: before a capture the streams with the fewest live pages beyond that are retired, that is, their
  * live pages are written again as they pass. And a stream that is mostly dead (below a quarter live) is retired as
@@ -14,8 +15,8 @@
  * since, is retired as soon as the holders of the new stream bear more losses than its own.
  */
 import { DiapauseError } from '../errors.ts'
-import type { StreamManifest } from '../ports.ts'
 import { PageSet } from './page-set.ts'
+import { type PageSegment, type PageStream, PageTable, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
 
 /** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
 export const MAX_STREAMS = 8
@@ -23,41 +24,15 @@ const DEAD_BELOW = 0.25
 
 export const PAGES_PER_MIB = 256
 
-/** Slot of a zero page. */
-export const ZERO_SLOT = 0xff
-
-/** A stream that pages lie in. */
-export interface PageStream {
-  readonly manifest: StreamManifest
-  readonly salt: Uint8Array
-  /** Sealed bytes of each extent. */
-  readonly extentLengths: Uint32Array
-  /** Pages written to it, live or not. */
-  readonly pages: number
-}
-
-/** Columns by page number. */
-export interface PageTable {
-  /** First 16 bytes of SHA-256 as four words; all zero where the content is not known. */
-  readonly hashes: Uint32Array
-  /** Index into `streams`, or ZERO_SLOT. */
-  readonly slots: Uint8Array
-  readonly locators: Uint32Array
-  /** Undefined: a free slot. */
-  streams: (PageStream | undefined)[]
-}
-
 export interface PageCounts {
+  /** Pages of RAM. */
   readonly nonZero: number
-  /** Became another content, zero included, for a while at least. */
+  /** Pages of RAM that became another content, zero included, for a while at least. */
   readonly changed: number
-  /** Times that a page was written to this epoch's stream: as it changed, or out of a stream that was retired. */
+  /** As `changed`, of disks. */
+  readonly changedBlocks: number
+  /** Times that a page or block was written to this epoch's stream: as it changed, or out of a stream that was retired. */
   readonly written: number
-}
-
-export function emptyTable(pages: number): PageTable {
-  const slots = new Uint8Array(pages).fill(ZERO_SLOT)
-  return { hashes: new Uint32Array(4 * pages), slots, locators: new Uint32Array(pages), streams: [] }
 }
 
 /**
@@ -93,13 +68,6 @@ export function toleratedLosses(holders: readonly string[], m: number, alive: re
   return tolerated
 }
 
-/** Live pages of each slot. */
-export function livePages(table: PageTable): number[] {
-  const counts = new Array<number>(256).fill(0)
-  for (const slot of table.slots) counts[slot] = (counts[slot] ?? 0) + 1
-  return counts.slice(0, table.streams.length)
-}
-
 interface Candidate {
   readonly epoch: number
   readonly table: PageTable
@@ -108,7 +76,8 @@ interface Candidate {
   readonly seen: PageSet
   readonly changedPages: PageSet
   unseen: number
-  changed: number
+  changedRam: number
+  changedBlocks: number
   written: number
   complete: boolean
 }
@@ -126,14 +95,12 @@ export class PageState {
   /** Of RAM and disks. */
   readonly pages: number
   #committed: PageTable
-  #spare: PageTable
   #candidate: Candidate | undefined
 
   constructor(ramPages: number, blocks = 0) {
     this.ramPages = ramPages
     this.pages = ramPages + blocks
-    this.#committed = emptyTable(this.pages)
-    this.#spare = emptyTable(this.pages)
+    this.#committed = new PageTable(ramPages, blocks)
   }
 
   get committed(): PageTable {
@@ -146,22 +113,17 @@ export class PageState {
   }
 
   /**
-   * Opens a candidate. With `partial` only pages that may have changed need pass, and those of `toRewrite`.
-   * IMAGE_EPOCH_OPEN where one is still undecided.
+   * Opens a candidate. Every page of RAM must pass, or, with `partial`, those that may have changed and those of
+   * `toRewrite`; and of the blocks of disks those that may have changed. IMAGE_EPOCH_OPEN where one is still undecided.
    */
   begin(epoch: number, { holders, m, partial = false }: NewStream): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
     }
-    const table = this.#spare
-    table.hashes.set(this.#committed.hashes)
-    table.slots.set(this.#committed.slots)
-    table.locators.set(this.#committed.locators)
-    table.streams = [...this.#committed.streams]
-    const live = livePages(table)
+    const table = this.#committed.fork()
     const retired: boolean[] = []
-    const asked = table.streams.map((stream, i) => ({ live: live[i] ?? 0, pages: stream?.pages ?? 0 }))
+    const asked = table.streams.map((stream, slot) => ({ live: table.live(slot), pages: stream?.pages ?? 0 }))
     for (const slot of streamsToRetire(asked)) retired[slot] = true
     const tolerated = toleratedLosses(holders, m, holders)
     for (const [slot, stream] of table.streams.entries()) {
@@ -173,65 +135,83 @@ export class PageState {
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
     const [seen, changedPages] = [new PageSet(this.ramPages), new PageSet(this.pages)]
-    const counts = { unseen: partial ? 0 : this.ramPages, changed: 0, written: 0 }
+    const counts = { unseen: partial ? 0 : this.ramPages, changedRam: 0, changedBlocks: 0, written: 0 }
     this.#candidate = { epoch, table, slot, retired, seen, changedPages, ...counts, complete: false }
   }
 
   /** Pages of RAM in streams that the open epoch retires. */
   toRewrite(): PageSet {
-    const { table, retired } = this.#open()
     const pages = new PageSet(this.ramPages)
-    for (let page = 0; page < this.ramPages; page++) if (retired[table.slots[page] ?? ZERO_SLOT]) pages.add(page)
+    for (const page of this.#retiredFrom(0, this.ramPages)) pages.add(page)
     return pages
+  }
+
+  /** The first `most` blocks of disks that lie in streams that the open epoch retires, and have not been written again. */
+  retiredBlocks(most: number): number[] {
+    const blocks: number[] = []
+    for (const block of this.#retiredFrom(this.ramPages, this.pages)) {
+      blocks.push(block)
+      if (blocks.length === most) break
+    }
+    return blocks
+  }
+
+  *#retiredFrom(first: number, end: number): Generator<number> {
+    const { table, retired } = this.#open()
+    if (!retired.includes(true)) return
+    for (let number = Math.floor(first / SEGMENT_PAGES); number * SEGMENT_PAGES < end; number++) {
+      if (table.segments[number]?.refersTo(retired) !== true) continue
+      const from = Math.max(first, number * SEGMENT_PAGES)
+      const to = Math.min(end, (number + 1) * SEGMENT_PAGES)
+      for (let page = from; page < to; page++) if (isRetired(table, page, retired)) yield page
+    }
   }
 
   /** A zero page has passed. */
   zero(page: number): void {
     const candidate = this.#see(page)
-    const { table } = candidate
-    if (table.slots[page] !== ZERO_SLOT) this.#changed(candidate, page)
-    table.slots[page] = ZERO_SLOT
-    table.hashes.fill(0, 4 * page, 4 * page + 4)
+    if (candidate.table.slotOf(page) === ZERO_SLOT) return
+    this.#changed(candidate, page)
+    candidate.table.clear(page)
   }
 
   /** A page has passed; `digest` is its SHA-256 as a latin1 string. True where it must be written and `place`d. */
   data(page: number, digest: string): boolean {
     const candidate = this.#see(page)
-    const { hashes, slots } = candidate.table
-    const at = 4 * page
-    const [a, b, c, d] = [word(digest, 0), word(digest, 4), word(digest, 8), word(digest, 12)]
-    const slot = slots[page] ?? ZERO_SLOT
-    const same =
-      slot !== ZERO_SLOT && hashes[at] === a && hashes[at + 1] === b && hashes[at + 2] === c && hashes[at + 3] === d
-    if (same && candidate.retired[slot] !== true) return false
-    if (!same) this.#changed(candidate, page)
-    hashes[at] = a
-    hashes[at + 1] = b
-    hashes[at + 2] = c
-    hashes[at + 3] = d
+    const { table, retired } = candidate
+    const same = knows(table, page, digest)
+    if (same && !isRetired(table, page, retired)) return false
+    if (!same) {
+      this.#changed(candidate, page)
+      noteHash(table.writable(page), page, digest)
+    }
     return true
   }
 
   /** Where a page of the open epoch was written. */
   place(page: number, locator: number): void {
     const candidate = this.#open()
-    candidate.table.slots[page] = candidate.slot
-    candidate.table.locators[page] = locator
+    candidate.table.place(page, candidate.slot, locator)
     candidate.written++
+  }
+
+  /** As `place`, of one that was read back out of a stream that is retired: its content is what it was. */
+  placeAgain(page: number, digest: string, locator: number): void {
+    noteHash(this.#open().table.writable(page), page, digest)
+    this.place(page, locator)
   }
 
   /** Every page that must has passed; streams without live pages leave the table. MIGRATION_STREAM_INCOMPLETE where one has not. */
   endPages(): PageCounts {
-    const { table, unseen, changed, written } = this.#open()
+    const { table, unseen, changedRam, changedBlocks, written } = this.#open()
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
         `${unseen} of ${this.ramPages} pages are not in QEMU's stream, nor were they copied`
       )
     }
-    const live = livePages(table)
-    table.streams = table.streams.map((stream, i) => ((live[i] ?? 0) > 0 ? stream : undefined))
-    return { nonZero: live.reduce((sum, count) => sum + count, 0), changed, written }
+    table.streams = table.streams.map((stream, slot) => (table.live(slot) > 0 ? stream : undefined))
+    return { nonZero: table.nonZeroRam, changed: changedRam, changedBlocks, written }
   }
 
   /** The epoch's stream is durable: the candidate may be committed. */
@@ -250,7 +230,6 @@ export class PageState {
   /** False where `epoch` is not the complete candidate: nothing happens then. */
   commit(epoch: number): boolean {
     if (this.#candidate?.epoch !== epoch || !this.#candidate.complete) return false
-    this.#spare = this.#committed
     this.#committed = this.#candidate.table
     this.#candidate = undefined
     return true
@@ -266,12 +245,13 @@ export class PageState {
   /** The base is now `table` (a restored image), or nothing: the next epoch is written whole. Any candidate is void. */
   reset(table?: PageTable): void {
     this.#candidate = undefined
-    this.#committed = table ?? emptyTable(this.pages)
+    this.#committed = table ?? new PageTable(this.ramPages, this.pages - this.ramPages)
   }
 
   /** Notes the hash of a restored page of the committed table. */
   noteHash(page: number, digest: string): void {
-    for (let i = 0; i < 4; i++) this.#committed.hashes[4 * page + i] = word(digest, 4 * i)
+    const segment = this.#committed.segmentOf(page)
+    if (segment !== undefined) noteHash(segment, page, digest)
   }
 
   #open(): Candidate {
@@ -286,8 +266,37 @@ export class PageState {
   }
 
   #changed(candidate: Candidate, page: number): void {
-    if (candidate.changedPages.add(page)) candidate.changed++
+    if (!candidate.changedPages.add(page)) return
+    if (page < this.ramPages) candidate.changedRam++
+    else candidate.changedBlocks++
   }
+}
+
+function isRetired(table: PageTable, page: number, retired: readonly boolean[]): boolean {
+  const segment = table.segmentOf(page)
+  if (segment === undefined) return false
+  const at = page % SEGMENT_PAGES
+  if (retired[segment.slots[at] ?? ZERO_SLOT] === true) return true
+  return segment.deltas !== undefined && retired[segment.deltas.slots[at] ?? ZERO_SLOT] === true
+}
+
+/** Whether the page is known to have this content. */
+function knows(table: PageTable, page: number, digest: string): boolean {
+  const segment = table.segmentOf(page)
+  const at = page % SEGMENT_PAGES
+  if (segment === undefined || segment.slots[at] === ZERO_SLOT) return false
+  const { hashes } = segment
+  return (
+    hashes[4 * at] === word(digest, 0) &&
+    hashes[4 * at + 1] === word(digest, 4) &&
+    hashes[4 * at + 2] === word(digest, 8) &&
+    hashes[4 * at + 3] === word(digest, 12)
+  )
+}
+
+function noteHash({ hashes }: PageSegment, page: number, digest: string): void {
+  const at = 4 * (page % SEGMENT_PAGES)
+  for (let i = 0; i < 4; i++) hashes[at + i] = word(digest, 4 * i)
 }
 
 const word = (digest: string, at: number): number =>

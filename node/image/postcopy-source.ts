@@ -21,12 +21,14 @@ import {
   postcopyRun,
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
-import type { BootSet, ReadStream } from './boot-set.ts'
+import type { BootSet } from './boot-set.ts'
 import { pageDigest } from './capture.ts'
 import { openExtent } from './extents.ts'
+import { sealOf, type VmFacts } from './facts.ts'
 import type { PageState } from './page-state.ts'
+import type { ReadStream } from './place-reader.ts'
 import { type ExtentRun, RestorePlan } from './restore-plan.ts'
-import { StreamSeal } from './seal.ts'
+import type { StreamSeal } from './seal.ts'
 
 /** One read of the push: several symbols of 64 KiB at once. A guess. */
 const RUN_BYTES = 512 << 10
@@ -64,15 +66,13 @@ export class PostcopySource {
   #lastAskedMs = Number.NEGATIVE_INFINITY
 
   /** `state` must have `image.table` as its committed table. */
-  constructor(options: { image: BootSet; state: PageState; key: Uint8Array; read: ReadStream }) {
+  constructor(options: { facts: VmFacts; image: BootSet; state: PageState; read: ReadStream }) {
     this.#image = options.image
     this.#state = options.state
     this.#read = options.read
-    this.#plan = new RestorePlan(options.image.table, options.state.ramPages)
+    this.#plan = new RestorePlan(options.image.table)
     this.#asked = new Uint8Array(options.state.ramPages)
-    this.#seals = options.image.table.streams.map(
-      stream => stream && new StreamSeal(options.key, stream.manifest.stream, stream.salt)
-    )
+    this.#seals = options.image.table.streams.map(stream => stream && sealOf(options.facts, stream))
   }
 
   /** Resolves when QEMU has every page and says so. MIGRATION_STREAM_CLOSED, _RETURN_PATH, SHARD_LOST, IMAGE_CANCELLED. */
@@ -175,7 +175,7 @@ export class PostcopySource {
   #fault(run: ExtentRun): void {
     const name = `${run.slot}:${run.first}`
     if (this.#faulting.has(name)) return
-    const task = this.#read(run.slot, run.offset, run.length)
+    const task = this.#readRun(run)
       .then(bytes => this.#sendExtent(run.slot, run.first, bytes))
       .catch((error: Error) => void this.#fail(error))
       .finally(() => this.#faulting.delete(name))
@@ -212,7 +212,7 @@ export class PostcopySource {
   }
 
   async #pushRun(run: ExtentRun): Promise<void> {
-    const bytes = await this.#read(run.slot, run.offset, run.length)
+    const bytes = await this.#readRun(run)
     const lengths = this.#image.table.streams[run.slot]?.extentLengths
     let at = 0
     for (let extent = run.first; extent < run.end; extent++) {
@@ -225,6 +225,12 @@ export class PostcopySource {
       at += length
       await nextTurn() // faults are heard between two extents
     }
+  }
+
+  #readRun({ slot, offset, length }: ExtentRun): Promise<Uint8Array> {
+    const stream = this.#image.table.streams[slot]
+    if (stream === undefined) throw new DiapauseError('IMAGE_INVALID', `the image has no stream ${slot}`)
+    return this.#read(stream.manifest.stream, offset, length)
   }
 
   #sendExtent(slot: number, extent: number, sealed: Uint8Array): void {

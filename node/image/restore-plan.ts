@@ -1,9 +1,9 @@
 /**
- * What is still to be sent of an image, and in which order. Pure. Extents are numbered through all streams ("global"
+ * What is still to be sent of an image's RAM, and in which order. Pure. Extents are numbered through all streams ("global"
  * numbers); `pagesOf` inverts the page table, so that a whole extent is sent for one fault. Every page is taken once.
  */
 import { EXTENT_PAGES, extentStarts } from './extents.ts'
-import { type PageTable, ZERO_SLOT } from './page-state.ts'
+import { type PageTable, type Place, ZERO_SLOT } from './page-table.ts'
 import { SALT_BYTES } from './seal.ts'
 
 /** Extents [first, end) of one stream, which lie end to end in bytes [offset, offset + length). */
@@ -28,8 +28,8 @@ export class RestorePlan {
   readonly #starts: Float64Array[] = []
   #zeroAt = 0
 
-  /** Of the first `pages` pages of `table`: RAM, without disks. */
-  constructor(table: PageTable, pages = table.slots.length) {
+  constructor(table: PageTable) {
+    const pages = table.ramPages
     this.#table = table
     this.#taken = new Uint8Array(pages)
     let extents = 0
@@ -42,13 +42,13 @@ export class RestorePlan {
     // A counting sort by global extent; within an extent pages are sorted when they are asked for.
     this.#first = new Uint32Array(extents + 1)
     for (let page = 0; page < pages; page++) {
-      if (table.slots[page] !== ZERO_SLOT) this.#add(this.#globalOf(page) + 1, 1)
+      if (!this.isZero(page)) this.#add(this.#globalOf(page) + 1, 1)
     }
     for (let i = 1; i <= extents; i++) this.#add(i, this.#first[i - 1] ?? 0)
     const next = this.#first.slice()
     this.#order = new Uint32Array(this.#first[extents] ?? 0)
     for (let page = 0; page < pages; page++) {
-      if (table.slots[page] === ZERO_SLOT) continue
+      if (this.isZero(page)) continue
       const extent = this.#globalOf(page)
       this.#order[next[extent] ?? 0] = page
       next[extent] = (next[extent] ?? 0) + 1
@@ -60,13 +60,13 @@ export class RestorePlan {
   }
 
   isZero(page: number): boolean {
-    return this.#table.slots[page] === ZERO_SLOT
+    return this.#table.slotOf(page) === ZERO_SLOT
   }
 
   /** The extent of a non-zero page. */
   extentOf(page: number): ExtentRun {
-    const slot = this.#table.slots[page] ?? ZERO_SLOT
-    const extent = Math.floor((this.#table.locators[page] ?? 0) / EXTENT_PAGES)
+    const { slot, locator } = this.#placeOf(page)
+    const extent = Math.floor(locator / EXTENT_PAGES)
     return this.#run(slot, extent, extent + 1)
   }
 
@@ -77,7 +77,7 @@ export class RestorePlan {
     for (const page of this.#order.subarray(this.#first[global], this.#first[global + 1])) {
       if (this.#taken[page] !== 0) continue
       this.#taken[page] = 1
-      taken.push({ page, place: (this.#table.locators[page] ?? 0) % EXTENT_PAGES })
+      taken.push({ page, place: this.#placeOf(page).locator % EXTENT_PAGES })
     }
     return taken
   }
@@ -134,8 +134,14 @@ export class RestorePlan {
   }
 
   #globalOf(page: number): number {
-    const extent = Math.floor((this.#table.locators[page] ?? 0) / EXTENT_PAGES)
-    return (this.#base[this.#table.slots[page] ?? 0] ?? 0) + extent
+    const { slot, locator } = this.#placeOf(page)
+    return (this.#base[slot] ?? 0) + Math.floor(locator / EXTENT_PAGES)
+  }
+
+  #placeOf(page: number): Place {
+    const place = this.#table.placeOf(page)
+    if (place === undefined) throw new TypeError(`page ${page} is zero`)
+    return place
   }
 
   #add(extent: number, count: number): void {

@@ -5,10 +5,11 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, ImageManifest, PageRanges } from '../ports.ts'
+import type { Codec, ImageManifest, PageRanges, StreamId } from '../ports.ts'
 import { readBootSet } from './boot-set.ts'
-import { blocksOf, CapturePipeline, type VmFacts } from './capture.ts'
+import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
+import { blocksOf, type VmFacts } from './facts.ts'
 import type { MainCalls } from './image-worker.ts'
 import { PageSet } from './page-set.ts'
 import { PAGES_PER_MIB, PageState } from './page-state.ts'
@@ -143,7 +144,9 @@ class VmThread {
       epoch,
       holders,
       put,
-      partial
+      partial,
+      read: (stream: StreamId, offset: number, length: number) =>
+        this.#main.call('readCommitted', { stream, offset, length })
     }
     return { stream, pipeline: new CapturePipeline(options) }
   }
@@ -192,7 +195,7 @@ class VmThread {
     if (this.#capture) throw busy()
     this.cancelRestore(this.#restoreNumber)
     this.#restoreNumber = restore
-    const read = (stream: number, offset: number, length: number) =>
+    const read = (stream: StreamId, offset: number, length: number) =>
       this.#main.call('readData', { restore, stream, offset, length })
     const image = await readBootSet(this.#facts, manifest, read)
     if (this.#restoreNumber !== restore) throw cancelled('restore')
@@ -200,7 +203,7 @@ class VmThread {
     this.#state.reset(image.table)
     this.#uncommitted.clear()
     this.#covered = false
-    this.#restore = new PostcopySource({ image, state: this.#state, key: this.#facts.key, read })
+    this.#restore = new PostcopySource({ facts: this.#facts, image, state: this.#state, read })
     this.#restoredFrames = image.frames
   }
 

@@ -11,7 +11,7 @@ import { decodeMachine, encodeMachine } from '../../node/image/machine.ts'
 import { decodeManifest, encodeManifest } from '../../node/image/manifest.ts'
 import { FORMAT_1 } from '../../node/image/manifest-1.ts'
 import { decodePageIndex, encodePageIndex } from '../../node/image/page-index.ts'
-import { emptyTable, ZERO_SLOT } from '../../node/image/page-state.ts'
+import { PageTable } from '../../node/image/page-table.ts'
 import { pack, SALT_BYTES, StreamSeal, unpack } from '../../node/image/seal.ts'
 import type { Random } from '../../protocols/core.ts'
 import { mutate } from './mutate.ts'
@@ -88,11 +88,11 @@ const INDEXED = [streamOf(9, 2), streamOf(17, 3)]
 
 /** Pages in two streams, in order and out of it, and zero pages between them. */
 function indexSeed(): Uint8Array {
-  const table = emptyTable(PAGES)
+  const table = new PageTable(PAGES)
   for (let page = 0; page < PAGES; page++) {
     if (page % 5 === 0) continue
-    table.slots[page] = page % 7 === 0 ? 1 : 0
-    table.locators[page] = page % 7 === 0 ? 100 - (page % 90) : page % (30 * EXTENT_PAGES)
+    if (page % 7 === 0) table.place(page, 1, 100 - (page % 90))
+    else table.place(page, 0, page % (30 * EXTENT_PAGES))
   }
   const streams = [30, 7].map((extents, i) => ({
     salt: new Uint8Array(SALT_BYTES).fill(i),
@@ -138,12 +138,13 @@ function pageIndex(input: Uint8Array, random: Random): string | undefined {
   const packed = random() < 0.9 ? repack(input, pack) : input
   return attempt(
     IMAGE,
-    () => decodePageIndex(packed, PAGES, INDEXED),
+    () => decodePageIndex(packed, PAGES, 0, INDEXED),
     table => {
-      for (const [page, slot] of table.slots.entries()) {
-        if (slot === ZERO_SLOT) continue
-        const extent = Math.floor((table.locators[page] ?? Infinity) / EXTENT_PAGES)
-        assert.ok(extent < (table.streams[slot]?.extentLengths.length ?? 0), `page ${page} lies nowhere`)
+      for (let page = 0; page < PAGES; page++) {
+        const place = table.placeOf(page)
+        if (place === undefined) continue
+        const extent = Math.floor(place.locator / EXTENT_PAGES)
+        assert.ok(extent < (table.streams[place.slot]?.extentLengths.length ?? 0), `page ${page} lies nowhere`)
       }
     }
   )

@@ -2,15 +2,8 @@ import { hash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { decodePageIndex, encodePageIndex } from '../../../node/image/page-index.ts'
-import {
-  emptyTable,
-  MAX_STREAMS,
-  PageState,
-  type PageStream,
-  streamsToRetire,
-  toleratedLosses,
-  ZERO_SLOT
-} from '../../../node/image/page-state.ts'
+import { MAX_STREAMS, PageState, streamsToRetire, toleratedLosses } from '../../../node/image/page-state.ts'
+import { type PageStream, PageTable, ZERO_SLOT } from '../../../node/image/page-table.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
 
 const PAGES = 40
@@ -58,12 +51,12 @@ describe('the page state', () => {
         if (before < 2) expect(written).toBe(changed)
         expect(commits ? state.commit(i) : state.abort(i)).toBe(true)
         if (commits) base = contents
-        const { slots, streams, locators } = state.committed
+        const { streams } = state.committed
         expect(streams.filter(Boolean).length).toBeLessThanOrEqual(MAX_STREAMS)
         for (let page = 0; page < PAGES; page++) {
-          const slot = slots[page] ?? ZERO_SLOT
-          expect(slot === ZERO_SLOT).toBe(base[page] === 0)
-          if (slot !== ZERO_SLOT) expect(locators[page]).toBeLessThan(streams[slot]?.pages ?? 0)
+          const place = state.committed.placeOf(page)
+          expect(place === undefined).toBe(base[page] === 0)
+          if (place !== undefined) expect(place.locator).toBeLessThan(streams[place.slot]?.pages ?? 0)
         }
       }
     })
@@ -101,7 +94,7 @@ describe('the page state', () => {
     const ram = new Array(PAGES).fill(3)
     takeEpoch(state, 1, ram)
     state.commit(1)
-    state.committed.hashes.fill(0)
+    state.committed.segments[0]?.hashes.fill(0)
     for (let page = 0; page < PAGES - 2; page++) state.noteHash(page, digest(3))
     expect(takeEpoch(state, 2, ram)).toBe(2)
   })
@@ -136,11 +129,8 @@ describe('the choice of streams to retire', () => {
 describe('the page index', () => {
   const manifests = [manifestOf('1'), manifestOf('2')]
   const table = (entries: readonly (readonly [number, number])[]) => {
-    const made = emptyTable(entries.length)
-    for (const [page, [slot, locator]] of entries.entries()) {
-      made.slots[page] = slot
-      made.locators[page] = slot === ZERO_SLOT ? 0 : locator
-    }
+    const made = new PageTable(entries.length)
+    for (const [page, [slot, locator]] of entries.entries()) if (slot !== ZERO_SLOT) made.place(page, slot, locator)
     return made
   }
   const streams = manifests.map(({ stream }) => streamOf(stream, 1600))
@@ -149,9 +139,10 @@ describe('the page index', () => {
   test('comes back as it was, with streams numbered as in the manifest', () => {
     const property = fc.property(fc.array(entry, { minLength: 1, maxLength: 300 }), entries => {
       const made = table(entries)
-      const back = decodePageIndex(encodePageIndex(made, [5, 3], streams), entries.length, manifests)
-      expect(back.locators).toEqual(made.locators)
-      expect(Array.from(back.slots)).toEqual(entries.map(([slot]) => (slot === 5 ? 0 : slot === 3 ? 1 : ZERO_SLOT)))
+      const back = decodePageIndex(encodePageIndex(made, [5, 3], streams), entries.length, 0, manifests)
+      expect(entries.map((_, page) => back.placeOf(page))).toEqual(
+        entries.map(([slot, locator]) => (slot === ZERO_SLOT ? undefined : { slot: slot === 5 ? 0 : 1, locator }))
+      )
       expect(back.streams).toEqual(streams)
     })
     fc.assert(property)
@@ -176,10 +167,8 @@ describe('the page index', () => {
       const bytes = good.slice(0, length % 2 ? length : good.length)
       bytes[at] = value
       try {
-        const back = decodePageIndex(bytes, 3, manifests)
-        for (const [page, slot] of back.slots.entries()) {
-          if (slot !== ZERO_SLOT) expect(back.locators[page]).toBeLessThan(1600)
-        }
+        const back = decodePageIndex(bytes, 3, 0, manifests)
+        for (const page of [0, 1, 2]) expect(back.placeOf(page)?.locator ?? 0).toBeLessThan(1600)
       } catch (error) {
         expect(error).toMatchObject({ code: 'IMAGE_INVALID' })
       }

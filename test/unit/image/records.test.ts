@@ -7,7 +7,6 @@ import { ByteReader, ByteWriter } from '../../../node/image/bytes.ts'
 import { decodeMachine, encodeMachine } from '../../../node/image/machine.ts'
 import { decodeManifest, encodeManifest, manifestHash } from '../../../node/image/manifest.ts'
 import { decodePageIndex } from '../../../node/image/page-index.ts'
-import { ZERO_SLOT } from '../../../node/image/page-state.ts'
 import { pack, StreamSeal, unpack } from '../../../node/image/seal.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
 
@@ -221,12 +220,12 @@ const bytesOrSame = (value: unknown): unknown => {
 describe('the page index', () => {
   test('of format 1 is read as it was written then', () => {
     const bytes = readFileSync(join(import.meta.dirname, 'fixtures/page-index-1.bin'))
-    const { slots, locators, streams } = decodePageIndex(bytes, 300, MANIFEST.streams)
+    const table = decodePageIndex(bytes, 300, 0, MANIFEST.streams)
     for (let page = 0; page < 300; page++) {
-      const slot = page % 5 === 0 ? ZERO_SLOT : page % 2
-      expect([slots[page], locators[page]], `page ${page}`).toEqual([slot, slot === ZERO_SLOT ? 0 : (page * 7) % 160])
+      const place = page % 5 === 0 ? undefined : { slot: page % 2, locator: (page * 7) % 160 }
+      expect(table.placeOf(page), `page ${page}`).toEqual(place)
     }
-    expect(streams.map(stream => [stream?.pages, [...(stream?.extentLengths ?? [])]])).toEqual([
+    expect(table.streams.map(stream => [stream?.pages, [...(stream?.extentLengths ?? [])]])).toEqual([
       [160, Array.from({ length: 10 }, () => 700)],
       [161, Array.from({ length: 10 }, () => 701)]
     ])

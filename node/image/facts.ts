@@ -1,0 +1,27 @@
+/** What stays the same for all images of a VM. */
+import type { CodeShape, StreamId } from '../ports.ts'
+import type { PageStream } from './page-table.ts'
+import { StreamSeal } from './seal.ts'
+
+export interface VmFacts {
+  readonly group: string
+  readonly vm: string
+  readonly memoryMiB: number
+  readonly accel: 'kvm' | 'tcg'
+  /** 32 bytes. */
+  readonly key: Uint8Array
+  readonly shape: CodeShape
+  /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
+  readonly disks: readonly { readonly blocks: number }[]
+}
+
+/** Blocks of all disks. */
+export const blocksOf = ({ disks }: Pick<VmFacts, 'disks'>): number =>
+  disks.reduce((sum, { blocks }) => sum + blocks, 0)
+
+export const streamIdOf = ({ group, vm }: VmFacts, generation: number, epoch: number): StreamId =>
+  `${group}/${vm}/${generation}/${epoch}`
+
+/** Opens what lies in a stream of this VM. */
+export const sealOf = ({ key }: VmFacts, { manifest, salt }: PageStream): StreamSeal =>
+  new StreamSeal(key, manifest.stream, salt)
