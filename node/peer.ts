@@ -20,6 +20,7 @@ import { createRegisters } from '../protocols/register/shell.ts'
 import { createControlBus } from '../protocols/service.ts'
 import { createTransport } from '../protocols/transport.ts'
 import { createDecisionLog } from './agents/decisions.ts'
+import { DataKeyRing } from './agents/data-keys.ts'
 import { GroupDirectory } from './agents/directory.ts'
 import { Forgetting } from './agents/forgetting.ts'
 import type { Report } from './agents/group-agent.ts'
@@ -39,7 +40,8 @@ import { messageOf, UsageError } from './errors.ts'
 import { systemClock, wallMs } from './host/clock.ts'
 import { clusterAtStart, readCluster, saveCluster } from './host/cluster-file.ts'
 import { openDataDir } from './host/data-dir.ts'
-import { identityFromSeed, loadOrCreateIdentity, signedBy } from './host/identity.ts'
+import { identityFromSeed, identitySeed, loadOrCreateIdentity, signedBy } from './host/identity.ts'
+import { createKeyBox } from './host/key-box.ts'
 import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
@@ -136,6 +138,7 @@ async function openHome(config: Config, { log, teardown }: Run) {
     random: Math.random,
     self,
     privateKey,
+    box: createKeyBox(self, identitySeed(privateKey)),
     secret,
     runDir,
     hosting,
@@ -192,12 +195,14 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const atFirst = members.map(member => member.id)
   const detector = createFailureDetector({ ...shared, members: atFirst, settings: config.detector, transport, note })
   detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+  const dataKeys = new DataKeyRing({ self, membership, box: home.box, secret: home.secret, wallMs })
   const lost = new LostMembers({ detector, clock, ...config.membership })
   teardown.add(() => lost.stop())
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  return { transport, bus, decisions, registers, voter, leases, detector, lost, directory, membership, ids, floor }
+  const known = { lost, dataKeys, directory, membership, ids, floor }
+  return { transport, bus, decisions, registers, voter, leases, detector, ...known }
 }
 type Voice = Awaited<ReturnType<typeof openVoice>>
 
@@ -239,7 +244,7 @@ function openFrameTrace({ config, log }: Home, teardown: Teardown): Trace | unde
 async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
   const { config, log, clock, random, self, runDir } = home
-  const { transport, decisions, registers, leases, detector, directory, membership, ids, floor } = voice
+  const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
   const { network, store, hosting, hypervisor, decodeManifest, refusedShards } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
@@ -254,7 +259,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
   const leaseMs = (): number => voice.voter.longestMs
-  const steps = new MembershipSteps({ ...shared, random, membership, registers, facts, leaseMs })
+  const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
 
   // Whoever hears of a group may start its VMs at once: what that needs is ready before anything can be heard.

@@ -1,6 +1,7 @@
 /** What this peer sees of the cluster, for the planner of membership. */
 import type { ImageManifest, FailureDetector, Transport } from '../ports.ts'
 import { type MembershipFacts, neededStores } from '../planning/membership.ts'
+import type { DataKeyRing } from './data-keys.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { LostMembers } from './lost-members.ts'
 import type { MembershipAgent } from './membership.ts'
@@ -11,6 +12,7 @@ export interface FactsDeps {
   readonly detector: FailureDetector
   readonly lost: Pick<LostMembers, 'has'>
   readonly transport: Pick<Transport, 'connected'>
+  readonly dataKeys: Pick<DataKeyRing, 'opens'>
   wallMs(): number
   /** Undefined at a witness, which has no manifests. */
   readonly readManifest: ((hash: string) => Promise<ImageManifest>) | undefined
@@ -24,6 +26,8 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   const groups = directory.all().filter(group => !group.removed)
   const leaving = record.members.some(member => member.leaving && member.role === 'storage' && !lost.has(member.id))
   return {
+    self: membership.self,
+    opensKeys: deps.dataKeys.opens(),
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),

@@ -7,6 +7,7 @@ import {
   addVoter,
   type Change,
   dropExpiredInvites,
+  giveKeys,
   markSettled,
   removeMember,
   removeVoter
@@ -15,6 +16,7 @@ import { type ClusterRecord, memberById } from '../../protocols/membership/recor
 import { messageOf } from '../errors.ts'
 import { type MembershipFacts, type MembershipStep, planMembershipStep } from '../planning/membership.ts'
 import type { Clock, FailureDetector, Log, RegisterVoters } from '../ports.ts'
+import type { DataKeyRing } from './data-keys.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { MembershipAgent } from './membership.ts'
 
@@ -31,6 +33,7 @@ export interface StepsDeps {
   readonly membership: MembershipAgent
   readonly directory: Pick<GroupDirectory, 'survey'>
   readonly detector: FailureDetector
+  readonly dataKeys: DataKeyRing
   readonly clock: Clock
   readonly random: () => number
   readonly log: Log
@@ -118,19 +121,20 @@ export class MembershipSteps {
     if (step.kind === 'add-voter') return addVoter(step.version, step.peer)
     if (step.kind === 'remove-voter') return removeVoter(step.version, step.peer)
     if (step.kind === 'remove-member') return await this.#removal(step.peer)
+    if (step.kind === 'give-keys') return giveKeys(this.#deps.dataKeys.making(undefined))
     const { wallMs } = await this.#deps.facts()
     return dropExpiredInvites(wallMs)
   }
 
   /** Nothing brings a member back: what this peer knows of the groups, which may be old, is brought up to date first. */
   async #removal(peer: PeerId): Promise<Change | undefined> {
-    const { membership, directory, facts } = this.#deps
+    const { membership, directory, facts, dataKeys } = this.#deps
     if (memberById(membership.record(), peer)?.forced !== true) {
       await directory.survey()
       const step = planMembershipStep(membership.record(), await facts())
       if (step?.kind !== 'remove-member' || step.peer !== peer) return undefined
     }
-    return removeMember(peer)
+    return removeMember(peer, dataKeys.making(undefined))
   }
 
   /** The three things that `protocols/register/voters.ts` asks for, in its order. */

@@ -11,8 +11,8 @@ import { type ClusterRecord, clusterRecordSchema, memberById } from '../../proto
 import { UsageError } from '../errors.ts'
 import { readIfThere, writeDurably } from './files.ts'
 
-/** Grows when a peer can no longer read what an older one wrote. */
-const FORMAT = 1
+/** Grows when an older peer can no longer read what this one writes: 2 has data keys, and is written where there are some. */
+const FORMATS = [1, 2]
 
 const fileSchema = z.object({ format: z.number().int(), record: z.unknown() })
 
@@ -20,7 +20,8 @@ export const clusterFileOf = (dataDir: string): string => join(dataDir, 'cluster
 
 /** Durable when it resolves. */
 export async function saveCluster(dataDir: string, record: ClusterRecord): Promise<void> {
-  await writeDurably(clusterFileOf(dataDir), `${JSON.stringify({ format: FORMAT, record }, null, 2)}\n`)
+  const format = record.keys === undefined ? 1 : 2
+  await writeDurably(clusterFileOf(dataDir), `${JSON.stringify({ format, record }, null, 2)}\n`)
 }
 
 /** UsageError CLUSTER_FILE where it is damaged or of another version. Undefined where there is none. */
@@ -32,12 +33,12 @@ export async function readCluster(dataDir: string): Promise<ClusterRecord | unde
   try {
     const found = fileSchema.parse(JSON.parse(text))
     format = found.format
-    if (format === FORMAT) return clusterRecordSchema.parse(found.record)
+    if (FORMATS.includes(format)) return clusterRecordSchema.parse(found.record)
   } catch (cause) {
     const message = `${file} is damaged: copy the one of another member of the cluster, or restore it from a backup`
     throw new UsageError('CLUSTER_FILE', message, { cause })
   }
-  const message = `${file} was written by another version of diapause (format ${format}; this one reads ${FORMAT}): run that version`
+  const message = `${file} was written by another version of diapause (format ${format}; this one reads ${FORMATS.join(' and ')}): run that version`
   throw new UsageError('CLUSTER_FILE', message)
 }
 

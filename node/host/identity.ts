@@ -94,6 +94,19 @@ export async function identityFromSeed(seed: Uint8Array): Promise<Identity> {
   return identityOf(await generateKeyPairFromSeed('Ed25519', seed))
 }
 
+/** The 32 bytes of an Ed25519 key that `id` holds; undefined where it holds none. */
+export function publicKeyOf(id: PeerId): Uint8Array | undefined {
+  try {
+    const peer = peerIdFromString(id)
+    return peer.type === 'Ed25519' ? peer.publicKey.raw : undefined
+  } catch {
+    return undefined // an id need not be well formed
+  }
+}
+
+/** The 32 bytes that the key is made of. libp2p keeps them before its public half. */
+export const identitySeed = (privateKey: Ed25519PrivateKey): Uint8Array => privateKey.raw.slice(0, 32)
+
 /** Whether `signature` of `bytes` was made with the key of `id`; false where `id` is none. */
 export async function signedBy(id: PeerId, bytes: Uint8Array, signature: Uint8Array): Promise<boolean> {
   try {

@@ -8,6 +8,7 @@
  * without a reachable majority: the next change would need one to undo it. (Adding a reachable voter never does.)
  */
 import type { PeerId } from '../../protocols/core.ts'
+import { keyHolders, lackingKeys, mayMakeKey, needsNewKey } from '../../protocols/membership/keys.ts'
 import {
   type ClusterRecord,
   MAX_VOTERS,
@@ -20,6 +21,9 @@ import type { ImageManifest } from '../ports.ts'
 import { planHolders, tolerates } from './holders.ts'
 
 export interface MembershipFacts {
+  readonly self: PeerId
+  /** This peer opens the newest data key. */
+  readonly opensKeys: boolean
   /** Members that this peer holds for alive and is connected to, itself included. */
   readonly reachable: ReadonlySet<PeerId>
   readonly dead: ReadonlySet<PeerId>
@@ -39,6 +43,8 @@ export type MembershipStep =
   /** `version`: of the voter set that is changed. */
   | { readonly kind: 'add-voter' | 'remove-voter'; readonly version: number; readonly peer: PeerId }
   | { readonly kind: 'remove-member'; readonly peer: PeerId }
+  /** `newest`: the data key that `peers` are given. */
+  | { readonly kind: 'give-keys'; readonly newest: number; readonly peers: readonly PeerId[] }
   | { readonly kind: 'drop-invites' }
 
 /** Something wished for that cannot be done now, and why. */
@@ -49,6 +55,8 @@ export interface Wait {
 
 export function planMembershipStep(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
   const { voters } = record
+  const giving = givingOfKeys(record, facts) // at once: nothing is placed at those who lack them
+  if (giving !== undefined) return giving
   if (!voters.settled) return { kind: 'settle', version: voters.version }
   return (
     changeOfVoters(record, facts) ??
@@ -94,12 +102,31 @@ function whyVoterStays(record: ClusterRecord, id: PeerId, facts: MembershipFacts
   return `${successor.name}, which replaces it, must get its vote first`
 }
 
+function givingOfKeys(record: ClusterRecord, { self, opensKeys }: MembershipFacts): MembershipStep | undefined {
+  const peers = lackingKeys(record)
+  if (record.keys === undefined || peers.length === 0 || !mayMakeKey(record, self, opensKeys)) return undefined
+  return { kind: 'give-keys', newest: record.keys.newest.id, peers }
+}
+
 function removalOfMember(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
+  const { self, opensKeys } = facts
   const leaver = record.members.find(
     member =>
-      member.leaving && !record.voters.ids.includes(member.id) && whyMemberStays(record, member, facts) === undefined
+      member.leaving &&
+      !record.voters.ids.includes(member.id) &&
+      whyMemberStays(record, member, facts) === undefined &&
+      (!needsNewKey(record, member.id) || mayMakeKey(record, self, opensKeys, member.id))
   )
   return leaver === undefined ? undefined : { kind: 'remove-member', peer: leaver.id }
+}
+
+/** Whoever removes it must make the data key of those who stay. */
+function whyNobodyRemoves(record: ClusterRecord, { id }: MemberRecord, facts: MembershipFacts): string | undefined {
+  if (!needsNewKey(record, id) || [...facts.reachable].some(peer => mayMakeKey(record, peer, true, id)))
+    return undefined
+  const holders = keyHolders(record).filter(each => each !== id)
+  const names = record.members.filter(member => holders.length === 0 || holders.includes(member.id))
+  return `with it the data key changes, for which one of ${names.map(({ name }) => name).join(', ')} must be up`
 }
 
 /** Who only looks dead now may be back in a moment; a removal is for good. Whom people have replaced will not be. */
@@ -129,7 +156,8 @@ export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): 
     if (why !== undefined) waits.push({ peer, why })
   }
   for (const member of record.members) {
-    const why = member.leaving ? whyMemberStays(record, member, facts) : undefined
+    if (!member.leaving) continue
+    const why = whyMemberStays(record, member, facts) ?? whyNobodyRemoves(record, member, facts)
     if (why !== undefined) waits.push({ peer: member.id, why })
   }
   return waits

@@ -9,6 +9,7 @@
  */
 import type { PeerId } from '../core.ts'
 import { nextVoters, type VoterSet } from '../register/voters.ts'
+import { type KeyMaking, keysForAll, needsNewKey, nextKeys, type Wrapped } from './keys.ts'
 import {
   type ClusterRecord,
   findMember,
@@ -162,17 +163,44 @@ export function markSettled(version: number): Change {
   }
 }
 
-/** Only a leaving member without a vote. */
-export function removeMember(id: PeerId): Change {
+/** Only a leaving member without a vote, and only by who can make the data key that those who stay then have. */
+export function removeMember(id: PeerId, making: KeyMaking): Change {
   return current => {
     const member = memberById(current, id)
     if (member?.leaving !== true || current.voters.ids.includes(id)) return undefined
+    const made = needsNewKey(current, id) ? nextKeys(current, making, id) : {}
+    if (made === undefined) return undefined
     // Who came in its stead no longer waits for it.
     const members = current.members
       .filter(each => each.id !== id)
       .map(({ replaces, ...rest }) => (replaces === undefined || replaces === id ? rest : { ...rest, replaces }))
-    return next(current, { members, removed: [...current.removed, id].slice(-MAX_REMOVED) })
+    const removed = [...current.removed, id].slice(-MAX_REMOVED)
+    return next(current, { removed, ...withKeys(members, made) })
   }
+}
+
+// ---------------------------------------------------------------------------------------------- data keys
+
+function withKeys(members: readonly MemberRecord[], { keys, wrapped }: Partial<Wrapped>): Partial<ClusterRecord> {
+  if (keys === undefined) return { members }
+  const given = members.map(member => {
+    const key = wrapped?.[member.id]
+    return key === undefined ? member : { ...member, key }
+  })
+  return { members: given, keys }
+}
+
+const keyed = (current: ClusterRecord, made: Wrapped | undefined): ClusterRecord | undefined =>
+  made && next(current, withKeys(current.members, made))
+
+/** For storage members that do not have the newest data key yet. */
+export function giveKeys(making: KeyMaking): Change {
+  return current => keyed(current, keysForAll(current, making))
+}
+
+/** A new data key after `newest`, which is 0 where there was none. */
+export function rotateKeys(newest: number, making: KeyMaking): Change {
+  return current => ((current.keys?.newest.id ?? 0) === newest ? keyed(current, nextKeys(current, making)) : undefined)
 }
 
 /** Groups that are made from now on count from above `floor`. */

@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { addressSchema, nameSchema } from '../../config/schema.ts'
 import type { PeerId } from '../core.ts'
 import type { VoterSet } from '../register/voters.ts'
+import { type DataKeys, dataKeysSchema, keyHolders, keysFitMembers, sealedSchema } from './keys.ts'
 
 export const CLUSTER_KEY = 'cluster'
 
@@ -25,6 +26,8 @@ export interface ClusterRecord {
   readonly invites: readonly Invite[]
   /** Versions and generations of groups that are made from now on start above this: names of forgotten groups come back. */
   readonly groupFloor: number
+  /** What images are sealed under; undefined until the first is made: then it is the cluster's secret. */
+  readonly keys?: DataKeys | undefined
 }
 
 export interface MemberRecord {
@@ -40,6 +43,8 @@ export interface MemberRecord {
   readonly forced: boolean
   /** The member in whose stead it came, which keeps its vote until this one has one. */
   readonly replaces?: PeerId | undefined
+  /** The newest data key, wrapped for it; an empty text: nothing can be wrapped for such an id. Undefined until it is given it. */
+  readonly key?: string | undefined
 }
 
 export type Role = 'storage' | 'witness'
@@ -76,7 +81,8 @@ const memberSchema = z.strictObject({
   votes: z.boolean(),
   leaving: z.boolean(),
   forced: z.boolean(),
-  replaces: peer.optional()
+  replaces: peer.optional(),
+  key: sealedSchema.optional()
 })
 
 const votersSchema = z.strictObject({
@@ -110,9 +116,11 @@ export const clusterRecordSchema = z
     voters: votersSchema,
     removed: z.array(peer).max(MAX_REMOVED),
     invites: z.array(inviteSchema).max(MAX_INVITES),
-    groupFloor: count
+    groupFloor: count,
+    keys: dataKeysSchema.optional()
   })
   .refine(isConsistent, 'members and voters that contradict each other')
+  .refine(keysFitMembers, 'data keys for others than storage members')
 
 function isConsistent({ members, voters }: ClusterRecord): boolean {
   const ids = new Set(members.map(member => member.id))
@@ -142,9 +150,9 @@ export const findMember = (record: ClusterRecord, nameOrId: string): MemberRecor
 export const wantedVoters = (record: ClusterRecord): MemberRecord[] =>
   record.members.filter(member => member.votes && !member.leaving)
 
-/** Where new VMs and new shards may go. */
+/** Where new VMs and new shards may go: to storage members that have been given the data keys. */
 export const placeable = (record: ClusterRecord): PeerId[] =>
-  record.members.filter(member => member.role === 'storage' && !member.leaving).map(member => member.id)
+  keyHolders(record).filter(id => memberById(record, id)?.leaving === false)
 
 /** Those that may run VMs until they go: to take them away would need their leases, which they renew. */
 export const leavingHosts = (record: ClusterRecord): PeerId[] =>

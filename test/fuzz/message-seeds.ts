@@ -68,13 +68,18 @@ export const clusterRecord: ClusterRecord = {
   name: 'home',
   version: 4,
   members: [
-    { ...member, id: PEER, name: 'one' },
-    { ...member, id: OTHER, name: 'two', replaces: PEER }
+    { ...member, id: PEER, name: 'one', key: 'Aa09_-' },
+    { ...member, id: OTHER, name: 'two', replaces: PEER, key: '' }
   ],
   voters: { version: 2, ids: [PEER], since: { [PEER]: 1 }, settled: true },
   removed: ['x1'],
   invites: [{ id: 'x2', role: 'witness', votes: false, expiresMs: 5 }],
-  groupFloor: 0
+  groupFloor: 0,
+  keys: {
+    suite: 1,
+    newest: { id: 2, madeMs: 7, by: PEER },
+    older: [{ id: 0, madeMs: 0, sealed: 'Aa09_-' }]
+  }
 }
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]

@@ -3,7 +3,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
 import { majorityOf, type VoterSet } from '../../protocols/register/voters.ts'
 
-/** What is wrong, if something is: voters change one at a time, who was removed stays out, a token makes one member. */
+/** What is wrong, if something is: voters change one at a time, who was removed stays out and has no key, a token makes one member. */
 export function wrongBetween(was: ClusterRecord, is: ClusterRecord): string | undefined {
   const ids = new Set([...was.voters.ids, ...is.voters.ids])
   const common = was.voters.ids.filter(id => is.voters.ids.includes(id)).length
@@ -21,7 +21,14 @@ export function wrongBetween(was: ClusterRecord, is: ClusterRecord): string | un
     const token = is.invites.find(invite => invite.usedBy === id && open.some(each => each.id === invite.id))
     if (token === undefined) return `${id} has become a member without an invitation that was open`
   }
-  return undefined
+  return wrongKeys(was, is)
+}
+
+function wrongKeys(was: ClusterRecord, is: ClusterRecord): string | undefined {
+  const [before, now] = [was.keys?.newest.id ?? 0, is.keys?.newest.id ?? 0]
+  if (now < before || now > before + 1) return `data key ${before} was followed by ${now}`
+  const gone = was.members.find(({ id, role }) => role === 'storage' && memberById(is, id) === undefined)
+  return gone !== undefined && now === before ? `${gone.id} was removed and has the newest data key` : undefined
 }
 
 /**

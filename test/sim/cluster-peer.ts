@@ -4,6 +4,7 @@
  */
 import type { DetectorSettings, LeaseSettings, RegisterSettings } from '../../config/schema.ts'
 import { createDecisionLog, type DecisionLog } from '../../node/agents/decisions.ts'
+import { DataKeyRing } from '../../node/agents/data-keys.ts'
 import { GroupDirectory } from '../../node/agents/directory.ts'
 import { Forgetting } from '../../node/agents/forgetting.ts'
 import type { Report } from '../../node/agents/group-agent.ts'
@@ -27,6 +28,7 @@ import { openSimBody, type SimBody } from './cluster-body.ts'
 import type { Book, Run } from './world-book.ts'
 import type { Host, Life } from './world-host.ts'
 import type { Refused } from './world-shards.ts'
+import { plainBox } from './world-keys.ts'
 import type { Network, SimTransport } from './world-network.ts'
 
 export interface ClusterSettings {
@@ -157,10 +159,13 @@ export class SimPeer {
     const decodeManifest = hosting && body.decodeManifest
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
-    const seen = { membership, directory, detector, lost, transport, readManifest: hosting?.readManifest }
-    const facts = async () => wiring.facts(await gatherFacts({ ...seen, wallMs: () => host.wallMs() }))
+    const wallMs = (): number => host.wallMs()
+    const box = plainBox(self, random)
+    const dataKeys = new DataKeyRing({ self, membership, box, secret: new Uint8Array(32), wallMs })
+    const seen = { membership, directory, detector, lost, transport, dataKeys, readManifest: hosting?.readManifest }
+    const facts = async () => wiring.facts(await gatherFacts({ ...seen, wallMs }))
     const leaseMs = (): number => voter.longestMs
-    this.#steps = new MembershipSteps({ ...agents, random, membership, registers, facts, leaseMs })
+    this.#steps = new MembershipSteps({ ...agents, random, membership, dataKeys, registers, facts, leaseMs })
     this.registers = registers
     this.leases = leases
     this.membership = membership

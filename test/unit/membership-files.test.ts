@@ -14,6 +14,7 @@ import { readSecret, writeSecret } from '../../node/host/secret.ts'
 import { removeMember, removeVoter, setAddress, wishLeave } from '../../protocols/membership/changes.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeToken } from '../../protocols/membership/token.ts'
+import { plainBox } from '../sim/world-keys.ts'
 
 let dir: string
 beforeEach(() => {
@@ -136,7 +137,9 @@ describe('what a peer starts from', () => {
 
   it('is refused to a member that was removed, and to a stranger', async () => {
     await expect(start(configOf(), '12D3KooWother')).rejects.toEqual(refused('NOT_A_MEMBER', /id = "12D3KooWother"/))
-    const changes = [wishLeave(ids[0], true), removeVoter(1, ids[0]), removeMember(ids[0])]
+    const box = plainBox(ids[1], Math.random)
+    const making = { self: ids[1], box, secret: new Uint8Array(32), wallMs: 0, needed: undefined }
+    const changes = [wishLeave(ids[0], true), removeVoter(1, ids[0]), removeMember(ids[0], making)]
     let record = await start(configOf())
     for (const change of changes) record = change(record) as ClusterRecord
     await saveCluster(dir, record)
@@ -149,8 +152,8 @@ describe('what a peer starts from', () => {
       writeFileSync(file, text)
       await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /is damaged/))
     }
-    writeFileSync(file, '{"format":2,"record":{}}')
-    await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /format 2; this one reads 1/))
+    writeFileSync(file, '{"format":3,"record":{}}')
+    await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /format 3; this one reads 1 and 2/))
   })
 })
 

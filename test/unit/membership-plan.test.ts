@@ -5,105 +5,13 @@
  */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import {
-  addInvite,
-  addVoter,
-  admit,
-  type Change,
-  dropExpiredInvites,
-  markSettled,
-  removeMember,
-  removeVoter,
-  wishLeave,
-  wishVotes
-} from '../../protocols/membership/changes.ts'
-import { foundersRecord, initialRecord } from '../../protocols/membership/genesis.ts'
-import {
-  type ClusterRecord,
-  type Invite,
-  MAX_VOTERS,
-  parseClusterRecord,
-  wantedVoters
-} from '../../protocols/membership/record.ts'
+import { wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
+import { foundersRecord } from '../../protocols/membership/genesis.ts'
+import { type ClusterRecord, MAX_VOTERS, wantedVoters } from '../../protocols/membership/record.ts'
 import { majorityOf } from '../../protocols/register/voters.ts'
-import {
-  type MembershipFacts,
-  membershipWaits,
-  type MembershipStep,
-  neededStores,
-  planMembershipStep
-} from '../../node/planning/membership.ts'
+import { membershipWaits, neededStores, planMembershipStep } from '../../node/planning/membership.ts'
 import type { ImageManifest } from '../../node/ports.ts'
-
-const changeOf = (step: MembershipStep, wallMs: number): Change => {
-  if (step.kind === 'settle') return markSettled(step.version)
-  if (step.kind === 'add-voter') return addVoter(step.version, step.peer)
-  if (step.kind === 'remove-voter') return removeVoter(step.version, step.peer)
-  return step.kind === 'remove-member' ? removeMember(step.peer) : dropExpiredInvites(wallMs)
-}
-
-const facts = (fields: Partial<MembershipFacts> = {}): MembershipFacts => ({
-  reachable: new Set(),
-  dead: new Set(),
-  lost: new Set(),
-  groupsKnown: true,
-  owners: new Set(),
-  needed: new Set(),
-  wallMs: 0,
-  ...fields
-})
-
-class Model {
-  record: ClusterRecord = initialRecord('0'.repeat(32), 'c', host(0))
-  readonly down = new Set<string>()
-  readonly owners = new Set<string>()
-  readonly needed = new Set<string>()
-  wallMs = 0
-  #hosts = 1
-  #invites = 0
-
-  facts(): MembershipFacts {
-    const reachable = new Set(this.record.members.map(member => member.id).filter(id => !this.down.has(id)))
-    const { owners, needed, wallMs } = this
-    return facts({ owners, needed, wallMs, reachable, dead: new Set(this.down) })
-  }
-
-  /** Registers can be changed while a majority of the voters is up. */
-  change(change: Change): void {
-    const { voters } = this.record
-    if (voters.ids.filter(id => !this.down.has(id)).length < majorityOf(voters.ids.length)) return
-    const changed = change(this.record)
-    if (changed === undefined) return
-    keepsRules(this.record, parseClusterRecord(changed) as ClusterRecord)
-    this.record = changed
-  }
-
-  step(): MembershipStep | undefined {
-    const step = planMembershipStep(this.record, this.facts())
-    if (step === undefined) return undefined
-    // Settling needs a majority of the set that it settles, which `change` asks for as well.
-    this.change(changeOf(step, this.wallMs))
-    return step
-  }
-
-  invite(votes: boolean, replaces: string | undefined): void {
-    const invite: Invite = {
-      id: `inv${this.#invites++}`,
-      role: 'storage',
-      votes,
-      expiresMs: this.wallMs + 1_000,
-      ...(replaces === undefined ? {} : { replaces })
-    }
-    this.change(addInvite(invite))
-    const { id, name, address } = host(this.#hosts)
-    this.change(admit(invite, { id, name, address }))
-    if (this.record.members.some(member => member.id === id)) this.#hosts++
-  }
-}
-
-function host(index: number) {
-  return { id: `p${index}`, name: `p${index}`, address: `/ip4/10.0.0.1/tcp/${index + 1}`, role: 'storage' } as const
-}
+import { facts, host, Model } from './membership-model.ts'
 
 function keepsRules(before: ClusterRecord, after: ClusterRecord): void {
   expect(after.version).toBe(before.version + 1)
@@ -118,6 +26,10 @@ function keepsRules(before: ClusterRecord, after: ClusterRecord): void {
   expect(lost.length + won.length).toBe(1)
   for (const id of lost) expect(wantedVoters(before).some(member => member.id === id)).toBe(false)
   for (const id of won) expect(wantedVoters(before).some(member => member.id === id)).toBe(true)
+}
+
+class Watched extends Model {
+  override onChange = keepsRules
 }
 
 type Action = (model: Model) => void
@@ -197,14 +109,14 @@ describe('the planner of membership', () => {
   it('keeps every rule on the way and ends in what was wished, whatever happened before', () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 60 }), actions => {
-        const model = new Model()
+        const model = new Watched()
         for (const act of actions) act(model)
         model.down.clear()
         model.owners.clear()
         model.needed.clear()
         model.wallMs += 1_000
-        // Two steps for each voter that comes or goes, one for each member that leaves, one for the invitations.
-        const bound = 2 * model.record.members.length * 2 + model.record.members.length + 3
+        // Two steps for each voter that comes or goes, one for each member that leaves, one for the invitations, one for keys.
+        const bound = 2 * model.record.members.length * 2 + model.record.members.length + 4
         let steps = 0
         while (model.step() !== undefined) expect(++steps).toBeLessThanOrEqual(bound)
         const { record } = model
@@ -225,7 +137,7 @@ describe('the planner of membership', () => {
   it('never makes a set of which no majority can be reached', () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 60 }), actions => {
-        const model = new Model()
+        const model = new Watched()
         for (const act of actions) {
           const { version } = model.record.voters
           act(model)
@@ -240,7 +152,7 @@ describe('the planner of membership', () => {
   })
 
   it('exchanges all voters one by one, without a set that is larger than a record may hold', () => {
-    const model = new Model()
+    const model = new Watched()
     model.record = foundersRecord(
       'c',
       Array.from({ length: 14 }, (_, i) => ({ ...host(i), id: `p${String.fromCharCode(97 + i)}` }))
@@ -258,7 +170,7 @@ describe('the planner of membership', () => {
 
   /** p0 to p2 vote; p3 is a member that has just joined in p0's stead. */
   function replacing(): Model {
-    const model = new Model()
+    const model = new Watched()
     model.invite(true, undefined)
     model.invite(true, undefined)
     while (model.step() !== undefined);
@@ -326,7 +238,7 @@ describe('the planner of membership', () => {
 
 describe('a leaving member that looks dead', () => {
   const leaving = (): Model => {
-    const model = new Model()
+    const model = new Watched()
     for (let i = 0; i < 3; i++) model.invite(true, undefined)
     while (model.step() !== undefined);
     model.change(wishLeave('p3', false))
@@ -343,7 +255,7 @@ describe('a leaving member that looks dead', () => {
     ] as const
     for (const [seen, why] of cases) {
       const { record } = leaving()
-      const present = { ...facts(), dead: new Set(['p3']), ...seen }
+      const present = { ...facts(), reachable: new Set(['p1']), dead: new Set(['p3']), ...seen }
       expect(planMembershipStep(record, present)).toBeUndefined()
       expect(membershipWaits(record, present)).toEqual([{ peer: 'p3', why: expect.stringContaining(why) }])
       const lost = { ...present, lost: new Set(['p3']) }
@@ -357,9 +269,51 @@ describe('a leaving member that looks dead', () => {
   })
 })
 
+describe('who changes data keys', () => {
+  /** p0 to p3; p3 is removed by p0, then p4 joins. */
+  const joined = (): Model => {
+    const model = new Watched()
+    for (let i = 0; i < 3; i++) model.invite(true, undefined)
+    while (model.step() !== undefined);
+    model.change(wishLeave('p3', false))
+    while (model.step() !== undefined);
+    expect(model.record.keys?.newest.id).toBe(1)
+    model.invite(false, undefined)
+    return model
+  }
+
+  it('gives them to a newcomer before all else, if it has them', () => {
+    const model = joined()
+    const step = { kind: 'give-keys', newest: 1, peers: ['p4'] }
+    expect(planMembershipStep(model.record, model.facts('p1'))).toEqual(step)
+    expect(planMembershipStep(model.record, model.facts('p4'))).toBeUndefined()
+    expect(model.step()).toEqual(step)
+    expect(model.step()).toBeUndefined()
+  })
+
+  it('removes a member if it opens them, and where nobody does who is up, people read whom that waits for', () => {
+    const model = joined()
+    model.change(wishLeave('p0', true))
+    for (const id of ['p0', 'p1', 'p2']) model.down.add(id)
+    model.record = { ...model.record, voters: { ...model.record.voters, ids: ['p1', 'p2'] } }
+    expect(planMembershipStep(model.record, model.facts('p4'))).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts('p4'))).toContainEqual({
+      peer: 'p0',
+      why: expect.stringContaining('one of p1, p2 must be up')
+    })
+    model.down.delete('p2')
+    const seen = model.facts('p2')
+    expect(planMembershipStep({ ...model.record, keys: undefined }, seen)).toEqual({
+      kind: 'remove-member',
+      peer: 'p0'
+    })
+    expect(planMembershipStep({ ...model.record, keys: undefined }, { ...seen, opensKeys: false })).toBeUndefined()
+  })
+})
+
 describe('what a leaving member stores', () => {
   const record = ((): ClusterRecord => {
-    const model = new Model()
+    const model = new Watched()
     for (let i = 0; i < 3; i++) model.invite(true, undefined)
     model.change(wishLeave('p0', false))
     return model.record

@@ -1,4 +1,5 @@
 /** Peers with the real registers, directory and membership agents, on a bus and disks in memory, in the time of a clock told to go on. */
+import { DataKeyRing } from '../../node/agents/data-keys.ts'
 import { GroupDirectory } from '../../node/agents/directory.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
 import { gatherFacts } from '../../node/agents/membership-facts.ts'
@@ -9,6 +10,7 @@ import { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
 import { createRegisters, type RegisterShell } from '../../protocols/register/shell.ts'
+import { plainBox } from '../sim/world-keys.ts'
 
 export const LEASE_MS = 60
 const REGISTER = { roundTimeoutMs: 20, giveUpMs: 200 }
@@ -80,7 +82,9 @@ export class WorldPeer {
       return found
     }
     const wallMs = (): number => clock.now()
-    const seen = { membership, directory, detector, lost: world.lost, transport, wallMs, readManifest }
+    const box = plainBox(self, Math.random)
+    const dataKeys = new DataKeyRing({ self, membership, box, secret: new Uint8Array(32), wallMs })
+    const seen = { membership, directory, detector, dataKeys, lost: world.lost, transport, wallMs, readManifest }
     this.facts = () => gatherFacts(seen)
     const agents = { ...shared, ...seen, registers, facts: this.facts }
     this.steps = new MembershipSteps({ ...agents, leaseMs: () => LEASE_MS })

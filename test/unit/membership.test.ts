@@ -15,6 +15,7 @@ import {
   wishLeave,
   wishVotes
 } from '../../protocols/membership/changes.ts'
+import { MAX_OLDER_KEYS } from '../../protocols/membership/keys.ts'
 import { foundersRecord, initialRecord } from '../../protocols/membership/genesis.ts'
 import {
   encodeJoinReply,
@@ -40,6 +41,7 @@ import { decodeToken, encodeToken, type Token } from '../../protocols/membership
 import { MAX_JOIN_BYTES } from '../../protocols/join-channel.ts'
 import { firstVoters } from '../../protocols/register/voters.ts'
 import { encodeValue } from '../../protocols/register/value.ts'
+import { plainBox } from '../sim/world-keys.ts'
 
 const ID = '0123456789abcdef'.repeat(2)
 const founder = (name: string) =>
@@ -50,6 +52,8 @@ const founder = (name: string) =>
     role: 'storage'
   }) as const
 const three = foundersRecord('c', [founder('oak'), founder('elm'), founder('ash')])
+const secret = new Uint8Array(32).fill(7)
+const making = { self: 'idelm', box: plainBox('idelm', Math.random), secret, wallMs: 5, needed: undefined }
 const invite: Invite = { id: 'inv1', role: 'witness', votes: true, expiresMs: 1_000 }
 const newcomer = { id: 'idfir', name: 'fir', address: '/ip4/10.0.0.9/tcp/7400', cluster: three.id }
 
@@ -140,9 +144,10 @@ describe('a record from elsewhere', () => {
       votes: false,
       leaving: false,
       forced: false,
-      replaces: id('old', i)
+      replaces: id('old', i),
+      key: 'w'.repeat(107)
     }))
-    const largest: ClusterRecord = {
+    const crowded: ClusterRecord = {
       ...three,
       version: Number.MAX_SAFE_INTEGER,
       groupFloor: Number.MAX_SAFE_INTEGER,
@@ -157,6 +162,13 @@ describe('a record from elsewhere', () => {
         expiresMs: 1.5e12 + 0.5
       }))
     }
+    const note = (i: number) => ({ id: 1e6 - i, madeMs: 1.5e12 + 0.5, by: id('member', 0) })
+    const keys = {
+      suite: 1,
+      newest: note(0),
+      older: Array.from({ length: MAX_OLDER_KEYS }, (_, i) => ({ ...note(i + 1), sealed: 's'.repeat(64) }))
+    } as const
+    const largest: ClusterRecord = { ...crowded, keys }
     expect(parseClusterRecord(largest)).toEqual(largest)
     expect(() => encodeValue(largest)).not.toThrow()
     const settings = { lease: { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }, shards: { k: 3, m: 2 } }
@@ -193,7 +205,7 @@ describe('wishes', () => {
       wishVotes('x', false),
       wishLeave('x', true),
       setAddress('x', '/ip4/1.1.1.1/tcp/1'),
-      removeMember('x')
+      removeMember('x', making)
     ]
     for (const change of changes) expect(change(three)).toBeUndefined()
   })
@@ -220,9 +232,9 @@ describe('voters', () => {
 
   it('are not removed as members', () => {
     const leaving = after(three, wishLeave('idoak', true))
-    expect(removeMember('idoak')(leaving)).toBeUndefined()
-    expect(removeMember('idash')(leaving)).toBeUndefined()
-    const gone = after(leaving, removeVoter(1, 'idoak'), removeMember('idoak'))
+    expect(removeMember('idoak', making)(leaving)).toBeUndefined()
+    expect(removeMember('idash', making)(leaving)).toBeUndefined()
+    const gone = after(leaving, removeVoter(1, 'idoak'), removeMember('idoak', making))
     expect(gone.removed).toEqual(['idoak'])
     expect(gone.members.map(member => member.name)).toEqual(['ash', 'elm'])
   })
@@ -265,11 +277,11 @@ describe('an invitation', () => {
       three,
       wishLeave('idoak', true),
       removeVoter(1, 'idoak'),
-      removeMember('idoak'),
+      removeMember('idoak', making),
       addInvite(invite)
     )
     expect(judge(gone, { id: 'idoak' })).toMatchObject({ code: 'MEMBER_REMOVED' })
-    const left = after(invited, admit(invite, newcomer), wishLeave('idfir', true), removeMember('idfir'))
+    const left = after(invited, admit(invite, newcomer), wishLeave('idfir', true), removeMember('idfir', making))
     expect(judge(left)).toMatchObject({ code: 'MEMBER_REMOVED' })
   })
 
@@ -281,7 +293,7 @@ describe('an invitation', () => {
     const joined = after(record, admit(replacing, { ...newcomer, ...heir }))
     expect(memberById(joined, 'idoak')).toMatchObject({ name: 'oak-replaced', leaving: true, forced: false })
     expect(findMember(joined, 'oak')).toMatchObject({ id: 'idfir', replaces: 'idoak', votes: true })
-    const done = after(joined, removeVoter(1, 'idoak'), removeMember('idoak'))
+    const done = after(joined, removeVoter(1, 'idoak'), removeMember('idoak', making))
     expect(findMember(done, 'oak')).not.toHaveProperty('replaces')
   })
 
