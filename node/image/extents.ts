@@ -5,7 +5,8 @@
  */
 import { DiapauseError } from '../errors.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
-import { pack, type StreamSeal, unpack } from './seal.ts'
+import { packBest, unpackBest } from './packing.ts'
+import type { StreamSeal } from './seal.ts'
 
 export const EXTENT_PAGES = 16
 const EXTENT_BYTES = EXTENT_PAGES * PAGE_BYTES
@@ -34,7 +35,7 @@ export class ExtentWriter {
   /** Writes the last extent, where it is not full. */
   flush(): void {
     if (this.#pages === 0) return
-    const packed = pack(this.#raw.subarray(0, this.#pages * PAGE_BYTES))
+    const packed = packBest(this.#raw.subarray(0, this.#pages * PAGE_BYTES))
     const sealed = this.#seal.seal('extent', this.lengths.length, packed)
     this.lengths.push(sealed.length)
     this.#pages = 0
@@ -44,7 +45,7 @@ export class ExtentWriter {
 
 /** The pages of an extent, end to end. IMAGE_SEAL, IMAGE_INVALID. */
 export function openExtent(seal: StreamSeal, extent: number, sealed: Uint8Array): Uint8Array {
-  const pages = unpack(seal.open('extent', extent, sealed), EXTENT_BYTES)
+  const pages = unpackBest(seal.open('extent', extent, sealed), EXTENT_BYTES)
   if (pages.length === 0 || pages.length % PAGE_BYTES !== 0) {
     throw new DiapauseError(
       'IMAGE_INVALID',

