@@ -9,10 +9,12 @@
  * guest made to look like the begin of a section is found in the place of a real one, and does no harm, since those
  * behind it are still found behind it. Pure.
  */
-import { messageOf } from '../errors.ts'
-import { SECTION } from './migration-format.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import { PAGE_BYTES, SECTION } from './migration-format.ts'
 
 const FOOTER_BYTES = 5
+/** Type, id, length of the name, instance, version; without the name. */
+const SECTION_HEADER_BYTES = 14
 const VMDESC_HEADER_BYTES = 6
 
 interface Named {
@@ -43,6 +45,66 @@ export function readDevices(
   }
   if (devices[end - FOOTER_BYTES] !== SECTION.footer) return { problem: 'the last device has no footer', at: end }
   return { length: end }
+}
+
+/**
+ * The description of devices that came without one: the names of their sections. Where one ends is not known: it is taken
+ * for the first footer of its own behind which another section begins. A guest's state may look like that: then the
+ * description names a section too many, or ends early, which does no harm: QEMU does not ask for it, and each section that it
+ * names is found where it was found here. MIGRATION_STREAM_INVALID where they begin with no section.
+ */
+export function describeDevices(devices: Uint8Array): { readonly page_size: number; readonly devices: object[] } {
+  const all = Buffer.from(devices.buffer, devices.byteOffset, devices.length)
+  const described: object[] = []
+  let at: number | undefined = 0
+  for (let section = sectionAt(all, 0); section !== undefined && at !== undefined; ) {
+    described.push({ name: section.name, instance_id: section.instance })
+    at = endOfSection(all, at, section.length)
+    section = at === undefined ? undefined : sectionAt(all, at)
+  }
+  if (described.length > 0) return { page_size: PAGE_BYTES, devices: described }
+  throw new DiapauseError('MIGRATION_STREAM_INVALID', "device state does not begin as a section of QEMU's")
+}
+
+/** State of the section that says whether the VM ran when it was saved: u32 length of the word, the word in a field of 100 bytes. */
+const RUN_STATE = { name: 'globalstate', instance: 0, wordBytes: 100 }
+
+/**
+ * The devices of a VM that runs as soon as it is loaded: a cut stops it, so they say that it stood still, and a QEMU that
+ * loads them from a file (post-copy does not ask) would wait for somebody to type `cont`.
+ */
+export function runningDevices(devices: Uint8Array): Uint8Array {
+  const out = Buffer.from(devices)
+  const stateBytes = 4 + RUN_STATE.wordBytes
+  for (let at = sectionOf(out, RUN_STATE, 0); at !== undefined; at = sectionOf(out, RUN_STATE, at + 1)) {
+    const begin = at + (sectionAt(out, at)?.length ?? 0)
+    const end = begin + stateBytes
+    const fits = out[end] === SECTION.footer && out.subarray(end + 1, end + 5).equals(out.subarray(at + 1, at + 5))
+    if (!fits) continue
+    const word = 'running\0'
+    out.writeUInt32BE(word.length, begin)
+    out.fill(0, begin + 4, end).write(word, begin + 4)
+  }
+  return out
+}
+
+/** What its header says, and the header's length. */
+function sectionAt(all: Buffer, at: number): (Named & { readonly length: number }) | undefined {
+  if (all[at] !== SECTION.full || all.length - at < SECTION_HEADER_BYTES) return undefined
+  const nameLength = all.readUInt8(at + 5)
+  const length = SECTION_HEADER_BYTES + nameLength
+  const name = all.toString('latin1', at + 6, at + 6 + nameLength)
+  if (all.length - at < length || !/^[!-~ ]+$/.test(name)) return undefined
+  return { name, instance: all.readUInt32BE(at + 6 + nameLength), length }
+}
+
+/** Undefined: no other begins behind it. */
+function endOfSection(all: Buffer, begin: number, headerLength: number): number | undefined {
+  const footer = Buffer.concat([Buffer.of(SECTION.footer), all.subarray(begin + 1, begin + 5)])
+  for (let at = all.indexOf(footer, begin + headerLength); at >= 0; at = all.indexOf(footer, at + 1)) {
+    if (sectionAt(all, at + FOOTER_BYTES) !== undefined) return at + FOOTER_BYTES
+  }
+  return undefined
 }
 
 /** Of the devices. There is no zero in JSON: from the end, the first place that fits is the only one. */

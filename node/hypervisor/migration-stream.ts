@@ -14,7 +14,7 @@
  * configuration has a subsection that names the capability, and in the block list an address follows each length. The
  * shared blocks then have no pages. Both are dropped, so that the machine is the same however it was captured.
  *
- * Writing: `postcopy-stream.ts`, which is to be had from here too.
+ * Writing: `migration-writer.ts` (what a file holds) and `postcopy-stream.ts`, which are to be had from here too.
  *
  * Checked against QEMU 7.2.22: everything is big-endian, RAM section version 4, pages of 4096 bytes. Whatever is not
  * known here (another version, compression, multifd, a second live section) is refused by name and never guessed.
@@ -44,6 +44,8 @@ export {
   type RamBlock,
   STREAM_LIMITS
 } from './migration-format.ts'
+export { migrationHead, migrationTail, ramPages } from './migration-writer.ts'
+export { PostcopyFile } from './postcopy-file.ts'
 export * from './postcopy-stream.ts'
 
 /** Subsection "configuration/capabilities", version 1, of one capability. */

@@ -3,17 +3,10 @@
  * pages. Pure. The order is header, pages of small blocks, discard, run, then pages in any order, finish.
  */
 import { DiapauseError } from '../errors.ts'
-import {
-  latin1,
-  MAGIC,
-  MAIN_BLOCK,
-  type MachineState,
-  NAME_BYTES,
-  PAGE,
-  PAGE_BYTES,
-  SECTION,
-  STREAM_VERSION
-} from './migration-format.ts'
+import { latin1, MAIN_BLOCK, type MachineState, NAME_BYTES, PAGE_BYTES, SECTION } from './migration-format.ts'
+import { nameOf, ramEnd, ramSetup, streamHead, u32, u64 } from './migration-writer.ts'
+
+export { type PageToSend, ramPages as postcopyPages } from './migration-writer.ts'
 
 const COMMAND = {
   openReturnPath: 1,
@@ -27,49 +20,12 @@ const RETURN = { shut: 1, pong: 2, requestPagesOf: 3, requestPages: 4 }
 
 /** What opens the stream: return path, post-copy advised, the list of RAM blocks. */
 export function postcopyHeader(machine: MachineState): Uint8Array {
-  const total = machine.blocks.reduce((sum, block) => sum + block.length, 0)
   return Buffer.concat([
-    u32(MAGIC),
-    u32(STREAM_VERSION),
-    machine.config,
+    streamHead(machine),
     command(COMMAND.openReturnPath),
     command(COMMAND.postcopyAdvise, u64(PAGE_BYTES), u64(PAGE_BYTES)), // summary of page sizes, target's page size
-    machine.ramHeader,
-    u64(total + PAGE.memSize),
-    ...machine.blocks.flatMap(block => [name(block.name), u64(block.length)]),
-    u64(PAGE.eos),
-    footer(machine.ramId)
+    ramSetup(machine)
   ])
-}
-
-export interface PageToSend {
-  readonly offset: number
-  /** 4096 bytes; undefined: zeros. */
-  readonly bytes: Uint8Array | undefined
-}
-
-/** One section with pages of one block. The bytes are copied. */
-export function postcopyPages(ramId: number, block: string, pages: readonly PageToSend[]): Uint8Array {
-  const blockName = name(block)
-  let size = 5 + 8 + 5 + (pages.length > 0 ? blockName.length : 0)
-  for (const page of pages) size += 8 + (page.bytes ? PAGE_BYTES : 1)
-  const out = Buffer.allocUnsafe(size)
-  let at = out.writeUInt8(SECTION.part, 0)
-  at = out.writeUInt32BE(ramId, at)
-  let same = 0
-  for (const page of pages) {
-    at = putU64(out, page.offset + (page.bytes ? PAGE.data : PAGE.zero) + same, at)
-    if (same === 0) at += blockName.copy(out, at)
-    same = PAGE.sameBlock
-    if (page.bytes) {
-      out.set(page.bytes, at)
-      at += PAGE_BYTES
-    } else at = out.writeUInt8(0, at)
-  }
-  at = putU64(out, PAGE.eos, at)
-  at = out.writeUInt8(SECTION.footer, at)
-  out.writeUInt32BE(ramId, at)
-  return out
 }
 
 /**
@@ -78,7 +34,7 @@ export function postcopyPages(ramId: number, block: string, pages: readonly Page
  */
 export function postcopyDiscard(): Uint8Array {
   const version = Buffer.of(0)
-  return command(COMMAND.postcopyRamDiscard, version, name(MAIN_BLOCK), Buffer.of(0), u64(0), u64(PAGE_BYTES))
+  return command(COMMAND.postcopyRamDiscard, version, nameOf(MAIN_BLOCK), Buffer.of(0), u64(0), u64(PAGE_BYTES))
 }
 
 /** Device state and the order to run, as one package. */
@@ -89,7 +45,7 @@ export function postcopyRun(machine: MachineState): Uint8Array {
 
 /** Every page has been sent. */
 export function postcopyFinish(ramId: number): Uint8Array {
-  return Buffer.concat([Buffer.of(SECTION.end), u32(ramId), u64(PAGE.eos), footer(ramId), Buffer.of(SECTION.eof)])
+  return Buffer.concat([ramEnd(ramId), Buffer.of(SECTION.eof)])
 }
 
 export interface ReturnPathHandler {
@@ -156,30 +112,10 @@ function command(id: number, ...data: Uint8Array[]): Buffer {
   return Buffer.concat([Buffer.of(SECTION.command), u16(id), u16(body.length), body])
 }
 
-const footer = (ramId: number): Buffer => Buffer.concat([Buffer.of(SECTION.footer), u32(ramId)])
-const name = (text: string): Buffer => Buffer.concat([Buffer.of(text.length), Buffer.from(text, 'latin1')])
-
 function u16(value: number): Buffer {
   const out = Buffer.alloc(2)
   out.writeUInt16BE(value)
   return out
-}
-
-function u32(value: number): Buffer {
-  const out = Buffer.alloc(4)
-  out.writeUInt32BE(value)
-  return out
-}
-
-function u64(value: number): Buffer {
-  const out = Buffer.alloc(8)
-  putU64(out, value, 0)
-  return out
-}
-
-function putU64(out: Buffer, value: number, at: number): number {
-  out.writeUInt32BE(Math.floor(value / 0x1_0000_0000), at)
-  return out.writeUInt32BE(value % 0x1_0000_0000, at + 4)
 }
 
 const returnPath = (what: string) =>

@@ -14,7 +14,12 @@ const matches = (path: string, patterns: readonly string[]): boolean =>
 const contracts = ['node/errors.ts', 'node/ports.ts']
 
 /** Parts of an adapter's folder that do no I/O and that other folders may use: formats and layouts. */
-const sharedFormats = ['node/erasure/grid.ts', 'node/erasure/encode.ts', 'node/hypervisor/migration-stream.ts']
+const sharedFormats = [
+  'node/erasure/grid.ts',
+  'node/erasure/encode.ts',
+  'node/hypervisor/migration-stream.ts',
+  'node/hypervisor/qcow2-writer.ts'
+]
 
 const adapter = (folder: string): Rule => ({
   who: folder,
@@ -174,6 +179,10 @@ const pureFiles = [
   'node/hypervisor/migration-format.ts',
   'node/hypervisor/device-sections.ts',
   'node/hypervisor/postcopy-stream.ts',
+  'node/hypervisor/migration-writer.ts',
+  'node/hypervisor/postcopy-file.ts',
+  'node/hypervisor/qcow2-writer.ts',
+  'node/hypervisor/stock-command.ts',
   'node/hypervisor/qmp-protocol.ts',
   'node/hypervisor/command-line.ts',
   'node/switch/ethernet.ts',

@@ -1,0 +1,60 @@
+/**
+ * The command line with which a QEMU that knows nothing of diapause goes on from an exported image, as a shell script: the
+ * driver's own, which makes machine and devices what the stream holds, without what ties it to a peer. Pure.
+ */
+import type { NicEnd } from '../ports.ts'
+import { leadsOutside, nicsOf, type VmSpec } from '../../protocols/group.ts'
+import { type Accel, machineArguments } from './command-line.ts'
+
+export const RAM_FILE = 'ram.migration'
+
+/** Arguments of the driver that a stock QEMU does without, each with the value behind it. */
+const OURS = new Set(['-name', '-sandbox', '-qmp', '-chardev', '-serial', '-netdev', '-kernel', '-initrd', '-append'])
+const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults', '-no-reboot'])
+
+/** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */
+export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec; title: string }): string {
+  const ends = nicsOf(spec).map((): NicEnd => ({ kind: 'stream', path: '' }))
+  const paths = { qmp: '', console: '', consoleLog: '' }
+  const options = { accel, guest: '', spec, ends, paths, incoming: false, sharedRam: false }
+  const devices = kept(machineArguments(options)).map(words => words.map(quoted).join(' '))
+  // A NIC on a hub of its own is plugged into nothing.
+  const nets = nicsOf(spec).map(({ network }, i) =>
+    leadsOutside(network) ? `-netdev user,id=n${i}` : `-netdev hubport,id=n${i},hubid=${i}`
+  )
+  const line = [
+    '"${QEMU:-qemu-system-x86_64}"',
+    `-name ${quoted(`guest=${spec.id}`)}`,
+    ...nets,
+    ...devices,
+    '-serial "${SERIAL:-mon:stdio}"',
+    `-incoming ${quoted(`exec:cat ${RAM_FILE}`)}`,
+    '"$@"'
+  ]
+  return `#!/bin/sh
+# ${title.replaceAll(/[^ -~]/g, '?')}
+# Its serial console is this terminal, or what SERIAL says (SERIAL=file:console ./run.sh).
+cd "$(dirname "$0")" || exit 1
+# The VM has them in its RAM: they are for its next boot.
+KERNEL=${quoted(spec.kernel)}
+INITRD=${quoted(spec.initrd)}
+if [ -r "$KERNEL" ] && [ -r "$INITRD" ]; then
+  set -- -kernel "$KERNEL" -initrd "$INITRD" -append ${quoted(spec.append)} "$@"
+fi
+exec ${line.join(' \\\n  ')}
+`
+}
+
+/** Flags with their values, without ours. */
+function kept(argv: readonly string[]): string[][] {
+  const all: string[][] = []
+  for (let i = 0; i < argv.length; i++) {
+    const flag = argv[i] ?? ''
+    const words = WITHOUT_VALUE.has(flag) ? [flag] : [flag, argv[++i] ?? '']
+    if (!OURS.has(flag) && flag !== '-no-reboot') all.push(words)
+  }
+  return all
+}
+
+/** As one word of a POSIX shell. */
+const quoted = (text: string): string => (/^[\w./:=,@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
