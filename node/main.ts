@@ -35,6 +35,7 @@ const code = await runCli(process.argv.slice(2), {
   init: async options => (await import('./host/init.ts')).initCluster(options),
   join: async options => (await import('./host/join.ts')).joinCluster(options),
   groupFileToRequest: async text => (await import('./edge/group-request.ts')).groupFileToRequest(text),
+  examine: async config => (await import('./doctor.ts')).examine(config),
   print: text => void process.stdout.write(`${text}\n`),
   printError: text => void process.stderr.write(`${text}\n`)
 })

@@ -11,19 +11,21 @@ import type { DecisionLog } from './agents/decisions.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Groups } from './agents/groups.ts'
 import type { Housekeeping } from './agents/housekeeping.ts'
+import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { EventFeed } from './edge/events.ts'
-import type { EpochResult, GroupRequest, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
+import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
-import type { Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
+import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
 export interface OperationsDeps {
   readonly config: Config
   readonly self: PeerId
   readonly version: string
   readonly hypervisor: string
+  readonly capture: CaptureNow | null
   readonly events: EventFeed
   readonly clock: Clock
   readonly cluster: ClusterView
@@ -40,6 +42,12 @@ export interface OperationsDeps {
   readonly store: ShardStore | undefined
   /** Writes of an older generation that this peer's store has refused; undefined: it stores nothing. */
   readonly refusedShards: (() => number) | undefined
+}
+
+function runningOf(vms: readonly LocalVm[]): Pick<GroupStatus, 'running' | 'captures'> {
+  const running = vms.filter(vm => vm.running)
+  const captures = running.flatMap(({ spec, capture }) => (capture === undefined ? [] : [[spec.id, capture] as const]))
+  return { running: running.map(({ spec }) => spec.id), captures: Object.fromEntries(captures) }
 }
 
 export class Operations implements PeerView {
@@ -70,6 +78,7 @@ export class Operations implements PeerView {
       pid: process.pid,
       uptimeMs: clock.now() - this.#startedMs,
       hypervisor,
+      capture: this.#deps.capture,
       members: record.members.map(({ id, name, address, role }) => ({
         id,
         name,
@@ -81,7 +90,7 @@ export class Operations implements PeerView {
       })),
       groups: this.groups().map(group => ({
         record: group,
-        running: groups.vmsOf(group.id).flatMap(vm => (vm.running ? [vm.spec.id] : [])),
+        ...runningOf(groups.vmsOf(group.id)),
         leaseRemainingMs: leases.remainingMs(groupKey(group.id), group.generation)
       })),
       frames: network.stats(),

@@ -278,12 +278,24 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   teardown.add(() => groups.stop())
   const version = programVersion()
   const description = hypervisor?.description ?? 'none (witness)'
+  const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }
   const newInvite = async () => {
     const seed = randomBytes(32)
     return { id: (await identityFromSeed(seed)).peerId, seed }
   }
   const cluster = new MemberOperations({ ...voice, code: config.shards, facts, wallMs, newInvite })
-  const parts = { ...voice, config, self, version, hypervisor: description, events, clock, groups, housekeeping }
+  const parts = {
+    ...voice,
+    config,
+    self,
+    version,
+    hypervisor: description,
+    capture,
+    events,
+    clock,
+    groups,
+    housekeeping
+  }
   const view = new Operations({ ...parts, cluster, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())

@@ -12,9 +12,10 @@ import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planHolders, tolerates, withinReach } from '../planning/holders.ts'
 import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
+import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
-import { type CutWords, LocalVm, type LocalVmDeps } from './local-vm.ts'
+import { LocalVm, type LocalVmDeps } from './local-vm.ts'
 
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void

@@ -2,7 +2,6 @@
  * One VM of one generation on this host: its machine, its NIC on the switch and its image worker, moved together.
  * Starts by boot or from an image, is cut to epochs, pauses while the lease is not ours, ends for good with `destroy`.
  */
-import type { CutTimes } from '../../protocols/epoch/cut-profile.ts'
 import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
@@ -19,6 +18,7 @@ import type {
   Switch
 } from '../ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import type { CutReport, CutWords } from './cut-words.ts'
 import { PageRounds } from './page-rounds.ts'
 
 /**
@@ -40,22 +40,6 @@ export interface LocalVmDeps {
   openWorker(group: string, spec: VmSpec): Promise<ImageWorker>
   /** Paths of this VM's sockets and console. */
   path(kind: 'nic' | 'capture' | 'incoming' | 'console', group: string, vm: string): string
-}
-
-export interface CutReport extends CutTimes {
-  readonly pauseMs: number
-  readonly counts: Record<string, number>
-  readonly atWallMs: number
-}
-
-/** What a VM and its group say to each other in a cut. */
-export interface CutWords {
-  /** Every `PROGRESS_MS`: it is not prepared yet, and gets on. */
-  copying(): void
-  /** It has copied what it can while it runs. Settles when it is to be cut; rejects where the epoch has come to nothing. */
-  mayCut(): Promise<void>
-  /** Resolves when frames of VMs that were cut wait for it. */
-  readonly hurry: Promise<void>
 }
 
 export class LocalVm {
@@ -94,6 +78,11 @@ export class LocalVm {
 
   get pid(): number | undefined {
     return this.#machine?.pid
+  }
+
+  /** How it is cut now; undefined while there is no machine. */
+  get capture(): Machine['capture'] | undefined {
+    return this.#machine?.capture
   }
 
   /** Cold boot; `mayRun` settles when the lease is ours. */
@@ -149,10 +138,9 @@ export class LocalVm {
   }
 
   /**
-   * The cut: RAM is copied where the machine tracks it; `mayCut` is called then and awaited (the group's other VMs are being
-   * copied, too); then inbound frames wait, the machine stops, its NIC is drained,
-   * the colour turns, the last pages are copied (or a background snapshot begins) and the machine runs on. `onCut` is
-   * called then; resolves with the image when all of it is durable in shards.
+   * The cut: RAM is copied where the machine tracks it; `mayCut` is awaited (the group's other VMs are being copied, too);
+   * inbound frames wait, the machine stops, its NIC is drained, the colour turns, the last pages are copied (or a background
+   * snapshot begins), the machine runs on, `onCut` is called. Resolves with the image when all of it is durable in shards.
    */
   async cut(
     epoch: number,

@@ -12,9 +12,10 @@ import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
 import { ApiClient } from './client.ts'
+import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost extends MemberHost {
+export interface CliHost extends MemberHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
   /** The config file to use where no option names one. */
   readonly defaultConfigFile: string | undefined
@@ -74,6 +75,7 @@ function program(host: CliHost): Command {
     (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
     options => clientOf(options, host)
   )
+  doctorCommand(diapause, host, host.defaultConfigFile)
   whyCommand(peerCommand(diapause, host, 'why <vm>'), options => clientOf(options, host), host.print)
   return diapause
 }

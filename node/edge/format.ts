@@ -8,6 +8,7 @@ export function statusText(status: PeerStatus): string {
   return [
     `peer ${status.name} of cluster ${status.cluster}, diapause ${status.version}, up ${durationText(status.uptimeMs)}`,
     `  ${status.id}, process ${status.pid}, ${status.hypervisor}`,
+    ...captureText(status),
     '',
     ...table([
       ['member', 'role', 'vote', 'liveness', 'connected', 'address'],
@@ -32,6 +33,12 @@ export function statusText(status: PeerStatus): string {
   ].join('\n')
 }
 
+/** How VMs are cut; where that is not the best way, why. */
+function captureText({ capture }: PeerStatus): string[] {
+  if (capture === null) return []
+  return [`  capture ${capture.mode}${capture.why === undefined ? '' : `: ${capture.why}`}`]
+}
+
 /** Where some group passes by this peer. */
 function bridgeText({ frames, groups }: PeerStatus): string[] {
   if (!groups.some(({ record }) => record.openFlow)) return []
@@ -50,7 +57,7 @@ function outputText({ frames, groups }: PeerStatus): string[] {
   ]
 }
 
-function groupText({ record, running, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
+function groupText({ record, running, captures, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
   const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
   const output = `${record.outputCommit ? ', output commit' : ''}${record.openFlow ? ', OpenFlow' : ''}`
   return [
@@ -61,9 +68,12 @@ function groupText({ record, running, leaseRemainingMs }: GroupStatus, status: P
         vm.id,
         nameOf(record.owners[vm.id], status),
         `${vm.memoryMiB} MiB`,
-        running.includes(vm.id) ? 'running' : ''
+        running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : ''
       ])
-    ])
+    ]),
+    ...Object.entries(captures).flatMap(([vm, { why }]) =>
+      why === undefined || why === status.capture?.why ? [] : [`  ${vm} is cut by streams of all its RAM: ${why}`]
+    )
   ]
 }
 

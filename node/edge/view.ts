@@ -5,7 +5,7 @@
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
-import type { Liveness, SwitchStats } from '../ports.ts'
+import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView } from './cluster-view.ts'
 import type { EventFeed } from './events.ts'
 
@@ -53,6 +53,8 @@ export interface PeerStatus {
   readonly uptimeMs: number
   /** e.g. "QEMU 7.2.22, tcg" */
   readonly hypervisor: string
+  /** How VMs of this host are cut, if nothing else is said of one; null: it runs none (a witness). */
+  readonly capture: CaptureNow | null
   readonly members: readonly MemberStatus[]
   readonly groups: readonly GroupStatus[]
   readonly frames: SwitchStats
@@ -88,6 +90,8 @@ export interface GroupStatus {
   readonly record: GroupRecord
   /** VMs of the group that run on this peer now. */
   readonly running: readonly string[]
+  /** How each of them is cut now. */
+  readonly captures: Readonly<Record<string, CaptureNow>>
   /** How long this peer may still run them without another renewal; 0 where it holds no lease. */
   readonly leaseRemainingMs: number
 }

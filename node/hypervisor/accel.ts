@@ -27,12 +27,18 @@ export interface TrialOptions {
   readonly clock: Clock
 }
 
+export interface AccelChoice {
+  readonly accel: Accel
+  /** Why it is not KVM; undefined where it is. */
+  readonly why: string | undefined
+}
+
 /** The accelerator that the settings ask for and that works. UsageError HYPERVISOR_KVM where KVM is demanded and does not. */
-export async function chooseAccel(options: TrialOptions): Promise<Accel> {
+export async function chooseAccel(options: TrialOptions): Promise<AccelChoice> {
   const { settings, log } = options
-  if (settings.accel === 'tcg') return 'tcg'
+  if (settings.accel === 'tcg') return { accel: 'tcg', why: 'hypervisor.accel is "tcg"' }
   const failure = await tryKvm(options)
-  if (failure === undefined) return 'kvm'
+  if (failure === undefined) return { accel: 'kvm', why: undefined }
   if (settings.accel === 'kvm') {
     throw new UsageError(
       'HYPERVISOR_KVM',
@@ -41,7 +47,7 @@ export async function chooseAccel(options: TrialOptions): Promise<Accel> {
     )
   }
   log.warn({ failure }, 'KVM runs no guest here: VMs run under TCG, which is slower')
-  return 'tcg'
+  return { accel: 'tcg', why: failure }
 }
 
 /** Why KVM does not run a guest; undefined where it does. */

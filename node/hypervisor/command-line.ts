@@ -42,10 +42,14 @@ export function commonArguments(accel: Accel, guest: string, machine = MACHINE_T
 /** The descriptor as which QEMU inherits the file that is its RAM (process.ts). */
 const RAM_FD = 3
 
-/**
- * Arguments of a VM; `incoming` waits for a migration instead of booting, with `sharedRam` RAM is the file inherited as
- * descriptor 3. The RAM block is called pc.ram in both cases, so that images fit both.
- */
+/** RAM that is the file inherited as that descriptor. The block is called pc.ram as it is without, so that images fit both. */
+export const SHARED_RAM_MACHINE = `${MACHINE_TYPE},memory-backend=pc.ram`
+export const sharedRamArguments = (memoryMiB: number): string[] => [
+  '-object',
+  `memory-backend-file,id=pc.ram,size=${memoryMiB}M,mem-path=/proc/self/fd/${RAM_FD},share=on`
+]
+
+/** Arguments of a VM; `incoming` waits for a migration instead of booting. */
 export function machineArguments(options: {
   readonly accel: Accel
   readonly guest: string
@@ -56,15 +60,12 @@ export function machineArguments(options: {
   readonly sharedRam: boolean
 }): string[] {
   const { spec, ends, paths, sharedRam } = options
-  const size = `${spec.memoryMiB}M`
   const console = `path=${escapeComma(paths.console)},server=on,wait=off`
   return [
-    commonArguments(options.accel, options.guest, sharedRam ? `${MACHINE_TYPE},memory-backend=pc.ram` : MACHINE_TYPE),
-    sharedRam
-      ? ['-object', `memory-backend-file,id=pc.ram,size=${size},mem-path=/proc/self/fd/${RAM_FD},share=on`]
-      : [],
+    commonArguments(options.accel, options.guest, sharedRam ? SHARED_RAM_MACHINE : MACHINE_TYPE),
+    sharedRam ? sharedRamArguments(spec.memoryMiB) : [],
     // A reset ends the VM, so that a reboot is never mistaken for a resume.
-    ['-no-reboot', '-m', size],
+    ['-no-reboot', '-m', `${spec.memoryMiB}M`, ...processors(spec)],
     ['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
@@ -73,6 +74,9 @@ export function machineArguments(options: {
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
 }
+
+/** None for one: images of before there were several have none. Under TCG each has a thread of its own, as guest and host are alike. */
+const processors = ({ cpus = 1 }: VmSpec): string[] => (cpus === 1 ? [] : ['-smp', `${cpus}`])
 
 const nicArguments = (mac: string, index: number, end: NicEnd): string[] => [
   '-netdev',

@@ -10,19 +10,16 @@
  * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
-import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { Clock, Log, Machine, MachineOptions, RamTracking } from '../ports.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
+import type { CaptureNow, Clock, Machine, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
+import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
-import type { SharedRam } from './shared-ram.ts'
 import { Vcpus } from './vcpus.ts'
-
-/** Not a shift: 2 GiB are more than 31 bits. */
-const MIB = 1_048_576
 
 type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
@@ -31,7 +28,7 @@ interface Cut {
   readonly streamed: Promise<void>
 }
 
-export interface MachineContext {
+export interface MachineContext extends HostRam {
   readonly binary: string
   readonly accel: Accel
   /** Marks the process, see command-line.ts. */
@@ -39,10 +36,7 @@ export interface MachineContext {
   readonly paths: MachinePaths
   /** Whether this QEMU starts a VM again when its background snapshot has begun (before 9.0). */
   readonly resumesByItself: boolean
-  /** RAM whose written pages are known, for dirty capture; rejects where there is none to be had now. */
-  readonly makeRam: ((bytes: number) => Promise<SharedRam>) | undefined
   readonly clock: Clock
-  readonly log: Log
 }
 
 export class QemuMachine implements Machine {
@@ -53,9 +47,7 @@ export class QemuMachine implements Machine {
   #qmp: QmpClient | undefined
   #vcpus: Vcpus | undefined
   readonly #console: GuestConsole
-  /** QEMU's, where it is shared. */
-  #ram: SharedRam | undefined
-  #tracking: RamTracking | undefined
+  readonly #ram: MachineRam
   /** What QEMU is prepared for. */
   #mode: Mode | undefined
   /** The last call of the queue; never rejects. */
@@ -73,6 +65,7 @@ export class QemuMachine implements Machine {
     this.#options = options
     this.#context = context
     this.#console = new GuestConsole(context.paths.console)
+    this.#ram = new MachineRam(options.spec, context)
     for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
       requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
     }
@@ -84,7 +77,11 @@ export class QemuMachine implements Machine {
   }
 
   get tracking(): RamTracking | undefined {
-    return this.pid === undefined ? undefined : this.#tracking
+    return this.pid === undefined ? undefined : this.#ram.tracking
+  }
+
+  get capture(): CaptureNow {
+    return this.#ram.capture
   }
 
   start(): Promise<void> {
@@ -139,6 +136,7 @@ export class QemuMachine implements Machine {
           `VM ${this.#options.spec.id} cannot be cut: its last stream has not ended. Wait for it and cut again`
         )
       }
+      this.#ram.requireMode()
       const withoutRam = this.tracking !== undefined
       await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
       this.#enter('cutting')
@@ -182,7 +180,7 @@ export class QemuMachine implements Machine {
       if (this.#is('destroyed')) listener.close()
       else {
         const { spec, ends } = this.#options
-        const ram = await this.#makeRam()
+        const ram = await this.#ram.make()
         const sharedRam = ram !== undefined
         const args = machineArguments({ accel, guest, spec, ends, paths, incoming: how === 'incoming', sharedRam })
         const process = await spawnQemu(binary, args, ram)
@@ -225,37 +223,9 @@ export class QemuMachine implements Machine {
     }
   }
 
-  async #makeRam(): Promise<SharedRam | undefined> {
-    try {
-      this.#ram = await this.#context.makeRam?.(this.#options.spec.memoryMiB * MIB)
-    } catch (error) {
-      this.#fallBack(error)
-    }
-    return this.#ram
-  }
-
-  /** The VM runs, and QEMU uses no userfaultfd (of which only one can protect RAM at a time) as a post-copy does. */
   async #makeReadyToCut(qmp: QmpClient): Promise<void> {
-    const ram = this.#ram
-    const pid = this.pid
-    if (ram !== undefined && pid !== undefined) {
-      try {
-        await ram.arm(pid)
-        this.#tracking = ram
-        void ram.lost.then(why => {
-          if (this.tracking !== undefined) this.#fallBack(why)
-        })
-      } catch (error) {
-        this.#fallBack(error)
-      }
-    }
+    await this.#ram.arm(this.pid)
     await this.#prepare(qmp, this.tracking === undefined ? 'snapshot' : 'devices')
-  }
-
-  #fallBack(why: unknown): void {
-    this.#tracking = undefined
-    const fields = { vm: this.#options.spec.id, why: messageOf(why) }
-    this.#context.log.warn(fields, 'this VM is cut by background snapshots of all its RAM')
   }
 
   async #prepare(qmp: QmpClient, mode: Mode): Promise<void> {
@@ -371,8 +341,7 @@ export class QemuMachine implements Machine {
 
   async #cleanUp(): Promise<void> {
     this.#qmp?.close()
-    this.#tracking = undefined
-    await this.#ram?.close()
+    await this.#ram.close()
     const { qmp, console } = this.#context.paths
     await Promise.all([qmp, console].map(path => rm(path, { force: true })))
     await this.#console.close()

@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { HypervisorSettings } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { messageOf, UsageError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
+import { chooseCapture } from './capture-choice.ts'
 import { guestName } from './command-line.ts'
 import { QemuMachine } from './machine.ts'
-import { RamFolder } from './shared-ram.ts'
 
 const run = promisify(execFile)
 
@@ -21,6 +21,12 @@ const OLDEST: Version = [7, 2]
 const LEAVES_STOPPED: Version = [9, 0]
 
 type Version = readonly [major: number, minor: number]
+
+export interface QemuVersion {
+  /** As it says it. */
+  readonly text: string
+  readonly number: Version
+}
 
 export interface QemuOptions {
   readonly settings: HypervisorSettings
@@ -37,10 +43,10 @@ export interface QemuOptions {
  */
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
   const { settings, peer, runDir, log, clock } = options
-  const version = parseQemuVersion(await askVersion(settings.qemu), settings.qemu)
+  const version = await qemuVersion(settings.qemu)
   await mkdir(runDir, { recursive: true, mode: 0o700 })
-  const accel = await chooseAccel(options)
-  const ramFolder = await chooseCapture(options)
+  const { accel } = await chooseAccel(options)
+  const { ramFolder, why: captureWhy } = await chooseCapture({ ...options, accel })
   const capture = ramFolder ? 'dirty' : 'portable'
   const description = `QEMU ${version.text}, ${accel}`
   log.info({ hypervisor: description, capture }, 'hypervisor chosen')
@@ -49,6 +55,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     description,
     accel,
     capture,
+    captureWhy,
     define: machine => {
       const { spec, consolePath } = machine
       // An id may have 63 letters and a socket's whole path 107: 72 bits of a hash tell the VMs of one host apart. The
@@ -66,6 +73,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
         paths,
         resumesByItself: before(version.number, LEAVES_STOPPED),
         makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
+        captureWhy,
         clock,
         log
       })
@@ -73,23 +81,9 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
   }
 }
 
-/** Where RAM can be tracked; undefined where it is captured by background snapshots. UsageError HYPERVISOR_CAPTURE. */
-async function chooseCapture({ settings, runDir, clock, log }: QemuOptions): Promise<RamFolder | undefined> {
-  if (settings.capture === 'portable') return undefined
-  try {
-    return await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
-  } catch (cause) {
-    const why = messageOf(cause)
-    if (settings.capture === 'dirty') {
-      throw new UsageError(
-        'HYPERVISOR_CAPTURE',
-        `hypervisor.capture is "dirty", but that does not work here: ${why}. Mend it, or set it to "auto" or "portable"`,
-        { cause }
-      )
-    }
-    log.warn({ why }, 'written pages cannot be tracked here: every cut streams all RAM (hypervisor.capture)')
-    return undefined
-  }
+/** Of the installed binary. UsageErrors as `createQemuHypervisor`. */
+export async function qemuVersion(binary: string): Promise<QemuVersion> {
+  return parseQemuVersion(await askVersion(binary), binary)
 }
 
 async function askVersion(binary: string): Promise<string> {
@@ -111,7 +105,7 @@ async function askVersion(binary: string): Promise<string> {
 }
 
 /** From the output of `--version`. UsageError QEMU_UNKNOWN where there is none in it, QEMU_TOO_OLD below 7.2. */
-export function parseQemuVersion(output: string, binary: string): { text: string; number: Version } {
+export function parseQemuVersion(output: string, binary: string): QemuVersion {
   const found = /QEMU emulator version ((\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?)/.exec(output)
   if (!found?.[1]) {
     throw new UsageError('QEMU_UNKNOWN', `${binary} does not say which QEMU it is: set hypervisor.qemu to a QEMU`, {

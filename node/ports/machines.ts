@@ -15,6 +15,13 @@ export interface RamTracking {
   changed(): Promise<PageRanges>
 }
 
+/** How the cuts of a VM are made now. */
+export interface CaptureNow {
+  readonly mode: 'dirty' | 'portable'
+  /** Why it is not 'dirty'. */
+  readonly why?: string | undefined
+}
+
 /** A hypervisor on this host. `contract/hypervisor.test.ts` is its contract in executable form. */
 export interface Hypervisor {
   /** e.g. "QEMU 7.2.22, tcg": chosen by a trial boot; a VM's image resumes only where `accel` is the same. */
@@ -22,6 +29,8 @@ export interface Hypervisor {
   readonly accel: 'kvm' | 'tcg'
   /** How VMs are cut: by copying the pages that were written, or by a stream of all RAM. A VM may still do the latter. */
   readonly capture: 'dirty' | 'portable'
+  /** Why it is not 'dirty', and what to do about it. */
+  readonly captureWhy?: string | undefined
   define(options: MachineOptions): Machine
 }
 
@@ -48,6 +57,8 @@ export interface Machine {
   readonly pid: number | undefined
   /** Defined while cuts send no RAM and the caller copies it: from `start` or `incomingComplete` on, where it works. */
   readonly tracking: RamTracking | undefined
+  /** As `tracking`, for people. A VM that its specification holds to 'dirty' is not cut while this is 'portable'. */
+  readonly capture: CaptureNow
   /** Boots; or, with `incoming`, starts as the target of a migration that the image worker sources on that unix socket. */
   start(): Promise<void>
   /** As `start`, but waits for a post-copy stream: `connectable` is called when QEMU listens on `socketPath`; resolves when the VM runs. */

@@ -265,6 +265,9 @@ export class SkewRig {
       get tracking() {
         return machine.tracking
       },
+      get capture() {
+        return machine.capture
+      },
       start: () => machine.start(),
       startIncoming: async (path, connectable) => {
         await machine.startIncoming(path, connectable)

@@ -5,7 +5,7 @@
  */
 import { DiapauseError } from '../../node/errors.ts'
 import { nicsOf } from '../../protocols/group.ts'
-import type { Hypervisor, Machine, MachineOptions, PageRanges, RamTracking } from '../../node/ports.ts'
+import type { CaptureNow, Hypervisor, Machine, MachineOptions, PageRanges, RamTracking } from '../../node/ports.ts'
 import { Bank, frameId, setFrameId } from './world-bank.ts'
 import { type Book, type CutFact, Run } from './world-book.ts'
 import type { Life } from './world-host.ts'
@@ -94,6 +94,10 @@ export class SimMachine implements Machine {
 
   get tracking(): RamTracking | undefined {
     return this.#tracking
+  }
+
+  get capture(): CaptureNow {
+    return { mode: this.#tracking === undefined ? 'portable' : 'dirty' }
   }
 
   get bank(): Bank | undefined {

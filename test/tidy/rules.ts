@@ -103,7 +103,16 @@ const dependencyRules: readonly Rule[] = [
     may: ['config/', 'protocols/', 'node/'],
     why: 'the composition root knows everything but main.ts'
   },
-  { who: 'node/main.ts', may: ['node/peer.ts', 'node/edge/', 'node/host/'], why: 'main starts the command line' },
+  {
+    who: 'node/doctor.ts',
+    may: ['config/', 'node/'],
+    why: 'the part of the composition root that tries what adapters need'
+  },
+  {
+    who: 'node/main.ts',
+    may: ['node/peer.ts', 'node/doctor.ts', 'node/edge/', 'node/host/'],
+    why: 'main starts the command line'
+  },
   { who: 'test/', may: ['config/', 'protocols/', 'node/', 'test/'], why: 'tests may know everything' }
 ]
 

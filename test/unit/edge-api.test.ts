@@ -38,6 +38,7 @@ const status: PeerStatus = {
   pid: 1,
   uptimeMs: 5,
   hypervisor: 'QEMU 7.2, tcg',
+  capture: { mode: 'dirty' },
   members: [member('one'), member('two'), member('wit', 'witness')],
   groups: [],
   frames: {

@@ -29,6 +29,15 @@ describe("QEMU's command line", () => {
     expect(incoming).toEqual([...machineArguments(options), '-incoming', 'defer'])
   })
 
+  it('is the same for one processor as before there could be several', () => {
+    const before = machineArguments(options)
+    expect(before).not.toContain('-smp')
+    expect(machineArguments({ ...options, spec: { ...spec, cpus: 1 } })).toEqual(before)
+    const four = machineArguments({ ...options, spec: { ...spec, cpus: 4 } })
+    expect(valueOf(four, '-smp')).toBe('4')
+    expect(four.filter((_, at) => four[at] !== '-smp' && four[at - 1] !== '-smp')).toEqual(before)
+  })
+
   it('calls the RAM block pc.ram also where RAM is an inherited file, with which images fit both', () => {
     const args = machineArguments({ ...options, sharedRam: true })
     expect(valueOf(args, '-object')).toMatch(/^memory-backend-file,id=pc\.ram,size=64M,mem-path=[^,]+,share=on$/)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { type CutWords, LocalVm } from '../../node/agents/local-vm.ts'
+import type { CutWords } from '../../node/agents/cut-words.ts'
+import { LocalVm } from '../../node/agents/local-vm.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type {
   Clock,

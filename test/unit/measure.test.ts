@@ -83,6 +83,7 @@ describe('what the command line prints', () => {
       pid: 7,
       uptimeMs: 61_000,
       hypervisor: 'QEMU 7.2, tcg',
+      capture: { mode: 'dirty' },
       members: [
         { ...member, name: 'one', id: 'id1' },
         { ...member, name: 'two', id: 'id2', liveness: 'suspect', connected: false, votes: false }
@@ -103,6 +104,7 @@ describe('what the command line prints', () => {
             removed: false
           },
           running: [],
+          captures: {},
           leaseRemainingMs: 0
         }
       ],
@@ -126,9 +128,22 @@ describe('what the command line prints', () => {
       store: { streams: 1, manifests: 1, bytes: 2_048 }
     }
     expect(statusText({ ...status, groups: [] })).not.toContain('output')
+    const [group] = status.groups
+    if (!group) throw new Error('no group')
+    const fallen = { vm1: { mode: 'portable', why: 'its tracker died' } } as const
+    const lines = statusText({ ...status, groups: [{ ...group, running: ['vm1'], captures: fallen }] }).split('\n')
+    expect(lines).toContain('  vm1  two    64 MiB  running, portable')
+    expect(lines).toContain('  vm1 is cut by streams of all its RAM: its tracker died')
+    const everywhere = { mode: 'portable', why: 'no C compiler' } as const
+    const portable = { ...group, running: ['vm1'], captures: { vm1: everywhere } }
+    const once = statusText({ ...status, capture: everywhere, groups: [portable] })
+    expect(once.match(/no C compiler/g)).toHaveLength(1)
+    expect(once).toContain('  capture portable: no C compiler\n')
+    expect(statusText({ ...status, capture: null })).not.toContain('capture')
     expect(statusText(status).split('\n')).toEqual([
       'peer one of cluster home, diapause 0.1.0, up 1 min 1 s',
       '  id1, process 7, QEMU 7.2, tcg',
+      '  capture dirty',
       '',
       '  member  role     vote  liveness  connected    address',
       '  one     storage  yes   alive     (this peer)  /ip4/127.0.0.1/tcp/1',

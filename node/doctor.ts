@@ -1,0 +1,153 @@
+/**
+ * The checks of `diapause doctor`: each a function of what is asked for that tries something and says what it found. A new
+ * one is a function here and an entry in `checks`, in the order in which people read them. They run one after the other;
+ * what one has found out the later ones may use.
+ */
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { configSchema, type Config, type HypervisorSettings } from '../config/schema.ts'
+import type { Finding } from './edge/doctor.ts'
+import { messageOf } from './errors.ts'
+import { systemClock } from './host/clock.ts'
+import { chooseAccel } from './hypervisor/accel.ts'
+import { chooseCapture } from './hypervisor/capture-choice.ts'
+import type { Accel } from './hypervisor/command-line.ts'
+import { qemuVersion } from './hypervisor/qemu.ts'
+import type { Clock, Log } from './ports.ts'
+
+const run = promisify(execFile)
+
+interface Patient {
+  readonly settings: HypervisorSettings
+  readonly peer: string
+  /** For sockets of trial VMs. */
+  readonly runDir: string
+  readonly clock: Clock
+  readonly log: Log
+  /** Once it is known that QEMU is one. */
+  accel?: Accel
+}
+
+type Check = (patient: Patient) => Promise<Finding>
+
+const PROGRAM_MS = 10_000
+/** Below this there is hardly room for a VM. A guess. */
+const LITTLE_ROOM_BYTES = 256 << 20
+
+/** Programs that a peer starts, and the Debian package that has each. */
+const programs = [
+  { name: 'setpriv', debian: 'util-linux', state: 'broken', without: 'QEMU is not started' },
+  { name: 'cc', debian: 'gcc libc6-dev', state: 'worse', without: 'written pages cannot be tracked' }
+] as const
+
+const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+/** All findings. `config` undefined: of the default settings. */
+export async function examine(config: Config | undefined): Promise<readonly Finding[]> {
+  const runDir = await mkdtemp(join(tmpdir(), 'dd-'))
+  const settings = config?.hypervisor ?? configSchema.shape.hypervisor.parse({})
+  const patient: Patient = { settings, peer: 'doctor', runDir, clock: systemClock, log: quiet }
+  try {
+    const findings: Finding[] = []
+    for (const check of checks) findings.push(await check(patient))
+    return findings
+  } finally {
+    await rm(runDir, { recursive: true, force: true })
+  }
+}
+
+const checks: readonly Check[] = [checkPrograms, checkErasure, checkQemu, checkAccel, checkCapture, checkRoom]
+
+async function checkPrograms(): Promise<Finding> {
+  const missing: (typeof programs)[number][] = []
+  for (const program of programs) {
+    await run(program.name, ['--version'], { timeout: PROGRAM_MS }).catch(() => missing.push(program))
+  }
+  const check = 'programs'
+  if (missing.length === 0) return { check, state: 'good', says: programs.map(({ name }) => name).join(', ') }
+  return {
+    check,
+    state: missing.some(({ state }) => state === 'broken') ? 'broken' : 'worse',
+    says: missing.map(({ name, without }) => `no ${name}: ${without}`).join('; '),
+    fix: `on Debian: apt-get install ${missing.map(({ debian }) => debian).join(' ')}`
+  }
+}
+
+/** Its addon is compiled when packages are installed. */
+async function checkErasure(): Promise<Finding> {
+  const check = 'erasure code'
+  try {
+    const { createCodec } = await import('./erasure/codec.ts')
+    createCodec()
+    return { check, state: 'good', says: 'its addon loads' }
+  } catch (error) {
+    return { check, state: 'broken', says: messageOf(error), fix: 'npm ci, with python3, make and g++ installed' }
+  }
+}
+
+async function checkQemu({ settings }: Patient): Promise<Finding> {
+  const check = 'QEMU'
+  try {
+    const { text } = await qemuVersion(settings.qemu)
+    return { check, state: 'good', says: `${text} (${settings.qemu})` }
+  } catch (error) {
+    return { check, state: 'broken', says: messageOf(error) }
+  }
+}
+
+async function checkAccel(patient: Patient): Promise<Finding> {
+  const check = 'accelerator'
+  try {
+    const { accel, why } = await chooseAccel(patient)
+    patient.accel = accel
+    if (accel === 'kvm') return { check, state: 'good', says: 'kvm: a trial VM ran' }
+    if (patient.settings.accel === 'tcg') return { check, state: 'good', says: `tcg, as ${why} says` }
+    const fix =
+      'on a host without nested virtualization nothing; else load kvm_intel or kvm_amd, and let the user open /dev/kvm'
+    return { check, state: 'worse', says: `tcg, many times slower than kvm: ${why}`, fix }
+  } catch (error) {
+    return { check, state: 'broken', says: messageOf(error) }
+  }
+}
+
+async function checkCapture(patient: Patient): Promise<Finding> {
+  const check = 'capture'
+  const { accel, settings } = patient
+  if (accel === undefined) return { check, state: 'broken', says: 'not tried: no VM runs here' }
+  const fromMs = patient.clock.now()
+  try {
+    const { why } = await chooseCapture({ ...patient, accel })
+    const ms = Math.round(patient.clock.now() - fromMs)
+    if (why === undefined) {
+      return { check, state: 'good', says: `dirty: images of a trial VM were its RAM, byte for byte (${ms} ms)` }
+    }
+    const asked = settings.capture === 'portable'
+    if (asked) return { check, state: 'good', says: `portable, as ${why} says` }
+    return {
+      check,
+      state: 'worse',
+      says: `portable, with longer pauses: ${why}`,
+      fix: 'mend that; VMs run as they are'
+    }
+  } catch (error) {
+    return { check, state: 'broken', says: messageOf(error) }
+  }
+}
+
+async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Finding> {
+  const check = 'room for RAM'
+  if (capture === 'portable') return { check, state: 'good', says: 'RAM is no file: capture is "portable"' }
+  try {
+    const { bavail, bsize } = await statfs(ramDir)
+    const free = bavail * bsize
+    const says = `${Math.floor(free / 1_048_576)} MiB in ${ramDir} (hypervisor.ramDir)`
+    if (free >= LITTLE_ROOM_BYTES) return { check, state: 'good', says }
+    const fix = `enlarge it: mount -o remount,size=90% ${ramDir}; VMs that do not fit are cut by background snapshots`
+    return { check, state: 'worse', says, fix }
+  } catch (error) {
+    return { check, state: 'worse', says: messageOf(error), fix: 'set hypervisor.ramDir to a tmpfs' }
+  }
+}

@@ -1,0 +1,59 @@
+/** `diapause doctor` on this machine: what it finds by trying, and its exit code. */
+import { expect, it } from 'vitest'
+import { configSchema } from '../../config/schema.ts'
+import { examine } from '../../node/doctor.ts'
+import { runCli, type CliHost } from '../../node/edge/cli.ts'
+import type { Config } from '../../config/schema.ts'
+
+function config(hypervisor: Partial<Config['hypervisor']>): Config {
+  const cluster = { name: 'c', secretFile: '/s' }
+  return configSchema.parse({ cluster, peer: { name: 'one', dataDir: '/d' }, hypervisor })
+}
+
+/** What the command says and gives, with a config file that says so. */
+async function doctor(hypervisor: Partial<Config['hypervisor']>, ...args: string[]) {
+  let [out, err] = ['', '']
+  const host: Partial<CliHost> = {
+    version: '0',
+    typed: 'diapause',
+    defaultConfigFile: '/c',
+    loadConfig: async () => config(hypervisor),
+    examine,
+    print: text => void (out += `${text}\n`),
+    printError: text => void (err += text)
+  }
+  const code = await runCli(['doctor', ...args], host as CliHost)
+  return { code, out, err }
+}
+
+it('finds what this host can do, in lines for people and in JSON', { timeout: 60_000 }, async () => {
+  const { code, out } = await doctor({ accel: 'tcg', trialMs: 20_000 })
+  expect(code).toBe(0)
+  expect(out).toMatch(/^ {2}QEMU +good +\d+\.\d+/m)
+  expect(out).toMatch(/^ {2}accelerator +good +tcg, as hypervisor.accel is "tcg" says$/m)
+  expect(out).toMatch(/^ {2}capture +good +dirty: .* byte for byte \(\d+ ms\)$/m)
+  const { out: json } = await doctor({ accel: 'tcg', capture: 'portable' }, '--json')
+  expect(JSON.parse(json)).toMatchObject({ ok: true })
+  expect(JSON.parse(json).findings).toContainEqual({
+    check: 'capture',
+    state: 'good',
+    says: 'portable, as hypervisor.capture is "portable" says'
+  })
+})
+
+it('says what to do about a capture that is not the best, which breaks nothing', { timeout: 60_000 }, async () => {
+  const { code, out } = await doctor({ accel: 'tcg', ramDir: '/proc' })
+  expect(code).toBe(0)
+  expect(out).toMatch(/^ {2}capture +worse +portable, .*\/proc is no tmpfs/m)
+  expect(out).toMatch(/^ +→ /m)
+})
+
+it('fails where there is no QEMU, and where capture may only be dirty and cannot be', { timeout: 60_000 }, async () => {
+  const none = await doctor({ qemu: 'qemu-system-none' })
+  expect(none).toMatchObject({ code: 1, err: expect.stringContaining('[DOCTOR_BROKEN]') })
+  expect(none.out).toMatch(/^ {2}QEMU +broken +qemu-system-none is not installed.*apt-get install/m)
+  const held = await doctor({ accel: 'tcg', capture: 'dirty', ramDir: '/proc' }, '--json')
+  expect(held.code).toBe(1)
+  expect(JSON.parse(held.out)).toMatchObject({ ok: false })
+  expect(held.out).toMatch(/no tmpfs.*Mend it/)
+})
