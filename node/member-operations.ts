@@ -1,6 +1,7 @@
 /** What an operator can see of the cluster's members and ask about them: the API's `ClusterView` over membership. */
 import type { PeerId } from '../protocols/core.ts'
-import { addInvite, setAddress, wishLeave, wishVotes } from '../protocols/membership/changes.ts'
+import { addInvite, rotateKeys, setAddress, wishLeave, wishVotes } from '../protocols/membership/changes.ts'
+import { keyHolders, keysAreFull, lackingKeys, mayMakeKey } from '../protocols/membership/keys.ts'
 import {
   type ClusterRecord,
   findMember,
@@ -12,16 +13,25 @@ import {
 } from '../protocols/membership/record.ts'
 import { encodeToken, MAX_TOKEN_MEMBERS } from '../protocols/membership/token.ts'
 import { majorityOf } from '../protocols/register/voters.ts'
+import type { DataKeyRing } from './agents/data-keys.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { MembershipAgent } from './agents/membership.ts'
-import type { ClusterStatus, ClusterView, Invitation, InviteRequest, MemberWish } from './edge/cluster-view.ts'
-import { UsageError } from './errors.ts'
+import type {
+  ClusterStatus,
+  ClusterView,
+  Invitation,
+  InviteRequest,
+  KeysStatus,
+  MemberWish
+} from './edge/cluster-view.ts'
+import { DiapauseError, UsageError } from './errors.ts'
 import { planHolders, tolerates } from './planning/holders.ts'
 import { type MembershipFacts, membershipWaits } from './planning/membership.ts'
 import type { FailureDetector, Transport } from './ports.ts'
 
 export interface MemberOperationsDeps {
   readonly membership: MembershipAgent
+  readonly dataKeys: DataKeyRing
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
   readonly transport: Transport
@@ -160,6 +170,45 @@ export class MemberOperations implements ClusterView {
     return this.removeMember(this.#deps.membership.self, force)
   }
 
+  keys(): KeysStatus {
+    const { membership, dataKeys } = this.#deps
+    const record = membership.record()
+    const { name, keys } = record
+    const made = keys === undefined ? [{ id: 0, madeMs: 0, by: undefined }] : [keys.newest, ...keys.older]
+    return {
+      cluster: name,
+      opens: dataKeys.opens(),
+      keys: made.map(({ id, madeMs, by }) => ({
+        id,
+        ...(by === undefined ? {} : { madeMs, by: memberById(record, by)?.name ?? by })
+      })),
+      holders: namesOf(record, keyHolders(record)),
+      lacking: namesOf(record, lackingKeys(record))
+    }
+  }
+
+  async rotateKeys(): Promise<KeysStatus> {
+    const { membership, dataKeys } = this.#deps
+    const before = await membership.until((await membership.refresh()).version)
+    if (!mayMakeKey(before, membership.self, dataKeys.opens())) {
+      const names = namesOf(before, keyHolders(before)).join(', ')
+      throw new UsageError('KEYS_ELSEWHERE', `this peer does not have the data keys: ask one that has (${names})`)
+    }
+    const { neededKeys } = await this.#deps.facts()
+    if (keysAreFull(before, neededKeys)) {
+      const message = 'snapshots need too many older data keys: take an epoch of each group, and another if need be'
+      throw new UsageError('KEYS_FULL', message)
+    }
+    const newest = before.keys?.newest.id ?? 0
+    const after = await membership.change(rotateKeys(newest, dataKeys.making(neededKeys)))
+    // Whoever else changed it at this moment has made a new one, too.
+    if ((after.keys?.newest.id ?? 0) === newest) {
+      throw new DiapauseError('KEYS_KEPT', 'the cluster changed at this moment: try again')
+    }
+    await membership.until(after.version)
+    return this.keys()
+  }
+
   #member(record: ClusterRecord, nameOrId: string): MemberRecord {
     const member = findMember(record, nameOrId)
     if (member !== undefined) return member
@@ -184,6 +233,9 @@ export class MemberOperations implements ClusterView {
     )
   }
 }
+
+const namesOf = (record: ClusterRecord, ids: readonly PeerId[]): string[] =>
+  ids.map(id => memberById(record, id)?.name ?? id)
 
 function checkVote(record: ClusterRecord, id: PeerId, votes: boolean): void {
   const member = memberById(record, id)

@@ -21,6 +21,10 @@ export function membershipEvents(before: ClusterRecord, after: ClusterRecord): M
   for (const { id, name } of before.members) {
     if (memberById(after, id) === undefined) events.push({ kind: 'member.removed', member: name, id })
   }
+  const made = after.keys?.newest
+  if (made !== undefined && made.id > (before.keys?.newest.id ?? 0)) {
+    events.push({ kind: 'key.made', key: made.id, ...(made.by === undefined ? {} : { by: nameOf(made.by) }) })
+  }
   const { version, settled, ids } = after.voters
   if (version > before.voters.version) {
     events.push({ kind: 'voters.changed', version, voters: ids.map(nameOf) })

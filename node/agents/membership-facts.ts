@@ -28,6 +28,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   return {
     self: membership.self,
     opensKeys: deps.dataKeys.opens(),
+    neededKeys: undefined,
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),

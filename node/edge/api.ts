@@ -16,6 +16,8 @@
  * | PATCH /v1/members/NAME {votes?, address?} | 204, when it is so |
  * | DELETE /v1/members/NAME[?force=1] | 204, when it has been removed |
  * | POST /v1/invites {role?, votes?, replaces?, expiresMinutes?} | 201 Invitation |
+ * | GET /v1/keys | KeysStatus |
+ * | POST /v1/keys | 201 KeysStatus, when there is a new one |
  * | POST /v1/leave {force?} | 204, when this peer is no member any more; it stops then |
  *
  * Errors: `{error: {code, message, details}}` with a status that fits.
@@ -238,6 +240,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
   VOTERS_FULL: 409,
   INVITES_FULL: 409,
   ADDRESS_TAKEN: 409,
+  KEYS_ELSEWHERE: 409,
+  KEYS_FULL: 409,
   REGISTER_LEASED: 503,
   REGISTER_UNAVAILABLE: 503
 }

@@ -9,6 +9,7 @@ import { Command, CommanderError } from 'commander'
 import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { keyCommands } from './cli-keys.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
 import { ApiClient } from './client.ts'
@@ -70,6 +71,12 @@ function program(host: CliHost): Command {
   lookingCommands(diapause, host)
   groupCommands(diapause, host)
   memberCommands(
+    diapause,
+    host,
+    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
+    options => clientOf(options, host)
+  )
+  keyCommands(
     diapause,
     host,
     (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),

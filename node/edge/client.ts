@@ -5,7 +5,7 @@ import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { PeerEvent } from './events.ts'
-import type { ClusterStatus, Invitation, InviteRequest, MemberWish } from './cluster-view.ts'
+import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -74,6 +74,15 @@ export class ApiClient {
   /** Settles when it is no member any more. */
   async removeMember(nameOrId: string, force: boolean): Promise<void> {
     await this.#call('DELETE', `/v1/members/${encodeURIComponent(nameOrId)}${force ? '?force=1' : ''}`)
+  }
+
+  async keys(): Promise<KeysStatus> {
+    return (await this.#call('GET', '/v1/keys')) as KeysStatus
+  }
+
+  /** Settles when the peer has the new key. */
+  async rotateKeys(): Promise<KeysStatus> {
+    return (await this.#call('POST', '/v1/keys')) as KeysStatus
   }
 
   /** Settles when the peer is no member any more; it stops then. */

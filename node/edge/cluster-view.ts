@@ -12,6 +12,10 @@ export interface ClusterView {
   removeMember(nameOrId: string, force: boolean): Promise<void>
   /** As `removeMember`, for this peer, which then stops. */
   leave(force: boolean): Promise<void>
+  /** The keys that snapshots are sealed under. */
+  keys(): KeysStatus
+  /** Makes a new one; resolves when this peer has it. KEYS_ELSEWHERE (it does not have the present one), KEYS_FULL. */
+  rotateKeys(): Promise<KeysStatus>
 }
 
 /** Of a token. An hour: a guess; time to walk to the other machine, not to leave a token lying about. */
@@ -64,6 +68,18 @@ export interface ClusterMember extends MemberStatus {
   readonly leaving: boolean
   /** Name of the member in whose stead it came, until that is gone. */
   readonly replaces?: string | undefined
+}
+
+export interface KeysStatus {
+  /** Its name. */
+  readonly cluster: string
+  /** This peer has the newest. */
+  readonly opens: boolean
+  /** The newest first; key 0 is the cluster's secret, of which nobody noted when it was made and by whom. */
+  readonly keys: readonly { readonly id: number; readonly madeMs?: number; readonly by?: string }[]
+  /** Names of the members that have the newest, and of those that are still to be given it. */
+  readonly holders: readonly string[]
+  readonly lacking: readonly string[]
 }
 
 export interface InviteStatus {

@@ -1,4 +1,4 @@
-/** The API's requests about the cluster's members; the table stands in `api.ts`. */
+/** The API's requests about the cluster's members and data keys; the table stands in `api.ts`. */
 import { parseInviteRequest, parseLeaveRequest, parseMemberWish } from './member-request.ts'
 import { readJson, type Route } from './routing.ts'
 
@@ -31,6 +31,16 @@ export const memberRoutes: readonly Route[] = [
       status: 201,
       body: await view.cluster.invite(parseInviteRequest(await readJson(request)))
     })
+  },
+  {
+    method: 'GET',
+    path: /^\/v1\/keys$/,
+    answer: async ({ view }) => ({ status: 200, body: view.cluster.keys() })
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/keys$/,
+    answer: async ({ view }) => ({ status: 201, body: await view.cluster.rotateKeys() })
   },
   {
     method: 'POST',

@@ -8,7 +8,7 @@
  * without a reachable majority: the next change would need one to undo it. (Adding a reachable voter never does.)
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { keyHolders, lackingKeys, mayMakeKey, needsNewKey } from '../../protocols/membership/keys.ts'
+import { keyHolders, keysAreFull, lackingKeys, mayMakeKey, needsNewKey } from '../../protocols/membership/keys.ts'
 import {
   type ClusterRecord,
   MAX_VOTERS,
@@ -24,6 +24,8 @@ export interface MembershipFacts {
   readonly self: PeerId
   /** This peer opens the newest data key. */
   readonly opensKeys: boolean
+  /** Data keys that committed images have streams under; undefined: not known, so all. */
+  readonly neededKeys: ReadonlySet<number> | undefined
   /** Members that this peer holds for alive and is connected to, itself included. */
   readonly reachable: ReadonlySet<PeerId>
   readonly dead: ReadonlySet<PeerId>
@@ -109,21 +111,24 @@ function givingOfKeys(record: ClusterRecord, { self, opensKeys }: MembershipFact
 }
 
 function removalOfMember(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
-  const { self, opensKeys } = facts
+  const { self, opensKeys, neededKeys } = facts
   const leaver = record.members.find(
     member =>
       member.leaving &&
       !record.voters.ids.includes(member.id) &&
       whyMemberStays(record, member, facts) === undefined &&
-      (!needsNewKey(record, member.id) || mayMakeKey(record, self, opensKeys, member.id))
+      (!needsNewKey(record, member.id) ||
+        (mayMakeKey(record, self, opensKeys, member.id) && !keysAreFull(record, neededKeys)))
   )
   return leaver === undefined ? undefined : { kind: 'remove-member', peer: leaver.id }
 }
 
 /** Whoever removes it must make the data key of those who stay. */
 function whyNobodyRemoves(record: ClusterRecord, { id }: MemberRecord, facts: MembershipFacts): string | undefined {
-  if (!needsNewKey(record, id) || [...facts.reachable].some(peer => mayMakeKey(record, peer, true, id)))
-    return undefined
+  if (!needsNewKey(record, id)) return undefined
+  if (keysAreFull(record, facts.neededKeys))
+    return 'with it the data key changes, and snapshots need too many older ones: take an epoch of each group'
+  if ([...facts.reachable].some(peer => mayMakeKey(record, peer, true, id))) return undefined
   const holders = keyHolders(record).filter(each => each !== id)
   const names = record.members.filter(member => holders.length === 0 || holders.includes(member.id))
   return `with it the data key changes, for which one of ${names.map(({ name }) => name).join(', ')} must be up`

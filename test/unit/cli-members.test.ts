@@ -11,6 +11,13 @@ import type { PeerView } from '../../node/edge/view.ts'
 let dir: string
 let api: ApiServer
 let voters = 3
+const keys = {
+  cluster: 'forest',
+  opens: true,
+  keys: [{ id: 2, madeMs: 1_800_000_000_000, by: 'oak' }, { id: 1, madeMs: 0, by: 'elm' }, { id: 0 }],
+  holders: ['oak', 'elm'],
+  lacking: ['ash']
+}
 
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'members-'))
@@ -23,7 +30,9 @@ beforeAll(async () => {
       }) as unknown as ClusterStatus,
     setMember: async () => void voters--,
     removeMember: async () => void voters--,
-    leave: async () => void voters--
+    leave: async () => void voters--,
+    keys: () => keys,
+    rotateKeys: async () => ({ ...keys, lacking: [] })
   }
   const view = { cluster, status: async () => ({ name: 'oak' }) } as unknown as PeerView
   api = await serveApi({ view, runDir: dir, log: { debug() {}, info() {}, warn() {}, error() {} } })
@@ -52,4 +61,19 @@ test('whoever changes the votes is told how many voters may fail now', async () 
   expect((await printed('leave')).at(-1)).toMatch(/^votes: 1, of which none/)
   expect(await printed('members', 'set', 'elm', '--address', '/ip4/10.0.0.1/tcp/7400')).toEqual(['elm is set'])
   expect(await printed('members', 'remove', 'elm', '--json')).toEqual(['{"removed":"elm"}'])
+})
+
+test('the data keys are listed with who has them, and a new one is made by hand', async () => {
+  expect((await printed('keys')).join('\n').split('\n')).toEqual([
+    'data keys of cluster forest: the newest is 2; this peer has it',
+    expect.stringMatching(/key +made +by/),
+    expect.stringMatching(/2 +2027-01-15T08:00:00.000Z +oak/),
+    expect.stringMatching(/1 +1970-\S+ +elm/),
+    expect.stringMatching(/0 +the cluster's secret/),
+    'held by: oak, elm',
+    'waiting: ash: given it when one of oak, elm is up'
+  ])
+  expect(JSON.parse((await printed('keys', '--json')).join('\n'))).toEqual(keys)
+  expect(await printed('keys', 'rotate')).toEqual(['snapshots are sealed under data key 2 from the next epoch on'])
+  expect(JSON.parse((await printed('keys', 'rotate', '--json')).join('\n'))).toMatchObject({ lacking: [] })
 })

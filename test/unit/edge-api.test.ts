@@ -72,6 +72,8 @@ const clusterStatus: ClusterStatus = {
   waits: [{ member: 'one', why: 'it is late' }]
 }
 
+const keysStatus = { cluster: 'c', opens: true, keys: [{ id: 0 }], holders: ['one'], lacking: [] }
+
 /** A peer of which only the edge is real. */
 class FakePeer implements PeerView {
   now = 0
@@ -91,7 +93,12 @@ class FakePeer implements PeerView {
       if (member === 'one') throw new UsageError('LAST_VOTER', 'it has the only vote')
       this.wishes.push([member, force])
     },
-    leave: async force => void this.wishes.push(force)
+    leave: async force => void this.wishes.push(force),
+    keys: () => keysStatus,
+    rotateKeys: async () => {
+      this.wishes.push('rotate')
+      return keysStatus
+    }
   }
   failure: Error | undefined
 

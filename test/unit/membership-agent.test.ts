@@ -129,6 +129,7 @@ test('a member that leaves is told so, and is no member any more when it has no 
   const kinds = b.membership.record()
   expect(membershipEvents(foundersRecord('c', ['a', 'b', 'c'].map(founder)), kinds)).toEqual([
     { kind: 'member.removed', member: 'c', id: 'idc' },
+    { kind: 'key.made', key: 1, by: expect.stringMatching(/^[ab]$/) },
     { kind: 'voters.changed', version: 2, voters: ['a', 'b'] },
     { kind: 'voters.settled', version: 2 }
   ])

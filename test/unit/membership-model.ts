@@ -36,6 +36,7 @@ const changeOf = (step: MembershipStep, { self, wallMs }: MembershipFacts): Chan
 export const facts = (fields: Partial<MembershipFacts> = {}): MembershipFacts => ({
   self: 'p1',
   opensKeys: true,
+  neededKeys: undefined,
   reachable: new Set(),
   dead: new Set(),
   lost: new Set(),

@@ -25,6 +25,7 @@ export class WorldPeer {
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
   readonly steps: MembershipSteps
+  readonly dataKeys: DataKeyRing
   readonly facts: () => Promise<MembershipFacts>
   /** What is on its disk, newest last. */
   readonly saved: ClusterRecord[] = []
@@ -89,6 +90,7 @@ export class WorldPeer {
     const agents = { ...shared, ...seen, registers, facts: this.facts }
     this.steps = new MembershipSteps({ ...agents, leaseMs: () => LEASE_MS })
     this.detector = detector
+    this.dataKeys = dataKeys
     this.directory = directory
   }
 
