@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type { Capture, FrameLog, ImageManifest, ImageWorker, Log, Restore, ShardCluster, StreamId } from '../ports.ts'
+import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import { DeviceReceiver } from './device-receiver.ts'
 import type { VmFacts } from './facts.ts'
 import { KnownImages } from './known-images.ts'
@@ -41,6 +42,8 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
   putColumn(request: PutRequest): Promise<void>
   /** Of the image that is being restored. */
   readData(request: ReadRequest & { readonly restore: number }): Promise<Uint8Array>
+  /** Of that restored image, or of the last committed one. */
+  readForDisks(request: ReadRequest & { readonly restore: number }): Promise<Uint8Array>
   /** Of the last committed image, or the last restored one. */
   readCommitted(request: ReadRequest): Promise<Uint8Array>
   /** The next piece of the in-flight frames of the capture that is being finished; undefined: that was the last. */
@@ -73,6 +76,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       cluster.putColumn({ stream, holders }, grid, column, bytes),
     readData: ({ restore, stream, offset, length }) =>
       cluster.readData(images.streamOfRestore(restore, stream), offset, length),
+    readForDisks: ({ restore, stream, offset, length }) =>
+      cluster.readData(images.streamForDisks(restore, stream), offset, length),
     readCommitted: ({ stream, offset, length }) => cluster.readData(images.streamOfCommitted(stream), offset, length)
   }
   const calls = new ThreadCalls<WorkerCalls>(worker, main)
@@ -110,7 +115,13 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       return {
         frames: restoredFrames(calls, restore),
         serve: socketPath => calls.call('serve', { restore, socketPath }),
-        cancel: () => unlessEnded(calls.call('cancelRestore', restore))
+        cancel: () => unlessEnded(calls.call('cancelRestore', restore)),
+        disks: facts.disks.map(({ blocks }, disk) => ({
+          bytes: blocks * PAGE_BYTES,
+          read: (offset, length) => calls.call('readDisk', { restore, disk, offset, length }),
+          extents: (offset, length, most) => calls.call('diskExtents', { restore, disk, offset, length, most })
+        })),
+        closeDisks: () => unlessEnded(calls.call('closeDisks', restore))
       } satisfies Restore
     },
     async close() {

@@ -30,6 +30,12 @@ export class KnownImages {
     throw new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled')
   }
 
+  /** A stream that the restored image leans on, or an epoch that was committed since. */
+  streamForDisks(number: number, stream: StreamId): StreamManifest {
+    const restored = this.#restoring?.number === number ? this.#restoring.image.streams : []
+    return restored.find(each => each.stream === stream) ?? this.streamOfCommitted(stream)
+  }
+
   streamOfCommitted(stream: StreamId): StreamManifest {
     return streamIn(this.#committed, stream)
   }

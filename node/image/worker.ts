@@ -10,6 +10,7 @@ import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
 import { blocksOf, type VmFacts } from './facts.ts'
+import { DiskReader, type DiskRange } from './disk-reader.ts'
 import type { MainCalls } from './image-worker.ts'
 import { PageSet } from './page-set.ts'
 import { PAGES_PER_MIB, PageState } from './page-state.ts'
@@ -40,6 +41,10 @@ interface RestoreRequest {
   readonly manifest: ImageManifest
 }
 
+interface DiskRequest extends DiskRange {
+  readonly restore: number
+}
+
 class VmThread {
   readonly #facts: VmFacts
   readonly #state: PageState
@@ -53,6 +58,8 @@ class VmThread {
   #capture: RamCapture | StreamCapture | undefined
   #restore: PostcopySource | undefined
   #restoredFrames: AsyncGenerator<Uint8Array> | undefined
+  /** Of the restore of that number. */
+  #disks: { readonly restore: number; readonly reader: DiskReader } | undefined
   /** Of the restore that is being read or served; 0: none. */
   #restoreNumber = 0
 
@@ -205,6 +212,31 @@ class VmThread {
     this.#covered = false
     this.#restore = new PostcopySource({ facts: this.#facts, image, state: this.#state, read })
     this.#restoredFrames = image.frames
+    const readShards = (stream: StreamId, offset: number, length: number) =>
+      this.#main.call('readForDisks', { restore, stream, offset, length })
+    const newest = () => this.#state.committed
+    this.#disks = {
+      restore,
+      reader: new DiskReader({ facts: this.#facts, table: image.table, read: readShards, newest })
+    }
+  }
+
+  /** Also after `serve` and later commits. */
+  async readDisk({ restore, ...range }: DiskRequest): Promise<Uint8Array> {
+    return await this.#disksOf(restore).read(range)
+  }
+
+  diskExtents({ restore, most, ...range }: DiskRequest & { readonly most: number }) {
+    return this.#disksOf(restore).extents(range, most)
+  }
+
+  closeDisks(restore: number): void {
+    if (this.#disks?.restore === restore) this.#disks = undefined
+  }
+
+  #disksOf(restore: number): DiskReader {
+    if (this.#disks?.restore !== restore) throw cancelled('restore')
+    return this.#disks.reader
   }
 
   /** The next piece of the image's frames; undefined: that was the last. */
@@ -251,6 +283,9 @@ function handlers(thread: () => VmThread) {
     restoredFrames: (restore: number) => thread().restoredFrames(restore),
     serve: (request: { restore: number; socketPath: string }) => thread().serve(request),
     cancelRestore: (restore: number) => thread().cancelRestore(restore),
+    readDisk: (request: DiskRequest) => thread().readDisk(request),
+    diskExtents: (request: DiskRequest & { readonly most: number }) => thread().diskExtents(request),
+    closeDisks: (restore: number) => thread().closeDisks(restore),
     standStill
   }
 }

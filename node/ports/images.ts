@@ -1,5 +1,6 @@
 /** Images: one VM at one epoch. */
 import type { PeerId } from '../../protocols/core.ts'
+import type { BlockSource } from './blocks.ts'
 import type { PageRanges } from './machines.ts'
 import type { FrameLog } from './network.ts'
 import type { StreamId } from './store.ts'
@@ -109,6 +110,12 @@ export interface Restore {
   /** Connects to QEMU's incoming socket, sends the boot set, serves faults, pushes the rest. Resolves when all is sent. */
   serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }>
   cancel(): Promise<void>
+  /**
+   * The disks of the image, in their order, until `closeDisks`: also after `serve`, and when later epochs were committed. What
+   * the VM has written since is not in them. SHARD_LOST, IMAGE_SEAL, IMAGE_INVALID, IMAGE_CANCELLED, IMAGE_WORKER.
+   */
+  readonly disks: readonly BlockSource[]
+  closeDisks(): Promise<void>
 }
 
 /** Where the worker's columns go and its symbols come from: the shards of the whole cluster. */

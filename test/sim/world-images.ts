@@ -196,7 +196,9 @@ export class SimWorker implements ImageWorker {
       },
       cancel: async () => {
         cancelled = true
-      }
+      },
+      disks: [],
+      closeDisks: async () => {}
     }
   }
 
