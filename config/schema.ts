@@ -140,7 +140,10 @@ export const configSchema = z.strictObject({
       capture: z.enum(['auto', 'dirty', 'portable']).default('auto'),
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
-      /** Deadline of the trial boot that shows whether an accelerator runs guests. 3 s: a guess. */
+      /**
+       * Deadline of each trial VM at a peer's start: whether an accelerator runs guests, and whether images made of written
+       * pages are RAM (200 to 230 ms on two idle cores, measured). 3 s: a guess.
+       */
       trialMs: ms(500, 60_000).default(3_000)
     })
     .prefault({}),

@@ -65,6 +65,17 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'exact',
+    {
+      summary: 'a real VM under load, cut again and again: each image against the whole RAM file, byte for byte',
+      options: {
+        cuts: 'how many (500)',
+        sabotage: 'forget: leave written pages out now and then, which must be found'
+      },
+      run: async (progress, options) => (await import('./exact.ts')).measureExact(progress, options)
+    }
+  ],
+  [
     'buffers',
     {
       summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',

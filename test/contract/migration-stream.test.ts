@@ -1,7 +1,8 @@
 /**
  * The migration stream against real QEMU, in both ways of capture and with every layout that the driver can start: what is
- * read of a stream is what QEMU's own description and its RAM say, and QEMU takes what is written of it. 4,608 MiB lie on both
- * sides of the hole below 4 GiB; where RAM is not in the stream its size makes no difference.
+ * read of a stream is what QEMU's own description and its RAM say, and QEMU takes what is written of it; a QEMU that is given
+ * the same stream by itself has the same RAM. 4,608 MiB lie on both sides of the hole below 4 GiB; where RAM is not in the
+ * stream its size makes no difference.
  */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,6 +13,7 @@ import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import type { Hypervisor, Machine, MachineOptions } from '../../node/ports.ts'
 import type { VmSpec } from '../../protocols/group.ts'
 import { type Guest, buildGuest } from '../guest/build.ts'
+import { describedSections, expectSameByQemu } from './own-reading.ts'
 import { plug, receive } from './hypervisor-support.ts'
 import { sourceImage } from './postcopy-source.ts'
 import { clock, memoryLog } from './real-clock.ts'
@@ -36,9 +38,10 @@ function create(capture: Hypervisor['capture']): Promise<Hypervisor> {
 }
 
 /** Boots a kernel, which finds no root and stands still then: any state will do, and 64 MB are enough for it. */
-function specOf(nics: number, memoryMiB: number): VmSpec {
+function specOf(nics: number, memoryMiB: number, cpus: number): VmSpec {
   return {
-    id: `vm${nics}x${memoryMiB}`,
+    id: `vm${nics}x${memoryMiB}x${cpus}`,
+    cpus,
     nics: Array.from({ length: nics }, (_, i) => ({ mac: `52:54:00:00:01:0${i}`, network: `net${i}` })),
     memoryMiB,
     kernel: guest.kernel,
@@ -46,6 +49,9 @@ function specOf(nics: number, memoryMiB: number): VmSpec {
     append: ''
   }
 }
+
+/** With more RAM than this QEMU's own reading is left out: it would be in memory three times. */
+const OWN_READING_MIB = 512
 
 let names = 0
 
@@ -112,16 +118,19 @@ function read(stream: Buffer, chunkBytes: () => number): Read {
 }
 
 test.each([
-  ['portable', 1, 64],
-  ['portable', 8, 128],
-  ['portable', 2, 4608],
-  ['dirty', 1, 64],
-  ['dirty', 8, 128]
+  ['portable', 0, 64, 1],
+  ['portable', 1, 64, 2],
+  ['portable', 8, 128, 4],
+  ['portable', 3, 512, 2],
+  ['portable', 2, 4608, 1],
+  ['dirty', 0, 64, 4],
+  ['dirty', 1, 64, 1],
+  ['dirty', 8, 128, 2]
 ] as const)(
-  'a VM (%s) of %i NICs and %i MiB is read whole, and QEMU goes on from what is written of it',
+  'a VM (%s) of %i NICs, %i MiB and %i processors is read whole, and QEMU goes on from what is written of it',
   async (...layout) => {
-    const [capture, nics, memoryMiB] = layout
-    const spec = specOf(nics, memoryMiB)
+    const [capture, nics, memoryMiB, cpus] = layout
+    const spec = specOf(nics, memoryMiB, cpus)
     const hypervisor = await create(capture)
     const source = await define(hypervisor, spec)
     await source.start()
@@ -148,7 +157,10 @@ test.each([
       ).toBe(true)
     }
     const devices = Buffer.from(machine.devices).toString('latin1')
-    expect(devices.match(/\/virtio-net/g)).toHaveLength(nics)
+    expect(devices.match(/\/virtio-net/g) ?? []).toHaveLength(nics)
+    const described = describedSections(stream, machine.devices)
+    expect(described.filter(({ name }) => name === 'cpu')).toHaveLength(cpus)
+    if (memoryMiB <= OWN_READING_MIB) await expectSameByQemu({ hypervisor, spec, stream, folder, ram })
 
     const target = await define(hypervisor, spec)
     const incoming = join(folder, `i${++names}`)
