@@ -55,11 +55,12 @@ export async function measureLoads(size: Size, progress: Progress): Promise<Sect
   const epochs: LoadEpoch[] = []
   const rates: Record<string, number> = {}
   let accel = ''
-  const others = watchOthers()
+  const others: Check[] = []
   for (const mode of MODES) {
     progress(`${mode}: a VM with ${size.fillMiB} MiB in use`)
     const rig = await CaptureRig.start({ capture: mode, ...size })
     accel = rig.accel
+    const share = watchOthers()
     try {
       epochs.push({ mode, load: 'first', ...(await rig.epoch()) })
       let last = ''
@@ -74,11 +75,12 @@ export async function measureLoads(size: Size, progress: Progress): Promise<Sect
         }
       }
       rates[`${mode} ${last}`] = await rig.load(LOADS.idle)
+      others.push(note(`${mode}: processors taken by others`, share()))
     } finally {
       await rig.stop()
     }
   }
-  const checks = [...MODES.flatMap(mode => loadChecks(mode, epochs)), note('processors taken by others', others())]
+  const checks = [...MODES.flatMap(mode => loadChecks(mode, epochs)), ...others]
   return { checks, text: loadTable(epochs), details: { epochs, pagesPerSecond: rates }, accel, epochs }
 }
 
