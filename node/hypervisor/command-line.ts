@@ -55,6 +55,8 @@ export function machineArguments(options: {
   readonly guest: string
   readonly spec: VmSpec
   readonly ends: readonly NicEnd[]
+  /** `diskArguments`. */
+  readonly disks?: readonly string[]
   readonly paths: MachinePaths
   readonly incoming: boolean
   readonly sharedRam: boolean
@@ -71,6 +73,7 @@ export function machineArguments(options: {
     ['-serial', 'chardev:console'],
     ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
     ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, ends[index] as NicEnd)),
+    [...(options.disks ?? [])],
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
 }

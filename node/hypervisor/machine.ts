@@ -11,11 +11,12 @@
  */
 import { rm } from 'node:fs/promises'
 import { DiapauseError, hasCode } from '../errors.ts'
-import type { CaptureNow, Clock, Machine, MachineOptions, RamTracking } from '../ports.ts'
+import type { CaptureNow, Clock, Machine, MachineCut, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
+import { DiskLayers } from './disk-layers.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
@@ -48,6 +49,7 @@ export class QemuMachine implements Machine {
   #vcpus: Vcpus | undefined
   readonly #console: GuestConsole
   readonly #ram: MachineRam
+  readonly disks: DiskLayers
   /** What QEMU is prepared for. */
   #mode: Mode | undefined
   /** The last call of the queue; never rejects. */
@@ -66,6 +68,7 @@ export class QemuMachine implements Machine {
     this.#context = context
     this.#console = new GuestConsole(context.paths.console)
     this.#ram = new MachineRam(options.spec, context)
+    this.disks = new DiskLayers(options.spec, options.disks, context)
     for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
       requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
     }
@@ -126,7 +129,11 @@ export class QemuMachine implements Machine {
     })
   }
 
-  async cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }> {
+  prepareCut(): Promise<void> {
+    return this.#next('prepareCut', () => this.disks.prepare(this.tracking !== undefined))
+  }
+
+  async cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut> {
     requireSocketPath(socketPath, `the snapshot's stream of VM ${this.#options.spec.id}`)
     return this.#next('cut', async qmp => {
       if (this.#state !== 'running') throw this.#outOfOrder('cut', 'the VM is stopped')
@@ -139,6 +146,7 @@ export class QemuMachine implements Machine {
       this.#ram.requireMode()
       const withoutRam = this.tracking !== undefined
       await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
+      await this.disks.enterCut(withoutRam)
       this.#enter('cutting')
       this.#vcpus?.goFirst()
       this.#afterCut = 'running'
@@ -148,8 +156,9 @@ export class QemuMachine implements Machine {
           : await this.#cutAll(qmp, socketPath, stopped)
         const told = handled(streamed.catch(error => this.#explain('cut', error)))
         this.#busyUntil(told)
-        return { pauseMs, streamed: told }
+        return { pauseMs, streamed: told, layers: this.disks.frozen }
       } finally {
+        this.disks.goOn()
         this.#vcpus?.giveWay()
         this.#enter(this.#afterCut)
       }
@@ -182,7 +191,18 @@ export class QemuMachine implements Machine {
         const { spec, ends } = this.#options
         const ram = await this.#ram.make()
         const sharedRam = ram !== undefined
-        const args = machineArguments({ accel, guest, spec, ends, paths, incoming: how === 'incoming', sharedRam })
+        await this.disks.create()
+        const disks = this.disks.arguments
+        const args = machineArguments({
+          accel,
+          guest,
+          spec,
+          ends,
+          disks,
+          paths,
+          incoming: how === 'incoming',
+          sharedRam
+        })
         const process = await spawnQemu(binary, args, ram)
         this.#process = process
         if (this.#is('destroyed')) process.kill()
@@ -190,6 +210,7 @@ export class QemuMachine implements Machine {
       }
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
+      this.disks.attach(this.#qmp, why => this.#lose(why))
       this.#vcpus = await Vcpus.of(this.#qmp)
       this.#vcpus.giveWay()
       await ready(this.#qmp)
@@ -226,6 +247,7 @@ export class QemuMachine implements Machine {
   async #makeReadyToCut(qmp: QmpClient): Promise<void> {
     await this.#ram.arm(this.pid)
     await this.#prepare(qmp, this.tracking === undefined ? 'snapshot' : 'devices')
+    this.disks.goOn()
   }
 
   async #prepare(qmp: QmpClient, mode: Mode): Promise<void> {
@@ -239,7 +261,7 @@ export class QemuMachine implements Machine {
     const { clock, resumesByItself } = this.#context
     const from = clock.now()
     await qmp.command('stop')
-    await this.#whileStopped(qmp, stopped)
+    await this.#whileStopped(qmp, () => this.#frozen(stopped))
     this.#unlessStopped()
     const { streamed } = await backgroundSnapshot(qmp, { path, resumesByItself, clock })
     return { pauseMs: clock.now() - from, streamed }
@@ -250,7 +272,7 @@ export class QemuMachine implements Machine {
     const stream = await stopToSendDevices(qmp, path, clock)
     let failure: Error | undefined
     try {
-      await stopped()
+      await this.#frozen(stopped)
     } catch (error) {
       failure = error as Error
     }
@@ -266,6 +288,12 @@ export class QemuMachine implements Machine {
     if (failure === undefined) return { pauseMs, streamed: cleanedUp(qmp) }
     await cleanedUp(qmp)
     throw failure
+  }
+
+  /** The VM stands still: at the same time its disks are frozen and its caller does what it has to do. */
+  async #frozen(stopped: () => Promise<void>): Promise<void> {
+    const [disks, caller] = await Promise.allSettled([this.disks.freeze(), stopped()])
+    for (const outcome of [disks, caller]) if (outcome.status === 'rejected') throw outcome.reason
   }
 
   #unlessStopped(): void {
@@ -342,6 +370,7 @@ export class QemuMachine implements Machine {
   async #cleanUp(): Promise<void> {
     this.#qmp?.close()
     await this.#ram.close()
+    await this.disks.remove()
     const { qmp, console } = this.#context.paths
     await Promise.all([qmp, console].map(path => rm(path, { force: true })))
     await this.#console.close()

@@ -21,7 +21,7 @@ interface Pending {
 }
 
 interface Waiter {
-  readonly name: string
+  readonly names: readonly string[]
   readonly matches: (event: QmpEvent) => boolean
   resolve(event: QmpEvent): void
   reject(error: DiapauseError): void
@@ -98,13 +98,13 @@ export class QmpClient {
   }
 
   /**
-   * The next event of that name for which `matches` holds. It listens from the moment of the call, so call it before
+   * The next event of that name, or of one of those names, for which `matches` holds. It listens from the moment of the call, so call it before
    * the command that causes the event. There is no deadline; it rejects when the connection ends. Nobody need await it.
    */
-  waitEvent(name: string, matches: (event: QmpEvent) => boolean = () => true): Promise<QmpEvent> {
+  waitEvent(name: string | readonly string[], matches: (event: QmpEvent) => boolean = () => true): Promise<QmpEvent> {
     if (this.#over) return handled(Promise.reject(this.#over))
     const { promise, resolve, reject } = Promise.withResolvers<QmpEvent>()
-    this.#waiters.add({ name, matches, resolve, reject })
+    this.#waiters.add({ names: [name].flat(), matches, resolve, reject })
     return handled(promise)
   }
 
@@ -142,7 +142,7 @@ export class QmpClient {
 
   #onEvent(event: QmpEvent): void {
     for (const waiter of this.#waiters) {
-      if (waiter.name !== event.name || !waiter.matches(event)) continue
+      if (!waiter.names.includes(event.name) || !waiter.matches(event)) continue
       this.#waiters.delete(waiter)
       waiter.resolve(event)
     }

@@ -48,8 +48,44 @@ export interface MachineOptions {
   readonly ends: readonly NicEnd[]
   /** The guest's serial console is appended here. */
   readonly consolePath: string
+  /** Needed where the specification has disks. */
+  readonly disks?: MachineDisks | undefined
   /** The machine has ended without `destroy` having been called. */
   onExit(reason: string): void
+}
+
+export interface MachineDisks {
+  /** For what is written to the disks: this machine's own, made at its start (what is there is removed) and gone at its end. */
+  readonly folder: string
+  /** One for each disk, in their order. */
+  readonly starts: readonly DiskStart[]
+}
+
+/** What a disk holds when its machine starts: its base, if any, else zeros; or what is served over NBD on this host. */
+export type DiskStart =
+  | { readonly kind: 'new' }
+  | { readonly kind: 'nbd'; readonly socketPath: string; readonly exportName: string }
+
+/** A file that holds blocks of disk number `disk`: what was written in some time, or a base. */
+export interface DiskFile {
+  readonly disk: number
+  readonly path: string
+  readonly format: 'raw' | 'qcow2'
+}
+
+export interface DiskControl {
+  /** Resolves when no disk is read over NBD any more; never where the machine ends before. */
+  readonly here: Promise<void>
+  /** These files of cuts are read no more: they are merged while the VM runs, and removed. Others do not count. */
+  release(layers: readonly DiskFile[]): void
+}
+
+export interface MachineCut {
+  readonly pauseMs: number
+  /** Settles when QEMU has sent the whole stream. */
+  readonly streamed: Promise<void>
+  /** What was written to the disks: all files that are not released, the oldest first. They do not change any more. */
+  readonly layers: readonly DiskFile[]
 }
 
 /** One VM: define → start → (cut | stop | resume)* → destroy. Calls out of order reject with HYPERVISOR_STATE. */
@@ -59,6 +95,7 @@ export interface Machine {
   readonly tracking: RamTracking | undefined
   /** As `tracking`, for people. A VM that its specification holds to 'dirty' is not cut while this is 'portable'. */
   readonly capture: CaptureNow
+  readonly disks: DiskControl
   /** Boots; or, with `incoming`, starts as the target of a migration that the image worker sources on that unix socket. */
   start(): Promise<void>
   /** As `start`, but waits for a post-copy stream: `connectable` is called when QEMU listens on `socketPath`; resolves when the VM runs. */
@@ -74,9 +111,14 @@ export interface Machine {
    * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself. Where
    * `tracking` is defined the stream has no RAM in it, begins before the VM stops, and has ended when it runs again:
    * `stopped` copies the pages that are still to be copied, and whoever listens must read at once (else the VM is ended).
-   * Resolves when the VM runs again; `streamed` settles when QEMU has sent the whole stream.
+   * All disks are frozen as they are in the same moment. Resolves when the VM runs again.
    */
-  cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }>
+  cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut>
+  /**
+   * The VM runs and is to be cut soon: does for the disks what can be done before it stands still. `cut` does it itself
+   * where that was not called. Nothing is merged from here to the end of the cut, or to `disks.release`.
+   */
+  prepareCut(): Promise<void>
   /** Sends text to the guest's serial console. */
   type(text: string): Promise<void>
   /** Kills it at once. Safe in any state, also twice. */

@@ -279,6 +279,8 @@ export class SkewRig {
         this.#ranBeforeMs = Math.max(this.#ranBeforeMs, performance.now() - runsSinceMs)
       },
       resume: () => machine.resume(),
+      disks: machine.disks,
+      prepareCut: () => machine.prepareCut(),
       cut: (path, stopped) => machine.cut(path, stopped),
       type: text => machine.type(text),
       destroy: () => machine.destroy()

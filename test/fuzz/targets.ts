@@ -1,6 +1,8 @@
 /** All that is fuzzed. A new parser of foreign bytes gets an entry in one of these lists. */
 import { extentTargets } from './extent-targets.ts'
 import { imageTargets } from './image-targets.ts'
+import { indexTargets } from './index-targets.ts'
+import { diskTargets } from './disk-targets.ts'
 import { messageTargets } from './message-targets.ts'
 import { streamTargets } from './stream-targets.ts'
 import type { Target } from './target.ts'
@@ -9,7 +11,9 @@ import { textTargets } from './text-targets.ts'
 export const targets: readonly Target[] = [
   ...streamTargets,
   ...imageTargets,
+  ...indexTargets,
   ...extentTargets,
+  ...diskTargets,
   ...messageTargets,
   ...textTargets
 ]

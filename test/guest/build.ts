@@ -33,7 +33,7 @@ const modules = [
 ]
 
 /** Each a C file here and a program in the guest; `run=NAME` on the kernel's command line says which one it becomes. */
-const workloads = ['bank', 'speed', 'load']
+const workloads = ['bank', 'speed', 'load', 'counter']
 
 /** Files of a built guest, both readable by QEMU's -kernel and -initrd. */
 export interface Guest {
@@ -175,7 +175,7 @@ export interface BankOptions {
   readonly dirtyMiB?: number
   readonly mtu?: number
   /** What runs in it instead of the bank. */
-  readonly run?: 'speed' | 'load'
+  readonly run?: 'speed' | 'load' | 'counter'
   /** Memory that `run: 'load'` fills at its start. */
   readonly fillMiB?: number
 }

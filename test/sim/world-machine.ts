@@ -5,7 +5,16 @@
  */
 import { DiapauseError } from '../../node/errors.ts'
 import { nicsOf } from '../../protocols/group.ts'
-import type { CaptureNow, Hypervisor, Machine, MachineOptions, PageRanges, RamTracking } from '../../node/ports.ts'
+import type {
+  CaptureNow,
+  DiskControl,
+  Hypervisor,
+  Machine,
+  MachineCut,
+  MachineOptions,
+  PageRanges,
+  RamTracking
+} from '../../node/ports.ts'
 import { Bank, frameId, setFrameId } from './world-bank.ts'
 import { type Book, type CutFact, Run } from './world-book.ts'
 import type { Life } from './world-host.ts'
@@ -155,7 +164,12 @@ export class SimMachine implements Machine {
     })
   }
 
-  cut(socketPath: string, stopped: () => Promise<void>): Promise<{ pauseMs: number; streamed: Promise<void> }> {
+  /** Simulated VMs have none. */
+  readonly disks: DiskControl = { here: Promise.resolve(), release() {} }
+
+  async prepareCut(): Promise<void> {}
+
+  cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut> {
     return this.#next('cut', async () => {
       if (this.#state !== 'running') throw this.#outOfOrder('cut')
       const inlet = this.#world.life.paths.get(socketPath) as Inlet<CutStream> | undefined
@@ -178,7 +192,7 @@ export class SimMachine implements Machine {
       if (failure !== undefined) throw failure
       const streamed = this.#takes(withRam ? 5 : 0, withRam ? 60 : 1).then(() => inlet.offer(stream))
       streamed.catch(() => {})
-      return { pauseMs: 1, streamed }
+      return { pauseMs: 1, streamed, layers: [] }
     })
   }
 

@@ -88,6 +88,12 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
+    who: 'node/image-operations.ts',
+    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
     who: 'node/member-operations.ts',
     may: ['config/', 'protocols/', 'node/planning/', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
@@ -194,6 +200,9 @@ const pureFiles = [
   'node/hypervisor/stock-command.ts',
   'node/hypervisor/qmp-protocol.ts',
   'node/hypervisor/command-line.ts',
+  'node/hypervisor/disk-chain.ts',
+  'node/hypervisor/qcow2.ts',
+  'node/hypervisor/qcow2-layer.ts',
   'node/switch/ethernet.ts',
   'node/switch/packets.ts',
   'node/switch/openflow/plan.ts',
@@ -205,6 +214,8 @@ const pureFiles = [
   'node/store/record.ts',
   'node/agents/decisions-sources.ts',
   'node/edge/format.ts',
+  'node/edge/image-readme.ts',
+  'node/edge/image-records.ts',
   'node/edge/why.ts',
   'node/edge/why-episodes.ts',
   'node/edge/why-outcome.ts',

@@ -1,0 +1,289 @@
+/**
+ * The disks of one running VM: the files of their chains (`disk-chain.ts`), the transaction of a cut, and the jobs that merge
+ * layers and stream what is still elsewhere, one at a time and only while they disturb no cut. A job that fails harms
+ * nothing: the chain stays as it is, and longer.
+ *
+ * A cut that sends devices (device-state.ts) has QEMU give up all its disks for a moment, and that fails while a job writes
+ * to one. So jobs are held from `prepare` to `goOn`: one that is under way may end by itself for a while, which doubles
+ * each time it does not suffice (a merge that is cancelled begins again), and is cancelled then.
+ */
+import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs'
+import { mkdir, rm } from 'node:fs/promises'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import type { Clock, DiskControl, DiskFile, Log, MachineDisks } from '../ports.ts'
+import { type DiskSpec, disksOf, type VmSpec } from '../../protocols/group.ts'
+import { chainsOf, diskArguments, type DiskChain, type DiskJob, type Layer } from './disk-chain.ts'
+import { readQcow2Header } from './qcow2.ts'
+import { emptyLayer } from './qcow2-layer.ts'
+import type { QmpClient } from './qmp.ts'
+
+const MIB = 1_048_576
+/** What a merge after an ordinary epoch takes; a guess. */
+const PATIENCE_MS = 50
+/** Longest wait for a job before a cut. A guess: at 500 MB/s a merge of 10 GB. */
+const MAX_PATIENCE_MS = 20_000
+/** Chains that are as long are told of: each read looks into every layer. A guess. */
+const LONG_CHAIN = 64
+
+export class DiskLayers implements DiskControl {
+  readonly #vm: VmSpec
+  readonly #folder: string
+  readonly #chains: readonly DiskChain[]
+  readonly #log: Log
+  readonly #clock: Clock
+  #qmp: QmpClient | undefined
+  /** The job under way; resolves when QEMU has ended it. Never rejects. */
+  #job: { readonly id: string; readonly ended: Promise<void> } | undefined
+  #jobs = 0
+  #held = true
+  #inCut = false
+  /** `goOn` was called: while a VM is restored its disks are left alone. */
+  #begun = false
+  #patienceMs = PATIENCE_MS
+  #warnedAt = LONG_CHAIN
+  readonly #here = Promise.withResolvers<void>()
+
+  constructor(vm: VmSpec, disks: MachineDisks | undefined, { log, clock }: { log: Log; clock: Clock }) {
+    this.#vm = vm
+    this.#log = log
+    this.#clock = clock
+    this.#folder = disks?.folder ?? ''
+    this.#chains = chainsOf(vm, this.#folder, disks?.starts ?? [])
+    if (this.#chains.length !== (disks?.starts.length ?? 0)) {
+      throw new DiapauseError(
+        'HYPERVISOR_DISKS',
+        `VM ${vm.id}: its disks were not given. This is a mistake of the program`
+      )
+    }
+    this.#settleHere()
+  }
+
+  /** On the command line. */
+  get arguments(): readonly string[] {
+    return diskArguments(this.#chains)
+  }
+
+  get here(): Promise<void> {
+    return this.#here.promise
+  }
+
+  /** Makes the files that QEMU opens at its start. HYPERVISOR_DISK where a base cannot be used or there is no room. */
+  async create(): Promise<void> {
+    if (this.#chains.length === 0) return
+    try {
+      for (const disk of disksOf(this.#vm)) requireBase(disk)
+      await rm(this.#folder, { recursive: true, force: true })
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+      for (const chain of this.#chains) for (const { path } of chain.first) createLayer(path, chain.diskBytes)
+    } catch (cause) {
+      throw new DiapauseError('HYPERVISOR_DISK', `A disk of VM ${this.#vm.id} cannot be used: ${messageOf(cause)}`, {
+        cause
+      })
+    }
+  }
+
+  /** QEMU answers. `onError`: it has stopped the VM because a disk cannot be read or written. */
+  attach(qmp: QmpClient, onError: (why: DiapauseError) => void): void {
+    if (this.#chains.length === 0) return
+    this.#qmp = qmp
+    qmp.waitEvent('BLOCK_IO_ERROR').then(
+      ({ data }) => {
+        const { operation, reason, device, 'node-name': node } = data
+        const what = `a ${String(operation)} of ${String(device || node)} failed: ${String(reason)}`
+        onError(new DiapauseError('HYPERVISOR_DISK', `it could not use its disk (${what})`, { details: { ...data } }))
+      },
+      () => {} // it has ended
+    )
+  }
+
+  /**
+   * Makes a cut short: the layers that are written after it. With `alone` no job runs from now on until `goOn`.
+   * HYPERVISOR_DISK where that fails; the VM runs on.
+   */
+  async prepare(alone: boolean): Promise<void> {
+    const qmp = this.#qmp
+    if (!qmp) return
+    if (alone) await this.#hold(qmp)
+    for (const chain of this.#chains) {
+      const wanted = chain.wanted()
+      if (!wanted) continue
+      try {
+        createLayer(wanted.layer.path, chain.diskBytes)
+        await qmp.command('blockdev-add', wanted.node)
+      } catch (cause) {
+        if (cause instanceof DiapauseError && !hasCode(cause, 'QMP_REFUSED')) throw cause
+        throw new DiapauseError('HYPERVISOR_DISK', `No layer could be added to a disk: ${messageOf(cause)}`, { cause })
+      }
+      chain.added(wanted.layer)
+    }
+  }
+
+  /** As `prepare`; from now on until `goOn` nothing but that lets jobs run. */
+  async enterCut(alone: boolean): Promise<void> {
+    await this.prepare(alone)
+    this.#inCut = alone
+  }
+
+  /** The VM stands still, and was prepared: all disks are frozen as they are, at once. HYPERVISOR_DISK: none is. */
+  async freeze(): Promise<void> {
+    if (!this.#qmp) return
+    try {
+      await this.#qmp.command('transaction', { actions: this.#chains.map(chain => chain.snapshot()) })
+    } catch (cause) {
+      if (!hasCode(cause, 'QMP_REFUSED')) throw cause
+      throw new DiapauseError('HYPERVISOR_DISK', `The disks could not be frozen: ${messageOf(cause)}`, { cause })
+    }
+    for (const chain of this.#chains) chain.turned()
+    const length = Math.max(...this.#chains.map(chain => chain.length))
+    if (length < this.#warnedAt) return
+    this.#warnedAt = 2 * length
+    this.#log.warn({ vm: this.#vm.id, layers: length }, 'layers of a disk are made faster than they are merged')
+  }
+
+  /** Frozen and not released, oldest first. */
+  get frozen(): readonly DiskFile[] {
+    return this.#chains.flatMap(chain => chain.frozen())
+  }
+
+  release(layers: readonly DiskFile[]): void {
+    const paths = new Set(layers.map(({ path }) => path))
+    for (const chain of this.#chains) chain.release(paths)
+    // A cut that was prepared may have come to nothing.
+    if (!this.#inCut && this.#begun) this.#held = false
+    this.#next()
+  }
+
+  /** No cut is to come for now. */
+  goOn(): void {
+    this.#held = false
+    this.#inCut = false
+    this.#begun = true
+    this.#next()
+  }
+
+  /** QEMU is gone. */
+  async remove(): Promise<void> {
+    this.#held = true
+    this.#qmp = undefined
+    if (this.#chains.length > 0) await rm(this.#folder, { recursive: true, force: true })
+  }
+
+  async #hold(qmp: QmpClient): Promise<void> {
+    this.#held = true
+    const job = this.#job
+    if (!job) return
+    const late = await this.#lateAfter(job.ended, this.#patienceMs)
+    if (!late) return
+    this.#patienceMs = Math.min(2 * this.#patienceMs, MAX_PATIENCE_MS)
+    await qmp.command('block-job-cancel', { device: job.id }).catch(unlessRefused) // it may have ended just now
+    await job.ended
+  }
+
+  async #lateAfter(done: Promise<void>, ms: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>()
+    const disarm = this.#clock.after(ms, () => resolve(true))
+    const late = await Promise.race([promise, done.then(() => false)])
+    disarm()
+    return late
+  }
+
+  /** Begins the next job where none is under way. */
+  #next(): void {
+    const qmp = this.#qmp
+    if (this.#held || this.#job || !qmp) return
+    const job = this.#chains.map(chain => chain.job()).find(each => each !== undefined)
+    if (!job) return
+    const id = `job${++this.#jobs}`
+    const outcome = this.#run(qmp, id, job)
+    const ended = outcome.then(
+      () => {},
+      () => {}
+    )
+    this.#job = { id, ended }
+    outcome.then(
+      completed => {
+        this.#job = undefined
+        if (completed) this.#patienceMs = PATIENCE_MS
+        this.#next()
+      },
+      (error: unknown) => {
+        // Not again at once: the next cut or release tries.
+        this.#job = undefined
+        if (this.#qmp)
+          this.#log.warn({ vm: this.#vm.id, job: job.kind, why: messageOf(error) }, 'layers were not merged')
+      }
+    )
+  }
+
+  /** False where it was cancelled. */
+  async #run(qmp: QmpClient, id: string, job: DiskJob): Promise<boolean> {
+    const ended = qmp.waitEvent(['BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'], ({ data }) => data.device === id)
+    await qmp.command(job.kind === 'merge' ? 'block-commit' : 'block-stream', { 'job-id': id, ...job.arguments })
+    const { name, data } = await ended
+    if (name === 'BLOCK_JOB_CANCELLED') return false
+    if (typeof data.error === 'string') {
+      throw new DiapauseError('HYPERVISOR_DISK', `a job of QEMU's failed: ${data.error}`)
+    }
+    const chain = this.#chains[job.disk]
+    const remote = chain?.remote
+    for (const { node, path } of chain?.done(job) ?? []) {
+      await qmp.command('blockdev-del', { 'node-name': node })
+      await rm(path, { force: true })
+    }
+    if (job.kind === 'stream') await qmp.command('blockdev-del', { 'node-name': remote })
+    this.#settleHere()
+    return true
+  }
+
+  #settleHere(): void {
+    if (this.#chains.every(({ remote }) => remote === undefined)) this.#here.resolve()
+  }
+}
+
+function unlessRefused(error: unknown): void {
+  if (!hasCode(error, 'QMP_REFUSED')) throw error
+}
+
+/** Synchronous: two system calls, and a cut is waiting. */
+function createLayer(path: Layer['path'], diskBytes: number): void {
+  const { head, fileBytes } = emptyLayer(diskBytes)
+  const fd = openSync(path, 'w', 0o600)
+  try {
+    writeSync(fd, head, 0, head.length, 0)
+    ftruncateSync(fd, fileBytes)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** What is captured of a base must be what the guest sees of it. */
+function requireBase({ base, sizeMiB }: DiskSpec): void {
+  if (!base) return
+  const fd = openSync(base.path, 'r')
+  try {
+    const { size: bytes } = statSync(base.path)
+    if (base.format === 'raw') return requireSize(base.path, bytes, sizeMiB)
+    const read = (offset: number, length: number): Uint8Array => {
+      const chunk = Buffer.alloc(length)
+      return chunk.subarray(0, readSync(fd, chunk, 0, length, offset))
+    }
+    const { diskBytes, hasBacking } = readQcow2Header({ bytes, read })
+    if (hasBacking) {
+      throw new DiapauseError(
+        'QCOW2_UNSUPPORTED',
+        `${base.path} leans on another image: make one of both (qemu-img convert)`
+      )
+    }
+    requireSize(base.path, diskBytes, sizeMiB)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function requireSize(path: string, bytes: number, sizeMiB: number): void {
+  if (bytes <= sizeMiB * MIB) return
+  throw new DiapauseError(
+    'DISK_SIZE',
+    `${path} holds ${bytes} bytes, and the disk has ${sizeMiB} MiB: make that larger`
+  )
+}

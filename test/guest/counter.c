@@ -1,0 +1,223 @@
+/*
+ * counter: the workload of the test guest that shows whether disks and RAM are of the same moment (`run=counter`). It
+ * mounts /dev/vda (ext4) and counts, one step every `intervalUs`: the number goes into RAM (`ram`), then into a slot of a
+ * ring in the file /disk/ring, fsync, then into the same slot of a ring at the begin of /dev/vdb, if there is one, fsync,
+ * and then into RAM again (`synced`). So in every moment
+ *
+ *   synced <= the highest number on vdb <= the highest number on vda <= ram <= synced + 1
+ *
+ * and the slots hold the SLOTS numbers before it: a disk that is older or newer than RAM cannot look right. A page of RAM
+ * that begins with MAGIC holds `ram` and `synced`, so that they can be found from outside.
+ *
+ * Commands on the console, one a line; it answers each with one line, and with ` sum=` and the FNV-1a hash of what stands
+ * before (bank.c says why):
+ *   check ID         reads the rings past all caches: how many slots hold another number than they must
+ *   write ID RATE    from now on RATE random blocks of /disk/data (`dataMiB`) a second are filled with random bytes
+ *   cache ID PATH    reads a file or device to its end, so that the kernel caches it
+ *   drop ID          forgets what it caches
+ *   COUNTER id=ID kind=check|write|cache|drop|error ram=N synced=N wrong=N pages=N error=ERRNO
+ * `id=0 kind=ready`: it counts.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BLOCK 4096
+#define SLOTS 64
+#define MAGIC "diapause-counter"
+
+static struct {
+  char magic[16];
+  uint64_t ram, synced;
+} *state;
+
+static uint64_t *block, chance = 88172645463325252ull, data_blocks;
+static int ring, second = -1, data_file;
+static double interval_us = 5000, rate, due_us, step_us;
+
+static double now_us(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+static uint64_t next_random(void) {
+  chance ^= chance >> 12;
+  chance ^= chance << 25;
+  chance ^= chance >> 27;
+  return chance * 2685821657736338717ull;
+}
+
+static void say(const char *format, ...) {
+  char line[256];
+  uint32_t hash = 2166136261u;
+  va_list arguments;
+  va_start(arguments, format);
+  int n = vsnprintf(line, sizeof line - 20, format, arguments);
+  va_end(arguments);
+  for (int i = 0; i < n; i++) hash = (hash ^ (unsigned char)line[i]) * 16777619u;
+  n += sprintf(line + n, " sum=%08x\n", hash);
+  if (write(1, line, n) != n) exit(1);
+}
+
+static void answer(int id, const char *kind, uint64_t wrong, uint64_t pages, int error) {
+  say("COUNTER id=%d kind=%s ram=%" PRIu64 " synced=%" PRIu64 " wrong=%" PRIu64 " pages=%" PRIu64 " error=%d", id, kind,
+      state->ram, state->synced, wrong, pages, error);
+}
+
+static void fail(const char *what) {
+  perror(what);
+  exit(1);
+}
+
+/* -------------------------------------------------------------------------------------------------------- counting */
+
+static void put(int fd, uint64_t number) {
+  for (int i = 0; i < BLOCK / 8; i++) block[i] = number;
+  if (pwrite(fd, block, BLOCK, number % SLOTS * BLOCK) != BLOCK || fsync(fd)) fail("counter: a write");
+}
+
+static void step(void) {
+  uint64_t number = state->synced + 1;
+  state->ram = number;
+  __sync_synchronize();
+  put(ring, number);
+  if (second >= 0) put(second, number);
+  __sync_synchronize();
+  state->synced = number;
+}
+
+/* Slots of `path` that do not hold the number that they must. */
+static uint64_t wrong_in(const char *path) {
+  uint64_t wrong = 0;
+  int fd = open(path, O_RDONLY | O_DIRECT);
+  if (fd < 0) fail(path);
+  for (uint64_t slot = 0; slot < SLOTS; slot++) {
+    uint64_t back = (state->synced - slot) % SLOTS, wanted = state->synced < back ? 0 : state->synced - back;
+    if (pread(fd, block, BLOCK, slot * BLOCK) != BLOCK) fail(path);
+    for (int i = 0, bad = 0; i < BLOCK / 8 && !bad; i++) wrong += bad = block[i] != wanted;
+  }
+  close(fd);
+  return wrong;
+}
+
+static void write_what_is_due(void) {
+  double now = now_us();
+  if (rate && now - due_us > 1e6) due_us = now - 1e6;
+  for (; rate && due_us < now; due_us += 1e6 / rate) {
+    for (int i = 0; i < BLOCK / 8; i++) block[i] = next_random();
+    if (pwrite(data_file, block, BLOCK, next_random() % data_blocks * BLOCK) != BLOCK) fail("counter: data");
+  }
+}
+
+/* ------------------------------------------------------------------------------------------------------- console */
+
+static uint64_t cache(const char *path) {
+  static char buffer[256 * 1024];
+  uint64_t bytes = 0;
+  ssize_t n;
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) return 0;
+  while ((n = read(fd, buffer, sizeof buffer)) > 0) bytes += n;
+  return bytes / BLOCK; /* left open: the cache of a device goes when nobody has it open */
+}
+
+static int drop(void) {
+  int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+  sync();
+  int bad = fd < 0 || write(fd, "3", 1) != 1;
+  close(fd);
+  return bad ? errno : 0;
+}
+
+static void command(const char *line) {
+  int id = 0;
+  double new_rate = 0;
+  char path[64];
+  if (sscanf(line, "check %d", &id) == 1)
+    answer(id, "check", wrong_in("/disk/ring") + (second < 0 ? 0 : wrong_in("/dev/vdb")), 0, 0);
+  else if (sscanf(line, "write %d %lf", &id, &new_rate) == 2) {
+    rate = new_rate;
+    due_us = now_us();
+    answer(id, "write", 0, 0, 0);
+  } else if (sscanf(line, "cache %d %63s", &id, path) == 2)
+    answer(id, "cache", 0, cache(path), 0);
+  else if (sscanf(line, "drop %d", &id) == 1)
+    answer(id, "drop", 0, 0, drop());
+}
+
+static void read_commands(void) {
+  static char line[128];
+  static size_t used;
+  char c;
+  if (read(0, &c, 1) != 1) return;
+  if (c != '\n' && c != '\r') {
+    if (used < sizeof line - 1) line[used++] = c;
+    return;
+  }
+  line[used] = 0;
+  used = 0;
+  command(line);
+}
+
+static int opened(const char *path, int flags) {
+  int fd = open(path, flags, 0600);
+  if (fd < 0) fail(path);
+  return fd;
+}
+
+static void mount_disks(void) {
+  mkdir("/disk", 0700);
+  if (mount("devtmpfs", "/dev", "devtmpfs", 0, "") && errno != EBUSY) fail("counter: /dev");
+  if (mount("/dev/vda", "/disk", "ext4", 0, "")) fail("counter: /dev/vda");
+  ring = opened("/disk/ring", O_RDWR | O_CREAT);
+  data_file = opened("/disk/data", O_RDWR | O_CREAT);
+  if (ftruncate(data_file, data_blocks * BLOCK)) fail("counter: data");
+  if (access("/dev/vdb", F_OK) == 0) second = opened("/dev/vdb", O_RDWR);
+  for (int slot = 0; slot < SLOTS; slot++) {
+    memset(block, 0, BLOCK);
+    if (pwrite(ring, block, BLOCK, slot * BLOCK) != BLOCK) fail("counter: ring");
+    if (second >= 0 && pwrite(second, block, BLOCK, slot * BLOCK) != BLOCK) fail("counter: vdb");
+  }
+  if (fsync(ring) || (second >= 0 && fsync(second))) fail("counter: fsync");
+}
+
+int main(int argc, char **argv) {
+  struct termios t;
+  uint64_t data_mib = 4;
+  for (int i = 1; i < argc; i++) {
+    if (!strncmp(argv[i], "dataMiB=", 8)) data_mib = strtoull(argv[i] + 8, 0, 10);
+    if (!strncmp(argv[i], "intervalUs=", 11)) interval_us = strtod(argv[i] + 11, 0);
+  }
+  data_blocks = data_mib << 8;
+  if (tcgetattr(0, &t) == 0) {
+    cfmakeraw(&t);
+    tcsetattr(0, TCSANOW, &t);
+  }
+  if (posix_memalign((void **)&state, BLOCK, BLOCK) || posix_memalign((void **)&block, BLOCK, BLOCK)) fail("counter: memory");
+  memset(state, 0, BLOCK);
+  mount_disks();
+  memcpy(state->magic, MAGIC, sizeof state->magic);
+  answer(0, "ready", 0, 0, 0);
+  for (;;) {
+    struct pollfd p = {0, POLLIN, 0};
+    double wait_us = step_us + interval_us - now_us();
+    if (poll(&p, 1, wait_us > 0 ? wait_us / 1000 : 0) > 0) read_commands();
+    write_what_is_due();
+    if (now_us() - step_us < interval_us) continue;
+    step_us = now_us();
+    step();
+  }
+}

@@ -1,0 +1,71 @@
+/** The VM that runs `counter.c`: its specification, a disk for it, and what it prints, as numbers. */
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import type { DiskSpec, VmSpec } from '../../protocols/group.ts'
+import { bankAppend, type Guest } from './build.ts'
+import { fnv32 } from './console.ts'
+
+/** As in counter.c. */
+export const RING_SLOTS = 64
+const MAGIC = 'diapause-counter'
+
+export interface CounterOptions {
+  readonly memoryMiB: number
+  /** The first is made by `makeCounterDisk`; the second, if any, is written without a file system. */
+  readonly disks: readonly DiskSpec[]
+  /** Between two steps; 5,000 unless told. */
+  readonly intervalUs?: number
+  readonly dataMiB?: number
+}
+
+/** Without a NIC. */
+export function counterVm(guest: Guest, { memoryMiB, disks, intervalUs = 5_000, dataMiB = 4 }: CounterOptions): VmSpec {
+  const append = `${bankAppend({ index: 1, total: 1, run: 'counter', intervalUs })} dataMiB=${dataMiB}`
+  return { id: 'counter', memoryMiB, disks, ...guest, append }
+}
+
+/** A raw image of `sizeMiB` with ext4 and the files of `folder`. Needs mkfs.ext4 (Debian package e2fsprogs), and no root. */
+export async function makeCounterDisk(path: string, sizeMiB: number, folder: string): Promise<void> {
+  await promisify(execFile)('mkfs.ext4', ['-q', '-F', '-b', '4096', '-d', folder, path, `${sizeMiB}M`])
+}
+
+export interface CounterReport {
+  readonly id: number
+  readonly kind: string
+  readonly ram: number
+  readonly synced: number
+  /** Slots of its rings that hold another number than they must. */
+  readonly wrong: number
+  readonly pages: number
+}
+
+const LINE = /(COUNTER id=(\d+) kind=(\w+) ram=(\d+) synced=(\d+) wrong=(\d+) pages=(\d+) error=\d+) sum=([0-9a-f]{8})/g
+
+/** Every whole line in `text`, in order. */
+export const parseCounter = (text: string): CounterReport[] =>
+  [...text.matchAll(LINE)].flatMap(([, body = '', id, kind = '', ram, synced, wrong, pages, sum = '']) =>
+    fnv32(body) === Number.parseInt(sum, 16)
+      ? [{ id: Number(id), kind, ram: Number(ram), synced: Number(synced), wrong: Number(wrong), pages: Number(pages) }]
+      : []
+  )
+
+/** The two numbers that the guest keeps in RAM. */
+export function counterInRam(ram: Buffer): { ram: number; synced: number } {
+  for (let at = ram.indexOf(MAGIC); at >= 0; at = ram.indexOf(MAGIC, at + 1)) {
+    // The program's own text holds the word, too, but not at the begin of a page.
+    if (at % 4096 !== 0) continue
+    return { ram: Number(ram.readBigUInt64LE(at + 16)), synced: Number(ram.readBigUInt64LE(at + 24)) }
+  }
+  throw new Error('the guest has not begun to count')
+}
+
+/** The highest number of a ring; throws where the others are not those before it. */
+export function highestOf(ring: Buffer): number {
+  const slots = Array.from({ length: RING_SLOTS }, (_, slot) => Number(ring.readBigUInt64LE(slot * 4096)))
+  const highest = Math.max(...slots)
+  for (const [slot, number] of slots.entries()) {
+    const wanted = highest - ((highest - slot + RING_SLOTS) % RING_SLOTS)
+    if (number !== Math.max(0, wanted)) throw new Error(`slot ${slot} holds ${number} where the highest is ${highest}`)
+  }
+  return highest
+}
