@@ -17,7 +17,7 @@ import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { killStaleMachines } from './hypervisor/stale.ts'
 import { UplinkRelay } from './hypervisor/uplink-relay.ts'
 import { createImageWorker } from './image/image-worker.ts'
-import { decodeManifest, encodeManifest, manifestHash } from './image/manifest.ts'
+import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
 import type {
   Clock,
   FailureDetector,
@@ -116,7 +116,7 @@ export async function openHosting(deps: HostingDeps) {
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started })
-  return { store, hypervisor, decodeManifest, hosting, refusedShards }
+  return { store, hypervisor, describeManifest, hosting, refusedShards }
 }
 
 function hostingOf(
@@ -139,11 +139,8 @@ function hostingOf(
     shape: { k, m },
     uplink: config.switch.uplink !== 'none',
     started,
-    readManifest: async hash => decodeManifest(await shards.getManifest(hash)),
-    encodeManifest: manifest => {
-      const bytes = encodeManifest(manifest)
-      return { hash: manifestHash(bytes), bytes }
-    },
+    readManifest: hash => readManifest(hash, name => shards.getManifest(name)),
+    encodeManifest,
     vm: {
       hypervisor,
       network,

@@ -245,7 +245,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
   const { config, log, clock, random, self, runDir } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
-  const { network, store, hosting, hypervisor, decodeManifest, refusedShards } = body
+  const { network, store, hosting, hypervisor, describeManifest, refusedShards } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
@@ -255,7 +255,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
   const where = { members: ids, storage, leaving, reached, nameOf }
   const groups = new Groups({ ...shared, ...where, hosting, leases, network })
-  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, decodeManifest })
+  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, describeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
   const leaseMs = (): number => voice.voter.longestMs

@@ -30,7 +30,8 @@ export interface Hosting {
   /** Which generation of each group has been started here, in an earlier run of this peer, too. */
   readonly started: StartedGenerations
   readManifest(hash: string): Promise<ImageManifest>
-  encodeManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array }
+  /** The image's name, and all that is to be stored of it. */
+  encodeManifest(manifest: ImageManifest): { hash: string; objects: readonly { hash: string; bytes: Uint8Array }[] }
 }
 
 /** On disk: a VM whose peer was restarted must not be started a second time in the same generation. */
@@ -298,8 +299,8 @@ export class GroupAgent {
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
         this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })
       })
-      const { hash, bytes } = hosting.encodeManifest(manifest)
-      await hosting.shards.putManifest(hash, bytes, peers)
+      const { hash, objects } = hosting.encodeManifest(manifest)
+      await Promise.all(objects.map(each => hosting.shards.putManifest(each.hash, each.bytes, peers)))
       this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates: tolerates(holders, hosting.shape.m) })
       const about = { group: record.id, generation: vm.generation, epoch, vm: id }
       this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })

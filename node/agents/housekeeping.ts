@@ -5,8 +5,8 @@ import { openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
-import { parseStreamId, planRetention } from '../planning/retention.ts'
-import type { Clock, ImageManifest, Log, ShardStore } from '../ports.ts'
+import { type ImageStreams, parseStreamId, planRetention } from '../planning/retention.ts'
+import type { Clock, Log, ShardStore, StreamId } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 
 /** Retention runs this long after a record has changed, so that a burst of changes costs one run. A guess. */
@@ -24,7 +24,12 @@ export interface HousekeepingDeps {
   /** Generations of forgotten groups are at most this (`groupFloor` of the cluster's record). */
   readonly floor: () => number
   /** Undefined at a witness, as `store`. */
-  readonly decodeManifest: ((bytes: Uint8Array) => ImageManifest) | undefined
+  readonly describeManifest: ((bytes: Uint8Array) => ManifestFacts) | undefined
+}
+
+/** Of a manifest, of an image or of a stream: which epoch of which VM has made it, and what it leads to. */
+export interface ManifestFacts extends ImageStreams {
+  readonly about: StreamId
 }
 
 export class Housekeeping {
@@ -112,14 +117,14 @@ export class Housekeeping {
   }
 
   async #forget(): Promise<void> {
-    const { store, directory, log, decodeManifest } = this.#deps
-    if (store === undefined || decodeManifest === undefined) return
+    const { store, directory, log, describeManifest } = this.#deps
+    if (store === undefined || describeManifest === undefined) return
     const hashes = await store.manifests()
-    const manifests = new Map<string, ImageManifest>()
+    const manifests = new Map<string, ManifestFacts>()
     for (const hash of hashes) {
       try {
         const bytes = await store.getManifest(hash)
-        if (bytes !== undefined) manifests.set(hash, decodeManifest(bytes))
+        if (bytes !== undefined) manifests.set(hash, describeManifest(bytes))
       } catch (error) {
         log.warn({ hash, error: messageOf(error) }, 'a manifest cannot be read: it stays, and what it may refer to')
       }
@@ -130,14 +135,20 @@ export class Housekeeping {
     }))
     const streams = (await store.streams()).map(entry => entry.stream)
     const floor = this.#deps.floor()
+    const about = new Map([...manifests].flatMap(([hash, facts]) => aboutOf(hash, facts)))
     const ids = [
       ...streams.map(stream => parseStreamId(stream)?.group ?? ''),
-      ...[...manifests.values()].map(m => m.group)
+      ...[...about.values()].map(({ group }) => group)
     ]
     const gone = await this.#gone(new Set(ids))
-    const plan = planRetention({ streams, manifests: hashes, groups, gone, floor, about: manifests })
+    const plan = planRetention({ streams, manifests: hashes, groups, gone, floor, about })
     for (const stream of plan.streams) await store.dropStream(stream)
     for (const hash of plan.manifests) await store.dropManifest(hash)
     if (plan.streams.length > 0) log.debug({ streams: plan.streams, manifests: plan.manifests.length }, 'forgotten')
   }
+}
+
+function aboutOf(hash: string, { about }: ManifestFacts) {
+  const parsed = parseStreamId(about)
+  return parsed === undefined ? [] : [[hash, parsed] as const]
 }

@@ -1,14 +1,14 @@
 /** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
 import { DiapauseError } from '../errors.ts'
-import type { ByteRange, ImageManifest } from '../ports.ts'
-import { blocksOf, streamIdOf, type VmFacts } from './facts.ts'
+import type { ByteRange } from '../ports.ts'
+import { streamIdOf, type VmFacts } from './facts.ts'
 import { openPieces } from './frame-pieces.ts'
+import type { ImageOutline } from './known-images.ts'
 import { decodeMachine, type MachinePart } from './machine.ts'
-import { decodePageIndex } from './page-index.ts'
-import { PAGES_PER_MIB } from './page-state.ts'
 import type { PageTable } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { type RecordKind, SALT_BYTES, StreamSeal } from './seal.ts'
+import { readPageTable } from './table-reader.ts'
 
 export interface BootSet {
   readonly part: MachinePart
@@ -18,12 +18,19 @@ export interface BootSet {
 }
 
 /** IMAGE_MISMATCH (an image of another VM), IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with (SHARD_LOST). */
-export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read: ReadStream): Promise<BootSet> {
+export async function readBootSet(facts: VmFacts, manifest: ImageOutline, read: ReadStream): Promise<BootSet> {
   const stream = manifest.streams.at(-1)
   const same = (['group', 'vm', 'memoryMiB', 'accel'] as const).every(name => manifest[name] === facts[name])
-  if (!same || stream?.stream !== streamIdOf(facts, manifest.generation, manifest.epoch)) {
+  const disks = ({ disks = [] }: Pick<ImageOutline, 'disks'>) => disks.map(({ blocks }) => blocks).join()
+  if (
+    !same ||
+    disks(manifest) !== disks(facts) ||
+    stream?.stream !== streamIdOf(facts, manifest.generation, manifest.epoch)
+  ) {
     const details = { image: `${manifest.group}/${manifest.vm}`, memoryMiB: manifest.memoryMiB, accel: manifest.accel }
-    throw new DiapauseError('IMAGE_MISMATCH', 'the image is of another VM, memory size or accelerator', { details })
+    throw new DiapauseError('IMAGE_MISMATCH', 'the image is of another VM, memory size, disks or accelerator', {
+      details
+    })
   }
   const last = stream.stream
   const part = (range: ByteRange) => read(last, range.offset, range.length)
@@ -33,7 +40,7 @@ export async function readBootSet(facts: VmFacts, manifest: ImageManifest, read:
   const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
   return {
     part: decodeMachine(open('machine', machine)),
-    table: decodePageIndex(open('index', index), facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts), manifest.streams),
+    table: await readPageTable(facts, manifest.streams, open('index', index), read),
     frames
   }
 }

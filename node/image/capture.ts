@@ -7,14 +7,17 @@
 import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
-import type { ByteRange, Codec, ImageManifest } from '../ports.ts'
+import type { ByteRange, Codec } from '../ports.ts'
+import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
 import { streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
+import { type CapturedImage, factsOf } from './known-images.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
-import { encodePageIndex } from './page-index.ts'
+import { encodeDirectory } from './page-directory.ts'
 import type { PageState } from './page-state.ts'
 import { PlaceReader, type ReadStream } from './place-reader.ts'
+import { encodeSegments, GROUP_SEGMENTS } from './segment-records.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
 import { type PutColumn, StreamWriter } from './stream-writer.ts'
 
@@ -107,7 +110,7 @@ export class CapturePipeline {
   }
 
   /** QEMU's stream has ended. Resolves when every column is durable. Pieces are asked for as fast as they can be shipped. */
-  async finish(frames: { readonly count: number; readonly pieces: AsyncIterable<Uint8Array> }): Promise<ImageManifest> {
+  async finish(frames: { readonly count: number; readonly pieces: AsyncIterable<Uint8Array> }): Promise<CapturedImage> {
     const { facts, generation, epoch } = this.#options
     this.#unlessCancelled()
     const machineState = this.#parser.end()
@@ -120,14 +123,16 @@ export class CapturePipeline {
     )
     const { table, slot } = this.#state.candidate()
     const extentLengths = Uint32Array.from(this.#extents.lengths)
-    const own = { salt: this.#salt, extentLengths, pages: counts.written }
+    const lengths = this.#record('lengths', encodeExtentLengths(extentLengths))
+    await this.#storeSegments(counts.segments)
+    const own = { salt: this.#salt, extentLengths, lengths, pages: counts.written + counts.segments.length }
     const older = table.streams.flatMap((stream, at) => (stream ? [{ stream, at }] : []))
     const streams = [...older.map(({ stream }) => stream), own]
-    const index = this.#record('index', encodePageIndex(table, [...older.map(({ at }) => at), slot], streams))
+    const index = this.#record('index', encodeDirectory(table, [...older.map(({ at }) => at), slot], streams))
     const inFlight = await this.#frames(frames.pieces)
     const { manifest, storedBytes } = await this.#writer.finish()
     this.#unlessCancelled()
-    this.#state.complete({ manifest, ...own })
+    this.#state.complete({ manifest: factsOf(manifest), ...own })
     const bytesRaw = counts.written * PAGE_BYTES + machineState.devices.length
     return {
       group: facts.group,
@@ -136,7 +141,9 @@ export class CapturePipeline {
       epoch,
       memoryMiB: facts.memoryMiB,
       accel: facts.accel,
-      streams: [...older.map(({ stream }) => stream.manifest), manifest],
+      disks: facts.disks,
+      older: older.map(({ stream }) => stream.manifest.stream),
+      own: manifest,
       machine,
       index,
       frames: inFlight,
@@ -176,9 +183,21 @@ export class CapturePipeline {
     throw new DiapauseError('IMAGE_CANCELLED', `the capture of epoch ${this.#options.epoch} was cancelled`)
   }
 
-  #record(kind: RecordKind, bytes: Uint8Array): ByteRange {
+  /** Of the candidate's table. */
+  async #storeSegments(segments: readonly number[]): Promise<void> {
+    const { table, slot } = this.#state.candidate()
+    for (let counter = 0; counter * GROUP_SEGMENTS < segments.length; counter++) {
+      const numbers = segments.slice(counter * GROUP_SEGMENTS, (counter + 1) * GROUP_SEGMENTS)
+      const group = { slot, counter, ...this.#record('segments', encodeSegments(table, numbers), counter) }
+      for (const number of numbers) table.setRecord(number, group)
+      await this.#writer.congestion()
+      this.#unlessCancelled()
+    }
+  }
+
+  #record(kind: RecordKind, bytes: Uint8Array, counter = 0): ByteRange {
     const offset = this.#writer.dataBytes
-    const sealed = this.#seal.seal(kind, 0, bytes)
+    const sealed = this.#seal.seal(kind, counter, bytes)
     this.#writer.write(sealed)
     return { offset, length: sealed.length }
   }

@@ -2,8 +2,9 @@
 import { rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { DiapauseError } from '../errors.ts'
-import type { ImageManifest, PageRanges } from '../ports.ts'
+import type { PageRanges } from '../ports.ts'
 import type { CapturePipeline } from './capture.ts'
+import type { CapturedImage } from './known-images.ts'
 import type { RamCopy } from './ram-copy.ts'
 
 export interface CopyRequest {
@@ -54,7 +55,7 @@ export class RamCapture {
     return this.#pipeline.idle()
   }
 
-  async finish({ frames, machine }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<ImageManifest> {
+  async finish({ frames, machine }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
     if (machine === undefined) throw new TypeError("QEMU's stream is missing")
     this.#pipeline.push(machine)
     await this.#ram.finish()
@@ -96,7 +97,7 @@ export class StreamCapture {
     return this.#pipeline.idle()
   }
 
-  async finish({ frames }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<ImageManifest> {
+  async finish({ frames }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
     await this.#streamed
     return this.#pipeline.finish({ count: frames, pieces })
   }

@@ -23,5 +23,5 @@ export const streamIdOf = ({ group, vm }: VmFacts, generation: number, epoch: nu
   `${group}/${vm}/${generation}/${epoch}`
 
 /** Opens what lies in a stream of this VM. */
-export const sealOf = ({ key }: VmFacts, { manifest, salt }: PageStream): StreamSeal =>
+export const sealOf = ({ key }: VmFacts, { manifest, salt }: Pick<PageStream, 'manifest' | 'salt'>): StreamSeal =>
   new StreamSeal(key, manifest.stream, salt)

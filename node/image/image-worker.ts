@@ -109,20 +109,9 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     async restore(manifest) {
       const restore = ++restores
       busy = true
-      images.restoring(restore, manifest)
-      await calls.call('restore', { restore, manifest })
+      await calls.call('restore', { restore, manifest: images.restoring(restore, manifest) })
       images.restored(restore)
-      return {
-        frames: restoredFrames(calls, restore),
-        serve: socketPath => calls.call('serve', { restore, socketPath }),
-        cancel: () => unlessEnded(calls.call('cancelRestore', restore)),
-        disks: facts.disks.map(({ blocks }, disk) => ({
-          bytes: blocks * PAGE_BYTES,
-          read: (offset, length) => calls.call('readDisk', { restore, disk, offset, length }),
-          extents: (offset, length, most) => calls.call('diskExtents', { restore, disk, offset, length, most })
-        })),
-        closeDisks: () => unlessEnded(calls.call('closeDisks', restore))
-      } satisfies Restore
+      return restoreOf(calls, restore, facts)
     },
     async close() {
       // One that has only begun to load has nothing in hand, and would answer late.
@@ -148,6 +137,20 @@ class InFlight {
     if (epoch !== this.#epoch) throw new DiapauseError('IMAGE_CANCELLED', `epoch ${epoch} is not being finished`)
     const next = await this.#pieces?.next()
     return next?.done === false ? next.value : undefined
+  }
+}
+
+function restoreOf(calls: ThreadCalls<WorkerCalls>, restore: number, { disks }: VmFacts): Restore {
+  return {
+    frames: restoredFrames(calls, restore),
+    serve: socketPath => calls.call('serve', { restore, socketPath }),
+    cancel: () => unlessEnded(calls.call('cancelRestore', restore)),
+    disks: disks.map(({ blocks }, disk) => ({
+      bytes: blocks * PAGE_BYTES,
+      read: (offset, length) => calls.call('readDisk', { restore, disk, offset, length }),
+      extents: (offset, length, most) => calls.call('diskExtents', { restore, disk, offset, length, most })
+    })),
+    closeDisks: () => unlessEnded(calls.call('closeDisks', restore))
   }
 }
 

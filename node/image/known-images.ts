@@ -1,23 +1,38 @@
-/** The images whose streams a VM's thread may read: the one that is restored, and the one that the next epoch is a difference to. */
+/**
+ * The images whose streams a VM's thread may read: the one that is restored, and the one that the next epoch is a difference
+ * to. The thread knows streams without the hashes of their symbols, which only the main thread needs: here they are put
+ * together.
+ */
 import { DiapauseError } from '../errors.ts'
 import type { ImageManifest, StreamId, StreamManifest } from '../ports.ts'
+import type { StreamFacts } from './page-table.ts'
+
+/** An image as the thread knows it. */
+export type ImageOutline = Omit<ImageManifest, 'streams'> & { readonly streams: readonly StreamFacts[] }
+
+/** What a capture has made: its own stream, and the older ones that the image leans on, all of the last committed image. */
+export type CapturedImage = Omit<ImageManifest, 'streams'> & {
+  readonly older: readonly StreamId[]
+  readonly own: StreamManifest
+}
 
 export class KnownImages {
   #restoring: { readonly number: number; readonly image: ImageManifest } | undefined
   #captured: ImageManifest | undefined
   #committed: ImageManifest | undefined
 
-  restoring(number: number, image: ImageManifest): void {
+  restoring(number: number, image: ImageManifest): ImageOutline {
     this.#restoring = { number, image }
+    return { ...image, streams: image.streams.map(factsOf) }
   }
 
   restored(number: number): void {
     if (this.#restoring?.number === number) this.#committed = this.#restoring.image
   }
 
-  captured(image: ImageManifest): ImageManifest {
-    this.#captured = image
-    return image
+  captured(image: CapturedImage): ImageManifest {
+    this.#captured = wholeImage(image, this.#committed)
+    return this.#captured
   }
 
   committed(epoch: number): void {
@@ -39,6 +54,17 @@ export class KnownImages {
   streamOfCommitted(stream: StreamId): StreamManifest {
     return streamIn(this.#committed, stream)
   }
+}
+
+/** A stream without the hashes of its symbols. */
+export function factsOf(stream: StreamManifest): StreamFacts {
+  const { grids: _, ...facts } = stream
+  return facts
+}
+
+/** `before`: the image that it is a difference to. */
+export function wholeImage({ older, own, ...rest }: CapturedImage, before: ImageManifest | undefined): ImageManifest {
+  return { ...rest, streams: [...older.map(stream => streamIn(before, stream)), own] }
 }
 
 function streamIn(image: ImageManifest | undefined, stream: StreamId): StreamManifest {

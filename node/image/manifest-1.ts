@@ -13,10 +13,10 @@ import {
   MAX_HOLDER_BYTES,
   MAX_HOLDERS,
   MAX_ID_BYTES,
+  MAX_INDEX_STREAMS,
   MAX_STREAM_BYTES,
   STATS
 } from './manifest-checks.ts'
-import { MAX_INDEX_STREAMS } from './page-index.ts'
 
 export const FORMAT_1 = 1
 

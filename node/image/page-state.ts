@@ -22,8 +22,6 @@ import { type PageSegment, type PageStream, PageTable, SEGMENT_PAGES, ZERO_SLOT 
 export const MAX_STREAMS = 8
 const DEAD_BELOW = 0.25
 
-export const PAGES_PER_MIB = 256
-
 export interface PageCounts {
   /** Pages of RAM. */
   readonly nonZero: number
@@ -33,6 +31,8 @@ export interface PageCounts {
   readonly changedBlocks: number
   /** Times that a page or block was written to this epoch's stream: as it changed, or out of a stream that was retired. */
   readonly written: number
+  /** Segments that are to be stored: changed, or stored in a stream that is retired. */
+  readonly segments: readonly number[]
 }
 
 /**
@@ -123,13 +123,17 @@ export class PageState {
     }
     const table = this.#committed.fork()
     const retired: boolean[] = []
-    const asked = table.streams.map((stream, slot) => ({ live: table.live(slot), pages: stream?.pages ?? 0 }))
+    const stored = table.storedSegments()
+    const asked = table.streams.map((stream, slot) => {
+      return { live: table.live(slot) + (stored[slot] ?? 0), pages: stream?.pages ?? 0 }
+    })
     for (const slot of streamsToRetire(asked)) retired[slot] = true
     const tolerated = toleratedLosses(holders, m, holders)
     for (const [slot, stream] of table.streams.entries()) {
       if (stream === undefined) continue
-      const { manifest } = stream
-      if (toleratedLosses(manifest.holders, manifest.m, holders) < tolerated) retired[slot] = true
+      const { manifest, lengths } = stream
+      if (lengths === undefined || toleratedLosses(manifest.holders, manifest.m, holders) < tolerated)
+        retired[slot] = true
     }
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
@@ -201,17 +205,24 @@ export class PageState {
     this.place(page, locator)
   }
 
-  /** Every page that must has passed; streams without live pages leave the table. MIGRATION_STREAM_INCOMPLETE where one has not. */
+  /**
+   * Every page that must has passed; streams without live pages and segments leave the table.
+   * MIGRATION_STREAM_INCOMPLETE where one has not.
+   */
   endPages(): PageCounts {
-    const { table, unseen, changedRam, changedBlocks, written } = this.#open()
+    const { table, retired, unseen, changedRam, changedBlocks, written } = this.#open()
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
         `${unseen} of ${this.ramPages} pages are not in QEMU's stream, nor were they copied`
       )
     }
-    table.streams = table.streams.map((stream, slot) => (table.live(slot) > 0 ? stream : undefined))
-    return { nonZero: table.nonZeroRam, changed: changedRam, changedBlocks, written }
+    const segments = dropRecords(table, retired)
+    const stored = table.storedSegments()
+    table.streams = table.streams.map((stream, slot) => {
+      return table.live(slot) + (stored[slot] ?? 0) > 0 ? stream : undefined
+    })
+    return { nonZero: table.nonZeroRam, changed: changedRam, changedBlocks, written, segments }
   }
 
   /** The epoch's stream is durable: the candidate may be committed. */
@@ -270,6 +281,19 @@ export class PageState {
     if (page < this.ramPages) candidate.changedRam++
     else candidate.changedBlocks++
   }
+}
+
+/** Records that are not what their segments are now, or lie in retired streams, leave the table: those segments. */
+function dropRecords(table: PageTable, retired: readonly boolean[]): number[] {
+  const segments: number[] = []
+  for (const [number, segment] of table.segments.entries()) {
+    const record = table.recordOf(number)
+    const kept = segment !== undefined && !table.owns(segment) && record !== undefined && !retired[record.slot]
+    if (kept) continue
+    table.setRecord(number, undefined)
+    if (segment !== undefined) segments.push(number)
+  }
+  return segments
 }
 
 function isRetired(table: PageTable, page: number, retired: readonly boolean[]): boolean {

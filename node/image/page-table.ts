@@ -7,22 +7,36 @@
  * A page is zero, or lies in a stream at a locator (`extents.ts`). Beside that place it may have a second one: of a delta, by
  * which its content differs from what lies at the first.
  */
-import type { StreamManifest } from '../ports.ts'
+import type { ByteRange, StreamManifest } from '../ports.ts'
 
 export const SEGMENT_PAGES = 1024
+
+export const PAGES_PER_MIB = 256
 
 /** Slot of a zero page, and of the delta of a page that has none. */
 export const ZERO_SLOT = 0xff
 const SLOTS = 256
 
+/** A stream without what is needed to read its shards, which the main thread does. */
+export type StreamFacts = Omit<StreamManifest, 'grids'>
+
 /** A stream that pages lie in. */
 export interface PageStream {
-  readonly manifest: StreamManifest
+  readonly manifest: StreamFacts
   readonly salt: Uint8Array
   /** Sealed bytes of each extent. */
   readonly extentLengths: Uint32Array
-  /** Pages written to it, live or not. */
+  /** Pages and segments written to it, live or not. */
   readonly pages: number
+  /** Where in it `extentLengths` are stored. Undefined: nowhere, as in images of an older format. */
+  readonly lengths?: ByteRange | undefined
+}
+
+/** A sealed record of segments (`segment-records.ts`): bytes of the stream of a slot. */
+export interface SegmentGroup extends ByteRange {
+  readonly slot: number
+  /** Under which it is sealed. */
+  readonly counter: number
 }
 
 export interface Place {
@@ -82,6 +96,8 @@ export class PageTable {
   readonly #id = ++tables
   readonly #segments: (PageSegment | undefined)[]
   readonly #live: Uint32Array
+  /** Segment number → where it is stored as it is now. */
+  readonly #records: (SegmentGroup | undefined)[]
   #nonZeroRam = 0
 
   constructor(ramPages: number, blocks = 0, original?: PageTable) {
@@ -90,10 +106,12 @@ export class PageTable {
     if (original === undefined) {
       this.#segments = new Array(Math.ceil(this.pages / SEGMENT_PAGES)).fill(undefined)
       this.#live = new Uint32Array(SLOTS)
+      this.#records = []
       return
     }
     this.#segments = original.#segments.slice()
     this.#live = original.#live.slice()
+    this.#records = original.#records.slice()
     this.streams = [...original.streams]
     this.#nonZeroRam = original.#nonZeroRam
   }
@@ -125,6 +143,21 @@ export class PageTable {
   /** This table has changed the segment since it was forked. */
   owns(segment: PageSegment): boolean {
     return segment.owner === this.#id
+  }
+
+  recordOf(segment: number): SegmentGroup | undefined {
+    return this.#records[segment]
+  }
+
+  setRecord(segment: number, group: SegmentGroup | undefined): void {
+    this.#records[segment] = group
+  }
+
+  /** Slot → segments that are stored in its stream. */
+  storedSegments(): Uint32Array {
+    const counts = new Uint32Array(SLOTS)
+    for (const group of this.#records) if (group !== undefined) counts[group.slot] = (counts[group.slot] ?? 0) + 1
+    return counts
   }
 
   slotOf(page: number): number {

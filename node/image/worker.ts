@@ -5,15 +5,17 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, ImageManifest, PageRanges, StreamId } from '../ports.ts'
+import type { Codec, PageRanges, StreamId } from '../ports.ts'
 import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
 import { blocksOf, type VmFacts } from './facts.ts'
 import { DiskReader, type DiskRange } from './disk-reader.ts'
 import type { MainCalls } from './image-worker.ts'
+import type { CapturedImage, ImageOutline } from './known-images.ts'
 import { PageSet } from './page-set.ts'
-import { PAGES_PER_MIB, PageState } from './page-state.ts'
+import { PageState } from './page-state.ts'
+import { PAGES_PER_MIB } from './page-table.ts'
 import { ThreadPriority } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
@@ -38,7 +40,7 @@ interface KeepRequest {
 interface RestoreRequest {
   /** A number of its own, from 1. */
   readonly restore: number
-  readonly manifest: ImageManifest
+  readonly manifest: ImageOutline
 }
 
 interface DiskRequest extends DiskRange {
@@ -158,7 +160,7 @@ class VmThread {
     return { stream, pipeline: new CapturePipeline(options) }
   }
 
-  async finishCapture(request: FinishRequest): Promise<ImageManifest> {
+  async finishCapture(request: FinishRequest): Promise<CapturedImage> {
     const { epoch } = request
     const capture = this.#capture
     if (capture instanceof RamCapture) this.#priority.giveWay()

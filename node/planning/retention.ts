@@ -1,16 +1,22 @@
 /** What a peer may forget: pure. Anything it is not sure of stays. */
 import type { GroupRecord } from '../../protocols/group.ts'
-import type { ImageManifest, StreamId } from '../ports.ts'
+import type { StreamId } from '../ports.ts'
+
+/** The streams that an image leans on, and the names of their own manifests where it has those. */
+export interface ImageStreams {
+  readonly streams: readonly { readonly stream: StreamId; readonly manifest?: string | undefined }[]
+}
 
 export interface RetentionFacts {
   readonly streams: readonly StreamId[]
+  /** Of images and of streams. */
   readonly manifests: readonly string[]
   /** The newest record known of each group, and the manifests of its committed epoch as far as they could be read. */
-  readonly groups: readonly { record: GroupRecord; images: readonly ImageManifest[] }[]
+  readonly groups: readonly { record: GroupRecord; images: readonly ImageStreams[] }[]
   /** Groups that have been removed and forgotten: no record of theirs is left, and their generations are at most `floor`. */
   readonly gone: ReadonlySet<string>
   readonly floor: number
-  /** Group of each manifest in `manifests` that could be read, with its generation and epoch. */
+  /** Group of each manifest in `manifests` that could be read, with the generation and epoch that made it. */
   readonly about: ReadonlyMap<string, { group: string; generation: number; epoch: number }>
 }
 
@@ -45,7 +51,12 @@ export function planRetention(facts: RetentionFacts): { streams: StreamId[]; man
   const wantedStreams = new Set(
     facts.groups.flatMap(({ images }) => images.flatMap(image => image.streams.map(s => s.stream)))
   )
-  const wantedManifests = new Set(facts.groups.flatMap(({ record }) => Object.values(record.committed?.images ?? {})))
+  const wantedManifests = new Set(
+    facts.groups.flatMap(({ record, images }) => [
+      ...Object.values(record.committed?.images ?? {}),
+      ...images.flatMap(image => image.streams.flatMap(({ manifest }) => manifest ?? []))
+    ])
+  )
   return {
     streams: facts.streams.filter(stream => {
       const about = parseStreamId(stream)

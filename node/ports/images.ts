@@ -14,6 +14,8 @@ export interface StreamManifest {
   readonly holders: readonly PeerId[]
   /** Bytes of data in the stream, all grids together; grid g starts at the sum of C × k × symbolBytes of those before. */
   readonly dataBytes: number
+  /** Number of the data key under which it is sealed. Absent: 0, which comes of the cluster's secret. */
+  readonly key?: number | undefined
   readonly grids: readonly GridManifest[]
 }
 
@@ -31,8 +33,10 @@ export interface ImageManifest {
   readonly epoch: number
   readonly memoryMiB: number
   readonly accel: 'kvm' | 'tcg'
+  /** Blocks of 4096 bytes of each disk, in the order of the VM's specification. Absent: it has none. */
+  readonly disks?: readonly { readonly blocks: number }[] | undefined
   readonly streams: readonly StreamManifest[]
-  /** Byte ranges of the last stream: device state and stream skeleton; page index; in-flight frames. */
+  /** Byte ranges of the last stream: device state and stream skeleton; page index, which leads to further parts, in older streams, too; in-flight frames. */
   readonly machine: ByteRange
   readonly index: ByteRange
   readonly frames: ByteRange

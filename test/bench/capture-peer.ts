@@ -169,7 +169,7 @@ class CapturePeer {
     const seconds = (performance.now() - fromMs - this.#lookedMs) / 1000
     const after = usage(this.#vm.pid ?? 0)
     const peakBytes = memoryOf('VmHWM') - this.#idleBytes
-    const manifestBytes = encodeManifest(manifest).length
+    const manifestBytes = encodeManifest(manifest).objects.reduce((sum, { bytes }) => sum + bytes.length, 0)
     return {
       pauseMs: pauseMs - this.#lookedMs,
       seconds,

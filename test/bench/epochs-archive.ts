@@ -7,7 +7,8 @@ import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { hasCode } from '../../node/errors.ts'
-import { decodeManifest } from '../../node/image/manifest.ts'
+import { readManifest } from '../../node/image/manifest.ts'
+import { isStreamManifest } from '../../node/image/stream-manifest.ts'
 import type { ImageManifest, ShardStore } from '../../node/ports.ts'
 import { segmentName } from '../../node/store/recovery.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
@@ -61,16 +62,22 @@ export class Archive {
   /** When the peers have ended, because opening a store cuts off torn tails. */
   async open(): Promise<Archived> {
     const stores = new Map<string, ShardStore>()
-    const manifests = new Map<string, ImageManifest>()
+    const objects = new Map<string, Uint8Array>()
     for (const id of readdirSync(this.dir)) {
       const store = await openShardStore(join(this.dir, id), { log: quietLog, clock })
       stores.set(id, store)
       for (const hash of await store.manifests()) {
-        const bytes = manifests.has(hash) ? undefined : await store.getManifest(hash)
-        if (bytes !== undefined) manifests.set(hash, decodeManifest(bytes))
+        const bytes = objects.has(hash) ? undefined : await store.getManifest(hash)
+        if (bytes !== undefined) objects.set(hash, bytes)
       }
     }
-    return { stores, manifests: [...manifests.values()] }
+    const get = async (hash: string): Promise<Uint8Array> => {
+      const bytes = objects.get(hash)
+      if (bytes === undefined) throw new Error(`no peer kept manifest ${hash}`)
+      return bytes
+    }
+    const images = [...objects].filter(([, bytes]) => !isStreamManifest(bytes))
+    return { stores, manifests: await Promise.all(images.map(([hash]) => readManifest(hash, get))) }
   }
 
   remove(): void {

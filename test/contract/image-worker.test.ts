@@ -7,13 +7,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
-import { decodeManifest, encodeManifest } from '../../node/image/manifest.ts'
 import type { Hypervisor, ImageManifest, ImageWorker, Machine } from '../../node/ports.ts'
 import type { VmSpec } from '../../protocols/group.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
 import { type BankReport, parseConsole } from '../guest/console.ts'
 import { allPieces, frameLog } from '../unit/frame-logs.ts'
-import { MemoryCluster, quietLog } from '../unit/image/support.ts'
+import { MemoryCluster, quietLog, storedAndRead } from '../unit/image/support.ts'
 import { clock } from './real-clock.ts'
 
 const MEMORY_MIB = 128
@@ -91,7 +90,7 @@ async function cut(machine: Machine, worker: ImageWorker, generation: number, ep
   })
   const [image] = await Promise.all([capture.finish(frameLog([Buffer.from('a frame')])), streamed])
   worker.commit(epoch)
-  return decodeManifest(encodeManifest(image))
+  return await storedAndRead(image)
 }
 
 async function until<T>(what: string, probe: () => Promise<T | undefined>): Promise<T> {

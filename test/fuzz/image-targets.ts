@@ -8,12 +8,13 @@ import { ByteReader } from '../../node/image/bytes.ts'
 import { EXTENT_PAGES } from '../../node/image/extents.ts'
 import { MAX_PIECE_BYTES, openPieces, sealPiece } from '../../node/image/frame-pieces.ts'
 import { decodeMachine, encodeMachine } from '../../node/image/machine.ts'
-import { decodeManifest, encodeManifest } from '../../node/image/manifest.ts'
-import { FORMAT_1 } from '../../node/image/manifest-1.ts'
-import { decodePageIndex, encodePageIndex } from '../../node/image/page-index.ts'
+import { decodeManifest, encodeManifest, readManifest } from '../../node/image/manifest.ts'
+import { decodeStreamManifest, encodeStreamManifest } from '../../node/image/stream-manifest.ts'
+import { decodePageIndex1 } from '../../node/image/page-index-1.ts'
 import { PageTable } from '../../node/image/page-table.ts'
 import { pack, SALT_BYTES, StreamSeal, unpack } from '../../node/image/seal.ts'
 import type { Random } from '../../protocols/core.ts'
+import { encodePageIndex1 } from '../unit/image/page-index-1.ts'
 import { mutate } from './mutate.ts'
 import { machineParts } from './stream-targets.ts'
 import { attempt, chunksOf, refusal, type Target } from './target.ts'
@@ -62,21 +63,37 @@ const manifestOf = (streams: readonly StreamManifest[]): ImageManifest => ({
   }
 })
 
-/** There is one encoding of each manifest, and no other is taken; those of older formats are the same in today's. */
-const manifest = (input: Uint8Array): string | undefined =>
+/** Manifests of older formats, with all of their streams, are the same in today's. */
+async function manifest(input: Uint8Array): Promise<string | undefined> {
+  let value: ReturnType<typeof decodeManifest>
+  try {
+    value = decodeManifest(input)
+  } catch (error) {
+    return refusal(error, /^MANIFEST_INVALID$/)
+  }
+  const streams = value.streams.flatMap(stream => ('grids' in stream ? stream : []))
+  assert.ok(streams.length === 0 || streams.length === value.streams.length, 'some streams are here, and some are not')
+  if (streams.length === 0) return undefined
+  const { hash, objects } = encodeManifest({ ...value, streams })
+  const stored = [...objects, ...streams.map(encodeStreamManifest)]
+  const get = async (name: string) => stored.find(each => each.hash === name)?.bytes ?? new Uint8Array()
+  assert.deepEqual(await readManifest(hash, get), value)
+  return undefined
+}
+
+/** There is one encoding of each, and no other is taken. */
+const streamManifest = (input: Uint8Array): string | undefined =>
   attempt(
     /^MANIFEST_INVALID$/,
-    () => decodeManifest(input),
+    () => decodeStreamManifest(input),
     value => {
-      const today = encodeManifest(value)
-      if (input[0] !== FORMAT_1) assert.ok(Buffer.from(input).equals(today), 'another encoding of the same manifest')
-      else assert.deepEqual(decodeManifest(today), value)
+      assert.ok(Buffer.from(input).equals(encodeStreamManifest(value).bytes), 'another encoding of the same manifest')
     }
   )
 
-/** Of today's format, half of the time with a checksum that fits, as somebody makes one who means harm. */
+/** But for those of format 1, half of the time with a checksum that fits, as somebody makes one who means harm. */
 function mutateManifest(input: Uint8Array, random: Random, seeds: readonly Uint8Array[]): Uint8Array {
-  if (random() < 0.5 || input[0] === FORMAT_1) return mutate(input, random, seeds)
+  if (random() < 0.5 || input[0] === 1) return mutate(input, random, seeds)
   const body = mutate(input.subarray(0, -32), random, seeds)
   return Buffer.concat([body, createHash('sha256').update(body).digest()])
 }
@@ -99,7 +116,7 @@ function indexSeed(): Uint8Array {
     extentLengths: new Uint32Array(extents).fill(700 + i),
     pages: extents * EXTENT_PAGES - i
   }))
-  return repack(encodePageIndex(table, [0, 1], streams), bytes => unpack(bytes, 1 << 20))
+  return repack(encodePageIndex1(table, [0, 1], streams), bytes => unpack(bytes, 1 << 20))
 }
 
 /** The packed parts of an index through `change`; from where it is no index, all that is left as it is. */
@@ -138,7 +155,7 @@ function pageIndex(input: Uint8Array, random: Random): string | undefined {
   const packed = random() < 0.9 ? repack(input, pack) : input
   return attempt(
     IMAGE,
-    () => decodePageIndex(packed, PAGES, 0, INDEXED),
+    () => decodePageIndex1(packed, PAGES, 0, INDEXED),
     table => {
       for (let page = 0; page < PAGES; page++) {
         const place = table.placeOf(page)
@@ -200,11 +217,25 @@ export const imageTargets: readonly Target[] = [
     name: 'manifest',
     group: 'images',
     summary: 'the manifest of an image',
-    seeds: () => [...[manifestOf([streamOf(17, 1)]), manifestOf(INDEXED)].map(encodeManifest), ...fixtures('manifest')],
+    seeds: () => [encodeManifest(manifestOf(INDEXED)).objects[1]?.bytes ?? new Uint8Array(), ...fixtures('manifest')],
     mutate: mutateManifest,
     run: manifest
   },
-  { name: 'page-index', group: 'images', summary: 'the page index', seeds: () => [indexSeed()], run: pageIndex },
+  {
+    name: 'stream-manifest',
+    group: 'images',
+    summary: 'the manifest of a stream',
+    seeds: () => [...INDEXED.map(stream => encodeStreamManifest(stream).bytes), ...fixtures('stream-manifest')],
+    mutate: mutateManifest,
+    run: streamManifest
+  },
+  {
+    name: 'page-index',
+    group: 'images',
+    summary: 'the page index of format 1',
+    seeds: () => [indexSeed()],
+    run: pageIndex
+  },
   { name: 'machine', group: 'images', summary: 'the machine part', seeds: machineParts, run: machine },
   {
     name: 'frame-pieces',

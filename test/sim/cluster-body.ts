@@ -1,8 +1,9 @@
 /** What of a simulated peer runs VMs: the production switch, and simulated hypervisor, images and shards (`node/hosting.ts`). */
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import type { Hosting } from '../../node/agents/group-agent.ts'
+import type { ManifestFacts } from '../../node/agents/housekeeping.ts'
 import type { MembershipAgent } from '../../node/agents/membership.ts'
-import type { ImageManifest, Leases, Log, ShardStore, Switch } from '../../node/ports.ts'
+import type { Leases, Log, ShardStore, Switch } from '../../node/ports.ts'
 import { createSwitch } from '../../node/switch/switch.ts'
 import { groupKey } from '../../protocols/group.ts'
 import { leaseMarginMs } from '../../protocols/lease/holder.ts'
@@ -24,7 +25,7 @@ export interface SimBody {
   readonly hosting: Hosting | undefined
   readonly store: ShardStore | undefined
   readonly machines: ReadonlySet<SimMachine>
-  decodeManifest(bytes: Uint8Array): ImageManifest
+  describeManifest(bytes: Uint8Array): ManifestFacts
 }
 
 export interface BodyParts {
@@ -48,7 +49,10 @@ export function openSimBody(parts: BodyParts): SimBody {
     hosting: storing ? hostingOf(parts, network, nics, machines) : undefined,
     store: storing ? life.host.disk.shardStore() : undefined,
     machines,
-    decodeManifest: bytes => world.wiring.manifest(decodeSimManifest(bytes))
+    describeManifest: bytes => {
+      const { group, vm, generation, epoch, streams } = world.wiring.manifest(decodeSimManifest(bytes))
+      return { about: `${group}/${vm}/${generation}/${epoch}`, streams: streams.map(({ stream }) => ({ stream })) }
+    }
   }
 }
 

@@ -156,8 +156,8 @@ export class SimPeer {
     const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
     const where = { members: ids, storage, leaving, reached, nameOf: (peer: PeerId) => peer }
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network })
-    const decodeManifest = hosting && body.decodeManifest
-    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, decodeManifest })
+    const describeManifest = hosting && body.describeManifest
+    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, describeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const wallMs = (): number => host.wallMs()
     const box = plainBox(self, random)

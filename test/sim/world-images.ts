@@ -24,9 +24,10 @@ export interface SimManifest extends ImageManifest {
   readonly slots: readonly string[]
 }
 
-export function encodeSimManifest(manifest: ImageManifest): { hash: string; bytes: Uint8Array } {
+export function encodeSimManifest(manifest: ImageManifest) {
   const text = JSON.stringify(manifest)
-  return { hash: hash('sha256', text), bytes: Buffer.from(text) }
+  const name = hash('sha256', text)
+  return { hash: name, objects: [{ hash: name, bytes: Buffer.from(text) }] }
 }
 
 export const decodeSimManifest = (bytes: Uint8Array): SimManifest =>

@@ -175,6 +175,26 @@ describe('retention', () => {
     })
     expect(plan.manifests).toEqual(['9'])
   })
+  test('manifests of streams that committed images name stay, whichever epoch made them; others go with theirs', () => {
+    const about = new Map(
+      ['s1', 's2', 's3', 's4'].map((hash, i) => [hash, { group: 'g', generation: 1, epoch: i + 1 }])
+    )
+    const [first, ...others] = images
+    const named = {
+      streams: [
+        { stream: 'g/a/1/1', manifest: 's1' },
+        { stream: 'g/a/1/3', manifest: 's3' }
+      ]
+    }
+    const open = { epoch: 4, proposer: 'p1', deadlineMs: 1 }
+    const facts = { ...present, streams: [], manifests: [...about.keys(), 'nobody knows it'], about }
+    const groups = [{ record: record({ lastEpoch: 4, open, committed }), images: [named, ...others] }]
+    expect(planRetention({ ...facts, groups }).manifests).toEqual(['s2'])
+    const without = [{ record: record({ lastEpoch: 4, open, committed }), images: [first as ImageManifest, ...others] }]
+    expect(planRetention({ ...facts, groups: without }).manifests).toEqual(['s1', 's2', 's3'])
+    const unread = [{ record: record({ lastEpoch: 4, open, committed }), images: others }]
+    expect(planRetention({ ...facts, groups: unread }).manifests).toEqual([])
+  })
   test('of a group that was removed and forgotten goes what was made before, and nothing that is newer', () => {
     const about = new Map([
       ['old', { group: 'other', generation: 7, epoch: 1 }],

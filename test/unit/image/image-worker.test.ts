@@ -8,7 +8,6 @@ import fc from 'fast-check'
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
-import { decodeManifest, encodeManifest } from '../../../node/image/manifest.ts'
 import type { ImageManifest, ImageWorker, ShardCluster } from '../../../node/ports.ts'
 import { allPieces, frameLog } from '../frame-logs.ts'
 import {
@@ -19,6 +18,7 @@ import {
   quietLog,
   readPostcopy,
   snapshotStream,
+  storedAndRead,
   str,
   u32,
   u64
@@ -131,7 +131,7 @@ async function restoreEquals(manifest: ImageManifest, ram: Ram, faults: readonly
 }
 
 async function serveEquals(by: ImageWorker, manifest: ImageManifest, ram: Ram, faults: readonly number[] = []) {
-  const restore = await by.restore(decodeManifest(encodeManifest(manifest)))
+  const restore = await by.restore(await storedAndRead(manifest))
   const frames = await allPieces(restore.frames)
   const target = fakeTarget(faults)
   await once(target.server, 'listening')

@@ -1,10 +1,11 @@
 import { hash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { decodePageIndex, encodePageIndex } from '../../../node/image/page-index.ts'
+import { decodePageIndex1 } from '../../../node/image/page-index-1.ts'
 import { MAX_STREAMS, PageState, streamsToRetire, toleratedLosses } from '../../../node/image/page-state.ts'
 import { type PageStream, PageTable, ZERO_SLOT } from '../../../node/image/page-table.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
+import { encodePageIndex1 } from './page-index-1.ts'
 
 const PAGES = 40
 const HOLDERS = ['a', 'b']
@@ -21,7 +22,8 @@ const streamOf = (stream: string, pages: number): PageStream => ({
   manifest: manifestOf(stream),
   salt: new Uint8Array(16),
   extentLengths: new Uint32Array(Math.ceil(pages / 16)).fill(100),
-  pages
+  pages,
+  lengths: { offset: 16, length: 16 }
 })
 
 /** Passes a RAM (0 is a zero page) through an epoch; returns how many pages were written. */
@@ -126,7 +128,7 @@ describe('the choice of streams to retire', () => {
   })
 })
 
-describe('the page index', () => {
+describe('the page index of format 1', () => {
   const manifests = [manifestOf('1'), manifestOf('2')]
   const table = (entries: readonly (readonly [number, number])[]) => {
     const made = new PageTable(entries.length)
@@ -139,22 +141,22 @@ describe('the page index', () => {
   test('comes back as it was, with streams numbered as in the manifest', () => {
     const property = fc.property(fc.array(entry, { minLength: 1, maxLength: 300 }), entries => {
       const made = table(entries)
-      const back = decodePageIndex(encodePageIndex(made, [5, 3], streams), entries.length, 0, manifests)
+      const back = decodePageIndex1(encodePageIndex1(made, [5, 3], streams), entries.length, 0, manifests)
       expect(entries.map((_, page) => back.placeOf(page))).toEqual(
         entries.map(([slot, locator]) => (slot === ZERO_SLOT ? undefined : { slot: slot === 5 ? 0 : 1, locator }))
       )
-      expect(back.streams).toEqual(streams)
+      expect(back.streams).toEqual(streams.map(stream => ({ ...stream, lengths: undefined })))
     })
     fc.assert(property)
   })
 
   test('is small where pages lie in the order they were written', () => {
     const inOrder = table(Array.from({ length: 100_000 }, (_, i) => [3, i % 1600] as const))
-    expect(encodePageIndex(inOrder, [5, 3], streams).length).toBeLessThan(4000)
+    expect(encodePageIndex1(inOrder, [5, 3], streams).length).toBeLessThan(4000)
   })
 
   test('answers changed bytes with IMAGE_INVALID or a table within bounds', () => {
-    const good = encodePageIndex(
+    const good = encodePageIndex1(
       table([
         [3, 1],
         [5, 1599],
@@ -167,7 +169,7 @@ describe('the page index', () => {
       const bytes = good.slice(0, length % 2 ? length : good.length)
       bytes[at] = value
       try {
-        const back = decodePageIndex(bytes, 3, 0, manifests)
+        const back = decodePageIndex1(bytes, 3, 0, manifests)
         for (const page of [0, 1, 2]) expect(back.placeOf(page)?.locator ?? 0).toBeLessThan(1600)
       } catch (error) {
         expect(error).toMatchObject({ code: 'IMAGE_INVALID' })

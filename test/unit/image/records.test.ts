@@ -4,11 +4,25 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { ByteReader, ByteWriter } from '../../../node/image/bytes.ts'
+import { decodeExtentLengths } from '../../../node/image/extent-lengths.ts'
 import { decodeMachine, encodeMachine } from '../../../node/image/machine.ts'
-import { decodeManifest, encodeManifest, manifestHash } from '../../../node/image/manifest.ts'
-import { decodePageIndex } from '../../../node/image/page-index.ts'
+import {
+  decodeManifest,
+  describeManifest,
+  encodeManifest,
+  type ImageHead,
+  manifestHash,
+  readManifest
+} from '../../../node/image/manifest.ts'
+import { decodeDirectory } from '../../../node/image/page-directory.ts'
+import { decodePageIndex1 } from '../../../node/image/page-index-1.ts'
+import { PageTable } from '../../../node/image/page-table.ts'
 import { pack, StreamSeal, unpack } from '../../../node/image/seal.ts'
+import { decodeSegments } from '../../../node/image/segment-records.ts'
+import { decodeStreamManifest, encodeStreamManifest } from '../../../node/image/stream-manifest.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
+import { BLOCKS, indexFixture, RAM_PAGES } from './index-fixture.ts'
+import { storedAndRead } from './support.ts'
 
 const code = (name: string) => expect.objectContaining({ code: name })
 
@@ -103,96 +117,150 @@ const MANIFEST: ImageManifest = {
   }
 }
 
-/** The manifest with another header, everything else right. */
-function rewritten(change: (text: string) => string): Buffer {
-  const bytes = Buffer.from(encodeManifest(MANIFEST))
-  const end = 20 + bytes.readUInt32LE(16)
-  const header = Buffer.from(change(bytes.toString('latin1', 20, end)), 'latin1')
+/** As its epoch has stored it: the manifest of its own stream, and its own. */
+const [STREAM, IMAGE] = encodeManifest(MANIFEST).objects.map(({ bytes }) => Buffer.from(bytes)) as [Buffer, Buffer]
+
+/** With another header, everything else right. Headers begin behind 16 bytes of magic, the format and a length. */
+function rewritten(bytes: Buffer, change: (text: string) => string): Buffer {
+  const at = bytes.indexOf('\n') + 2
+  const end = at + 4 + bytes.readUInt32LE(at)
+  const header = Buffer.from(change(bytes.toString('latin1', at + 4, end)), 'latin1')
   const length = Buffer.alloc(4)
   length.writeUInt32LE(header.length)
-  const body = Buffer.concat([bytes.subarray(0, 16), length, header, bytes.subarray(end, -32)])
+  const body = Buffer.concat([bytes.subarray(0, at), length, header, bytes.subarray(end, -32)])
   return Buffer.concat([body, createHash('sha256').update(body).digest()])
 }
 
+const fixture = (name: string): Buffer => readFileSync(join(import.meta.dirname, `fixtures/${name}.bin`))
+const WITH_DISKS = { ...MANIFEST, disks: [{ blocks: 2560 }, { blocks: 256 }] }
+
 describe('a manifest', () => {
-  test('comes back as it was, and its name depends on nothing but its content', () => {
-    const bytes = encodeManifest(MANIFEST)
-    expect(decodeManifest(bytes)).toEqual(MANIFEST)
+  test('comes back as it was, and its name depends on nothing but its content', async () => {
+    const { hash } = encodeManifest(MANIFEST)
+    expect(await storedAndRead(MANIFEST)).toEqual(MANIFEST)
+    expect(await storedAndRead(WITH_DISKS)).toEqual(WITH_DISKS)
+    const keyed = { ...MANIFEST, streams: MANIFEST.streams.map((stream, i) => ({ ...stream, key: i + 1 })) }
+    expect(await storedAndRead(keyed)).toEqual(keyed)
     const reordered = Object.fromEntries(Object.entries(MANIFEST).reverse()) as unknown as ImageManifest
-    expect(manifestHash(encodeManifest(reordered))).toBe(manifestHash(bytes))
+    expect(encodeManifest(reordered).hash).toBe(hash)
+  })
+
+  test('is as large as its own stream and what it is of: older streams it only names', () => {
+    const grids = Array.from({ length: 1000 }, () => ({ symbolBytes: 4096, hashes: new Uint8Array(4 * 3 * 16) }))
+    const large = { stream: 'bank/vm-1/2/8', k: 2, m: 1, holders: ['p', 'q', 'r', 's'], dataBytes: 8000 * 4096, grids }
+    const { objects } = encodeManifest({ ...MANIFEST, streams: [large, ...MANIFEST.streams] })
+    expect(objects.map(({ bytes }) => bytes.length < 2000)).toEqual([true, true])
   })
 
   test.each([
     ['1', 'ae6cc38e27b1e4e9c3aef6c63f7647a76808fd76942cc2307af63e29fd830bb7'],
     ['2', '6b5eaad265f507a179ba17a652159f64ed0ea518e634d0761e8446bc0b553214']
   ])('of format %s is read as it was written then', (format, name) => {
-    const bytes = readFileSync(join(import.meta.dirname, `fixtures/manifest-${format}.bin`))
+    const bytes = fixture(`manifest-${format}`)
     expect(manifestHash(bytes)).toBe(name)
     expect(decodeManifest(bytes)).toEqual(MANIFEST)
   })
 
-  test('is written in format 2, byte for byte as ever', () => {
-    const bytes = readFileSync(join(import.meta.dirname, 'fixtures/manifest-2.bin'))
-    expect(Buffer.from(encodeManifest(MANIFEST))).toEqual(bytes)
+  test('is written in format 3, byte for byte as ever, with those of its streams', async () => {
+    const { hash, objects } = encodeManifest(WITH_DISKS)
+    const stored = [fixture('stream-manifest-1'), fixture('manifest-3')]
+    expect(objects.map(({ bytes }) => Buffer.from(bytes))).toEqual(stored)
+    const older = encodeStreamManifest(MANIFEST.streams[0] as ImageManifest['streams'][number])
+    const all = [...stored, older.bytes]
+    const get = async (name: string) => all.find(bytes => manifestHash(bytes) === name) ?? Buffer.alloc(0)
+    expect(await readManifest(hash, get)).toEqual(WITH_DISKS)
   })
 
-  test('is told to be damaged by itself, without its name, wherever a bit of it has changed or it ends', () => {
-    const good = encodeManifest(MANIFEST)
-    for (let at = 0; at < good.length; at += 3) {
-      const bytes = Buffer.from(good)
-      bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8))
-      expect(() => decodeManifest(bytes), `byte ${at}`).toThrow(code('MANIFEST_INVALID'))
-      expect(() => decodeManifest(bytes.subarray(0, at))).toThrow(code('MANIFEST_INVALID'))
+  test('of a stream that is not the one that was named, or not there, is refused', async () => {
+    const { hash, objects } = encodeManifest(MANIFEST)
+    const [own, image] = objects.map(({ bytes }) => bytes)
+    const wrong = [own, new Uint8Array(), Buffer.from('x'.repeat(200))]
+    for (const other of wrong) {
+      const get = async (name: string) => (name === hash ? image : other) as Uint8Array
+      await expect(readManifest(hash, get)).rejects.toMatchObject({ code: 'MANIFEST_INVALID' })
     }
   })
 
+  test('says what it is of and what it leads to', () => {
+    const streams = (decodeManifest(IMAGE) as ImageHead).streams
+    expect(describeManifest(IMAGE)).toEqual({ about: 'bank/vm-1/3/17', streams })
+    expect(streams.map(({ manifest }) => manifest)).toContain(manifestHash(STREAM))
+    expect(describeManifest(STREAM)).toEqual({ about: 'bank/vm-1/3/17', streams: [] })
+    expect(describeManifest(fixture('manifest-2'))).toMatchObject({ streams: [{ stream: 'bank/vm-1/2/9' }, {}] })
+  })
+
+  test.each([
+    ['an image', IMAGE],
+    ['a stream', STREAM]
+  ])(
+    'of %s is told to be damaged by itself, without its name, wherever a bit of it has changed or it ends',
+    (_, good) => {
+      for (let at = 0; at < good.length; at += 3) {
+        const bytes = Buffer.from(good)
+        bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8))
+        expect(() => describeManifest(bytes), `byte ${at}`).toThrow(code('MANIFEST_INVALID'))
+        expect(() => describeManifest(bytes.subarray(0, at))).toThrow(code('MANIFEST_INVALID'))
+      }
+    }
+  )
+
   test('says in words what it is and how its bytes are made', () => {
-    const text = Buffer.from(encodeManifest(MANIFEST)).toString('latin1')
-    expect(text).toMatch(/^diapause image\n/)
-    for (const word of ['"vm":"vm-1"', '"epoch":17', 'AES-256-GCM', 'zstd', 'Reed-Solomon', 'bank/vm-1/3/17']) {
-      expect(text).toContain(word)
+    expect(IMAGE.toString('latin1')).toMatch(/^diapause image\n/)
+    for (const word of ['"vm":"vm-1"', '"epoch":17', 'bank/vm-1/3/17']) expect(IMAGE.toString('latin1')).toContain(word)
+    expect(STREAM.toString('latin1')).toMatch(/^diapause stream\n/)
+    for (const word of ['AES-256-GCM', 'zstd', 'Reed-Solomon', 'bank/vm-1/3/17']) {
+      expect(STREAM.toString('latin1')).toContain(word)
     }
   })
 
   test('of a format to come, or made otherwise, is refused by that name', () => {
-    const later = Buffer.from(encodeManifest(MANIFEST))
-    later[15] = 3
-    expect(() => decodeManifest(later)).toThrow('format 3, and this version reads 1 and 2')
-    expect(() => decodeManifest(rewritten(text => text.replace('"zstd"', '"lz4"')))).toThrow(/zstd/)
+    const later = Buffer.from(IMAGE)
+    later[15] = 4
+    expect(() => decodeManifest(later)).toThrow('format 4, and this version reads 1 to 3')
+    expect(() => decodeStreamManifest(rewritten(STREAM, text => text.replace('"zstd', '"lz4')))).toThrow(/zstd/)
+    expect(() => decodeManifest(rewritten(fixture('manifest-2'), text => text.replace('"zstd"', '"lz4"')))).toThrow(
+      /zstd/
+    )
   })
 
   test.each([
-    ['a field that nobody knows', (text: string) => text.replace('{', '{"disks":[],')],
-    ['a field missing', (text: string) => text.replace('"epoch":17,', '')],
-    ['a number written otherwise', (text: string) => text.replace('"epoch":17', '"epoch":1.7e1')],
-    ['a name that is not UTF-8', (text: string) => text.replace('"vm-1"', '"vm\u00ff1"')],
+    ['a field that nobody knows', (text: string) => text.replace('{', '{"disk":[],')],
+    ['a field missing', (text: string) => text.replace('"epoch":17,', '').replace('"k":2,', '')],
+    ['a number written otherwise', (text: string) => text.replace(/"(epoch|k)":([0-9]+)/, '"$1":$2e0')],
+    ['a name that is not UTF-8', (text: string) => text.replace('vm-1', 'vm\u00ff1')],
     ['spaces', (text: string) => text.replace('{', '{ ')],
-    ['grids of one size counted in two runs', (text: string) => text.replace('[4096,1]', '[4096,1],[4096,0]')],
-    ['more grids than it has hashes of', (text: string) => text.replace('[4096,1]', '[4096,9007199254740991]')],
     ['no JSON', () => '[{']
   ])('is refused with %s, though its checksum fits', (_, change) => {
-    expect(() => decodeManifest(rewritten(change))).toThrow(code('MANIFEST_INVALID'))
+    for (const bytes of [IMAGE, STREAM, fixture('manifest-2')]) {
+      expect(() => describeManifest(rewritten(bytes, change))).toThrow(code('MANIFEST_INVALID'))
+    }
   })
 
-  test('is refused with MANIFEST_INVALID where it is changed, unless it is then another whole manifest', () => {
-    const good = encodeManifest(MANIFEST)
-    const property = fc.property(
-      fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 }),
-      fc.nat(),
-      (changes, cut) => {
-        const bytes = good.slice(0, cut % 3 === 0 ? cut % good.length : good.length)
-        for (const [at, value] of changes) bytes[at % bytes.length] = value
-        try {
-          expect(Buffer.from(encodeManifest(decodeManifest(bytes)))).toEqual(Buffer.from(bytes))
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'MANIFEST_INVALID' })
-        }
+  test.each([
+    ['grids of one size counted in two runs', (text: string) => text.replace('[4096,1]', '[4096,1],[4096,0]')],
+    ['more grids than it has hashes of', (text: string) => text.replace('[4096,1]', '[4096,9007199254740991]')]
+  ])('is refused with %s', (_, change) => {
+    for (const bytes of [STREAM, fixture('manifest-2')]) {
+      expect(() => describeManifest(rewritten(bytes, change))).toThrow(code('MANIFEST_INVALID'))
+    }
+  })
+
+  test('is refused with MANIFEST_INVALID where it is changed', () => {
+    const changes = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 })
+    const property = fc.property(fc.constantFrom(IMAGE, STREAM), changes, fc.nat(), (good, each, cut) => {
+      const bytes = Buffer.from(good.subarray(0, cut % 3 === 0 ? cut % good.length : good.length))
+      for (const [at, value] of each) if (bytes.length > 0) bytes[at % bytes.length] = value
+      try {
+        describeManifest(bytes)
+        expect(bytes.equals(good)).toBe(true)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'MANIFEST_INVALID' })
       }
-    )
+    })
     fc.assert(property, { numRuns: 1000 })
   })
 
-  test('is refused where its parts contradict each other', () => {
+  test('is refused where its parts contradict each other', async () => {
     const [older, last] = MANIFEST.streams
     if (!older || !last) throw new Error('two streams')
     const wrong: Partial<ImageManifest>[] = [
@@ -205,7 +273,8 @@ describe('a manifest', () => {
       { streams: [{ ...older, grids: [] }, last] }
     ]
     for (const part of wrong) {
-      expect(() => decodeManifest(encodeManifest({ ...MANIFEST, ...part }))).toThrow(code('MANIFEST_INVALID'))
+      const reading = async () => storedAndRead({ ...MANIFEST, ...part })
+      await expect(reading()).rejects.toMatchObject({ code: 'MANIFEST_INVALID' })
     }
   })
 })
@@ -217,10 +286,10 @@ const bytesOrSame = (value: unknown): unknown => {
   return value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value
 }
 
-describe('the page index', () => {
-  test('of format 1 is read as it was written then', () => {
-    const bytes = readFileSync(join(import.meta.dirname, 'fixtures/page-index-1.bin'))
-    const table = decodePageIndex(bytes, 300, 0, MANIFEST.streams)
+describe('the page index of format 1', () => {
+  test('is read as it was written then', () => {
+    const bytes = fixture('page-index-1')
+    const table = decodePageIndex1(bytes, 300, 0, MANIFEST.streams)
     for (let page = 0; page < 300; page++) {
       const place = page % 5 === 0 ? undefined : { slot: page % 2, locator: (page * 7) % 160 }
       expect(table.placeOf(page), `page ${page}`).toEqual(place)
@@ -229,6 +298,24 @@ describe('the page index', () => {
       [160, Array.from({ length: 10 }, () => 700)],
       [161, Array.from({ length: 10 }, () => 701)]
     ])
+  })
+})
+
+describe('the page index of format 2', () => {
+  test('is read as it was written then', () => {
+    const { table, order, streams } = indexFixture()
+    const manifests = [{ dataBytes: 10_000 }, { dataBytes: 30_000 }]
+    const directory = decodeDirectory(fixture('page-directory-2'), RAM_PAGES, BLOCKS, manifests)
+    expect(directory.streams).toEqual(
+      streams.map(({ extentLengths, ...stream }, i) => ({ ...stream, slot: order[i], extents: extentLengths.length }))
+    )
+    expect(directory.segments).toEqual([0, 1, 2].map(number => table.recordOf(number)))
+    const back = new PageTable(RAM_PAGES, BLOCKS)
+    decodeSegments(fixture('segments-1'), back, new Set([0, 2]), [undefined, undefined, 160, undefined, undefined, 480])
+    for (let page = 0; page < RAM_PAGES + BLOCKS; page++) {
+      expect([back.placeOf(page), back.deltaOf(page)]).toEqual([table.placeOf(page), table.deltaOf(page)])
+    }
+    expect([...decodeExtentLengths(fixture('extent-lengths-1'), 3, 100_000)]).toEqual([16, 700, 66_000])
   })
 })
 

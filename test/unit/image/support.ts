@@ -4,7 +4,9 @@ import { createCodec } from '../../../node/erasure/codec.ts'
 import { decodeDiagonal } from '../../../node/erasure/encode.ts'
 import { dataSymbolAt, diagonalMembers, gridShapeOf, locate, symbolHashOffset } from '../../../node/erasure/grid.ts'
 import { DiapauseError } from '../../../node/errors.ts'
-import type { ShardCluster, StreamManifest } from '../../../node/ports.ts'
+import { encodeManifest, readManifest } from '../../../node/image/manifest.ts'
+import { encodeStreamManifest } from '../../../node/image/stream-manifest.ts'
+import type { ImageManifest, ShardCluster, StreamManifest } from '../../../node/ports.ts'
 
 export const PAGE = 4096
 
@@ -200,6 +202,15 @@ export function readPostcopy(bytes: Buffer) {
     }
     at += 5
   }
+}
+
+/** The manifest as another host reads it: what its epochs have stored, put together. */
+export function storedAndRead(manifest: ImageManifest): Promise<ImageManifest> {
+  const { hash, objects } = encodeManifest(manifest)
+  const stored = new Map(
+    [...objects, ...manifest.streams.map(encodeStreamManifest)].map(each => [each.hash, each.bytes])
+  )
+  return readManifest(hash, async name => stored.get(name) ?? new Uint8Array())
 }
 
 /** All shards of a cluster in a map. `lose(c)` takes a column away everywhere, `findAll` brings all back, `tamper` flips a bit of one symbol. */
