@@ -66,7 +66,13 @@ describe('a bank on one of two hosts, and a witness', () => {
     // Its votes and its identity; an image of a VM is many megabytes.
     expect(await bytesIn(witness.dataDir)).toBeLessThan(1_000_000)
     expect(await bytesIn(right.dataDir)).toBeGreaterThan(10_000_000)
-    expect((await witness.client.status()).hypervisor).toBe('none (witness)')
+    expect(await witness.client.status()).toMatchObject({ hypervisor: 'none (witness)', capture: null })
+    const { capture, groups } = await left.client.status()
+    const modes = Object.entries(groups[0]?.captures ?? {}).map(([vm, { mode }]) => [vm, mode])
+    expect(modes).toEqual([
+      ['vm1', capture?.mode],
+      ['vm2', capture?.mode]
+    ])
   })
 
   it('goes on at the other host, with the vote of the witness, when the host with the VMs dies', async () => {
