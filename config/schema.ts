@@ -25,8 +25,11 @@ const peerId = z
   .describe('a peer id as `diapause identity` prints it ("12D3Koo…")')
 
 export const configSchema = z.strictObject({
-  /** Peers of one cluster share its name and its secret (32 bytes in hex in a file): keys of snapshots come from it. */
-  cluster: z.strictObject({ name: nameSchema, secretFile: path }),
+  /**
+   * Peers of one cluster share its name and its secret (32 bytes in hex in a file), which is its data key 0. Who joins when there
+   * are others needs no file: it is given all keys that images still need.
+   */
+  cluster: z.strictObject({ name: nameSchema, secretFile: path.optional() }),
   peer: z.strictObject({
     name: nameSchema,
     dataDir: path,

@@ -9,6 +9,7 @@ import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { disksOf } from '../protocols/group.ts'
 import { memberById } from '../protocols/membership/record.ts'
+import type { DataKeyRing } from './agents/data-keys.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
 import { createCodec } from './erasure/codec.ts'
@@ -41,7 +42,7 @@ const BLOCKS_PER_MIB = 256
 export interface HostingDeps {
   readonly config: Config
   readonly self: PeerId
-  readonly secret: Uint8Array
+  readonly dataKeys: DataKeyRing
   readonly runDir: string
   readonly clock: Clock
   readonly log: Log
@@ -123,7 +124,7 @@ function hostingOf(
   deps: HostingDeps,
   { store, hypervisor, started }: Parts
 ): { readonly hosting: Hosting; refusedShards(): number } {
-  const { config, secret, runDir, clock, log, transport, detector, directory, membership, network } = deps
+  const { config, dataKeys, runDir, clock, log, transport, detector, directory, membership, network } = deps
   const { k, m, symbolBytes } = config.shards
   const settings = config.shards
   const codec = createCodec()
@@ -153,7 +154,7 @@ function hostingOf(
           vm: spec.id,
           memoryMiB: spec.memoryMiB,
           accel: hypervisor.accel,
-          key: groupSecret(secret, group),
+          key: groupSecret(dataKeys.key(0), group),
           shape: { k, m, symbolBytes },
           disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
           cluster: shards,

@@ -124,7 +124,11 @@ async function openHome(config: Config, { log, teardown }: Run) {
   const data = await openDataDir({ dataDir, peerId: self, cluster: config.cluster.name })
   teardown.add(() => data.close())
   if (!isDeepStrictEqual(await readCluster(dataDir), cluster)) await saveCluster(dataDir, cluster)
-  const secret = await readSecret(config.cluster.secretFile)
+  const { secretFile } = config.cluster
+  const secret = secretFile === undefined ? undefined : await readSecret(secretFile)
+  if (secret === undefined && cluster.keys === undefined) {
+    throw new UsageError('SECRET_MISSING', 'cluster.secretFile is missing, and the cluster has no other data key yet')
+  }
   await mkdir(join(runDir, 'console'), { recursive: true, mode: 0o700 })
   // A witness loads nothing of what VMs need: it is to be small.
   const storing = memberById(cluster, self)?.role === 'storage'

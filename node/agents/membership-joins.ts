@@ -16,7 +16,8 @@ import type { MembershipAgent } from './membership.ts'
 
 export interface JoinsDeps {
   readonly membership: MembershipAgent
-  readonly secret: Uint8Array
+  /** Of the cluster; undefined where this peer was not given it, because there were other data keys by then. */
+  readonly secret: Uint8Array | undefined
   readonly settings: Readonly<Record<string, unknown>>
   readonly log: Log
   wallMs(): number
@@ -52,7 +53,11 @@ async function judge(deps: JoinsDeps, invite: PeerId, request: JoinRequest): Pro
     })
   }
   const verdict = verdictOf(record)
-  if (verdict.kind === 'admitted') return { kind: 'welcome', record, secret, settings }
+  if (verdict.kind === 'admitted') {
+    // Storage members are given the data keys when they run, and witnesses none.
+    const given = record.keys === undefined && secret !== undefined ? { secret } : {}
+    return { kind: 'welcome', record, settings, ...given }
+  }
   if (verdict.kind === 'refuse') return { ...verdict, kind: 'refused' }
   throw new DiapauseError('JOIN_FAILED', 'the cluster changed at this moment: try again')
 }

@@ -134,7 +134,7 @@ export class MembershipSteps {
       const step = planMembershipStep(membership.record(), await facts())
       if (step?.kind !== 'remove-member' || step.peer !== peer) return undefined
     }
-    return removeMember(peer, dataKeys.making(undefined))
+    return removeMember(peer, dataKeys.making((await facts()).neededKeys))
   }
 
   /** The three things that `protocols/register/voters.ts` asks for, in its order. */

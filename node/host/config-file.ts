@@ -29,7 +29,10 @@ export function configFromToml(text: string, file: string): Config {
   return accept(
     checkConfig({
       ...asWritten,
-      cluster: { ...cluster, secretFile: resolve(folder, cluster.secretFile) },
+      cluster: {
+        ...cluster,
+        ...(cluster.secretFile === undefined ? {} : { secretFile: resolve(folder, cluster.secretFile) })
+      },
       peer: {
         ...peer,
         dataDir: resolve(folder, peer.dataDir),

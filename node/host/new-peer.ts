@@ -31,6 +31,8 @@ export interface NewPeer {
   readonly config: Readonly<Record<string, unknown>>
 }
 
+const secretFileOf = (dataDir: string): string => join(dataDir, 'secret')
+
 /** What init and join print. */
 export interface MadePeer {
   readonly id: string
@@ -49,7 +51,7 @@ export async function planNewPeer(options: NewPeerOptions, cluster: string, agai
   const { name, listen, runDir } = options
   const address = options.advertise ?? listen
   const config = {
-    cluster: { name: cluster, secretFile: join(dataDir, 'secret') },
+    cluster: { name: cluster, secretFile: secretFileOf(dataDir) },
     peer: { name, dataDir, ...(runDir === undefined ? {} : { runDir: resolve(runDir) }), listen }
   }
   const parsed = checkConfig(config)
@@ -75,14 +77,21 @@ export async function planNewPeer(options: NewPeerOptions, cluster: string, agai
 /** The config last, so that a peer without one is one that was not made whole: the command may then be given again. */
 export async function writeNewPeer(
   { name, dataDir, configFile, config }: NewPeer,
-  made: { record: ClusterRecord; secret: Uint8Array; settings: Readonly<Record<string, unknown>>; by: string }
+  made: {
+    record: ClusterRecord
+    /** Undefined: the cluster gives it its data keys when it runs. */
+    secret: Uint8Array | undefined
+    settings: Readonly<Record<string, unknown>>
+    by: string
+  }
 ): Promise<void> {
-  await writeSecret(join(dataDir, 'secret'), made.secret)
+  const cluster = { name: made.record.name }
+  if (made.secret !== undefined) await writeSecret(secretFileOf(dataDir), made.secret)
   const text = [
     `# Peer "${name}" of cluster "${made.record.name}", made by diapause ${made.by}. Members are not named here: the data folder knows them.`,
     '# Every setting with its range, default and source: config/schema.ts.',
     '',
-    stringify({ ...config, ...made.settings })
+    stringify({ ...config, ...(made.secret === undefined && { cluster }), ...made.settings })
   ].join('\n')
   await mkdir(dirname(configFile), { recursive: true })
   await saveCluster(dataDir, made.record)

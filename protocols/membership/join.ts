@@ -31,7 +31,8 @@ export type JoinReply =
   | {
       readonly kind: 'welcome'
       readonly record: ClusterRecord
-      readonly secret: Uint8Array
+      /** Data key 0, while there is no other: later ones come with the record, wrapped, and this one under them. */
+      readonly secret?: Uint8Array | undefined
       /** Sections of the config that all members should have alike, as the member that answers has them. */
       readonly settings: Readonly<Record<string, unknown>>
     }
@@ -52,7 +53,10 @@ const replySchema = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('welcome'),
     record: clusterRecordSchema,
-    secret: z.instanceof(Uint8Array).refine(bytes => bytes.length === 32),
+    secret: z
+      .instanceof(Uint8Array)
+      .refine(bytes => bytes.length === 32)
+      .optional(),
     settings: z.record(z.string().max(40), z.unknown())
   }),
   z.strictObject({
@@ -85,7 +89,7 @@ export const encodeJoinReply = (reply: JoinReply): Uint8Array => packMessage(rep
 export function parseJoinReply(bytes: Uint8Array): JoinReply {
   try {
     const reply = replySchema.parse(unpackMessage(bytes, { depth: 16, tokens: 65_536 }))
-    return reply.kind === 'welcome' ? { ...reply, secret: new Uint8Array(reply.secret) } : reply
+    return reply.kind === 'welcome' && reply.secret ? { ...reply, secret: new Uint8Array(reply.secret) } : reply
   } catch (cause) {
     throw new DiapauseError('JOIN_MESSAGE', 'the member gave an answer that this version of diapause does not know', {
       cause

@@ -195,6 +195,8 @@ describe('a peer that cannot start as it was asked to', () => {
   it('says what is wrong with the secret and how to make one', async () => {
     const missing = await refusal(config => (config['cluster'] = { name: 'office', secretFile: join(dir, 'none') }))
     expect(missing).toMatch(/cannot read cluster.secretFile .*none/)
+    const unnamed = await refusal(config => (config['cluster'] = { name: 'office' }))
+    expect(unnamed).toMatch(/cluster.secretFile is missing.*\[SECRET_MISSING\]/)
     await chmod(secretFile, 0o644)
     expect(await refusal()).toMatch(/others may read .*secret: run chmod 600 .*\[SECRET_EXPOSED\]/)
     await chmod(secretFile, 0o600)

@@ -10,6 +10,7 @@ import { founder, LEASE_MS, MembershipWorld, WorldPeer } from './membership-worl
 
 const A = '/ip4/10.9.9.9/tcp/1'
 const B = '/ip4/10.9.9.9/tcp/2'
+const C = '/ip4/10.9.9.9/tcp/3'
 
 const versions = (peer: WorldPeer): number[] => peer.told.map(each => each.version)
 
@@ -151,10 +152,10 @@ test('a newcomer is admitted once, whichever member it asks; only the key of its
   const signature = new Uint8Array([1])
   const request = { cluster, id: 'idn', name: 'n', address: A, signature }
   const secret = new Uint8Array(32).fill(7)
-  const ask = async (peer: WorldPeer, bytes: Uint8Array, verified = true) => {
+  const ask = async (peer: WorldPeer, bytes: Uint8Array, verified = true, by = 'inv') => {
     const verify = async (): Promise<boolean> => verified
     const deps = { membership: peer.membership, secret, settings: {}, log: world.log, wallMs: () => 0, verify }
-    return parseJoinReply(await run(world, answerJoin(deps, 'inv', bytes)))
+    return parseJoinReply(await run(world, answerJoin(deps, by, bytes)))
   }
   expect(await ask(a, encodeJoinRequest(request), false)).toMatchObject({ code: 'JOIN_SIGNATURE' })
   expect(await ask(a, new Uint8Array([1, 2, 3]))).toMatchObject({ code: 'JOIN_MESSAGE' })
@@ -170,7 +171,18 @@ test('a newcomer is admitted once, whichever member it asks; only the key of its
   expect(record.members).toHaveLength(3)
   // Its answer was lost: the same peer hears it again, from any member.
   const again = findMember(record, 'n') === undefined ? { ...request, id: 'idm', name: 'm', address: B } : request
-  expect(await ask(b, encodeJoinRequest(again))).toMatchObject({ kind: 'welcome' })
+  expect(await ask(b, encodeJoinRequest(again))).toMatchObject({ kind: 'welcome', secret })
+  // Once there are other data keys nobody needs the secret who has not got it.
+  world.down.add(again.id) // it was never started
+  await run(world, b.membership.change(wishLeave(again.id, true)))
+  await run(
+    world,
+    b.membership.until(0, ({ keys }) => keys !== undefined)
+  )
+  await run(world, b.membership.change(addInvite({ ...invite, id: 'inv2' })))
+  const later = await ask(b, encodeJoinRequest({ ...request, id: 'ido', name: 'o', address: C }), true, 'inv2')
+  expect(later).toMatchObject({ kind: 'welcome' })
+  expect(later).not.toHaveProperty('secret')
 
   world.down.add('idb')
   expect(await ask(a, encodeJoinRequest(request))).toMatchObject({ code: 'REGISTER_UNAVAILABLE' })

@@ -10,8 +10,10 @@ import { loadConfig } from '../../node/host/config-file.ts'
 import { identityFromSeed, loadOrCreateIdentity, signedBy } from '../../node/host/identity.ts'
 import { initCluster } from '../../node/host/init.ts'
 import { joinCluster } from '../../node/host/join.ts'
+import { planNewPeer, writeNewPeer } from '../../node/host/new-peer.ts'
 import { readSecret, writeSecret } from '../../node/host/secret.ts'
 import { removeMember, removeVoter, setAddress, wishLeave } from '../../protocols/membership/changes.ts'
+import { initialRecord } from '../../protocols/membership/genesis.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeToken } from '../../protocols/membership/token.ts'
 import { plainBox } from '../sim/world-keys.ts'
@@ -34,7 +36,7 @@ describe('init', () => {
     const config = loadConfig(join(dir, 'etc/oak.toml'))
     expect(config).toMatchObject({ cluster: { name: 'forest' }, peer: { name: 'oak', listen }, members: [] })
     expect(await loadOrCreateIdentity(config.peer.dataDir)).toMatchObject({ peerId: made.id })
-    expect(await readSecret(config.cluster.secretFile)).toHaveLength(32)
+    expect(await readSecret(config.cluster.secretFile ?? '')).toHaveLength(32)
     for (const file of ['secret', 'identity.key', 'cluster.json']) expect(mode(join(dir, 'oak', file))).toBe(0o600)
     const record = await clusterAtStart(config, made.id)
     expect(record.members).toEqual([
@@ -86,6 +88,14 @@ describe('join', () => {
       refused('TOKEN_INVALID', /diapause invite/)
     )
   })
+})
+
+it('a peer that joins when there are data keys has no secret, neither as a file nor in its config', async () => {
+  const peer = await planNewPeer(options('oak'), 'forest')
+  const record = initialRecord('0'.repeat(32), 'forest', { id: 'idoak', name: 'oak', address: listen, role: 'storage' })
+  await writeNewPeer(peer, { record, secret: undefined, settings: {}, by: 'join' })
+  expect(existsSync(join(dir, 'oak/secret'))).toBe(false)
+  expect(loadConfig(peer.configFile).cluster).toEqual({ name: 'forest' })
 })
 
 describe('what a peer starts from', () => {
