@@ -29,8 +29,9 @@ export type Mode = (typeof MODES)[number]
 const MIB = 1_048_576
 const EPOCHS = 5
 const APART_MS = 1_000
-/** The kernel's pages and what it needs to breathe, beside what the workload fills. */
-const KERNEL_MIB = 256
+/** The kernel, and its own tables of pages (a sixty-fourth of all), beside what the workload fills. */
+const KERNEL_MIB = 192
+const TABLES_PART = 1 / 16
 const MOST_PEAK_MIB = 256
 const SMALL_PART = 0.1
 const SIZES_RATIO = 1.3
@@ -40,7 +41,10 @@ const PAUSE_EPOCHS = 31
 const RAPID = { count: 300, intervalMs: 200, rate: 1_000 }
 const SIZE_EPOCHS = 9
 
-export const sizeOf = (fillMiB: number): Size => ({ memoryMiB: fillMiB + KERNEL_MIB, fillMiB })
+export const sizeOf = (fillMiB: number): Size => ({
+  memoryMiB: fillMiB + KERNEL_MIB + Math.ceil(fillMiB * TABLES_PART),
+  fillMiB
+})
 export const median = (values: readonly number[]): number => quantile(values, 0.5)
 
 // ---------------------------------------------------------------------------------------------- three loads
