@@ -4,17 +4,18 @@
  * the page index and the in-flight frames. `push` is synchronous, so that no page is copied before it is known to have
  * changed; whoever pushes stops while `congestion()` is pending, and QEMU waits behind its socket.
  */
-import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
 import type { ByteRange, Codec } from '../ports.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
+import { ContentIds } from './content-ids.ts'
 import { streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
 import { encodeDirectory } from './page-directory.ts'
+import { PageCoder } from './page-coder.ts'
 import type { PageState } from './page-state.ts'
 import { PlaceReader, type ReadStream } from './place-reader.ts'
 import { encodeSegments, GROUP_SEGMENTS } from './segment-records.ts'
@@ -47,6 +48,7 @@ export class CapturePipeline {
   readonly #seal: StreamSeal
   readonly #writer: StreamWriter
   readonly #extents: ExtentWriter
+  readonly #coder: PageCoder
   readonly #parser: SnapshotParser
   #main = -1
   #cancelled = false
@@ -67,6 +69,7 @@ export class CapturePipeline {
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
     state.begin(epoch, { holders, m: facts.shape.m, partial })
+    this.#coder = new PageCoder({ state, extents: this.#extents, ids: new ContentIds(facts.key) })
     this.#writer.write(this.#salt)
   }
 
@@ -82,11 +85,7 @@ export class CapturePipeline {
   page(page: number, bytes: Uint8Array | undefined): void {
     this.#unlessCancelled()
     this.#passed++
-    if (bytes === undefined) this.#state.zero(page)
-    else {
-      const digest = pageDigest(bytes)
-      if (this.#state.data(page, digest)) this.#state.place(page, this.#extents.add(bytes))
-    }
+    this.#coder.pass(page, bytes)
   }
 
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */
@@ -115,8 +114,8 @@ export class CapturePipeline {
     this.#unlessCancelled()
     const machineState = this.#parser.end()
     await this.#writeAgain()
+    this.#coder.flush()
     const counts = this.#state.endPages()
-    this.#extents.flush()
     const machine = this.#record(
       'machine',
       encodeMachine({ machine: machineState, bootPages: [...this.#bootPages.values()] })
@@ -154,7 +153,9 @@ export class CapturePipeline {
         bytesRaw,
         bytesData: manifest.dataBytes,
         bytesStored: storedBytes,
-        inFlightFrames: frames.count
+        inFlightFrames: frames.count,
+        pagesSeen: counts.found,
+        pagesDelta: counts.deltas
       }
     }
   }
@@ -171,7 +172,7 @@ export class CapturePipeline {
       if (batch.length === 0) return
       for await (const { page, bytes } of reader.contents(batch)) {
         this.#unlessCancelled()
-        this.#state.placeAgain(page, pageDigest(bytes), this.#extents.add(bytes))
+        this.#coder.again(page, bytes)
         this.#passed++
         await this.#writer.congestion()
       }
@@ -238,6 +239,3 @@ export class CapturePipeline {
     this.#bootPages.set(name, { block, offset, bytes: bytes.slice() })
   }
 }
-
-/** SHA-256 as a latin1 string: the cheapest of crypto's outputs to make and to read (measured: a third over Buffer). */
-export const pageDigest = (page: Uint8Array): string => hash('sha256', page, 'binary')

@@ -45,6 +45,11 @@ export class ContentIndex {
     this.#insert(key, page, true)
   }
 
+  /** As `add`, where that takes nobody's room: of a content that is found already. */
+  offer(key: number, page: number): void {
+    this.#insert(key, page, false)
+  }
+
   remove(key: number, page: number): void {
     const from = this.#bucketOf(key)
     for (let at = from; at < from + 2 * BUCKET; at += 2) {

@@ -27,6 +27,9 @@ export const DELTA_EXTENT_BYTES = 64 << 10
 const COUNT_BYTES = 4
 const MAX_ENTRIES = Math.floor((DELTA_EXTENT_BYTES - COUNT_BYTES) / (HEAD_BYTES + BLOCK_BYTES))
 
+/** Bytes that a delta of so many blocks takes in its extent. */
+export const deltaBytesOf = (blocks: number): number => HEAD_BYTES + blocks * BLOCK_BYTES
+
 /** The comparison of one page with its anchor. One object for all, so that comparing makes no garbage. */
 export class PageDiff {
   /** Bits of blocks 0 to 31, and of 32 to 63. */
@@ -83,8 +86,13 @@ export class DeltaBatch {
     return this.#count === 0
   }
 
+  /** Of the deltas in it, in their order. */
+  get pages(): Uint32Array {
+    return this.#pages.slice(0, this.#count)
+  }
+
   hasRoomFor(blocks: number): boolean {
-    return COUNT_BYTES + (this.#count + 1) * HEAD_BYTES + 4 * this.#words + blocks * BLOCK_BYTES <= DELTA_EXTENT_BYTES
+    return COUNT_BYTES + this.#count * HEAD_BYTES + 4 * this.#words + deltaBytesOf(blocks) <= DELTA_EXTENT_BYTES
   }
 
   /** `diff` of `page` has just been made, and has 1 to MAX_DELTA_BLOCKS blocks, for which there is room. */
@@ -138,7 +146,7 @@ export function readDeltas(bytes: Uint8Array, pages: number): PageDelta[] {
 
 /** The page whose anchor is given, in memory of its own. */
 export function applyDelta({ low, high, blocks }: PageDelta, anchor: Uint8Array): Uint8Array {
-  const page = anchor.slice()
+  const page = new Uint8Array(anchor) // `slice` of a Buffer would be a view
   let from = 0
   for (let block = 0; block < 64; block++) {
     if (((block < 32 ? low : high) & (1 << (block & 31))) === 0) continue

@@ -1,7 +1,7 @@
 /**
  * Extents: up to 16 pages packed and sealed together. Small enough that a page fault reads little, large enough that
  * zstd works at full speed and neighbours of a faulted page come with it. A stream begins with its salt, then come its
- * extents end to end, numbered from 0; a page's locator is `extent * 16 + place in it`.
+ * extents end to end, numbered from 0; a page's locator is `extent * 16 + place in it`. Deltas lie in extents between them.
  */
 import { DiapauseError } from '../errors.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
@@ -35,11 +35,22 @@ export class ExtentWriter {
   /** Writes the last extent, where it is not full. */
   flush(): void {
     if (this.#pages === 0) return
-    const packed = packBest(this.#raw.subarray(0, this.#pages * PAGE_BYTES))
-    const sealed = this.#seal.seal('extent', this.lengths.length, packed)
-    this.lengths.push(sealed.length)
+    this.#put('extent', this.#raw.subarray(0, this.#pages * PAGE_BYTES))
     this.#pages = 0
+  }
+
+  /** Writes an extent of deltas (`delta-extents.ts`); returns its number. */
+  addDeltas(bytes: Uint8Array): number {
+    this.flush()
+    return this.#put('delta', bytes)
+  }
+
+  #put(kind: 'extent' | 'delta', bytes: Uint8Array): number {
+    const extent = this.lengths.length
+    const sealed = this.#seal.seal(kind, extent, packBest(bytes))
+    this.lengths.push(sealed.length)
     this.#write(sealed)
+    return extent
   }
 }
 

@@ -1,7 +1,8 @@
 /** What stands in the header of an image's manifest, in formats 2 and 3. Pure. */
 import { z } from 'zod'
-import type { ImageManifest, ImageStats } from '../ports.ts'
-import { ACCEL, MAX_ID_BYTES, STATS } from './manifest-checks.ts'
+import { imageStatsSchema } from '../../protocols/image-stats.ts'
+import type { ImageManifest } from '../ports.ts'
+import { ACCEL, MAX_ID_BYTES } from './manifest-checks.ts'
 
 export const countSchema = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const count = countSchema
@@ -19,16 +20,11 @@ export const imageSchema = {
   machine: range,
   index: range,
   frames: range,
-  stats: z.strictObject({
-    pages: count,
-    pagesNonZero: count,
-    pagesChanged: count,
-    bytesRaw: count,
-    bytesData: count,
-    bytesStored: count,
-    inFlightFrames: count
-  })
+  stats: imageStatsSchema
 }
+
+/** In this order; those that are absent are left out. */
+const STATS = imageStatsSchema.keyof().options
 
 /** Names in a fixed order. */
 export function imageOf(manifest: Omit<ImageManifest, 'streams'>) {
@@ -44,6 +40,6 @@ export function imageOf(manifest: Omit<ImageManifest, 'streams'>) {
     machine: range(machine),
     index: range(index),
     frames: range(frames),
-    stats: Object.fromEntries(STATS.map(name => [name, stats[name]])) as unknown as ImageStats
+    stats: Object.fromEntries(STATS.map(name => [name, stats[name]])) as unknown as ImageManifest['stats']
   }
 }

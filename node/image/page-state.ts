@@ -4,23 +4,23 @@
  * being captured. A capture forks the committed table and changes its own as pages pass; `commit` makes it the committed
  * one, `abort` drops it. Pure.
  *
- * A page whose hash equals the one in the table stays
- * where it is, however old that stream; so an image leans on several streams, and two things bound that. At most
- * MAX_STREAMS streams: before a capture the streams with the fewest live pages beyond that are retired, that is, their
- * live pages are written again as they pass. And a stream that is mostly dead (below a quarter live) is retired as
- * well, so that an image never keeps more than about four times its own size alive. Retiring the one with the *fewest*
- * pages, rather than the oldest, leaves the large first stream alone for as long as it is worth it.
- *
- * And an image is as safe as its weakest stream: one that was written while peers were away, or whose holders have gone
- * since, is retired as soon as the holders of the new stream bear more losses than its own.
+ * A page whose content id equals the one in the table stays where it is, however old that stream: which streams are
+ * given up is said in `stream-choice.ts`. One whose content another page has that stays where it is, is placed there, too, so a
+ * file that is in the guest's page cache and on its disk is stored once.
  */
 import { DiapauseError } from '../errors.ts'
+import { Anchors } from './anchors.ts'
+import { ContentIndex } from './content-index.ts'
+import { deltaBytesOf } from './delta.ts'
+import { DeltaBounds } from './delta-bounds.ts'
 import { PageSet } from './page-set.ts'
-import { type PageSegment, type PageStream, PageTable, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
+import { type PageSegment, type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
+import { streamsToRetire, toleratedLosses } from './stream-choice.ts'
 
-/** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
-export const MAX_STREAMS = 8
-const DEAD_BELOW = 0.25
+/** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
+const INDEX_SHARE = 1 / 6
+/** Unless told otherwise: see `images.memoryMiB` of a peer's settings. */
+const MEMORY_BYTES = 96 << 20
 
 export interface PageCounts {
   /** Pages of RAM. */
@@ -31,54 +31,32 @@ export interface PageCounts {
   readonly changedBlocks: number
   /** Times that a page or block was written to this epoch's stream: as it changed, or out of a stream that was retired. */
   readonly written: number
+  /** Of `written`, those of which only what changed was. */
+  readonly deltas: number
+  /** Times that a page or block was placed where the same content lay already. */
+  readonly found: number
   /** Segments that are to be stored: changed, or stored in a stream that is retired. */
   readonly segments: readonly number[]
 }
 
-/**
- * Which streams to retire so that, with one more, at most `max` remain: the mostly dead, then those with fewest live
- * pages (the older where equal). Streams without live pages are not asked about: they go by themselves.
- */
-export function streamsToRetire(streams: readonly { live: number; pages: number }[], max = MAX_STREAMS): number[] {
-  const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)
-  const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
-  const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
-  const surplus = rest.slice(0, Math.max(0, rest.length - (max - 1)))
-  return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
-}
-
-/**
- * How many more of the peers in `alive` may be lost, whichever, until fewer than k of a stream's columns are left; columns
- * at other peers count as lost already. Below 0: it cannot be read now.
- */
-export function toleratedLosses(holders: readonly string[], m: number, alive: readonly string[]): number {
-  const columns = new Map(alive.map(peer => [peer, 0]))
-  let left = m
-  for (const holder of holders) {
-    const count = columns.get(holder)
-    if (count === undefined) left--
-    else columns.set(holder, count + 1)
-  }
-  let tolerated = left < 0 ? -1 : 0
-  for (const count of [...columns.values()].filter(each => each > 0).sort((a, b) => b - a)) {
-    left -= count
-    if (left < 0) break
-    tolerated++
-  }
-  return tolerated
-}
+/** What is to be done with a page that has passed: nothing, twice; to be written, whole or as a delta; only whole. */
+export type Passing = 'kept' | 'found' | 'changed' | 'new'
 
 interface Candidate {
   readonly epoch: number
   readonly table: PageTable
   readonly slot: number
   readonly retired: boolean[]
+  /** `retired`, and those of which deltas are written again, and no more. */
+  readonly retiredDeltas: readonly boolean[]
   readonly seen: PageSet
   readonly changedPages: PageSet
   unseen: number
   changedRam: number
   changedBlocks: number
   written: number
+  deltas: number
+  found: number
   complete: boolean
 }
 
@@ -94,10 +72,17 @@ export class PageState {
   readonly ramPages: number
   /** Of RAM and disks. */
   readonly pages: number
+  /** Of the committed table's pages, or the candidate's while there is one. */
+  readonly anchors: Anchors
+  readonly #contents: ContentIndex
+  readonly #bounds = new DeltaBounds()
   #committed: PageTable
   #candidate: Candidate | undefined
 
-  constructor(ramPages: number, blocks = 0) {
+  /** `memoryBytes`: for contents, beside the tables. */
+  constructor(ramPages: number, blocks = 0, memoryBytes = MEMORY_BYTES) {
+    this.anchors = new Anchors(memoryBytes * (1 - INDEX_SHARE))
+    this.#contents = new ContentIndex(memoryBytes * INDEX_SHARE)
     this.ramPages = ramPages
     this.pages = ramPages + blocks
     this.#committed = new PageTable(ramPages, blocks)
@@ -138,9 +123,18 @@ export class PageState {
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
+    this.anchors.begin()
+    const retiredDeltas = this.#bounds.begin(table, slot, retired)
     const [seen, changedPages] = [new PageSet(this.ramPages), new PageSet(this.pages)]
-    const counts = { unseen: partial ? 0 : this.ramPages, changedRam: 0, changedBlocks: 0, written: 0 }
-    this.#candidate = { epoch, table, slot, retired, seen, changedPages, ...counts, complete: false }
+    const counts = {
+      unseen: partial ? 0 : this.ramPages,
+      changedRam: 0,
+      changedBlocks: 0,
+      written: 0,
+      deltas: 0,
+      found: 0
+    }
+    this.#candidate = { epoch, table, slot, retired, retiredDeltas, seen, changedPages, ...counts, complete: false }
   }
 
   /** Pages of RAM in streams that the open epoch retires. */
@@ -161,13 +155,14 @@ export class PageState {
   }
 
   *#retiredFrom(first: number, end: number): Generator<number> {
-    const { table, retired } = this.#open()
-    if (!retired.includes(true)) return
+    const candidate = this.#open()
+    const { table, retiredDeltas } = candidate
+    if (!retiredDeltas.includes(true)) return
     for (let number = Math.floor(first / SEGMENT_PAGES); number * SEGMENT_PAGES < end; number++) {
-      if (table.segments[number]?.refersTo(retired) !== true) continue
+      if (table.segments[number]?.refersTo(retiredDeltas) !== true) continue
       const from = Math.max(first, number * SEGMENT_PAGES)
       const to = Math.min(end, (number + 1) * SEGMENT_PAGES)
-      for (let page = from; page < to; page++) if (isRetired(table, page, retired)) yield page
+      for (let page = from; page < to; page++) if (isRetired(candidate, page)) yield page
     }
   }
 
@@ -176,20 +171,31 @@ export class PageState {
     const candidate = this.#see(page)
     if (candidate.table.slotOf(page) === ZERO_SLOT) return
     this.#changed(candidate, page)
+    this.#forget(candidate.table, page)
     candidate.table.clear(page)
   }
 
-  /** A page has passed; `digest` is its SHA-256 as a latin1 string. True where it must be written and `place`d. */
-  data(page: number, digest: string): boolean {
+  /**
+   * A page has passed; `digest` is its content id as a latin1 string. Where it is 'new' it must be `place`d, where it is
+   * 'changed' that or `placeDelta`d: what it was last written whole with stays where it is.
+   */
+  data(page: number, digest: string): Passing {
     const candidate = this.#see(page)
     const { table, retired } = candidate
     const same = knows(table, page, digest)
-    if (same && !isRetired(table, page, retired)) return false
+    if (same && !isRetired(candidate, page)) return 'kept'
+    const found = this.#find(candidate, digest) // before the id is noted, while the page lies elsewhere
+    const slot = table.slotOf(page)
     if (!same) {
       this.#changed(candidate, page)
+      this.#forget(table, page)
       noteHash(table.writable(page), page, digest)
     }
-    return true
+    if (found === undefined) return slot === ZERO_SLOT || retired[slot] === true ? 'new' : 'changed'
+    table.place(page, found.slot, found.locator)
+    this.#contents.offer(word(digest, 0), page)
+    candidate.found++
+    return 'found'
   }
 
   /** Where a page of the open epoch was written. */
@@ -197,6 +203,33 @@ export class PageState {
     const candidate = this.#open()
     candidate.table.place(page, candidate.slot, locator)
     candidate.written++
+    this.#remember(candidate.table, page)
+  }
+
+  /**
+   * Of a 'changed' page so many blocks are written; where, `deltasWritten` will tell. False where deltas would be too many: it
+   * is to be written whole.
+   */
+  placeDelta(page: number, blocks: number): boolean {
+    const candidate = this.#open()
+    if (!this.#bounds.take(deltaBytesOf(blocks))) return false
+    candidate.table.setDelta(page, candidate.slot, 0)
+    candidate.written++
+    candidate.deltas++
+    return true
+  }
+
+  /** A 'changed' page is again what it was last written whole with. */
+  placeAsBefore(page: number): void {
+    const { table } = this.#open()
+    table.clearDelta(page)
+    this.#remember(table, page)
+  }
+
+  /** Where deltas of the open epoch were written; pages that have been placed otherwise since stay there. */
+  deltasWritten(pages: Iterable<number>, locator: number): void {
+    const { table, slot } = this.#open()
+    for (const page of pages) if (table.deltaOf(page)?.slot === slot) table.setDelta(page, slot, locator)
   }
 
   /** As `place`, of one that was read back out of a stream that is retired: its content is what it was. */
@@ -210,7 +243,7 @@ export class PageState {
    * MIGRATION_STREAM_INCOMPLETE where one has not.
    */
   endPages(): PageCounts {
-    const { table, retired, unseen, changedRam, changedBlocks, written } = this.#open()
+    const { table, retired, unseen, changedRam, changedBlocks, written, deltas, found } = this.#open()
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
@@ -222,7 +255,7 @@ export class PageState {
     table.streams = table.streams.map((stream, slot) => {
       return table.live(slot) + (stored[slot] ?? 0) > 0 ? stream : undefined
     })
-    return { nonZero: table.nonZeroRam, changed: changedRam, changedBlocks, written, segments }
+    return { nonZero: table.nonZeroRam, changed: changedRam, changedBlocks, written, deltas, found, segments }
   }
 
   /** The epoch's stream is durable: the candidate may be committed. */
@@ -250,19 +283,51 @@ export class PageState {
   abort(epoch: number): boolean {
     if (this.#candidate?.epoch !== epoch) return false
     this.#candidate = undefined
+    this.anchors.abort()
     return true
   }
 
   /** The base is now `table` (a restored image), or nothing: the next epoch is written whole. Any candidate is void. */
   reset(table?: PageTable): void {
     this.#candidate = undefined
+    this.anchors.clear()
+    this.#contents.clear()
+    this.#bounds.clear()
     this.#committed = table ?? new PageTable(this.ramPages, this.pages - this.ramPages)
   }
 
   /** Notes the hash of a restored page of the committed table. */
   noteHash(page: number, digest: string): void {
     const segment = this.#committed.segmentOf(page)
-    if (segment !== undefined) noteHash(segment, page, digest)
+    if (segment === undefined) return
+    noteHash(segment, page, digest)
+    if (this.#committed.deltaOf(page) === undefined) this.#remember(this.#committed, page)
+  }
+
+  /** Notes how large the delta extents of the committed table are, unpacked: by slot. */
+  noteDeltas(bytes: ReadonlyMap<number, number>): void {
+    this.#bounds.note(bytes)
+  }
+
+  /** Nothing is committed: every page is new. */
+  get isFirst(): boolean {
+    return this.#committed.streams.every(stream => stream === undefined)
+  }
+
+  /** Where a page with that content lies, whole, and stays. */
+  #find({ table, retired }: Candidate, digest: string): Place | undefined {
+    const page = this.#contents.find(word(digest, 0), other => {
+      return knows(table, other, digest) && retired[table.slotOf(other)] !== true && table.deltaOf(other) === undefined
+    })
+    return page === -1 ? undefined : table.placeOf(page)
+  }
+
+  #remember(table: PageTable, page: number): void {
+    this.#contents.add(keyOf(table, page), page)
+  }
+
+  #forget(table: PageTable, page: number): void {
+    if (table.slotOf(page) !== ZERO_SLOT) this.#contents.remove(keyOf(table, page), page)
   }
 
   #open(): Candidate {
@@ -296,12 +361,15 @@ function dropRecords(table: PageTable, retired: readonly boolean[]): number[] {
   return segments
 }
 
-function isRetired(table: PageTable, page: number, retired: readonly boolean[]): boolean {
+/** The first word of a page's id. */
+const keyOf = (table: PageTable, page: number): number => table.segmentOf(page)?.hashes[4 * (page % SEGMENT_PAGES)] ?? 0
+
+function isRetired({ table, retired, retiredDeltas }: Candidate, page: number): boolean {
   const segment = table.segmentOf(page)
   if (segment === undefined) return false
   const at = page % SEGMENT_PAGES
   if (retired[segment.slots[at] ?? ZERO_SLOT] === true) return true
-  return segment.deltas !== undefined && retired[segment.deltas.slots[at] ?? ZERO_SLOT] === true
+  return segment.deltas !== undefined && retiredDeltas[segment.deltas.slots[at] ?? ZERO_SLOT] === true
 }
 
 /** Whether the page is known to have this content. */

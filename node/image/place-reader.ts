@@ -5,6 +5,7 @@
 import { DiapauseError } from '../errors.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import type { StreamId } from '../ports.ts'
+import { LiveDeltas } from './delta-extents.ts'
 import { EXTENT_PAGES, extentStarts, openExtent } from './extents.ts'
 import { type VmFacts, sealOf } from './facts.ts'
 import type { PageStream, PageTable } from './page-table.ts'
@@ -50,6 +51,8 @@ export class PlaceReader {
   readonly #read: ReadStream
   readonly #sources = new Map<number, Source>()
   #cached = 0
+  /** All of the table, read when a page with one is asked for. */
+  #deltas: Promise<LiveDeltas> | undefined
 
   constructor(options: { facts: VmFacts; table: PageTable; read: ReadStream }) {
     this.#facts = options.facts
@@ -79,9 +82,15 @@ export class PlaceReader {
         const bytes = extents.get(extent)?.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
         if (bytes?.length !== PAGE_BYTES)
           throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
-        yield { page, bytes }
+        yield { page, bytes: await this.#contentOf(page, bytes) }
       }
     }
+  }
+
+  #contentOf(page: number, bytes: Uint8Array): Uint8Array | Promise<Uint8Array> {
+    if (this.#table.deltaOf(page) === undefined) return bytes
+    this.#deltas ??= LiveDeltas.read({ facts: this.#facts, table: this.#table, read: this.#read })
+    return this.#deltas.then(deltas => deltas.contentOf(page, bytes))
   }
 
   /** By stream and place, so that each extent is read once. */

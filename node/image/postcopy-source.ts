@@ -22,7 +22,8 @@ import {
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
 import type { BootSet } from './boot-set.ts'
-import { pageDigest } from './capture.ts'
+import { ContentIds } from './content-ids.ts'
+import { LiveDeltas } from './delta-extents.ts'
 import { openExtent } from './extents.ts'
 import { sealOf, type VmFacts } from './facts.ts'
 import type { PageState } from './page-state.ts'
@@ -51,9 +52,12 @@ const MAX_REQUEST_BYTES = 2 << 20
 export class PostcopySource {
   readonly #image: BootSet
   readonly #state: PageState
+  readonly #ids: ContentIds
   readonly #read: ReadStream
   readonly #plan: RestorePlan
   readonly #seals: (StreamSeal | undefined)[]
+  /** Being read since the restore began: no page is sent before they are there. */
+  readonly #deltas: Promise<LiveDeltas>
   /** Extents being read for a fault, by name. */
   readonly #faulting = new Map<string, Promise<void>>()
   #socket: Socket | undefined
@@ -69,10 +73,13 @@ export class PostcopySource {
   constructor(options: { facts: VmFacts; image: BootSet; state: PageState; read: ReadStream }) {
     this.#image = options.image
     this.#state = options.state
+    this.#ids = new ContentIds(options.facts.key)
     this.#read = options.read
     this.#plan = new RestorePlan(options.image.table)
     this.#asked = new Uint8Array(options.state.ramPages)
     this.#seals = options.image.table.streams.map(stream => stream && sealOf(options.facts, stream))
+    this.#deltas = LiveDeltas.read({ facts: options.facts, table: options.image.table, read: options.read })
+    this.#deltas.catch(() => {}) // told by whoever sends a page
   }
 
   /** Resolves when QEMU has every page and says so. MIGRATION_STREAM_CLOSED, _RETURN_PATH, SHARD_LOST, IMAGE_CANCELLED. */
@@ -93,6 +100,7 @@ export class PostcopySource {
       await this.#boot()
       await this.#pushAll()
       await Promise.all(this.#faulting.values())
+      this.#state.noteDeltas((await this.#deltas).bytes)
       await this.#write(postcopyFinish(this.#image.part.machine.ramId))
       await shut
     }
@@ -175,8 +183,8 @@ export class PostcopySource {
   #fault(run: ExtentRun): void {
     const name = `${run.slot}:${run.first}`
     if (this.#faulting.has(name)) return
-    const task = this.#readRun(run)
-      .then(bytes => this.#sendExtent(run.slot, run.first, bytes))
+    const task = Promise.all([this.#readRun(run), this.#deltas])
+      .then(([bytes, deltas]) => this.#sendExtent({ ...run, extent: run.first }, bytes, deltas))
       .catch((error: Error) => void this.#fail(error))
       .finally(() => this.#faulting.delete(name))
     this.#faulting.set(name, task)
@@ -212,14 +220,14 @@ export class PostcopySource {
   }
 
   async #pushRun(run: ExtentRun): Promise<void> {
-    const bytes = await this.#readRun(run)
+    const [bytes, deltas] = await Promise.all([this.#readRun(run), this.#deltas])
     const lengths = this.#image.table.streams[run.slot]?.extentLengths
     let at = 0
     for (let extent = run.first; extent < run.end; extent++) {
       const length = lengths?.[extent] ?? 0
       await this.#untilQuiet()
       await this.#untilRoom()
-      this.#sendExtent(run.slot, extent, bytes.subarray(at, at + length))
+      this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), deltas)
       const zeros = this.#plan.takeZeros(ZEROS_PER_EXTENT)
       if (zeros.length > 0) this.#sendZeros(zeros)
       at += length
@@ -233,18 +241,21 @@ export class PostcopySource {
     return this.#read(stream.manifest.stream, offset, length)
   }
 
-  #sendExtent(slot: number, extent: number, sealed: Uint8Array): void {
+  #sendExtent({ slot, extent }: { slot: number; extent: number }, sealed: Uint8Array, deltas: LiveDeltas): void {
     const seal = this.#seals[slot]
     if (!seal || this.#failure || !this.#plan.hasUntaken(slot, extent)) return
     const raw = openExtent(seal, extent, sealed)
     const taken = this.#plan.takeExtent(slot, extent)
     const pages = taken.map(({ page, place }) => {
-      const bytes = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
-      if (bytes.length !== PAGE_BYTES) throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
-      return { page, bytes }
+      const anchor = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
+      if (anchor.length !== PAGE_BYTES) throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
+      return { page, anchor, bytes: deltas.contentOf(page, anchor) }
     })
     this.#send(pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
-    for (const { page, bytes } of pages) this.#state.noteHash(page, pageDigest(bytes))
+    for (const { page, anchor, bytes } of pages) {
+      this.#state.noteHash(page, this.#ids.of(bytes))
+      this.#state.anchors.put(page, anchor, bytes !== anchor)
+    }
   }
 
   #sendZeros(pages: readonly number[]): void {

@@ -58,6 +58,12 @@ export interface ImageStats {
   readonly bytesData: number
   readonly bytesStored: number
   readonly inFlightFrames: number
+  /**
+   * Pages and blocks whose content lay somewhere already, and those of which only what changed was written. Absent in images
+   * of older versions.
+   */
+  readonly pagesSeen?: number | undefined
+  readonly pagesDelta?: number | undefined
 }
 
 /** The data plane of one VM, in a worker thread: turns QEMU's stream into shards and shards into QEMU's stream. */

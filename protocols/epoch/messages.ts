@@ -14,6 +14,7 @@
  */
 import { z } from 'zod'
 import type { GroupRecord } from '../group.ts'
+import { imageStatsSchema } from '../image-stats.ts'
 
 const name = z
   .string()
@@ -107,16 +108,6 @@ export const groupRecordSchema = z.strictObject({
   removed: z.boolean()
 })
 
-const statsSchema = z.strictObject({
-  pages: count,
-  pagesNonZero: count,
-  pagesChanged: count,
-  bytesRaw: count,
-  bytesData: count,
-  bytesStored: count,
-  inFlightFrames: count
-})
-
 const about = { group: name, generation: count, epoch: count, vm: name }
 
 export const epochMessageSchema = z.discriminatedUnion('kind', [
@@ -132,7 +123,7 @@ export const epochMessageSchema = z.discriminatedUnion('kind', [
     prepareMs: duration,
     leadMs: duration
   }),
-  z.strictObject({ kind: z.literal('durable'), ...about, manifest: hash, stats: statsSchema }),
+  z.strictObject({ kind: z.literal('durable'), ...about, manifest: hash, stats: imageStatsSchema }),
   z.strictObject({ kind: z.literal('failed'), ...about, reason: z.string().max(1000) })
 ])
 

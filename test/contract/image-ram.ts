@@ -1,4 +1,5 @@
 import { readBootSet } from '../../node/image/boot-set.ts'
+import { LiveDeltas } from '../../node/image/delta-extents.ts'
 import { EXTENT_PAGES, extentStarts, openExtent } from '../../node/image/extents.ts'
 import { sealOf, type VmFacts } from '../../node/image/facts.ts'
 import type { ReadStream } from '../../node/image/place-reader.ts'
@@ -14,6 +15,7 @@ export async function pagesOfImage(facts: VmFacts, image: ImageManifest, cluster
     return cluster.readData(manifest, offset, length)
   }
   const { table } = await readBootSet(facts, image, read)
+  const deltas = await LiveDeltas.read({ facts, table, read })
   const all = Buffer.alloc(table.pages * PAGE_BYTES)
   const extents = new Map<string, Uint8Array>()
   for (let page = 0; page < table.pages; page++) {
@@ -31,7 +33,7 @@ export async function pagesOfImage(facts: VmFacts, image: ImageManifest, cluster
       extents.set(name, pages)
     }
     const at = (place.locator % EXTENT_PAGES) * PAGE_BYTES
-    all.set(pages.subarray(at, at + PAGE_BYTES), page * PAGE_BYTES)
+    all.set(deltas.contentOf(page, pages.subarray(at, at + PAGE_BYTES)), page * PAGE_BYTES)
   }
   return all
 }

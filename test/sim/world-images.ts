@@ -10,7 +10,7 @@ import type {
   Restore,
   StreamManifest
 } from '../../node/ports.ts'
-import { toleratedLosses } from '../../node/image/page-state.ts'
+import { toleratedLosses } from '../../node/image/stream-choice.ts'
 import { toPacket } from '../../node/switch/ethernet.ts'
 import { framesIn } from './world-bank.ts'
 import type { PeerId } from '../../protocols/core.ts'

@@ -61,6 +61,7 @@ describe('a delta of a page', () => {
         const { anchor, page } = made[i] ?? { anchor: new Uint8Array(PAGE), page: new Uint8Array(0) }
         const before = anchor.slice()
         expect(Buffer.from(applyDelta(delta, anchor)).equals(page)).toBe(true)
+        expect(Buffer.from(applyDelta(delta, Buffer.from(anchor.buffer))).equals(page)).toBe(true) // a view of it
         expect(Buffer.from(anchor).equals(before)).toBe(true)
       }
     })

@@ -2,14 +2,16 @@ import { hash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { decodePageIndex1 } from '../../../node/image/page-index-1.ts'
-import { MAX_STREAMS, PageState, streamsToRetire, toleratedLosses } from '../../../node/image/page-state.ts'
+import { PageState } from '../../../node/image/page-state.ts'
 import { type PageStream, PageTable, ZERO_SLOT } from '../../../node/image/page-table.ts'
+import { MAX_STREAMS, streamsToRetire, toleratedLosses } from '../../../node/image/stream-choice.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
 import { encodePageIndex1 } from './page-index-1.ts'
 
 const PAGES = 40
 const HOLDERS = ['a', 'b']
-const digest = (content: number): string => hash('sha256', `${content}`, 'binary')
+/** No two pages are alike, so that each has its own place. */
+const digestOf = (page: number, content: number): string => hash('sha256', `${page} ${content}`, 'binary')
 const manifestOf = (stream: string): StreamManifest => ({
   stream,
   k: 1,
@@ -32,7 +34,7 @@ function takeEpoch(state: PageState, epoch: number, ram: readonly number[]): num
   let written = 0
   for (const [page, content] of ram.entries()) {
     if (content === 0) state.zero(page)
-    else if (state.data(page, digest(content))) state.place(page, written++)
+    else if (state.data(page, digestOf(page, content)) !== 'kept') state.place(page, written++)
   }
   expect(state.endPages().written).toBe(written)
   state.complete(streamOf(`${epoch}`, written))
@@ -97,7 +99,7 @@ describe('the page state', () => {
     takeEpoch(state, 1, ram)
     state.commit(1)
     state.committed.segments[0]?.hashes.fill(0)
-    for (let page = 0; page < PAGES - 2; page++) state.noteHash(page, digest(3))
+    for (let page = 0; page < PAGES - 2; page++) state.noteHash(page, digestOf(page, 3))
     expect(takeEpoch(state, 2, ram)).toBe(2)
   })
 })
@@ -209,7 +211,9 @@ describe('the losses that a stream bears', () => {
     const epoch = (number: number, holders: readonly string[], ram: readonly number[]): number => {
       state.begin(number, { holders, m: 1 })
       let written = 0
-      for (const [page, content] of ram.entries()) if (state.data(page, digest(content))) state.place(page, written++)
+      for (const [page, content] of ram.entries()) {
+        if (state.data(page, digestOf(page, content)) !== 'kept') state.place(page, written++)
+      }
       state.endPages()
       const stream = streamOf(`${number}`, written)
       state.complete({ ...stream, manifest: { ...stream.manifest, k: 2, holders } })

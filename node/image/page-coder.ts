@@ -1,0 +1,79 @@
+/**
+ * What becomes of a page or block as it passes: nothing where it is as before; the place of another page with the same
+ * content; a delta against its anchor; else it is written whole, and is its own anchor from then on.
+ */
+import type { Anchors } from './anchors.ts'
+import type { ContentIds } from './content-ids.ts'
+import { DeltaBatch, MAX_DELTA_BLOCKS, PageDiff } from './delta.ts'
+import { EXTENT_PAGES, type ExtentWriter } from './extents.ts'
+import type { PageState } from './page-state.ts'
+
+export class PageCoder {
+  readonly #state: PageState
+  readonly #anchors: Anchors
+  readonly #extents: ExtentWriter
+  readonly #ids: ContentIds
+  readonly #diff = new PageDiff()
+  readonly #batch = new DeltaBatch()
+  /** A first epoch passes every page once: which of them will change again, nobody knows yet. */
+  readonly #admit: boolean
+
+  /** An epoch of `state` has just been opened. */
+  constructor(options: { state: PageState; extents: ExtentWriter; ids: ContentIds }) {
+    this.#state = options.state
+    this.#anchors = options.state.anchors
+    this.#extents = options.extents
+    this.#ids = options.ids
+    this.#admit = !options.state.isFirst
+  }
+
+  /** 4096 bytes, read during the call only; undefined: zeros. */
+  pass(page: number, bytes: Uint8Array | undefined): void {
+    if (bytes === undefined) {
+      this.#state.zero(page)
+      this.#anchors.drop(page)
+      return
+    }
+    const passing = this.#state.data(page, this.#ids.of(bytes))
+    if (passing === 'kept' || (passing === 'changed' && this.#delta(page, bytes))) return
+    if (passing !== 'found') this.#state.place(page, this.#extents.add(bytes))
+    this.#anchors.put(page, bytes, this.#admit)
+  }
+
+  /** As `pass`, of a block read back out of a stream that is retired: its content is what it was. */
+  again(block: number, bytes: Uint8Array): void {
+    this.#state.placeAgain(block, this.#ids.of(bytes), this.#extents.add(bytes))
+    this.#anchors.put(block, bytes, false)
+  }
+
+  /** Everything has passed. */
+  flush(): void {
+    this.#writeDeltas()
+    this.#extents.flush()
+  }
+
+  /** False where it is to be written whole. */
+  #delta(page: number, bytes: Uint8Array): boolean {
+    const entry = this.#anchors.find(page)
+    if (entry === -1) return false
+    const [words, at] = [this.#anchors.wordsOf(entry), this.#anchors.wordAt(entry)]
+    const blocks = this.#diff.compare(bytes, words, at)
+    if (blocks > MAX_DELTA_BLOCKS) return false
+    if (blocks === 0) {
+      this.#state.placeAsBefore(page)
+      return true
+    }
+    if (!this.#batch.hasRoomFor(blocks)) this.#writeDeltas()
+    if (!this.#state.placeDelta(page, blocks)) return false
+    this.#batch.add(page, this.#diff, words, at)
+    this.#anchors.useful(entry)
+    return true
+  }
+
+  #writeDeltas(): void {
+    if (this.#batch.isEmpty) return
+    const pages = this.#batch.pages
+    const extent = this.#extents.addDeltas(this.#batch.take())
+    this.#state.deltasWritten(pages, extent * EXTENT_PAGES)
+  }
+}

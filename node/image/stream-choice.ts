@@ -1,0 +1,48 @@
+/**
+ * Which streams of an image are retired. A page whose content is as before stays where it is, however old that stream; so
+ * an image leans on several streams, and two things bound that. At most
+ * MAX_STREAMS streams: before a capture the streams with the fewest live pages beyond that are retired, that is, their
+ * live pages are written again as they pass. And a stream that is mostly dead (below a quarter live) is retired as
+ * well, so that an image never keeps more than about four times its own size alive. Retiring the one with the *fewest*
+ * pages, rather than the oldest, leaves the large first stream alone for as long as it is worth it.
+ *
+ * And an image is as safe as its weakest stream: one that was written while peers were away, or whose holders have gone
+ * since, is retired as soon as the holders of the new stream bear more losses than its own. Pure.
+ */
+
+/** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
+export const MAX_STREAMS = 8
+const DEAD_BELOW = 0.25
+
+/**
+ * Which streams to retire so that, with one more, at most `max` remain: the mostly dead, then those with fewest live
+ * pages (the older where equal). Streams without live pages are not asked about: they go by themselves.
+ */
+export function streamsToRetire(streams: readonly { live: number; pages: number }[], max = MAX_STREAMS): number[] {
+  const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)
+  const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
+  const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
+  const surplus = rest.slice(0, Math.max(0, rest.length - (max - 1)))
+  return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
+}
+
+/**
+ * How many more of the peers in `alive` may be lost, whichever, until fewer than k of a stream's columns are left; columns
+ * at other peers count as lost already. Below 0: it cannot be read now.
+ */
+export function toleratedLosses(holders: readonly string[], m: number, alive: readonly string[]): number {
+  const columns = new Map(alive.map(peer => [peer, 0]))
+  let left = m
+  for (const holder of holders) {
+    const count = columns.get(holder)
+    if (count === undefined) left--
+    else columns.set(holder, count + 1)
+  }
+  let tolerated = left < 0 ? -1 : 0
+  for (const count of [...columns.values()].filter(each => each > 0).sort((a, b) => b - a)) {
+    left -= count
+    if (left < 0) break
+    tolerated++
+  }
+  return tolerated
+}

@@ -1,0 +1,216 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { createCodec } from '../../../node/erasure/codec.ts'
+import { readBootSet } from '../../../node/image/boot-set.ts'
+import { CapturePipeline } from '../../../node/image/capture.ts'
+import { ContentIds } from '../../../node/image/content-ids.ts'
+import { LiveDeltas } from '../../../node/image/delta-extents.ts'
+import type { VmFacts } from '../../../node/image/facts.ts'
+import { wholeImage } from '../../../node/image/known-images.ts'
+import { PageState } from '../../../node/image/page-state.ts'
+import { PAGES_PER_MIB } from '../../../node/image/page-table.ts'
+import { PlaceReader, type ReadStream } from '../../../node/image/place-reader.ts'
+import type { ImageManifest } from '../../../node/ports.ts'
+import { frameLog } from '../frame-logs.ts'
+import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
+
+const facts: VmFacts = {
+  group: 'g',
+  vm: 'v',
+  memoryMiB: 1,
+  accel: 'tcg',
+  key: new Uint8Array(32).fill(7),
+  shape: { k: 3, m: 2, symbolBytes: 4096 },
+  disks: [{ blocks: 100 }]
+}
+const RAM_PAGES = PAGES_PER_MIB
+const PAGES = RAM_PAGES + 100
+const HOLDERS = ['a', 'b', 'c', 'd', 'e']
+const ZEROS = Buffer.alloc(PAGE)
+
+/** What a program does to a page: fills it with something, zeros, what another page holds, or changes a few bytes. */
+type Write = { page: number } & (
+  | { fill: number }
+  | { copy: number }
+  | { bytes: readonly (readonly [number, number])[] }
+)
+
+/** A VM whose RAM is tracked, with a disk; pages may pass more than once in an epoch. */
+class TrackedVm {
+  readonly cluster = new MemoryCluster()
+  readonly ram: Buffer[] = Array.from({ length: PAGES }, () => ZEROS)
+  state: PageState
+  image: ImageManifest | undefined
+  committed: Buffer[] = []
+  readonly #due = new Set<number>()
+  #epoch = 0
+
+  constructor(memoryBytes: number) {
+    this.state = new PageState(RAM_PAGES, PAGES - RAM_PAGES, memoryBytes)
+  }
+
+  read: ReadStream = (stream, offset, length) => {
+    const manifest = this.image?.streams.find(each => each.stream === stream)
+    if (!manifest) throw new Error(`${stream} is not of the last committed image`)
+    return this.cluster.readData(manifest, offset, length)
+  }
+
+  write(write: Write): void {
+    const { page } = write
+    this.#due.add(page)
+    if ('fill' in write) this.ram[page] = write.fill === 0 ? ZEROS : pageOf(write.fill)
+    else if ('copy' in write) this.ram[page] = this.ram[write.copy] ?? ZEROS
+    else {
+      const bytes = Buffer.from(this.ram[page] ?? ZEROS)
+      for (const [at, value] of write.bytes) bytes[at] = value
+      this.ram[page] = bytes
+    }
+  }
+
+  /** `rounds`: writes before each round of copying. */
+  async epoch(rounds: readonly (readonly Write[])[], { commits = true } = {}): Promise<ImageManifest> {
+    const epoch = ++this.#epoch
+    const pipeline = new CapturePipeline({
+      facts,
+      state: this.state,
+      codec: createCodec(),
+      generation: 1,
+      epoch,
+      holders: HOLDERS,
+      put: (grid, column, bytes) => this.cluster.putColumn({ stream: `g/v/1/${epoch}` }, grid, column, bytes),
+      partial: true,
+      read: this.read
+    })
+    const again = [...this.state.toRewrite().runs(1, 0)].flatMap(({ wanted }) => wanted)
+    const passed = new Set([...again, ...this.#due])
+    for (const page of passed) this.#pass(pipeline, page)
+    for (const writes of rounds) {
+      for (const write of writes) this.write(write)
+      for (const { page } of writes) this.#pass(pipeline, page)
+    }
+    pipeline.push(deviceStream(fakeMachine(new Map(), facts.memoryMiB)))
+    const image = wholeImage(await pipeline.finish({ count: 0, pieces: frameLog().pieces() }), this.image)
+    if (commits) {
+      this.state.commit(epoch)
+      this.#due.clear()
+      this.image = image
+      this.committed = [...this.ram]
+    } else this.state.abort(epoch)
+    return image
+  }
+
+  /** Another host has it now: knows the image, and what it sends of it. */
+  async moves(memoryBytes: number): Promise<void> {
+    if (!this.image) return
+    const { table } = await readBootSet(facts, this.image, this.read)
+    this.state = new PageState(RAM_PAGES, PAGES - RAM_PAGES, memoryBytes)
+    this.state.reset(table)
+    const ids = new ContentIds(facts.key)
+    this.state.noteDeltas((await LiveDeltas.read({ facts, table, read: this.read })).bytes)
+    for (const [page, bytes] of await this.contents()) this.state.noteHash(page, ids.of(bytes))
+    for (let page = 0; page < PAGES; page++) this.#due.add(page)
+  }
+
+  /** Of the committed image, pages that are not zero. */
+  async contents(): Promise<Map<number, Buffer>> {
+    if (!this.image) throw new Error('no epoch was committed')
+    const { table } = await readBootSet(facts, this.image, this.read)
+    const contents = new Map<number, Buffer>()
+    const reader = new PlaceReader({ facts, table, read: this.read })
+    for await (const { page, bytes } of reader.contents(Array.from({ length: PAGES }, (_, page) => page))) {
+      contents.set(page, Buffer.from(bytes))
+    }
+    return contents
+  }
+
+  async wrong(): Promise<number[]> {
+    const contents = await this.contents()
+    return this.committed.flatMap((bytes, page) => ((contents.get(page) ?? ZEROS).equals(bytes) ? [] : [page]))
+  }
+
+  #pass(pipeline: CapturePipeline, page: number): void {
+    const bytes = this.ram[page] ?? ZEROS
+    pipeline.page(page, bytes.equals(ZEROS) ? undefined : bytes)
+  }
+}
+
+const fill = (from: number, to: number, seed: number): Write[] =>
+  Array.from({ length: to - from }, (_, i) => ({ page: from + i, fill: seed + i }))
+/** Eight bytes each. */
+const touch = (from: number, to: number, at: number, value: number): Write[] =>
+  Array.from({ length: to - from }, (_, i) => ({
+    page: from + i,
+    bytes: Array.from({ length: 8 }, (_, byte) => [at + byte, value + byte] as const)
+  }))
+
+describe('an image of pages that change in little', () => {
+  test('is what RAM and disk were, whatever was written, committed, given up, and moved', {
+    timeout: 60_000
+  }, async () => {
+    const page = fc.oneof(fc.nat(PAGES - 1), fc.nat(12))
+    const write: fc.Arbitrary<Write> = fc.oneof(
+      fc.record({ page, fill: fc.nat(5) }),
+      fc.record({ page, copy: page }),
+      fc.record({ page, bytes: fc.array(fc.tuple(fc.nat(PAGE - 1), fc.nat(255)), { maxLength: 30 }) })
+    )
+    const epoch = fc.record({
+      rounds: fc.array(fc.array(write, { maxLength: 40 }), { maxLength: 3 }),
+      commits: fc.oneof(fc.constant(true), fc.boolean()),
+      moves: fc.oneof(fc.constant(false), fc.boolean())
+    })
+    // Room for all, and for eight pages.
+    const memory = fc.constantFrom(8 << 20, 10 * PAGE)
+    const property = fc.asyncProperty(memory, fc.array(epoch, { maxLength: 10 }), async (memoryBytes, epochs) => {
+      const vm = new TrackedVm(memoryBytes)
+      await vm.epoch([fill(0, 20, 1)])
+      for (const { rounds, commits, moves } of epochs) {
+        await vm.epoch(rounds, { commits })
+        expect(await vm.wrong()).toEqual([])
+        if (moves) await vm.moves(memoryBytes)
+      }
+    })
+    await fc.assert(property, { numRuns: 25 })
+  })
+
+  test('takes a tenth of the bytes where a program changes eight in each page', async () => {
+    const vm = new TrackedVm(8 << 20)
+    await vm.epoch([fill(0, 200, 1)])
+    const whole = await vm.epoch([fill(0, 200, 1000)])
+    const little = await vm.epoch([touch(0, 200, 1234, 5)])
+    expect([whole.stats.pagesChanged, little.stats.pagesChanged]).toEqual([200, 200])
+    expect([whole.stats.pagesDelta, little.stats.pagesDelta]).toEqual([0, 200])
+    expect(little.stats.bytesData).toBeLessThan((200 * PAGE) / 10)
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('has a page that is in RAM and on the disk once, in one epoch or in two', async () => {
+    const vm = new TrackedVm(8 << 20)
+    const copies = (from: number): Write[] =>
+      Array.from({ length: 50 }, (_, i) => ({ page: RAM_PAGES + i, copy: from + i }))
+    const one = await vm.epoch([fill(0, 50, 1), copies(0)])
+    expect(one.stats.pagesSeen).toBe(50)
+    const alone = await vm.epoch([fill(100, 150, 5000)])
+    const then = await vm.epoch([copies(100)])
+    expect([alone.stats.pagesSeen, then.stats.pagesSeen]).toEqual([0, 50])
+    expect(then.stats.bytesData).toBeLessThan(alone.stats.bytesData / 5)
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('forgets what was written in an epoch that was given up', async () => {
+    const vm = new TrackedVm(8 << 20)
+    await vm.epoch([fill(0, 40, 1)])
+    await vm.epoch([fill(0, 40, 1000), touch(0, 40, 8, 1)], { commits: false })
+    await vm.epoch([touch(0, 40, 16, 2)])
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('needs no delta any more where a page is again what it was', async () => {
+    const vm = new TrackedVm(8 << 20)
+    await vm.epoch([fill(0, 40, 1)])
+    await vm.epoch([touch(0, 40, 8, 1)])
+    const back = await vm.epoch([fill(0, 40, 1)])
+    expect([back.stats.pagesChanged, back.stats.pagesDelta]).toEqual([40, 0])
+    expect(await vm.wrong()).toEqual([])
+    expect(back.streams).toHaveLength(2)
+  })
+})
