@@ -9,6 +9,7 @@
  *   pauses    with 10,000 pages written a second
  *   rapid     five epochs a second for a minute
  *   pipeline  the recorded stream of a real VM, again and again: processor time of the worker's thread
+ *   disks     a file that is on a disk and in the guest's page cache: bytes shipped
  *
  * How much changed is counted without the product: RAM is read in the pause and compared byte by byte with what it was
  * (`capture-truth.ts`); the time that this takes is taken off pauses and seconds.
@@ -20,6 +21,7 @@ import { messageOf, UsageError } from '../../node/errors.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
+import { measureDisks } from './capture-disks.ts'
 import { feed } from './capture-pipeline.ts'
 import { type Compared, compareWithQemu } from './capture-savevm.ts'
 import {
@@ -37,7 +39,7 @@ import {
 } from './capture-sections.ts'
 import type { Measured, OptionValues } from './list.ts'
 
-const SECTIONS = ['loads', 'sizes', 'pauses', 'rapid', 'pipeline'] as const
+const SECTIONS = ['loads', 'sizes', 'pauses', 'rapid', 'pipeline', 'disks'] as const
 type SectionName = (typeof SECTIONS)[number]
 
 const FILL_MIB = 1_024
@@ -87,6 +89,7 @@ async function measure(name: SectionName, { size, progress, qemu, folder }: Part
   if (name === 'sizes') return await measureSizes(size, progress)
   if (name === 'pauses') return await measurePauses(size, progress)
   if (name === 'rapid') return await measureRapid(size, progress)
+  if (name === 'disks') return await measureDisks(size, folder, progress)
   if (name === 'pipeline') return await measurePipeline({ size, progress, qemu, folder })
   const loads = await measureLoads(size, progress)
   const { compared } = await qemu.result()
