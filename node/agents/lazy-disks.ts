@@ -37,7 +37,7 @@ export interface LazyDisk {
 export interface LazyDisks {
   /** One for each disk. */
   readonly starts: readonly LazyDisk[]
-  /** Nobody reads them any more: what they took is given back. Safe to call twice. Resolves with what was read of them. */
+  /** Nobody reads them any more: what they took is given back. Resolves with what was read of them, also when called again. */
   end(): Promise<{ readonly bytes: number; readonly ms: number }>
 }
 
@@ -48,17 +48,16 @@ export async function serveLazily(options: LazyDisksOptions): Promise<LazyDisks>
   const disks = sizes.map((bytes, disk) => new PatientDisk(bytes, disk, options))
   const names = sizes.map((_, disk) => `disk${disk}`)
   const server: BlockServer = await serve(socketPath, new Map(disks.map((source, disk) => [names[disk] ?? '', source])))
+  const close = async () => {
+    await server.close()
+    // Not waited for: an image that cannot be read may keep its reader busy for long.
+    restore.then(image => image.closeDisks()).catch(() => {}) // then it has no disks to close
+    return { bytes: disks.reduce((sum, { readBytes }) => sum + readBytes, 0), ms: clock.now() - fromMs }
+  }
+  let ended: ReturnType<typeof close> | undefined
   return {
     starts: names.map(exportName => ({ kind: 'nbd', socketPath, exportName })),
-    end: async () => {
-      await server.close()
-      // A restore that came to nothing has no disks to close.
-      await restore.then(
-        image => image.closeDisks(),
-        () => {}
-      )
-      return { bytes: disks.reduce((sum, { readBytes }) => sum + readBytes, 0), ms: clock.now() - fromMs }
-    }
+    end: () => (ended ??= close())
   }
 }
 
@@ -76,16 +75,17 @@ class PatientDisk implements BlockSource {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
-    const bytes = await this.#patiently(offset, source => source.read(offset, length))
+    const bytes = await this.#readPatiently(offset, length)
     this.readBytes += bytes.length
     return bytes
   }
 
-  extents(offset: number, length: number, most: number): Promise<readonly BlockExtent[]> {
-    return this.#patiently(offset, source => source.extents(offset, length, most))
+  /** Needs no shards. */
+  async extents(offset: number, length: number, most: number): Promise<readonly BlockExtent[]> {
+    return await (await this.#source()).extents(offset, length, most)
   }
 
-  async #patiently<T>(offset: number, ask: (source: BlockSource) => Promise<T>): Promise<T> {
+  async #readPatiently(offset: number, length: number): Promise<Uint8Array> {
     const { clock } = this.#options
     const late = Promise.withResolvers<never>()
     late.promise.catch(() => {}) // it may come when nobody waits for it any more
@@ -94,9 +94,10 @@ class PatientDisk implements BlockSource {
     try {
       for (;;) {
         try {
-          const value = await Promise.race([this.#source().then(ask), late.promise])
+          const reading = this.#source().then(source => source.read(offset, length))
+          const bytes = await Promise.race([reading, late.promise])
           this.#tell(false, offset)
-          return value
+          return bytes
         } catch (error) {
           why = error
           this.#tell(true, offset, error)
