@@ -2,7 +2,7 @@
  * The disks of a restored image, read block by block while its VM runs already. A block stays where it was until the
  * guest writes it, and then nobody asks here for it any more: so the table of the restored image serves for long, and a newer
  * one serves as well. That is used where the old one fails: its streams may have been given up since, because all that was
- * alive in them was written again. Deltas are of pages of RAM only.
+ * alive in them was written again.
  */
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import type { BlockExtent } from '../ports.ts'

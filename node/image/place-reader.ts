@@ -89,7 +89,10 @@ export class PlaceReader {
 
   #contentOf(page: number, bytes: Uint8Array): Uint8Array | Promise<Uint8Array> {
     if (this.#table.deltaOf(page) === undefined) return bytes
-    this.#deltas ??= LiveDeltas.read({ facts: this.#facts, table: this.#table, read: this.#read })
+    this.#deltas ??= LiveDeltas.read({ facts: this.#facts, table: this.#table, read: this.#read }).catch(error => {
+      this.#deltas = undefined // what cannot be read now may be later
+      throw error
+    })
     return this.#deltas.then(deltas => deltas.contentOf(page, bytes))
   }
 

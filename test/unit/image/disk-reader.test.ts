@@ -37,8 +37,8 @@ class Vm {
   readonly reads: number[] = []
   #image: ImageManifest | undefined
 
-  /** `pages`: number → content, 0 is zeros. */
-  async epoch(epoch: number, pages: ReadonlyMap<number, number>, holders = HOLDERS): Promise<ImageManifest> {
+  /** `pages`: number → content, as a number or in bytes; 0 is zeros. */
+  async epoch(epoch: number, pages: ReadonlyMap<number, number | Buffer>, holders = HOLDERS): Promise<ImageManifest> {
     const pipeline = new CapturePipeline({
       facts,
       state: this.state,
@@ -50,7 +50,9 @@ class Vm {
       partial: true,
       read: (stream, offset, length) => this.read(stream, offset, length)
     })
-    for (const [page, content] of pages) pipeline.page(page, content === 0 ? undefined : pageOf(content))
+    for (const [page, content] of pages) {
+      pipeline.page(page, typeof content === 'number' ? (content === 0 ? undefined : pageOf(content)) : content)
+    }
     pipeline.push(deviceStream(fakeMachine(new Map(), 1)))
     const image = wholeImage(await pipeline.finish({ count: 0, pieces: frameLog().pieces() }), this.#image)
     this.state.commit(epoch)
@@ -144,6 +146,23 @@ describe('the disks of a restored image', () => {
     const lost = expect.objectContaining({ code: 'SHARD_LOST' })
     const other = await readerOf(vm, image).catch((error: unknown) => error)
     expect(other).toEqual(lost)
+  })
+})
+
+describe('a block of which only what changed was stored', () => {
+  test('is read again when the shards of that are back', async () => {
+    const vm = new Vm()
+    await vm.epoch(1, blocks(SECOND, 64, 1))
+    const changed = Buffer.from(pageOf(5))
+    changed[1_000] = 255 - (changed[1_000] ?? 0)
+    const image = await vm.epoch(2, new Map([[SECOND + 4, changed]]))
+    expect(image.stats.pagesDelta).toBe(1)
+    const reader = await readerOf(vm, image)
+    const block = { disk: 1, offset: 4 * PAGE, length: PAGE }
+    vm.gone.add('g/v/1/2')
+    await expect(reader.read(block)).rejects.toThrow(expect.objectContaining({ code: 'SHARD_LOST' }))
+    vm.gone.clear()
+    expect(changed.equals(await reader.read(block))).toBe(true)
   })
 })
 
