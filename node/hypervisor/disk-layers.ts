@@ -22,6 +22,8 @@ const MIB = 1_048_576
 const PATIENCE_MS = 50
 /** Longest wait for a job before a cut. A guess: at 500 MB/s a merge of 10 GB. */
 const MAX_PATIENCE_MS = 20_000
+/** To a job that failed. What is elsewhere may be back after some seconds (a peer that restarts). A guess. */
+const RETRY_MS = 2_000
 /** Chains that are as long are told of: each read looks into every layer. A guess. */
 const LONG_CHAIN = 64
 
@@ -33,7 +35,7 @@ export class DiskLayers implements DiskControl {
   readonly #clock: Clock
   #qmp: QmpClient | undefined
   /** The job under way; resolves when QEMU has ended it. Never rejects. */
-  #job: { readonly id: string; readonly ended: Promise<void> } | undefined
+  #job: { readonly id: string; readonly kind: DiskJob['kind']; readonly ended: Promise<void> } | undefined
   #jobs = 0
   #held = true
   #inCut = false
@@ -172,9 +174,11 @@ export class DiskLayers implements DiskControl {
     this.#held = true
     const job = this.#job
     if (!job) return
-    const late = await this.#lateAfter(job.ended, this.#patienceMs)
-    if (!late) return
-    this.#patienceMs = Math.min(2 * this.#patienceMs, MAX_PATIENCE_MS)
+    // A stream goes on where it was: it costs nothing to break it off.
+    if (job.kind === 'merge') {
+      if (!(await this.#lateAfter(job.ended, this.#patienceMs))) return
+      this.#patienceMs = Math.min(2 * this.#patienceMs, MAX_PATIENCE_MS)
+    }
     await qmp.command('block-job-cancel', { device: job.id }).catch(unlessRefused) // it may have ended just now
     await job.ended
   }
@@ -199,7 +203,7 @@ export class DiskLayers implements DiskControl {
       () => {},
       () => {}
     )
-    this.#job = { id, ended }
+    this.#job = { id, kind: job.kind, ended }
     outcome.then(
       completed => {
         this.#job = undefined
@@ -207,10 +211,11 @@ export class DiskLayers implements DiskControl {
         this.#next()
       },
       (error: unknown) => {
-        // Not again at once: the next cut or release tries.
+        // Not again at once: the next cut or release tries, or a while later.
         this.#job = undefined
-        if (this.#qmp)
-          this.#log.warn({ vm: this.#vm.id, job: job.kind, why: messageOf(error) }, 'layers were not merged')
+        if (!this.#qmp) return
+        this.#log.warn({ vm: this.#vm.id, job: job.kind, why: messageOf(error) }, 'a job on a disk came to nothing')
+        this.#clock.after(RETRY_MS, () => this.#next())
       }
     )
   }
