@@ -1,6 +1,6 @@
 /**
- * Is a dirty image RAM, byte for byte? Two real VMs of two processors each write memory and send each other money as fast as
- * they can. One of them is cut again and again; at each cut the image, as its streams have it, is compared with the whole RAM
+ * Is a dirty image RAM, byte for byte? Two real VMs of two processors each write memory, use their disks and send each other
+ * money. One of them is cut again and again; at each cut the image, as its streams have it, is compared with the whole RAM
  * file as it was while the VM stood still. The copy is carried on from image to image and not made anew, as a restore of the
  * last image alone would not show a page that an earlier one lacked and a later one brought.
  */
@@ -14,9 +14,10 @@ import { ImageCopy } from './exact-copy.ts'
 import type { Measured, OptionValues } from './list.ts'
 
 const CUTS = 500
-const MEMORY_MIB = 96
+const MEMORY_MIB = 128
 const CPUS = 2
-const LOAD = { dirtyPagesPerSecond: 3_000, dirtyMiB: 32, intervalUs: 2_000, burst: 8 }
+const LOAD = { dirtyPagesPerSecond: 3_000, dirtyMiB: 32, intervalUs: 2_000, burst: 8, diskBlocksPerSecond: 200 }
+const DISKS = [{ sizeMiB: 64 }]
 /** A VM that writes less between two cuts, or moves no money, shows little. */
 const LEAST_CHANGED_PAGES = 300
 const LEAST_TRANSFERS_A_CUT = 20
@@ -53,7 +54,8 @@ async function pair(host: OneHost): Promise<readonly [OneVm, OneVm]> {
   const [a, b] = await host.wire('wire')
   const spec = (index: number) => ({
     ...bankVm(guest, { index, total: 2, memoryMiB: MEMORY_MIB, ...LOAD }),
-    cpus: CPUS
+    cpus: CPUS,
+    disks: DISKS
   })
   return [await host.define('vm1', spec(1), [a]), await host.define('vm2', spec(2), [b])]
 }

@@ -1,4 +1,7 @@
-/** Real VMs of one host, cut and restored through real image workers and shards in memory, and their RAM to compare with. */
+/**
+ * Real VMs of one host, cut and restored through real image workers and shards in memory, and their RAM to compare with. They
+ * may have disks, which are frozen at cuts as they must, and are no part of these images.
+ */
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -16,7 +19,7 @@ import type {
   NicEnd,
   PageRanges
 } from '../../node/ports.ts'
-import type { VmSpec } from '../../protocols/group.ts'
+import { disksOf, type VmSpec } from '../../protocols/group.ts'
 import { parseConsole } from '../guest/console.ts'
 import { frameLog } from '../unit/frame-logs.ts'
 import { MemoryCluster } from '../unit/image/support.ts'
@@ -68,9 +71,13 @@ export class OneHost {
     const consolePath = join(this.folder, `${name}.log`)
     await writeFile(consolePath, '')
     const plugged = ends ?? [await this.#plug(join(this.folder, `${name}.nic`))]
-    const machine = this.hypervisor.define({ spec, ends: plugged, consolePath, onExit() {} })
+    const exit = { reason: '' }
+    const onExit = (reason: string) => void (exit.reason = reason)
+    const starts = disksOf(spec).map(() => ({ kind: 'new' }) as const)
+    const disks = { folder: join(this.folder, `${name}.layers`), starts }
+    const machine = this.hypervisor.define({ spec, ends: plugged, consolePath, disks, onExit })
     const worker = await createImageWorker({ ...this.factsOf(spec), cluster: this.cluster, log: quietLog })
-    const vm = new OneVm(this, { name, spec, machine, worker, consolePath })
+    const vm = new OneVm(this, { name, spec, machine, worker, consolePath, exit })
     this.#cleanUps.push(() => vm.end())
     return vm
   }
@@ -123,10 +130,21 @@ export class OneVm {
   /** What the image worker hears of the pages that were written; tests may spoil it. */
   heard: (pages: PageRanges) => PageRanges = pages => pages
 
+  /** Why its QEMU has ended by itself; ''. */
+  readonly #exit: { readonly reason: string }
+
   constructor(
     host: OneHost,
-    parts: { name: string; spec: VmSpec; machine: Machine; worker: ImageWorker; consolePath: string }
+    parts: {
+      name: string
+      spec: VmSpec
+      machine: Machine
+      worker: ImageWorker
+      consolePath: string
+      exit: { readonly reason: string }
+    }
   ) {
+    this.#exit = parts.exit
     this.host = host
     this.name = parts.name
     this.spec = parts.spec
@@ -165,13 +183,16 @@ export class OneVm {
     const { mode } = machine.capture
     const socketPath = join(this.host.folder, `${this.name}.cut${epoch}`)
     const ramPath = tracking && { ramPath: tracking.ramPath }
-    const capture = await worker.capture({ generation: 1, epoch, socketPath, holders: HOLDERS, ...ramPath })
+    const request = { generation: 1, epoch, socketPath, holders: HOLDERS, ...ramPath }
+    const capture = await worker.capture(request).catch((cause: unknown) => {
+      throw new Error(`${this.name} cannot be captured; its QEMU ${this.#exit.reason || 'runs'}`, { cause })
+    })
     const written = async () => (tracking ? this.heard(await tracking.changed()) : new Uint32Array(0))
     try {
       await at('before its first round')
       for (let round = 0; tracking && round < 2; round++) await capture.copy(await written())
       let ram: Buffer = Buffer.alloc(0)
-      const { streamed, pauseMs } = await machine.cut(socketPath, async () => {
+      const { streamed, pauseMs, layers } = await machine.cut(socketPath, async () => {
         await at('in its pause, before the last pages')
         if (tracking) await capture.copyLast(await written())
         await at('in its pause, after them')
@@ -179,11 +200,16 @@ export class OneVm {
       })
       const [image] = await Promise.all([capture.finish(frameLog()), streamed])
       worker.commit(epoch)
+      machine.disks.release(layers)
       return { image, ram, pauseMs, mode }
     } catch (error) {
       await capture.cancel()
       worker.abort(epoch)
-      throw error
+      if (this.#exit.reason === '') throw error
+      const last = (await this.console()).slice(-500)
+      throw new Error(`the QEMU of ${this.name} ${this.#exit.reason}, and its guest said last: ${last}`, {
+        cause: error
+      })
     }
   }
 

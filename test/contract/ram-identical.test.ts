@@ -16,7 +16,7 @@ import { seeded } from '../sim/swim-world.ts'
 import { differentPages, OneHost, type OneVm, ramOfProcess } from './one-vm.ts'
 import { clock } from './real-clock.ts'
 
-const MEMORY_MIB = 96
+const MEMORY_MIB = 128
 const CUTS = 2
 const hosts: OneHost[] = []
 let guest: Guest

@@ -11,7 +11,7 @@ import { bankVm, buildGuest } from '../guest/build.ts'
 import { type Moment, OneHost, type OneVm } from './one-vm.ts'
 import { memoryLog } from './real-clock.ts'
 
-const MEMORY_MIB = 96
+const MEMORY_MIB = 128
 const log = memoryLog()
 let host: OneHost
 let spec: VmSpec

@@ -15,7 +15,8 @@
  * The guest's clock stands still while the VM does: an outage as seen from outside is measured outside.
  *
  * Arguments are `name=value` words, unknown ones are ignored, so that init can pass the kernel's whole command line:
- *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 burst=1 dirty=0 dirtyMiB=16
+ *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 burst=1 dirty=0 dirtyMiB=16 disk=0
+ * `dirty`: pages of `dirtyMiB` written a second; `disk`: blocks of /dev/vda written and read a second, past the page cache.
  *
  * `tcp ID` prints how often a timer of this VM's TCP has ended without an acknowledgement since it booted.
  *
@@ -27,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -35,6 +37,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <termios.h>
@@ -49,6 +53,8 @@
 #define RETRY_MS 100
 #define REPORT_MS 250
 #define MAGIC 0x4b4e4142u
+#define BLOCK 4096
+#define MOST_BEHIND_MS 1e3
 
 enum kind { HELLO = 1, TRANSFER = 2, MARK = 3 };
 
@@ -92,7 +98,7 @@ struct accepted {
 
 static int self = 1, total = 1, accounts = 64;
 static char net[32] = "10.9.0.";
-static int64_t money = 1000, interval_us = 5000, burst = 1, dirty_rate, dirty_mib = 16;
+static int64_t money = 1000, interval_us = 5000, burst = 1, dirty_rate, dirty_mib = 16, disk_rate;
 static int64_t balance[MAX_ACCOUNTS];
 static struct outgoing out[MAX_VMS + 1];
 static struct incoming in[MAX_VMS + 1];
@@ -428,6 +434,33 @@ static void read_commands(void) {
   }
 }
 
+/* ------------------------------------------------------------------------------------------------------------- disk */
+
+static int disk = -1;
+static uint32_t disk_blocks;
+
+static int open_disk(void) {
+  uint64_t bytes = 0;
+  if (mount("devtmpfs", "/dev", "devtmpfs", 0, "") && errno != EBUSY) return -1;
+  disk = open("/dev/vda", O_RDWR | O_DIRECT);
+  if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes)) return -1;
+  disk_blocks = (uint32_t)(bytes / BLOCK);
+  return 0;
+}
+
+/* Written and read by turns: what comes from a disk is written into RAM by the machine itself, not by a processor. */
+static void use_disk(void) {
+  static char block[64][BLOCK] __attribute__((aligned(BLOCK)));
+  static uint32_t turn;
+  char *at = block[turn++ % 64];
+  off_t offset = (off_t)pick(disk_blocks) * BLOCK;
+  if (turn % 2) {
+    for (int i = 0; i < BLOCK; i += 8) *(uint64_t *)(at + i) = chance + (uint64_t)i;
+    if (pwrite(disk, at, BLOCK, offset) != BLOCK) bad++;
+  } else if (pread(disk, at, BLOCK, offset) != BLOCK)
+    bad++;
+}
+
 /* ------------------------------------------------------------------------------------------------------------- main */
 
 static void settings(int argc, char **argv) {
@@ -444,9 +477,10 @@ static void settings(int argc, char **argv) {
     if (!strcmp(word, "burst")) burst = atoll(value);
     if (!strcmp(word, "dirty")) dirty_rate = atoll(value);
     if (!strcmp(word, "dirtyMiB")) dirty_mib = atoll(value);
+    if (!strcmp(word, "disk")) disk_rate = atoll(value);
   }
   if (self < 1 || total < self || total > MAX_VMS || accounts < 1 || accounts > MAX_ACCOUNTS || interval_us < 100 ||
-      burst < 1 || dirty_rate < 0 || dirty_mib < 1) {
+      burst < 1 || dirty_rate < 0 || dirty_mib < 1 || disk_rate < 0) {
     printf("bank: bad settings: 1 <= vm <= vms <= %d, 1 <= accounts <= %d, intervalUs >= 100, burst >= 1\n", MAX_VMS, MAX_ACCOUNTS);
     fflush(stdout);
     exit(2);
@@ -469,7 +503,7 @@ int main(int argc, char **argv) {
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(PORT)};
   int one = 1, j, n, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   char *heap = 0;
-  double next, reported = 0, dirtied, interval;
+  double next, reported = 0, dirtied, disked, interval;
 
   signal(SIGPIPE, SIG_IGN);
   settings(argc, argv);
@@ -485,10 +519,14 @@ int main(int argc, char **argv) {
     return 1;
   }
   if (dirty_rate && !(heap = malloc(dirty_mib << 20))) return 1;
+  if (disk_rate && open_disk()) {
+    perror("bank: /dev/vda");
+    return 1;
+  }
   for (j = 1; j <= total; j++)
     if (j != self) out_connect(j);
   interval = interval_us / 1e3;
-  dirtied = next = now_ms();
+  dirtied = disked = next = now_ms();
 
   for (;;) {
     double now = now_ms();
@@ -510,6 +548,8 @@ int main(int argc, char **argv) {
       }
       for (; heap && dirtied < now; dirtied += 1e3 / dirty_rate)
         ((uint64_t *)heap)[(size_t)pick(dirty_mib << 8) * 512 + pick(512)] = chance;
+      if (now - disked > MOST_BEHIND_MS) disked = now - MOST_BEHIND_MS;
+      for (; disk >= 0 && disked < now; disked += 1e3 / disk_rate) use_disk();
     }
     if (now - reported >= REPORT_MS) {
       reported = now;

@@ -173,6 +173,8 @@ export interface BankOptions {
   /** Pages written at random, a second, in `dirtyMiB` of memory. */
   readonly dirtyPagesPerSecond?: number
   readonly dirtyMiB?: number
+  /** Blocks of its first disk, at random, by turns written and read past the page cache, a second. */
+  readonly diskBlocksPerSecond?: number
   readonly mtu?: number
   /** What runs in it instead of the bank. */
   readonly run?: 'speed' | 'load' | 'counter'
@@ -204,6 +206,7 @@ export function bankAppend(options: BankOptions): string {
     `accounts=${options.accounts ?? 64} money=${options.money ?? 1000} intervalUs=${options.intervalUs ?? 20_000}`,
     `burst=${options.burst ?? 1}`,
     `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`,
+    ...(options.diskBlocksPerSecond === undefined ? [] : [`disk=${options.diskBlocksPerSecond}`]),
     ...(options.fillMiB === undefined ? [] : [`fillMiB=${options.fillMiB}`])
   ].join(' ')
 }
