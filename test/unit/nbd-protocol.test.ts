@@ -72,6 +72,7 @@ describe('the handshake', () => {
       1,
       unknown
     ])
+    expect(types(go('\uFEFFdisk0'))).toEqual([unknown])
     expect(types(option(5), option(11))).toEqual([0x80000001, 0x80000001])
     expect(types(option(3, Buffer.of(1)), option(8, Buffer.of(1)))).toEqual([invalid, invalid])
     const broken = [Buffer.alloc(0), bytesOf([4, 99], 'disk0', [2, 0]), bytesOf([4, 5], 'disk0', [2, 2], [2, 3])]
