@@ -36,8 +36,7 @@ export interface CaptureOptions {
   readonly read: ReadStream
 }
 
-/** Blocks of disks read back and written again in one epoch, 256 MiB of them, and those read at once. Guesses. */
-const AGAIN_BLOCKS = 1 << 16
+/** Blocks of disks read back at once. A guess. */
 const READ_BLOCKS = 1024
 
 /** One epoch of one VM being captured. Opens the candidate of `state` (IMAGE_EPOCH_OPEN). */
@@ -167,7 +166,7 @@ export class CapturePipeline {
   async #writeAgain(): Promise<void> {
     const { facts, read } = this.#options
     const reader = new PlaceReader({ facts, table: this.#state.committed, read })
-    for (let left = AGAIN_BLOCKS; left > 0; left -= READ_BLOCKS) {
+    for (let left = this.#state.blocksToRewrite; left > 0; left -= READ_BLOCKS) {
       const batch = this.#state.retiredBlocks(READ_BLOCKS)
       if (batch.length === 0) return
       for await (const { page, bytes } of reader.contents(batch)) {

@@ -13,9 +13,10 @@ import { Anchors } from './anchors.ts'
 import { ContentIndex } from './content-index.ts'
 import { deltaBytesOf } from './delta.ts'
 import { DeltaBounds } from './delta-bounds.ts'
+import { keyOf, knows, noteHash, word } from './page-hashes.ts'
 import { PageSet } from './page-set.ts'
-import { type PageSegment, type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
-import { streamsToRetire, toleratedLosses } from './stream-choice.ts'
+import { type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
+import { blocksToRewrite, streamsToRetire, toleratedLosses } from './stream-choice.ts'
 
 /** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
 const INDEX_SHARE = 1 / 6
@@ -47,6 +48,7 @@ interface Candidate {
   readonly table: PageTable
   readonly slot: number
   readonly retired: boolean[]
+  readonly rewrite: number
   /** `retired`, and those of which deltas are written again, and no more. */
   readonly retiredDeltas: readonly boolean[]
   readonly seen: PageSet
@@ -109,8 +111,9 @@ export class PageState {
     const table = this.#committed.fork()
     const retired: boolean[] = []
     const stored = table.storedSegments()
+    const blocks = table.livePlaces(this.ramPages)
     const asked = table.streams.map((stream, slot) => {
-      return { live: table.live(slot) + (stored[slot] ?? 0), pages: stream?.pages ?? 0 }
+      return { live: table.live(slot) + (stored[slot] ?? 0), pages: stream?.pages ?? 0, blocks: blocks[slot] ?? 0 }
     })
     for (const slot of streamsToRetire(asked)) retired[slot] = true
     const tolerated = toleratedLosses(holders, m, holders)
@@ -134,7 +137,19 @@ export class PageState {
       deltas: 0,
       found: 0
     }
-    this.#candidate = { epoch, table, slot, retired, retiredDeltas, seen, changedPages, ...counts, complete: false }
+    const rewrite = blocksToRewrite(asked, retired)
+    this.#candidate = {
+      epoch,
+      table,
+      slot,
+      retired,
+      retiredDeltas,
+      rewrite,
+      seen,
+      changedPages,
+      ...counts,
+      complete: false
+    }
   }
 
   /** Pages of RAM in streams that the open epoch retires. */
@@ -142,6 +157,11 @@ export class PageState {
     const pages = new PageSet(this.ramPages)
     for (const page of this.#retiredFrom(0, this.ramPages)) pages.add(page)
     return pages
+  }
+
+  /** How many of `retiredBlocks` are written again in the open epoch. */
+  get blocksToRewrite(): number {
+    return this.#open().rewrite
   }
 
   /** The first `most` blocks of disks that lie in streams that the open epoch retires, and have not been written again. */
@@ -361,9 +381,6 @@ function dropRecords(table: PageTable, retired: readonly boolean[]): number[] {
   return segments
 }
 
-/** The first word of a page's id. */
-const keyOf = (table: PageTable, page: number): number => table.segmentOf(page)?.hashes[4 * (page % SEGMENT_PAGES)] ?? 0
-
 function isRetired({ table, retired, retiredDeltas }: Candidate, page: number): boolean {
   const segment = table.segmentOf(page)
   if (segment === undefined) return false
@@ -371,29 +388,3 @@ function isRetired({ table, retired, retiredDeltas }: Candidate, page: number): 
   if (retired[segment.slots[at] ?? ZERO_SLOT] === true) return true
   return segment.deltas !== undefined && retiredDeltas[segment.deltas.slots[at] ?? ZERO_SLOT] === true
 }
-
-/** Whether the page is known to have this content. */
-function knows(table: PageTable, page: number, digest: string): boolean {
-  const segment = table.segmentOf(page)
-  const at = page % SEGMENT_PAGES
-  if (segment === undefined || segment.slots[at] === ZERO_SLOT) return false
-  const { hashes } = segment
-  return (
-    hashes[4 * at] === word(digest, 0) &&
-    hashes[4 * at + 1] === word(digest, 4) &&
-    hashes[4 * at + 2] === word(digest, 8) &&
-    hashes[4 * at + 3] === word(digest, 12)
-  )
-}
-
-function noteHash({ hashes }: PageSegment, page: number, digest: string): void {
-  const at = 4 * (page % SEGMENT_PAGES)
-  for (let i = 0; i < 4; i++) hashes[at + i] = word(digest, 4 * i)
-}
-
-const word = (digest: string, at: number): number =>
-  (digest.charCodeAt(at) |
-    (digest.charCodeAt(at + 1) << 8) |
-    (digest.charCodeAt(at + 2) << 16) |
-    (digest.charCodeAt(at + 3) << 24)) >>>
-  0

@@ -131,6 +131,19 @@ export class PageTable {
     return this.#live[slot] ?? 0
   }
 
+  /** Slot → places of the segments from that of `page` on. */
+  livePlaces(page: number): Uint32Array {
+    const counts = new Uint32Array(SLOTS)
+    for (let number = Math.floor(page / SEGMENT_PAGES); number < this.#segments.length; number++) {
+      const references = this.#segments[number]?.references
+      if (references === undefined) continue
+      for (let slot = 0; slot < this.streams.length; slot++) {
+        counts[slot] = (counts[slot] ?? 0) + (references[slot] ?? 0)
+      }
+    }
+    return counts
+  }
+
   /** Number → segment; undefined: all of its pages are zero. To be read only. */
   get segments(): readonly (PageSegment | undefined)[] {
     return this.#segments

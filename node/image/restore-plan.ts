@@ -3,7 +3,7 @@
  * numbers); `pagesOf` inverts the page table, so that a whole extent is sent for one fault. Every page is taken once.
  */
 import { EXTENT_PAGES, extentStarts } from './extents.ts'
-import { type PageTable, type Place, ZERO_SLOT } from './page-table.ts'
+import { type PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
 import { SALT_BYTES } from './seal.ts'
 
 /** Extents [first, end) of one stream, which lie end to end in bytes [offset, offset + length). */
@@ -41,17 +41,28 @@ export class RestorePlan {
     }
     // A counting sort by global extent; within an extent pages are sorted when they are asked for.
     this.#first = new Uint32Array(extents + 1)
-    for (let page = 0; page < pages; page++) {
-      if (!this.isZero(page)) this.#add(this.#globalOf(page) + 1, 1)
-    }
+    this.#eachPage((_, extent) => this.#add(extent + 1, 1))
     for (let i = 1; i <= extents; i++) this.#add(i, this.#first[i - 1] ?? 0)
     const next = this.#first.slice()
     this.#order = new Uint32Array(this.#first[extents] ?? 0)
-    for (let page = 0; page < pages; page++) {
-      if (this.isZero(page)) continue
-      const extent = this.#globalOf(page)
+    this.#eachPage((page, extent) => {
       this.#order[next[extent] ?? 0] = page
       next[extent] = (next[extent] ?? 0) + 1
+    })
+  }
+
+  /** Pages of RAM that are not zero, with the global numbers of their extents. */
+  #eachPage(visit: (page: number, extent: number) => void): void {
+    const { segments, ramPages } = this.#table
+    for (const [number, segment] of segments.entries()) {
+      if (segment === undefined) continue
+      const first = number * SEGMENT_PAGES
+      const { slots, locators } = segment
+      for (let at = 0; at < Math.min(SEGMENT_PAGES, ramPages - first); at++) {
+        const slot = slots[at] ?? ZERO_SLOT
+        if (slot === ZERO_SLOT) continue
+        visit(first + at, (this.#base[slot] ?? 0) + Math.floor((locators[at] ?? 0) / EXTENT_PAGES))
+      }
     }
   }
 
@@ -131,11 +142,6 @@ export class RestorePlan {
     const starts = this.#starts[slot]
     const offset = starts?.[first] ?? 0
     return { slot, first, end, offset, length: (starts?.[end] ?? 0) - offset }
-  }
-
-  #globalOf(page: number): number {
-    const { slot, locator } = this.#placeOf(page)
-    return (this.#base[slot] ?? 0) + Math.floor(locator / EXTENT_PAGES)
   }
 
   #placeOf(page: number): Place {

@@ -7,23 +7,60 @@
  * pages, rather than the oldest, leaves the large first stream alone for as long as it is worth it.
  *
  * And an image is as safe as its weakest stream: one that was written while peers were away, or whose holders have gone
- * since, is retired as soon as the holders of the new stream bear more losses than its own. Pure.
+ * since, is retired as soon as the holders of the new stream bear more losses than its own.
+ *
+ * Pages of RAM are copied again from RAM. Blocks of disks have to be read out of the old stream, and a disk may be
+ * larger than what is read before an epoch's deadline. So an epoch moves a part of them (`blocksToRewrite`), the stream stays
+ * until its last is moved, and streams with as many blocks as such a part, of which there are few, are not retired for
+ * their number. Pure.
  */
 
 /** Streams of an image, the present one included. 8: a guess between bytes rewritten and peers asked at a restore. */
 export const MAX_STREAMS = 8
 const DEAD_BELOW = 0.25
 
+/** A stream with so many blocks has much of disks: a sixteenth of all, 256 MiB at least. Guesses. */
+const LARGE_PART = 16
+const LARGE_BLOCKS = 1 << 16
+/** Others that are kept beside such ones, however many those are. A guess. */
+const MIN_OTHERS = 3
+
+/** What there is of a stream: places that lie in it, of these those of blocks of disks, and all that were written to it. */
+export interface StreamUse {
+  readonly live: number
+  readonly pages: number
+  readonly blocks?: number
+}
+
 /**
  * Which streams to retire so that, with one more, at most `max` remain: the mostly dead, then those with fewest live
- * pages (the older where equal). Streams without live pages are not asked about: they go by themselves.
+ * pages (the older where equal), but for those with much of disks. Streams without live pages are not asked about: they go by
+ * themselves.
  */
-export function streamsToRetire(streams: readonly { live: number; pages: number }[], max = MAX_STREAMS): number[] {
+export function streamsToRetire(streams: readonly StreamUse[], max = MAX_STREAMS): number[] {
   const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)
   const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
   const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
-  const surplus = rest.slice(0, Math.max(0, rest.length - (max - 1)))
+  const large = largeOf(streams)
+  const small = rest.filter(({ blocks = 0 }) => blocks < large)
+  const kept = Math.max(MIN_OTHERS, max - 1 - (rest.length - small.length))
+  const surplus = small.slice(0, Math.max(0, small.length - kept))
   return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
+}
+
+/** How many blocks of retired streams an epoch writes again. */
+export function blocksToRewrite(streams: readonly StreamUse[], retired: readonly boolean[]): number {
+  const large = largeOf(streams)
+  const wanted = streams.map(({ blocks = 0 }, i) => (retired[i] === true ? Math.min(blocks, large) : 0))
+  return Math.min(
+    2 * large,
+    wanted.reduce((sum, blocks) => sum + blocks, 0)
+  )
+}
+
+function largeOf(streams: readonly StreamUse[]): number {
+  const blocks = streams.reduce((sum, { blocks = 0 }) => sum + blocks, 0)
+  return Math.max(LARGE_BLOCKS, Math.ceil(blocks / LARGE_PART))
 }
 
 /**

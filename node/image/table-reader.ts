@@ -9,7 +9,7 @@ import { EXTENT_PAGES } from './extents.ts'
 import { blocksOf, sealOf, type VmFacts } from './facts.ts'
 import { decodeDirectory, type Directory } from './page-directory.ts'
 import { decodePageIndex1, INDEX_FORMAT_1 } from './page-index-1.ts'
-import { type PageStream, PAGES_PER_MIB, PageTable, type SegmentGroup, type StreamFacts } from './page-table.ts'
+import { PAGES_PER_MIB, PageTable, type SegmentGroup, type StreamFacts } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { decodeSegments } from './segment-records.ts'
 
@@ -36,23 +36,22 @@ export async function readPageTable(
     return readRanges(manifest.stream, [stream.lengths, ...own], read)
   })
   const records = await Promise.all(reading)
-  for (const [ordinal, manifest] of streams.entries()) {
+  const seals = streams.map((manifest, ordinal) => {
     const stream = directory.streams[ordinal]
     const sealed = stream && records[ordinal]?.get(stream.lengths)
     if (stream === undefined || sealed === undefined) throw invalid(`stream ${ordinal} is not in it`)
     const { slot, salt, pages, extents, lengths } = stream
-    const bytes = sealOf(facts, { manifest, salt }).open('lengths', 0, sealed)
-    const extentLengths = decodeExtentLengths(bytes, extents, manifest.dataBytes)
-    table.streams[slot] = { manifest, salt, pages, lengths, extentLengths } satisfies PageStream
-  }
+    const seal = sealOf(facts, { manifest, salt })
+    const extentLengths = decodeExtentLengths(seal.open('lengths', 0, sealed), extents, manifest.dataBytes)
+    table.streams[slot] = { manifest, salt, pages, lengths, extentLengths }
+    return seal
+  })
   const ends = table.streams.map(stream => stream && stream.extentLengths.length * EXTENT_PAGES)
-  for (const [ordinal] of streams.entries()) {
-    const stream = table.streams[directory.streams[ordinal]?.slot ?? -1]
+  for (const [ordinal, seal] of seals.entries()) {
     for (const [group, numbers] of groups) {
       const sealed = records[ordinal]?.get(group)
-      if (stream === undefined || sealed === undefined) continue
-      const plain = sealOf(facts, stream).open('segments', group.counter, sealed)
-      decodeSegments(plain, table, numbers, ends)
+      if (sealed === undefined) continue
+      decodeSegments(seal.open('segments', group.counter, sealed), table, numbers, ends)
       if (numbers.size > 0) throw invalid(`segment ${[...numbers][0]} is not where it should be`)
     }
   }

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { decodePageIndex1 } from '../../../node/image/page-index-1.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { type PageStream, PageTable, ZERO_SLOT } from '../../../node/image/page-table.ts'
-import { MAX_STREAMS, streamsToRetire, toleratedLosses } from '../../../node/image/stream-choice.ts'
+import { blocksToRewrite, MAX_STREAMS, streamsToRetire, toleratedLosses } from '../../../node/image/stream-choice.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
 import { encodePageIndex1 } from './page-index-1.ts'
 
@@ -127,6 +127,38 @@ describe('the choice of streams to retire', () => {
       ...Array.from({ length: 7 }, (_, i) => ({ live: 10 + i, pages: 20 }))
     ]
     expect(streamsToRetire(streams)).toEqual([1])
+  })
+})
+
+describe('blocks of disks in streams that are retired', () => {
+  // Taken off the smallest streams first, which helps a large one least.
+  test.each([
+    [100_000, 30_000],
+    [5_000_000, 30_000],
+    [5_000_000, 400],
+    [30_000_000, 200_000]
+  ])('are moved in few epochs and streams (%i blocks, %i more in each epoch)', (size, written) => {
+    let streams = [{ live: size, pages: size, blocks: size }]
+    const unsafe = new Set(streams)
+    for (let epoch = 0; epoch < 120; epoch++) {
+      if (epoch === 60) for (const stream of streams) unsafe.add(stream) // holders have gone
+      const retired: boolean[] = streams.map(stream => unsafe.has(stream))
+      for (const i of streamsToRetire(streams)) retired[i] = true
+      const most = blocksToRewrite(streams, retired)
+      expect(most).toBeLessThanOrEqual(Math.max(1 << 17, (size + 120 * written) / 8))
+      let left = most
+      for (const stream of streams.filter((_, i) => retired[i]).sort((a, b) => a.live - b.live)) {
+        const taken = Math.min(left, stream.blocks)
+        left -= taken
+        stream.live -= taken
+        stream.blocks -= taken
+      }
+      const moved = most - left + written
+      streams = [...streams, { live: moved, pages: moved, blocks: moved }].filter(({ live }) => live > 0)
+      expect(streams.length).toBeLessThanOrEqual(40)
+      if (epoch % 60 >= 30) expect(streams.filter(stream => unsafe.has(stream))).toEqual([])
+      if (epoch % 60 === 59) expect(streams.length).toBeLessThanOrEqual(20)
+    }
   })
 })
 
