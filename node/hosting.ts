@@ -18,6 +18,7 @@ import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { killStaleMachines } from './hypervisor/stale.ts'
 import { UplinkRelay } from './hypervisor/uplink-relay.ts'
 import { createImageWorker } from './image/image-worker.ts'
+import { blockServing } from './nbd/server.ts'
 import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
 import type {
   Clock,
@@ -63,13 +64,18 @@ interface Parts {
 export async function clearStale(options: {
   readonly self: PeerId
   readonly runDir: string
+  readonly dataDir: string
   readonly clock: Clock
   readonly log: Log
 }): Promise<void> {
   const killed = await killStaleMachines(options.self, options)
   if (killed > 0) options.log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
   await removeVmSockets(options.runDir) // of a run that was killed
+  await rm(layersIn(options.dataDir), { recursive: true, force: true })
 }
+
+/** What VMs write to their disks while they run here: of no use after that, because a VM goes on from shards. */
+const layersIn = (dataDir: string): string => join(dataDir, 'disks')
 
 /** The way of VMs to the outside (`switch.uplink`). The result ends it. */
 export async function openUplink(
@@ -148,6 +154,7 @@ function hostingOf(
       clock,
       wallMs,
       log,
+      serveBlocks: blockServing(log),
       openWorker: (group, spec) =>
         createImageWorker({
           group,
@@ -160,10 +167,11 @@ function hostingOf(
           cluster: shards,
           log
         }),
-      path: (kind, group, vm) =>
-        kind === 'console'
-          ? join(runDir, 'console', `${group}.${vm}.log`)
-          : join(runDir, `${shortName(group, vm)}.${kind}`)
+      path: (kind, group, vm) => {
+        if (kind === 'console') return join(runDir, 'console', `${group}.${vm}.log`)
+        if (kind === 'layers') return join(layersIn(config.peer.dataDir), shortName(group, vm))
+        return join(runDir, `${shortName(group, vm)}.${kind}`)
+      }
     }
   }
   return { hosting, refusedShards: () => shards.stats().refusedStale }
@@ -171,7 +179,7 @@ function hostingOf(
 
 /** The sockets of VMs, as `path` in `hostingOf` names them. */
 export async function removeVmSockets(runDir: string): Promise<void> {
-  const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic\d?|capture|incoming)$/.test(name))
+  const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic\d?|capture|incoming|blocks)$/.test(name))
   await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
 }
 

@@ -133,7 +133,7 @@ async function openHome(config: Config, { log, teardown }: Run) {
   // A witness loads nothing of what VMs need: it is to be small.
   const storing = memberById(cluster, self)?.role === 'storage'
   const hosting = storing ? await import('./hosting.ts') : undefined
-  await hosting?.clearStale({ self, runDir, clock: systemClock, log })
+  await hosting?.clearStale({ self, runDir, dataDir, clock: systemClock, log })
   teardown.add(() => hosting?.removeVmSockets(runDir)) // a VM that was ended while it was being resumed leaves one
   return {
     config,

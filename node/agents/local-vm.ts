@@ -6,19 +6,20 @@ import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
   Capture,
-  Clock,
+  DiskFile,
   Hypervisor,
   ImageManifest,
   ImageStats,
   ImageWorker,
-  Log,
   Machine,
+  MachineDisks,
   NicPort,
   Restore,
   Switch
 } from '../ports.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { CutReport, CutWords } from './cut-words.ts'
+import { LocalDisks, type LocalDisksDeps } from './local-disks.ts'
 import { PageRounds } from './page-rounds.ts'
 
 /**
@@ -30,16 +31,14 @@ const OTHERS_CUT_MS = 50
 /** From the end of QEMU's socket to the news of its exit, on a busy host. A guess. */
 const LAST_WORDS_MS = 300
 
-export interface LocalVmDeps {
+export interface LocalVmDeps extends LocalDisksDeps {
   readonly hypervisor: Hypervisor
   readonly network: Switch
-  readonly clock: Clock
-  readonly log: Log
   /** Wall clock, milliseconds: for reports only. */
   wallMs(): number
   openWorker(group: string, spec: VmSpec): Promise<ImageWorker>
-  /** Paths of this VM's sockets and console. */
-  path(kind: 'nic' | 'capture' | 'incoming' | 'console', group: string, vm: string): string
+  /** Paths of this VM's sockets and console; `layers`: of a folder for its disks, to which a generation is added. */
+  path(kind: 'nic' | 'capture' | 'incoming' | 'blocks' | 'console' | 'layers', group: string, vm: string): string
 }
 
 export class LocalVm {
@@ -48,6 +47,7 @@ export class LocalVm {
   readonly generation: number
   readonly #deps: LocalVmDeps
   readonly #onEnd: (reason: string) => void
+  readonly disks: LocalDisks
   #machine: Machine | undefined
   #attaching: Promise<NicPort> | undefined
   #nic: NicPort | undefined
@@ -70,6 +70,7 @@ export class LocalVm {
     this.generation = record.generation
     this.#deps = deps
     this.#onEnd = onEnd
+    this.disks = new LocalDisks(spec, this, deps)
   }
 
   get running(): boolean {
@@ -89,7 +90,7 @@ export class LocalVm {
   async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
     await Promise.all([this.#openWorker(), mayRun])
     this.#nic = await this.#attach(epoch)
-    await this.#defineMachine(this.#nic).start()
+    await this.#defineMachine(this.#nic, this.disks.fresh()).start()
     this.#setRunning()
   }
 
@@ -110,16 +111,17 @@ export class LocalVm {
       return this.#restore
     })()
     bootSet.catch(() => {}) // awaited below; QEMU's start may fail first
-    this.#nic = await this.#attach(committed.epoch)
+    const [nic, disks] = await Promise.all([this.#attach(committed.epoch), this.disks.restored(bootSet)])
+    this.#nic = nic
     const socketPath = this.#deps.path('incoming', this.group, this.spec.id)
-    const machine = this.#defineMachine(this.#nic)
+    const machine = this.#defineMachine(nic, disks)
     const connectable = Promise.withResolvers<void>()
     const runs = machine.startIncoming(socketPath, connectable.resolve)
     const served = (async () => {
       await Promise.race([connectable.promise, runs])
       const [restore] = await Promise.all([bootSet, mayRun])
       this.#alive()
-      await this.#nic?.inject(restore.frames)
+      await nic.inject(restore.frames)
       return await restore.serve(socketPath)
     })()
     const complete = (async () => {
@@ -127,13 +129,17 @@ export class LocalVm {
         const [counts] = await Promise.all([served, runs.then(() => machine.incomingComplete())])
         return counts
       } catch (error) {
-        if (hasCode(error, 'MIGRATION_STREAM_CLOSED')) await this.#lastWords()
+        // A QEMU that dies closes its socket, too; why it died comes with its exit, which is to be told first.
+        if (hasCode(error, 'MIGRATION_STREAM_CLOSED')) {
+          await new Promise<void>(resolve => this.#deps.clock.after(LAST_WORDS_MS, resolve))
+        }
         throw error
       }
     })()
     complete.catch(() => {}) // the caller awaits it after this resolves, or hears of the failure from here
     await Promise.race([runs, complete])
     this.#setRunning()
+    this.disks.begun(machine)
     return { spawnToRunMs: this.#deps.clock.now() - startedMs, complete }
   }
 
@@ -170,6 +176,7 @@ export class LocalVm {
       rounds = tracking && new PageRounds(tracking, capture)
       void words.hurry.then(() => rounds?.hurry())
       await rounds?.prepare(clock, () => words.copying())
+      await machine.prepareCut()
       const prepareMs = clock.now() - markedMs
       await words.mayCut()
       const toldMs = clock.now()
@@ -180,14 +187,13 @@ export class LocalVm {
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
       await new Promise<void>(resolve => clock.after(OTHERS_CUT_MS, resolve))
-      const manifest = await capture.finish(frames)
+      const manifest = await capture.finish(frames, end.files)
       return { manifest, stats: manifest.stats }
     } catch (error) {
       // The tracker tells of a page once: the worker must hear of it, also where this cut has come to nothing.
       await rounds?.giveUp()
       await capture?.cancel()
-      // A thread that has died takes what it knew of RAM with it: the next image is whole.
-      if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#openWorker()
+      if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#workerDied()
       throw error
     } finally {
       copied.resolve()
@@ -213,11 +219,10 @@ export class LocalVm {
       readonly rounds: PageRounds | undefined
       readonly socketPath: string
       readonly prepareMs: number
-      /** When it was told to cut. */
-      readonly toldMs: number
+      readonly toldMs: number // when it was told to cut
       readonly onCut: (report: CutReport) => void
     }
-  ): Promise<{ streamed: Promise<void> }> {
+  ): Promise<{ streamed: Promise<void>; files: readonly DiskFile[] }> {
     const { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, onCut } = parts
     this.#notFenced()
     let counts: Record<string, number> = {}
@@ -229,7 +234,7 @@ export class LocalVm {
       await nic.hold()
       this.#notFenced()
       this.#notVoided(epoch)
-      const { pauseMs, streamed } = await machine.cut(socketPath, async () => {
+      const { pauseMs, streamed, layers } = await machine.cut(socketPath, async () => {
         await nic.drained()
         counts = { ...(await nic.turn(epoch)) }
         atWallMs = this.#deps.wallMs()
@@ -238,7 +243,7 @@ export class LocalVm {
         if (rounds) await capture.copyLast(await rounds.last())
       })
       onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
-      return { streamed } // wrapped: whoever awaits the cut must not wait for the stream
+      return { streamed, files: this.disks.cutTo(epoch, layers) } // wrapped: whoever awaits the cut must not wait for the stream
     } finally {
       this.#letGo()
     }
@@ -250,6 +255,7 @@ export class LocalVm {
 
   committed(epoch: number): void {
     this.#worker?.commit(epoch)
+    this.disks.committed(epoch, this.#machine)
   }
 
   voided(epoch: number): void {
@@ -293,7 +299,8 @@ export class LocalVm {
       this.#detach(),
       this.#capture?.cancel(),
       this.#restore?.cancel(),
-      this.#worker?.close()
+      this.#worker?.close(),
+      this.disks.end()
     ])
   }
 
@@ -301,11 +308,6 @@ export class LocalVm {
   async #detach(): Promise<void> {
     const nic = await this.#attaching?.catch(() => undefined)
     await nic?.detach()
-  }
-
-  /** A QEMU that dies closes its socket, too; why it died comes with its exit, which is to be told first. */
-  async #lastWords(): Promise<void> {
-    await new Promise<void>(resolve => this.#deps.clock.after(LAST_WORDS_MS, resolve))
   }
 
   #setRunning(): void {
@@ -340,6 +342,15 @@ export class LocalVm {
       throw new DiapauseError('VM_DESTROYED', `VM ${this.spec.id} of generation ${this.generation} is gone.`)
   }
 
+  /**
+   * A thread that has died takes what it knew of RAM and disks with it. All of RAM can be read again; of disks only what is
+   * not merged yet: such a VM goes back to its last image.
+   */
+  async #workerDied(): Promise<void> {
+    if (this.disks.none) await this.#openWorker()
+    else this.#onEnd('its image worker has died, and what is on its disks cannot be captured any more')
+  }
+
   /** In the place of the one before, if any. Known to `destroy` at once, whatever else its caller waits for. */
   async #openWorker(): Promise<ImageWorker> {
     const worker = await this.#deps.openWorker(this.group, this.spec)
@@ -366,11 +377,12 @@ export class LocalVm {
     return nic
   }
 
-  #defineMachine({ ends }: NicPort): Machine {
+  #defineMachine({ ends }: NicPort, disks: MachineDisks | undefined): Machine {
     this.#alive()
     this.#machine = this.#deps.hypervisor.define({
       spec: this.spec,
       ends,
+      disks,
       consolePath: this.#deps.path('console', this.group, this.spec.id),
       onExit: reason => {
         if (!this.#destroyed) this.#onEnd(reason)

@@ -6,11 +6,12 @@
  */
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
-import type { ByteRange, Codec } from '../ports.ts'
+import type { ByteRange, Codec, DiskFile } from '../ports.ts'
+import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
 import { ContentIds } from './content-ids.ts'
-import { streamIdOf, type VmFacts } from './facts.ts'
+import { placesOf, streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
@@ -85,6 +86,11 @@ export class CapturePipeline {
     this.#unlessCancelled()
     this.#passed++
     this.#coder.pass(page, bytes)
+  }
+
+  /** Blocks of disks, after all pages of RAM: `copyDisks` says of which files. */
+  async copyDisks(files: readonly DiskFile[]): Promise<void> {
+    await copyDisks(files, placesOf(this.#options.facts), this)
   }
 
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */

@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { DiapauseError } from '../errors.ts'
-import type { PageRanges } from '../ports.ts'
+import type { DiskFile, PageRanges } from '../ports.ts'
 import type { CapturePipeline } from './capture.ts'
 import type { CapturedImage } from './known-images.ts'
 import type { RamCopy } from './ram-copy.ts'
@@ -19,6 +19,8 @@ export interface FinishRequest {
   readonly frames: number
   /** What QEMU sent, where RAM was copied. */
   readonly machine?: Uint8Array
+  /** Files that hold what was written to the disks since the last committed epoch; the oldest first. */
+  readonly disks: readonly DiskFile[]
 }
 
 /** A capture of RAM that is copied. What QEMU sends besides comes when the VM runs again, from the main thread. */
@@ -55,10 +57,11 @@ export class RamCapture {
     return this.#pipeline.idle()
   }
 
-  async finish({ frames, machine }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
+  async finish({ frames, machine, disks }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
     if (machine === undefined) throw new TypeError("QEMU's stream is missing")
     this.#pipeline.push(machine)
     await this.#ram.finish()
+    await this.#pipeline.copyDisks(disks)
     return this.#pipeline.finish({ count: frames, pieces })
   }
 
@@ -97,8 +100,9 @@ export class StreamCapture {
     return this.#pipeline.idle()
   }
 
-  async finish({ frames }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
+  async finish({ frames, disks }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
     await this.#streamed
+    await this.#pipeline.copyDisks(disks)
     return this.#pipeline.finish({ count: frames, pieces })
   }
 

@@ -1,6 +1,6 @@
 /** What stays the same for all images of a VM. */
 import type { CodeShape, StreamId } from '../ports.ts'
-import type { PageStream } from './page-table.ts'
+import { type PageStream, PAGES_PER_MIB } from './page-table.ts'
 import { StreamSeal } from './seal.ts'
 
 export interface VmFacts {
@@ -13,6 +13,22 @@ export interface VmFacts {
   readonly shape: CodeShape
   /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
   readonly disks: readonly { readonly blocks: number }[]
+}
+
+/** Where a disk's blocks stand among the pages of its VM. */
+export interface DiskPlace {
+  readonly firstPage: number
+  readonly blocks: number
+}
+
+/** Where the blocks of each disk stand in the one space of pages and blocks: behind RAM, end to end. */
+export function placesOf({ memoryMiB, disks }: Pick<VmFacts, 'memoryMiB' | 'disks'>): DiskPlace[] {
+  let firstPage = memoryMiB * PAGES_PER_MIB
+  return disks.map(({ blocks }) => {
+    const place = { firstPage, blocks }
+    firstPage += blocks
+    return place
+  })
 }
 
 /** Blocks of all disks. */

@@ -4,7 +4,17 @@
  */
 import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
-import type { Capture, FrameLog, ImageManifest, ImageWorker, Log, Restore, ShardCluster, StreamId } from '../ports.ts'
+import type {
+  Capture,
+  DiskFile,
+  FrameLog,
+  ImageManifest,
+  ImageWorker,
+  Log,
+  Restore,
+  ShardCluster,
+  StreamId
+} from '../ports.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import { DeviceReceiver } from './device-receiver.ts'
 import type { VmFacts } from './facts.ts'
@@ -93,9 +103,9 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       const { ramPath, epoch, socketPath } = request
       busy = true
       await calls.call('capture', request)
-      const finish: Finish = async (frames, machine) => {
+      const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)
-        const argument = { epoch, frames: frames.frames, ...(machine && { machine }) }
+        const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
         return images.captured(await calls.call('finishCapture', argument, wholeMemoryOf(machine)))
       }
       if (ramPath === undefined) return streamCapture(calls, epoch, finish)
@@ -121,7 +131,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   }
 }
 
-type Finish = (frames: FrameLog, machine?: Uint8Array) => Promise<ImageManifest>
+type Finish = (frames: FrameLog, disks: readonly DiskFile[], machine?: Uint8Array) => Promise<ImageManifest>
 
 /** The frame log of the capture that is being finished, which the thread reads as fast as it can ship it. */
 class InFlight {
@@ -171,7 +181,7 @@ function streamCapture(calls: ThreadCalls<WorkerCalls>, epoch: number, finish: F
     hurry: noRam,
     progress: noRam,
     shipped: () => calls.call('shipped', epoch),
-    finish: frames => finish(frames),
+    finish: (frames, disks = []) => finish(frames, disks),
     cancel: () => unlessEnded(calls.call('cancelCapture', epoch))
   }
 }
@@ -228,10 +238,10 @@ function ramCapture(
       kept = calls.call('keepRam', { epoch, pages, bytes }, wholeMemoryOf(bytes))
       kept.catch(() => {}) // `finish` tells
     },
-    finish: async frames => {
+    finish: async (frames, disks = []) => {
       ram.close()
       await kept
-      return await finish(frames, await devices.received)
+      return await finish(frames, disks, await devices.received)
     },
     cancel: async () => {
       ram.close()

@@ -1,7 +1,7 @@
 /** Images: one VM at one epoch. */
 import type { PeerId } from '../../protocols/core.ts'
 import type { BlockSource } from './blocks.ts'
-import type { PageRanges } from './machines.ts'
+import type { DiskFile, PageRanges } from './machines.ts'
 import type { FrameLog } from './network.ts'
 import type { StreamId } from './store.ts'
 
@@ -108,8 +108,12 @@ export interface Capture {
   shipped(): Promise<void>
   /** The VM stands still: as `copy`, but resolves as soon as the pages have been read. No copy may follow. */
   copyLast(pages: PageRanges): Promise<void>
-  /** Call when QEMU's stream has ended and the in-flight frames are known; resolves when every column is durable. */
-  finish(frames: FrameLog): Promise<ImageManifest>
+  /**
+   * Call when QEMU's stream has ended and the in-flight frames are known; resolves when every column is durable. `disks`:
+   * files of all that was written to the disks since the last committed epoch, or since they held zeros, the oldest first. A
+   * raw one is a base of such a disk.
+   */
+  finish(frames: FrameLog, disks?: readonly DiskFile[]): Promise<ImageManifest>
   /** Stops and forgets; safe at any time. */
   cancel(): Promise<void>
 }

@@ -12,6 +12,7 @@ import { wallMs } from '../../node/host/clock.ts'
 import { goFirst } from '../../node/host/priority.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
+import { blockServing } from '../../node/nbd/server.ts'
 import { encodeManifest } from '../../node/image/manifest.ts'
 import type { Hypervisor, Machine } from '../../node/ports.ts'
 import { createSwitch } from '../../node/switch/switch.ts'
@@ -124,6 +125,7 @@ class CapturePeer {
         network,
         clock,
         wallMs,
+        serveBlocks: blockServing(log),
         log,
         openWorker: async (group, { id, disks: ownDisks = [] }) =>
           await createImageWorker({

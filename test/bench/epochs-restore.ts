@@ -16,6 +16,7 @@ import { wallMs } from '../../node/host/clock.ts'
 import { groupSecret } from '../../node/hosting.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
+import { blockServing } from '../../node/nbd/server.ts'
 import type { Hypervisor, ImageManifest, ImageWorker, ShardCluster } from '../../node/ports.ts'
 import { Fetcher, type ReadRanges } from '../../node/shards/fetcher.ts'
 import { Holders } from '../../node/shards/holders.ts'
@@ -152,6 +153,7 @@ export class Isolated {
       clock,
       log: quietLog,
       wallMs,
+      serveBlocks: blockServing(quietLog),
       openWorker: async (_, { id, memoryMiB }) => {
         const facts = {
           group,

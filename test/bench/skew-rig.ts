@@ -12,6 +12,7 @@ import { wallMs } from '../../node/host/clock.ts'
 import { messageOf } from '../../node/errors.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
+import { blockServing } from '../../node/nbd/server.ts'
 import type { Hypervisor, ImageManifest, Machine, Switch } from '../../node/ports.ts'
 import { createSwitch, type VirtualSwitch } from '../../node/switch/switch.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
@@ -235,6 +236,7 @@ export class SkewRig {
       network: this.#network,
       clock,
       wallMs,
+      serveBlocks: blockServing(this.#log),
       log: this.#log,
       openWorker: (group, { id, memoryMiB }) =>
         createImageWorker({

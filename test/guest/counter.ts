@@ -1,5 +1,6 @@
 /** The VM that runs `counter.c`: its specification, a disk for it, and what it prints, as numbers. */
-import { execFile } from 'node:child_process'
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import type { DiskSpec, VmSpec } from '../../protocols/group.ts'
 import { bankAppend, type Guest } from './build.ts'
@@ -68,4 +69,18 @@ export function highestOf(ring: Buffer): number {
     if (number !== Math.max(0, wanted)) throw new Error(`slot ${slot} holds ${number} where the highest is ${highest}`)
   }
   return highest
+}
+
+/**
+ * A file of an ext4 that was mounted when it was cut. Its journal is replayed, and the file system must be well then; `path`
+ * is where the disk is written for that.
+ */
+export function fileIn(disk: Buffer, path: string, name: string): Buffer {
+  writeFileSync(path, disk)
+  spawnSync('e2fsck', ['-fy', '-E', 'journal_only', path]) // its status says that it has changed something
+  execFileSync('e2fsck', ['-fn', path], { stdio: 'ignore' })
+  return execFileSync('debugfs', ['-R', `cat ${name}`, path], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    maxBuffer: 1 << 28
+  })
 }

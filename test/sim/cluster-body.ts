@@ -125,6 +125,7 @@ function hostingOf(
       network,
       clock: life.clock,
       wallMs: () => life.host.wallMs(),
+      serveBlocks: () => Promise.reject(new TypeError('simulated VMs have no disks')),
       log,
       openWorker: async (group, spec) => {
         await life.wait(1, 'opens a worker')

@@ -18,6 +18,7 @@ const sharedFormats = [
   'node/erasure/grid.ts',
   'node/erasure/encode.ts',
   'node/hypervisor/migration-stream.ts',
+  'node/hypervisor/qcow2.ts',
   'node/hypervisor/qcow2-writer.ts'
 ]
 

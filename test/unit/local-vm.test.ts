@@ -71,12 +71,14 @@ class World {
       },
       startIncoming: async (_: string, connectable: () => void) => connectable(),
       incomingComplete: () => new Promise<void>(() => {}),
+      prepareCut: async () => {},
+      disks: { here: Promise.resolve(), release() {} },
       stop: async () => {},
       resume: () => this.resumed.promise,
       cut: async (_: string, turn: () => Promise<void>) => {
         await this.stopped.promise
         await turn()
-        return { pauseMs: 1, streamed: Promise.resolve() }
+        return { pauseMs: 1, streamed: Promise.resolve(), layers: [] }
       },
       destroy: async () => {
         this.calls.push('machine')
