@@ -61,6 +61,7 @@ function wellShapedSections(raw: unknown): Sections {
     membership: section('membership', shape.membership),
     epochs: section('epochs', shape.epochs),
     shards: section('shards', shape.shards),
+    images: section('images', shape.images),
     hypervisor: section('hypervisor', shape.hypervisor),
     switch: section('switch', shape.switch),
     log: section('log', shape.log)

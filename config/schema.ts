@@ -132,6 +132,16 @@ export const configSchema = z.strictObject({
       forcedTimeoutMs: ms(5, 60_000).default(50)
     })
     .prefault({}),
+  images: z
+    .strictObject({
+      /**
+       * Memory of each VM's image worker for contents of pages, beside the tables of where they lie: what pages were last
+       * written whole with, to store only what changed in them, and which page has which content. 96 MiB: the 20,000 pages that
+       * the busiest load of `npm run bench -- capture` changes, and 8 GiB of contents known. 0: pages are written whole.
+       */
+      memoryMiB: z.number().int().min(0).max(65_536).default(96)
+    })
+    .prefault({}),
   hypervisor: z
     .strictObject({
       qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),

@@ -164,6 +164,7 @@ function hostingOf(
           key: groupSecret(dataKeys.key(0), group),
           shape: { k, m, symbolBytes },
           disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
+          contentsMiB: config.images.memoryMiB,
           cluster: shards,
           log
         }),

@@ -3,9 +3,10 @@
  * (`delta.ts`). Bounded; pages that are not here are written whole again. Pure.
  *
  * Which to keep: those that change again, and in little. So a page is let in for another when it changes against a
- * committed epoch (a first epoch passes all pages once, and would push everything out), and the clock's hand passes over
- * a page once where a delta against it was made since it last came by: pages that a program fills with new content, one
- * after the other, come and go and leave those alone that save something.
+ * committed epoch (a first epoch passes all pages once, and would push everything out), and never for one of which a delta
+ * was made in the last captures: a hand goes round, as of a clock, and looks at a few. Pages that a program fills with new
+ * content, one after the other, push each other out and leave those alone that save something. (With a second chance
+ * alone, of 20,000 such pages 400 were left after 60 MB of random writes.)
  *
  * Contents lie in slabs of 1 MiB, made when they are needed, and are overwritten in place: no garbage for each page. Measured:
  * 0.5 to 1.2 µs a page, most of it the copy; where one has to go for it, no more.
@@ -14,6 +15,10 @@ import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 
 const SLAB_PAGES = 256
 const PAGE_WORDS = PAGE_BYTES / 4
+/** Captures in which a page is kept for a delta that was made of it. A guess. */
+const KEPT_CAPTURES = 8
+/** Entries that the hand looks at for one page; where it may take none of them the page is not let in. A guess. */
+const LOOKS = 16
 
 export class Anchors {
   readonly #maxPages: number
@@ -22,19 +27,21 @@ export class Anchors {
   readonly #entries = new Map<number, number>()
   /** By entry. */
   readonly #pageOf: Uint32Array
-  readonly #useful: Uint8Array
+  /** The last capture in which a delta was made of it; 0: none. */
+  readonly #usefulAt: Uint32Array
   /** The capture in which it was put. */
   readonly #stamps: Uint32Array
   /** Entries below #used that hold nothing. */
   readonly #free: number[] = []
   #used = 0
   #hand = 0
-  #stamp = 0
+  /** Captures that have begun, and one. */
+  #stamp = 1
 
   constructor(maxBytes: number) {
     this.#maxPages = Math.floor(maxBytes / PAGE_BYTES)
     this.#pageOf = new Uint32Array(this.#maxPages)
-    this.#useful = new Uint8Array(this.#maxPages)
+    this.#usefulAt = new Uint32Array(this.#maxPages)
     this.#stamps = new Uint32Array(this.#maxPages)
   }
 
@@ -69,7 +76,7 @@ export class Anchors {
 
   /** A delta was made against it. */
   useful(entry: number): void {
-    this.#useful[entry] = 1
+    this.#usefulAt[entry] = this.#stamp
   }
 
   /** A page has been written whole, with this content. `admit`: it may take the place of another. */
@@ -80,7 +87,7 @@ export class Anchors {
       if (entry === -1) return
       this.#entries.set(page, entry)
       this.#pageOf[entry] = page
-      this.#useful[entry] = 0
+      this.#usefulAt[entry] = 0
     }
     this.#stamps[entry] = this.#stamp
     this.#slab(entry).bytes.set(bytes, (entry % SLAB_PAGES) * PAGE_BYTES)
@@ -91,7 +98,7 @@ export class Anchors {
     const entry = this.find(page)
     if (entry === -1) return
     this.#entries.delete(page)
-    this.#useful[entry] = 0
+    this.#usefulAt[entry] = 0
     this.#free.push(entry)
   }
 
@@ -107,15 +114,16 @@ export class Anchors {
     const free = this.#free.pop()
     if (free !== undefined) return free
     if (this.#used < this.#maxPages) return this.#used++
-    if (!admit || this.#maxPages === 0) return -1
-    while (this.#useful[this.#hand] === 1) {
-      this.#useful[this.#hand] = 0
+    if (!admit) return -1
+    for (let looks = Math.min(LOOKS, this.#maxPages); looks > 0; looks--) {
+      const entry = this.#hand
       this.#hand = (this.#hand + 1) % this.#maxPages
+      const usefulAt = this.#usefulAt[entry] ?? 0
+      if (usefulAt !== 0 && this.#stamp - usefulAt < KEPT_CAPTURES) continue
+      this.#entries.delete(this.#pageOf[entry] ?? 0)
+      return entry
     }
-    const entry = this.#hand
-    this.#hand = (this.#hand + 1) % this.#maxPages
-    this.#entries.delete(this.#pageOf[entry] ?? 0)
-    return entry
+    return -1
   }
 
   #slab(entry: number): { words: Int32Array; bytes: Uint8Array } {

@@ -13,6 +13,8 @@ export interface VmFacts {
   readonly shape: CodeShape
   /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
   readonly disks: readonly { readonly blocks: number }[]
+  /** Memory for contents of pages. Absent: as the setting `images.memoryMiB` is when nobody sets it. */
+  readonly contentsMiB?: number | undefined
 }
 
 /** Where a disk's blocks stand among the pages of its VM. */

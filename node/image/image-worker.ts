@@ -67,9 +67,9 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
  */
 export async function createImageWorker(options: ImageWorkerOptions): Promise<ImageWorker> {
   const { cluster, log, ...rest } = options
-  const { group, vm, memoryMiB, accel, key, shape, disks } = rest
+  const { group, vm, memoryMiB, accel, key, shape, disks, contentsMiB } = rest
   if (key.length !== GROUP_KEY_BYTES) throw new TypeError(`the group key must have ${GROUP_KEY_BYTES} bytes`)
-  const facts: VmFacts = { group, vm, memoryMiB, accel, key, shape, disks }
+  const facts: VmFacts = { group, vm, memoryMiB, accel, key, shape, disks, contentsMiB }
   const worker = new Worker(new URL('./worker.ts', import.meta.url), {
     workerData: facts,
     resourceLimits: RESOURCE_LIMITS,

@@ -69,7 +69,8 @@ class VmThread {
     this.#facts = facts
     this.#main = main
     this.#codec = codec
-    this.#state = new PageState(facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts))
+    const contentsBytes = facts.contentsMiB === undefined ? undefined : facts.contentsMiB * 2 ** 20
+    this.#state = new PageState(facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts), contentsBytes)
     this.#uncommitted = new PageSet(this.#state.ramPages)
   }
 
