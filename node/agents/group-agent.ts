@@ -254,6 +254,7 @@ export class GroupAgent {
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
       this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
       this.#tellUplink(vm, hosting)
+      void vm.disks.local?.then(read => this.#reportVm('vm.disks-local', vm, { ...read }))
       const counts = await complete
       this.#reportVm('vm.complete', vm, { ...counts })
       this.#feed({ kind: 'vm-ready', vm: spec.id, colour: committed.epoch })
