@@ -160,7 +160,7 @@ function readRun(source: Qcow2Source, header: Qcow2Header, { first, count, clust
   else bytes = readPadded(source, cluster.offset, count * BLOCK_BYTES)
   const over = (first + count) * BLOCK_BYTES - diskBytes
   if (over > 0) {
-    bytes = bytes.slice()
+    bytes = new Uint8Array(bytes)
     bytes.fill(0, bytes.length - over)
   }
   return { first, count, bytes }
@@ -220,14 +220,14 @@ function* clustersOf(source: Qcow2Source, header: Qcow2Header): Generator<[numbe
   const clusters = Math.ceil(diskBytes / clusterBytes)
   const tables = Math.ceil(clusters / perTable)
   for (let from = 0; from < tables; from += perTable) {
-    // Copies: whoever takes the clusters reads in between.
-    const l1 = viewOf(source.read(l1Offset + from * 8, Math.min(tables - from, perTable) * 8).slice())
+    // Copies: whoever takes the clusters reads in between. Not by `slice`, which copies nothing of a Buffer.
+    const l1 = viewOf(new Uint8Array(source.read(l1Offset + from * 8, Math.min(tables - from, perTable) * 8)))
     for (let i = 0; i < l1.byteLength / 8; i++) {
       const entry = l1.getBigUint64(i * 8)
       if (entry === 0n) continue
       const at = placeOf(entry & ~COPIED, clusterBytes, 'L2 table')
       if (at + clusterBytes > source.bytes) throw invalid(`an L2 table at ${at}, beyond the end of the file`)
-      const l2 = viewOf(source.read(at, clusterBytes).slice())
+      const l2 = viewOf(new Uint8Array(source.read(at, clusterBytes)))
       const first = (from + i) * perTable
       const end = Math.min(perTable, clusters - first)
       for (let j = 0; j < end; j++) {
