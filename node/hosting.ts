@@ -16,10 +16,14 @@ import { createCodec } from './erasure/codec.ts'
 import { wallMs } from './host/clock.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { killStaleMachines } from './hypervisor/stale.ts'
+import { diskFile, MACHINE_NAME, RAM_FILE, stockScript } from './hypervisor/stock-command.ts'
 import { UplinkRelay } from './hypervisor/uplink-relay.ts'
+import { exportDisk, saveDisk } from './image/disk-files.ts'
+import { exportRam, importRam } from './image/export.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { blockServing } from './nbd/server.ts'
 import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
+import type { ImageFiles } from './image-operations.ts'
 import type {
   Clock,
   FailureDetector,
@@ -123,7 +127,19 @@ export async function openHosting(deps: HostingDeps) {
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started })
-  return { store, hypervisor, describeManifest, hosting, refusedShards }
+  const imported = join(config.peer.dataDir, 'imports')
+  await rm(imported, { recursive: true, force: true }) // of a peer that was killed
+  const imageFiles: ImageFiles = {
+    machine: MACHINE_NAME,
+    ramFile: RAM_FILE,
+    diskFile,
+    script: stockScript,
+    exportRam,
+    exportDisk,
+    importRam,
+    saveDisk: (parts, diskBytes) => saveDisk(imported, parts, diskBytes)
+  }
+  return { store, hypervisor, describeManifest, hosting, imageFiles, refusedShards }
 }
 
 function hostingOf(

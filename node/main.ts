@@ -25,6 +25,22 @@ async function untilStopped(peer: RunningPeer): Promise<void> {
 // `diapause events | head` closes our output early: there is nobody left to tell.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 
+/** One line that is written again and again. */
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`)
+}
+
+async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const stop = new AbortController()
+  const abort = (): void => stop.abort()
+  process.once('SIGINT', abort).once('SIGTERM', abort)
+  try {
+    return await work(stop.signal)
+  } finally {
+    process.off('SIGINT', abort).off('SIGTERM', abort)
+  }
+}
+
 const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
@@ -37,6 +53,8 @@ const code = await runCli(process.argv.slice(2), {
   groupFileToRequest: async text => (await import('./edge/group-request.ts')).groupFileToRequest(text),
   examine: async config => (await import('./doctor.ts')).examine(config),
   print: text => void process.stdout.write(`${text}\n`),
+  progress,
+  interruptible,
   printError: text => void process.stderr.write(`${text}\n`)
 })
 // What a stopped peer left open (a socket that lingers) must not keep the process.

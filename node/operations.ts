@@ -15,6 +15,7 @@ import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { EventFeed } from './edge/events.ts'
+import type { ImageView } from './edge/image-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
@@ -29,6 +30,7 @@ export interface OperationsDeps {
   readonly events: EventFeed
   readonly clock: Clock
   readonly cluster: ClusterView
+  readonly images: ImageView
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
   readonly decisions: DecisionLog
@@ -53,6 +55,7 @@ function runningOf(vms: readonly LocalVm[]): Pick<GroupStatus, 'running' | 'capt
 export class Operations implements PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
+  readonly images: ImageView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -60,6 +63,7 @@ export class Operations implements PeerView {
     this.#deps = deps
     this.events = deps.events
     this.cluster = deps.cluster
+    this.images = deps.images
     this.#startedMs = deps.clock.now()
   }
 

@@ -46,6 +46,7 @@ import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
+import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
 import type { Log } from './ports.ts'
@@ -249,7 +250,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
   const { config, log, clock, random, self, runDir } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
-  const { network, store, hosting, hypervisor, describeManifest, refusedShards } = body
+  const { network, store, hosting, hypervisor, describeManifest, imageFiles, refusedShards } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
@@ -300,7 +301,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     groups,
     housekeeping
   }
-  const view = new Operations({ ...parts, cluster, network, store, refusedShards })
+  const images = new ImageOperations({ ...voice, self, reached, events, hosting, files: imageFiles })
+  const view = new Operations({ ...parts, cluster, images, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   report('peer.started', { id: self, hypervisor: description })

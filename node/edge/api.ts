@@ -12,6 +12,8 @@
  * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
  * | GET /v1/groups/ID/vms/VM/why[?agoMs=MS][&here=1] | Story |
  * | DELETE /v1/groups/ID | 204 |
+ * | GET /v1/groups/ID/vms/VM/image[?epoch=N] | an image as a stream of records (image-records.ts) |
+ * | POST /v1/images, a stream of records: ImportWish, one file | 201 GroupRecord |
  * | GET /v1/members | ClusterStatus |
  * | PATCH /v1/members/NAME {votes?, address?} | 204, when it is so |
  * | DELETE /v1/members/NAME[?force=1] | 204, when it has been removed |
@@ -33,6 +35,7 @@ import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import { parseGroupRequest } from './group-request.ts'
+import { imageRoutes } from './image-routes.ts'
 import { memberRoutes } from './member-routes.ts'
 import { type Context, type Reply, readJson, type Route } from './routing.ts'
 import type { PeerView } from './view.ts'
@@ -102,7 +105,8 @@ const routes: readonly Route[] = [
       return { status: 204 }
     }
   },
-  ...memberRoutes
+  ...memberRoutes,
+  ...imageRoutes
 ]
 
 export interface ApiServer {
@@ -124,7 +128,8 @@ export async function serveApi(options: { view: PeerView; runDir: string; log: L
       send(response, { status, body })
     })
   })
-  server.requestTimeout = 30_000
+  server.headersTimeout = 30_000
+  server.requestTimeout = 0 // an image takes as long as it takes
   server.maxHeadersCount = 50
   await listen(server, socketPath)
   return {
@@ -233,6 +238,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
   API_BODY_TOO_LARGE: 413,
   GROUP_EXISTS: 409,
   EPOCH_OPEN: 409,
+  EPOCH_NOT_KEPT: 409,
+  NOT_STORAGE: 409,
   VM_ELSEWHERE: 409,
   MEMBER_LEAVING: 409,
   MEMBER_OWNS_VMS: 409,

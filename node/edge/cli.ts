@@ -10,13 +10,14 @@ import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
+import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
 import { ApiClient } from './client.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost extends MemberHost, Pick<DoctorHost, 'examine'> {
+export interface CliHost extends MemberHost, ImageHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
   /** The config file to use where no option names one. */
   readonly defaultConfigFile: string | undefined
@@ -83,6 +84,11 @@ function program(host: CliHost): Command {
     options => clientOf(options, host)
   )
   doctorCommand(diapause, host, host.defaultConfigFile)
+  imageCommands(
+    nameAndArguments => peerCommand(diapause, host, nameAndArguments),
+    host,
+    options => clientOf(options, host)
+  )
   whyCommand(peerCommand(diapause, host, 'why <vm>'), options => clientOf(options, host), host.print)
   return diapause
 }

@@ -1,11 +1,15 @@
 /** The local API of a peer from the other side of its socket. Light to import: the CLI starts with it. */
 import { request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
+import { type ImageRecord, RecordReader } from './image-records.ts'
+import type { ExportWish } from './image-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -90,6 +94,37 @@ export class ApiClient {
     await this.#call('POST', '/v1/leave', { force })
   }
 
+  /** The records of an image, whose bytes are valid until the next one is asked for. Rejects where the peer cannot go on. */
+  async *exportImage({ group, vm, epoch }: ExportWish, signal: AbortSignal): AsyncGenerator<ImageRecord, void> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/image`
+    const response = await this.#send(
+      'GET',
+      `${path}${epoch === undefined ? '' : `?epoch=${epoch}`}`,
+      undefined,
+      signal
+    )
+    if (response.statusCode !== 200) throw refusal(response, await readText(response))
+    const reader = new RecordReader()
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      for (const record of reader.push(chunk)) {
+        if (record.kind !== 'error') yield record
+        else throw refusalOf(record.value, DiapauseError)
+      }
+    }
+  }
+
+  /** `records`: encoded, to be sent as they come; where they reject, so does this, and the peer forgets what it had. */
+  async importImage(records: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<GroupRecord> {
+    const { request, response: answered } = this.#request('POST', '/v1/images', signal)
+    answered.catch(() => {}) // told below, unless sending failed first
+    const sent = pipeline(Readable.from(records), request)
+    // A peer that refuses answers early, and what is sent on goes nowhere: its answer tells more than that.
+    const response = await Promise.race([answered, sent.then(() => answered)])
+    const text = await readText(response)
+    if ((response.statusCode ?? 500) >= 400) throw refusal(response, text)
+    return JSON.parse(text) as GroupRecord
+  }
+
   /** The kept events, then (with `follow`) those to come, until the peer stops or `signal` aborts. */
   async *events(options: { follow?: boolean; signal?: AbortSignal } = {}): AsyncGenerator<PeerEvent, void> {
     const response = await this.#send(
@@ -122,16 +157,21 @@ export class ApiClient {
   }
 
   #send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
+    const { request, response } = this.#request(method, path, signal)
+    request.end(body === undefined ? undefined : JSON.stringify(body))
+    return response
+  }
+
+  #request(method: string, path: string, signal?: AbortSignal) {
     const socketPath = this.#socketPath
-    return new Promise((resolve, reject) => {
-      const options = { socketPath, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
-      const request = httpRequest(options, resolve)
-      request.on('error', cause => {
-        const message = `no peer answers on ${socketPath} (${cause.message}); is it running?`
-        reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
-      })
-      request.end(body === undefined ? undefined : JSON.stringify(body))
+    const options = { socketPath, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
+    const { promise: response, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+    const request = httpRequest(options, resolve)
+    request.on('error', cause => {
+      const message = `no peer answers on ${socketPath} (${cause.message}); is it running?`
+      reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
     })
+    return { request, response }
   }
 }
 
@@ -148,12 +188,16 @@ async function readText(response: IncomingMessage): Promise<string> {
 function refusal(response: IncomingMessage, text: string): DiapauseError {
   const status = response.statusCode ?? 500
   try {
-    const { error } = JSON.parse(text) as { error: { code: string; message: string; details: Record<string, unknown> } }
-    const Refusal = status < 500 ? UsageError : DiapauseError
-    return new Refusal(error.code, error.message, { details: error.details })
+    const { error } = JSON.parse(text) as { error: unknown }
+    return refusalOf(error, status < 500 ? UsageError : DiapauseError)
   } catch (cause) {
     return new DiapauseError('API_ANSWER', `the peer answered with HTTP status ${status}`, { cause })
   }
+}
+
+function refusalOf(error: unknown, Refusal: typeof DiapauseError): DiapauseError {
+  const { code, message, details } = error as { code: string; message: string; details?: Record<string, unknown> }
+  return new Refusal(code, message, { ...(details && { details }) })
 }
 
 const isDisconnect = (error: unknown): boolean =>

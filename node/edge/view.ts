@@ -8,10 +8,12 @@ import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView } from './cluster-view.ts'
 import type { EventFeed } from './events.ts'
+import type { ImageView } from './image-view.ts'
 
 export interface PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
+  readonly images: ImageView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */

@@ -76,6 +76,20 @@ export function machineProblem({ config, ramHeader, ramId, blocks }: MachineStat
   return undefined
 }
 
+/**
+ * The machine type that a stream names in its configuration, of its first bytes; '' where they are no stream's; undefined where
+ * they are too few.
+ */
+export function machineTypeOf(head: Uint8Array): string | undefined {
+  if (head.length < 13) return undefined
+  const view = viewOf(head)
+  const length = view.getUint32(9)
+  const begins = view.getUint32(0) === MAGIC && head[8] === SECTION.configuration && length <= STREAM_LIMITS.configBytes
+  if (!begins) return ''
+  if (head.length < 13 + length) return undefined
+  return latin1(head, 13, length)
+}
+
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 export function latin1(bytes: Uint8Array, at: number, length: number): string {

@@ -38,6 +38,7 @@ import {
 
 export {
   machineProblem,
+  machineTypeOf,
   MAIN_BLOCK,
   type MachineState,
   PAGE_BYTES,

@@ -52,6 +52,11 @@ export class PostcopyFile {
     return this.#out
   }
 
+  /** The last page has come: the source waits to hear that all is well. */
+  get complete(): boolean {
+    return this.#state === 'done'
+  }
+
   /** What is still to be written. */
   end(): Uint8Array {
     if (this.#state !== 'done' || this.#packageBytes < this.#package.length) {

@@ -48,6 +48,9 @@ export function postcopyFinish(ramId: number): Uint8Array {
   return Buffer.concat([ramEnd(ramId), Buffer.of(SECTION.eof)])
 }
 
+/** What the target says when it has every page: that all went well. */
+export const SHUT: Uint8Array = Uint8Array.of(0, RETURN.shut, 0, 4, 0, 0, 0, 0)
+
 export interface ReturnPathHandler {
   /** The target lacks bytes [offset, offset + length) of a block. */
   pages(block: string, offset: number, length: number): void

@@ -3,29 +3,44 @@
  * driver's own, which makes machine and devices what the stream holds, without what ties it to a peer. Pure.
  */
 import type { NicEnd } from '../ports.ts'
-import { leadsOutside, nicsOf, type VmSpec } from '../../protocols/group.ts'
-import { type Accel, machineArguments } from './command-line.ts'
+import { disksOf, leadsOutside, nicsOf, type VmSpec } from '../../protocols/group.ts'
+import { type Accel, commonArguments, machineArguments } from './command-line.ts'
+import { chainsOf, diskArguments } from './disk-chain.ts'
 
 export const RAM_FILE = 'ram.migration'
+export const diskFile = (disk: number): string => `disk${disk}.qcow2`
+
+const common = commonArguments('tcg', '')
+/** As migration streams name it. */
+export const MACHINE_NAME = (common[common.indexOf('-machine') + 1] ?? '').split(',')[0] ?? ''
 
 /** Arguments of the driver that a stock QEMU does without, each with the value behind it. */
-const OURS = new Set(['-name', '-sandbox', '-qmp', '-chardev', '-serial', '-netdev', '-kernel', '-initrd', '-append'])
+const OURS = new Set(
+  '-name -sandbox -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' ')
+)
 const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults', '-no-reboot'])
 
 /** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */
 export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec; title: string }): string {
   const ends = nicsOf(spec).map((): NicEnd => ({ kind: 'stream', path: '' }))
   const paths = { qmp: '', console: '', consoleLog: '' }
-  const options = { accel, guest: '', spec, ends, paths, incoming: false, sharedRam: false }
-  const devices = kept(machineArguments(options)).map(words => words.map(quoted).join(' '))
+  const chains = chainsOf(spec, '', [])
+  const tops = new Map(chains.map(chain => [chain.top, `d${chain.disk}`]))
+  const disks = diskArguments(chains)
+  const options = { accel, guest: '', spec, ends, paths, disks, incoming: false, sharedRam: false }
+  const devices = kept(machineArguments(options)).map(words => words.map(word => quoted(onDisk(word, tops))).join(' '))
   // A NIC on a hub of its own is plugged into nothing.
   const nets = nicsOf(spec).map(({ network }, i) =>
     leadsOutside(network) ? `-netdev user,id=n${i}` : `-netdev hubport,id=n${i},hubid=${i}`
+  )
+  const files = disksOf(spec).map(
+    (_, i) => `-blockdev driver=qcow2,node-name=d${i},discard=unmap,file.driver=file,file.filename=${diskFile(i)}`
   )
   const line = [
     '"${QEMU:-qemu-system-x86_64}"',
     `-name ${quoted(`guest=${spec.id}`)}`,
     ...nets,
+    ...files,
     ...devices,
     '-serial "${SERIAL:-mon:stdio}"',
     `-incoming ${quoted(`exec:cat ${RAM_FILE}`)}`,
@@ -44,6 +59,10 @@ fi
 exec ${line.join(' \\\n  ')}
 `
 }
+
+/** A device's argument with the node of a disk's file in the place of the driver's. */
+const onDisk = (argument: string, nodes: ReadonlyMap<string, string>): string =>
+  argument.replace(/(?<=,drive=)[^,]+/, node => nodes.get(node) ?? node)
 
 /** Flags with their values, without ours. */
 function kept(argv: readonly string[]): string[][] {

@@ -34,6 +34,36 @@ export function createGroup(
   }
 }
 
+/**
+ * Takes the name of a group that is to begin with an image from elsewhere, for `by`: as a removed one of a generation of its
+ * own, whose next epoch the image is. So the image's shards have numbers that nobody else uses, are kept while it is stored,
+ * and are forgotten as those of any removed group where nothing comes of it. Nothing where the group exists. `floor` as in
+ * `createGroup`.
+ */
+export function reserveGroup(id: string, vms: readonly VmSpec[], by: PeerId, floor: number | null) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    const owners = Object.fromEntries(vms.map(vm => [vm.id, by]))
+    const made = createGroup(id, vms, owners, floor)(current)
+    return made && { ...made, removed: true }
+  }
+}
+
+/** A group whose VMs start from images of the reservation. Nothing where that is not what is there any more. */
+export function importGroup(
+  reserved: GroupRecord,
+  owners: Readonly<Record<string, PeerId>>,
+  images: Readonly<Record<string, string>>
+) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    if (current?.version !== reserved.version || !current.removed) return undefined
+    const { version, generation, lastEpoch } = current
+    const epoch = lastEpoch + 1
+    const committed = { epoch, generation, previousEpoch: 0, images }
+    const numbers = { version: version + 1, generation: generation + 1, lastEpoch: epoch }
+    return { ...current, ...numbers, owners, committed, removed: false }
+  }
+}
+
 /** Ends the group: a generation in which no VM runs and nothing is kept. */
 export function removeGroup(current: GroupRecord | null): GroupRecord | undefined {
   if (current === null || current.removed) return undefined

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { DiskSpec, GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { hasCode } from '../../node/errors.ts'
 import { Cluster, type ClusterOptions, type ClusterPeer, type Settings } from '../demo/cluster.ts'
 import { ConsoleWatcher } from '../demo/consoles.ts'
@@ -23,6 +23,8 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly memoryMiB: number
   /** The setting of the group. */
   readonly openFlow?: boolean
+  /** Of each VM; the bank makes no use of them. */
+  readonly disks?: readonly DiskSpec[]
   /** The network of a second NIC of each VM, of which the bank makes no use. */
   readonly besides?: string
   /** How busy each bank is. */
@@ -54,7 +56,7 @@ export class Bank {
   static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { vms: total, memoryMiB, load, openFlow = false, besides } = setup
+    const { vms: total, memoryMiB, load, openFlow = false, besides, disks } = setup
     const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total)
     try {
@@ -62,6 +64,7 @@ export class Bank {
       await cluster.allConnected(LIMIT_MS)
       const vms = bank.vms
         .map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
+        .map(vm => (disks === undefined ? vm : { ...vm, disks }))
         .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })

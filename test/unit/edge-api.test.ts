@@ -8,9 +8,8 @@ import { apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import type { ApiServer } from '../../node/edge/api.ts'
 import { ApiClient } from '../../node/edge/client.ts'
 import type { ClusterStatus, ClusterView } from '../../node/edge/cluster-view.ts'
-import { EventFeed } from '../../node/edge/events.ts'
+import { EventFeed, type PeerEvent } from '../../node/edge/events.ts'
 import { MAX_BODY_BYTES } from '../../node/edge/routing.ts'
-import type { PeerEvent } from '../../node/edge/events.ts'
 import type { GroupRequest, PeerStatus, PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
 import type { Log } from '../../node/ports.ts'
@@ -82,6 +81,7 @@ class FakePeer implements PeerView {
   readonly typed: string[] = []
   readonly asked: WhyQuestion[] = []
   readonly wishes: unknown[] = []
+  readonly images = {} as PeerView['images']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
     invite: async request => {
