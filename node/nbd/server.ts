@@ -19,6 +19,8 @@ const MAX_BYTES = MAX_REQUEST_BYTES
 const MAX_CONNECTIONS = 64
 /** Of one answer about what lies where: 32 KiB. A guess. */
 const MAX_EXTENTS = 4_096
+/** What one question about what lies where is answered for at most; the client asks again (proto.md allows it). A guess. */
+const MAX_STATUS_BYTES = 256 << 20
 /** Zeros are sent as such where they are fewer: a chunk of its own costs a message. A guess. */
 const MIN_HOLE_BYTES = 65_536
 
@@ -166,7 +168,8 @@ class Connection {
 
   async #status({ cookie, disk, offset, length, one }: StatusEvent): Promise<void> {
     try {
-      const extents = await this.#sourceOf(disk).extents(offset, length, one ? 1 : MAX_EXTENTS)
+      const looked = Math.min(length, MAX_STATUS_BYTES)
+      const extents = await this.#sourceOf(disk).extents(offset, looked, one ? 1 : MAX_EXTENTS)
       await this.#write(blockStatusChunk(cookie, extents))
     } catch (error) {
       this.#tell(disk, offset, length, error)

@@ -72,6 +72,13 @@ describe('qemu-img', () => {
     ])
   })
 
+  it('finds what lies behind more zeros than are told of at once', async () => {
+    await serve(new FakeDisk(100_000, block => block < 99_999))
+    const map = await run('qemu-img', ['map', '--output=json', '-f', 'raw', url('disk0')])
+    const data = (JSON.parse(map) as { start: number; data: boolean }[]).filter(each => each.data)
+    expect(data.map(({ start }) => start / BLOCK)).toEqual([99_999])
+  })
+
   it('is told of a disk that is not there, of a write, and of shards that are lost', async () => {
     const disk = new FakeDisk(BLOCKS, isZero)
     await serve(disk)
