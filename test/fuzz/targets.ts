@@ -2,7 +2,6 @@
 import { extentTargets } from './extent-targets.ts'
 import { imageTargets } from './image-targets.ts'
 import { indexTargets } from './index-targets.ts'
-import { indexTargets } from './index-targets.ts'
 import { diskTargets } from './disk-targets.ts'
 import { messageTargets } from './message-targets.ts'
 import { streamTargets } from './stream-targets.ts'
@@ -12,7 +11,6 @@ import { textTargets } from './text-targets.ts'
 export const targets: readonly Target[] = [
   ...streamTargets,
   ...imageTargets,
-  ...indexTargets,
   ...indexTargets,
   ...extentTargets,
   ...diskTargets,
