@@ -250,7 +250,7 @@ export function hypervisorContract(driver: HypervisorUnderTest): void {
 
     it('says how it captures, and tracks RAM accordingly', { timeout: BOOT_MS }, async () => {
       const { machine } = await booted()
-      expect(hypervisor.capture === 'dirty').toBe(machine.tracking !== undefined)
+      expect([machine.tracking ? 'dirty' : 'portable', machine.capture.mode]).toEqual(Array(2).fill(hypervisor.capture))
       const pages = guest.spec.memoryMiB * 256
       const all = await machine.tracking?.changed()
       const fewer = await machine.tracking?.changed()
