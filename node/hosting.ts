@@ -177,7 +177,7 @@ function hostingOf(
           vm: spec.id,
           memoryMiB: spec.memoryMiB,
           accel: hypervisor.accel,
-          key: groupSecret(dataKeys.key(0), group),
+          ...groupKeys(dataKeys, group),
           shape: { k, m, symbolBytes },
           disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
           contentsMiB: config.images.memoryMiB,
@@ -203,6 +203,15 @@ export async function removeVmSockets(runDir: string): Promise<void> {
 /** Names may have 63 letters each and a socket's whole path 107: 72 bits of a hash tell VMs of one host apart. */
 function shortName(group: string, vm: string): string {
   return createHash('sha256').update(`${group}/${vm}`).digest('base64url').slice(0, 12)
+}
+
+/** What a group's images are sealed under and its content ids are made with. IMAGE_KEY. */
+function groupKeys(dataKeys: DataKeyRing, group: string) {
+  const newest = dataKeys.all().at(-1)?.key ?? new Uint8Array()
+  return {
+    key: groupSecret(newest, `${group} content ids`), // no group has such a name
+    dataKeys: () => dataKeys.all().map(({ id, key }) => ({ id, key: groupSecret(key, group) }))
+  }
 }
 
 /** Each group's images have a key of their own (RFC 5869). */

@@ -38,20 +38,6 @@ export class DataKeyRing {
     )
   }
 
-  /** IMAGE_KEY where this peer does not have it. */
-  key(id: number): Uint8Array {
-    const found = this.all().find(each => each.id === id)
-    if (found !== undefined) return found.key
-    const newest = this.#deps.membership.record().keys?.newest.id ?? 0
-    const why =
-      id > newest
-        ? `the newest that it knows is ${newest}: was it removed from the cluster (diapause members)?`
-        : 'no snapshot needed it any more when a later one was made'
-    throw new DiapauseError('IMAGE_KEY', `this peer does not have data key ${id}: ${why}`, {
-      details: { key: id, newest }
-    })
-  }
-
   /** For a change of the record; `needed`: keys under which committed images have streams, undefined where that is not known. */
   making(needed: ReadonlySet<number> | undefined): KeyMaking {
     const { self, box, secret, wallMs } = this.#deps

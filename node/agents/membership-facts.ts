@@ -1,4 +1,6 @@
 /** What this peer sees of the cluster, for the planner of membership. */
+import { KEPT_KEYS } from '../../protocols/membership/keys.ts'
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import type { ImageManifest, FailureDetector, Transport } from '../ports.ts'
 import { type MembershipFacts, neededStores } from '../planning/membership.ts'
 import type { DataKeyRing } from './data-keys.ts'
@@ -28,7 +30,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   return {
     self: membership.self,
     opensKeys: deps.dataKeys.opens(),
-    neededKeys: undefined,
+    neededKeys: directory.surveyed && crowdedKeys(record) ? neededKeys(await imagesOf(deps)) : undefined,
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),
@@ -40,6 +42,12 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
     wallMs: deps.wallMs()
   }
 }
+
+/** Only then may older ones be dropped, and it matters which are needed. */
+const crowdedKeys = ({ keys }: ClusterRecord): boolean => (keys?.older.length ?? 0) >= KEPT_KEYS
+
+const neededKeys = (images: readonly ImageManifest[] | undefined): ReadonlySet<number> | undefined =>
+  images && new Set(images.flatMap(({ streams }) => streams.map(({ key = 0 }) => key)))
 
 /** The committed images of all groups; undefined where one cannot be read here. */
 async function imagesOf({ directory, readManifest }: FactsDeps): Promise<ImageManifest[] | undefined> {

@@ -1,13 +1,13 @@
 /** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
 import { DiapauseError } from '../errors.ts'
 import type { ByteRange } from '../ports.ts'
-import { streamIdOf, type VmFacts } from './facts.ts'
+import { sealOf, streamIdOf, type VmFacts } from './facts.ts'
 import { openPieces } from './frame-pieces.ts'
 import type { ImageOutline } from './known-images.ts'
 import { decodeMachine, type MachinePart } from './machine.ts'
 import type { PageTable } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
-import { type RecordKind, SALT_BYTES, StreamSeal } from './seal.ts'
+import { type RecordKind, SALT_BYTES } from './seal.ts'
 import { readPageTable } from './table-reader.ts'
 
 export interface BootSet {
@@ -34,7 +34,7 @@ export async function readBootSet(facts: VmFacts, manifest: ImageOutline, read: 
   }
   const last = stream.stream
   const part = (range: ByteRange) => read(last, range.offset, range.length)
-  const seal = read(last, 0, SALT_BYTES).then(salt => new StreamSeal(facts.key, last, salt))
+  const seal = read(last, 0, SALT_BYTES).then(salt => sealOf(facts, { manifest: stream, salt }))
   const frames = openPieces(seal, manifest.frames, (offset, length) => read(last, offset, length))
   const [opener, machine, index] = await Promise.all([seal, part(manifest.machine), part(manifest.index)])
   const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)

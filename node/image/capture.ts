@@ -11,7 +11,7 @@ import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
 import { ContentIds } from './content-ids.ts'
-import { placesOf, streamIdOf, type VmFacts } from './facts.ts'
+import { newestKey, placesOf, type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
@@ -45,6 +45,7 @@ export class CapturePipeline {
   readonly #options: CaptureOptions
   readonly #state: PageState
   readonly #salt = newSalt()
+  readonly #key: StreamKey
   readonly #seal: StreamSeal
   readonly #writer: StreamWriter
   readonly #extents: ExtentWriter
@@ -61,7 +62,8 @@ export class CapturePipeline {
     const stream = streamIdOf(facts, generation, epoch)
     this.#options = options
     this.#state = state
-    this.#seal = new StreamSeal(facts.key, stream, this.#salt)
+    this.#key = newestKey(facts)
+    this.#seal = new StreamSeal(this.#key.key, stream, this.#salt)
     this.#writer = new StreamWriter({ stream, holders, shape: facts.shape, codec, put })
     this.#extents = new ExtentWriter(this.#seal, bytes => this.#writer.write(bytes))
     this.#parser = new SnapshotParser({
@@ -134,7 +136,8 @@ export class CapturePipeline {
     const streams = [...older.map(({ stream }) => stream), own]
     const index = this.#record('index', encodeDirectory(table, [...older.map(({ at }) => at), slot], streams))
     const inFlight = await this.#frames(frames.pieces)
-    const { manifest, storedBytes } = await this.#writer.finish()
+    const { manifest: shards, storedBytes } = await this.#writer.finish()
+    const manifest = this.#key.id === 0 ? shards : { ...shards, key: this.#key.id }
     this.#unlessCancelled()
     this.#state.complete({ manifest: factsOf(manifest), ...own })
     const bytesRaw = counts.written * PAGE_BYTES + machineState.devices.length

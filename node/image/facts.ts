@@ -1,4 +1,5 @@
 /** What stays the same for all images of a VM. */
+import { DiapauseError } from '../errors.ts'
 import type { CodeShape, StreamId } from '../ports.ts'
 import { type PageStream, PAGES_PER_MIB } from './page-table.ts'
 import { StreamSeal } from './seal.ts'
@@ -8,8 +9,10 @@ export interface VmFacts {
   readonly vm: string
   readonly memoryMiB: number
   readonly accel: 'kvm' | 'tcg'
-  /** 32 bytes. */
+  /** What content ids are made with, 32 bytes. */
   readonly key: Uint8Array
+  /** What streams are sealed under, the newest last. Absent: `key` alone, as number 0. */
+  readonly keys?: readonly StreamKey[] | undefined
   readonly shape: CodeShape
   /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
   readonly disks: readonly { readonly blocks: number }[]
@@ -33,6 +36,36 @@ export function placesOf({ memoryMiB, disks }: Pick<VmFacts, 'memoryMiB' | 'disk
   })
 }
 
+/** A data key of the VM's group, 32 bytes, by its number. */
+export interface StreamKey {
+  readonly id: number
+  readonly key: Uint8Array
+}
+
+/** What a new stream is sealed under. */
+export function newestKey(facts: Pick<VmFacts, 'key' | 'keys'>): StreamKey {
+  const newest = keysOf(facts).at(-1)
+  if (newest === undefined) throw new TypeError('a VM without a data key')
+  return newest
+}
+
+/** IMAGE_KEY where this peer does not have it. */
+export function keyOf(facts: Pick<VmFacts, 'key' | 'keys'>, id: number): Uint8Array {
+  const keys = keysOf(facts)
+  const found = keys.find(each => each.id === id)
+  if (found !== undefined) return found.key
+  const newest = newestKey(facts).id
+  const why =
+    id > newest
+      ? `the newest here is ${newest}: was this peer removed from the cluster (diapause members)?`
+      : 'it was dropped when no committed image was known to need it, or went with all members that had it'
+  throw new DiapauseError('IMAGE_KEY', `a part of the image is sealed under data key ${id}, which is not here: ${why}`, {
+    details: { key: id, newest }
+  })
+}
+
+const keysOf = ({ key, keys = [{ id: 0, key }] }: Pick<VmFacts, 'key' | 'keys'>): readonly StreamKey[] => keys
+
 /** Blocks of all disks. */
 export const blocksOf = ({ disks }: Pick<VmFacts, 'disks'>): number =>
   disks.reduce((sum, { blocks }) => sum + blocks, 0)
@@ -41,5 +74,5 @@ export const streamIdOf = ({ group, vm }: VmFacts, generation: number, epoch: nu
   `${group}/${vm}/${generation}/${epoch}`
 
 /** Opens what lies in a stream of this VM. */
-export const sealOf = ({ key }: VmFacts, { manifest, salt }: Pick<PageStream, 'manifest' | 'salt'>): StreamSeal =>
-  new StreamSeal(key, manifest.stream, salt)
+export const sealOf = (facts: VmFacts, { manifest, salt }: Pick<PageStream, 'manifest' | 'salt'>): StreamSeal =>
+  new StreamSeal(keyOf(facts, manifest.key ?? 0), manifest.stream, salt)

@@ -17,7 +17,7 @@ import type {
 } from '../ports.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import { DeviceReceiver } from './device-receiver.ts'
-import type { VmFacts } from './facts.ts'
+import type { StreamKey, VmFacts } from './facts.ts'
 import { KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
@@ -29,6 +29,8 @@ import type { WorkerCalls } from './worker.ts'
 const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 3 }
 
 export interface ImageWorkerOptions extends VmFacts {
+  /** `VmFacts.keys` as they are now, for each capture and each restore. IMAGE_KEY where this peer has not been given them. */
+  readonly dataKeys?: (() => readonly StreamKey[]) | undefined
   readonly cluster: ShardCluster
   readonly log: Log
 }
@@ -62,14 +64,15 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
 
 /**
  * The image worker of one VM. Errors of its methods: IMAGE_BUSY (a capture or restore is under way), IMAGE_EPOCH_OPEN (the
- * last captured epoch is neither committed nor aborted), IMAGE_CANCELLED, IMAGE_MISMATCH, IMAGE_MEMORY_SIZE, IMAGE_SEAL,
- * IMAGE_INVALID, IMAGE_SOCKET, IMAGE_WORKER (the thread has died), MIGRATION_STREAM_…, and what the cluster rejects with.
+ * last captured epoch is neither committed nor aborted), IMAGE_CANCELLED, IMAGE_MISMATCH, IMAGE_MEMORY_SIZE, IMAGE_KEY,
+ * IMAGE_SEAL, IMAGE_INVALID, IMAGE_SOCKET, IMAGE_WORKER (the thread has died), MIGRATION_STREAM_…, and what the cluster
+ * rejects with.
  */
 export async function createImageWorker(options: ImageWorkerOptions): Promise<ImageWorker> {
-  const { cluster, log, ...rest } = options
-  const { group, vm, memoryMiB, accel, key, shape, disks, contentsMiB } = rest
+  const { cluster, log, dataKeys, ...rest } = options
+  const { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB } = rest
   if (key.length !== GROUP_KEY_BYTES) throw new TypeError(`the group key must have ${GROUP_KEY_BYTES} bytes`)
-  const facts: VmFacts = { group, vm, memoryMiB, accel, key, shape, disks, contentsMiB }
+  const facts: VmFacts = { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB }
   const worker = new Worker(new URL('./worker.ts', import.meta.url), {
     workerData: facts,
     resourceLimits: RESOURCE_LIMITS,
@@ -102,7 +105,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     async capture(request) {
       const { ramPath, epoch, socketPath } = request
       busy = true
-      await calls.call('capture', request)
+      await calls.call('capture', { ...request, keys: dataKeys?.() })
       const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)
         const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
@@ -119,7 +122,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     async restore(manifest) {
       const restore = ++restores
       busy = true
-      await calls.call('restore', { restore, manifest: images.restoring(restore, manifest) })
+      await calls.call('restore', { restore, manifest: images.restoring(restore, manifest), keys: dataKeys?.() })
       images.restored(restore)
       return restoreOf(calls, restore, facts)
     },

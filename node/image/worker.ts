@@ -9,7 +9,7 @@ import type { Codec, PageRanges, StreamId } from '../ports.ts'
 import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
-import { blocksOf, type VmFacts } from './facts.ts'
+import { blocksOf, type StreamKey, type VmFacts } from './facts.ts'
 import { DiskReader, type DiskRange } from './disk-reader.ts'
 import type { MainCalls } from './image-worker.ts'
 import type { CapturedImage, ImageOutline } from './known-images.ts'
@@ -28,6 +28,8 @@ interface CaptureRequest {
   readonly socketPath: string
   readonly holders: readonly string[]
   readonly ramPath?: string
+  /** The data keys as they are now; undefined: as before. */
+  readonly keys: readonly StreamKey[] | undefined
 }
 
 interface KeepRequest {
@@ -41,6 +43,7 @@ interface RestoreRequest {
   /** A number of its own, from 1. */
   readonly restore: number
   readonly manifest: ImageOutline
+  readonly keys: readonly StreamKey[] | undefined
 }
 
 interface DiskRequest extends DiskRange {
@@ -49,6 +52,8 @@ interface DiskRequest extends DiskRange {
 
 class VmThread {
   readonly #facts: VmFacts
+  /** Those in `#facts`: what is being read or written has newer ones as soon as they are known. */
+  readonly #keys: StreamKey[]
   readonly #state: PageState
   readonly #codec: Codec
   readonly #main: ThreadCalls<MainCalls>
@@ -66,7 +71,8 @@ class VmThread {
   #restoreNumber = 0
 
   constructor(facts: VmFacts, main: ThreadCalls<MainCalls>, codec: Codec) {
-    this.#facts = facts
+    this.#keys = [...(facts.keys ?? [{ id: 0, key: facts.key }])]
+    this.#facts = { ...facts, keys: this.#keys }
     this.#main = main
     this.#codec = codec
     const contentsBytes = facts.contentsMiB === undefined ? undefined : facts.contentsMiB * 2 ** 20
@@ -74,8 +80,13 @@ class VmThread {
     this.#uncommitted = new PageSet(this.#state.ramPages)
   }
 
-  async capture({ generation, epoch, socketPath, holders, ramPath }: CaptureRequest): Promise<void> {
+  #use(keys: readonly StreamKey[] | undefined): void {
+    if (keys !== undefined) this.#keys.splice(0, this.#keys.length, ...keys)
+  }
+
+  async capture({ generation, epoch, socketPath, holders, ramPath, keys }: CaptureRequest): Promise<void> {
     if (this.#capture || this.#restore) throw busy()
+    this.#use(keys)
     const partial = ramPath !== undefined && this.#covered
     const { stream, pipeline } = this.#pipeline(generation, epoch, holders, partial)
     if (ramPath !== undefined) {
@@ -201,8 +212,9 @@ class VmThread {
   }
 
   /** Takes the place of a restore that has not been served. */
-  async restore({ restore, manifest }: RestoreRequest): Promise<void> {
+  async restore({ restore, manifest, keys }: RestoreRequest): Promise<void> {
     if (this.#capture) throw busy()
+    this.#use(keys)
     this.cancelRestore(this.#restoreNumber)
     this.#restoreNumber = restore
     const read = (stream: StreamId, offset: number, length: number) =>

@@ -1,13 +1,16 @@
 /** Data keys in a cluster of real registers and agents: who makes them, who is given them, and what operators see. */
 import { expect, test } from 'vitest'
 import { MemberOperations } from '../../node/member-operations.ts'
+import type { ImageManifest } from '../../node/ports.ts'
+import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import { addInvite, admit, wishLeave } from '../../protocols/membership/changes.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
-import { MAX_OLDER_KEYS } from '../../protocols/membership/keys.ts'
+import { KEPT_KEYS, MAX_OLDER_KEYS } from '../../protocols/membership/keys.ts'
 import { memberById } from '../../protocols/membership/record.ts'
 import { founder, MembershipWorld, WorldPeer } from './membership-world.ts'
 
 const storage = (name: string) => ({ ...founder(name), role: 'storage' as const })
+const vm = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 const invite = { id: 'invite', role: 'storage', votes: false, expiresMs: 1e9 } as const
 
 /** Witness a is the first in rank; b and c store. */
@@ -75,10 +78,14 @@ test('a member is removed by who can make the key of those who stay, and one tha
   expect(keysOf(d)).toEqual(keysOf(b))
 })
 
-test('too many keys that may be needed: no other is made, a member that leaves waits, and people read what to do', async () => {
+test('too many keys that may be needed: no other is made, a member that leaves waits, until images are known to need few', async () => {
   const world = new MembershipWorld()
   const [, b, c] = await cluster(world)
   const operations = operationsOf(world, b)
+  const image = 'a'.repeat(64)
+  const made = await done(world, b.directory.change('g', createGroup('g', [vm], { vm1: b.self }, 0)))
+  await done(world, b.directory.change('g', openEpoch(b.self, 1_000, made?.version ?? 0)))
+  await done(world, b.directory.change('g', commitEpoch(1, 1, { vm1: image }))) // its manifest is nowhere
   for (let i = 0; i < MAX_OLDER_KEYS; i++) await done(world, operations.rotateKeys())
   await expect(done(world, operations.rotateKeys())).rejects.toMatchObject({ code: 'KEYS_FULL' })
   await done(world, b.membership.change(wishLeave(c.self, true)))
@@ -88,4 +95,10 @@ test('too many keys that may be needed: no other is made, a member that leaves w
     member: 'c',
     why: expect.stringContaining('take an epoch')
   })
+
+  const stream = { stream: 's', k: 1, m: 1, holders: [b.self, b.self], dataBytes: 1, key: 3, grids: [] }
+  world.manifests.set(image, { streams: [stream] } as unknown as ImageManifest)
+  expect(await world.run(20_000, () => memberById(b.membership.record(), c.self) === undefined)).toBe(true)
+  const ids = operations.keys().keys.map(({ id }) => id)
+  expect(ids).toEqual([...Array.from({ length: KEPT_KEYS + 1 }, (_, i) => MAX_OLDER_KEYS + 1 - i), 3])
 })

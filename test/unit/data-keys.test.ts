@@ -252,13 +252,6 @@ describe('the keys that a peer holds', () => {
       new DataKeyRing({ ...making(self), membership: { record: () => record }, wallMs: () => 5.5 })
     const [a, c] = [ring('a'), ring('c')]
     expect(a.all()).toEqual([{ id: 0, key: SECRET }])
-    expect(a.key(0)).toEqual(SECRET)
-    expect(() => a.key(1)).toThrow(
-      expect.objectContaining({
-        code: 'IMAGE_KEY',
-        message: expect.stringMatching(/newest that it knows is 0.*removed/)
-      })
-    )
     record = join(must(rotateKeys(0, a.making(undefined))(record)), 'c')
     expect(a.all().map(({ id }) => id)).toEqual([0, 1])
     expect(c.opens()).toBe(false)
