@@ -80,6 +80,8 @@ export class PageState {
   readonly #bounds = new DeltaBounds()
   #committed: PageTable
   #candidate: Candidate | undefined
+  /** Pages and blocks that the last committed epoch changed. */
+  #lately = 0
 
   /** `memoryBytes`: for contents, beside the tables. */
   constructor(ramPages: number, blocks = 0, memoryBytes = MEMORY_BYTES) {
@@ -115,7 +117,7 @@ export class PageState {
     const asked = table.streams.map((stream, slot) => {
       return { live: table.live(slot) + (stored[slot] ?? 0), pages: stream?.pages ?? 0, blocks: blocks[slot] ?? 0 }
     })
-    for (const slot of streamsToRetire(asked)) retired[slot] = true
+    for (const slot of streamsToRetire(asked, this.#lately)) retired[slot] = true
     const tolerated = toleratedLosses(holders, m, holders)
     for (const [slot, stream] of table.streams.entries()) {
       if (stream === undefined) continue
@@ -294,7 +296,9 @@ export class PageState {
   /** False where `epoch` is not the complete candidate: nothing happens then. */
   commit(epoch: number): boolean {
     if (this.#candidate?.epoch !== epoch || !this.#candidate.complete) return false
-    this.#committed = this.#candidate.table
+    const { table, changedRam, changedBlocks } = this.#candidate
+    this.#committed = table
+    this.#lately = changedRam + changedBlocks
     this.#candidate = undefined
     return true
   }

@@ -11,6 +11,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { frameLog } from '../unit/frame-logs.ts'
 import type { VmFacts } from '../../node/image/facts.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
+import { MAX_STREAMS } from '../../node/image/stream-choice.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import type { Hypervisor, ImageManifest, ImageWorker, Machine } from '../../node/ports.ts'
 import type { VmSpec } from '../../protocols/group.ts'
@@ -186,7 +187,7 @@ test('an image is RAM byte for byte at each cut, whatever epochs come to nothing
   // More epochs than an image may lean on streams: pages of retired streams are copied although nobody wrote them.
   for (let n = 0; n < 10; n++) {
     const { image, ram } = await cut(vm)
-    expect(image.streams.length).toBeLessThanOrEqual(8)
+    expect(image.streams.length).toBeLessThanOrEqual(MAX_STREAMS)
     if (n % 3 === 0) await expectImageIsRam({ image, ram })
   }
   await goesOn(vm)
