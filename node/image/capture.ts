@@ -21,6 +21,7 @@ import type { PageState } from './page-state.ts'
 import { PlaceReader, type ReadStream } from './place-reader.ts'
 import { encodeSegments, GROUP_SEGMENTS } from './segment-records.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
+import { inPages } from './stream-choice.ts'
 import { type PutColumn, StreamWriter } from './stream-writer.ts'
 
 export interface CaptureOptions {
@@ -131,7 +132,12 @@ export class CapturePipeline {
     const extentLengths = Uint32Array.from(this.#extents.lengths)
     const lengths = this.#record('lengths', encodeExtentLengths(extentLengths))
     await this.#storeSegments(counts.segments)
-    const own = { salt: this.#salt, extentLengths, lengths, pages: counts.written + counts.segments.length }
+    const own = {
+      salt: this.#salt,
+      extentLengths,
+      lengths,
+      pages: inPages(counts.written, counts.deltas) + counts.segments.length
+    }
     const older = table.streams.flatMap((stream, at) => (stream ? [{ stream, at }] : []))
     const streams = [...older.map(({ stream }) => stream), own]
     const index = this.#record('index', encodeDirectory(table, [...older.map(({ at }) => at), slot], streams))

@@ -16,7 +16,7 @@ import { DeltaBounds } from './delta-bounds.ts'
 import { keyOf, knows, noteHash, word } from './page-hashes.ts'
 import { PageSet } from './page-set.ts'
 import { type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
-import { blocksToRewrite, streamsToRetire, toleratedLosses } from './stream-choice.ts'
+import { blocksToRewrite, inPages, streamsToRetire, toleratedLosses } from './stream-choice.ts'
 
 /** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
 const INDEX_SHARE = 1 / 6
@@ -80,7 +80,7 @@ export class PageState {
   readonly #bounds = new DeltaBounds()
   #committed: PageTable
   #candidate: Candidate | undefined
-  /** Pages and blocks that the last committed epoch changed. */
+  /** What the last committed epoch changed and had to write, in pages. */
   #lately = 0
 
   /** `memoryBytes`: for contents, beside the tables. */
@@ -296,9 +296,9 @@ export class PageState {
   /** False where `epoch` is not the complete candidate: nothing happens then. */
   commit(epoch: number): boolean {
     if (this.#candidate?.epoch !== epoch || !this.#candidate.complete) return false
-    const { table, changedRam, changedBlocks } = this.#candidate
+    const { table, changedRam, changedBlocks, found, deltas } = this.#candidate
     this.#committed = table
-    this.#lately = changedRam + changedBlocks
+    this.#lately = inPages(changedRam + changedBlocks - found, deltas)
     this.#candidate = undefined
     return true
   }

@@ -26,7 +26,7 @@ export interface PageStream {
   readonly salt: Uint8Array
   /** Sealed bytes of each extent. */
   readonly extentLengths: Uint32Array
-  /** Pages and segments written to it, live or not. */
+  /** Pages and segments written to it, live or not; deltas as `inPages` has it. */
   readonly pages: number
   /** Where in it `extentLengths` are stored. Undefined: nowhere, as in images of an older format. */
   readonly lengths?: ByteRange | undefined

@@ -32,7 +32,13 @@ const LARGE_BLOCKS = 1 << 16
 /** Others that are kept beside such ones, however many those are. A guess. */
 const MIN_OTHERS = 3
 
-/** What there is of a stream: places that lie in it, of these those of blocks of disks, and all that were written to it. */
+/** Deltas that take as much of a stream as a page does: those of two or three blocks of 64 bytes. A guess. */
+const DELTAS_A_PAGE = 16
+
+/** What `places` take of a stream, in pages, where so many of them are `deltas`. */
+export const inPages = (places: number, deltas: number): number => places - deltas + Math.ceil(deltas / DELTAS_A_PAGE)
+
+/** What there is of a stream: places that lie in it, of these those of blocks of disks, and all that was written to it. */
 export interface StreamUse {
   readonly live: number
   readonly pages: number
@@ -42,7 +48,7 @@ export interface StreamUse {
 /**
  * Which streams to retire before one more: the mostly dead; and, but for those with much of disks, those with fewest live
  * pages (the older where equal): all that are more than MAX_STREAMS, and of those that are more than FEW_STREAMS as many as have
- * AGAIN times the pages that were `changed` lately. Streams without live pages are not asked about: they go by themselves.
+ * AGAIN times the pages that were `changed` lately (`inPages`). Streams without live pages are not asked about: they go by themselves.
  */
 export function streamsToRetire(streams: readonly StreamUse[], changed: number): number[] {
   const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)

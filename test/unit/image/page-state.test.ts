@@ -4,7 +4,13 @@ import { describe, expect, test } from 'vitest'
 import { decodePageIndex1 } from '../../../node/image/page-index-1.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { type PageStream, PageTable, ZERO_SLOT } from '../../../node/image/page-table.ts'
-import { blocksToRewrite, MAX_STREAMS, streamsToRetire, toleratedLosses } from '../../../node/image/stream-choice.ts'
+import {
+  blocksToRewrite,
+  inPages,
+  MAX_STREAMS,
+  streamsToRetire,
+  toleratedLosses
+} from '../../../node/image/stream-choice.ts'
 import type { StreamManifest } from '../../../node/ports.ts'
 import { encodePageIndex1 } from './page-index-1.ts'
 
@@ -135,6 +141,8 @@ describe('the choice of streams to retire', () => {
     expect(streamsToRetire(streams, 100)).toEqual([0])
     expect(streamsToRetire(streams.slice(0, 47), 1000)).toEqual([0])
     expect(streamsToRetire(streams.slice(0, 9), 100_000)).toEqual([0, 1])
+    // Many pages changed, all of them a little.
+    expect(streamsToRetire(streams.slice(0, 9), inPages(5000, 5000))).toEqual([])
   })
 
   test('writes again a few times what changes, however small that is beside all that a VM writes to', () => {
