@@ -1,6 +1,7 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
+import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
-import { importGroup, reserveGroup } from '../protocols/epoch/record.ts'
+import { holdEpoch, importGroup, releaseEpoch, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { memberById, placeable } from '../protocols/membership/record.ts'
@@ -17,10 +18,19 @@ import type {
   ImportedFile,
   ImportWish
 } from './edge/image-view.ts'
-import { DiapauseError, UsageError } from './errors.ts'
+import { DiapauseError, messageOf, UsageError } from './errors.ts'
 import { planHolders, withinReach } from './planning/holders.ts'
 import { planOwners } from './planning/placement.ts'
-import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from './ports.ts'
+import type {
+  BlockSource,
+  DiskFile,
+  FailureDetector,
+  FrameLog,
+  ImageManifest,
+  ImageWorker,
+  Log,
+  Restore
+} from './ports.ts'
 
 /** How images become files of QEMU's and back; a witness has none of it. */
 export interface ImageFiles {
@@ -51,6 +61,7 @@ export interface ImageOperationsDeps {
   readonly detector: FailureDetector
   readonly reached: (peer: PeerId) => boolean
   readonly events: EventFeed
+  readonly log: Log
   readonly hosting: Hosting | undefined
   readonly files: ImageFiles | undefined
 }
@@ -61,6 +72,8 @@ export class ImageOperations implements ImageView {
   readonly #deps: ImageOperationsDeps
   /** So that no two use one socket. No group has such a name. */
   #names = 0
+  /** What an earlier run of this peer held is over. */
+  readonly #run = randomUUID()
   /** Groups that are being imported at this peer. */
   readonly #importing = new Set<string>()
 
@@ -97,8 +110,10 @@ export class ImageOperations implements ImageView {
     const { spec, group, epoch, accel } = about
     const title = `VM ${spec.id} of group ${group} as it was at epoch ${epoch}`
     yield { name: 'run.sh', executable: true, content: [Buffer.from(files.script({ accel, spec, title }))] }
-    const worker = await hosting.vm.openWorker(group, spec)
+    const release = await this.#hold(about)
+    let worker: ImageWorker | undefined
     try {
+      worker = await hosting.vm.openWorker(group, spec)
       const restore = await worker.restore(manifest)
       const { pages, pagesNonZero } = manifest.stats
       const expectedBytes = pagesNonZero * 4104 + (pages - pagesNonZero) * 9
@@ -107,22 +122,31 @@ export class ImageOperations implements ImageView {
       for (const [i, disk] of restore.disks.entries()) {
         yield { name: files.diskFile(i), expectedBytes: disk.bytes, content: files.exportDisk(disk) }
       }
-    } catch (error) {
-      throw await this.#superseded(about, error)
     } finally {
-      await worker.close()
+      await worker?.close()
+      await release()
     }
     this.#deps.events.emit('image.exported', { group, vm: spec.id, epoch })
   }
 
-  /** Shards of an epoch are forgotten soon after the next one is committed: then that is what there is to say. */
-  async #superseded({ group, epoch }: ImageAbout, error: unknown): Promise<unknown> {
-    const now = await this.#deps.directory.refresh(group).catch(() => null)
-    if (now?.committed === null || now?.committed.epoch === epoch) return error
-    const message =
-      `Epoch ${epoch} of group "${group}" was given up for epoch ${now?.committed.epoch ?? 'none'} while it was read: ` +
-      'export that one, or let epochs be further apart (epochs.intervalMs).'
-    return new DiapauseError('EPOCH_NOT_KEPT', message, { cause: error })
+  /** The epoch's shards are kept, although others are committed, until what this resolves with is called. */
+  async #hold({ group, epoch, spec }: ImageAbout): Promise<() => Promise<void>> {
+    const { directory, self, log } = this.#deps
+    const by = `${self} ${this.#run} ${++this.#names}`
+    const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${this.#run} `)
+    const now = await directory.change(group, holdEpoch(epoch, spec.id, by, died))
+    if (now === null || now.removed) throw unknownGroup(group)
+    if (now.held?.some(each => each.by === by) !== true) throw notKept(now, epoch)
+    return async () => {
+      try {
+        await directory.change(group, releaseEpoch(by))
+      } catch (error) {
+        log.warn(
+          { group, epoch, error: messageOf(error) },
+          'an exported epoch stays until the next export of its group'
+        )
+      }
+    }
   }
 
   async import(wish: ImportWish, content: AsyncIterable<ImportedFile>): Promise<GroupRecord> {

@@ -301,7 +301,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     groups,
     housekeeping
   }
-  const images = new ImageOperations({ ...voice, self, reached, events, hosting, files: imageFiles })
+  const images = new ImageOperations({ ...voice, self, reached, events, log, hosting, files: imageFiles })
   const view = new Operations({ ...parts, cluster, images, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())

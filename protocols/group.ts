@@ -28,6 +28,8 @@ export interface GroupRecord {
   readonly open: OpenEpoch | null
   /** The last committed epoch, or null before the first: what a restore restores. */
   readonly committed: CommittedEpoch | null
+  /** Epochs that were committed and whose images are being read: they are kept for as long. Absent: none. */
+  readonly held?: readonly HeldEpoch[] | undefined
   /** The group is no more: its VMs are ended and its shards forgotten. The record stays, so that its numbers stay used. */
   readonly removed: boolean
 }
@@ -48,6 +50,18 @@ export interface CommittedEpoch {
   /** VM id → hash of its image manifest (hex SHA-256). */
   readonly images: Readonly<Record<string, string>>
 }
+
+export interface HeldEpoch {
+  readonly epoch: number
+  readonly images: Readonly<Record<string, string>>
+  /** Who reads it, and when: a word of that peer's, which begins with its id and a space. */
+  readonly by: string
+}
+
+/** Names of all images that are to be kept, each once. */
+export const keptImages = ({ committed, held = [] }: Pick<GroupRecord, 'committed' | 'held'>): string[] => [
+  ...new Set([committed, ...held].flatMap(epoch => Object.values(epoch?.images ?? {})))
+]
 
 /** What a VM is made of. Either `mac`, one NIC on network "default", or `nics`. Memory in MiB. */
 export interface VmSpec {

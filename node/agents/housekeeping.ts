@@ -2,7 +2,7 @@
  * Two things nobody has to ask for: epochs at the policy's interval, and forgetting shards that no restore can want.
  */
 import { openEpoch } from '../../protocols/epoch/record.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
+import { type GroupRecord, keptImages } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import { type ImageStreams, parseStreamId, planRetention } from '../planning/retention.ts'
@@ -131,7 +131,7 @@ export class Housekeeping {
     }
     const groups = directory.all().map(record => ({
       record,
-      images: Object.values(record.committed?.images ?? {}).flatMap(hash => manifests.get(hash) ?? [])
+      images: keptImages(record).flatMap(hash => manifests.get(hash) ?? [])
     }))
     const streams = (await store.streams()).map(entry => entry.stream)
     const floor = this.#deps.floor()

@@ -1,5 +1,5 @@
 /** What a peer may forget: pure. Anything it is not sure of stays. */
-import type { GroupRecord } from '../../protocols/group.ts'
+import { type GroupRecord, keptImages } from '../../protocols/group.ts'
 import type { StreamId } from '../ports.ts'
 
 /** The streams that an image leans on, and the names of their own manifests where it has those. */
@@ -11,7 +11,7 @@ export interface RetentionFacts {
   readonly streams: readonly StreamId[]
   /** Of images and of streams. */
   readonly manifests: readonly string[]
-  /** The newest record known of each group, and the manifests of its committed epoch as far as they could be read. */
+  /** The newest record known of each group, and the manifests of its committed epoch, and of those that are held, as far as they could be read. */
   readonly groups: readonly { record: GroupRecord; images: readonly ImageStreams[] }[]
   /** Groups that have been removed and forgotten: no record of theirs is left, and their generations are at most `floor`. */
   readonly gone: ReadonlySet<string>
@@ -34,7 +34,7 @@ export function parseStreamId(
 
 /**
  * Streams and manifests that no restore can ask for any more: their epoch has been decided (it is not newer than the
- * last one opened, nor open now) and the committed images do not refer to them. A group whose committed manifests are
+ * last one opened, nor open now) and no image that is kept refers to them. A group whose kept manifests are
  * not all at hand keeps everything.
  */
 export function planRetention(facts: RetentionFacts): { streams: StreamId[]; manifests: string[] } {
@@ -43,7 +43,7 @@ export function planRetention(facts: RetentionFacts): { streams: StreamId[]; man
     const group = known.get(about.group)
     if (group === undefined) return facts.gone.has(about.group) && about.generation <= facts.floor
     const { record, images } = group
-    if (record.committed !== null && images.length < record.vms.length) return false
+    if (images.length < keptImages(record).length) return false
     if (about.generation > record.generation) return false
     if (about.generation < record.generation) return true
     return about.epoch <= record.lastEpoch && about.epoch !== record.open?.epoch
@@ -53,7 +53,7 @@ export function planRetention(facts: RetentionFacts): { streams: StreamId[]; man
   )
   const wantedManifests = new Set(
     facts.groups.flatMap(({ record, images }) => [
-      ...Object.values(record.committed?.images ?? {}),
+      ...keptImages(record),
       ...images.flatMap(image => image.streams.flatMap(({ manifest }) => manifest ?? []))
     ])
   )

@@ -26,6 +26,8 @@ const duration = z.number().min(0)
 const path = z.string().min(1).max(4096).describe('the path of a file, the same on every host that may run the VM')
 const hash = z.string().regex(/^[0-9a-f]{64}$/)
 
+/** Epochs of a group that are read at the same time, in exports. A guess. */
+export const MAX_HELD = 8
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
 export const MAX_GROUP_VMS = 64
 
@@ -105,6 +107,10 @@ export const groupRecordSchema = z.strictObject({
   committed: z
     .strictObject({ epoch: count, generation: count, previousEpoch: count, images: z.record(name, hash) })
     .nullable(),
+  held: z
+    .array(z.strictObject({ epoch: count, images: z.record(name, hash), by: z.string().max(200) }))
+    .max(MAX_HELD)
+    .optional(),
   removed: z.boolean()
 })
 

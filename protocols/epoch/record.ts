@@ -9,6 +9,7 @@
  */
 import type { PeerId } from '../core.ts'
 import type { GroupRecord, VmSpec } from '../group.ts'
+import { MAX_HELD } from './messages.ts'
 
 /**
  * Nothing where the group exists. The id of a removed one may be used again; its numbers go on. Where there is no record,
@@ -68,7 +69,39 @@ export function importGroup(
 export function removeGroup(current: GroupRecord | null): GroupRecord | undefined {
   if (current === null || current.removed) return undefined
   const { version, generation } = current
-  return { ...current, version: version + 1, generation: generation + 1, open: null, committed: null, removed: true }
+  return {
+    ...current,
+    version: version + 1,
+    generation: generation + 1,
+    open: null,
+    committed: null,
+    held: undefined,
+    removed: true
+  }
+}
+
+/**
+ * Keeps a VM's image of the committed epoch, although others follow, until `releaseEpoch(by)`. Nothing where another one is
+ * committed, or as many as can be are kept. What `isOver` of those that keep one goes by the way: they have died over it.
+ */
+export function holdEpoch(epoch: number, vm: string, by: string, isOver: (by: string) => boolean = () => false) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    const committed = current?.committed
+    const image = committed?.images[vm]
+    if (current === null || current.removed || committed?.epoch !== epoch || image === undefined) return undefined
+    const others = (current.held ?? []).filter(each => each.by !== by && !isOver(each.by))
+    if (others.length >= MAX_HELD) return undefined
+    const held = [...others, { epoch, images: { [vm]: image }, by }]
+    return { ...current, version: current.version + 1, held }
+  }
+}
+
+export function releaseEpoch(by: string) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    const held = current?.held?.filter(each => each.by !== by)
+    if (current === null || held === undefined || held.length === current.held?.length) return undefined
+    return { ...current, version: current.version + 1, held: held.length === 0 ? undefined : held }
+  }
 }
 
 /** Opens the next epoch; nothing where one is open already. */

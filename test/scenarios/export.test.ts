@@ -127,6 +127,24 @@ describe('a VM that leaves a cluster and comes back', () => {
     }
   })
 
+  it('is read whole by who reads slowly, while later epochs are committed, and is given up then', async () => {
+    const records = left.client.exportImage({ group: GROUP, vm: 'vm1' }, new AbortController().signal)
+    for (let i = 0; i < 3; i++) await records.next()
+    const later = [await bank.epoch(left), await bank.epoch(left)]
+    await sleep(3_000) // what is not needed is forgotten 2 s after an epoch
+    let kind = ''
+    for await (const record of records) kind = record.kind
+    expect(kind).toBe('end')
+    await bank.until('the epoch to be released', async () => {
+      const [record] = (await left.client.groups()).filter(({ id }) => id === GROUP)
+      return record?.held === undefined ? true : undefined
+    })
+    await refusals(
+      // The one that was read is not kept any longer.
+      [left, ['export', 'vm1', '--out', join(folder, 'late'), '--epoch', `${epoch}`], new RegExp(`${later[1]} is`), 2]
+    )
+  }, 60_000)
+
   it('goes on in a stock QEMU that its script starts', async () => {
     const consoleFile = join(folder, 'console')
     const copy = join(folder, 'copy') // its disks change with it
@@ -162,7 +180,7 @@ describe('a VM that leaves a cluster and comes back', () => {
     await refusals(
       [left, ['export', 'vm1', '--out', dir, '--group', GROUP], /vm1 is there already.*EXPORT_EXISTS/, 2],
       [left, ['export', 'vm1', '--out', out], /groups .*copy.* have a VM vm1.*GROUP_MISSING/, 2],
-      [left, wish('vm1', '--epoch', '999'), new RegExp(`Epoch 999 .* not kept; ${epoch} is.*EPOCH_NOT_KEPT`), 2],
+      [left, wish('vm1', '--epoch', '999'), /Epoch 999 .* not kept; \d+ is.*EPOCH_NOT_KEPT/, 2],
       [left, wish('vm7'), /no VM "vm7".*VM_UNKNOWN/, 2],
       [witness, wish('vm1'), /witness.*ask a storage member.*NOT_STORAGE/, 2]
     )

@@ -6,11 +6,15 @@ import {
   commitEpoch,
   createGroup,
   displaced,
+  holdEpoch,
+  importGroup,
   openEpoch,
+  releaseEpoch,
   removeGroup,
+  reserveGroup,
   takeOver
 } from '../../protocols/epoch/record.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
+import { type GroupRecord, keptImages } from '../../protocols/group.ts'
 
 const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
 const owners = { a: 'p1', b: 'p2' }
@@ -35,6 +39,42 @@ describe('the changes of a group record', () => {
     const taken = takeOver(1, owners)(committed) as GroupRecord
     expect(takeOver(1, owners)(taken)).toBeUndefined()
     expect(commitEpoch(1, 2, images)(taken)).toBeUndefined()
+  })
+  test('an epoch that is held keeps its images when others are committed, until it is released', () => {
+    const [first, second] = [
+      { a: hash('1'), b: hash('2') },
+      { a: hash('3'), b: hash('2') }
+    ]
+    const committed = commitEpoch(1, 1, first)(opened) as GroupRecord
+    expect(holdEpoch(2, 'a', 'p1 x')(committed)).toBeUndefined()
+    const held = holdEpoch(1, 'a', 'p1 x')(committed) as GroupRecord
+    const twice = holdEpoch(1, 'b', 'p2 y')(held) as GroupRecord
+    expect(holdEpoch(1, 'c', 'p1 x')(held)).toBeUndefined()
+    const later = openEpoch('p1', 1, twice.version)(twice) as GroupRecord
+    const newer = takeOver(1, owners)(commitEpoch(1, 2, second)(later) as GroupRecord) as GroupRecord
+    expect(parseGroupRecord(JSON.parse(JSON.stringify(newer)))).toEqual(newer)
+    expect(keptImages(newer).sort()).toEqual([hash('1'), hash('2'), hash('3')])
+    const released = releaseEpoch('p1 x')(newer) as GroupRecord
+    expect(keptImages(released).sort()).toEqual([hash('2'), hash('3')])
+    expect(releaseEpoch('p1 x')(released)).toBeUndefined()
+    expect(keptImages(releaseEpoch('p2 y')(released) as GroupRecord).sort()).toEqual([hash('2'), hash('3')])
+    expect(keptImages(removeGroup(newer) as GroupRecord)).toEqual([])
+    const again = holdEpoch(2, 'a', 'p1 z', by => by.startsWith('p1 '))(newer) as GroupRecord
+    expect(again.held?.map(({ by }) => by)).toEqual(['p2 y', 'p1 z'])
+  })
+  test('a group is imported under numbers that were taken for it, and only by who took them', () => {
+    const reserve = reserveGroup('g', [vm('a')], 'p1', 6)
+    const reserved = reserve(null) as GroupRecord
+    expect(reserved).toMatchObject({ version: 7, generation: 7, lastEpoch: 0, removed: true, committed: null })
+    const images = { a: hash('1') }
+    const imported = importGroup(reserved, { a: 'p2' }, images)(reserved) as GroupRecord
+    expect(parseGroupRecord(JSON.parse(JSON.stringify(imported)))).toEqual(imported)
+    expect(imported).toMatchObject({ generation: 8, lastEpoch: 1, owners: { a: 'p2' }, removed: false })
+    expect(imported.committed).toEqual({ epoch: 1, generation: 7, previousEpoch: 0, images })
+    expect(reserve(imported)).toBeUndefined()
+    const taken = reserve(reserved) as GroupRecord
+    expect(taken).toMatchObject({ version: 8, generation: 8 })
+    for (const now of [null, taken, imported]) expect(importGroup(reserved, { a: 'p2' }, images)(now)).toBeUndefined()
   })
   test('half an epoch cannot be committed', () => {
     expect(commitEpoch(1, 1, { a: hash('1') })(opened)).toBeUndefined()

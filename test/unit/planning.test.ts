@@ -138,6 +138,19 @@ describe('retention', () => {
     })
     expect(plan.streams).toEqual(['g/a/1/1', 'g/a/1/4'])
   })
+  test('what a held epoch refers to stays until it is released, and everything where it is not all at hand', () => {
+    const held = [{ epoch: 1, images: { a: '0' }, by: 'p1 x' }]
+    const group = { record: { ...record({ lastEpoch: 4, committed }), held }, images }
+    const facts = {
+      ...present,
+      streams,
+      manifests: ['0', '1'],
+      about: new Map([['0', { group: 'g', generation: 1, epoch: 1 }]])
+    }
+    const whole = { ...group, images: [...images, image('a', ['g/a/1/1'])] }
+    expect(planRetention({ ...facts, groups: [whole] })).toEqual({ streams: ['g/a/1/4'], manifests: [] })
+    expect(planRetention({ ...facts, groups: [group] })).toEqual({ streams: [], manifests: [] })
+  })
   test('the open epoch, unknown epochs, newer generations and unknown groups stay', () => {
     const open = { epoch: 4, proposer: 'p1', deadlineMs: 1 }
     const plan = planRetention({
