@@ -154,8 +154,8 @@ export const configSchema = z.strictObject({
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
       /**
-       * Deadline of each trial VM at a peer's start: whether an accelerator runs guests, and whether images made of written
-       * pages are RAM (200 to 230 ms on two idle cores, measured). 3 s: a guess.
+       * Deadline of the trial boot at a peer's start, which shows whether an accelerator runs guests; five times it, of the
+       * trial VM that shows whether images made of written pages are RAM (230 ms on two idle cores, measured). 3 s: a guess.
        */
       trialMs: ms(500, 60_000).default(3_000)
     })
