@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseConfig, readToml } from '../../config/parse.ts'
+import { encodeRecord, type ImageRecord, RecordReader } from '../../node/edge/image-records.ts'
+import { parseImportWish } from '../../node/edge/image-view.ts'
 import { groupFileToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
 import { LineSplitter, parseQmpLine } from '../../node/hypervisor/qmp-protocol.ts'
 import {
@@ -169,7 +171,42 @@ function segmentSeed(): Uint8Array {
   return Uint8Array.from(Buffer.concat([encodeSegmentHeader(SEGMENT.stream), head, payload]))
 }
 
+// ---------------------------------------------------------------------------------------------- images as files
+
+const IMPORT: readonly ImageRecord[] = [
+  {
+    kind: 'about',
+    value: {
+      group: 'g',
+      about: { group: 'g', epoch: 3, generation: 1, accel: 'tcg', machine: 'pc', hypervisor: 'QEMU', spec: vm }
+    }
+  },
+  { kind: 'file', value: { name: 'ram.migration' } },
+  { kind: 'data', bytes: bytes('QEVM') },
+  { kind: 'end' }
+]
+
+/** What is read of them is what they are written as, up to the JSON; a wish among them is taken or refused. */
+const records = (input: Uint8Array, random: Random): string | undefined =>
+  inAnyChunks(/^(IMAGE_RECORDS|IMPORT_INVALID)$/, { input, random, reasons: false }, chunks => {
+    const reader = new RecordReader()
+    const found = chunks.flatMap(chunk =>
+      reader.push(chunk).map(record => {
+        if (record.kind === 'about') parseImportWish(record.value)
+        return Buffer.concat(encodeRecord(record)).toString('hex')
+      })
+    )
+    return found.join(' ')
+  })
+
 export const textTargets: readonly Target[] = [
+  {
+    name: 'image-records',
+    group: 'texts',
+    summary: 'an image on its way between a peer and the command line, in any chunks',
+    seeds: () => [new Uint8Array(Buffer.concat(IMPORT.flatMap(encodeRecord)))],
+    run: records
+  },
   {
     name: 'qmp',
     group: 'texts',
