@@ -27,7 +27,7 @@ import type {
 import { DiapauseError, UsageError } from './errors.ts'
 import { planHolders, tolerates } from './planning/holders.ts'
 import { type MembershipFacts, membershipWaits } from './planning/membership.ts'
-import type { FailureDetector, Transport } from './ports.ts'
+import type { FailureDetector, ImageManifest, Transport } from './ports.ts'
 
 export interface MemberOperationsDeps {
   readonly membership: MembershipAgent
@@ -37,6 +37,8 @@ export interface MemberOperationsDeps {
   readonly transport: Transport
   readonly code: { readonly k: number; readonly m: number }
   facts(): Promise<MembershipFacts>
+  /** Of all groups; undefined where not all are known here. */
+  committedImages(): Promise<readonly ImageManifest[] | undefined>
   wallMs(): number
   /** A key for an invitation, and the 32 bytes that it is made of. */
   newInvite(): Promise<{ readonly id: PeerId; readonly seed: Uint8Array }>
@@ -170,8 +172,10 @@ export class MemberOperations implements ClusterView {
     return this.removeMember(this.#deps.membership.self, force)
   }
 
-  keys(): KeysStatus {
+  async keys(): Promise<KeysStatus> {
     const { membership, dataKeys } = this.#deps
+    const images = await this.#deps.committedImages()
+    const sealed = images?.flatMap(({ streams }) => streams.map(({ key = 0 }) => key))
     const record = membership.record()
     const { name, keys } = record
     const made = keys === undefined ? [{ id: 0, madeMs: 0, by: undefined }] : [keys.newest, ...keys.older]
@@ -180,7 +184,8 @@ export class MemberOperations implements ClusterView {
       opens: dataKeys.opens(),
       keys: made.map(({ id, madeMs, by }) => ({
         id,
-        ...(by === undefined ? {} : { madeMs, by: memberById(record, by)?.name ?? by })
+        ...(by === undefined ? {} : { madeMs, by: memberById(record, by)?.name ?? by }),
+        ...(sealed && { streams: sealed.filter(key => key === id).length })
       })),
       holders: namesOf(record, keyHolders(record)),
       lacking: namesOf(record, lackingKeys(record))
@@ -206,7 +211,7 @@ export class MemberOperations implements ClusterView {
       throw new DiapauseError('KEYS_KEPT', 'the cluster changed at this moment: try again')
     }
     await membership.until(after.version)
-    return this.keys()
+    return await this.keys()
   }
 
   #member(record: ClusterRecord, nameOrId: string): MemberRecord {

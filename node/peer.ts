@@ -28,7 +28,7 @@ import { Groups } from './agents/groups.ts'
 import { Housekeeping } from './agents/housekeeping.ts'
 import { membershipEvents } from './agents/membership-events.ts'
 import { LostMembers } from './agents/lost-members.ts'
-import { gatherFacts } from './agents/membership-facts.ts'
+import { committedImages, gatherFacts } from './agents/membership-facts.ts'
 import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
 import { MembershipAgent } from './agents/membership.ts'
@@ -262,7 +262,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const groups = new Groups({ ...shared, ...where, hosting, leases, network })
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, describeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
-  const facts = () => gatherFacts({ ...voice, wallMs, readManifest: hosting?.readManifest })
+  const seen = { ...voice, wallMs, readManifest: hosting?.readManifest }
+  const facts = () => gatherFacts(seen)
   const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
@@ -288,7 +289,13 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     const seed = randomBytes(32)
     return { id: (await identityFromSeed(seed)).peerId, seed }
   }
-  const cluster = new MemberOperations({ ...voice, code: config.shards, facts, wallMs, newInvite })
+  const cluster = new MemberOperations({
+    ...seen,
+    code: config.shards,
+    facts,
+    committedImages: () => committedImages(seen),
+    newInvite
+  })
   const parts = {
     ...voice,
     config,

@@ -1,7 +1,7 @@
 /** The data keys that this peer opens: in memory only, opened anew with each record of the cluster that changes them. */
 import type { PeerId } from '../../protocols/core.ts'
 import type { KeyBox } from '../../protocols/membership/key-box.ts'
-import { type DataKey, type DataKeys, type KeyMaking, openKeys } from '../../protocols/membership/keys.ts'
+import { type DataKey, type KeyMaking, openKeys } from '../../protocols/membership/keys.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { DiapauseError } from '../errors.ts'
 
@@ -16,7 +16,7 @@ export interface DataKeyRingDeps {
 
 export class DataKeyRing {
   readonly #deps: DataKeyRingDeps
-  #opened: { readonly of: DataKeys | undefined; readonly keys: readonly DataKey[] | undefined } | undefined
+  #opened: { readonly of: ClusterRecord; readonly keys: readonly DataKey[] | undefined } | undefined
 
   constructor(deps: DataKeyRingDeps) {
     this.#deps = deps
@@ -46,8 +46,8 @@ export class DataKeyRing {
 
   #keys(): readonly DataKey[] | undefined {
     const record = this.#deps.membership.record()
-    if (this.#opened === undefined || this.#opened.of !== record.keys) {
-      this.#opened = { of: record.keys, keys: openKeys(record, this.#deps) }
+    if (this.#opened?.of !== record) {
+      this.#opened = { of: record, keys: openKeys(record, this.#deps) }
     }
     return this.#opened.keys
   }

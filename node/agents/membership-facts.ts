@@ -30,7 +30,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   return {
     self: membership.self,
     opensKeys: deps.dataKeys.opens(),
-    neededKeys: directory.surveyed && crowdedKeys(record) ? neededKeys(await imagesOf(deps)) : undefined,
+    neededKeys: directory.surveyed && crowdedKeys(record) ? neededKeys(await committedImages(deps)) : undefined,
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),
@@ -38,7 +38,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
     lost,
     groupsKnown: directory.surveyed,
     owners: new Set(groups.flatMap(group => Object.values(group.owners))),
-    needed: leaving ? neededStores(record, await imagesOf(deps), lost) : new Set(),
+    needed: leaving ? neededStores(record, await committedImages(deps), lost) : new Set(),
     wallMs: deps.wallMs()
   }
 }
@@ -50,7 +50,10 @@ const neededKeys = (images: readonly ImageManifest[] | undefined): ReadonlySet<n
   images && new Set(images.flatMap(({ streams }) => streams.map(({ key = 0 }) => key)))
 
 /** The committed images of all groups; undefined where one cannot be read here. */
-async function imagesOf({ directory, readManifest }: FactsDeps): Promise<ImageManifest[] | undefined> {
+export async function committedImages({
+  directory,
+  readManifest
+}: Pick<FactsDeps, 'directory' | 'readManifest'>): Promise<ImageManifest[] | undefined> {
   if (readManifest === undefined) return undefined
   const groups = directory.all().filter(group => !group.removed)
   const hashes = groups.flatMap(group => Object.values(group.committed?.images ?? {}))

@@ -39,12 +39,13 @@ export function keysText(status: KeysStatus): string {
   return [
     `data keys of cluster ${cluster}: the newest is ${keys[0]?.id}; ${here}`,
     ...table([
-      ['key', 'made', 'by'],
-      ...keys.map(({ id, madeMs, by }) =>
-        madeMs === undefined
-          ? [`${id}`, '', "the cluster's secret"]
-          : [`${id}`, new Date(madeMs).toISOString(), by ?? '']
-      )
+      ['key', 'streams', 'made', 'by'],
+      ...keys.map(({ id, madeMs, by, streams }) => [
+        `${id}`,
+        `${streams ?? '?'}`,
+        madeMs === undefined ? '' : new Date(madeMs).toISOString(),
+        madeMs === undefined ? "the cluster's secret" : (by ?? '')
+      ])
     ]),
     `held by: ${holders.join(', ') || 'nobody'}`,
     ...lackingText(status)

@@ -13,7 +13,7 @@ export interface ClusterView {
   /** As `removeMember`, for this peer, which then stops. */
   leave(force: boolean): Promise<void>
   /** The keys that snapshots are sealed under. */
-  keys(): KeysStatus
+  keys(): Promise<KeysStatus>
   /** Makes a new one; resolves when this peer has it. KEYS_ELSEWHERE (it does not have the present one), KEYS_FULL. */
   rotateKeys(): Promise<KeysStatus>
 }
@@ -75,8 +75,16 @@ export interface KeysStatus {
   readonly cluster: string
   /** This peer has the newest. */
   readonly opens: boolean
-  /** The newest first; key 0 is the cluster's secret, of which nobody noted when it was made and by whom. */
-  readonly keys: readonly { readonly id: number; readonly madeMs?: number; readonly by?: string }[]
+  /**
+   * The newest first; key 0 is the cluster's secret, of which nobody noted when it was made and by whom. `streams`: of committed
+   * images; absent where this peer cannot tell.
+   */
+  readonly keys: readonly {
+    readonly id: number
+    readonly madeMs?: number
+    readonly by?: string
+    readonly streams?: number
+  }[]
   /** Names of the members that have the newest, and of those that are still to be given it. */
   readonly holders: readonly string[]
   readonly lacking: readonly string[]

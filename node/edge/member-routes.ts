@@ -35,7 +35,7 @@ export const memberRoutes: readonly Route[] = [
   {
     method: 'GET',
     path: /^\/v1\/keys$/,
-    answer: async ({ view }) => ({ status: 200, body: view.cluster.keys() })
+    answer: async ({ view }) => ({ status: 200, body: await view.cluster.keys() })
   },
   {
     method: 'POST',

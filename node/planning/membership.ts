@@ -111,14 +111,14 @@ function givingOfKeys(record: ClusterRecord, { self, opensKeys }: MembershipFact
 }
 
 function removalOfMember(record: ClusterRecord, facts: MembershipFacts): MembershipStep | undefined {
-  const { self, opensKeys, neededKeys } = facts
+  const { self, opensKeys } = facts
   const leaver = record.members.find(
     member =>
       member.leaving &&
       !record.voters.ids.includes(member.id) &&
       whyMemberStays(record, member, facts) === undefined &&
-      (!needsNewKey(record, member.id) ||
-        (mayMakeKey(record, self, opensKeys, member.id) && !keysAreFull(record, neededKeys)))
+      whyNobodyRemoves(record, member, facts) === undefined &&
+      (!needsNewKey(record, member.id) || mayMakeKey(record, self, opensKeys, member.id))
   )
   return leaver === undefined ? undefined : { kind: 'remove-member', peer: leaver.id }
 }
@@ -128,11 +128,17 @@ function whyNobodyRemoves(record: ClusterRecord, { id }: MemberRecord, facts: Me
   if (!needsNewKey(record, id)) return undefined
   if (keysAreFull(record, facts.neededKeys))
     return 'with it the data key changes, and snapshots need too many older ones: take an epoch of each group'
+  const lacking = lackingKeys(record)
+  if (lacking.length > 0 && facts.reachable.has(id) && keyHolders(record).every(each => each === id))
+    return `it alone has the data keys, and has yet to give them to ${namesOf(record, lacking)}`
   if ([...facts.reachable].some(peer => mayMakeKey(record, peer, true, id))) return undefined
   const holders = keyHolders(record).filter(each => each !== id)
-  const names = record.members.filter(member => holders.length === 0 || holders.includes(member.id))
-  return `with it the data key changes, for which one of ${names.map(({ name }) => name).join(', ')} must be up`
+  const makers = holders.length > 0 ? holders : lackingKeys(record)
+  return `with it the data key changes, for which one of ${namesOf(record, makers)} must be up`
 }
+
+const namesOf = ({ members }: ClusterRecord, ids: readonly PeerId[]): string =>
+  members.flatMap(({ id, name }) => (ids.includes(id) ? [name] : [])).join(', ')
 
 /** Who only looks dead now may be back in a moment; a removal is for good. Whom people have replaced will not be. */
 function whyMemberStays(

@@ -43,10 +43,11 @@ describe('data keys of a cluster of two hosts and a witness', () => {
 
   it('are made by hand, and epochs go on under the new one', async () => {
     await epoch(p1)
-    expect((await p2.client.keys()).keys).toEqual([{ id: 0 }])
+    expect((await p2.client.keys()).keys).toEqual([{ id: 0, streams: 1 }])
     expect(await p2.client.rotateKeys()).toMatchObject({ opens: true, keys: [{ id: 1, by: 'p2' }, { id: 0 }] })
     await until('p1 to have it', async () => (await p1.client.keys()).keys.length === 2)
     await epoch(p1)
+    expect((await p1.client.keys()).keys.map(({ id, streams }) => [id, (streams ?? 0) > 0])).toContainEqual([1, true])
     const witness = (cluster.peers[2] as ClusterPeer).client
     await expect(witness.rotateKeys()).rejects.toMatchObject({ code: 'KEYS_ELSEWHERE' })
   })

@@ -14,7 +14,7 @@ let voters = 3
 const keys = {
   cluster: 'forest',
   opens: true,
-  keys: [{ id: 2, madeMs: 1_800_000_000_000, by: 'oak' }, { id: 1, madeMs: 0, by: 'elm' }, { id: 0 }],
+  keys: [{ id: 2, madeMs: 1_800_000_000_000, by: 'oak', streams: 4 }, { id: 1, madeMs: 0, by: 'elm' }, { id: 0 }],
   holders: ['oak', 'elm'],
   lacking: ['ash']
 }
@@ -31,7 +31,7 @@ beforeAll(async () => {
     setMember: async () => void voters--,
     removeMember: async () => void voters--,
     leave: async () => void voters--,
-    keys: () => keys,
+    keys: async () => keys,
     rotateKeys: async () => ({ ...keys, lacking: [] })
   }
   const view = { cluster, status: async () => ({ name: 'oak' }) } as unknown as PeerView
@@ -66,10 +66,10 @@ test('whoever changes the votes is told how many voters may fail now', async () 
 test('the data keys are listed with who has them, and a new one is made by hand', async () => {
   expect((await printed('keys')).join('\n').split('\n')).toEqual([
     'data keys of cluster forest: the newest is 2; this peer has it',
-    expect.stringMatching(/key +made +by/),
-    expect.stringMatching(/2 +2027-01-15T08:00:00.000Z +oak/),
-    expect.stringMatching(/1 +1970-\S+ +elm/),
-    expect.stringMatching(/0 +the cluster's secret/),
+    expect.stringMatching(/key +streams +made +by/),
+    expect.stringMatching(/2 +4 +2027-01-15T08:00:00.000Z +oak/),
+    expect.stringMatching(/1 +\? +1970-\S+ +elm/),
+    expect.stringMatching(/0 +\? +the cluster's secret/),
     'held by: oak, elm',
     'waiting: ash: given it when one of oak, elm is up'
   ])

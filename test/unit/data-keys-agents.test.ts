@@ -29,8 +29,17 @@ async function done<T>(world: MembershipWorld, promise: Promise<T>): Promise<T> 
   return await promise
 }
 
-function operationsOf(world: MembershipWorld, { membership, dataKeys, directory, detector, facts }: WorldPeer) {
-  const parts = { membership, dataKeys, directory, detector, facts, transport: { connected: () => true } as never }
+function operationsOf(world: MembershipWorld, peer: WorldPeer) {
+  const { membership, dataKeys, directory, detector, facts, committedImages } = peer
+  const parts = {
+    membership,
+    dataKeys,
+    directory,
+    detector,
+    facts,
+    committedImages,
+    transport: { connected: () => true } as never
+  }
   const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })
   return new MemberOperations({ ...parts, newInvite, wallMs: () => world.nowMs, code: { k: 1, m: 1 } })
 }
@@ -45,18 +54,25 @@ test('a new key is made at a storage member that has the present one, and both s
     code: 'KEYS_ELSEWHERE',
     message: expect.stringContaining('b, c')
   })
-  expect(operationsOf(world, b).keys()).toMatchObject({ opens: true, keys: [{ id: 0 }], holders: ['b', 'c'] })
+  expect(await operationsOf(world, b).keys()).toMatchObject({
+    opens: true,
+    keys: [{ id: 0, streams: 0 }],
+    holders: ['b', 'c']
+  })
   const status = await done(world, operationsOf(world, b).rotateKeys())
   expect(status).toEqual({
     cluster: 'c',
     opens: true,
-    keys: [{ id: 1, madeMs: expect.any(Number), by: 'b' }, { id: 0 }],
+    keys: [
+      { id: 1, madeMs: expect.any(Number), by: 'b', streams: 0 },
+      { id: 0, streams: 0 }
+    ],
     holders: ['b', 'c'],
     lacking: []
   })
   expect(await world.run(1_000, () => c.dataKeys.all().length === 2)).toBe(true)
   expect(keysOf(c)).toEqual(keysOf(b))
-  expect(operationsOf(world, a).keys()).toMatchObject({ opens: false, keys: [{ id: 1 }, { id: 0 }] })
+  expect(await operationsOf(world, a).keys()).toMatchObject({ opens: false, keys: [{ id: 1 }, { id: 0 }] })
 })
 
 test('a member is removed by who can make the key of those who stay, and one that joins is given all', async () => {
@@ -99,6 +115,8 @@ test('too many keys that may be needed: no other is made, a member that leaves w
   const stream = { stream: 's', k: 1, m: 1, holders: [b.self, b.self], dataBytes: 1, key: 3, grids: [] }
   world.manifests.set(image, { streams: [stream] } as unknown as ImageManifest)
   expect(await world.run(20_000, () => memberById(b.membership.record(), c.self) === undefined)).toBe(true)
-  const ids = operations.keys().keys.map(({ id }) => id)
+  const { keys } = await operations.keys()
+  expect(keys.filter(({ streams }) => streams === 1)).toEqual([expect.objectContaining({ id: 3 })])
+  const ids = keys.map(({ id }) => id)
   expect(ids).toEqual([...Array.from({ length: KEPT_KEYS + 1 }, (_, i) => MAX_OLDER_KEYS + 1 - i), 3])
 })

@@ -94,7 +94,7 @@ class FakePeer implements PeerView {
       this.wishes.push([member, force])
     },
     leave: async force => void this.wishes.push(force),
-    keys: () => keysStatus,
+    keys: async () => keysStatus,
     rotateKeys: async () => {
       this.wishes.push('rotate')
       return keysStatus

@@ -17,7 +17,7 @@ import { majorityOf } from '../../protocols/register/voters.ts'
 import { type MembershipFacts, type MembershipStep, planMembershipStep } from '../../node/planning/membership.ts'
 import { plainBox } from '../sim/world-keys.ts'
 
-const makingOf = (self: string): KeyMaking => ({
+export const makingOf = (self: string): KeyMaking => ({
   self,
   box: plainBox(self, Math.random),
   secret: new Uint8Array(32),

@@ -5,13 +5,13 @@
  */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
+import { rotateKeys, wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, MAX_VOTERS, wantedVoters } from '../../protocols/membership/record.ts'
 import { majorityOf } from '../../protocols/register/voters.ts'
 import { membershipWaits, neededStores, planMembershipStep } from '../../node/planning/membership.ts'
 import type { ImageManifest } from '../../node/ports.ts'
-import { facts, host, Model } from './membership-model.ts'
+import { facts, host, makingOf, Model } from './membership-model.ts'
 
 function keepsRules(before: ClusterRecord, after: ClusterRecord): void {
   expect(after.version).toBe(before.version + 1)
@@ -289,6 +289,22 @@ describe('who changes data keys', () => {
     expect(planMembershipStep(model.record, model.facts('p4'))).toBeUndefined()
     expect(model.step()).toEqual(step)
     expect(model.step()).toBeUndefined()
+  })
+
+  it('removes nobody who alone has them and can still give them to another', () => {
+    const model = new Model()
+    model.change(rotateKeys(0, makingOf('p0')))
+    model.invite(true, undefined)
+    model.change(wishLeave('p0', true))
+    model.record = { ...model.record, voters: { ...model.record.voters, ids: ['p1'] } }
+    expect(planMembershipStep(model.record, model.facts('p1'))).toBeUndefined()
+    expect(membershipWaits(model.record, model.facts('p1'))).toContainEqual({
+      peer: 'p0',
+      why: expect.stringContaining('has yet to give them to p1')
+    })
+    expect(planMembershipStep(model.record, model.facts('p0'))).toMatchObject({ kind: 'give-keys' })
+    model.down.add('p0')
+    expect(planMembershipStep(model.record, model.facts('p1'))).toEqual({ kind: 'remove-member', peer: 'p0' })
   })
 
   it('removes a member if it opens them, and where nobody does who is up, people read whom that waits for', () => {
