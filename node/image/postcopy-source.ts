@@ -39,6 +39,8 @@ const AHEAD_READS = 12
 const BOOT_BATCH_PAGES = 64
 const ZERO_BATCH_PAGES = 512
 const ZEROS_PER_EXTENT = 64
+/** Of an extent sent at once: 16, where no two have the same content. A guess. */
+const EXTENT_BATCH_PAGES = 256
 /** Zero pages around a faulted one that are sent with it: kernels clear and use memory in runs. */
 const ZEROS_PER_FAULT = 16
 /**
@@ -48,6 +50,12 @@ const ZEROS_PER_FAULT = 16
 const QUIET_MS = 4
 /** A request is for one host page, 2 MiB at most. */
 const MAX_REQUEST_BYTES = 2 << 20
+
+interface Extent {
+  readonly slot: number
+  /** Number within the stream. */
+  readonly extent: number
+}
 
 export class PostcopySource {
   readonly #image: BootSet
@@ -227,7 +235,7 @@ export class PostcopySource {
       const length = lengths?.[extent] ?? 0
       await this.#untilQuiet()
       await this.#untilRoom()
-      this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), deltas)
+      await this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), deltas)
       const zeros = this.#plan.takeZeros(ZEROS_PER_EXTENT)
       if (zeros.length > 0) this.#sendZeros(zeros)
       at += length
@@ -241,16 +249,33 @@ export class PostcopySource {
     return this.#read(stream.manifest.stream, offset, length)
   }
 
-  #sendExtent({ slot, extent }: { slot: number; extent: number }, sealed: Uint8Array, deltas: LiveDeltas): void {
+  /** As many pages may lie in an extent as have the same content: after the first batch, others are let in between. */
+  async #sendExtent({ slot, extent }: Extent, sealed: Uint8Array, deltas: LiveDeltas): Promise<void> {
     const seal = this.#seals[slot]
     if (!seal || this.#failure || !this.#plan.hasUntaken(slot, extent)) return
     const raw = openExtent(seal, extent, sealed)
     const taken = this.#plan.takeExtent(slot, extent)
-    const pages = taken.map(({ page, place }) => {
-      const anchor = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
-      if (anchor.length !== PAGE_BYTES) throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
-      return { page, anchor, bytes: deltas.contentOf(page, anchor) }
-    })
+    if (taken.length > EXTENT_BATCH_PAGES) taken.sort((a, b) => this.#isAsked(b.page) - this.#isAsked(a.page))
+    for (let from = 0; from < taken.length; from += EXTENT_BATCH_PAGES) {
+      if (from > 0) {
+        await this.#untilRoom()
+        await nextTurn()
+      }
+      const pages = taken.slice(from, from + EXTENT_BATCH_PAGES).map(({ page, place }) => {
+        const anchor = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
+        if (anchor.length !== PAGE_BYTES)
+          throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
+        return { page, anchor, bytes: deltas.contentOf(page, anchor) }
+      })
+      this.#sendPages(pages)
+    }
+  }
+
+  #isAsked(page: number): number {
+    return this.#asked[page] ?? 0
+  }
+
+  #sendPages(pages: readonly { page: number; anchor: Uint8Array; bytes: Uint8Array }[]): void {
     this.#send(pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
     for (const { page, anchor, bytes } of pages) {
       this.#state.noteHash(page, this.#ids.of(bytes))

@@ -1,4 +1,4 @@
-import { createServer, connect, type Server, type Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,19 +10,8 @@ import { DiapauseError } from '../../../node/errors.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import type { ImageManifest, ImageWorker, ShardCluster } from '../../../node/ports.ts'
 import { allPieces, frameLog } from '../frame-logs.ts'
-import {
-  fakeMachine,
-  MemoryCluster,
-  PAGE,
-  pageOf,
-  quietLog,
-  readPostcopy,
-  snapshotStream,
-  storedAndRead,
-  str,
-  u32,
-  u64
-} from './support.ts'
+import { fakeTarget } from './fake-target.ts'
+import { fakeMachine, MemoryCluster, PAGE, pageOf, quietLog, snapshotStream, storedAndRead } from './support.ts'
 
 type Ram = Map<number, Buffer>
 
@@ -86,44 +75,6 @@ async function capture(epoch: number, ram: Ram, frames: Uint8Array[] = [], gener
   return capture.finish(frameLog(frames))
 }
 
-/** The footer of the last section, and EOF. */
-const END = Buffer.of(0x7e, 0, 0, 0, 2, 0)
-
-/** What a QEMU target does: reads the stream, asks for `faults` when told to run, says that it is done at the end. */
-function fakeTarget(faults: readonly number[]): {
-  path: string
-  done: Promise<ReturnType<typeof readPostcopy>>
-  server: Server
-} {
-  const path = socketPath()
-  const chunks: Buffer[] = []
-  let asked = false
-  const server = createServer()
-  const done = new Promise<ReturnType<typeof readPostcopy>>(resolve => {
-    server.on('connection', socket => {
-      socket.on('error', () => {})
-      socket.on('data', chunk => {
-        chunks.push(chunk)
-        if (!asked && Buffer.concat(chunks).includes('registers')) {
-          asked = true
-          for (const page of faults) request(socket, page)
-        }
-        if (!END.equals(chunk.subarray(-END.length))) return
-        const sent = readPostcopy(Buffer.concat(chunks))
-        socket.write(Buffer.concat([Buffer.of(0, 1, 0, 4), u32(0)]))
-        resolve(sent)
-      })
-    })
-  })
-  server.listen(path)
-  return { path, done, server }
-}
-
-function request(socket: Socket, page: number): void {
-  const body = Buffer.concat([u64(page * PAGE), u32(PAGE), str('pc.ram')])
-  socket.write(Buffer.concat([Buffer.of(0, 3, 0, body.length), body]))
-}
-
 /** Restores by a worker of its own, as another host would; checks the whole machine, returns frames and counts. */
 async function restoreEquals(manifest: ImageManifest, ram: Ram, faults: readonly number[] = []) {
   other ??= await createImageWorker({ ...options(), cluster: theCluster })
@@ -133,7 +84,7 @@ async function restoreEquals(manifest: ImageManifest, ram: Ram, faults: readonly
 async function serveEquals(by: ImageWorker, manifest: ImageManifest, ram: Ram, faults: readonly number[] = []) {
   const restore = await by.restore(await storedAndRead(manifest))
   const frames = await allPieces(restore.frames)
-  const target = fakeTarget(faults)
+  const target = fakeTarget(socketPath(), faults)
   await once(target.server, 'listening')
   const [counts, sent] = await Promise.all([restore.serve(target.path), target.done])
   target.server.close()
@@ -273,7 +224,7 @@ describe('an image worker', () => {
     worker.commit(1)
     const restore = await worker.restore(image)
     for (const column of [0, 1, 2]) cluster.lose(column)
-    const target = fakeTarget([400])
+    const target = fakeTarget(socketPath(), [400])
     await expect(restore.serve(target.path)).rejects.toThrow(expect.objectContaining({ code: 'SHARD_LOST' }))
     target.server.close()
   })

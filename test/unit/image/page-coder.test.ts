@@ -1,29 +1,33 @@
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
 import { readBootSet } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
-import { ContentIds } from '../../../node/image/content-ids.ts'
-import { LiveDeltas } from '../../../node/image/delta-extents.ts'
 import type { VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { PAGES_PER_MIB } from '../../../node/image/page-table.ts'
 import { PlaceReader, type ReadStream } from '../../../node/image/place-reader.ts'
+import { PostcopySource } from '../../../node/image/postcopy-source.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
 import { frameLog } from '../frame-logs.ts'
+import { fakeTarget } from './fake-target.ts'
 import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
 
 const facts: VmFacts = {
   group: 'g',
   vm: 'v',
-  memoryMiB: 1,
+  memoryMiB: 2,
   accel: 'tcg',
   key: new Uint8Array(32).fill(7),
   shape: { k: 3, m: 2, symbolBytes: 4096 },
   disks: [{ blocks: 100 }]
 }
-const RAM_PAGES = PAGES_PER_MIB
+const RAM_PAGES = 2 * PAGES_PER_MIB
 const PAGES = RAM_PAGES + 100
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 const ZEROS = Buffer.alloc(PAGE)
@@ -99,16 +103,26 @@ class TrackedVm {
     return image
   }
 
-  /** Another host has it now: knows the image, and what it sends of it. */
-  async moves(memoryBytes: number): Promise<void> {
-    if (!this.image) return
-    const { table } = await readBootSet(facts, this.image, this.read)
+  /** Another host has it now, that asks for some pages first. Returns what RAM it was sent. */
+  async moves(memoryBytes: number, faults: readonly number[] = []): Promise<Map<number, Buffer>> {
+    if (!this.image) throw new Error('no epoch was committed')
+    const image = await readBootSet(facts, this.image, this.read)
     this.state = new PageState(RAM_PAGES, PAGES - RAM_PAGES, memoryBytes)
-    this.state.reset(table)
-    const ids = new ContentIds(facts.key)
-    this.state.noteDeltas((await LiveDeltas.read({ facts, table, read: this.read })).bytes)
-    for (const [page, bytes] of await this.contents()) this.state.noteHash(page, ids.of(bytes))
-    for (let page = 0; page < PAGES; page++) this.#due.add(page)
+    this.state.reset(image.table)
+    const folder = await mkdtemp(join(tmpdir(), 'coder-'))
+    try {
+      const target = fakeTarget(join(folder, 's'), faults)
+      await once(target.server, 'listening')
+      const source = new PostcopySource({ facts, image, state: this.state, read: this.read })
+      const [, sent] = await Promise.all([source.serve(target.path), target.done])
+      target.server.close()
+      for (let page = 0; page < PAGES; page++) this.#due.add(page)
+      for (const page of this.committed.keys()) this.ram[page] = this.committed[page] ?? ZEROS
+      if (sent.sentTwice > 0) throw new Error('a page was sent twice')
+      return sent.ram.get('pc.ram') ?? new Map<number, Buffer>()
+    } finally {
+      await rm(folder, { recursive: true })
+    }
   }
 
   /** Of the committed image, pages that are not zero. */
@@ -166,7 +180,9 @@ describe('an image of pages that change in little', () => {
       for (const { rounds, commits, moves } of epochs) {
         await vm.epoch(rounds, { commits })
         expect(await vm.wrong()).toEqual([])
-        if (moves) await vm.moves(memoryBytes)
+        if (!moves) continue
+        const sent = await vm.moves(memoryBytes, [3, 200, 0])
+        expect([...sent].filter(([page, bytes]) => !vm.committed[page]?.equals(bytes))).toEqual([])
       }
     })
     await fc.assert(property, { numRuns: 25 })
@@ -194,6 +210,15 @@ describe('an image of pages that change in little', () => {
     expect([alone.stats.pagesSeen, then.stats.pagesSeen]).toEqual([0, 50])
     expect(then.stats.bytesData).toBeLessThan(alone.stats.bytesData / 5)
     expect(await vm.wrong()).toEqual([])
+  })
+
+  test('sends many pages of one content that lie at one place, those that are asked for first', async () => {
+    const vm = new TrackedVm(8 << 20)
+    const image = await vm.epoch([Array.from({ length: RAM_PAGES + 60 }, (_, page) => ({ page, fill: 7 }))])
+    expect(image.stats.pagesSeen).toBe(RAM_PAGES + 59)
+    const sent = await vm.moves(8 << 20, [250, 2])
+    expect(sent.size).toBe(RAM_PAGES)
+    expect([...sent.values()].every(bytes => bytes.equals(pageOf(7)))).toBe(true)
   })
 
   test('forgets what was written in an epoch that was given up', async () => {
