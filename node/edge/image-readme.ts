@@ -12,6 +12,14 @@ export function readmeText(about: ImageAbout, files: readonly string[]): string 
     disksOf(spec).length === 0
       ? ''
       : 'diskN.qcow2    its disks. run.sh writes to them, and then they are ahead of the memory: keep a copy\n'
+  const networks =
+    nics.length === 0
+      ? ''
+      : `Networks: its NICs keep their addresses, and
+${nics.join('\n')}
+Change "-netdev" in run.sh to join others. Frames that were on their way to it at that epoch are not here: to the VM they are
+lost, as on any network, and TCP sends them again.
+`
   return `VM ${spec.id} of group ${group}, as it was at epoch ${epoch}, with its whole memory. Keep it as what it is: secrets
 that were in the VM's memory are in these files.
 
@@ -27,9 +35,5 @@ ram.migration  what QEMU's "migrate" writes: memory and devices
 ${disks}run.sh         the command line; kernel and initrd matter only when it boots again
 image.json     what it is of, and SHA-256 of the files
 
-Networks: its NICs keep their addresses, and
-${nics.join('\n')}
-Change "-netdev" in run.sh to join others. Frames that were on their way to it at that epoch are not here: to the VM they are
-lost, as on any network, and TCP sends them again.
-`
+${networks}`
 }
