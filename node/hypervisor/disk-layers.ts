@@ -69,11 +69,14 @@ export class DiskLayers implements DiskControl {
     return this.#here.promise
   }
 
-  /** Makes the files that QEMU opens at its start. HYPERVISOR_DISK where a base cannot be used or there is no room. */
+  /**
+   * Makes the files that QEMU opens at its start. HYPERVISOR_DISK where a base cannot be used or there is no room. A base is
+   * not asked for where the disk comes out of an image, which holds all of it: this host need not have the base.
+   */
   async create(): Promise<void> {
     if (this.#chains.length === 0) return
     try {
-      for (const disk of disksOf(this.#vm)) requireBase(disk)
+      for (const [i, disk] of disksOf(this.#vm).entries()) if (!this.#chains[i]?.remote) requireBase(disk)
       await rm(this.#folder, { recursive: true, force: true })
       await mkdir(this.#folder, { recursive: true, mode: 0o700 })
       for (const chain of this.#chains) for (const { path } of chain.first) createLayer(path, chain.diskBytes)
@@ -109,6 +112,8 @@ export class DiskLayers implements DiskControl {
     for (const chain of this.#chains) {
       const wanted = chain.wanted()
       if (!wanted) continue
+      // While a job was waited for QEMU may have gone, and the folder with it.
+      if (this.#qmp !== qmp) throw new DiapauseError('QMP_CLOSED', 'QEMU has ended')
       try {
         createLayer(wanted.layer.path, chain.diskBytes)
         await qmp.command('blockdev-add', wanted.node)
@@ -264,9 +269,12 @@ function createLayer(path: Layer['path'], diskBytes: number): void {
 /** What is captured of a base must be what the guest sees of it. */
 function requireBase({ base, sizeMiB }: DiskSpec): void {
   if (!base) return
+  const about = statSync(base.path)
+  // QEMU refuses others, too; opening a pipe would wait for its writer.
+  if (!about.isFile()) throw new DiapauseError('DISK_BASE', `${base.path} is no file`)
   const fd = openSync(base.path, 'r')
   try {
-    const { size: bytes } = statSync(base.path)
+    const bytes = about.size
     if (base.format === 'raw') return requireSize(base.path, bytes, sizeMiB)
     const read = (offset: number, length: number): Uint8Array => {
       const chunk = Buffer.alloc(length)
