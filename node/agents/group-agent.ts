@@ -242,6 +242,7 @@ export class GroupAgent {
     mayRun.catch(() => {}) // awaited by the VM's start
     try {
       await after
+      if (this.#vms.get(spec.id) !== vm) return // it would open what nobody closes: its end is behind it
       const { committed } = record
       if (committed === null) {
         await vm.boot(0, mayRun)
