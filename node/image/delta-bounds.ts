@@ -20,6 +20,7 @@ export class DeltaBounds {
   readonly #bytes = new Map<number, number>()
   #slot = ZERO_SLOT
   #room = 0
+  #blocks = 0
 
   constructor(max = MAX_DELTA_BYTES) {
     this.#max = max
@@ -33,11 +34,11 @@ export class DeltaBounds {
     this.#slot = slot
     this.#bytes.set(slot, 0)
     const leaving = [...retired]
-    const kept = [...liveDeltas(table)]
-      .filter(([slot]) => retired[slot] !== true)
+    const all = [...liveDeltas(table)].map(([slot, live]) => {
       // Of a stream that was never told of, nobody knows.
-      .map(([slot, live]) => ({ slot, live, bytes: this.#bytes.get(slot) ?? this.#max }))
-      .sort((a, b) => a.bytes / a.live - b.bytes / b.live)
+      return { slot, ...live, bytes: this.#bytes.get(slot) ?? this.#max }
+    })
+    const kept = all.filter(({ slot }) => retired[slot] !== true).sort((a, b) => a.bytes / a.live - b.bytes / b.live)
     let used = kept.reduce((sum, { bytes }) => sum + bytes, 0)
     while (used > this.#max / 2) {
       const worst = kept.pop()
@@ -45,8 +46,16 @@ export class DeltaBounds {
       leaving[worst.slot] = true
       used -= worst.bytes
     }
-    this.#room = this.#max - SLACK_BYTES - used
+    // All RAM passes, or is copied again; of blocks only some may be (`blocksToRewrite`), and these come last: they count.
+    const slow = all.filter(({ slot, blocks }) => leaving[slot] === true && blocks > 0)
+    this.#blocks = slow.reduce((sum, { slot, blocks }) => sum + (retired[slot] === true ? 0 : blocks), 0)
+    this.#room = this.#max - SLACK_BYTES - slow.reduce((sum, { bytes }) => sum + bytes, used)
     return leaving
+  }
+
+  /** Blocks of disks to be written again in this epoch for the sake of their deltas alone. */
+  get blocks(): number {
+    return this.#blocks
   }
 
   /** So many bytes of deltas are written in this epoch. False, and nothing happens, where they are too many. */
@@ -67,15 +76,19 @@ export class DeltaBounds {
   }
 }
 
-/** Slot → pages whose deltas are there. */
-function liveDeltas(table: PageTable): Map<number, number> {
-  const live = new Map<number, number>()
-  for (const segment of table.segments) {
+/** Slot → pages whose deltas are there, and how many of them are blocks of disks. */
+function liveDeltas(table: PageTable): Map<number, { live: number; blocks: number }> {
+  const found = new Map<number, { live: number; blocks: number }>()
+  for (const [number, segment] of table.segments.entries()) {
     if (segment?.deltas === undefined) continue
     for (let at = 0; at < SEGMENT_PAGES; at++) {
       const slot = segment.deltas.slots[at] ?? ZERO_SLOT
-      if (slot !== ZERO_SLOT) live.set(slot, (live.get(slot) ?? 0) + 1)
+      if (slot === ZERO_SLOT) continue
+      const counts = found.get(slot) ?? { live: 0, blocks: 0 }
+      counts.live++
+      if (number * SEGMENT_PAGES + at >= table.ramPages) counts.blocks++
+      found.set(slot, counts)
     }
   }
-  return live
+  return found
 }

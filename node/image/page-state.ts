@@ -139,7 +139,7 @@ export class PageState {
       deltas: 0,
       found: 0
     }
-    const rewrite = blocksToRewrite(asked, retired)
+    const rewrite = blocksToRewrite(asked, retired) + this.#bounds.blocks
     this.#candidate = {
       epoch,
       table,

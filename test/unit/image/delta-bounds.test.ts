@@ -4,9 +4,9 @@ import { PageTable } from '../../../node/image/page-table.ts'
 
 const MAX = 100_000
 
-/** Pages 0 to 99 whole in slot 0, and deltas of so many of them in each slot. */
-function tableOf(deltas: Record<number, number>): PageTable {
-  const table = new PageTable(200)
+/** 200 pages whole in slot 0, and deltas of so many of them in each slot. Those from `ramPages` on are blocks of a disk. */
+function tableOf(deltas: Record<number, number>, ramPages = 200): PageTable {
+  const table = new PageTable(ramPages, 200 - ramPages)
   for (let page = 0; page < 200; page++) table.place(page, 0, page)
   let page = 0
   for (const [slot, count] of Object.entries(deltas)) {
@@ -51,6 +51,20 @@ describe('the bounds of deltas', () => {
     )
     expect(bounds.begin(tableOf({ 2: 10 }), 3, [false, false, true])).toEqual([false, false, true])
     expect(taken(bounds)).toBe(95)
+  })
+
+  test('count deltas of disks until they have been written again, and tell how many are to be', () => {
+    const bounds = new DeltaBounds(MAX)
+    bounds.begin(tableOf({}), 1, [])
+    for (let i = 0; i < 60; i++) bounds.take(1000)
+    expect(bounds.begin(tableOf({ 1: 60 }, 50), 2, [])).toEqual([undefined, true])
+    expect(bounds.blocks).toBe(10)
+    expect(taken(bounds)).toBe(95 - 60)
+    bounds.begin(tableOf({ 2: 35 }, 50), 3, [])
+    expect(bounds.blocks).toBe(0)
+    bounds.begin(tableOf({ 1: 60 }, 50), 3, [false, true])
+    expect(bounds.blocks).toBe(0) // those of retired streams are counted already
+    expect(taken(bounds)).toBe(95 - 60)
   })
 
   test('have those written again of which nobody knows how large they are', () => {

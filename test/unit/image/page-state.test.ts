@@ -73,6 +73,34 @@ describe('the page state', () => {
     fc.assert(property, { numRuns: 100 })
   })
 
+  test('has blocks of disks written again whose deltas are too many to be kept', () => {
+    const blocks = 12_000
+    const state = new PageState(PAGES, blocks)
+    const pages = Array.from({ length: blocks }, (_, i) => PAGES + i)
+    const begin = (epoch: number) => state.begin(epoch, { holders: HOLDERS, m: 1, partial: true })
+    const end = (epoch: number) => {
+      state.endPages()
+      state.complete(streamOf(`${epoch}`, blocks))
+      expect(state.commit(epoch)).toBe(true)
+    }
+    begin(1)
+    for (const page of pages) {
+      expect(state.data(page, digestOf(page, 1))).toBe('new')
+      state.place(page, page)
+    }
+    end(1)
+    begin(2)
+    for (const page of pages) {
+      expect(state.data(page, digestOf(page, 2))).toBe('changed')
+      expect(state.placeDelta(page, 24)).toBe(true)
+    }
+    state.deltasWritten(pages, 16)
+    end(2)
+    begin(3)
+    expect(state.blocksToRewrite).toBe(blocks)
+    expect(state.retiredBlocks(blocks)).toEqual(pages)
+  })
+
   test('leans on a bounded number of streams however long small changes go on', () => {
     const property = fc.property(fc.array(fc.array(fc.nat(PAGES - 1), { maxLength: 3 }), { minLength: 60 }), epochs => {
       const state = new PageState(PAGES)
