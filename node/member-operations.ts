@@ -139,6 +139,7 @@ export class MemberOperations implements ClusterView {
       if (memberById(record, id)?.address !== address) {
         throw new UsageError('ADDRESS_TAKEN', `another member has the address ${address}`)
       }
+      await membership.until(record.version) // what is asked next tells of it
     }
     if (votes === undefined) return
     const wished = await membership.change(wishVotes(id, votes))
