@@ -81,6 +81,15 @@ export class LocalDisks {
     machine?.disks.release(layers)
   }
 
+  /**
+   * `epoch` is void, and no later one is being captured. Its layers stay for the next, and as one: of epochs that come to
+   * nothing one after the other chains would grow, and pauses with them (two disks: 0.1 s at 100 layers, 0.5 s at 300).
+   */
+  voided(epoch: number, machine: Machine | undefined): void {
+    for (const known of this.#layers.keys()) if (known <= epoch) this.#layers.delete(known)
+    if (this.#layers.size === 0) machine?.disks.join()
+  }
+
   /** The VM has ended. */
   async end(): Promise<void> {
     const lazy = await this.#lazy?.catch(() => undefined)

@@ -263,6 +263,7 @@ export class LocalVm {
     this.#unwatched(this.#nic?.abandon(epoch))
     if (this.#capture?.epoch === epoch) void this.#capture.cancel()
     this.#worker?.abort(epoch)
+    if ((this.#capture?.epoch ?? epoch) <= epoch) this.disks.voided(epoch, this.#machine)
   }
 
   /** The lease is about to end: nothing moves until `unfence`. A cut under way gives way to it (`Machine.stop`). */
@@ -362,14 +363,9 @@ export class LocalVm {
   }
 
   async #attach(epoch: number): Promise<NicPort> {
-    const nicPath = this.#deps.path('nic', this.group, this.spec.id)
-    this.#attaching = this.#deps.network.attach({
-      group: this.group,
-      vm: this.spec.id,
-      generation: this.generation,
-      epoch,
-      nicPath
-    })
+    const { group, spec, generation } = this
+    const nicPath = this.#deps.path('nic', group, spec.id)
+    this.#attaching = this.#deps.network.attach({ group, vm: spec.id, generation, epoch, nicPath })
     const nic = await this.#attaching
     this.#alive()
     // Told of while there was no NIC: frames of that colour may wait here already, and the switch asks once for each.

@@ -13,7 +13,7 @@ import type { DiskFile, DiskStart } from '../ports.ts'
 import { type DiskSpec, disksOf, type VmSpec } from '../../protocols/group.ts'
 
 const MIB = 1_048_576
-/** Released layers of a disk that make a merge more urgent than a stream: each read looks into all of them. A guess. */
+/** Layers of a disk that make it more urgent to have fewer than to stream: each read looks into all of them. A guess. */
 const MANY_LAYERS = 8
 /** Half of what a gigabit link carries: the cluster's other traffic is the epochs. A guess. */
 const STREAM_BYTES_PER_SECOND = 64 * MIB
@@ -29,6 +29,14 @@ export interface Layer {
 /** A job of QEMU's on a disk. */
 export type DiskJob =
   | { readonly kind: 'merge'; readonly disk: number; readonly top: Layer; readonly arguments: BlockNode }
+  /** Of layers that are still needed, but not each by itself: `base` becomes all of them. */
+  | {
+      readonly kind: 'join'
+      readonly disk: number
+      readonly base: Layer
+      readonly top: Layer
+      readonly arguments: BlockNode
+    }
   | { readonly kind: 'stream'; readonly disk: number; readonly arguments: BlockNode }
 
 export class DiskChain {
@@ -40,6 +48,8 @@ export class DiskChain {
   readonly #local: Layer
   #frozen: Layer[] = []
   readonly #released = new Set<Layer>()
+  /** The last of the frozen layers that may become one. */
+  #joinable: Layer | undefined
   #active: Layer
   #next: Layer | undefined
   #made = 0
@@ -123,21 +133,41 @@ export class DiskChain {
     for (const layer of this.#frozen) if (paths.has(layer.path)) this.#released.add(layer)
   }
 
+  /** Until `apart` nobody reads the frozen layers, and no image will have ended with one of them: they may become one. */
+  join(): void {
+    this.#joinable = this.#frozen.at(-1)
+  }
+
+  apart(): void {
+    this.#joinable = undefined
+  }
+
   /** What is to be done next; undefined: nothing. */
   job(): DiskJob | undefined {
     const released = this.#releasedLayers()
     const top = released.at(-1)
-    if (this.remote !== undefined && released.length < MANY_LAYERS) {
+    const join = this.#joinJob()
+    if (this.remote !== undefined && released.length < MANY_LAYERS && !join) {
       return {
         kind: 'stream',
         disk: this.disk,
         arguments: { device: this.#local.node, speed: STREAM_BYTES_PER_SECOND }
       }
     }
-    if (!top) return undefined
-    // The name of the backing file that QEMU would write into the layer above describes the whole chain, and may be too long.
-    const names = { device: this.top, 'top-node': top.node, 'base-node': this.#local.node, 'backing-file': 'local' }
-    return { kind: 'merge', disk: this.disk, top, arguments: names }
+    return top ? { kind: 'merge', disk: this.disk, top, arguments: this.#commit(top, this.#local) } : join
+  }
+
+  #joinJob(): DiskJob | undefined {
+    const needed = this.#frozen.slice(this.#releasedLayers().length)
+    const layers = needed.slice(0, this.#joinable ? needed.indexOf(this.#joinable) + 1 : 0)
+    const [base, top] = [layers[0], layers.at(-1)]
+    if (!base || !top || layers.length < MANY_LAYERS) return undefined
+    return { kind: 'join', disk: this.disk, base, top, arguments: this.#commit(top, base) }
+  }
+
+  /** The name of the backing file that QEMU would write into the layer above describes the whole chain, and may be too long. */
+  #commit(top: Layer, base: Layer): BlockNode {
+    return { device: this.top, 'top-node': top.node, 'base-node': base.node, 'backing-file': 'local' }
   }
 
   /** The job is done: layers that are in no chain any more, in the order in which QEMU lets their nodes be removed. */
@@ -146,7 +176,8 @@ export class DiskChain {
       this.#start = { kind: 'new' }
       return []
     }
-    const merged = this.#frozen.splice(0, this.#frozen.indexOf(job.top) + 1)
+    const from = job.kind === 'join' ? this.#frozen.indexOf(job.base) + 1 : 0
+    const merged = this.#frozen.splice(from, this.#frozen.indexOf(job.top) + 1 - from)
     for (const layer of merged) this.#released.delete(layer)
     return merged.reverse()
   }

@@ -108,7 +108,8 @@ export class DiskLayers implements DiskControl {
   async prepare(alone: boolean): Promise<void> {
     const qmp = this.#qmp
     if (!qmp) return
-    if (alone) await this.#hold(qmp)
+    for (const chain of this.#chains) chain.apart() // what is frozen is about to be read
+    if (alone || this.#job?.kind === 'join') await this.#hold(qmp)
     for (const chain of this.#chains) {
       const wanted = chain.wanted()
       if (!wanted) continue
@@ -155,6 +156,15 @@ export class DiskLayers implements DiskControl {
   release(layers: readonly DiskFile[]): void {
     const paths = new Set(layers.map(({ path }) => path))
     for (const chain of this.#chains) chain.release(paths)
+    this.#nextUnlessInCut()
+  }
+
+  join(): void {
+    for (const chain of this.#chains) chain.join()
+    this.#nextUnlessInCut()
+  }
+
+  #nextUnlessInCut(): void {
     // A cut that was prepared may have come to nothing.
     if (!this.#inCut && this.#begun) this.#held = false
     this.#next()
@@ -180,7 +190,7 @@ export class DiskLayers implements DiskControl {
     const job = this.#job
     if (!job) return
     // A stream goes on where it was: it costs nothing to break it off.
-    if (job.kind === 'merge') {
+    if (job.kind !== 'stream') {
       if (!(await this.#lateAfter(job.ended, this.#patienceMs))) return
       this.#patienceMs = Math.min(2 * this.#patienceMs, MAX_PATIENCE_MS)
     }
@@ -228,7 +238,7 @@ export class DiskLayers implements DiskControl {
   /** False where it was cancelled. */
   async #run(qmp: QmpClient, id: string, job: DiskJob): Promise<boolean> {
     const ended = qmp.waitEvent(['BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'], ({ data }) => data.device === id)
-    await qmp.command(job.kind === 'merge' ? 'block-commit' : 'block-stream', { 'job-id': id, ...job.arguments })
+    await qmp.command(job.kind === 'stream' ? 'block-stream' : 'block-commit', { 'job-id': id, ...job.arguments })
     const { name, data } = await ended
     if (name === 'BLOCK_JOB_CANCELLED') return false
     if (typeof data.error === 'string') {

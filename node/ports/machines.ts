@@ -78,6 +78,11 @@ export interface DiskControl {
   readonly here: Promise<void>
   /** These files of cuts are read no more: they are merged while the VM runs, and removed. Others do not count. */
   release(layers: readonly DiskFile[]): void
+  /**
+   * What was frozen until now is not being read, and all images that ended with one of these files are void: many become one
+   * while the VM runs. Until the next cut is prepared.
+   */
+  join(): void
 }
 
 export interface MachineCut {

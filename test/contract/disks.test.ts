@@ -178,4 +178,30 @@ describe.each(['portable', 'dirty'] as const)('disks with %s capture', capture =
     await expect.poll(() => readdirSync(vm.layers).length, { timeout: 10_000 }).toBe(8)
     for (const [index, disk] of disks.entries()) expect(chainAtRest(vm.layers, index).equals(disk)).toBe(true)
   })
+
+  it('become one layer where epochs come to nothing, and nothing of them is lost', {
+    timeout: 2 * BOOT_MS
+  }, async () => {
+    const vm = await counting(capture, `void-${capture}`)
+    await told(vm, 'write', '400')
+    const disks = freshDisks()
+    for (let n = 0; n < 3; n++) {
+      for (let i = 0; i < 8; i++) await cut(vm, freshDisks(), `${capture}.void${n}.${i}`)
+      vm.machine.disks.join()
+      if (n > 0) continue // the next cut breaks it off
+      // Of each disk: local, one of all, the one that is written, and maybe the next.
+      await expect.poll(() => readdirSync(vm.layers).length, { timeout: 10_000 }).toBeLessThanOrEqual(8)
+    }
+    await vm.machine.prepareCut()
+    const { layers } = await cut(vm, disks, `${capture}.void`)
+    expect(layers.length).toBeGreaterThanOrEqual(4)
+    await vm.machine.stop()
+    for (const [index, disk] of disks.entries()) expect(chainAtRest(vm.layers, index).equals(disk)).toBe(true)
+    await vm.machine.resume()
+    vm.machine.disks.release(layers)
+    await expect.poll(() => readdirSync(vm.layers).length, { timeout: 10_000 }).toBeLessThanOrEqual(6)
+    await told(vm, 'drop')
+    expect(await told(vm, 'check')).toMatchObject({ wrong: 0 })
+    expect(vm.ended).toEqual([])
+  })
 })

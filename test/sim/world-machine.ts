@@ -165,7 +165,7 @@ export class SimMachine implements Machine {
   }
 
   /** Simulated VMs have none. */
-  readonly disks: DiskControl = { here: Promise.resolve(), release() {} }
+  readonly disks: DiskControl = { here: Promise.resolve(), release() {}, join() {} }
 
   async prepareCut(): Promise<void> {}
 

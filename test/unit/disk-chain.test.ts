@@ -98,6 +98,46 @@ describe('the layers of a disk', () => {
     expect(chain.length).toBe(5)
   })
 
+  it('become one where epochs come to nothing, before they are read for the next', () => {
+    const chain = chainOf()
+    for (let n = 0; n < 8; n++) cut(chain)
+    chain.join()
+    expect(chain.job()).toMatchObject({
+      kind: 'join',
+      arguments: { device: 'd0', 'top-node': 'd0.8', 'base-node': 'd0.1', 'backing-file': 'local' }
+    })
+    chain.apart()
+    expect(chain.job()).toBeUndefined()
+    chain.join()
+    const job = chain.job()
+    cut(chain)
+    const names = [
+      '/layers/d0.8',
+      '/layers/d0.7',
+      '/layers/d0.6',
+      '/layers/d0.5',
+      '/layers/d0.4',
+      '/layers/d0.3',
+      '/layers/d0.2'
+    ]
+    if (job) expect(namesOf(chain.done(job))).toEqual(names)
+    expect(namesOf(chain.frozen())).toEqual(['/layers/d0.1', '/layers/d0.9'])
+    expect(chain.job()).toBeUndefined()
+    chain.release(new Set(['/layers/d0.1']))
+    expect(chain.job()).toMatchObject({ kind: 'merge', arguments: { 'top-node': 'd0.1', 'base-node': 'd0.local' } })
+  })
+
+  it('that are few stay as they are, and those of a released one are merged first', () => {
+    const chain = chainOf()
+    for (let n = 0; n < 8; n++) cut(chain)
+    chain.release(new Set(['/layers/d0.1']))
+    chain.join()
+    const merge = chain.job()
+    expect(merge?.kind).toBe('merge')
+    if (merge) chain.done(merge)
+    expect(chain.job()).toBeUndefined()
+  })
+
   it('are made once for a cut, however often it is prepared', () => {
     const chain = chainOf()
     const wanted = chain.wanted()

@@ -12,7 +12,8 @@ function world(specs: readonly DiskSpec[]) {
   const here = Promise.withResolvers<void>()
   const release = (files: readonly DiskFile[]): void =>
     void calls.push(`release ${files.map(({ path }) => path).join()}`)
-  const machine = { disks: { here: here.promise, release } } as unknown as Machine
+  const join = (): void => void calls.push('join')
+  const machine = { disks: { here: here.promise, release, join } } as unknown as Machine
   let served: ReadonlyMap<string, BlockSource> = new Map()
   const spec = { id: 'v', disks: specs } as unknown as VmSpec
   const disks = new LocalDisks(
@@ -64,6 +65,19 @@ describe('the disks of a VM', () => {
     await disks.end()
     expect(calls).toHaveLength(3)
     expect(disks.cutTo(9, [layer('a')])).toEqual([layer('a')])
+  })
+
+  it('may become one layer when all epochs that are made of them are void', () => {
+    const { disks, machine, calls } = world([{ sizeMiB: 1 }])
+    disks.fresh()
+    disks.cutTo(1, [layer('a')])
+    disks.cutTo(2, [layer('a'), layer('b')])
+    disks.voided(1, machine)
+    expect(calls).toEqual([])
+    disks.voided(2, machine)
+    expect(calls).toEqual(['join'])
+    disks.committed(2, machine)
+    expect(calls).toEqual(['join'])
   })
 
   it('are none where the specification has none', async () => {

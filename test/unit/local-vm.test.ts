@@ -72,7 +72,7 @@ class World {
       startIncoming: async (_: string, connectable: () => void) => connectable(),
       incomingComplete: () => new Promise<void>(() => {}),
       prepareCut: async () => {},
-      disks: { here: Promise.resolve(), release() {} },
+      disks: { here: Promise.resolve(), release() {}, join() {} },
       stop: async () => {},
       resume: () => this.resumed.promise,
       cut: async (_: string, turn: () => Promise<void>) => {
