@@ -76,6 +76,19 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'agree',
+    {
+      summary:
+        'a real VM that counts in RAM and, with fsync, on ext4: cut at random times, each image restored and its disks checked',
+      options: {
+        cuts: 'how many images (100)',
+        seed: 'of the times of cuts and of what is aborted (1)',
+        sabotage: 'late-layer: freeze the disks when the VM runs again, which must be found'
+      },
+      run: async (progress, options) => (await import('./agree.ts')).measureAgree(progress, options)
+    }
+  ],
+  [
     'buffers',
     {
       summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',

@@ -6,12 +6,16 @@
  *
  *   synced <= the highest number on vdb <= the highest number on vda <= ram <= synced + 1
  *
- * and the slots hold the SLOTS numbers before it: a disk that is older or newer than RAM cannot look right. A page of RAM
+ * and the `slots` slots hold the numbers before it: a disk that is older or newer than RAM cannot look right. A page of RAM
  * that begins with MAGIC holds `ram` and `synced`, so that they can be found from outside.
+ *
+ * A restored VM would write over what shows that a disk is newer than its RAM. So each step begins with a look past all
+ * caches: the slot of the last number must hold it, and the next slot must not yet hold the next.
  *
  * Commands on the console, one a line; it answers each with one line, and with ` sum=` and the FNV-1a hash of what stands
  * before (bank.c says why):
- *   check ID         reads the rings past all caches: how many slots hold another number than they must
+ *   check ID         reads the rings past all caches: how many slots hold another number than they must, and how many steps
+ *                    have ever begun with one that did
  *   write ID RATE    from now on RATE random blocks of /disk/data (`dataMiB`) a second are filled with random bytes
  *   cache ID PATH    reads a file or device to its end, so that the kernel caches it
  *   drop ID          forgets what it caches
@@ -35,7 +39,7 @@
 #include <unistd.h>
 
 #define BLOCK 4096
-#define SLOTS 64
+#define READ_SLOTS 64 /* at once; `slots` is a power of two from here on */
 #define MAGIC "diapause-counter"
 
 static struct {
@@ -43,8 +47,8 @@ static struct {
   uint64_t ram, synced;
 } *state;
 
-static uint64_t *block, chance = 88172645463325252ull, data_blocks;
-static int ring, second = -1, data_file;
+static uint64_t *block, *many, chance = 88172645463325252ull, data_blocks, slots = READ_SLOTS, odd_steps;
+static int ring, second = -1, data_file, ring_past_cache, second_past_cache;
 static double interval_us = 5000, rate, due_us, step_us;
 
 static double now_us(void) {
@@ -86,11 +90,34 @@ static void fail(const char *what) {
 
 static void put(int fd, uint64_t number) {
   for (int i = 0; i < BLOCK / 8; i++) block[i] = number;
-  if (pwrite(fd, block, BLOCK, number % SLOTS * BLOCK) != BLOCK || fsync(fd)) fail("counter: a write");
+  if (pwrite(fd, block, BLOCK, number % slots * BLOCK) != BLOCK || fsync(fd)) fail("counter: a write");
+}
+
+static int is_all(const uint64_t *words, uint64_t number) {
+  for (int i = 0; i < BLOCK / 8; i++)
+    if (words[i] != number) return 0;
+  return 1;
+}
+
+/* What the slot of `number` holds where the last that was written is `last`. */
+static uint64_t wanted_at(uint64_t slot, uint64_t last) {
+  uint64_t back = (last - slot) % slots;
+  return last < back ? 0 : last - back;
+}
+
+static int is_odd(int past_cache, uint64_t number) {
+  uint64_t slot = number % slots;
+  if (pread(past_cache, block, BLOCK, slot * BLOCK) != BLOCK) fail("counter: a look");
+  return !is_all(block, wanted_at(slot, state->synced));
+}
+
+static int looks_odd(int past_cache) {
+  return is_odd(past_cache, state->synced) + is_odd(past_cache, state->synced + 1) > 0;
 }
 
 static void step(void) {
   uint64_t number = state->synced + 1;
+  odd_steps += looks_odd(ring_past_cache) || (second >= 0 && looks_odd(second_past_cache));
   state->ram = number;
   __sync_synchronize();
   put(ring, number);
@@ -99,17 +126,14 @@ static void step(void) {
   state->synced = number;
 }
 
-/* Slots of `path` that do not hold the number that they must. */
-static uint64_t wrong_in(const char *path) {
+/* Slots that do not hold the number that they must. */
+static uint64_t wrong_in(int past_cache) {
   uint64_t wrong = 0;
-  int fd = open(path, O_RDONLY | O_DIRECT);
-  if (fd < 0) fail(path);
-  for (uint64_t slot = 0; slot < SLOTS; slot++) {
-    uint64_t back = (state->synced - slot) % SLOTS, wanted = state->synced < back ? 0 : state->synced - back;
-    if (pread(fd, block, BLOCK, slot * BLOCK) != BLOCK) fail(path);
-    for (int i = 0, bad = 0; i < BLOCK / 8 && !bad; i++) wrong += bad = block[i] != wanted;
+  for (uint64_t slot = 0; slot < slots; slot++) {
+    uint64_t at = slot % READ_SLOTS;
+    if (at == 0 && pread(past_cache, many, READ_SLOTS * BLOCK, slot * BLOCK) != READ_SLOTS * BLOCK) fail("counter: a check");
+    wrong += !is_all(many + at * (BLOCK / 8), wanted_at(slot, state->synced));
   }
-  close(fd);
   return wrong;
 }
 
@@ -147,7 +171,7 @@ static void command(const char *line) {
   double new_rate = 0;
   char path[64];
   if (sscanf(line, "check %d", &id) == 1)
-    answer(id, "check", wrong_in("/disk/ring") + (second < 0 ? 0 : wrong_in("/dev/vdb")), 0, 0);
+    answer(id, "check", odd_steps + wrong_in(ring_past_cache) + (second < 0 ? 0 : wrong_in(second_past_cache)), 0, 0);
   else if (sscanf(line, "write %d %lf", &id, &new_rate) == 2) {
     rate = new_rate;
     due_us = now_us();
@@ -186,12 +210,14 @@ static void mount_disks(void) {
   data_file = opened("/disk/data", O_RDWR | O_CREAT);
   if (ftruncate(data_file, data_blocks * BLOCK)) fail("counter: data");
   if (access("/dev/vdb", F_OK) == 0) second = opened("/dev/vdb", O_RDWR);
-  for (int slot = 0; slot < SLOTS; slot++) {
+  for (uint64_t slot = 0; slot < slots; slot++) {
     memset(block, 0, BLOCK);
     if (pwrite(ring, block, BLOCK, slot * BLOCK) != BLOCK) fail("counter: ring");
     if (second >= 0 && pwrite(second, block, BLOCK, slot * BLOCK) != BLOCK) fail("counter: vdb");
   }
   if (fsync(ring) || (second >= 0 && fsync(second))) fail("counter: fsync");
+  ring_past_cache = opened("/disk/ring", O_RDONLY | O_DIRECT);
+  if (second >= 0) second_past_cache = opened("/dev/vdb", O_RDONLY | O_DIRECT);
 }
 
 int main(int argc, char **argv) {
@@ -200,13 +226,16 @@ int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     if (!strncmp(argv[i], "dataMiB=", 8)) data_mib = strtoull(argv[i] + 8, 0, 10);
     if (!strncmp(argv[i], "intervalUs=", 11)) interval_us = strtod(argv[i] + 11, 0);
+    if (!strncmp(argv[i], "slots=", 6)) slots = strtoull(argv[i] + 6, 0, 10);
   }
   data_blocks = data_mib << 8;
   if (tcgetattr(0, &t) == 0) {
     cfmakeraw(&t);
     tcsetattr(0, TCSANOW, &t);
   }
-  if (posix_memalign((void **)&state, BLOCK, BLOCK) || posix_memalign((void **)&block, BLOCK, BLOCK)) fail("counter: memory");
+  if (posix_memalign((void **)&state, BLOCK, BLOCK) || posix_memalign((void **)&block, BLOCK, BLOCK) ||
+      posix_memalign((void **)&many, BLOCK, READ_SLOTS * BLOCK))
+    fail("counter: memory");
   memset(state, 0, BLOCK);
   mount_disks();
   memcpy(state->magic, MAGIC, sizeof state->magic);

@@ -6,8 +6,8 @@ import type { DiskSpec, VmSpec } from '../../protocols/group.ts'
 import { bankAppend, type Guest } from './build.ts'
 import { fnv32 } from './console.ts'
 
-/** As in counter.c. */
-export const RING_SLOTS = 64
+/** As in counter.c, unless it is told. */
+const RING_SLOTS = 64
 const MAGIC = 'diapause-counter'
 
 export interface CounterOptions {
@@ -17,11 +17,14 @@ export interface CounterOptions {
   /** Between two steps; 5,000 unless told. */
   readonly intervalUs?: number
   readonly dataMiB?: number
+  /** Of its rings, a power of two; 64 unless told, and no fewer. */
+  readonly slots?: number
 }
 
 /** Without a NIC. */
-export function counterVm(guest: Guest, { memoryMiB, disks, intervalUs = 5_000, dataMiB = 4 }: CounterOptions): VmSpec {
-  const append = `${bankAppend({ index: 1, total: 1, run: 'counter', intervalUs })} dataMiB=${dataMiB}`
+export function counterVm(guest: Guest, options: CounterOptions): VmSpec {
+  const { memoryMiB, disks, intervalUs = 5_000, dataMiB = 4, slots = RING_SLOTS } = options
+  const append = `${bankAppend({ index: 1, total: 1, run: 'counter', intervalUs })} dataMiB=${dataMiB} slots=${slots}`
   return { id: 'counter', memoryMiB, disks, ...guest, append }
 }
 
@@ -35,7 +38,7 @@ export interface CounterReport {
   readonly kind: string
   readonly ram: number
   readonly synced: number
-  /** Slots of its rings that hold another number than they must. */
+  /** Slots of its rings that hold another number than they must, and steps that began with one that did. */
   readonly wrong: number
   readonly pages: number
 }
@@ -50,22 +53,23 @@ export const parseCounter = (text: string): CounterReport[] =>
       : []
   )
 
-/** The two numbers that the guest keeps in RAM. */
-export function counterInRam(ram: Buffer): { ram: number; synced: number } {
+/** The two numbers that the guest keeps in RAM, and in which page; `ram` may be that page alone. */
+export function counterInRam(ram: Buffer): { ram: number; synced: number; page: number } {
   for (let at = ram.indexOf(MAGIC); at >= 0; at = ram.indexOf(MAGIC, at + 1)) {
     // The program's own text holds the word, too, but not at the begin of a page.
     if (at % 4096 !== 0) continue
-    return { ram: Number(ram.readBigUInt64LE(at + 16)), synced: Number(ram.readBigUInt64LE(at + 24)) }
+    const number = (offset: number): number => Number(ram.readBigUInt64LE(at + offset))
+    return { ram: number(16), synced: number(24), page: at / 4096 }
   }
   throw new Error('the guest has not begun to count')
 }
 
 /** The highest number of a ring; throws where the others are not those before it. */
-export function highestOf(ring: Buffer): number {
-  const slots = Array.from({ length: RING_SLOTS }, (_, slot) => Number(ring.readBigUInt64LE(slot * 4096)))
+export function highestOf(ring: Buffer, length = RING_SLOTS): number {
+  const slots = Array.from({ length }, (_, slot) => Number(ring.readBigUInt64LE(slot * 4096)))
   const highest = Math.max(...slots)
   for (const [slot, number] of slots.entries()) {
-    const wanted = highest - ((highest - slot + RING_SLOTS) % RING_SLOTS)
+    const wanted = highest - ((highest - slot + length) % length)
     if (number !== Math.max(0, wanted)) throw new Error(`slot ${slot} holds ${number} where the highest is ${highest}`)
   }
   return highest
