@@ -8,11 +8,14 @@ import { join } from 'node:path'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { disksOf } from '../protocols/group.ts'
-import { memberById } from '../protocols/membership/record.ts'
+import { BASES } from '../protocols/base.ts'
+import { memberById, placeable } from '../protocols/membership/record.ts'
 import type { DataKeyRing } from './agents/data-keys.ts'
+import { SharedBases } from './agents/bases.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
 import { createCodec } from './erasure/codec.ts'
+import { BaseNames } from './host/base-names.ts'
 import { wallMs } from './host/clock.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { killStaleMachines } from './hypervisor/stale.ts'
@@ -23,6 +26,7 @@ import { exportRam, importRam } from './image/export.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { blockServing } from './nbd/server.ts'
 import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
+import { decodeStreamManifest, encodeStreamManifest } from './image/stream-manifest.ts'
 import type { ImageFiles } from './image-operations.ts'
 import type {
   Clock,
@@ -31,10 +35,13 @@ import type {
   Leases,
   Log,
   Membership,
+  Registers,
+  ShardCluster,
   ShardStore,
   Switch,
   Transport
 } from './ports.ts'
+import { planHolders, withinReach } from './planning/holders.ts'
 import { createShardCluster } from './shards/cluster.ts'
 import { openShardStore } from './store/shard-store.ts'
 import { StartedFile } from './store/started.ts'
@@ -50,7 +57,9 @@ export interface HostingDeps {
   readonly dataKeys: DataKeyRing
   readonly runDir: string
   readonly clock: Clock
+  readonly random: () => number
   readonly log: Log
+  readonly registers: Registers
   readonly transport: Transport
   readonly detector: FailureDetector
   readonly directory: GroupDirectory
@@ -62,6 +71,7 @@ interface Parts {
   readonly store: ShardStore
   readonly hypervisor: Hypervisor
   readonly started: StartedGenerations
+  readonly baseNames: BaseNames
 }
 
 /** Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors. */
@@ -126,7 +136,8 @@ export async function openHosting(deps: HostingDeps) {
   const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
-  const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started })
+  const baseNames = await BaseNames.open(config.peer.dataDir)
+  const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
   const imported = join(config.peer.dataDir, 'imports')
   await rm(imported, { recursive: true, force: true }) // of a peer that was killed
   const imageFiles: ImageFiles = {
@@ -144,7 +155,7 @@ export async function openHosting(deps: HostingDeps) {
 
 function hostingOf(
   deps: HostingDeps,
-  { store, hypervisor, started }: Parts
+  { store, hypervisor, started, baseNames }: Parts
 ): { readonly hosting: Hosting; refusedShards(): number } {
   const { config, dataKeys, runDir, clock, log, transport, detector, directory, membership, network } = deps
   const { k, m, symbolBytes } = config.shards
@@ -171,6 +182,7 @@ function hostingOf(
       wallMs,
       log,
       serveBlocks: blockServing(log),
+      shareBases: sharedBases(deps, shards, baseNames).share,
       openWorker: (group, spec) =>
         createImageWorker({
           group,
@@ -194,6 +206,24 @@ function hostingOf(
   return { hosting, refusedShards: () => shards.stats().refusedStale }
 }
 
+function sharedBases(deps: HostingDeps, shards: ShardCluster, names: BaseNames): SharedBases {
+  const { config, self, membership, detector, transport } = deps
+  const { k, m } = config.shards
+  return new SharedBases({
+    ...deps,
+    shards,
+    nameOf: file => names.of(file),
+    holders: () => {
+      const alive = new Set(detector.alive())
+      const living = placeable(membership.record()).filter(peer => alive.has(peer))
+      const peers = withinReach(living, peer => peer === self || transport.connected(peer), k, m)
+      return { holders: planHolders(peers, k, m, 0), peers, m }
+    },
+    encodeStream: encodeStreamManifest,
+    decodeStream: decodeStreamManifest
+  })
+}
+
 /** The sockets of VMs, as `path` in `hostingOf` names them. */
 export async function removeVmSockets(runDir: string): Promise<void> {
   const stale = (await readdir(runDir)).filter(name => /^[\w-]{12}\.(nic\d?|capture|incoming|blocks)$/.test(name))
@@ -210,7 +240,8 @@ function groupKeys(dataKeys: DataKeyRing, group: string) {
   const newest = dataKeys.all().at(-1)?.key ?? new Uint8Array()
   return {
     key: groupSecret(newest, `${group} content ids`), // no group has such a name
-    dataKeys: () => dataKeys.all().map(({ id, key }) => ({ id, key: groupSecret(key, group) }))
+    dataKeys: () =>
+      dataKeys.all().map(({ id, key }) => ({ id, key: groupSecret(key, group), baseKey: groupSecret(key, BASES) }))
   }
 }
 

@@ -260,7 +260,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
   const where = { members: ids, storage, leaving, reached, nameOf }
   const groups = new Groups({ ...shared, ...where, hosting, leases, network })
-  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, store, floor, describeManifest })
+  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, store, floor, describeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const seen = { ...voice, wallMs, readManifest: hosting?.readManifest }
   const facts = () => gatherFacts(seen)

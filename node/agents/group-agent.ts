@@ -248,7 +248,8 @@ export class GroupAgent {
         await vm.boot(0, mayRun)
         this.#reportVm('vm.started', vm)
         this.#tellUplink(vm, hosting)
-        this.#feed({ kind: 'vm-ready', vm: spec.id, colour: 0 })
+        await vm.disks.shared
+        if (this.#vms.get(spec.id) === vm) this.#feed({ kind: 'vm-ready', vm: spec.id, colour: 0 })
         return
       }
       const hash = committed.images[spec.id] as string

@@ -1,21 +1,26 @@
 /**
  * Two things nobody has to ask for: epochs at the policy's interval, and forgetting shards that no restore can want.
  */
+import { BASES, isBaseStream } from '../../protocols/base.ts'
 import { openEpoch } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, keptImages } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import { type ImageStreams, parseStreamId, planRetention } from '../planning/retention.ts'
-import type { Clock, Log, ShardStore, StreamId } from '../ports.ts'
+import type { Clock, Log, Registers, ShardStore, StreamId } from '../ports.ts'
+import { BaseKeeping } from './base-keeping.ts'
 import type { GroupDirectory } from './directory.ts'
 
 /** Retention runs this long after a record has changed, so that a burst of changes costs one run. A guess. */
 const RETENTION_DELAY_MS = 2_000
+/** And this long after the last, where bases wait to be forgotten. A guess: a tenth of what they wait for. */
+const BASES_DELAY_MS = 60_000
 
 export interface HousekeepingDeps {
   readonly self: PeerId
   readonly directory: GroupDirectory
   readonly store: ShardStore | undefined
+  readonly registers: Pick<Registers, 'read' | 'delete'>
   readonly clock: Clock
   readonly log: Log
   /** 0: epochs on request only. */
@@ -35,11 +40,14 @@ export interface ManifestFacts extends ImageStreams {
 export class Housekeeping {
   readonly #deps: HousekeepingDeps
   readonly #waitingForEpoch = new Set<string>()
+  readonly #bases: BaseKeeping | undefined
   #retentionDue = false
   #stopped = false
 
   constructor(deps: HousekeepingDeps) {
     this.#deps = deps
+    const { store } = deps
+    this.#bases = store && new BaseKeeping({ ...deps, store })
     deps.directory.onRecord(record => {
       this.#scheduleEpoch(record)
       this.#scheduleRetention()
@@ -93,8 +101,12 @@ export class Housekeeping {
     this.#retentionDue = true
     this.#deps.clock.after(RETENTION_DELAY_MS, () => {
       this.#retentionDue = false
-      if (!this.#stopped)
-        this.#forget().catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'retention failed'))
+      if (this.#stopped) return
+      this.#forget()
+        .catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'retention failed'))
+        .finally(() => {
+          if (this.#bases?.waits) this.#deps.clock.after(BASES_DELAY_MS, () => this.#scheduleRetention())
+        })
     })
   }
 
@@ -103,7 +115,7 @@ export class Housekeeping {
     const { directory, log } = this.#deps
     const gone = new Set<string>()
     for (const id of stored) {
-      if (id === '' || directory.get(id) !== undefined) continue
+      if (id === '' || id === BASES || directory.get(id) !== undefined) continue
       try {
         if ((await directory.refresh(id)) === null) gone.add(id)
       } catch (error) {
@@ -145,6 +157,14 @@ export class Housekeeping {
     for (const stream of plan.streams) await store.dropStream(stream)
     for (const hash of plan.manifests) await store.dropManifest(hash)
     if (plan.streams.length > 0) log.debug({ streams: plan.streams, manifests: plan.manifests.length }, 'forgotten')
+    const known = directory.surveyed && groups.every(({ record, images }) => images.length >= keptImages(record).length)
+    const wanted = groups.flatMap(({ images }) => images.flatMap(image => image.streams.map(s => s.stream)))
+    await this.#bases?.forget({
+      streams: streams.filter(isBaseStream),
+      manifests: new Map([...manifests].flatMap(([hash, { about: of }]) => (isBaseStream(of) ? [[hash, of]] : []))),
+      wanted: known ? new Set(wanted) : undefined,
+      groups: groups.map(({ record }) => record)
+    })
   }
 }
 

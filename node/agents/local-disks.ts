@@ -3,7 +3,8 @@
  * and until when those files stay. What was written is on its way into an image until an epoch with it is committed.
  */
 import { disksOf, type VmSpec } from '../../protocols/group.ts'
-import type { Clock, DiskFile, Log, Machine, MachineDisks, Restore, ServeBlocks } from '../ports.ts'
+import type { Clock, DiskFile, ImageWorker, Log, Machine, MachineDisks, Restore, ServeBlocks } from '../ports.ts'
+import type { ShareBases } from './bases.ts'
 import { type LazyDisks, serveLazily } from './lazy-disks.ts'
 
 const MIB = 1_048_576
@@ -12,6 +13,8 @@ export interface LocalDisksDeps {
   readonly clock: Clock
   readonly log: Log
   readonly serveBlocks: ServeBlocks
+  /** Absent: bases are captured with a VM's first epoch. */
+  readonly shareBases?: ShareBases | undefined
   /** `layers`: a folder, for one generation; `blocks`: a socket. */
   path(kind: 'layers' | 'blocks', group: string, vm: string): string
 }
@@ -21,10 +24,13 @@ export class LocalDisks {
   readonly #group: string
   readonly #deps: LocalDisksDeps
   readonly #folder: string
-  /** Bases that no committed image of this machine holds yet. */
+  /** Bases whose content is not stored elsewhere, and that no committed image of this machine holds yet. */
   #bases: readonly DiskFile[] = []
   /** By epochs that are neither committed nor older than one that is. */
   readonly #layers = new Map<number, readonly DiskFile[]>()
+  #ended = false
+  /** After `fresh`: settles when bases are stored, as far as they can be. No epoch may begin before. */
+  shared: Promise<void> = Promise.resolve()
   #lazy: Promise<LazyDisks> | undefined
   /** After `begun`, where disks are served: resolves when all of them are on this host, with what was read of them. */
   local: Promise<{ readonly bytes: number; readonly ms: number }> | undefined
@@ -40,11 +46,18 @@ export class LocalDisks {
     return disksOf(this.#vm).length === 0
   }
 
-  /** As the VM finds them at its first boot. */
-  fresh(): MachineDisks | undefined {
+  /** As the VM finds them at its first boot, whose images `worker` will make. */
+  fresh(worker?: Pick<ImageWorker, 'bases'>): MachineDisks | undefined {
     if (this.none) return undefined
     const disks = disksOf(this.#vm)
     this.#bases = disks.flatMap(({ base }, disk) => (base ? [{ disk, path: base.path, format: base.format }] : []))
+    if (worker?.bases && this.#bases.length > 0) {
+      const shared = this.#deps.shareBases?.(this.#bases, worker.bases, () => this.#ended)
+      this.shared = Promise.resolve(shared).then((files = []) => {
+        this.#bases = this.#bases.filter(base => !files.includes(base))
+      })
+      this.shared.catch(() => {}) // awaited when the VM has booted
+    }
     return { folder: this.#folder, starts: disks.map(() => ({ kind: 'new' })) }
   }
 
@@ -92,6 +105,7 @@ export class LocalDisks {
 
   /** The VM has ended. */
   async end(): Promise<void> {
+    this.#ended = true
     const lazy = await this.#lazy?.catch(() => undefined)
     await lazy?.end()
   }

@@ -88,9 +88,9 @@ export class LocalVm {
 
   /** Cold boot; `mayRun` settles when the lease is ours. */
   async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
-    await Promise.all([this.#openWorker(), mayRun])
+    const [worker] = await Promise.all([this.#openWorker(), mayRun])
     this.#nic = await this.#attach(epoch)
-    await this.#defineMachine(this.#nic, this.disks.fresh()).start()
+    await this.#defineMachine(this.#nic, this.disks.fresh(worker)).start()
     this.#setRunning()
   }
 

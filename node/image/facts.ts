@@ -1,4 +1,5 @@
 /** What stays the same for all images of a VM. */
+import { isBaseStream } from '../../protocols/base.ts'
 import { DiapauseError } from '../errors.ts'
 import type { CodeShape, StreamId } from '../ports.ts'
 import { type PageStream, PAGES_PER_MIB } from './page-table.ts'
@@ -36,10 +37,12 @@ export function placesOf({ memoryMiB, disks }: Pick<VmFacts, 'memoryMiB' | 'disk
   })
 }
 
-/** A data key of the VM's group, 32 bytes, by its number. */
+/** A data key by its number, as far as it is for streams of the VM's group: 32 bytes. */
 export interface StreamKey {
   readonly id: number
   readonly key: Uint8Array
+  /** The same for streams of bases, which all groups read. Absent: none are read or stored. */
+  readonly baseKey?: Uint8Array | undefined
 }
 
 /** What a new stream is sealed under. */
@@ -49,19 +52,24 @@ export function newestKey(facts: Pick<VmFacts, 'key' | 'keys'>): StreamKey {
   return newest
 }
 
-/** IMAGE_KEY where this peer does not have it. */
-export function keyOf(facts: Pick<VmFacts, 'key' | 'keys'>, id: number): Uint8Array {
+/** What a stream is sealed under. IMAGE_KEY where this peer does not have it. */
+export function keyOf(facts: Pick<VmFacts, 'key' | 'keys'>, id: number, stream: StreamId): Uint8Array {
   const keys = keysOf(facts)
   const found = keys.find(each => each.id === id)
-  if (found !== undefined) return found.key
+  const key = isBaseStream(stream) ? found?.baseKey : found?.key
+  if (key !== undefined) return key
   const newest = newestKey(facts).id
   const why =
     id > newest
       ? `the newest here is ${newest}: was this peer removed from the cluster (diapause members)?`
       : 'it was dropped when no committed image was known to need it, or went with all members that had it'
-  throw new DiapauseError('IMAGE_KEY', `a part of the image is sealed under data key ${id}, which is not here: ${why}`, {
-    details: { key: id, newest }
-  })
+  throw new DiapauseError(
+    'IMAGE_KEY',
+    `a part of the image is sealed under data key ${id}, which is not here: ${why}`,
+    {
+      details: { key: id, newest }
+    }
+  )
 }
 
 const keysOf = ({ key, keys = [{ id: 0, key }] }: Pick<VmFacts, 'key' | 'keys'>): readonly StreamKey[] => keys
@@ -75,4 +83,4 @@ export const streamIdOf = ({ group, vm }: VmFacts, generation: number, epoch: nu
 
 /** Opens what lies in a stream of this VM. */
 export const sealOf = (facts: VmFacts, { manifest, salt }: Pick<PageStream, 'manifest' | 'salt'>): StreamSeal =>
-  new StreamSeal(keyOf(facts, manifest.key ?? 0), manifest.stream, salt)
+  new StreamSeal(keyOf(facts, manifest.key ?? 0, manifest.stream), manifest.stream, salt)

@@ -18,7 +18,7 @@ import type {
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import { DeviceReceiver } from './device-receiver.ts'
 import type { StreamKey, VmFacts } from './facts.ts'
-import { KnownImages } from './known-images.ts'
+import { factsOf, KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -83,17 +83,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   /** The thread has been given something to do. */
   let busy = false
   const inFlight = new InFlight()
-  const main: MainCalls = {
-    framePiece: ({ epoch }) => inFlight.next(epoch),
-    putColumn: ({ stream, holders, grid, column, bytes }) =>
-      cluster.putColumn({ stream, holders }, grid, column, bytes),
-    readData: ({ restore, stream, offset, length }) =>
-      cluster.readData(images.streamOfRestore(restore, stream), offset, length),
-    readForDisks: ({ restore, stream, offset, length }) =>
-      cluster.readData(images.streamForDisks(restore, stream), offset, length),
-    readCommitted: ({ stream, offset, length }) => cluster.readData(images.streamOfCommitted(stream), offset, length)
-  }
-  const calls = new ThreadCalls<WorkerCalls>(worker, main)
+  const calls = new ThreadCalls<WorkerCalls>(worker, mainCalls(cluster, images, inFlight))
   worker.on('error', cause => {
     log.error({ vm, err: cause }, 'image worker died')
     calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has died`, { cause }))
@@ -126,11 +116,36 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       images.restored(restore)
       return restoreOf(calls, restore, facts)
     },
+    bases: {
+      store(request) {
+        busy = true
+        return calls.call('storeBase', { ...request, keys: dataKeys?.() })
+      },
+      async use(bases) {
+        busy = true
+        images.useBases(bases.map(({ base }) => base.manifest))
+        const outlines = bases.map(({ file, base }) => ({ file, base: { ...base, manifest: factsOf(base.manifest) } }))
+        await calls.call('useBases', { bases: outlines, keys: dataKeys?.() })
+      }
+    },
     async close() {
       // One that has only begun to load has nothing in hand, and would answer late.
       if (busy) await stoodStill(flag => calls.call('standStill', flag))
       await worker.terminate()
     }
+  }
+}
+
+function mainCalls(cluster: ShardCluster, images: KnownImages, inFlight: InFlight): MainCalls {
+  return {
+    framePiece: ({ epoch }) => inFlight.next(epoch),
+    putColumn: ({ stream, holders, grid, column, bytes }) =>
+      cluster.putColumn({ stream, holders }, grid, column, bytes),
+    readData: ({ restore, stream, offset, length }) =>
+      cluster.readData(images.streamOfRestore(restore, stream), offset, length),
+    readForDisks: ({ restore, stream, offset, length }) =>
+      cluster.readData(images.streamForDisks(restore, stream), offset, length),
+    readCommitted: ({ stream, offset, length }) => cluster.readData(images.streamOfCommitted(stream), offset, length)
   }
 }
 

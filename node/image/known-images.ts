@@ -20,6 +20,12 @@ export class KnownImages {
   #restoring: { readonly number: number; readonly image: ImageManifest } | undefined
   #captured: ImageManifest | undefined
   #committed: ImageManifest | undefined
+  /** Streams that a first epoch leans on. */
+  #bases: readonly StreamManifest[] = []
+
+  useBases(bases: readonly StreamManifest[]): void {
+    this.#bases = bases
+  }
 
   restoring(number: number, image: ImageManifest): ImageOutline {
     this.#restoring = { number, image }
@@ -31,7 +37,7 @@ export class KnownImages {
   }
 
   captured(image: CapturedImage): ImageManifest {
-    this.#captured = wholeImage(image, this.#committed)
+    this.#captured = wholeImage(image, this.#leanedOn)
     return this.#captured
   }
 
@@ -52,7 +58,11 @@ export class KnownImages {
   }
 
   streamOfCommitted(stream: StreamId): StreamManifest {
-    return streamIn(this.#committed, stream)
+    return streamIn(this.#leanedOn, stream)
+  }
+
+  get #leanedOn(): Pick<ImageManifest, 'streams'> {
+    return { streams: [...(this.#committed?.streams ?? []), ...this.#bases] }
   }
 }
 
@@ -62,12 +72,15 @@ export function factsOf(stream: StreamManifest): StreamFacts {
   return facts
 }
 
-/** `before`: the image that it is a difference to. */
-export function wholeImage({ older, own, ...rest }: CapturedImage, before: ImageManifest | undefined): ImageManifest {
+/** `before`: the image that it is a difference to, with the streams of bases where it is the first. */
+export function wholeImage(
+  { older, own, ...rest }: CapturedImage,
+  before: Pick<ImageManifest, 'streams'> | undefined
+): ImageManifest {
   return { ...rest, streams: [...older.map(stream => streamIn(before, stream)), own] }
 }
 
-function streamIn(image: ImageManifest | undefined, stream: StreamId): StreamManifest {
+function streamIn(image: Pick<ImageManifest, 'streams'> | undefined, stream: StreamId): StreamManifest {
   const found = image?.streams.find(each => each.stream === stream)
   if (!found) throw new DiapauseError('IMAGE_INVALID', `the image has no stream ${stream}; restore another epoch`)
   return found

@@ -8,6 +8,7 @@
  * given up is said in `stream-choice.ts`. One whose content another page has that stays where it is, is placed there, too, so a
  * file that is in the guest's page cache and on its disk is stored once.
  */
+import { isBaseStream } from '../../protocols/base.ts'
 import { DiapauseError } from '../errors.ts'
 import { Anchors } from './anchors.ts'
 import { ContentIndex } from './content-index.ts'
@@ -115,7 +116,9 @@ export class PageState {
     const stored = table.storedSegments()
     const blocks = table.livePlaces(this.ramPages)
     const asked = table.streams.map((stream, slot) => {
-      return { live: table.live(slot) + (stored[slot] ?? 0), pages: stream?.pages ?? 0, blocks: blocks[slot] ?? 0 }
+      const shared = stream !== undefined && isBaseStream(stream.manifest.stream)
+      const live = table.live(slot) + (stored[slot] ?? 0)
+      return { live, pages: stream?.pages ?? 0, blocks: blocks[slot] ?? 0, shared }
     })
     for (const slot of streamsToRetire(asked, this.#lately)) retired[slot] = true
     const tolerated = toleratedLosses(holders, m, holders)
@@ -333,9 +336,9 @@ export class PageState {
     this.#bounds.note(bytes)
   }
 
-  /** Nothing is committed: every page is new. */
+  /** Nothing of RAM is committed: every page is new. */
   get isFirst(): boolean {
-    return this.#committed.streams.every(stream => stream === undefined)
+    return this.#committed.nonZeroRam === 0
   }
 
   /** Where a page with that content lies, whole, and stays. */

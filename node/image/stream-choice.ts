@@ -43,15 +43,20 @@ export interface StreamUse {
   readonly live: number
   readonly pages: number
   readonly blocks?: number
+  /** Others lean on it, too: given up here, it would stay all the same. */
+  readonly shared?: boolean
 }
 
 /**
  * Which streams to retire before one more: the mostly dead; and, but for those with much of disks, those with fewest live
  * pages (the older where equal): all that are more than MAX_STREAMS, and of those that are more than FEW_STREAMS as many as have
- * AGAIN times the pages that were `changed` lately (`inPages`). Streams without live pages are not asked about: they go by themselves.
+ * AGAIN times the pages that were `changed` lately (`inPages`). Streams without live pages are not
+ * asked about: they go by themselves. Shared ones stay.
  */
 export function streamsToRetire(streams: readonly StreamUse[], changed: number): number[] {
-  const live = streams.map((stream, index) => ({ ...stream, index })).filter(stream => stream.live > 0)
+  const live = streams
+    .map((stream, index) => ({ ...stream, index }))
+    .filter(stream => stream.live > 0 && stream.shared !== true)
   const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
   const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
   const large = largeOf(streams)

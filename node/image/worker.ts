@@ -5,7 +5,8 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, PageRanges, StreamId } from '../ports.ts'
+import type { BaseStream, Codec, DiskFile, PageRanges, StreamId } from '../ports.ts'
+import { useBases, type UsedFile, writeBase } from './base-stream.ts'
 import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
@@ -16,9 +17,11 @@ import type { CapturedImage, ImageOutline } from './known-images.ts'
 import { PageSet } from './page-set.ts'
 import { PageState } from './page-state.ts'
 import { PAGES_PER_MIB } from './page-table.ts'
+import type { ReadStream } from './place-reader.ts'
 import { ThreadPriority } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
+import type { PutColumn } from './stream-writer.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { standStill } from './thread-end.ts'
 
@@ -43,6 +46,18 @@ interface RestoreRequest {
   /** A number of its own, from 1. */
   readonly restore: number
   readonly manifest: ImageOutline
+  readonly keys: readonly StreamKey[] | undefined
+}
+
+interface StoreBaseRequest {
+  readonly file: DiskFile
+  readonly stream: StreamId
+  readonly holders: readonly string[]
+  readonly keys: readonly StreamKey[] | undefined
+}
+
+interface UseBasesRequest {
+  readonly bases: readonly UsedFile[]
   readonly keys: readonly StreamKey[] | undefined
 }
 
@@ -154,9 +169,6 @@ class VmThread {
 
   #pipeline(generation: number, epoch: number, holders: readonly string[], partial: boolean) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
-    const put = async (grid: number, column: number, bytes: Uint8Array) => {
-      await this.#main.call('putColumn', { stream, holders, grid, column, bytes }, wholeMemoryOf(bytes))
-    }
     const options = {
       facts: this.#facts,
       state: this.#state,
@@ -164,12 +176,37 @@ class VmThread {
       generation,
       epoch,
       holders,
-      put,
+      put: this.#putTo(stream, holders),
       partial,
-      read: (stream: StreamId, offset: number, length: number) =>
-        this.#main.call('readCommitted', { stream, offset, length })
+      read: this.#readCommitted
     }
     return { stream, pipeline: new CapturePipeline(options) }
+  }
+
+  #putTo(stream: StreamId, holders: readonly string[]): PutColumn {
+    return async (grid, column, bytes) => {
+      await this.#main.call('putColumn', { stream, holders, grid, column, bytes }, wholeMemoryOf(bytes))
+    }
+  }
+
+  readonly #readCommitted: ReadStream = (stream, offset, length) =>
+    this.#main.call('readCommitted', { stream, offset, length })
+
+  async storeBase({ file, stream, holders, keys }: StoreBaseRequest): Promise<BaseStream> {
+    this.#use(keys)
+    const [facts, codec, put] = [this.#facts, this.#codec, this.#putTo(stream, holders)]
+    this.#priority.giveWay()
+    try {
+      return await writeBase({ facts, file, stream, holders, codec, put })
+    } finally {
+      this.#priority.goOn()
+    }
+  }
+
+  async useBases({ bases, keys }: UseBasesRequest): Promise<void> {
+    if (this.#capture || this.#restore || this.#covered) throw busy()
+    this.#use(keys)
+    await useBases(bases, { facts: this.#facts, state: this.#state, read: this.#readCommitted })
   }
 
   async finishCapture(request: FinishRequest): Promise<CapturedImage> {
@@ -294,6 +331,8 @@ function handlers(thread: () => VmThread) {
     finishCapture: (request: FinishRequest) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),
     commit: (epoch: number) => thread().commit(epoch),
+    storeBase: (request: StoreBaseRequest) => thread().storeBase(request),
+    useBases: (request: UseBasesRequest) => thread().useBases(request),
     restore: (request: RestoreRequest) => thread().restore(request),
     restoredFrames: (restore: number) => thread().restoredFrames(restore),
     serve: (request: { restore: number; socketPath: string }) => thread().serve(request),

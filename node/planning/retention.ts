@@ -1,5 +1,6 @@
 /** What a peer may forget: pure. Anything it is not sure of stays. */
 import { type GroupRecord, keptImages } from '../../protocols/group.ts'
+import { BASES } from '../../protocols/base.ts'
 import type { StreamId } from '../ports.ts'
 
 /** The streams that an image leans on, and the names of their own manifests where it has those. */
@@ -35,11 +36,12 @@ export function parseStreamId(
 /**
  * Streams and manifests that no restore can ask for any more: their epoch has been decided (it is not newer than the
  * last one opened, nor open now) and no image that is kept refers to them. A group whose kept manifests are
- * not all at hand keeps everything.
+ * not all at hand keeps everything. Bases are of no group: `base-retention.ts`.
  */
 export function planRetention(facts: RetentionFacts): { streams: StreamId[]; manifests: string[] } {
   const known = new Map(facts.groups.map(group => [group.record.id, group]))
   const decided = (about: { group: string; generation: number; epoch: number }): boolean => {
+    if (about.group === BASES) return false // see base-retention.ts
     const group = known.get(about.group)
     if (group === undefined) return facts.gone.has(about.group) && about.generation <= facts.floor
     const { record, images } = group

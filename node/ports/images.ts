@@ -66,6 +66,15 @@ export interface ImageStats {
   readonly pagesDelta?: number | undefined
 }
 
+/** The content of a base, stored once for all images: its blocks that are not zero, each whole, in their order. */
+export interface BaseStream {
+  readonly manifest: StreamManifest
+  readonly extents: number
+  readonly blocks: number
+  /** Bytes of the stream that hold its extents' lengths. */
+  readonly lengths: ByteRange
+}
+
 /** The data plane of one VM, in a worker thread: turns QEMU's stream into shards and shards into QEMU's stream. */
 export interface ImageWorker {
   /**
@@ -88,7 +97,25 @@ export interface ImageWorker {
   abort(epoch: number): void
   /** Reads the boot set of an image. The restore then sources the migration. */
   restore(manifest: ImageManifest): Promise<Restore>
+  /** Absent: bases are captured as what was written is. */
+  readonly bases?: BaseWorker | undefined
   close(): Promise<void>
+}
+
+export interface BaseWorker {
+  /** Stores the content of a disk's base as `stream`. IMAGE_DISK, IMAGE_KEY, SHARD_UNREACHABLE. */
+  store(options: { file: DiskFile; stream: StreamId; holders: readonly PeerId[] }): Promise<BaseStream>
+  /**
+   * Before the first capture: the disks are as these bases, whose content is stored, and that capture is a difference to
+   * them. Where it rejects they are zeros, as ever. IMAGE_BUSY; IMAGE_DISK where a file is another base; and as `readData`.
+   */
+  use(bases: readonly UsedBase[]): Promise<void>
+}
+
+/** A base of a disk, and where its content is stored. */
+export interface UsedBase {
+  readonly file: DiskFile
+  readonly base: BaseStream
 }
 
 export interface Capture {

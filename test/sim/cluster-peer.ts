@@ -157,7 +157,7 @@ export class SimPeer {
     const where = { members: ids, storage, leaving, reached, nameOf: (peer: PeerId) => peer }
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network })
     const describeManifest = hosting && body.describeManifest
-    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, store, floor, describeManifest })
+    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, store, floor, describeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const wallMs = (): number => host.wallMs()
     const box = plainBox(self, random)
