@@ -80,8 +80,6 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   })
   const images = new KnownImages()
   let restores = 0
-  /** The thread has been given something to do. */
-  let busy = false
   const inFlight = new InFlight()
   const calls = new ThreadCalls<WorkerCalls>(worker, mainCalls(cluster, images, inFlight))
   worker.on('error', cause => {
@@ -94,7 +92,6 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   return {
     async capture(request) {
       const { ramPath, epoch, socketPath } = request
-      busy = true
       await calls.call('capture', { ...request, keys: dataKeys?.() })
       const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)
@@ -111,26 +108,23 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
       const restore = ++restores
-      busy = true
       await calls.call('restore', { restore, manifest: images.restoring(restore, manifest), keys: dataKeys?.() })
       images.restored(restore)
       return restoreOf(calls, restore, facts)
     },
     bases: {
       store(request) {
-        busy = true
         return calls.call('storeBase', { ...request, keys: dataKeys?.() })
       },
       async use(bases) {
-        busy = true
         images.useBases(bases.map(({ base }) => base.manifest))
         const outlines = bases.map(({ file, base }) => ({ file, base: { ...base, manifest: factsOf(base.manifest) } }))
         await calls.call('useBases', { bases: outlines, keys: dataKeys?.() })
       }
     },
     async close() {
-      // One that has only begun to load has nothing in hand, and would answer late.
-      if (busy) await stoodStill(flag => calls.call('standStill', flag))
+      // Also one that has only begun to load, and answers late: an addon that is ended while it is loaded aborts the process.
+      await stoodStill(flag => calls.call('standStill', flag))
       await worker.terminate()
     }
   }

@@ -260,6 +260,7 @@ export class PostcopySource {
       if (from > 0) {
         await this.#untilRoom()
         await nextTurn()
+        if (this.#failure) return // the page state may be another image's by now
       }
       const pages = taken.slice(from, from + EXTENT_BATCH_PAGES).map(({ page, place }) => {
         const anchor = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)

@@ -3,7 +3,8 @@
  * an assertion ends the whole process (node_zlib.cc, "close before init"): here a peer with all its VMs, because one VM
  * was taken over in the middle of an epoch. A thread that did nothing but pack 64 KiB pieces met it within 50
  * terminations each time it was tried. So the thread is asked first to stand still for good, which it does between two
- * pieces of work, where it makes no handle; that takes as long as the piece it has in hand.
+ * pieces of work, where it makes no handle; that takes as long as the piece it has in hand. The addon that codes shards asserts
+ * too, that its making was not interrupted: so one that is still loading is waited for as well, some 100 ms.
  */
 
 /** A thread that has not stood still by then is ended all the same. A guess: a hundred pieces of work on a busy host. */

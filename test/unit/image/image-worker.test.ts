@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import type { ImageManifest, ImageWorker, ShardCluster } from '../../../node/ports.ts'
@@ -56,6 +57,21 @@ afterAll(() => other?.close())
 afterEach(async () => {
   await worker.close()
   await rm(dir, { recursive: true })
+})
+
+test('a thread that has only begun to load is not ended before it stands still', async () => {
+  const posted = vi.spyOn(Worker.prototype, 'postMessage')
+  const ended = vi.spyOn(Worker.prototype, 'terminate')
+  try {
+    const fresh = await createImageWorker(options())
+    await fresh.close()
+    const { argument } = posted.mock.calls.map(([message]) => message).find(({ method }) => method === 'standStill')
+    expect(Atomics.load(argument, 0)).toBe(1)
+    expect(posted.mock.invocationCallOrder[0]).toBeLessThan(ended.mock.invocationCallOrder[0] ?? 0)
+  } finally {
+    posted.mockRestore()
+    ended.mockRestore()
+  }
 })
 
 const socketPath = (): string => join(dir, `s${sockets++}`)
