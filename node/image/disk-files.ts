@@ -39,15 +39,20 @@ export async function* exportDisk(disk: BlockSource): AsyncGenerator<Uint8Array>
 
 /** Numbers of the clusters that are not known to be zeros, ascending. */
 async function clustersOf(disk: BlockSource): Promise<Uint32Array> {
-  const used = new Uint8Array(Math.ceil(disk.bytes / QCOW2_CLUSTER_BYTES))
+  const clusters = new Uint32Array(Math.ceil(disk.bytes / QCOW2_CLUSTER_BYTES))
+  let count = 0
+  let next = 0
   for (let at = 0; at < disk.bytes; ) {
     for (const { length, zero } of await disk.extents(at, disk.bytes - at, MAX_EXTENTS)) {
-      if (!zero) used.fill(1, Math.floor(at / QCOW2_CLUSTER_BYTES), Math.ceil((at + length) / QCOW2_CLUSTER_BYTES))
+      const first = Math.max(next, Math.floor(at / QCOW2_CLUSTER_BYTES))
       at += length
+      if (zero) continue
+      next = Math.ceil(at / QCOW2_CLUSTER_BYTES)
+      for (let cluster = first; cluster < next; cluster++) clusters[count++] = cluster
     }
     await nextTurn()
   }
-  return Uint32Array.from(used.keys()).filter(cluster => used[cluster] === 1)
+  return clusters.subarray(0, count)
 }
 
 /** A file of its own in `folder`, for as long as a capture needs it. */
