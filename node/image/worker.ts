@@ -122,6 +122,8 @@ class VmThread {
   #ramCopy(ramPath: string, pipeline: CapturePipeline, epoch: number): RamCopy {
     const due = this.#state.toRewrite()
     due.addAll(this.#uncommitted)
+    // The machine tells of a page once: that may have been to the thread before this one, which has died.
+    if (!this.#covered) due.addRanges(Uint32Array.of(0, this.#state.ramPages))
     try {
       return new RamCopy(ramPath, due, pipeline)
     } catch (cause) {
