@@ -15,6 +15,7 @@ import {
   parseSegmentHeader,
   streamHash
 } from '../../node/store/record.ts'
+import { type BaseRecord, baseStream, parseBaseRecord } from '../../protocols/base.ts'
 import type { Random } from '../../protocols/core.ts'
 import {
   encodeJoinReply,
@@ -23,6 +24,7 @@ import {
   parseJoinRequest
 } from '../../protocols/membership/join.ts'
 import { decodeToken, encodeToken } from '../../protocols/membership/token.ts'
+import { parseStreamName } from '../../protocols/shards/generations.ts'
 import { forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from '../../protocols/register/record.ts'
 import { accepted, clusterRecord, PEER, vm } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
@@ -199,7 +201,31 @@ const records = (input: Uint8Array, random: Random): string | undefined =>
     return found.join(' ')
   })
 
+// ---------------------------------------------------------------------------------------------- bases
+
+const BASE: BaseRecord = {
+  by: PEER,
+  nonce: 123_456_789_012_345,
+  stored: { manifest: 'ab'.repeat(32), extents: 21, blocks: 333, lengths: { offset: 5, length: 7 } }
+}
+
+/** The value of a register: one of these with something in it changed, whatever the input is. */
+function baseRecord(_: Uint8Array, random: Random): string | undefined {
+  const record = parseBaseRecord(mutateValue(random() < 0.5 ? BASE : { ...BASE, stored: null }, random))
+  if (record === undefined) return 'refused'
+  assert.deepEqual(parseBaseRecord(structuredClone(record)), record)
+  assert.ok(parseStreamName(baseStream('f'.repeat(64), record.nonce)) !== undefined)
+  return undefined
+}
+
 export const textTargets: readonly Target[] = [
+  {
+    name: 'base-record',
+    group: 'texts',
+    summary: "a base's register",
+    seeds: () => [bytes('any')],
+    run: baseRecord
+  },
   {
     name: 'image-records',
     group: 'texts',
