@@ -136,6 +136,7 @@ function measured(rig: AgreeRig, { cuts, seed, late }: Choices, { judged, aborte
 
 function pauseChecks(mode: Mode, judged: readonly Judged[]): Check[] {
   const pausesMs = judged.filter(each => each.mode === mode).map(({ pauseMs }) => pauseMs)
+  if (pausesMs.length === 0) return []
   return [
     note(`${mode}: images`, pausesMs.length),
     note(`${mode}: pause p50`, quantile(pausesMs, 0.5), 'ms'),
