@@ -113,7 +113,7 @@ function measured(rig: AgreeRig, { cuts, seed, late }: Choices, { judged, aborte
       equal('images whose ext4 is not clean', bad(judged, 'unclean').length, 0),
       // Without these all would agree that stands still.
       some('images cut in the middle of a step', inStep.length),
-      some('of them between the two disks', onFirst.length),
+      some('of them with the number on ext4 already', onFirst.length),
       some('epochs that came to nothing', aborted),
       note('lives of the VM', lives),
       note('steps counted between two images', Math.round(steps / Math.max(1, judged.length - 1))),
