@@ -42,6 +42,8 @@ export class Housekeeping {
   readonly #waitingForEpoch = new Set<string>()
   readonly #bases: BaseKeeping | undefined
   #retentionDue = false
+  /** Of those stored here when it was last looked: a name is a hash, so what was read once is not read again. */
+  #manifests: ReadonlyMap<string, ManifestFacts> = new Map()
   #stopped = false
 
   constructor(deps: HousekeepingDeps) {
@@ -135,12 +137,14 @@ export class Housekeeping {
     const manifests = new Map<string, ManifestFacts>()
     for (const hash of hashes) {
       try {
-        const bytes = await store.getManifest(hash)
-        if (bytes !== undefined) manifests.set(hash, describeManifest(bytes))
+        const bytes = this.#manifests.has(hash) ? undefined : await store.getManifest(hash)
+        const facts = bytes === undefined ? this.#manifests.get(hash) : describeManifest(bytes)
+        if (facts !== undefined) manifests.set(hash, facts)
       } catch (error) {
         log.warn({ hash, error: messageOf(error) }, 'a manifest cannot be read: it stays, and what it may refer to')
       }
     }
+    this.#manifests = manifests
     const groups = directory.all().map(record => ({
       record,
       images: keptImages(record).flatMap(hash => manifests.get(hash) ?? [])
