@@ -43,6 +43,8 @@ describe('data keys of a cluster of two hosts and a witness', () => {
 
   it('are made by hand, and epochs go on under the new one', async () => {
     await epoch(p1)
+    // What a committed epoch holds is known at the host that took it; the other one reads of it a moment later.
+    await until('p2 to see the image', async () => ((await p2.client.keys()).keys[0]?.streams ?? 0) > 0)
     expect((await p2.client.keys()).keys).toEqual([{ id: 0, streams: 1 }])
     expect(await p2.client.rotateKeys()).toMatchObject({ opens: true, keys: [{ id: 1, by: 'p2' }, { id: 0 }] })
     await until('p1 to have it', async () => (await p1.client.keys()).keys.length === 2)
