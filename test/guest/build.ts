@@ -85,7 +85,7 @@ const guestIn = (dir: string): Guest => ({ kernel: join(dir, 'kernel'), initrd: 
 
 async function sourcesHash(): Promise<string> {
   const hash = createHash('sha256')
-  const names = [...workloads.map(name => `${name}.c`), 'init.sh', 'build.ts', 'archive.ts']
+  const names = [...workloads.map(name => `${name}.c`), 'guest.h', 'init.sh', 'build.ts', 'archive.ts']
   for (const name of names) hash.update(await readFile(join(here, name)))
   return hash.digest('hex').slice(0, 16)
 }

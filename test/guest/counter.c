@@ -27,16 +27,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <termios.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "guest.h"
 
 #define BLOCK 4096
 #define READ_SLOTS 64 /* at once; `slots` is a power of two from here on */
@@ -47,34 +46,9 @@ static struct {
   uint64_t ram, synced;
 } *state;
 
-static uint64_t *block, *many, chance = 88172645463325252ull, data_blocks, slots = READ_SLOTS, odd_steps;
+static uint64_t *block, *many, data_blocks, slots = READ_SLOTS, odd_steps;
 static int ring, second = -1, data_file, ring_past_cache, second_past_cache;
 static double interval_us = 5000, rate, due_us, step_us;
-
-static double now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static uint64_t next_random(void) {
-  chance ^= chance >> 12;
-  chance ^= chance << 25;
-  chance ^= chance >> 27;
-  return chance * 2685821657736338717ull;
-}
-
-static void say(const char *format, ...) {
-  char line[256];
-  uint32_t hash = 2166136261u;
-  va_list arguments;
-  va_start(arguments, format);
-  int n = vsnprintf(line, sizeof line - 20, format, arguments);
-  va_end(arguments);
-  for (int i = 0; i < n; i++) hash = (hash ^ (unsigned char)line[i]) * 16777619u;
-  n += sprintf(line + n, " sum=%08x\n", hash);
-  if (write(1, line, n) != n) exit(1);
-}
 
 static void answer(int id, const char *kind, uint64_t wrong, uint64_t pages, int error) {
   say("COUNTER id=%d kind=%s ram=%" PRIu64 " synced=%" PRIu64 " wrong=%" PRIu64 " pages=%" PRIu64 " error=%d", id, kind,
@@ -182,20 +156,6 @@ static void command(const char *line) {
     answer(id, "drop", 0, 0, drop());
 }
 
-static void read_commands(void) {
-  static char line[128];
-  static size_t used;
-  char c;
-  if (read(0, &c, 1) != 1) return;
-  if (c != '\n' && c != '\r') {
-    if (used < sizeof line - 1) line[used++] = c;
-    return;
-  }
-  line[used] = 0;
-  used = 0;
-  command(line);
-}
-
 static int opened(const char *path, int flags) {
   int fd = open(path, flags, 0600);
   if (fd < 0) fail(path);
@@ -221,7 +181,6 @@ static void mount_disks(void) {
 }
 
 int main(int argc, char **argv) {
-  struct termios t;
   uint64_t data_mib = 4;
   for (int i = 1; i < argc; i++) {
     if (!strncmp(argv[i], "dataMiB=", 8)) data_mib = strtoull(argv[i] + 8, 0, 10);
@@ -229,10 +188,7 @@ int main(int argc, char **argv) {
     if (!strncmp(argv[i], "slots=", 6)) slots = strtoull(argv[i] + 6, 0, 10);
   }
   data_blocks = data_mib << 8;
-  if (tcgetattr(0, &t) == 0) {
-    cfmakeraw(&t);
-    tcsetattr(0, TCSANOW, &t);
-  }
+  raw_console();
   if (posix_memalign((void **)&state, BLOCK, BLOCK) || posix_memalign((void **)&block, BLOCK, BLOCK) ||
       posix_memalign((void **)&many, BLOCK, READ_SLOTS * BLOCK))
     fail("counter: memory");
@@ -243,7 +199,7 @@ int main(int argc, char **argv) {
   for (;;) {
     struct pollfd p = {0, POLLIN, 0};
     double wait_us = step_us + interval_us - now_us();
-    if (poll(&p, 1, wait_us > 0 ? wait_us / 1000 : 0) > 0) read_commands();
+    if (poll(&p, 1, wait_us > 0 ? wait_us / 1000 : 0) > 0) read_commands(command);
     write_what_is_due();
     if (now_us() - step_us < interval_us) continue;
     step_us = now_us();

@@ -29,16 +29,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <termios.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "guest.h"
 
 #define PAGE 4096
 #define WORDS_IN_PAGE (PAGE / 8)
@@ -47,37 +46,12 @@
 #define TICK_MS 5
 #define MOST_BEHIND_US 1e6
 
-static uint64_t *memory, chance = 88172645463325252ull;
+static uint64_t *memory;
 static uint64_t pages, dictionary[DICTIONARY], shared[SHARED][WORDS_IN_PAGE];
 
 /* What it does now: nothing where the rate is 0. */
 static double rate, begun_us, due_us;
 static uint64_t bytes, area, stride, place, written;
-
-static double now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static uint64_t next_random(void) {
-  chance ^= chance >> 12;
-  chance ^= chance << 25;
-  chance ^= chance >> 27;
-  return chance * 2685821657736338717ull;
-}
-
-static void say(const char *format, ...) {
-  char line[256];
-  uint32_t hash = 2166136261u;
-  va_list arguments;
-  va_start(arguments, format);
-  int n = vsnprintf(line, sizeof line - 20, format, arguments);
-  va_end(arguments);
-  for (int i = 0; i < n; i++) hash = (hash ^ (unsigned char)line[i]) * 16777619u;
-  n += sprintf(line + n, " sum=%08x\n", hash);
-  if (write(1, line, n) != n) exit(1);
-}
 
 /* -------------------------------------------------------------------------------------------------------- filling */
 
@@ -180,28 +154,10 @@ static void command(const char *line) {
   if (error) say("LOAD id=%d kind=error error=%d", id, error);
 }
 
-static void read_commands(void) {
-  static char line[128];
-  static size_t used;
-  char c;
-  if (read(0, &c, 1) != 1) return;
-  if (c != '\n' && c != '\r') {
-    if (used < sizeof line - 1) line[used++] = c;
-    return;
-  }
-  line[used] = 0;
-  used = 0;
-  command(line);
-}
-
 int main(int argc, char **argv) {
-  struct termios t;
   for (int i = 1; i < argc; i++)
     if (!strncmp(argv[i], "fillMiB=", 8)) pages = strtoull(argv[i] + 8, 0, 10) << 8;
-  if (tcgetattr(0, &t) == 0) {
-    cfmakeraw(&t);
-    tcsetattr(0, TCSANOW, &t);
-  }
+  raw_console();
   memory = mmap(0, pages * PAGE + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     perror("load: memory");
@@ -212,7 +168,7 @@ int main(int argc, char **argv) {
   say("LOAD id=0 kind=ready pages=%" PRIu64 " us=%.0f", pages, now_us());
   for (;;) {
     struct pollfd p = {0, POLLIN, 0};
-    if (poll(&p, 1, rate ? TICK_MS : -1) > 0) read_commands();
+    if (poll(&p, 1, rate ? TICK_MS : -1) > 0) read_commands(command);
     write_what_is_due();
   }
 }

@@ -20,16 +20,15 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <termios.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "guest.h"
 
 #define TCP_PORT 7001
 #define UDP_PORT 7002
@@ -46,24 +45,6 @@ struct sink {
 static struct sink sinks[MAX_CONNECTIONS];
 static char net[32] = "10.9.0.";
 static char buffer[256 * 1024];
-
-static double now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static void say(const char *format, ...) {
-  char line[512];
-  uint32_t hash = 2166136261u;
-  va_list arguments;
-  va_start(arguments, format);
-  int n = vsnprintf(line, sizeof line - 20, format, arguments);
-  va_end(arguments);
-  for (int i = 0; i < n; i++) hash = (hash ^ (unsigned char)line[i]) * 16777619u;
-  n += sprintf(line + n, " sum=%08x\n", hash);
-  if (write(1, line, n) != n) exit(1);
-}
 
 static struct sockaddr_in address_of(int vm, int port) {
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -193,30 +174,12 @@ static void echo(int fd) {
   if (n >= 0) sendto(fd, datagram, n, 0, (void *)&from, size);
 }
 
-static void read_commands(void) {
-  static char line[128];
-  static size_t used;
-  char c;
-  if (read(0, &c, 1) != 1) return;
-  if (c != '\n' && c != '\r') {
-    if (used < sizeof line - 1) line[used++] = c;
-    return;
-  }
-  line[used] = 0;
-  used = 0;
-  command(line);
-}
-
 int main(int argc, char **argv) {
   struct pollfd p[3 + MAX_CONNECTIONS];
-  struct termios t;
   for (int i = 1; i < argc; i++)
     if (!strncmp(argv[i], "net=", 4)) snprintf(net, sizeof net, "%s", argv[i] + 4);
   signal(SIGPIPE, SIG_IGN);
-  if (tcgetattr(0, &t) == 0) {
-    cfmakeraw(&t);
-    tcsetattr(0, TCSANOW, &t);
-  }
+  raw_console();
   for (int i = 0; i < MAX_CONNECTIONS; i++) sinks[i].fd = -1;
   int listener = bound(SOCK_STREAM, TCP_PORT), udp = bound(SOCK_DGRAM, UDP_PORT);
   say("SPEED id=0 kind=ready");
@@ -230,6 +193,6 @@ int main(int argc, char **argv) {
     for (int i = 0; i < MAX_CONNECTIONS; i++)
       if (sinks[i].fd >= 0 && p[3 + i].revents) swallow(&sinks[i]);
     if (p[1].revents) take_connection(listener);
-    if (p[0].revents) read_commands();
+    if (p[0].revents) read_commands(command);
   }
 }
