@@ -33,10 +33,18 @@ export interface ColumnEntry extends Location {
   readonly column: number
 }
 
+export interface ListedColumn {
+  readonly grid: number
+  readonly column: number
+  readonly payloadBytes: number
+}
+
 export interface Catalog {
   get(streamHex: string, grid: number, column: number): Promise<Location | undefined>
   /** Columns and how far the segment is indexed with them, at once. */
   add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void>
+  /** Places and sizes of a stream's columns, by grid and column, behind `after`: some of them, none at the end. */
+  page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]>
   segments(): Promise<IndexedSegment[]>
   /** Segment → columns that the index places in it. Reads the whole index. */
   countColumns(): Promise<Map<number, number>>
@@ -44,6 +52,9 @@ export interface Catalog {
   forget(streamHex: string, segments: ReadonlySet<number>): Promise<void>
   close(): Promise<void>
 }
+
+/** Columns listed at once: 100 KB of entries. A guess. */
+const PAGE_COLUMNS = 512
 
 type Database = Level<string, Uint8Array>
 type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
@@ -80,6 +91,17 @@ class LevelCatalog implements Catalog {
     const { segment, ...facts } = upTo
     operations.push({ type: 'put', key: segmentKey(segment), value: Buffer.from(JSON.stringify(facts)) })
     await this.#attempt(() => this.#database.batch(operations))
+  }
+
+  async page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]> {
+    const behind = after === undefined ? `c/${streamHex}/` : columnKey(streamHex, after.grid, after.column)
+    const range = { gt: behind, lt: `c/${streamHex}0`, limit: PAGE_COLUMNS }
+    const entries = await this.#attempt(() => this.#database.iterator(range).all())
+    return entries.map(([key, value]) => {
+      const [grid = '', column = ''] = key.split('/').slice(2)
+      const payloadBytes = parseLocation(value)?.payloadBytes ?? 0
+      return { grid: Number.parseInt(grid, 16), column: Number.parseInt(column, 16), payloadBytes }
+    })
   }
 
   async segments(): Promise<IndexedSegment[]> {

@@ -43,7 +43,7 @@ export async function scanSegment(file: FileHandle, from: number, size: number, 
   let damaged = 0
   let skipped = 0
   for (let at = from; at < size; ) {
-    const found = await recordAt(file, at, size, stream)
+    const found = await readRecord(file, at, size, stream)
     if (found === undefined) {
       skipped++
       at = await nextMagic(file, at + 1, size)
@@ -62,7 +62,8 @@ export async function scanSegment(file: FileHandle, from: number, size: number, 
   return { records, end, damaged }
 }
 
-async function recordAt(
+/** The record at `at`, in a segment of which `size` bytes are to be believed in; undefined where none begins there. */
+export async function readRecord(
   file: FileHandle,
   at: number,
   size: number,

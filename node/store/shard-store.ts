@@ -8,13 +8,15 @@
  *
  * A put resolves after fdatasync of its segment (and of the directory, for a new file) and after the index knows it.
  */
-import { mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { Clock, Log, ShardStore, StreamId } from '../ports.ts'
-import { type Catalog, openCatalog } from './catalog.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
+import type { Clock, ColumnPlace, ColumnState, Log, ShardStore, StreamId } from '../ports.ts'
+import type { Catalog, ListedColumn } from './catalog.ts'
 import { type Files, nodeFiles, storeError } from './files.ts'
+import { countGrids } from './inventory.ts'
 import { type Manifests, openManifests } from './manifests.ts'
+import { checkFormat, openIndex } from './opening.ts'
 import { Readers } from './readers.ts'
 import {
   CHECKSUM_BLOCK_BYTES,
@@ -23,13 +25,13 @@ import {
   MAX_GRID,
   MAX_PAYLOAD_BYTES,
   MAX_STREAM_ID_BYTES,
+  recordHeadBytes,
   streamHash
 } from './record.ts'
-import { type Recovered, recover, segmentName } from './recovery.ts'
-import { readUpTo } from './scan.ts'
+import { segmentName } from './recovery.ts'
+import { readRecord, readUpTo } from './scan.ts'
 import { SEGMENT_BYTES, StreamWriter } from './writer.ts'
 
-const FORMAT = 'diapause shard store 1\n'
 /** Segment files open for writing: one a VM that is being captured, and some. A guess. */
 const MAX_OPEN_WRITERS = 64
 
@@ -67,51 +69,6 @@ export async function openShardStore(dir: string, options: ShardStoreOptions): P
   }
 }
 
-/** The index, brought up to date. One that cannot be opened or read is deleted and built again from the segments. */
-async function openIndex(
-  path: string,
-  segmentsDir: string,
-  log: Log
-): Promise<{ catalog: Catalog; recovered: Recovered }> {
-  const attempt = async (): Promise<{ catalog: Catalog; recovered: Recovered }> => {
-    const catalog = await openCatalog(path, log)
-    try {
-      return { catalog, recovered: await recover(segmentsDir, catalog, log) }
-    } catch (error) {
-      await catalog.close()
-      throw error
-    }
-  }
-  try {
-    return await attempt()
-  } catch (error) {
-    if (!hasCode(error, 'STORE_IO')) throw error
-    log.warn({ path, error: messageOf(error) }, 'the index of the shard store is damaged and is built again')
-    await rm(path, { recursive: true, force: true })
-    return await attempt()
-  }
-}
-
-async function checkFormat(dir: string): Promise<void> {
-  const path = join(dir, 'format')
-  try {
-    const found = await readFile(path, 'utf8')
-    if (found === FORMAT) return
-    // A first start may have been cut off in the middle of writing it.
-    if (!FORMAT.startsWith(found)) {
-      throw new DiapauseError(
-        'STORE_VERSION',
-        `${dir} is a shard store of another version (${found.trim().slice(0, 80)})`
-      )
-    }
-  } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error
-  }
-  await writeFile(path, FORMAT, { flush: true }).catch(error => {
-    throw storeError(`the shard store in ${dir} could not be made`, error)
-  })
-}
-
 interface StreamState {
   readonly stream: StreamId
   readonly hex: string
@@ -119,8 +76,12 @@ interface StreamState {
   readonly writer: StreamWriter
   /** Puts under way, by grid and column: a second put of the same place waits for the first. */
   readonly puts: Map<string, Promise<void>>
+  /** Grids and columns that were found damaged and not put again. */
+  readonly damaged: Set<string>
   dropping: Promise<void> | undefined
 }
+
+type ListedPlace = Pick<ListedColumn, 'grid' | 'column'>
 
 interface Context {
   readonly files: Files
@@ -166,7 +127,7 @@ class DiskShardStore implements ShardStore {
       this.#checkOpen()
     }
     const state = this.#state(stream)
-    const key = `${grid} ${column}`
+    const key = placeKey(grid, column)
     const before = state.puts.get(key)
     const put =
       before === undefined
@@ -196,6 +157,7 @@ class DiskShardStore implements ShardStore {
     this.#writing.delete(state)
     this.#writing.add(state)
     await state.writer.append(grid, column, bytes)
+    state.damaged.delete(placeKey(grid, column))
     await this.#closeIdleWriters()
   }
 
@@ -236,9 +198,71 @@ class DiskShardStore implements ShardStore {
         throw new DiapauseError('SHARD_CORRUPT', `${what} cannot be read: ${String(cause)}`, { cause })
       })
     if (bytes.length < to - from || firstWrongBlock(bytes, there.checksums, firstBlock) !== -1) {
+      state?.damaged.add(placeKey(grid, column))
       throw new DiapauseError('SHARD_CORRUPT', `${what} is damaged on this disk; it will be rebuilt from other peers`)
     }
     return bytes.subarray(offset - from, offset - from + length)
+  }
+
+  async verifyColumn(stream: StreamId, grid: number, column: number): Promise<ColumnState> {
+    checkPlace(stream, grid, column)
+    this.#checkOpen()
+    const state = this.#streams.get(stream)
+    const there = state && (await this.#context.catalog.get(state.hex, grid, column))
+    if (state === undefined || there === undefined) return 'missing'
+    const end = there.payloadOffset + there.payloadBytes
+    // From the record's head: what a lost index is built from again must be right too.
+    const head = there.payloadOffset - recordHeadBytes(there.payloadBytes)
+    try {
+      const record = await this.#readers.with(there.segment, file => readRecord(file, head, end, streamHash(stream)))
+      const same = record?.grid === grid && record.column === column && record.payloadBytes === there.payloadBytes
+      if (same && record.whole && record.checksums.equals(there.checksums)) return 'whole'
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return 'missing'
+    }
+    // Damaged, unless it was put again or dropped meanwhile.
+    const now = await this.#context.catalog.get(state.hex, grid, column)
+    if (now?.segment !== there.segment || now.payloadOffset !== there.payloadOffset) {
+      return await this.verifyColumn(stream, grid, column)
+    }
+    state.damaged.add(placeKey(grid, column))
+    return 'damaged'
+  }
+
+  async columns(stream: StreamId): Promise<{ column: number; grids: number }[]> {
+    this.#checkOpen()
+    const state = this.#streams.get(stream)
+    if (state === undefined) return []
+    const whole: ListedColumn[] = []
+    for await (const place of this.#columnsOf(state)) {
+      if (!state.damaged.has(placeKey(place.grid, place.column))) whole.push(place)
+    }
+    return countGrids(whole)
+  }
+
+  async *eachColumn(after?: ColumnPlace): AsyncGenerator<ColumnPlace & { bytes: number }> {
+    this.#checkOpen()
+    const names = [...this.#streams.keys()].sort()
+    for (const stream of names) {
+      const state = this.#streams.get(stream)
+      if (state === undefined || (after !== undefined && stream < after.stream)) continue
+      const from = after?.stream === stream ? after : undefined
+      for await (const { grid, column, payloadBytes } of this.#columnsOf(state, from)) {
+        yield { stream, grid, column, bytes: payloadBytes }
+      }
+    }
+  }
+
+  /** By pages, so that nothing of the index is pinned while whoever asked takes its time. */
+  async *#columnsOf(state: StreamState, after?: ListedPlace): AsyncGenerator<ListedColumn> {
+    let last = after
+    for (;;) {
+      this.#checkOpen()
+      const page = await this.#context.catalog.page(state.hex, last)
+      yield* page
+      last = page.at(-1)
+      if (last === undefined) return
+    }
   }
 
   async putManifest(hash: string, bytes: Uint8Array): Promise<void> {
@@ -333,6 +357,7 @@ class DiskShardStore implements ShardStore {
       segments,
       writer,
       puts: new Map(),
+      damaged: new Set(),
       dropping: undefined
     }
     this.#streams.set(stream, state)
@@ -356,6 +381,8 @@ class DiskShardStore implements ShardStore {
     if (this.#closing !== undefined) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed')
   }
 }
+
+const placeKey = (grid: number, column: number): string => `${grid} ${column}`
 
 function checkPlace(stream: StreamId, grid: number, column: number): void {
   const id = Buffer.byteLength(stream)

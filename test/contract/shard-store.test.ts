@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { hasCode } from '../../node/errors.ts'
-import type { ShardStore } from '../../node/ports.ts'
+import type { ColumnPlace, ShardStore } from '../../node/ports.ts'
+import { byPlace } from '../../node/store/inventory.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, memoryLog } from '../unit/store-support.ts'
 
@@ -83,6 +84,41 @@ describe.each(implementations)('a shard store of %s', (_, open) => {
     for (const put of bad) await expect(store.putColumn(...put)).rejects.toMatchObject({ code: 'SHARD_INVALID' })
   })
 
+  it('counts the columns of a stream, and lists all in an order that stays', async () => {
+    const places: ColumnPlace[] = []
+    for (const stream of ['g/w/1/1', 'g/v/1/1', 'g/v/1/10']) {
+      for (let grid = 0; grid < 300; grid += 1 + (grid % 3)) {
+        for (const column of [4, 0].slice(grid % 2)) places.push({ stream, grid, column })
+      }
+    }
+    await Promise.all(places.map(({ stream, grid, column }) => store.putColumn(stream, grid, column, randomBytes(9))))
+    places.sort(byPlace)
+    expect(await store.columns('g/v/1/1')).toEqual(
+      [0, 4].map(column => ({
+        column,
+        grids: places.filter(place => place.stream === 'g/v/1/1' && place.column === column).length
+      }))
+    )
+    expect(await store.columns('g/v/1/2')).toEqual([])
+    const listed = await all(store.eachColumn())
+    expect(listed).toEqual(places.map(place => ({ ...place, bytes: 9 })))
+    for (const at of [0, 7, listed.length - 1]) {
+      expect(await all(store.eachColumn(listed[at]))).toEqual(listed.slice(at + 1))
+    }
+    // Also behind what is not here.
+    const behind = await all(store.eachColumn({ stream: 'g/v/1/100', grid: 5, column: 0 }))
+    expect(behind.every(({ stream }) => stream === 'g/w/1/1')).toBe(true)
+    await store.dropStream('g/v/1/1')
+    expect(await store.columns('g/v/1/1')).toEqual([])
+  })
+
+  it('verifies what is here, and says what is not', async () => {
+    await store.putColumn('g/v/1/1', 3, 1, randomBytes(70_000))
+    expect(await store.verifyColumn('g/v/1/1', 3, 1)).toBe('whole')
+    expect(await store.verifyColumn('g/v/1/1', 3, 2)).toBe('missing')
+    expect(await store.verifyColumn('g/v/1/2', 3, 1)).toBe('missing')
+  })
+
   it('keeps everything when it is closed and opened again', async () => {
     const columns = Array.from({ length: 40 }, (_, i) => ({
       stream: `g/v${i % 3}/1/1`,
@@ -157,3 +193,9 @@ describe.each(implementations)('a shard store of %s', (_, open) => {
 })
 
 const byName = (a: { stream: string }, b: { stream: string }): number => (a.stream < b.stream ? -1 : 1)
+
+async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const list: T[] = []
+  for await (const item of items) list.push(item)
+  return list
+}

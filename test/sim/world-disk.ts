@@ -5,6 +5,7 @@
  */
 import { DiapauseError } from '../../node/errors.ts'
 import type { RegisterStore, ShardStore } from '../../node/ports.ts'
+import { countGrids } from '../../node/store/inventory.ts'
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import type { Kernel } from './kernel.ts'
@@ -134,6 +135,10 @@ export class Disk {
   shardStore(): ShardStore {
     return {
       streams: async () => [...this.columns].map(([stream, places]) => ({ stream, bytes: places.size })),
+      columns: async stream => {
+        const places = this.rotten.has(stream) ? [] : (this.columns.get(stream) ?? [])
+        return countGrids([...places].map(place => ({ column: Number(place.split('/')[1]) })))
+      },
       manifests: async () => [...this.manifests.keys()],
       getManifest: async hash => this.manifests.get(hash),
       dropStream: async stream => {
@@ -146,6 +151,10 @@ export class Disk {
       },
       putColumn: notHere,
       readColumn: notHere,
+      verifyColumn: notHere,
+      eachColumn: () => {
+        throw notAsked()
+      },
       putManifest: notHere,
       close: async () => {}
     }
@@ -153,4 +162,5 @@ export class Disk {
 }
 
 /** Columns and manifests come and go by the cluster's own ways (`world-images.ts`). */
-const notHere = (): Promise<never> => Promise.reject(new TypeError('nobody should ask a store for this here'))
+const notAsked = (): TypeError => new TypeError('nobody should ask a store for this here')
+const notHere = (): Promise<never> => Promise.reject(notAsked())

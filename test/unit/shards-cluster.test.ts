@@ -72,7 +72,7 @@ describe('the shards of a cluster', () => {
     const { peers } = cluster(stores)
     const data = randomBytes(3_840)
     const manifest = await ship(peers, data)
-    const column = stores[2]?.columns.get('g/v/1/1 0 2') as Uint8Array
+    const column = stores[2]?.held.get('g/v/1/1 0 2') as Uint8Array
     column[0] = (column[0] ?? 0) ^ 1
     expect(same(await whole(reader(peers, 0), manifest), data)).toBe(true)
     expect(reader(peers, 0).shards.stats()).toMatchObject({ degradedReads: 1, wrongHashes: 1 })
@@ -86,7 +86,7 @@ describe('the shards of a cluster', () => {
     const data = randomBytes(9_000)
     const manifest = await ship(peers, data)
     const spoil = (i: number): void => {
-      for (const column of stores[i]?.columns.values() ?? []) column.forEach((byte, at) => (column[at] = byte ^ 0x55))
+      for (const column of stores[i]?.held.values() ?? []) column.forEach((byte, at) => (column[at] = byte ^ 0x55))
     }
     for (const i of [1, 4]) spoil(i)
     expect(same(await whole(reader(peers, 0), manifest), data)).toBe(true)
@@ -248,7 +248,7 @@ describe('a put to the cluster', () => {
       reader(peers, 0).shards.putColumn({ stream: 'g/v/1/1', holders: ['p0', 'p1'] }, grid, 1, randomBytes(64))
     )
     await Promise.all(puts)
-    expect(slow.columns.size).toBe(100)
+    expect(slow.held.size).toBe(100)
     expect(most).toBeLessThanOrEqual(16)
   })
 
@@ -288,9 +288,9 @@ describe('a drop', () => {
     const all = ['p0', 'p1', 'p2', 'p3', 'p4']
     await ship(peers, randomBytes(500), { stream: 'g/v/2/5' })
     await expect(reader(peers, 3).shards.dropStream('g/v/2/5', 1, all)).rejects.toMatchObject({ code: 'SHARD_STALE' })
-    expect(stores.every(({ columns }) => columns.size > 0)).toBe(true)
+    expect(stores.every(({ held }) => held.size > 0)).toBe(true)
     await reader(peers, 3).shards.dropStream('g/v/2/5', 2, all)
-    expect(stores.every(({ columns }) => columns.size === 0)).toBe(true)
+    expect(stores.every(({ held }) => held.size === 0)).toBe(true)
   })
 })
 

@@ -1,11 +1,21 @@
 /** An in-memory network of `Transport`s, with peers that die, fall silent, are slow or lose messages; and five stores. */
 import { createHash, randomBytes } from 'node:crypto'
-import type { Channel, Codec, MessageHandler, ShardStore, StreamManifest, Transport } from '../../node/ports.ts'
+import type {
+  Channel,
+  Codec,
+  ColumnPlace,
+  ColumnState,
+  MessageHandler,
+  ShardStore,
+  StreamManifest,
+  Transport
+} from '../../node/ports.ts'
 import { createCodec } from '../../node/erasure/codec.ts'
 import { encodeGrid } from '../../node/erasure/encode.ts'
 import { gridDataBytes, gridShape, gridSymbolSizes } from '../../node/erasure/grid.ts'
 import { type ClusterShards, createShardCluster, type ShardClusterOptions } from '../../node/shards/cluster.ts'
 import { DiapauseError } from '../../node/errors.ts'
+import { byPlace, countGrids } from '../../node/store/inventory.ts'
 import { clock, type MemoryLog, memoryLog } from './store-support.ts'
 
 export class Network {
@@ -96,7 +106,8 @@ export class FakeTransport implements Transport {
 
 /** A store in memory: as little as the tests need, with a way to spoil what it holds. */
 export class MemoryStore implements ShardStore {
-  readonly columns = new Map<string, Uint8Array>()
+  /** By `STREAM GRID COLUMN`. */
+  readonly held = new Map<string, Uint8Array>()
   readonly #manifests = new Map<string, Uint8Array>()
   reads = 0
   /** Called before every put is done. */
@@ -104,14 +115,37 @@ export class MemoryStore implements ShardStore {
 
   async putColumn(stream: string, grid: number, column: number, bytes: Uint8Array): Promise<void> {
     await this.beforePut()
-    this.columns.set(`${stream} ${grid} ${column}`, Buffer.from(bytes))
+    this.held.set(`${stream} ${grid} ${column}`, Buffer.from(bytes))
   }
 
   async readColumn(stream: string, grid: number, column: number, offset: number, length: number): Promise<Uint8Array> {
     this.reads++
-    const bytes = this.columns.get(`${stream} ${grid} ${column}`)
+    const bytes = this.held.get(`${stream} ${grid} ${column}`)
     if (bytes === undefined) throw new DiapauseError('SHARD_MISSING', 'not here')
     return Buffer.from(bytes.subarray(offset, offset + length))
+  }
+
+  async columns(stream: string): Promise<{ column: number; grids: number }[]> {
+    return countGrids([...this.#places()].filter(place => place.stream === stream))
+  }
+
+  async *eachColumn(after?: ColumnPlace): AsyncGenerator<ColumnPlace & { bytes: number }> {
+    const behind = [...this.#places()].sort(byPlace).filter(place => after === undefined || byPlace(place, after) > 0)
+    for (const place of behind) {
+      const bytes = this.held.get(`${place.stream} ${place.grid} ${place.column}`)?.length
+      if (bytes !== undefined) yield { ...place, bytes }
+    }
+  }
+
+  async verifyColumn(stream: string, grid: number, column: number): Promise<ColumnState> {
+    return this.held.has(`${stream} ${grid} ${column}`) ? 'whole' : 'missing'
+  }
+
+  *#places(): Generator<ColumnPlace> {
+    for (const key of this.held.keys()) {
+      const [stream = '', grid, column] = key.split(' ')
+      yield { stream, grid: Number(grid), column: Number(column) }
+    }
   }
 
   async putManifest(hash: string, bytes: Uint8Array): Promise<void> {
@@ -129,7 +163,7 @@ export class MemoryStore implements ShardStore {
   }
 
   async streams(): Promise<{ stream: string; bytes: number }[]> {
-    return [...new Set([...this.columns.keys()].map(key => key.split(' ')[0] ?? ''))].map(stream => ({
+    return [...new Set([...this.held.keys()].map(key => key.split(' ')[0] ?? ''))].map(stream => ({
       stream,
       bytes: 1
     }))
@@ -140,7 +174,7 @@ export class MemoryStore implements ShardStore {
   }
 
   async dropStream(stream: string): Promise<void> {
-    for (const key of this.columns.keys()) if (key.startsWith(`${stream} `)) this.columns.delete(key)
+    for (const key of this.held.keys()) if (key.startsWith(`${stream} `)) this.held.delete(key)
   }
 
   async dropManifest(hash: string): Promise<void> {

@@ -10,7 +10,7 @@ import fc from 'fast-check'
 import { Level } from 'level'
 import { describe, expect, it } from 'vitest'
 import { hasCode } from '../../node/errors.ts'
-import type { ShardStore } from '../../node/ports.ts'
+import type { ColumnState, ShardStore } from '../../node/ports.ts'
 import { type Files, nodeFiles } from '../../node/store/files.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, memoryLog, withDirectory } from './store-support.ts'
@@ -234,7 +234,9 @@ describe('a damaged disk', () => {
       // Other blocks of the same column are checked for themselves.
       expect(await store.readColumn('g/v/1/1', 1, 0, 0, 16_384)).toEqual((columns[1] as Buffer).subarray(0, 16_384))
       expect(await store.readColumn('g/v/1/1', 0, 0, 0, 40_000)).toEqual(columns[0])
+      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 1 }])
       await store.putColumn('g/v/1/1', 1, 0, columns[1] as Buffer)
+      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 2 }])
       expect(await store.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
       await store.close()
       // Also where the index is lost: of two records of one place the later counts.
@@ -242,6 +244,31 @@ describe('a damaged disk', () => {
       const again = await open(dir)
       expect(await again.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
       await again.close()
+    })
+  })
+
+  it('is found by verifying, wherever in a record a bit has changed, and where a segment is cut short', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const column = randomBytes(40_000)
+      const verify = (): Promise<ColumnState> => store.verifyColumn('g/v/1/1', 0, 0)
+      await store.putColumn('g/v/1/1', 0, 0, column)
+      const path = join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? '')
+      const right = await readFile(path)
+      const record = right.indexOf('DREC')
+      for (const at of [0, 5, 7, 9, 13, 17, 33, 37, 40, 47, 52, 20_000, right.length - record - 1]) {
+        const bytes = Buffer.from(right)
+        bytes[record + at] = (bytes[record + at] ?? 0) ^ (1 << (at % 8))
+        await writeFile(path, bytes)
+        expect(await verify(), `byte ${at} of the record`).toBe('damaged')
+        expect(await store.columns('g/v/1/1')).toEqual([])
+      }
+      await writeFile(path, right.subarray(0, -1))
+      expect(await verify()).toBe('damaged')
+      await writeFile(path, right)
+      await store.putColumn('g/v/1/1', 0, 0, column)
+      expect(await verify()).toBe('whole')
+      await store.close()
     })
   })
 
