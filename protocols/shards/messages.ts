@@ -17,6 +17,11 @@
  * | getManifest | hash                        |               | answer `ok` with it, or MANIFEST_MISSING                 |
  * | drop        | stream, generation          |               | forget the stream, then answer `ok`; SHARD_STALE where   |
  * |             |                             |               | the asker acts under an older generation than it has seen |
+ * | have        | stream                      |               | answer `ok` with `packColumns`: the columns that it has  |
+ * |             |                             |               | of the stream, and of how many grids each                |
+ * | check       | stream, column, first grid, |               | read these columns of its disk to the end and check      |
+ * |             | grids                       |               | them; answer `ok` with a byte for each: CHECKED          |
+ * | repair      |                             |               | look at once for columns that it should rebuild; `ok`    |
  * | ok          |                             | as asked      | match it with its request; drop it where none waits      |
  * | error       | code, message               |               | likewise                                                 |
  */
@@ -27,15 +32,27 @@ const VERSION = 1
 const PREFIX_BYTES = 3
 const MAX_HEADER_BYTES = 4_096
 const LIMITS: MsgpackLimits = { depth: 2, tokens: 256 }
+/** Columns of a stream are at most 255. */
+const HAVE_LIMITS: MsgpackLimits = { depth: 1, tokens: 1 + 2 * 255 }
 
 /** The transport's largest bulk message (8 MiB) less the largest header: columns and manifests beyond it cannot travel. */
 export const MAX_PAYLOAD_BYTES = (8 << 20) - PREFIX_BYTES - MAX_HEADER_BYTES
 /** A codeword has at most 30 symbols, and no more are asked of one column at once. */
 export const MAX_RANGES = 30
+/** Grids of one column that are checked for one request: at most 80 MB, which a slow disk reads before askers give up. A guess. */
+export const MAX_CHECKED = 16
+/** What stands for each grid in the answer to a `check`. */
+export const CHECKED = ['whole', 'damaged', 'missing'] as const
 
 export interface Range {
   readonly offset: number
   readonly length: number
+}
+
+/** A column of a stream, and in how many of its grids it is there. */
+export interface HeldColumn {
+  readonly column: number
+  readonly grids: number
 }
 
 export type ShardRequest =
@@ -44,6 +61,9 @@ export type ShardRequest =
   | { kind: 'putManifest'; id: number; hash: string; payload: Uint8Array }
   | { kind: 'getManifest'; id: number; hash: string }
   | { kind: 'drop'; id: number; stream: string; generation: number }
+  | { kind: 'have'; id: number; stream: string }
+  | { kind: 'check'; id: number; stream: string; column: number; firstGrid: number; grids: number }
+  | { kind: 'repair'; id: number }
 
 export type ShardAnswer =
   | { kind: 'ok'; id: number; payload: Uint8Array }
@@ -54,7 +74,8 @@ export type ShardMessage = ShardRequest | ShardAnswer
 /** `ok` as it is sent: the payload in pieces, so that nothing is copied. */
 export type OutgoingOk = { kind: 'ok'; id: number; payload: readonly Uint8Array[] }
 
-const KINDS = ['put', 'get', 'putManifest', 'getManifest', 'drop', 'ok', 'error'] as const
+/** By their numbers on the wire: new ones come last. */
+const KINDS = ['put', 'get', 'putManifest', 'getManifest', 'drop', 'ok', 'error', 'have', 'check', 'repair'] as const
 
 /** The parts to hand to the transport. */
 export function encodeMessage(message: ShardRequest | Exclude<ShardAnswer, { kind: 'ok' }> | OutgoingOk): Uint8Array[] {
@@ -84,7 +105,12 @@ function fieldsOf(message: ShardRequest | Exclude<ShardAnswer, { kind: 'ok' }> |
       return [message.hash]
     case 'drop':
       return [message.stream, message.generation]
+    case 'have':
+      return [message.stream]
+    case 'check':
+      return [message.stream, message.column, message.firstGrid, message.grids]
     case 'ok':
+    case 'repair':
       return []
     case 'error':
       return [message.code.slice(0, 64), message.message.slice(0, 500)]
@@ -121,6 +147,14 @@ export function parseMessage(bytes: Uint8Array): ShardMessage {
         stream: text(fields[0], 255, 'stream'),
         generation: whole(fields[1], Number.MAX_SAFE_INTEGER, 'generation')
       }
+    case 'have':
+      arity(fields, 1)
+      return { kind, id, stream: text(fields[0], 255, 'stream') }
+    case 'check':
+      return { kind, id, ...checkOf(fields) }
+    case 'repair':
+      arity(fields, 0)
+      return { kind, id }
     case 'ok':
       arity(fields, 0)
       return { kind, id, payload }
@@ -149,6 +183,16 @@ function placeOf(fields: unknown[], count: number): { stream: string; grid: numb
   return { stream: text(fields[0], 255, 'stream'), grid, column: whole(fields[2], 254, 'column') }
 }
 
+function checkOf(fields: unknown[]): { stream: string; column: number; firstGrid: number; grids: number } {
+  arity(fields, 4)
+  return {
+    stream: text(fields[0], 255, 'stream'),
+    column: whole(fields[1], 254, 'column'),
+    firstGrid: whole(fields[2], 0xffff_ffff, 'grid'),
+    grids: whole(fields[3], MAX_CHECKED, 'number of grids')
+  }
+}
+
 function rangesOf(field: unknown): Range[] {
   if (!Array.isArray(field) || field.length === 0 || field.length % 2 !== 0 || field.length > 2 * MAX_RANGES) {
     throw wrong(`it asks for no ranges or for over ${MAX_RANGES}`)
@@ -165,6 +209,28 @@ function rangesOf(field: unknown): Range[] {
   }
   if (total > MAX_PAYLOAD_BYTES) throw wrong(`it asks for ${total} bytes at once`)
   return ranges
+}
+
+/** The payload that answers a `have`. */
+export function packColumns(columns: readonly HeldColumn[]): Uint8Array {
+  const sent = columns.filter(({ column }) => column <= 254)
+  return packMessage(sent.flatMap(({ column, grids }) => [column, grids]))
+}
+
+/** SHARD_MESSAGE for anything that `packColumns` does not make. */
+export function parseColumns(payload: Uint8Array): HeldColumn[] {
+  let flat: unknown
+  try {
+    flat = unpackMessage(payload, HAVE_LIMITS)
+  } catch (cause) {
+    throw wrong('its columns are no MessagePack within limits', cause)
+  }
+  if (!Array.isArray(flat) || flat.length % 2 !== 0) throw wrong('its columns are no pairs')
+  const columns: HeldColumn[] = []
+  for (let i = 0; i < flat.length; i += 2) {
+    columns.push({ column: whole(flat[i], 254, 'column'), grids: whole(flat[i + 1], 2 ** 32, 'number of grids') })
+  }
+  return columns
 }
 
 function hashOf(fields: unknown[]): string {

@@ -10,14 +10,19 @@
  */
 import { hash } from 'node:crypto'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
-import type { Clock, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
+import type { Clock, ColumnState, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
 import { Generations, parseStreamName } from './generations.ts'
 import { Lane } from './lane.ts'
 import {
+  CHECKED,
   encodeMessage,
+  type HeldColumn,
+  MAX_CHECKED,
   MAX_PAYLOAD_BYTES,
   type OutgoingOk,
+  packColumns,
+  parseColumns,
   parseMessage,
   type Range,
   type ShardAnswer,
@@ -39,6 +44,10 @@ export interface ShardServiceOptions {
   readonly clock: Clock
   readonly log: Log
   readonly requestTimeoutMs?: number
+  /** A column of this peer's store was found damaged when another peer had it checked. */
+  readonly onDamaged?: (stream: StreamId, column: number) => void
+  /** Another peer asks this one to look at once for what it should rebuild. */
+  readonly onRepair?: () => void
 }
 
 export interface ShardServiceStats {
@@ -121,6 +130,32 @@ export class ShardService {
   /** Forgets a stream at `peer`, in the name of `generation` of its VM. */
   async drop(peer: PeerId, stream: StreamId, generation: number): Promise<void> {
     await this.#ask(peer, 'write', id => ({ kind: 'drop', id, stream, generation }))
+  }
+
+  /**
+   * The columns that `peer` has of a stream. SHARD_UNREACHABLE also where it is of a version that does not know the question.
+   */
+  async have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]> {
+    return parseColumns(await this.#ask(peer, 'read', id => ({ kind: 'have', id, stream })))
+  }
+
+  /** Lets `peer` read and check its column `column` of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. */
+  async check(
+    peer: PeerId,
+    stream: StreamId,
+    column: number,
+    firstGrid: number,
+    grids: number
+  ): Promise<readonly ColumnState[]> {
+    const answer = await this.#ask(peer, 'read', id => ({ kind: 'check', id, stream, column, firstGrid, grids }))
+    const states = [...answer].map(byte => CHECKED[byte])
+    if (states.length === grids && states.every(state => state !== undefined)) return states as ColumnState[]
+    throw new DiapauseError('SHARD_MESSAGE', `${peer} answered for ${answer.length} grids instead of ${grids}`)
+  }
+
+  /** Lets `peer` look at once for columns that it should rebuild. */
+  async repair(peer: PeerId): Promise<void> {
+    await this.#ask(peer, 'write', id => ({ kind: 'repair', id }))
   }
 
   // -------------------------------------------------------------------------------------------- asking
@@ -266,6 +301,21 @@ export class ShardService {
         await store.dropStream(request.stream)
         return []
       }
+      case 'have':
+        return [packColumns(await store.columns(request.stream))]
+      case 'check': {
+        const { stream, column, firstGrid, grids } = request
+        const states: number[] = []
+        for (let grid = firstGrid; grid < firstGrid + Math.min(grids, MAX_CHECKED); grid++) {
+          const state = await store.verifyColumn(stream, grid, column)
+          states.push(CHECKED.indexOf(state))
+          if (state === 'damaged') this.#options.onDamaged?.(stream, column)
+        }
+        return [Uint8Array.from(states)]
+      }
+      case 'repair':
+        this.#options.onRepair?.()
+        return []
     }
   }
 

@@ -5,7 +5,7 @@ import { encodeMessage as encodeControl, envelopeHeader } from '../../protocols/
 import { BatchWriter } from '../../protocols/frames/records.ts'
 import { encode } from '../../protocols/openflow/encode.ts'
 import type { Message } from '../../protocols/openflow/messages.ts'
-import { encodeMessage as encodeShards } from '../../protocols/shards/messages.ts'
+import { encodeMessage as encodeShards, packColumns } from '../../protocols/shards/messages.ts'
 
 const HASH = 'ab'.repeat(32)
 export const PEER = '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5'
@@ -154,7 +154,11 @@ export const shardSeeds = (): Uint8Array[] =>
     }),
     encodeShards({ kind: 'putManifest', id: 2, hash: HASH, payload }),
     encodeShards({ kind: 'drop', id: 3, stream: place.stream, generation: 2 }),
+    encodeShards({ kind: 'have', id: 4, stream: place.stream }),
+    encodeShards({ kind: 'check', id: 4, stream: place.stream, column: 2, firstGrid: 3, grids: 4 }),
+    encodeShards({ kind: 'repair', id: 4 }),
     encodeShards({ kind: 'ok', id: 4, payload: [payload] }),
+    encodeShards({ kind: 'ok', id: 4, payload: [packColumns([{ column: 2, grids: 70_000 }])] }),
     encodeShards({ kind: 'error', id: 5, code: 'SHARD_STALE', message: 'why' })
   ].map(parts => Uint8Array.from(Buffer.concat(parts)))
 

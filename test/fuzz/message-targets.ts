@@ -15,7 +15,7 @@ import { MEMBERSHIP_PROTOCOL, parseMembershipMessage } from '../../protocols/mem
 import { decode } from '../../protocols/openflow/decode.ts'
 import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
-import { parseMessage } from '../../protocols/shards/messages.ts'
+import { parseColumns, parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
 import { opening, option, request } from '../unit/nbd-client.ts'
 import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, sealedRecords, shardSeeds } from './message-seeds.ts'
@@ -177,7 +177,7 @@ export const messageTargets: readonly Target[] = [
     group: 'messages',
     summary: 'messages about shards',
     seeds: shardSeeds,
-    run: input => attempt(/^SHARD_MESSAGE$/, () => parseMessage(input))
+    run: input => attempt(/^SHARD_MESSAGE$/, () => shards(input))
   },
   {
     name: 'openflow',
@@ -201,6 +201,11 @@ export const messageTargets: readonly Target[] = [
     run: nbd
   }
 ]
+
+function shards(input: Uint8Array): void {
+  const message = parseMessage(input)
+  if (message.kind === 'ok') parseColumns(message.payload)
+}
 
 function packet(length: number): Buffer {
   const bytes = Buffer.alloc(4 + length, length)

@@ -4,7 +4,15 @@ import { describe, expect, it } from 'vitest'
 import { DiapauseError } from '../../node/errors.ts'
 import { packMessage } from '../../protocols/msgpack.ts'
 import { Generations, parseStreamName } from '../../protocols/shards/generations.ts'
-import { encodeMessage, MAX_PAYLOAD_BYTES, parseMessage, type ShardRequest } from '../../protocols/shards/messages.ts'
+import {
+  encodeMessage,
+  MAX_CHECKED,
+  MAX_PAYLOAD_BYTES,
+  packColumns,
+  parseColumns,
+  parseMessage,
+  type ShardRequest
+} from '../../protocols/shards/messages.ts'
 
 const id = fc.nat()
 const place = { stream: fc.stringMatching(/^[a-z0-9/]{1,100}$/), grid: fc.nat(), column: fc.nat({ max: 254 }) }
@@ -21,7 +29,17 @@ const requests: fc.Arbitrary<ShardRequest> = fc.oneof(
   }),
   fc.record({ kind: fc.constant('putManifest' as const), id, hash, payload }),
   fc.record({ kind: fc.constant('getManifest' as const), id, hash }),
-  fc.record({ kind: fc.constant('drop' as const), id, stream: place.stream, generation: fc.nat() })
+  fc.record({ kind: fc.constant('drop' as const), id, stream: place.stream, generation: fc.nat() }),
+  fc.record({ kind: fc.constant('have' as const), id, stream: place.stream }),
+  fc.record({
+    kind: fc.constant('check' as const),
+    id,
+    stream: place.stream,
+    column: place.column,
+    firstGrid: fc.nat(),
+    grids: fc.nat({ max: MAX_CHECKED })
+  }),
+  fc.record({ kind: fc.constant('repair' as const), id })
 )
 
 /** A message with any header, well framed. */
@@ -97,13 +115,33 @@ describe('a message about shards', () => {
       [3, 1, name, 1],
       [4, 1, 's', 'x'],
       [5, 1, 1],
-      [6, 1, 'CODE']
+      [6, 1, 'CODE'],
+      [7, 1],
+      [7, 1, ''],
+      [8, 1, 's', 255, 0, 1],
+      [8, 1, 's', 0, 2 ** 32, 1],
+      [8, 1, 's', 0, 0, MAX_CHECKED + 1],
+      [8, 1, 's', 0, 0],
+      [9, 1, 's']
     ]
     const taken = bad.filter(header => refusal(framed(header)) !== 'SHARD_MESSAGE')
     expect(taken).toEqual([])
     expect(() => parseMessage(framed([5, 1], new Uint8Array(0), 2))).toThrow(/update the older peer/)
     expect(() => parseMessage(framed([5, 1], new Uint8Array(MAX_PAYLOAD_BYTES + 1)))).toThrow(/payload/)
     expect(parseMessage(framed([5, 1]))).toMatchObject({ kind: 'ok', id: 1 })
+  })
+
+  it('of what a peer has is read back, and is refused when it is anything else', () => {
+    const columns = [
+      { column: 0, grids: 1 },
+      { column: 254, grids: 2 ** 32 }
+    ]
+    expect(parseColumns(packColumns([...columns, { column: 255, grids: 1 }]))).toEqual(columns)
+    const bad: unknown[] = [null, {}, 'text', [1], [255, 1], [0, -1], [0, [1]], new Array(512).fill(0)]
+    for (const value of bad) {
+      expect(() => parseColumns(packMessage(value))).toThrow(expect.objectContaining({ code: 'SHARD_MESSAGE' }))
+    }
+    expect(() => parseColumns(new Uint8Array(0))).toThrow(expect.objectContaining({ code: 'SHARD_MESSAGE' }))
   })
 
   it('may be any bytes: it is a message or SHARD_MESSAGE, nothing else', () => {
