@@ -30,7 +30,7 @@ import {
 } from './messages.ts'
 
 /** Reads, and as many writes, under way to one peer: keeps a disk and a link busy at 64 KiB to 1 MiB each. A guess. */
-const IN_FLIGHT = 16
+export const IN_FLIGHT = 16
 /** Requests of one peer served at once, and bytes of their payloads: twice what an asker has under way. */
 const SERVED = 64
 const SERVED_BYTES = 64 << 20
@@ -149,7 +149,7 @@ export class ShardService {
   ): Promise<readonly ColumnState[]> {
     const answer = await this.#ask(peer, 'read', id => ({ kind: 'check', id, stream, column, firstGrid, grids }))
     const states = [...answer].map(byte => CHECKED[byte])
-    if (states.length === grids && states.every(state => state !== undefined)) return states as ColumnState[]
+    if (states.length === grids && states.every(state => state !== undefined)) return states
     throw new DiapauseError('SHARD_MESSAGE', `${peer} answered for ${answer.length} grids instead of ${grids}`)
   }
 

@@ -1,0 +1,123 @@
+/**
+ * Who rebuilds which column: pure. A column is lost when nobody who stays has it; it then goes to exactly one of those who are
+ * up, who rebuilds it from the others and puts it into its own store (`node/agents/repair.ts`). Nobody is asked and nothing
+ * is agreed: all compute the same from the same facts, and facts that differ make at worst a second copy, since a column is
+ * what its manifest says, wherever it lies.
+ *
+ * Order: what bears the fewest further losses first (as HDFS does, whose queue is by live replicas), then the oldest.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { StreamId } from '../ports.ts'
+import { columnTarget } from './column-target.ts'
+import { isFull, type StoragePeer } from './domains.ts'
+
+/**
+ * up: a member that answers and stays. away: one that does not answer and is waited for; what it has counts as there.
+ * leaving: one that answers and is about to go: it can be read from, and what only it has is lost with it. Others are gone.
+ */
+export type PeerStanding = 'up' | 'away' | 'leaving'
+
+/** A stream that some kept image leans on. */
+export interface StreamFacts {
+  readonly stream: StreamId
+  readonly k: number
+  /** Planned holder of each column. */
+  readonly holders: readonly PeerId[]
+  /** Who has been heard to have each column whole: asked now where they are up or leaving, and before where they are away. */
+  readonly places: readonly (readonly PeerId[])[]
+}
+
+export interface RepairFacts {
+  /** The oldest first. */
+  readonly streams: readonly StreamFacts[]
+  readonly standing: ReadonlyMap<PeerId, PeerStanding>
+  /** What is known of members for placing columns; of those that are up. */
+  readonly hosts: readonly StoragePeer[]
+}
+
+export interface ColumnRepair {
+  readonly stream: StreamId
+  readonly column: number
+  readonly target: PeerId
+  /** Columns that may still be lost before the stream is. */
+  readonly spare: number
+}
+
+/** Columns that cannot be rebuilt now, and why. */
+export interface Unrepairable {
+  readonly stream: StreamId
+  readonly columns: readonly number[]
+  /** unreadable: fewer than k columns are within reach, `readable`. full: nobody who is up has room. */
+  readonly why: 'unreadable' | 'full'
+  readonly readable: number
+  readonly k: number
+}
+
+export interface RepairPlan {
+  readonly repairs: readonly ColumnRepair[]
+  readonly impossible: readonly Unrepairable[]
+}
+
+/** A column is in one entry at most. */
+export function planRepair(facts: RepairFacts): RepairPlan {
+  const repairs: (ColumnRepair & { readonly age: number })[] = []
+  const impossible: Unrepairable[] = []
+  const roomy = facts.hosts.filter(host => facts.standing.get(host.peer) === 'up' && !isFull(host))
+  for (const [age, stream] of facts.streams.entries()) {
+    const kept = keptPlaces(stream, facts.standing)
+    const columns = kept.flatMap((places, column) => (places.length === 0 ? [column] : []))
+    if (columns.length === 0) continue
+    const readable = readableColumns(stream, facts.standing)
+    const { k } = stream
+    const possible = readable >= k && roomy.length > 0
+    if (!possible) {
+      impossible.push({ stream: stream.stream, columns, why: readable < k ? 'unreadable' : 'full', readable, k })
+      continue
+    }
+    for (const { column, target } of targetsOf(stream, kept, columns, roomy)) {
+      repairs.push({ stream: stream.stream, column, target, spare: readable - k, age })
+    }
+  }
+  repairs.sort((a, b) => a.spare - b.spare || a.age - b.age || a.column - b.column)
+  return { repairs: repairs.map(({ age: _, ...repair }) => repair), impossible }
+}
+
+/** Of each column: who has it and stays. */
+function keptPlaces({ holders, places }: StreamFacts, standing: RepairFacts['standing']): PeerId[][] {
+  return holders.map((planned, column) => {
+    const kept = (places[column] ?? []).filter(peer => ['up', 'away'].includes(standing.get(peer) ?? 'gone'))
+    return standing.get(planned) === 'away' && !kept.includes(planned) ? [...kept, planned] : kept
+  })
+}
+
+/** How many columns can be read now. */
+export function readableColumns({ holders, places }: StreamFacts, standing: RepairFacts['standing']): number {
+  return holders.filter((_, column) =>
+    (places[column] ?? []).some(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
+  ).length
+}
+
+/** Each lost column to one peer: its planned holder, unless another that is up has fewer columns of this stream. */
+function targetsOf(
+  { stream, holders }: StreamFacts,
+  kept: readonly (readonly PeerId[])[],
+  columns: readonly number[],
+  roomy: readonly StoragePeer[]
+): { column: number; target: PeerId }[] {
+  const now: (readonly PeerId[])[] = [...kept]
+  const countOf = (peer: PeerId): number => now.filter(places => places.includes(peer)).length
+  const isRoomy = (peer: PeerId): boolean => roomy.some(host => host.peer === peer)
+  const targets: { column: number; target: PeerId }[] = []
+  const own = columns.filter(column => isRoomy(holders[column] ?? ''))
+  for (const column of [...own, ...columns.filter(each => !own.includes(each))]) {
+    const planned = holders[column] ?? ''
+    const least = Math.min(...roomy.map(({ peer }) => countOf(peer)))
+    const candidates = roomy.filter(({ peer }) => countOf(peer) === least)
+    const isPlanned = candidates.some(({ peer }) => peer === planned)
+    const target = isPlanned ? planned : columnTarget(candidates, stream, column, now)
+    if (target === undefined) continue
+    now[column] = [target]
+    targets.push({ column, target })
+  }
+  return targets
+}

@@ -1,0 +1,159 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { StoragePeer } from '../../node/planning/domains.ts'
+import { type PeerStanding, planRepair, type RepairFacts, type StreamFacts } from '../../node/planning/repair.ts'
+
+const NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+const upAll = (names: readonly string[]): Map<string, PeerStanding> => new Map(names.map(name => [name, 'up']))
+const hosts = (names: readonly string[]): StoragePeer[] => names.map(peer => ({ peer }))
+
+const stream = (places: readonly string[][], more: Partial<StreamFacts> = {}): StreamFacts => ({
+  stream: 'g/v/1/1',
+  k: 3,
+  holders: ['a', 'b', 'c', 'd', 'e'],
+  places,
+  ...more
+})
+const allThere = [['a'], ['b'], ['c'], ['d'], ['e']]
+
+const standings = fc.constantFrom<PeerStanding | 'gone'>('up', 'up', 'up', 'away', 'leaving', 'gone')
+const factsOf = fc
+  .record({
+    standing: fc.tuple(...NAMES.map(() => standings)),
+    full: fc.subarray(NAMES, { maxLength: 2 }),
+    shapes: fc.array(fc.record({ k: fc.integer({ min: 1, max: 4 }), columns: fc.integer({ min: 5, max: 9 }) }), {
+      minLength: 1,
+      maxLength: 4
+    }),
+    dice: fc.infiniteStream(fc.nat({ max: 1_000 }))
+  })
+  .map(({ standing, full, shapes, dice }): RepairFacts => {
+    const roll = (): number => dice.next().value ?? 0
+    const known = NAMES.flatMap((name, i): [string, PeerStanding][] => {
+      const each = standing[i]
+      return each === undefined || each === 'gone' ? [] : [[name, each]]
+    })
+    const streams = shapes.map(({ k, columns }, i): StreamFacts => {
+      const holders = Array.from({ length: columns }, () => NAMES[roll() % NAMES.length] ?? 'a')
+      const places = holders.map(planned =>
+        [planned, NAMES[roll() % NAMES.length] ?? 'a'].filter(
+          (_, at) => roll() % (at === 0 ? 4 : 6) < (at === 0 ? 3 : 1)
+        )
+      )
+      return { stream: `g/v/1/${i}`, k, holders, places }
+    })
+    const free = (peer: string): StoragePeer => (full.includes(peer) ? { peer, freeBytes: 0 } : { peer })
+    return { streams, standing: new Map(known), hosts: known.map(([peer]) => free(peer)) }
+  })
+
+/** Columns that nobody who stays has. */
+function lostIn({ standing }: RepairFacts, { holders, places }: StreamFacts): number[] {
+  const stays = (peer: string): boolean => ['up', 'away'].includes(standing.get(peer) ?? 'gone')
+  return [...holders.keys()].filter(
+    column => !(places[column] ?? []).some(stays) && standing.get(holders[column] ?? '') !== 'away'
+  )
+}
+
+describe('the plan of a repair', () => {
+  it('is empty while everybody has what he should, or is only away', () => {
+    const whole = { streams: [stream(allThere)], standing: upAll(['a', 'b', 'c', 'd', 'e']), hosts: hosts(NAMES) }
+    expect(planRepair(whole)).toEqual({ repairs: [], impossible: [] })
+    const standing = new Map<string, PeerStanding>([...upAll(['a', 'b', 'c', 'd']), ['e', 'away']])
+    const places = [['a'], ['b'], ['c'], ['d'], []]
+    expect(planRepair({ streams: [stream(places)], standing, hosts: hosts(['a', 'b', 'c', 'd']) }).repairs).toEqual([])
+  })
+
+  it('lets a holder that lacks its column rebuild it itself', () => {
+    const standing = upAll(NAMES)
+    const places = [['a'], ['b'], [], ['d'], ['e']]
+    const { repairs } = planRepair({ streams: [stream(places)], standing, hosts: hosts(NAMES) })
+    expect(repairs).toEqual([{ stream: 'g/v/1/1', column: 2, target: 'c', spare: 1 }])
+  })
+
+  it('gives what only a leaving member has to one who stays, and reads from him meanwhile', () => {
+    const standing = new Map<string, PeerStanding>([...upAll(['a', 'b', 'd', 'f']), ['c', 'leaving']])
+    const facts = { streams: [stream(allThere)], standing, hosts: hosts(['a', 'b', 'd', 'f']) }
+    const { repairs } = planRepair(facts)
+    expect(repairs.map(({ column, spare }) => [column, spare])).toEqual([
+      [2, 1],
+      [4, 1]
+    ])
+    expect(repairs.map(({ target }) => target)).toContain('f')
+  })
+
+  it('says what cannot be rebuilt: fewer than k columns are within reach, or nobody has room', () => {
+    const standing = upAll(['a', 'b'])
+    const streams = [stream(allThere)]
+    expect(planRepair({ streams, standing, hosts: hosts(['a', 'b']) }).impossible).toEqual([
+      { stream: 'g/v/1/1', columns: [2, 3, 4], why: 'unreadable', readable: 2, k: 3 }
+    ])
+    const full = ['a', 'b', 'c'].map(peer => ({ peer, freeBytes: 0 }))
+    const plan = planRepair({ streams, standing: upAll(['a', 'b', 'c']), hosts: full })
+    expect(plan).toMatchObject({ repairs: [], impossible: [{ columns: [3, 4], why: 'full' }] })
+  })
+
+  it('begins with what bears the fewest further losses, then with the oldest', () => {
+    const few = stream([['a'], ['b'], ['c'], [], []], { stream: 'g/v/1/9' })
+    const more = [1, 2].map(i => stream([['a'], ['b'], ['c'], ['d'], []], { stream: `g/v/1/${i}` }))
+    const { repairs } = planRepair({ streams: [...more, few], standing: upAll(NAMES), hosts: hosts(NAMES) })
+    expect(repairs.map(each => `${each.stream} ${each.column} ${each.spare}`)).toEqual([
+      'g/v/1/9 3 0',
+      'g/v/1/9 4 0',
+      'g/v/1/1 4 1',
+      'g/v/1/2 4 1'
+    ])
+  })
+
+  it('gives every lost column that can be rebuilt exactly one target, who is up and has room, and touches no other', () => {
+    fc.assert(
+      fc.property(factsOf, facts => {
+        const { repairs, impossible } = planRepair(facts)
+        for (const each of facts.streams) {
+          const planned = repairs.filter(repair => repair.stream === each.stream)
+          const refused = impossible.filter(entry => entry.stream === each.stream)
+          expect(refused.length === 0 || planned.length === 0).toBe(true)
+          const columns = [...planned.map(({ column }) => column), ...refused.flatMap(entry => entry.columns)]
+          expect(columns.sort((a, b) => a - b)).toEqual(lostIn(facts, each))
+          for (const { target, spare } of planned) {
+            expect(facts.standing.get(target)).toBe('up')
+            expect(facts.hosts.find(({ peer }) => peer === target)?.freeBytes).not.toBe(0)
+            expect(spare).toBeGreaterThanOrEqual(0)
+          }
+        }
+        expect(repairs.every((repair, i) => i === 0 || (repairs[i - 1]?.spare ?? 0) <= repair.spare)).toBe(true)
+      }),
+      { numRuns: 500 }
+    )
+  })
+
+  it('gives nobody another column of a stream while one who is up and has room has fewer', () => {
+    fc.assert(
+      fc.property(factsOf, facts => {
+        const { repairs } = planRepair(facts)
+        const roomy = facts.hosts.filter(host => host.freeBytes !== 0 && facts.standing.get(host.peer) === 'up')
+        for (const each of facts.streams) {
+          const before = (peer: string): number => each.places.filter(places => places.includes(peer)).length
+          const got = repairs.filter(repair => repair.stream === each.stream).map(({ target }) => target)
+          const now = (peer: string): number => before(peer) + got.filter(target => target === peer).length
+          const fewest = Math.min(...roomy.map(({ peer }) => now(peer)))
+          for (const target of got) expect(now(target) - 1).toBeLessThanOrEqual(fewest)
+        }
+      }),
+      { numRuns: 500 }
+    )
+  })
+
+  it('is the same for all who know the same', () => {
+    fc.assert(
+      fc.property(factsOf, facts => {
+        const standing = new Map([...facts.standing].reverse())
+        const streams = facts.streams.map(each => ({
+          ...each,
+          places: each.places.map(places => [...places].reverse())
+        }))
+        expect(planRepair({ streams, standing, hosts: [...facts.hosts].reverse() })).toEqual(planRepair(facts))
+      }),
+      { numRuns: 300 }
+    )
+  })
+})
