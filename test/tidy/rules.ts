@@ -70,7 +70,9 @@ const dependencyRules: readonly Rule[] = [
     may: ['node/erasure/codec.ts', ...adapter('node/image/').may],
     why: 'see node/image/'
   },
-  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards', 'nbd'].map(folder => adapter(`node/${folder}/`)),
+  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards', 'nbd', 'second-home'].map(folder =>
+    adapter(`node/${folder}/`)
+  ),
   {
     who: 'node/agents/',
     may: ['config/', 'protocols/', 'node/planning/', 'node/agents/', ...contracts],

@@ -1,0 +1,181 @@
+/**
+ * A bucket of an S3-compatible service as a second home (Amazon S3 API Reference: PutObject, GetObject, HeadObject,
+ * ListObjects, DeleteObject, and Signature Version 4). Of the two ways to list this is the older, which every such server has,
+ * and goes on behind a name; the newer one gives tokens. A PutObject that was answered is durable and whole, and its SHA-256 is
+ * signed with it, so that what arrives otherwise is refused. With an endpoint the bucket is the first part of the path, as
+ * every such server takes it; without one it is Amazon's, and the bucket is a part of the host's name.
+ */
+import { hash } from 'node:crypto'
+import { AwsClient } from 'aws4fetch'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { ObjectStore } from '../ports.ts'
+import { checkName } from './names.ts'
+
+/** Of one request with all of its body. A minute: 4 MiB at 0.6 Mb/s; a guess. */
+const REQUEST_LIMIT_MS = 60_000
+/** Answers that mean "later" (429 and 5xx) are asked for again so often, by aws4fetch, with pauses that double. A guess. */
+const RETRIES = 4
+/** An answer to a listing has at most a thousand names. */
+const MAX_LISTING_BYTES = 8 << 20
+
+export interface S3Credentials {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+  readonly sessionToken?: string | undefined
+}
+
+export interface S3Place {
+  readonly bucket: string
+  /** '' or folders, without a slash at the end. */
+  readonly prefix: string
+  readonly region: string
+  /** e.g. http://10.0.0.9:9000; absent: Amazon's. */
+  readonly endpoint?: string | undefined
+}
+
+interface Call {
+  readonly key?: string
+  readonly query?: Readonly<Record<string, string>>
+  readonly body?: Uint8Array
+}
+
+export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore {
+  const { bucket, prefix, region, endpoint } = place
+  const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}`
+  const { sessionToken, ...keys } = credentials
+  const client = new AwsClient({
+    ...keys,
+    ...(sessionToken === undefined ? {} : { sessionToken }),
+    service: 's3',
+    region,
+    retries: RETRIES
+  })
+  const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
+  const keyOf = (name: string): string => {
+    checkName(name)
+    return prefix === '' ? name : `${prefix}/${name}`
+  }
+
+  async function send(method: string, { key = '', query = {}, body }: Call): Promise<Response> {
+    const target = new URL(key === '' ? base : `${base}/${key}`)
+    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
+    const digest = hash('sha256', body ?? new Uint8Array())
+    try {
+      return await client.fetch(target, {
+        method,
+        headers: { 'x-amz-content-sha256': digest },
+        signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
+        redirect: 'error',
+        ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
+      })
+    } catch (cause) {
+      const message = `${url} does not answer: ${messageOf(cause)}${reasonOf(cause)}`
+      throw new DiapauseError('HOME_UNREACHABLE', message, { cause })
+    }
+  }
+
+  return {
+    url,
+
+    async put(name, bytes) {
+      await done(await send('PUT', { key: keyOf(name), body: bytes }), url, name)
+    },
+
+    get: async name => await bytesOf(await send('GET', { key: keyOf(name) }), url, name),
+
+    async stat(name) {
+      const response = await send('HEAD', { key: keyOf(name) })
+      if (response.status === 404) return undefined
+      if (!response.ok) throw await refusal(response, url, name)
+      return {
+        bytes: Number(response.headers.get('content-length') ?? 0),
+        putMs: Date.parse(response.headers.get('last-modified') ?? '') || 0
+      }
+    },
+
+    async *list(wanted) {
+      const folder = prefix === '' ? '' : `${prefix}/`
+      let after = ''
+      for (;;) {
+        const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
+        const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted, MAX_LISTING_BYTES)).toString()
+        const { objects, more } = readListing(text)
+        for (const { key, ...facts } of objects) yield { name: key.slice(folder.length), ...facts }
+        const last = objects.at(-1)?.key ?? ''
+        if (!more) return
+        if (last <= after) throw new DiapauseError('HOME_UNREACHABLE', `${url} lists the same names again and again`)
+        after = last
+      }
+    },
+
+    async delete(name) {
+      const response = await send('DELETE', { key: keyOf(name) })
+      if (response.status !== 404) await done(response, url, name)
+    }
+  }
+}
+
+/** The body of `fetch`'s "fetch failed" says nothing; its cause does. */
+const reasonOf = (cause: unknown): string =>
+  cause instanceof Error && cause.cause instanceof Error ? ` (${cause.cause.message})` : ''
+
+async function done(response: Response, url: string, name: string): Promise<void> {
+  if (!response.ok) throw await refusal(response, url, name)
+  await response.body?.cancel()
+}
+
+async function bytesOf(
+  response: Response,
+  url: string,
+  name: string,
+  maxBytes = Number.POSITIVE_INFINITY
+): Promise<Uint8Array> {
+  if (!response.ok) throw await refusal(response, url, name)
+  const broken = (cause?: unknown) =>
+    new DiapauseError('HOME_UNREACHABLE', `${url} broke off in the middle of ${name}`, { cause })
+  if (Number(response.headers.get('content-length') ?? 0) > maxBytes) throw broken()
+  try {
+    return new Uint8Array(await response.arrayBuffer())
+  } catch (cause) {
+    throw broken(cause)
+  }
+}
+
+async function refusal(response: Response, url: string, name: string): Promise<DiapauseError> {
+  const { status } = response
+  const text = (await response.text().catch(() => '')).slice(0, 4096)
+  const said = [tagIn(text, 'Code'), tagIn(text, 'Message')].filter(part => part !== undefined).join(': ')
+  const details = { status, name }
+  if (status === 404 && tagIn(text, 'Code') !== 'NoSuchBucket') {
+    return new DiapauseError('HOME_MISSING', `${name} is not in ${url}`, { details })
+  }
+  const answer = `${url} answered ${status}${said === '' ? '' : ` (${said.slice(0, 300)})`} for ${name}`
+  if (status === 507) return new DiapauseError('HOME_FULL', `${answer}: it is full`, { details })
+  if (status < 500 && status !== 429) {
+    return new DiapauseError('HOME_REFUSED', `${answer}: look at bucket, credentials and clock`, { details })
+  }
+  return new DiapauseError('HOME_UNREACHABLE', answer, { details })
+}
+
+interface Listing {
+  /** In the order of their names. */
+  readonly objects: readonly { readonly key: string; readonly bytes: number; readonly putMs: number }[]
+  readonly more: boolean
+}
+
+/** A page of ListObjects. */
+function readListing(xml: string): Listing {
+  const objects = [...xml.matchAll(/<Contents>(.*?)<\/Contents>/gs)].map(([, entry = '']) => ({
+    key: tagIn(entry, 'Key') ?? '',
+    bytes: Number(tagIn(entry, 'Size') ?? 0),
+    putMs: Date.parse(tagIn(entry, 'LastModified') ?? '') || 0
+  }))
+  return { objects, more: tagIn(xml, 'IsTruncated') === 'true' }
+}
+
+const ENTITIES: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
+
+function tagIn(xml: string, tag: string): string | undefined {
+  const [, text] = new RegExp(`<${tag}>([^<]*)</${tag}>`).exec(xml) ?? []
+  return text?.replace(/&(\w+);/g, (whole, name: string) => ENTITIES[name] ?? whole)
+}
