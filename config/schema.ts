@@ -129,7 +129,35 @@ export const configSchema = z.strictObject({
         .multipleOf(8)
         .default(65_536),
       /** Longest wait for a symbol before the other k are read instead. 50 ms: a guess. */
-      forcedTimeoutMs: ms(5, 60_000).default(50)
+      forcedTimeoutMs: ms(5, 60_000).default(50),
+      /**
+       * What must be stored before an epoch is committed. all: every column, so that the slowest host sets the pace. most: all
+       * but half of m columns, rounded down, whose hosts are slow or hang; what is missing follows, or is repaired. Where hosts
+       * hold several columns, only as many may be missing as leave half of m hosts, rounded up, that may be lost.
+       */
+      durability: z.enum(['most', 'all']).default('most')
+    })
+    .prefault({}),
+  repair: z
+    .strictObject({
+      /**
+       * What a member has that has been dead for so long, without a break, is rebuilt elsewhere; of who is removed or leaves, at
+       * once. 10 min: a guess, a reboot.
+       */
+      afterMs: ms(500, 86_400_000).default(600_000),
+      /** How often a peer looks for columns that it should rebuild. 60 s: a guess, a tenth of afterMs. */
+      checkEveryMs: ms(100, 86_400_000).default(60_000),
+      /** A peer reads at most so much for repairs, in MB/s of 10^6 bytes. 40: a guess, a third of a link of 1 Gb/s. */
+      megabytesPerSecond: z.number().min(0.01).max(100_000).default(40)
+    })
+    .prefault({}),
+  scrub: z
+    .strictObject({
+      /**
+       * Within this time every column and manifest stored here is read again and checked; 0: never. 7 days: the interval of
+       * Ceph's deep scrub (osd_deep_scrub_interval).
+       */
+      periodMs: ms(0, 31_536_000_000).default(604_800_000)
     })
     .prefault({}),
   images: z
@@ -229,3 +257,4 @@ export type RegisterSettings = Config['register']
 export type ShardSettings = Config['shards']
 export type SwitchSettings = Config['switch']
 export type HypervisorSettings = Config['hypervisor']
+export type RepairSettings = Config['repair']
