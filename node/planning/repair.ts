@@ -60,10 +60,10 @@ export interface RepairPlan {
 
 /** A column is in one entry at most. */
 export function planRepair(facts: RepairFacts): RepairPlan {
-  const repairs: (ColumnRepair & { readonly age: number })[] = []
+  const repairs: ColumnRepair[] = []
   const impossible: Unrepairable[] = []
   const roomy = facts.hosts.filter(host => facts.standing.get(host.peer) === 'up' && !isFull(host))
-  for (const [age, stream] of facts.streams.entries()) {
+  for (const stream of facts.streams) {
     const kept = keptPlaces(stream, facts.standing)
     const columns = kept.flatMap((places, column) => (places.length === 0 ? [column] : []))
     if (columns.length === 0) continue
@@ -75,11 +75,11 @@ export function planRepair(facts: RepairFacts): RepairPlan {
       continue
     }
     for (const { column, target } of targetsOf(stream, kept, columns, roomy)) {
-      repairs.push({ stream: stream.stream, column, target, spare: readable - k, age })
+      repairs.push({ stream: stream.stream, column, target, spare: readable - k })
     }
   }
-  repairs.sort((a, b) => a.spare - b.spare || a.age - b.age || a.column - b.column)
-  return { repairs: repairs.map(({ age: _, ...repair }) => repair), impossible }
+  repairs.sort((a, b) => a.spare - b.spare) // a stable sort: what is older stays before what is younger
+  return { repairs, impossible }
 }
 
 /** Of each column: who has it and stays. */
@@ -119,5 +119,5 @@ function targetsOf(
     now[column] = [target]
     targets.push({ column, target })
   }
-  return targets
+  return targets.sort((a, b) => a.column - b.column)
 }
