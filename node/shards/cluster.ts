@@ -4,9 +4,21 @@
  */
 import type { ShardSettings } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import { ShardService, type ShardServiceStats } from '../../protocols/shards/service.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
-import type { Clock, Codec, FailureDetector, Log, ShardCluster, ShardStore, StreamId, Transport } from '../ports.ts'
+import type {
+  Clock,
+  Codec,
+  ColumnState,
+  FailureDetector,
+  Log,
+  ShardCluster,
+  ShardStore,
+  StreamId,
+  Transport
+} from '../ports.ts'
+import { allBut } from './all-but.ts'
 import { Fetcher } from './fetcher.ts'
 import { Holders } from './holders.ts'
 import { Reader } from './reader.ts'
@@ -24,9 +36,18 @@ export interface ShardClusterOptions {
   peers(): readonly PeerId[]
   /** For tests: how long a peer may owe an answer before it counts as unreachable. */
   readonly requestTimeoutMs?: number
+  /** What another peer has found or asks for here: for the agent that repairs. */
+  readonly repair?: RepairHooks
 }
 
-export interface ShardStats extends ShardServiceStats {
+export interface RepairHooks {
+  /** A column of this peer's store was found damaged when another peer had it checked. */
+  damaged(stream: StreamId, column: number): void
+  /** Somebody asks all peers to look at once for what they should rebuild. */
+  asked(): void
+}
+
+export interface ShardStats extends ShardServiceStats, UploadStats {
   /** Diagonals read as they are, and decoded from others. */
   readonly directReads: number
   readonly degradedReads: number
@@ -42,11 +63,27 @@ export interface ClusterShards extends ShardCluster {
   observeGeneration(group: string, vm: string, generation: number): void
   stats(): ShardStats
 }
+  /** The columns that `peer` has of a stream. SHARD_UNREACHABLE. */
+  have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]>
+  /** Lets `peer` read and check its column of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. SHARD_UNREACHABLE. */
+  check(
+    peer: PeerId,
+    stream: StreamId,
+    column: number,
+    firstGrid: number,
+    grids: number
+  ): Promise<readonly ColumnState[]>
+  /** Lets `peer` look at once for columns that it should rebuild. SHARD_UNREACHABLE. */
+  askRepair(peer: PeerId): Promise<void>
 
 /** Takes the channel 'bulk': call it before `transport.start`. */
 export function createShardCluster(options: ShardClusterOptions): ClusterShards {
   const { transport, clock, log, settings, detector, codec } = options
-  const service = new ShardService(options)
+  const service = new ShardService({
+    ...options,
+    onDamaged: (stream, column) => options.repair?.damaged(stream, column),
+    onRepair: () => options.repair?.asked()
+  })
   const holders = new Holders(transport, detector, settings.forcedTimeoutMs)
   const fetcher = new Fetcher((...request) => service.get(...request), holders, clock, log)
   const reader = new Reader(codec, holders, fetcher)
@@ -84,6 +121,10 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
     },
 
     observeGeneration: (group, vm, generation) => service.observeGeneration(group, vm, generation),
+    have: (peer, stream) => service.have(peer, stream),
+    check: (...what) => service.check(...what),
+    askRepair: peer => service.repair(peer),
+
 
     stats: () => ({
       ...service.stats(),
