@@ -158,7 +158,7 @@ function hostingOf(
   { store, hypervisor, started, baseNames }: Parts
 ): { readonly hosting: Hosting; refusedShards(): number } {
   const { config, dataKeys, runDir, clock, log, transport, detector, directory, membership, network } = deps
-  const { k, m, symbolBytes } = config.shards
+  const { k, m, symbolBytes, durability } = config.shards
   const settings = config.shards
   const codec = createCodec()
   // Members that leave still have what they stored.
@@ -190,7 +190,7 @@ function hostingOf(
           memoryMiB: spec.memoryMiB,
           accel: hypervisor.accel,
           ...groupKeys(dataKeys, group),
-          shape: { k, m, symbolBytes },
+          shape: { k, m, symbolBytes, durability },
           disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
           contentsMiB: config.images.memoryMiB,
           cluster: shards,

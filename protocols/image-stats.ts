@@ -13,5 +13,7 @@ export const imageStatsSchema = z.strictObject({
   inFlightFrames: count,
   /** Absent in images that were made before pages were looked for elsewhere, and before deltas. */
   pagesSeen: count.optional(),
-  pagesDelta: count.optional()
+  pagesDelta: count.optional(),
+  /** Absent where none is. */
+  columnsMissing: count.min(1).optional()
 })

@@ -116,7 +116,7 @@ export class CapturePipeline {
     return this.#writer.idle()
   }
 
-  /** QEMU's stream has ended. Resolves when every column is durable. Pieces are asked for as fast as they can be shipped. */
+  /** QEMU's stream has ended. Resolves when all is as durable as it shall be. Pieces are asked for as fast as they can be shipped. */
   async finish(frames: { readonly count: number; readonly pieces: AsyncIterable<Uint8Array> }): Promise<CapturedImage> {
     const { facts, generation, epoch } = this.#options
     this.#unlessCancelled()
@@ -142,7 +142,7 @@ export class CapturePipeline {
     const streams = [...older.map(({ stream }) => stream), own]
     const index = this.#record('index', encodeDirectory(table, [...older.map(({ at }) => at), slot], streams))
     const inFlight = await this.#frames(frames.pieces)
-    const { manifest: shards, storedBytes } = await this.#writer.finish()
+    const { manifest: shards, storedBytes, columnsMissing } = await this.#writer.finish()
     const manifest = this.#key.id === 0 ? shards : { ...shards, key: this.#key.id }
     this.#unlessCancelled()
     this.#state.complete({ manifest: factsOf(manifest), ...own })
@@ -169,7 +169,8 @@ export class CapturePipeline {
         bytesStored: storedBytes,
         inFlightFrames: frames.count,
         pagesSeen: counts.found,
-        pagesDelta: counts.deltas
+        pagesDelta: counts.deltas,
+        ...(columnsMissing > 0 && { columnsMissing })
       }
     }
   }

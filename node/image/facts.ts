@@ -2,6 +2,7 @@
 import { isBaseStream } from '../../protocols/base.ts'
 import { DiapauseError } from '../errors.ts'
 import type { CodeShape, StreamId } from '../ports.ts'
+import type { Durability } from './durability.ts'
 import { type PageStream, PAGES_PER_MIB } from './page-table.ts'
 import { StreamSeal } from './seal.ts'
 
@@ -14,11 +15,16 @@ export interface VmFacts {
   readonly key: Uint8Array
   /** What streams are sealed under, the newest last. Absent: `key` alone, as number 0. */
   readonly keys?: readonly StreamKey[] | undefined
-  readonly shape: CodeShape
+  readonly shape: StoredShape
   /** In the order of the VM's specification; empty where it has none. A block has PAGE_BYTES bytes. */
   readonly disks: readonly { readonly blocks: number }[]
   /** Memory for contents of pages. Absent: as the setting `images.memoryMiB` is when nobody sets it. */
   readonly contentsMiB?: number | undefined
+}
+
+/** How streams are coded, and how much of each must be stored before an image counts as durable. Absent: all of it. */
+export interface StoredShape extends CodeShape {
+  readonly durability?: Durability | undefined
 }
 
 /** Where a disk's blocks stand among the pages of its VM. */

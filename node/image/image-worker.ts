@@ -38,6 +38,7 @@ export interface ImageWorkerOptions extends VmFacts {
 interface PutRequest {
   readonly stream: string
   readonly holders: readonly string[]
+  readonly spare: number
   readonly grid: number
   readonly column: number
   readonly bytes: Uint8Array
@@ -133,8 +134,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
 function mainCalls(cluster: ShardCluster, images: KnownImages, inFlight: InFlight): MainCalls {
   return {
     framePiece: ({ epoch }) => inFlight.next(epoch),
-    putColumn: ({ stream, holders, grid, column, bytes }) =>
-      cluster.putColumn({ stream, holders }, grid, column, bytes),
+    putColumn: ({ stream, holders, spare, grid, column, bytes }) =>
+      cluster.putColumn({ stream, holders, spare }, grid, column, bytes),
     readData: ({ restore, stream, offset, length }) =>
       cluster.readData(images.streamOfRestore(restore, stream), offset, length),
     readForDisks: ({ restore, stream, offset, length }) =>

@@ -1,16 +1,25 @@
 /**
  * Cuts the bytes of a stream into grids, has each coded, and ships its columns. Memory is bounded by credits: a grid
- * takes one when it is full and gives it back when all its columns are durable. `write` itself never waits (a parser
- * calls it in the middle of a chunk); the one who feeds it must stop feeding while `congestion()` is pending.
+ * takes one when it is full and gives it back when k + ceil(m / 2) of its columns are durable; the rest goes on behind it,
+ * up to a bound. `write` itself never waits (a parser calls it in the middle of a chunk); the one who feeds it must stop
+ * feeding while `congestion()` is pending.
+ *
+ * A stream fails where a grid misses more columns than its durability allows, and has ended when every column was
+ * acknowledged or need not be waited for any more: that is for `put` to say, by rejecting.
  */
 import { encodeGrid } from '../erasure/encode.ts'
 import { type GridShape, gridDataBytes, gridShape, lastSymbolBytes } from '../erasure/grid.ts'
-import type { Codec, CodeShape, GridManifest, StreamId, StreamManifest } from '../ports.ts'
+import type { Codec, GridManifest, StreamId, StreamManifest } from '../ports.ts'
+import { spareColumns } from './durability.ts'
+import type { StoredShape } from './facts.ts'
 
 /** Bytes of columns under way at most, one grid at least: three grids of 5 × 5 symbols of 64 KiB. A guess. */
 const UNDERWAY_BYTES = 5 << 20
+/** Bytes of columns that slow holders of grids that have given back their credit still owe. A guess, see `shards/uploads.ts`. */
+const BEHIND_BYTES = 64 << 20
 
-export type PutColumn = (grid: number, column: number, bytes: Uint8Array) => Promise<void>
+/** `spare`: columns of the grid that may be missing. Rejects where this one is, or is not waited for any more. */
+export type PutColumn = (grid: number, column: number, bytes: Uint8Array, spare: number) => Promise<void>
 
 export class StreamWriter {
   readonly #stream: StreamId
@@ -19,10 +28,17 @@ export class StreamWriter {
   readonly #codec: Codec
   readonly #put: PutColumn
   readonly #credits: number
+  readonly #spare: number
+  /** Columns of a grid that may be owed when it gives back its credit. */
+  readonly #owed: number
   readonly #grids: GridManifest[] = []
+  /** Grids that have a credit, and grids of which columns are on their way. */
   readonly #underway = new Set<Promise<void>>()
+  readonly #open = new Set<Promise<void>>()
+  readonly #missing = new Set<number>()
+  #behindBytes = 0
   #failure: Error | undefined
-  #spare: Uint8Array[] = []
+  #buffers: Uint8Array[] = []
   #buffer: Uint8Array
   #filled = 0
   #gridCount = 0
@@ -32,13 +48,16 @@ export class StreamWriter {
   constructor(options: {
     stream: StreamId
     holders: readonly string[]
-    shape: CodeShape
+    shape: StoredShape
     codec: Codec
     put: PutColumn
   }) {
     this.#stream = options.stream
     this.#holders = options.holders
-    this.#shape = gridShape({ ...options.shape, columns: options.holders.length })
+    const { k, m, symbolBytes, durability = 'all' } = options.shape
+    this.#shape = gridShape({ k, m, symbolBytes, columns: options.holders.length })
+    this.#spare = spareColumns(options.holders, m, durability)
+    this.#owed = Math.floor(m / 2)
     this.#codec = options.codec
     this.#put = options.put
     const storedBytes = this.#shape.columns * (this.#shape.k + this.#shape.m) * this.#shape.symbolBytes
@@ -71,26 +90,34 @@ export class StreamWriter {
   /** Undefined where more may be written at once; else settles when it may. Rejects with what a put failed with. */
   congestion(): Promise<void> | undefined {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
-    return this.#underway.size < this.#credits ? undefined : this.#untilBelow(this.#credits)
+    return this.#full() ? this.#untilRoom() : undefined
   }
 
-  /** Settles when nothing is on its way. Rejects with what a put failed with. */
-  idle(): Promise<void> {
-    return this.#untilBelow(1)
+  /** Settles when nothing is on its way that is waited for. Rejects with what a put failed with. */
+  async idle(): Promise<void> {
+    while (this.#open.size > 0) await Promise.race(this.#open)
+    if (this.#failure !== undefined) throw this.#failure
   }
 
-  /** Ships the rest; resolves when every column is durable. */
-  async finish(): Promise<{ manifest: StreamManifest; storedBytes: number }> {
+  /** Ships the rest; resolves when each grid is durable, and every column is or is not waited for. */
+  async finish(): Promise<{ manifest: StreamManifest; storedBytes: number; columnsMissing: number }> {
     if (this.#filled > 0) this.#emit({ ...this.#shape, symbolBytes: lastSymbolBytes(this.#shape, this.#filled) })
-    await this.#untilBelow(1)
+    await this.idle()
     const { k, m, columns } = this.#shape
     const storedBytes = this.#grids.reduce((sum, grid) => sum + columns * (k + m) * grid.symbolBytes, 0)
     const { holders, grids, dataBytes } = { holders: this.#holders, grids: this.#grids, dataBytes: this.#dataBytes }
-    return { manifest: { stream: this.#stream, k, m, holders, dataBytes, grids }, storedBytes }
+    const manifest = { stream: this.#stream, k, m, holders, dataBytes, grids }
+    return { manifest, storedBytes, columnsMissing: this.#missing.size }
   }
 
-  async #untilBelow(count: number): Promise<void> {
-    while (this.#underway.size >= count) await Promise.race(this.#underway)
+  #full(): boolean {
+    return this.#underway.size >= this.#credits || this.#behindBytes >= BEHIND_BYTES
+  }
+
+  async #untilRoom(): Promise<void> {
+    while (this.#failure === undefined && this.#full()) {
+      await Promise.race(this.#underway.size >= this.#credits ? this.#underway : this.#open)
+    }
     if (this.#failure !== undefined) throw this.#failure
   }
 
@@ -98,24 +125,56 @@ export class StreamWriter {
     const buffer = this.#buffer
     const filled = this.#filled
     const grid = this.#gridCount++
-    this.#buffer = this.#spare.pop() ?? new Uint8Array(buffer.length)
+    this.#buffer = this.#buffers.pop() ?? new Uint8Array(buffer.length)
     this.#filled = 0
-    const task = this.#ship(grid, shape, buffer, filled)
+    const credit = Promise.withResolvers<void>()
+    const settle = (): void => {
+      this.#underway.delete(credit.promise)
+      credit.resolve()
+    }
+    const task = this.#ship(grid, { shape, buffer, filled }, settle)
       .catch(error => {
         this.#failure ??= error instanceof Error ? error : new Error(String(error))
       })
-      .finally(() => this.#underway.delete(task))
-    this.#underway.add(task)
+      .finally(() => {
+        settle()
+        this.#open.delete(task)
+      })
+    this.#underway.add(credit.promise)
+    this.#open.add(task)
   }
 
-  async #ship(grid: number, shape: GridShape, buffer: Uint8Array, filled: number): Promise<void> {
+  async #ship(
+    grid: number,
+    { shape, buffer, filled }: { shape: GridShape; buffer: Uint8Array; filled: number },
+    settle: () => void
+  ): Promise<void> {
     const { columns, hashes } = await encodeGrid(this.#codec, shape, buffer.subarray(0, filled))
-    this.#spare.push(buffer)
+    this.#buffers.push(buffer)
     this.#grids[grid] = { symbolBytes: shape.symbolBytes, hashes }
+    const { length = 0 } = columns[0] ?? {}
+    let [due, durable, missing, behind] = [columns.length, 0, 0, false]
+    const ended = (): void => {
+      due--
+      if (behind) this.#behindBytes -= length
+      else if (durable >= columns.length - this.#owed) {
+        behind = true
+        this.#behindBytes += due * length
+        settle()
+      }
+    }
     await Promise.all(
       columns.map(async (bytes, column) => {
-        await this.#put(grid, column, bytes)
-        this.#durableColumns++
+        try {
+          await this.#put(grid, column, bytes, this.#spare)
+          this.#durableColumns++
+          durable++
+        } catch (error) {
+          this.#missing.add(column)
+          if (++missing > this.#spare) throw error
+        } finally {
+          ended()
+        }
       })
     )
   }

@@ -186,8 +186,8 @@ class VmThread {
   }
 
   #putTo(stream: StreamId, holders: readonly string[]): PutColumn {
-    return async (grid, column, bytes) => {
-      await this.#main.call('putColumn', { stream, holders, grid, column, bytes }, wholeMemoryOf(bytes))
+    return async (grid, column, bytes, spare) => {
+      await this.#main.call('putColumn', { stream, holders, spare, grid, column, bytes }, wholeMemoryOf(bytes))
     }
   }
 

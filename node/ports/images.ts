@@ -64,6 +64,8 @@ export interface ImageStats {
    */
   readonly pagesSeen?: number | undefined
   readonly pagesDelta?: number | undefined
+  /** Columns of the image's own stream that were not whole when it counted as durable. Absent: none. */
+  readonly columnsMissing?: number | undefined
 }
 
 /** The content of a base, stored once for all images: its blocks that are not zero, each whole, in their order. */
@@ -159,11 +161,20 @@ export interface Restore {
   closeDisks(): Promise<void>
 }
 
+export interface ReadOptions {
+  /** So many symbols above k are asked for of each diagonal, and the first k taken: for reads that must not wait. 0: none. */
+  readonly hedge?: number | undefined
+}
+
 /** Where the worker's columns go and its symbols come from: the shards of the whole cluster. */
 export interface ShardCluster {
-  /** Durable at `holders[column]` when it resolves. SHARD_UNREACHABLE where that peer does not answer. */
+  /**
+   * Durable at `holders[column]` when it resolves. SHARD_UNREACHABLE where that peer does not answer. `spare`: the grid is good
+   * without so many of its columns, which are all put at once. When the others are durable, those are not waited for long:
+   * they reject with SHARD_LATE, and go on in the background as far as memory for that allows.
+   */
   putColumn(
-    manifest: { stream: StreamId; holders: readonly PeerId[] },
+    to: { stream: StreamId; holders: readonly PeerId[]; spare?: number | undefined },
     grid: number,
     column: number,
     bytes: Uint8Array
@@ -172,8 +183,8 @@ export interface ShardCluster {
    * Bytes [offset, offset + length) of the stream's data, every symbol checked against its hash. A holder that is gone,
    * wrong or slower than the forced timeout is replaced by a degraded read. SHARD_LOST where fewer than k are left.
    */
-  readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>
-  /** Stores a manifest on all `peers`; resolves when every one has it durably. */
+  readData(manifest: StreamManifest, offset: number, length: number, options?: ReadOptions): Promise<Uint8Array>
+  /** Stores a manifest on all `peers`; resolves when as many have it durably as `shards.durability` says, m + 1 at least. */
   putManifest(hash: string, bytes: Uint8Array, peers: readonly PeerId[]): Promise<void>
   /** From this peer's store, else from any other. MANIFEST_MISSING. */
   getManifest(hash: string): Promise<Uint8Array>

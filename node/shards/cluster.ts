@@ -19,9 +19,12 @@ import type {
   Transport
 } from '../ports.ts'
 import { allBut } from './all-but.ts'
-import { Fetcher } from './fetcher.ts'
+import { Fetcher, type OnDamaged } from './fetcher.ts'
 import { Holders } from './holders.ts'
+import { ColumnPlaces } from './places.ts'
 import { Reader } from './reader.ts'
+import { Sources } from './sources.ts'
+import { PATIENCE_MS, Uploads, type UploadStats } from './uploads.ts'
 
 export interface ShardClusterOptions {
   readonly transport: Transport
@@ -30,14 +33,15 @@ export interface ShardClusterOptions {
   readonly codec: Codec
   readonly clock: Clock
   readonly log: Log
-  readonly settings: Pick<ShardSettings, 'forcedTimeoutMs'>
+  /** Without `durability` and `m` everything that is put must be stored everywhere. */
+  readonly settings: Pick<ShardSettings, 'forcedTimeoutMs'> & Partial<Pick<ShardSettings, 'm' | 'durability'>>
   readonly detector?: Pick<FailureDetector, 'livenessOf'>
   /** Whom to ask for a manifest that is not here; this peer may be among them. */
   peers(): readonly PeerId[]
-  /** For tests: how long a peer may owe an answer before it counts as unreachable. */
-  readonly requestTimeoutMs?: number
   /** What another peer has found or asks for here: for the agent that repairs. */
   readonly repair?: RepairHooks
+  /** For tests: how long a peer may owe an answer before it counts as unreachable. */
+  readonly requestTimeoutMs?: number
 }
 
 export interface RepairHooks {
@@ -61,8 +65,6 @@ export interface ClusterShards extends ShardCluster {
   dropStream(stream: StreamId, generation: number, peers: readonly PeerId[]): Promise<void>
   /** From now on this peer refuses shards of older generations of the VM. */
   observeGeneration(group: string, vm: string, generation: number): void
-  stats(): ShardStats
-}
   /** The columns that `peer` has of a stream. SHARD_UNREACHABLE. */
   have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]>
   /** Lets `peer` read and check its column of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. SHARD_UNREACHABLE. */
@@ -75,6 +77,8 @@ export interface ClusterShards extends ShardCluster {
   ): Promise<readonly ColumnState[]>
   /** Lets `peer` look at once for columns that it should rebuild. SHARD_UNREACHABLE. */
   askRepair(peer: PeerId): Promise<void>
+  stats(): ShardStats
+}
 
 /** Takes the channel 'bulk': call it before `transport.start`. */
 export function createShardCluster(options: ShardClusterOptions): ClusterShards {
@@ -88,17 +92,16 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
   const fetcher = new Fetcher((...request) => service.get(...request), holders, clock, log)
   const reader = new Reader(codec, holders, fetcher)
 
+  const uploads = new Uploads({ put: (...column) => service.put(...column), clock, log })
+
   return {
-    async putColumn(manifest, grid, column, bytes) {
-      const holder = manifest.holders[column]
-      if (holder === undefined) throw new RangeError(`column ${column} of ${manifest.holders.length}`)
-      await service.put(holder, manifest.stream, grid, column, bytes)
-    },
+    putColumn: (to, grid, column, bytes) => uploads.put(to, grid, column, bytes),
 
     readData: (manifest, offset, length) => reader.read(manifest, offset, length),
 
     async putManifest(hash, bytes, peers) {
-      await Promise.all([...new Set(peers)].map(peer => service.putManifest(peer, hash, bytes)))
+      const puts = [...new Set(peers)].map(peer => service.putManifest(peer, hash, bytes))
+      await allBut(spareManifests(puts.length, settings), puts, clock, PATIENCE_MS)
     },
 
     async getManifest(hash) {
@@ -120,20 +123,26 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
       await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
     },
 
-    observeGeneration: (group, vm, generation) => service.observeGeneration(group, vm, generation),
     have: (peer, stream) => service.have(peer, stream),
     check: (...what) => service.check(...what),
     askRepair: peer => service.repair(peer),
 
+    observeGeneration: (group, vm, generation) => service.observeGeneration(group, vm, generation),
 
     stats: () => ({
       ...service.stats(),
+      ...uploads.stats(),
       directReads: reader.directReads,
       degradedReads: reader.degradedReads,
       wrongHashes: fetcher.wrongHashes,
       forcedTimeoutMs: holders.forcedTimeoutMs()
     })
   }
+}
+
+/** How many of so many peers may lack a manifest: as columns, and at least m + 1 have it, so that any m may be lost. */
+function spareManifests(peers: number, { m = 0, durability = 'all' }: ShardClusterOptions['settings']): number {
+  return durability === 'all' ? 0 : Math.max(0, Math.min(Math.floor(m / 2), peers - m - 1))
 }
 
 /** Asks one after the other; the next one as soon as the last has failed or taken too long. The first answer wins. */
