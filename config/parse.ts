@@ -61,6 +61,8 @@ function wellShapedSections(raw: unknown): Sections {
     membership: section('membership', shape.membership),
     epochs: section('epochs', shape.epochs),
     shards: section('shards', shape.shards),
+    repair: section('repair', shape.repair),
+    scrub: section('scrub', shape.scrub),
     images: section('images', shape.images),
     hypervisor: section('hypervisor', shape.hypervisor),
     switch: section('switch', shape.switch),
