@@ -24,6 +24,16 @@ const peerId = z
   .regex(/^12D3[1-9A-HJ-NP-Za-km-z]{20,60}$/)
   .describe('a peer id as `diapause identity` prints it ("12D3Koo…")')
 
+/** Of each a group keeps at most so many; all of them together and what people hold are MAX_KEPT (protocols/epoch). */
+export const retentionSchema = z.strictObject({
+  /** The newest epochs, the committed one included. 1: an image of each VM on disk, and nothing to go back to; a guess. */
+  keepLast: z.number().int().min(1).max(64).default(1),
+  /** The last epoch of each of so many hours, days and weeks (UTC) in which there was one. 0: who wants them says so. */
+  hourly: z.number().int().min(0).max(72).default(0),
+  daily: z.number().int().min(0).max(31).default(0),
+  weekly: z.number().int().min(0).max(53).default(0)
+})
+
 export const configSchema = z.strictObject({
   /**
    * Peers of one cluster share its name and its secret (32 bytes in hex in a file), which is its data key 0. Who joins when there
@@ -112,7 +122,9 @@ export const configSchema = z.strictObject({
       /** After this an open epoch is aborted by anyone. 30 s: a first image of some GB over a LAN; a guess. */
       deadlineMs: ms(500, 3_600_000).default(30_000),
       /** A removed group's record is kept this long, so that peers that were away learn of it. 10 min: a guess, a reboot. */
-      forgetRemovedMs: ms(1_000, 86_400_000).default(600_000)
+      forgetRemovedMs: ms(1_000, 86_400_000).default(600_000),
+      /** Which epochs of a group are kept, unless it says so itself (`retention` of the group). The same at all peers. */
+      retention: retentionSchema.prefault({})
     })
     .prefault({}),
   shards: z
@@ -255,6 +267,6 @@ export type DetectorSettings = Config['detector']
 export type LeaseSettings = Config['lease']
 export type RegisterSettings = Config['register']
 export type ShardSettings = Config['shards']
+export type RepairSettings = Config['repair']
 export type SwitchSettings = Config['switch']
 export type HypervisorSettings = Config['hypervisor']
-export type RepairSettings = Config['repair']

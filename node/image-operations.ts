@@ -1,7 +1,8 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
 import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
-import { holdEpoch, importGroup, releaseEpoch, reserveGroup } from '../protocols/epoch/record.ts'
+import { holdEpoch, releaseEpoch } from '../protocols/epoch/kept.ts'
+import { importGroup, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { memberById, placeable } from '../protocols/membership/record.ts'

@@ -49,6 +49,7 @@ import { programVersion } from './host/version.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
+import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
 import { openDecisionStore } from './store/decision-log.ts'
 import { openRegisterStore } from './store/register-store.ts'
@@ -259,7 +260,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
   const where = { members: ids, storage, leaving, reached, nameOf }
-  const groups = new Groups({ ...shared, ...where, hosting, leases, network })
+  const keeping = () => keepBy(config.epochs.retention, wallMs())
+  const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, store, floor, describeManifest })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const seen = { ...voice, wallMs, readManifest: hosting?.readManifest }

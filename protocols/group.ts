@@ -30,6 +30,15 @@ export interface GroupRecord {
   readonly committed: CommittedEpoch | null
   /** Epochs that were committed and whose images are being read: they are kept for as long. Absent: none. */
   readonly held?: readonly HeldEpoch[] | undefined
+  /**
+   * Other committed epochs that can be restored, by number. Usually older than `committed`; newer where somebody went back.
+   * Once an epoch is neither here nor `committed`, it never is again: so what needs it may be forgotten. Absent: none.
+   */
+  readonly kept?: readonly KeptEpoch[] | undefined
+  /** What people keep whatever the policy says, each a committed or kept epoch. Absent: none. */
+  readonly holds?: readonly EpochHold[] | undefined
+  /** Which epochs are kept. Absent: as the config of whoever commits says (`epochs.retention`). */
+  readonly retention?: RetentionPolicy | undefined
   /** The group is no more: its VMs are ended and its shards forgotten. The record stays, so that its numbers stay used. */
   readonly removed: boolean
 }
@@ -49,6 +58,23 @@ export interface CommittedEpoch {
   readonly previousEpoch: number
   /** VM id → hash of its image manifest (hex SHA-256). */
   readonly images: Readonly<Record<string, string>>
+  /** When it was committed, by the wall clock of whoever did. Absent: nobody noted it. */
+  readonly wallMs?: number | undefined
+}
+
+export interface KeptEpoch extends Omit<CommittedEpoch, 'previousEpoch'> {}
+
+export interface EpochHold {
+  readonly epoch: number
+  readonly name: string
+}
+
+/** The newest `keepLast` epochs, and the last one of each of so many hours, days and weeks (UTC, from Monday) that have one. */
+export interface RetentionPolicy {
+  readonly keepLast: number
+  readonly hourly: number
+  readonly daily: number
+  readonly weekly: number
 }
 
 export interface HeldEpoch {
@@ -59,8 +85,12 @@ export interface HeldEpoch {
 }
 
 /** Names of all images that are to be kept, each once. */
-export const keptImages = ({ committed, held = [] }: Pick<GroupRecord, 'committed' | 'held'>): string[] => [
-  ...new Set([committed, ...held].flatMap(epoch => Object.values(epoch?.images ?? {})))
+export const keptImages = ({
+  committed,
+  held = [],
+  kept = []
+}: Pick<GroupRecord, 'committed' | 'held' | 'kept'>): string[] => [
+  ...new Set([committed, ...held, ...kept].flatMap(epoch => Object.values(epoch?.images ?? {})))
 ]
 
 /** What a VM is made of. Either `mac`, one NIC on network "default", or `nics`. Memory in MiB. */

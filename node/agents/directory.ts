@@ -216,7 +216,8 @@ export class GroupDirectory {
     const floor = this.#options.floor()
     if (known === undefined || known.version > floor) return
     if (!known.removed) {
-      this.#learn({ ...known, version: floor, generation: floor, open: null, committed: null, removed: true })
+      const { held: _, kept: __, holds: ___, ...rest } = known
+      this.#learn({ ...rest, version: floor, generation: floor, open: null, committed: null, removed: true })
     }
     this.forget(id)
   }

@@ -4,6 +4,7 @@
  */
 import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
 import type { ReportMessage } from '../../protocols/epoch/messages.ts'
+import type { Keeping } from '../../protocols/epoch/kept.ts'
 import { abortEpoch, cameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey, nicsOf, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
@@ -56,6 +57,8 @@ export interface GroupAgentDeps {
   readonly leases: Leases
   readonly detector: FailureDetector
   readonly network: Switch
+  /** What goes on to be kept when an epoch is committed now. */
+  readonly keeping: () => Keeping
   /** Whether this peer has a connection to another member; to itself, too. */
   readonly reached: (peer: PeerId) => boolean
   readonly clock: Clock
@@ -153,35 +156,32 @@ export class GroupAgent {
         for (const vm of this.#vms.values()) vm.expect(effect.epoch, effect.sender, effect.counts)
         return
       case 'prepare':
-        void this.#takePart(effect.vm, effect.epoch)
-        return
+        return void this.#takePart(effect.vm, effect.epoch)
       case 'cut':
         if (effect.hurry) this.#goes.get(effect.vm)?.hurry.resolve()
         this.#goes.get(effect.vm)?.go.resolve()
         return
       case 'opened':
         return this.#deps.report('epoch.opened', { group, epoch: effect.epoch })
-      case 'committed':
-        for (const vm of this.#vms.values()) vm.committed(effect.epoch)
-        return this.#deps.report('epoch.committed', {
-          group,
-          epoch: effect.epoch,
-          commitMs: effect.commitMs,
-          skewMs: effect.skewMs
-        })
+      case 'committed': {
+        const { epoch, commitMs, skewMs } = effect
+        for (const vm of this.#vms.values()) vm.committed(epoch)
+        return this.#deps.report('epoch.committed', { group, epoch, commitMs, skewMs })
+      }
       case 'voided':
         for (const vm of this.#vms.values()) vm.voided(effect.epoch)
         for (const { epoch, go } of this.#goes.values()) if (epoch === effect.epoch) go.reject(voided(epoch))
         if (effect.reason === undefined) return
         return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
-      case 'commit':
-        return this.#change(group, commitEpoch(effect.generation, effect.epoch, effect.images), effect.generation)
+      case 'commit': {
+        const { generation, epoch, images } = effect
+        return this.#change(group, commitEpoch(generation, epoch, images, this.#deps.keeping()), generation)
+      }
       case 'abort':
         this.#deps.log.warn({ group, epoch: effect.epoch, reason: effect.reason }, 'asking for the epoch to be aborted')
         return this.#change(group, abortEpoch(effect.generation, effect.epoch), effect.generation)
       case 'refresh':
-        void this.#refresh()
-        return
+        return void this.#refresh()
       case 'timer':
         return this.#setTimer(effect.atMs)
     }
@@ -304,7 +304,8 @@ export class GroupAgent {
       })
       const { hash, objects } = hosting.encodeManifest(manifest)
       await Promise.all(objects.map(each => hosting.shards.putManifest(each.hash, each.bytes, peers)))
-      this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates: tolerates(holders, hosting.shape.m) })
+      const spare = hosting.shape.m - (stats.columnsMissing ?? 0)
+      this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates: tolerates(holders, spare) })
       const about = { group: record.id, generation: vm.generation, epoch, vm: id }
       this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })
     } catch (error) {

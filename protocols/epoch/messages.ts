@@ -13,6 +13,7 @@
  * | failed  | VM `vm` cannot make this epoch: the epoch may be aborted now instead of at its deadline |
  */
 import { z } from 'zod'
+import { retentionSchema } from '../../config/schema.ts'
 import type { GroupRecord } from '../group.ts'
 import { imageStatsSchema } from '../image-stats.ts'
 
@@ -28,6 +29,10 @@ const hash = z.string().regex(/^[0-9a-f]{64}$/)
 
 /** Epochs of a group that are read at the same time, in exports. A guess. */
 export const MAX_HELD = 8
+/** Epochs that a group keeps at the most: all that the longest policy asks for, and all that people hold. */
+export const MAX_KEPT = 256
+/** Of these, epochs that people hold by a name. A guess. */
+export const MAX_HOLDS = 32
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
 export const MAX_GROUP_VMS = 64
 
@@ -93,6 +98,7 @@ export const vmSpecSchema = z
   .describe('a VM with either mac or nics')
 
 export const groupNameSchema = name
+const wallMs = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional()
 
 export const groupRecordSchema = z.strictObject({
   id: name,
@@ -105,12 +111,21 @@ export const groupRecordSchema = z.strictObject({
   lastEpoch: count,
   open: z.strictObject({ epoch: count, proposer: peer, deadlineMs: count }).nullable(),
   committed: z
-    .strictObject({ epoch: count, generation: count, previousEpoch: count, images: z.record(name, hash) })
+    .strictObject({ epoch: count, generation: count, previousEpoch: count, images: z.record(name, hash), wallMs })
     .nullable(),
   held: z
     .array(z.strictObject({ epoch: count, images: z.record(name, hash), by: z.string().max(200) }))
     .max(MAX_HELD)
     .optional(),
+  kept: z
+    .array(z.strictObject({ epoch: count, generation: count, images: z.record(name, hash), wallMs }))
+    .max(MAX_KEPT)
+    .optional(),
+  holds: z
+    .array(z.strictObject({ epoch: count, name }))
+    .max(MAX_HOLDS)
+    .optional(),
+  retention: retentionSchema.optional(),
   removed: z.boolean()
 })
 

@@ -8,8 +8,8 @@
  *                     └──takeover─────┘   generation + 1, an open epoch is void
  */
 import type { PeerId } from '../core.ts'
-import type { GroupRecord, VmSpec } from '../group.ts'
-import { MAX_HELD } from './messages.ts'
+import type { GroupRecord, RetentionPolicy, VmSpec } from '../group.ts'
+import { keepHeld, type Keeping, keepOlder } from './kept.ts'
 
 /**
  * Nothing where the group exists. The id of a removed one may be used again; its numbers go on. Where there is no record,
@@ -21,10 +21,22 @@ export function createGroup(
   vms: readonly VmSpec[],
   owners: Readonly<Record<string, PeerId>>,
   floor: number | null = 0,
-  { outputCommit = false, openFlow = false }: { readonly outputCommit?: boolean; readonly openFlow?: boolean } = {}
+  {
+    outputCommit = false,
+    openFlow = false,
+    retention
+  }: {
+    readonly outputCommit?: boolean
+    readonly openFlow?: boolean
+    readonly retention?: RetentionPolicy | undefined
+  } = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    const settings = { ...(outputCommit && { outputCommit }), ...(openFlow && { openFlow }) }
+    const settings = {
+      ...(outputCommit && { outputCommit }),
+      ...(openFlow && { openFlow }),
+      ...(retention && { retention })
+    }
     const fresh = { id, vms, owners, ...settings, open: null, committed: null, removed: false }
     if (current === null) {
       return floor === null ? undefined : { ...fresh, version: floor + 1, generation: floor + 1, lastEpoch: 0 }
@@ -68,40 +80,8 @@ export function importGroup(
 /** Ends the group: a generation in which no VM runs and nothing is kept. */
 export function removeGroup(current: GroupRecord | null): GroupRecord | undefined {
   if (current === null || current.removed) return undefined
-  const { version, generation } = current
-  return {
-    ...current,
-    version: version + 1,
-    generation: generation + 1,
-    open: null,
-    committed: null,
-    held: undefined,
-    removed: true
-  }
-}
-
-/**
- * Keeps a VM's image of the committed epoch, although others follow, until `releaseEpoch(by)`. Nothing where another one is
- * committed, or as many as can be are kept. What `isOver` of those that keep one goes by the way: they have died over it.
- */
-export function holdEpoch(epoch: number, vm: string, by: string, isOver: (by: string) => boolean = () => false) {
-  return (current: GroupRecord | null): GroupRecord | undefined => {
-    const committed = current?.committed
-    const image = committed?.images[vm]
-    if (current === null || current.removed || committed?.epoch !== epoch || image === undefined) return undefined
-    const others = (current.held ?? []).filter(each => each.by !== by && !isOver(each.by))
-    if (others.length >= MAX_HELD) return undefined
-    const held = [...others, { epoch, images: { [vm]: image }, by }]
-    return { ...current, version: current.version + 1, held }
-  }
-}
-
-export function releaseEpoch(by: string) {
-  return (current: GroupRecord | null): GroupRecord | undefined => {
-    const held = current?.held?.filter(each => each.by !== by)
-    if (current === null || held === undefined || held.length === current.held?.length) return undefined
-    return { ...current, version: current.version + 1, held: held.length === 0 ? undefined : held }
-  }
+  const { held: _, kept: __, holds: ___, version, generation, ...rest } = current
+  return { ...rest, version: version + 1, generation: generation + 1, open: null, committed: null, removed: true }
 }
 
 /** Opens the next epoch; nothing where one is open already. */
@@ -114,13 +94,20 @@ export function openEpoch(proposer: PeerId, deadlineMs: number, expectedVersion:
   }
 }
 
-/** Commits the open epoch: `images` names the manifest of every VM of the group. */
-export function commitEpoch(generation: number, epoch: number, images: Readonly<Record<string, string>>) {
+/** Commits the open epoch: `images` names the manifest of every VM of the group. Older ones are kept or dropped with it. */
+export function commitEpoch(
+  generation: number,
+  epoch: number,
+  images: Readonly<Record<string, string>>,
+  keeping: Keeping = keepHeld
+) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     if (current === null || current.generation !== generation || current.open?.epoch !== epoch) return undefined
     if (current.vms.some(vm => images[vm.id] === undefined)) return undefined
-    const committed = { epoch, generation, previousEpoch: current.committed?.epoch ?? 0, images }
-    return { ...current, version: current.version + 1, open: null, committed }
+    const wallMs = keeping.wallMsOf(current)
+    const previousEpoch = current.committed?.epoch ?? 0
+    const committed = { epoch, generation, previousEpoch, images, ...(wallMs !== undefined && { wallMs }) }
+    return keepOlder({ ...current, version: current.version + 1, open: null, committed }, current.committed, keeping)
   }
 }
 
@@ -163,10 +150,11 @@ export function displaced(before: GroupRecord | null, after: GroupRecord): PeerI
 /** 'unknown': not yet opened; 'decided': committed or void, which the record does not tell any more. */
 export type Fate = 'unknown' | 'open' | 'committed' | 'void' | 'decided'
 
-/** What the record says of an epoch: it names the last two that were committed. */
-export function fateOf({ open, committed, lastEpoch }: GroupRecord, epoch: number): Fate {
+/** What the record says of an epoch: it names the last two that were committed, and those that are kept. */
+export function fateOf({ open, committed, kept, lastEpoch }: GroupRecord, epoch: number): Fate {
   if (open?.epoch === epoch) return 'open'
   if (epoch > lastEpoch) return 'unknown'
+  if (kept?.some(each => each.epoch === epoch)) return 'committed'
   if (committed === null || epoch > committed.epoch) return 'void'
   if (epoch === committed.epoch || epoch === committed.previousEpoch) return 'committed'
   return epoch > committed.previousEpoch ? 'void' : 'decided'

@@ -23,14 +23,14 @@ import { Beliefs } from './cluster-beliefs.ts'
 import { Channels } from './cluster-channels.ts'
 import { isByMajority, wrongBetween } from './cluster-chain.ts'
 import { framesOfImage } from './cluster-frames.ts'
+import { type Disks, manifestsOf, neededBy } from './cluster-kept.ts'
 import { Outside } from './cluster-outside.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
 import { auditBanks, type BankImage, frameId } from './world-bank.ts'
 import { assemble, type Book, type CutFact } from './world-book.ts'
 import type { Host, Life } from './world-host.ts'
-import { decodeSimManifest, type SimManifest } from './world-images.ts'
-import { missingColumns } from './world-shards.ts'
+import type { SimManifest } from './world-images.ts'
 import type { Network } from './world-network.ts'
 
 const packr = new Packr({ useRecords: false })
@@ -253,7 +253,8 @@ export class Judge {
     for (const key of this.#chosen.keys()) {
       const record = this.#chosen.get(key)?.at(-1)?.record
       if (record === undefined || record.removed) continue
-      const manifests = record.committed === null ? [] : this.committedEpochsAreWhole(record)
+      this.keptEpochsAreWhole(record)
+      const manifests = this.committedEpochsAreWhole(record)
       const needed = neededStores(was, manifests, new Set())
       for (const { id, forced } of gone) {
         const owned = record.vms.find(vm => record.owners[vm.id] === id)
@@ -300,16 +301,25 @@ export class Judge {
       this.#needed.delete(record.id) // it has just been made, or was removed
       return
     }
-    const name = nameOf(record, committed)
+    this.#newlyCommitted(record, nameOf(record, committed))
+    this.keptEpochsAreWhole(record)
+  }
+
+  #newlyCommitted(record: GroupRecord, name: string): void {
     if (this.#judged.has(name)) return
     this.#judged.add(name)
     this.committed += 1
     const manifests = this.committedEpochsAreWhole(record)
     if (manifests === undefined) return
-    const streams = manifests.flatMap(manifest => manifest.streams.map(({ stream }) => stream))
-    this.#needed.set(record.id, new Set([...streams, ...Object.values(committed.images)]))
     this.imagesLeanOnCommittedEpochs(record, manifests)
     this.imagesAreOneCut(record, manifests)
+  }
+
+  /** Every epoch that is kept can be read, not only the committed one. */
+  keptEpochsAreWhole(record: GroupRecord): void {
+    const needed = neededBy(this.#disks, record)
+    if (typeof needed === 'string') this.fail('keptEpochsAreWhole', needed)
+    else this.#needed.set(record.id, needed)
   }
 
   /** What came to nothing may be forgotten at any time: no image has a page from there. */
@@ -322,28 +332,16 @@ export class Judge {
   }
 
   /** Manifests and enough columns of every image are on disks, whoever is away now. */
-  committedEpochsAreWhole({ id, vms, committed }: GroupRecord): SimManifest[] | undefined {
-    const { network } = this.#world
+  committedEpochsAreWhole(record: GroupRecord): SimManifest[] | undefined {
+    const manifests = record.committed === null ? [] : manifestsOf(this.#disks, record, record.committed)
+    if (typeof manifests !== 'string') return manifests
+    this.fail('committedEpochsAreWhole', manifests)
+    return undefined
+  }
+
+  get #disks(): Disks {
     const isMember = (id: PeerId): boolean => memberById(this.#cluster, id) !== undefined
-    const disks = [...network.hosts.values()].flatMap(({ name, disk }) => (isMember(name) ? [disk] : []))
-    const manifests: SimManifest[] = []
-    for (const vm of vms) {
-      const hash = committed?.images[vm.id] ?? ''
-      const bytes = disks.map(disk => disk.manifests.get(hash)).find(found => found !== undefined)
-      const what = `epoch ${committed?.epoch} of ${id}: ${vm.id}`
-      if (bytes === undefined) {
-        this.fail('committedEpochsAreWhole', `${what} has no manifest on any disk`)
-        return undefined
-      }
-      const manifest = decodeSimManifest(bytes)
-      manifests.push(manifest)
-      for (const stream of manifest.streams) {
-        const missing = missingColumns(network, stream, isMember)
-        if (missing > stream.m)
-          this.fail('committedEpochsAreWhole', `${what} lacks ${missing} columns of ${stream.stream}`)
-      }
-    }
-    return manifests
+    return { network: this.#world.network, isMember }
   }
 
   /** What a committed epoch or an open one needs is not forgotten anywhere. */

@@ -16,7 +16,9 @@ import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import type { ControlBus, Leases, Liveness, Log } from '../../node/ports.ts'
+import { keepBy } from '../../node/planning/retention-policy.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import type { RetentionPolicy } from '../../protocols/group.ts'
 import { createFailureDetector, type FailureDetectorShell } from '../../protocols/failure-detector/shell.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
@@ -35,7 +37,12 @@ export interface ClusterSettings {
   readonly detector: DetectorSettings
   readonly lease: LeaseSettings
   readonly register: RegisterSettings
-  readonly epochs: { readonly intervalMs: number; readonly deadlineMs: number; readonly forgetRemovedMs: number }
+  readonly epochs: {
+    readonly intervalMs: number
+    readonly deadlineMs: number
+    readonly forgetRemovedMs: number
+    readonly retention: RetentionPolicy
+  }
   readonly capture: 'dirty' | 'portable'
   /** How often a VM computes. */
   readonly tickMs: number
@@ -155,7 +162,8 @@ export class SimPeer {
     const { network, hosting, store } = body
     const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
     const where = { members: ids, storage, leaving, reached, nameOf: (peer: PeerId) => peer }
-    this.groups = new Groups({ ...agents, ...where, hosting, leases, network })
+    const keeping = () => keepBy(settings.epochs.retention, host.wallMs())
+    this.groups = new Groups({ ...agents, ...where, hosting, leases, network, keeping })
     const describeManifest = hosting && body.describeManifest
     this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, store, floor, describeManifest })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })

@@ -63,7 +63,7 @@ export async function runClusterSeed(seed: number, options: ClusterOptions = {})
   return new ClusterRun(seed, options).run()
 }
 
-function settingsOf(kernel: Kernel): ClusterSettings {
+function settingsOf(kernel: Kernel, seed: number): ClusterSettings {
   return {
     // Twice as quick as by default, and five times the drift: what depends on it happens often.
     detector: { periodMs: 100, probeTimeoutMs: 50, indirectProbes: 2, suspicionMinMs: 200, suspicionMaxMs: 600 },
@@ -72,7 +72,9 @@ function settingsOf(kernel: Kernel): ClusterSettings {
     epochs: {
       intervalMs: kernel.pick([100, 250, 600]),
       deadlineMs: kernel.pick([500, 900, 2_500]),
-      forgetRemovedMs: 300
+      forgetRemovedMs: 300,
+      // By the seed, and not by chance: the runs of those that keep one epoch stay as they were.
+      retention: { keepLast: seed % 3 === 0 ? 3 : 1, hourly: seed % 2, daily: 0, weekly: 0 }
     },
     capture: kernel.pick(['dirty', 'portable']),
     tickMs: kernel.pick([10, 25])
@@ -113,7 +115,7 @@ class ClusterRun {
       describe: describeMessage
     })
     const members = Array.from({ length: peers }, (_, i) => `p${i}`)
-    const settings = settingsOf(kernel)
+    const settings = settingsOf(kernel, seed)
     const witness = peers > 3 && kernel.chance(0.3) ? members.at(-1) : undefined
     this.#genesis = foundersRecord(
       CLUSTER,

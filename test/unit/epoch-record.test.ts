@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { holdEpoch, releaseEpoch } from '../../protocols/epoch/kept.ts'
 import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import {
   abortEpoch,
@@ -6,10 +7,8 @@ import {
   commitEpoch,
   createGroup,
   displaced,
-  holdEpoch,
   importGroup,
   openEpoch,
-  releaseEpoch,
   removeGroup,
   reserveGroup,
   takeOver

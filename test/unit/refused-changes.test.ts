@@ -4,6 +4,7 @@ import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { GroupAgent } from '../../node/agents/group-agent.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import { createGroup, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import { keepHeld } from '../../protocols/epoch/kept.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { MembershipWorld, type WorldPeer } from './membership-world.ts'
 
@@ -59,7 +60,7 @@ test('whoever would abort an epoch of a generation that is over is refused and c
   const network = { setGroup() {}, removeGroup() {} } as never
   const reached = (): boolean => true
   const members = { members: () => [b.self], storage: () => [b.self], leaving: () => [], nameOf: () => '' }
-  const hosts = { ...members, hosting: undefined, reached }
+  const hosts = { ...members, hosting: undefined, reached, keeping: () => keepHeld }
   const agent = new GroupAgent({ ...agents, ...hosts, leases: { release: async () => {} } as never, network })
   agent.onRecord(b.directory.get('g') as GroupRecord)
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)

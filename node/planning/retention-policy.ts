@@ -1,0 +1,99 @@
+/**
+ * Which epochs of a group are kept, as `restic forget` and `borg prune` do it: the newest few, and the last one of each of
+ * so many hours, days and weeks in which there was one. Pure.
+ *
+ * "Newest" is by number and never by time, and hours are counted as they are met on the way from the newest epoch to the
+ * oldest. So no clock can make it forget much: one that jumps ahead, or back, or is wrong at one of the peers, gives its epochs
+ * hours of their own, which take places in the row and leave it again as other hours come; an hour that comes twice has
+ * one last epoch. What time it is now does not matter either, and a group that stood still for a month has lost nothing.
+ *
+ * It is asked at each commit, of what was kept until then. That is the same as to ask it once of all epochs there ever were:
+ * an epoch is dropped when a newer one stands for its hour or when there are enough newer hours, and both stay so.
+ */
+import { type Keeping, MAX_RECORD_TEXT_BYTES, recordTextBytes } from '../../protocols/epoch/kept.ts'
+import { MAX_KEPT } from '../../protocols/epoch/messages.ts'
+import type { GroupRecord, RetentionPolicy } from '../../protocols/group.ts'
+
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+/** 1 January 1970 was a Thursday: weeks begin on Mondays. */
+const MONDAY_MS = 3 * DAY_MS
+
+export interface DatedEpoch {
+  readonly epoch: number
+  /** Undefined: nobody noted it. Such an epoch stands for no hour. */
+  readonly wallMs?: number | undefined
+}
+
+const PERIODS: readonly { of(policy: RetentionPolicy): number; indexOf(wallMs: number): number }[] = [
+  { of: ({ hourly }) => hourly, indexOf: wallMs => Math.floor(wallMs / HOUR_MS) },
+  { of: ({ daily }) => daily, indexOf: wallMs => Math.floor(wallMs / DAY_MS) },
+  { of: ({ weekly }) => weekly, indexOf: wallMs => Math.floor((wallMs + MONDAY_MS) / (7 * DAY_MS)) }
+]
+
+/** Numbers of the epochs that are kept, those in `held` among them. */
+export function epochsToKeep(
+  policy: RetentionPolicy,
+  epochs: readonly DatedEpoch[],
+  held: ReadonlySet<number> = new Set()
+): Set<number> {
+  const newestFirst = epochs.toSorted((a, b) => b.epoch - a.epoch)
+  const kept = newestFirst.filter(({ epoch }, place) => place < policy.keepLast || held.has(epoch))
+  for (const period of PERIODS) {
+    const met = new Set<number>()
+    for (const each of newestFirst) {
+      if (met.size >= period.of(policy)) break
+      const index = each.wallMs === undefined ? undefined : period.indexOf(each.wallMs)
+      if (index === undefined || met.has(index)) continue
+      met.add(index)
+      kept.push(each)
+    }
+  }
+  return new Set(kept.map(({ epoch }) => epoch))
+}
+
+/**
+ * For `commitEpoch` at `wallMs`: by the group's own policy, else by `policy`. A group's record has room for so many images;
+ * where they are more, the oldest epochs go first, those that people hold never.
+ */
+export function keepBy(policy: RetentionPolicy, wallMs: number): Keeping {
+  const atMs = Math.max(0, Math.floor(wallMs))
+  return {
+    wallMsOf: ({ retention = policy, kept }) => (keepsMore(retention) || kept !== undefined ? atMs : undefined),
+    keep: record => {
+      const { kept = [], holds = [], committed, retention = policy } = record
+      const held = new Set(holds.map(({ epoch }) => epoch))
+      const wanted = epochsToKeep(retention, committed === null ? kept : [...kept, committed], held)
+      const epochs = kept.filter(({ epoch }) => wanted.has(epoch))
+      return withinRoom({ ...record, kept: epochs }, held)
+    }
+  }
+}
+
+const keepsMore = ({ keepLast, hourly, daily, weekly }: RetentionPolicy): boolean =>
+  keepLast > 1 || hourly + daily + weekly > 0
+
+function withinRoom(record: GroupRecord, held: ReadonlySet<number>): NonNullable<GroupRecord['kept']> {
+  const epochs = record.kept ?? []
+  let bytes = recordTextBytes(record)
+  let count = epochs.length
+  const dropped = new Set<number>()
+  for (const each of epochs.toSorted((a, b) => a.epoch - b.epoch)) {
+    if (bytes <= MAX_RECORD_TEXT_BYTES && count <= MAX_KEPT) break
+    if (held.has(each.epoch)) continue
+    dropped.add(each.epoch)
+    bytes -= recordTextBytes(each)
+    count -= 1
+  }
+  return dropped.size === 0 ? epochs : epochs.filter(({ epoch }) => !dropped.has(epoch))
+}
+
+/** How many epochs of `record`'s VMs fit beside all else in it, if their images were named as `record.vms` are. */
+export function roomForEpochs(record: GroupRecord): number {
+  const images = Object.fromEntries(record.vms.map(({ id }) => [id, '0'.repeat(64)]))
+  const numbers = { epoch: 1e9, generation: 1e6, wallMs: 1e13 }
+  const one = recordTextBytes({ ...numbers, images }) + 1
+  const committed = { ...numbers, previousEpoch: 1e9, images }
+  const left = MAX_RECORD_TEXT_BYTES - recordTextBytes({ ...record, committed, kept: [] })
+  return Math.min(MAX_KEPT, Math.max(0, Math.floor(left / one)))
+}
