@@ -41,8 +41,12 @@ export interface ListedColumn {
 
 export interface Catalog {
   get(streamHex: string, grid: number, column: number): Promise<Location | undefined>
-  /** Columns and how far the segment is indexed with them, at once. */
-  add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void>
+  /** Columns, and how far the segment is indexed with them. `get` knows them at once, level a little later. */
+  add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): void
+  /** What was added is in level: STORE_FULL or STORE_IO where it cannot be. */
+  flush(): Promise<void>
+  /** Rejects as `flush` where the last entries could not be written: nothing more should be put. */
+  writable(): Promise<void>
   /** Places and sizes of a stream's columns, by grid and column, behind `after`: some of them, none at the end. */
   page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]>
   segments(): Promise<IndexedSegment[]>
@@ -53,6 +57,8 @@ export interface Catalog {
   close(): Promise<void>
 }
 
+/** Entries that wait for level at most: some 200 KB. A guess. */
+const MAX_PENDING = 1_000
 /** Columns listed at once: 100 KB of entries. A guess. */
 const PAGE_COLUMNS = 512
 
@@ -69,6 +75,10 @@ class LevelCatalog implements Catalog {
   readonly #log: Log
   #database: Database
   #reopening: Promise<void> | undefined
+  /** Entries that level does not have yet: writing them is nothing that a put waits for. */
+  readonly #pending = new Map<string, Uint8Array>()
+  #flushing: Promise<void> | undefined
+  #failed = false
   #closed = false
 
   constructor(path: string, log: Log, database: Database) {
@@ -78,22 +88,49 @@ class LevelCatalog implements Catalog {
   }
 
   async get(streamHex: string, grid: number, column: number): Promise<Location | undefined> {
-    const bytes = await this.#attempt(() => this.#database.get(columnKey(streamHex, grid, column)))
+    const key = columnKey(streamHex, grid, column)
+    const bytes = this.#pending.get(key) ?? (await this.#attempt(() => this.#database.get(key)))
     return bytes === undefined ? undefined : parseLocation(bytes)
   }
 
-  async add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): Promise<void> {
-    const operations: Operation[] = entries.map(entry => ({
-      type: 'put',
-      key: columnKey(streamHex, entry.grid, entry.column),
-      value: encodeLocation(entry)
-    }))
+  add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): void {
+    for (const entry of entries) {
+      this.#pending.set(columnKey(streamHex, entry.grid, entry.column), encodeLocation(entry))
+    }
     const { segment, ...facts } = upTo
-    operations.push({ type: 'put', key: segmentKey(segment), value: Buffer.from(JSON.stringify(facts)) })
-    await this.#attempt(() => this.#database.batch(operations))
+    this.#pending.set(segmentKey(segment), Buffer.from(JSON.stringify(facts)))
+    // A failure waits for `writable`: the segments have it all.
+    this.flush().catch(() => {})
+  }
+
+  async writable(): Promise<void> {
+    if (this.#failed || this.#pending.size > MAX_PENDING) await this.flush()
+  }
+
+  flush(): Promise<void> {
+    this.#flushing ??= this.#writePending().finally(() => {
+      this.#flushing = undefined
+    })
+    return this.#flushing
+  }
+
+  async #writePending(): Promise<void> {
+    while (this.#pending.size > 0) {
+      // All there is, so that the count of a segment's records is never ahead of them.
+      const entries = [...this.#pending]
+      try {
+        await this.#attempt(() => this.#database.batch(entries.map(([key, value]) => ({ type: 'put', key, value }))))
+      } catch (error) {
+        this.#failed = true
+        throw error
+      }
+      this.#failed = false
+      for (const [key, value] of entries) if (this.#pending.get(key) === value) this.#pending.delete(key)
+    }
   }
 
   async page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]> {
+    await this.flush()
     const behind = after === undefined ? `c/${streamHex}/` : columnKey(streamHex, after.grid, after.column)
     const range = { gt: behind, lt: `c/${streamHex}0`, limit: PAGE_COLUMNS }
     const entries = await this.#attempt(() => this.#database.iterator(range).all())
@@ -128,6 +165,7 @@ class LevelCatalog implements Catalog {
   }
 
   async forget(streamHex: string, segments: ReadonlySet<number>): Promise<void> {
+    await this.flush()
     const range = { gte: `c/${streamHex}/`, lt: `c/${streamHex}0` }
     const entries = await this.#attempt(() => this.#database.iterator(range).all())
     const operations: Operation[] = []
@@ -140,6 +178,8 @@ class LevelCatalog implements Catalog {
   }
 
   async close(): Promise<void> {
+    // What cannot be written is found in the segments at the next start.
+    await this.flush().catch(() => {})
     this.#closed = true
     await this.#reopening?.catch(() => {})
     await this.#database.close()

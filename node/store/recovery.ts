@@ -9,9 +9,10 @@ import { open, readdir, rename, truncate, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiapauseError } from '../errors.ts'
 import type { Log } from '../ports.ts'
+import { readUpTo } from './blocks.ts'
 import type { Catalog, IndexedSegment } from './catalog.ts'
 import { MAX_SEGMENT_HEADER_BYTES, parseSegmentHeader, streamHash } from './record.ts'
-import { readUpTo, scanSegment } from './scan.ts'
+import { scanSegment } from './scan.ts'
 
 const NAME = /^([0-9a-f]{8})\.segment$/
 /** Records indexed in one batch: a batch lives in memory. */
@@ -93,7 +94,8 @@ async function recoverSegment(
       const some = scan.records.slice(at, at + BATCH_RECORDS).map(record => ({ ...record, segment }))
       // Only with the last batch is the segment indexed to its end.
       const upTo = at + BATCH_RECORDS < scan.records.length ? { ...entry, bytes: from, records: before } : entry
-      await catalog.add(hex, some, upTo)
+      catalog.add(hex, some, upTo)
+      await catalog.flush()
     }
     return entry
   } finally {

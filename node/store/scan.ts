@@ -7,6 +7,7 @@
  * searched for, because whole records may follow. Reading goes by pieces of at most 1 MiB.
  */
 import type { FileHandle } from 'node:fs/promises'
+import { readUpTo } from './blocks.ts'
 import {
   CHECKSUM_BLOCK_BYTES,
   blocksOf,
@@ -96,16 +97,4 @@ async function nextMagic(file: FileHandle, from: number, size: number): Promise<
     if (found !== -1) return at + found
   }
   return size
-}
-
-/** Bytes of a file; fewer than asked for only at its end. */
-export async function readUpTo(file: FileHandle, offset: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafeSlow(length)
-  let have = 0
-  while (have < length) {
-    const { bytesRead } = await file.read(bytes, have, length - have, offset + have)
-    if (bytesRead === 0) break
-    have += bytesRead
-  }
-  return bytes.subarray(0, have)
 }

@@ -6,13 +6,15 @@
  *   DIR/index/                 level (`catalog.ts`), rebuilt from the segments where it lags or is lost (`recovery.ts`)
  *   DIR/manifests/SHA256       (`manifests.ts`)
  *
- * A put resolves after fdatasync of its segment (and of the directory, for a new file) and after the index knows it.
+ * A put resolves after fdatasync of its segment (and of the directory, for a new file). The index knows it then, and
+ * writes it in the background.
  */
 import { mkdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiapauseError, hasCode } from '../errors.ts'
 import type { Clock, ColumnPlace, ColumnState, Log, ShardStore, StreamId } from '../ports.ts'
-import type { Catalog, ListedColumn } from './catalog.ts'
+import { readBlocks } from './blocks.ts'
+import type { Catalog, ListedColumn, Location } from './catalog.ts'
 import { type Files, nodeFiles, storeError } from './files.ts'
 import { countGrids } from './inventory.ts'
 import { type Manifests, openManifests } from './manifests.ts'
@@ -20,7 +22,6 @@ import { checkFormat, openIndex } from './opening.ts'
 import { Readers } from './readers.ts'
 import {
   CHECKSUM_BLOCK_BYTES,
-  firstWrongBlock,
   MAX_COLUMN,
   MAX_GRID,
   MAX_PAYLOAD_BYTES,
@@ -29,7 +30,7 @@ import {
   streamHash
 } from './record.ts'
 import { segmentName } from './recovery.ts'
-import { readRecord, readUpTo } from './scan.ts'
+import { readRecord } from './scan.ts'
 import { SEGMENT_BYTES, StreamWriter } from './writer.ts'
 
 /** Segment files open for writing: one a VM that is being captured, and some. A guess. */
@@ -76,6 +77,8 @@ interface StreamState {
   readonly writer: StreamWriter
   /** Puts under way, by grid and column: a second put of the same place waits for the first. */
   readonly puts: Map<string, Promise<void>>
+  /** Column → the last of its grids that was put; undefined for a stream that was here before this run of the store. */
+  readonly highest: Map<number, number> | undefined
   /** Grids and columns that were found damaged and not put again. */
   readonly damaged: Set<string>
   dropping: Promise<void> | undefined
@@ -109,7 +112,7 @@ class DiskShardStore implements ShardStore {
   }
 
   adopt(stream: StreamId, segment: number, bytes: number): void {
-    this.#state(stream).segments.set(segment, bytes)
+    this.#state(stream, undefined).segments.set(segment, bytes)
   }
 
   async putColumn(stream: StreamId, grid: number, column: number, bytes: Uint8Array): Promise<void> {
@@ -126,7 +129,7 @@ class DiskShardStore implements ShardStore {
       await drop.catch(() => {})
       this.#checkOpen()
     }
-    const state = this.#state(stream)
+    const state = this.#state(stream, new Map())
     const key = placeKey(grid, column)
     const before = state.puts.get(key)
     const put =
@@ -142,7 +145,7 @@ class DiskShardStore implements ShardStore {
   }
 
   async #put(state: StreamState, grid: number, column: number, bytes: Uint8Array): Promise<void> {
-    const there = await this.#context.catalog.get(state.hex, grid, column)
+    const there = await this.#lookUp(state, grid, column)
     if (there !== undefined) {
       const stored = await this.#readWhole(state.stream, grid, column, there.payloadBytes)
       // A damaged column is put again behind, and the index turned to it.
@@ -159,6 +162,16 @@ class DiskShardStore implements ShardStore {
     await state.writer.append(grid, column, bytes)
     state.damaged.delete(placeKey(grid, column))
     await this.#closeIdleWriters()
+  }
+
+  /** Grids come in order mostly: what is behind all that were ever put is not in the index, and need not be asked for. */
+  async #lookUp(state: StreamState, grid: number, column: number): Promise<Location | undefined> {
+    const { highest } = state
+    if (highest === undefined || grid <= (highest.get(column) ?? -1)) {
+      return await this.#context.catalog.get(state.hex, grid, column)
+    }
+    highest.set(column, grid)
+    return undefined
   }
 
   async #readWhole(stream: StreamId, grid: number, column: number, length: number): Promise<Uint8Array | undefined> {
@@ -187,17 +200,16 @@ class DiskShardStore implements ShardStore {
     if (!inside || offset + length > there.payloadBytes) {
       throw new DiapauseError('SHARD_INVALID', `${what} has ${there.payloadBytes} bytes, not ${offset} + ${length}`)
     }
-    const firstBlock = Math.floor(offset / CHECKSUM_BLOCK_BYTES)
-    const from = firstBlock * CHECKSUM_BLOCK_BYTES
+    const from = Math.floor(offset / CHECKSUM_BLOCK_BYTES) * CHECKSUM_BLOCK_BYTES
     const to = Math.min(there.payloadBytes, Math.ceil((offset + length) / CHECKSUM_BLOCK_BYTES) * CHECKSUM_BLOCK_BYTES)
     const bytes = await this.#readers
-      .with(there.segment, file => readUpTo(file, there.payloadOffset + from, to - from))
+      .with(there.segment, file => readBlocks(file, { ...there, from, to }))
       .catch(cause => {
         // Dropped between the look into the index and the read.
         if (hasCode(cause, 'ENOENT')) throw new DiapauseError('SHARD_MISSING', `${what} is not here`, { cause })
         throw new DiapauseError('SHARD_CORRUPT', `${what} cannot be read: ${String(cause)}`, { cause })
       })
-    if (bytes.length < to - from || firstWrongBlock(bytes, there.checksums, firstBlock) !== -1) {
+    if (bytes === undefined) {
       state?.damaged.add(placeKey(grid, column))
       throw new DiapauseError('SHARD_CORRUPT', `${what} is damaged on this disk; it will be rebuilt from other peers`)
     }
@@ -218,6 +230,7 @@ class DiskShardStore implements ShardStore {
       const same = record?.grid === grid && record.column === column && record.payloadBytes === there.payloadBytes
       if (same && record.whole && record.checksums.equals(there.checksums)) return 'whole'
     } catch (error) {
+      state.damaged.add(placeKey(grid, column))
       if (hasCode(error, 'ENOENT')) return 'missing'
     }
     // Damaged, unless it was put again or dropped meanwhile.
@@ -336,7 +349,7 @@ class DiskShardStore implements ShardStore {
     return this.#closing
   }
 
-  #state(stream: StreamId): StreamState {
+  #state(stream: StreamId, highest: StreamState['highest']): StreamState {
     const known = this.#streams.get(stream)
     if (known !== undefined) return known
     const hash = streamHash(stream)
@@ -357,6 +370,7 @@ class DiskShardStore implements ShardStore {
       segments,
       writer,
       puts: new Map(),
+      highest,
       damaged: new Set(),
       dropping: undefined
     }

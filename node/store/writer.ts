@@ -7,9 +7,10 @@
  * nothing may be appended behind it. What can be cut off is cut off, since the disk may be full.
  */
 import type { Log } from '../ports.ts'
+import { type NewRecord, writeRecords } from './append.ts'
 import type { Catalog } from './catalog.ts'
 import { type Files, type SegmentFile, storeError } from './files.ts'
-import { encodeRecordHead, encodeSegmentHeader } from './record.ts'
+import { encodeSegmentHeader } from './record.ts'
 
 /** Segments are rolled when they have this many bytes: a file is small enough to copy, and an index rarely lags by more. */
 export const SEGMENT_BYTES = 256 << 20
@@ -28,10 +29,7 @@ export interface WriterContext {
   grown(segment: number, bytes: number): void
 }
 
-interface Append {
-  readonly grid: number
-  readonly column: number
-  readonly bytes: Uint8Array
+interface Append extends NewRecord {
   resolve(): void
   reject(error: unknown): void
 }
@@ -110,25 +108,18 @@ export class StreamWriter {
   }
 
   async #write(group: readonly Append[]): Promise<void> {
+    await this.#context.catalog.writable()
     const open = await this.#current()
-    const parts: Uint8Array[] = []
-    if (open.bytes === 0) parts.push(encodeSegmentHeader(this.#stream))
-    let at = open.bytes + (parts[0]?.length ?? 0)
-    const entries = group.map(({ grid, column, bytes }) => {
-      const { head, checksums } = encodeRecordHead({ streamHash: this.#streamHash, grid, column }, bytes)
-      parts.push(head, bytes)
-      const payloadOffset = at + head.length
-      at = payloadOffset + bytes.length
-      return { grid, column, segment: open.segment, payloadOffset, payloadBytes: bytes.length, checksums }
-    })
-    await open.file.writeAll(parts, open.bytes)
+    const lead = open.bytes === 0 ? encodeSegmentHeader(this.#stream) : new Uint8Array()
+    const { records, end } = await writeRecords(open.file, open.bytes, lead, this.#streamHash, group)
     await open.file.sync()
     if (open.bytes === 0) await this.#context.files.syncDirectory(this.#context.segmentsDir)
-    open.bytes = at
+    open.bytes = end
     open.records += group.length
-    this.#context.grown(open.segment, at)
-    const upTo = { segment: open.segment, stream: this.#stream, bytes: at, records: open.records }
-    await this.#context.catalog.add(this.#streamHash.toString('hex'), entries, upTo)
+    this.#context.grown(open.segment, end)
+    const upTo = { segment: open.segment, stream: this.#stream, bytes: end, records: open.records }
+    const entries = records.map(record => ({ ...record, segment: open.segment }))
+    this.#context.catalog.add(this.#streamHash.toString('hex'), entries, upTo)
   }
 
   async #current(): Promise<Open> {

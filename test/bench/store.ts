@@ -1,82 +1,149 @@
 /**
- * Durable puts of columns as a snapshot makes them (320 KiB: five symbols of 64 KiB), one after the other and eight at
- * once, compared with appending the same bytes to a plain file with one fdatasync for the same number of columns, in the
- * same directory and turn by turn. What the store adds is a checksum, an index and order; at least half of the plain
- * speed must be left. Reads are of
- * one symbol, from the page cache, with its checksum.
+ * The shard store against the same bytes in a plain file: puts of columns, durable, against write and fdatasync; gets
+ * against the same, and beside plain reads; and what the store takes of the disk for each byte. Both sides lie in the same directory, have as many
+ * columns under way at once, and take turns, so that a busy moment of the machine meets both; each side's speed is the
+ * median of the faster half of its turns, because other work disturbs. What the store adds is checksums, an index and
+ * order: at least 0.7 of the plain speed must be left.
  */
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, open, rm } from 'node:fs/promises'
+import { type FileHandle, mkdtemp, open, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type { ShardStore } from '../../node/ports.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
-import { atLeast, note } from '../measure.ts'
+import { atLeast, atMost, type Check, note } from '../measure.ts'
 import type { Measured } from './list.ts'
 
-const COLUMN_BYTES = 5 * 65_536
-const COLUMNS = 160
-const AT_ONCE = 8
-const LEAST_SHARE = 0.5
+const KIB = 1024
+const COLUMN_BYTES = [256 * KIB, 1024 * KIB]
+const AT_ONCE = [1, 8]
+const LEAST_SHARE = 0.7
+const MOST_ON_DISK = 1.05
+/** Bytes of each measurement, and of a turn of one side: long enough that a turn is not noise. */
+const TOTAL_BYTES = 384 << 20
+const TURN_BYTES = 8 << 20
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 const clock = { now: () => performance.now(), after: () => () => {} }
 
+interface Sides {
+  readonly store: ShardStore
+  readonly file: FileHandle
+  readonly stream: string
+  readonly columnBytes: number
+  readonly atOnce: number
+}
+
+/** MB/s. */
+interface Speeds {
+  readonly store: number
+  readonly plain: number
+}
+
 export async function measureStore(progress: (line: string) => void): Promise<Measured> {
   const dir = await mkdtemp(join(tmpdir(), 'diapause-bench-'))
   try {
-    const column = randomBytes(COLUMN_BYTES)
-    const store = await openShardStore(join(dir, 'store'), { log: quiet, clock })
-    progress(`putting ${COLUMNS} columns of ${COLUMN_BYTES} bytes, and appending the same bytes to a file, in turn`)
-    const one = await compare(dir, store, column, 1)
-    const many = await compare(dir, store, column, AT_ONCE)
-    progress('reading symbols')
-    const begin = performance.now()
-    for (let grid = 0; grid < COLUMNS; grid++) await store.readColumn('bench/one/1/1', grid, 0, 65_536, 65_536)
-    const readMs = performance.now() - begin
-    await store.close()
-    return {
-      checks: [
-        atLeast('one at a time: share of a plain append', one.store / one.plain, LEAST_SHARE, ''),
-        atLeast(`${AT_ONCE} at once: share of a plain append`, many.store / many.plain, LEAST_SHARE, ''),
-        note('one at a time', one.store, 'MB/s'),
-        note('plain append + fdatasync', one.plain, 'MB/s'),
-        note(`${AT_ONCE} at once`, many.store, 'MB/s'),
-        note(`plain append of ${AT_ONCE} + fdatasync`, many.plain, 'MB/s'),
-        note('puts, one at a time', (one.store * 1e6) / COLUMN_BYTES, '1/s'),
-        note(`puts, ${AT_ONCE} at once`, (many.store * 1e6) / COLUMN_BYTES, '1/s'),
-        note('reads of 64 KiB, one at a time', (COLUMNS / readMs) * 1e3, '1/s')
-      ],
-      details: { columns: COLUMNS, columnBytes: COLUMN_BYTES, atOnce: AT_ONCE }
+    const checks: Check[] = []
+    for (const columnBytes of COLUMN_BYTES) {
+      for (const atOnce of AT_ONCE) {
+        const what = `${columnBytes / KIB} KiB, ${atOnce === 1 ? 'one after the other' : `${atOnce} at once`}`
+        progress(what)
+        checks.push(...(await measure(dir, what, columnBytes, atOnce)))
+      }
     }
+    return { checks, details: { totalBytes: TOTAL_BYTES, turnBytes: TURN_BYTES } }
   } finally {
     await rm(dir, { recursive: true, force: true })
   }
 }
 
-/** MB/s of the store and of the plain file, taking turns so that a busy moment of the machine meets both. */
-async function compare(
-  dir: string,
-  store: ShardStore,
-  column: Uint8Array,
-  atOnce: number
-): Promise<{ store: number; plain: number }> {
-  const stream = `bench/${atOnce === 1 ? 'one' : 'many'}/1/1`
-  const file = await open(join(dir, `plain-${atOnce}`), 'wx')
-  const ms = { store: 0, plain: 0 }
-  let at = 0
-  for (let grid = 0; grid < COLUMNS; grid += atOnce) {
-    const columns = Array.from({ length: atOnce }, () => column)
-    const begin = performance.now()
-    await Promise.all(columns.map((bytes, i) => store.putColumn(stream, grid + i, 0, bytes)))
-    const between = performance.now()
-    await file.writev(columns, at)
-    await file.datasync()
-    at += atOnce * column.length
-    ms.store += between - begin
-    ms.plain += performance.now() - between
-  }
+async function measure(parent: string, what: string, columnBytes: number, atOnce: number): Promise<Check[]> {
+  const dir = await mkdtemp(join(parent, 'store-'))
+  const plain = join(parent, `plain-${columnBytes}-${atOnce}`)
+  const file = await open(plain, 'wx+')
+  let store = await openShardStore(dir, { log: quiet, clock })
+  const stream = 'bench/vm/1/1'
+  const puts = await compare(await putsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
+  // Closed, so that the index is on the disk as it will stay, and opened again.
+  await store.close()
+  const onDisk = (await bytesOnDisk(dir)) / TOTAL_BYTES
+  store = await openShardStore(dir, { log: quiet, clock })
+  await forgetCached([plain, ...(await readdir(join(dir, 'segments'))).map(name => join(dir, 'segments', name))])
+  const gets = await compare(getsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
+  await store.close()
   await file.close()
-  const megabytes = (COLUMNS * column.length) / 1e6
-  return { store: megabytes / (ms.store / 1e3), plain: megabytes / (ms.plain / 1e3) }
+  await rm(dir, { recursive: true })
+  await rm(plain)
+  return [
+    atLeast(`put ${what}: share of write and fdatasync`, puts.store / puts.plain, LEAST_SHARE, ''),
+    note(`put ${what}`, puts.store, 'MB/s'),
+    note(`write and fdatasync of ${what}`, puts.plain, 'MB/s'),
+    atLeast(`get ${what}: share of write and fdatasync`, gets.store / puts.plain, LEAST_SHARE, ''),
+    note(`get ${what}`, gets.store, 'MB/s'),
+    note(`read of ${what}, unchecked`, gets.plain, 'MB/s'),
+    atMost(`bytes on disk for a byte stored, ${what}`, onDisk, MOST_ON_DISK, '')
+  ]
+}
+
+type Side = (first: number) => Promise<unknown>
+
+/** `atOnce` columns from number `first` on, of either side. */
+async function putsOf(sides: Sides): Promise<{ store: Side; plain: Side; atOnce: number }> {
+  const { store, file, stream, columnBytes, atOnce } = sides
+  const columns = Array.from({ length: atOnce }, () => randomBytes(columnBytes))
+  return {
+    atOnce,
+    store: first => Promise.all(columns.map((bytes, i) => store.putColumn(stream, first + i, 0, bytes))),
+    plain: async first => {
+      await file.writev(columns, first * columnBytes)
+      await file.datasync()
+    }
+  }
+}
+
+function getsOf(sides: Sides): { store: Side; plain: Side; atOnce: number } {
+  const { store, file, stream, columnBytes, atOnce } = sides
+  const each = (get: (grid: number) => Promise<unknown>, first: number): Promise<unknown> =>
+    Promise.all(Array.from({ length: atOnce }, (_, i) => get(first + i)))
+  return {
+    atOnce,
+    store: first => each(grid => store.readColumn(stream, grid, 0, 0, columnBytes), first),
+    plain: first =>
+      each(grid => file.read(Buffer.allocUnsafeSlow(columnBytes), 0, columnBytes, grid * columnBytes), first)
+  }
+}
+
+async function compare(sides: { store: Side; plain: Side; atOnce: number }, columnBytes: number): Promise<Speeds> {
+  const turn = TURN_BYTES / columnBytes
+  const turns: { store: number; plain: number }[] = []
+  for (let first = 0; first < TOTAL_BYTES / columnBytes; first += turn) {
+    const ms = { store: 0, plain: 0 }
+    // Who begins changes from turn to turn.
+    for (const side of turns.length % 2 === 0 ? (['store', 'plain'] as const) : (['plain', 'store'] as const)) {
+      const begin = performance.now()
+      for (let at = first; at < first + turn; at += sides.atOnce) await sides[side](at)
+      ms[side] = performance.now() - begin
+    }
+    turns.push(ms)
+  }
+  const speed = (side: 'store' | 'plain'): number => TURN_BYTES / 1e3 / fasterMedian(turns.map(ms => ms[side]))
+  return { store: speed('store'), plain: speed('plain') }
+}
+
+const fasterMedian = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 2] ?? 0
+
+/** As the file system counts them, of all files below. */
+async function bytesOnDisk(dir: string): Promise<number> {
+  let bytes = 0
+  for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
+    bytes += (await stat(join(entry.parentPath, entry.name))).blocks * 512
+  }
+  return bytes
+}
+
+/** Reads begin at the disk: no call of Node's tells the kernel to drop a file's pages, dd does. */
+async function forgetCached(paths: readonly string[]): Promise<void> {
+  for (const path of paths) await promisify(execFile)('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none'])
 }

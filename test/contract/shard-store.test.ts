@@ -136,6 +136,10 @@ describe.each(implementations)('a shard store of %s', (_, open) => {
     }
     expect(await store.getManifest(nameOf(manifest))).toEqual(manifest)
     expect((await store.streams()).sort(byName)).toEqual(before.sort(byName))
+    const [again] = columns
+    await store.putColumn(again?.stream ?? '', 0, 1, again?.bytes ?? new Uint8Array())
+    const other = store.putColumn(again?.stream ?? '', 0, 1, randomBytes(100))
+    await expect(other).rejects.toMatchObject({ code: 'SHARD_CONFLICT' })
   })
 
   it('names manifests by their hash and believes no other name', async () => {

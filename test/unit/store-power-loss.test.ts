@@ -41,7 +41,10 @@ function disk(): Disk {
             throw self.fail.write
           }
           await file.writeAll(parts, position)
-          end = position + parts.reduce((sum, part) => sum + part.length, 0)
+          end = Math.max(
+            end,
+            parts.reduce((sum, part) => sum + part.length, position)
+          )
         },
         async sync() {
           self.syncs++
