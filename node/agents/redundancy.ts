@@ -1,0 +1,100 @@
+/**
+ * What this peer sees of the redundancy of all that is kept: which streams there are, who has which columns, who is there.
+ * Of it come the plan of repairs and what people are shown.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
+import type { StoragePeer } from '../planning/domains.ts'
+import { type PeerStanding, planRepair, type RepairFacts, type RepairPlan } from '../planning/repair.ts'
+import type { FailureDetector, Membership, StreamManifest, Transport } from '../ports.ts'
+import type { Holdings } from './holdings.ts'
+import type { Kept, KeptStreams } from './kept-streams.ts'
+import type { LostMembers } from './lost-members.ts'
+
+export interface RedundancyDeps {
+  readonly self: PeerId
+  readonly kept: KeptStreams
+  readonly holdings: Holdings
+  readonly membership: Pick<Membership, 'record'>
+  readonly detector: Pick<FailureDetector, 'livenessOf'>
+  readonly transport: Pick<Transport, 'connected' | 'onConnection'>
+  /** Who has been dead for longer than `repair.afterMs`. */
+  readonly lost: Pick<LostMembers, 'has'>
+  /** What is known of members for placing columns. */
+  hosts(): readonly StoragePeer[]
+}
+
+export interface LookOptions {
+  /** Members that are dead count as gone at once. */
+  readonly urgent?: boolean
+  /** Everybody within reach is asked again. */
+  readonly anew?: boolean
+}
+
+export interface Sight {
+  readonly kept: Kept
+  readonly facts: RepairFacts
+  readonly plan: RepairPlan
+}
+
+export class Redundancy {
+  readonly #deps: RedundancyDeps
+  #last: Sight | undefined
+
+  constructor(deps: RedundancyDeps) {
+    this.#deps = deps
+    deps.transport.onConnection((peer, connected) => {
+      if (!connected) deps.holdings.disconnected(peer)
+    })
+  }
+
+  /** What was seen when it was last looked. */
+  get last(): Sight | undefined {
+    return this.#last
+  }
+
+  async look({ urgent = false, anew = false }: LookOptions = {}): Promise<Sight> {
+    const { kept: keptStreams, holdings, hosts } = this.#deps
+    const kept = await keptStreams.read()
+    const reachable = storageOf(this.#deps.membership.record()).flatMap(({ id }) => (this.#reached(id) ? [id] : []))
+    const silent = await holdings.look(kept.streams, reachable, { staying: this.#staying(), anew })
+    const standing = this.#standing(silent, urgent)
+    const streams = kept.streams.map(stream => ({ ...stream, places: holdings.places(stream) }))
+    const facts = { streams, standing, hosts: hosts().filter(({ peer }) => standing.get(peer) === 'up') }
+    this.#last = { kept, facts, plan: planRepair(facts) }
+    return this.#last
+  }
+
+  /** Who has each column now and stays: its planned holder where nobody else is known. */
+  holdersNow(manifest: Pick<StreamManifest, 'stream' | 'holders'>): readonly PeerId[] {
+    const stays = new Set(this.#staying())
+    const seen = this.#last?.facts.streams.find(({ stream }) => stream === manifest.stream)
+    return manifest.holders.map((planned, column) => {
+      if (stays.has(planned)) return planned
+      return seen?.places[column]?.find(peer => stays.has(peer)) ?? planned
+    })
+  }
+
+  #staying(): PeerId[] {
+    return storageOf(this.#deps.membership.record()).flatMap(({ id, leaving }) => (leaving ? [] : [id]))
+  }
+
+  #reached(peer: PeerId): boolean {
+    const { self, detector, transport } = this.#deps
+    return peer === self || (detector.livenessOf(peer) !== 'dead' && transport.connected(peer))
+  }
+
+  #standing(silent: ReadonlySet<PeerId>, urgent: boolean): Map<PeerId, PeerStanding> {
+    const { self, membership, detector, lost } = this.#deps
+    const standing = new Map<PeerId, PeerStanding>()
+    for (const { id, leaving } of storageOf(membership.record())) {
+      const there = this.#reached(id) && !silent.has(id)
+      const gone = id !== self && (lost.has(id) || (urgent && detector.livenessOf(id) === 'dead'))
+      if (there) standing.set(id, leaving ? 'leaving' : 'up')
+      else if (!gone && !leaving) standing.set(id, 'away')
+    }
+    return standing
+  }
+}
+
+const storageOf = ({ members }: ClusterRecord) => members.filter(({ role }) => role === 'storage')

@@ -1,0 +1,213 @@
+/**
+ * Rebuilds here the columns that this peer is the target of (`planning/repair.ts`), one grid after the other: reads what is
+ * needed from others, and puts the column into its own store. Interrupted at any point it goes on where it was, because what
+ * its store has already is not rebuilt again. Nobody else is asked to do anything.
+ *
+ * Reads for repairs are paced (`repair.megabytesPerSecond`), and wait while VMs are restored anywhere.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { RepairSettings } from '../../config/schema.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import type { ColumnRepair } from '../planning/repair.ts'
+import type { Clock, Log, ShardStore, StreamId, StreamManifest } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import type { Report } from './group-agent.ts'
+import type { Holdings } from './holdings.ts'
+import type { KeptStreams } from './kept-streams.ts'
+import type { Redundancy } from './redundancy.ts'
+
+/** After a group has a new generation its VMs are restored, and read the same disks and links. A guess. */
+const QUIET_MS = 5_000
+
+export interface RepairDeps {
+  readonly self: PeerId
+  readonly redundancy: Pick<Redundancy, 'look'>
+  readonly kept: Pick<KeptStreams, 'manifest'>
+  readonly holdings: Pick<Holdings, 'forget'>
+  readonly store: Pick<ShardStore, 'putColumn' | 'verifyColumn'>
+  /** A column of a grid anew, from others (`shards/rebuild.ts`). */
+  rebuilding(manifest: StreamManifest): (grid: number, column: number) => Promise<Uint8Array>
+  readonly directory: Pick<GroupDirectory, 'onRecord'>
+  readonly clock: Clock
+  readonly log: Log
+  readonly report: Report
+  readonly settings: RepairSettings
+}
+
+export interface RepairStats {
+  /** Since the peer started. */
+  readonly columns: number
+  readonly bytes: number
+  /** Tries that came to nothing. */
+  readonly failures: number
+  /** Columns that this peer is to rebuild and has not yet. */
+  readonly due: number
+}
+
+export class RepairAgent {
+  readonly #deps: RepairDeps
+  readonly #generations = new Map<string, number>()
+  /** Columns that this peer's own store has found damaged: there is nothing to wait for. */
+  readonly #hurt = new Set<string>()
+  /** What was planned when it was last looked. */
+  #planned: ReadonlySet<string> = new Set()
+  #running = false
+  #wanted: 'no' | 'soon' | 'urgent' = 'no'
+  #cancelTimer: () => void = () => {}
+  #wake: () => void = () => {}
+  #stopped = false
+  #freeAtMs = 0
+  #stats = { columns: 0, bytes: 0, failures: 0, due: 0 }
+
+  constructor(deps: RepairDeps) {
+    this.#deps = deps
+    deps.directory.onRecord(({ id, generation }) => {
+      const before = this.#generations.get(id)
+      this.#generations.set(id, generation)
+      if (before !== undefined && before < generation) this.#pause(QUIET_MS)
+    })
+  }
+
+  start(): void {
+    this.#schedule()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#cancelTimer()
+    this.#wake()
+  }
+
+  stats(): RepairStats {
+    return { ...this.#stats }
+  }
+
+  /** Somebody asks for it: members that are dead now count as gone. */
+  now(): void {
+    this.#want('urgent')
+  }
+
+  /** A column of this peer's own store was found damaged, or not to be what the manifest says. */
+  damaged(stream: StreamId, column: number): void {
+    const { holdings, self } = this.#deps
+    this.#hurt.add(`${stream} ${column}`)
+    holdings.forget(self, stream)
+    this.#want('soon')
+  }
+
+  #schedule(): void {
+    this.#cancelTimer()
+    if (!this.#stopped)
+      this.#cancelTimer = this.#deps.clock.after(this.#deps.settings.checkEveryMs, () => this.#want('soon'))
+  }
+
+  #want(how: 'soon' | 'urgent'): void {
+    if (this.#wanted !== 'urgent') this.#wanted = how
+    if (this.#running || this.#stopped) return
+    this.#running = true
+    this.#run()
+      .catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'repair failed'))
+      .finally(() => {
+        this.#running = false
+        this.#schedule()
+      })
+  }
+
+  async #run(): Promise<void> {
+    const { report } = this.#deps
+    while (this.#wanted !== 'no' && !this.#stopped) {
+      const urgent = this.#wanted === 'urgent'
+      this.#wanted = 'no'
+      const before = { ...this.#stats }
+      await this.#round(urgent)
+      const columns = this.#stats.columns - before.columns
+      if (columns === 0) continue
+      report('repair.done', {
+        columns,
+        bytes: this.#stats.bytes - before.bytes,
+        failures: this.#stats.failures - before.failures
+      })
+    }
+  }
+
+  /** Looks once, and rebuilds what is due here until it is done or it is time to look again. */
+  async #round(urgent: boolean): Promise<void> {
+    const { self, redundancy, clock, settings } = this.#deps
+    const { kept, plan } = await redundancy.look({ urgent })
+    const own = plan.repairs.filter(({ target }) => target === self)
+    const due = own.filter(repair => urgent || this.#isRipe(repair, kept.streams))
+    this.#planned = new Set(own.map(nameOf))
+    this.#stats.due = own.length
+    const lookAgainMs = clock.now() + settings.checkEveryMs
+    for (const repair of due) {
+      const stream = kept.streams.find(each => each.stream === repair.stream)
+      if (this.#stopped || stream === undefined) return
+      if (clock.now() >= lookAgainMs) {
+        this.#want(urgent ? 'urgent' : 'soon')
+        return
+      }
+      if (!(await this.#rebuild(repair, stream))) return
+    }
+  }
+
+  /** A holder that is up may still be getting its columns: they are rebuilt when they are missing twice. */
+  #isRipe(repair: ColumnRepair, streams: readonly { stream: StreamId; holders: readonly PeerId[] }[]): boolean {
+    const name = nameOf(repair)
+    const planned = streams.find(({ stream }) => stream === repair.stream)?.holders[repair.column]
+    return planned !== this.#deps.self || this.#planned.has(name) || this.#hurt.has(name)
+  }
+
+  /** False: there is no room for any more. */
+  async #rebuild(repair: ColumnRepair, stream: Parameters<KeptStreams['manifest']>[0]): Promise<boolean> {
+    const { self, kept, holdings, log } = this.#deps
+    try {
+      await this.#rebuildGrids(repair, await kept.manifest(stream))
+      this.#stats.columns++
+      this.#stats.due--
+      this.#hurt.delete(nameOf(repair))
+      return true
+    } catch (error) {
+      if (hasCode(error, 'REPAIR_STOPPED')) return false
+      this.#stats.failures++
+      log.warn({ ...repair, error: messageOf(error) }, 'a column could not be rebuilt; it is tried again')
+      return !hasCode(error, 'STORE_FULL')
+    } finally {
+      holdings.forget(self, repair.stream)
+    }
+  }
+
+  async #rebuildGrids({ column }: ColumnRepair, manifest: StreamManifest): Promise<void> {
+    const { store, rebuilding, clock, settings } = this.#deps
+    const rebuild = rebuilding(manifest)
+    for (const grid of manifest.grids.keys()) {
+      if ((await store.verifyColumn(manifest.stream, grid, column)) === 'whole') continue
+      await this.#turn()
+      const bytes = await rebuild(grid, column)
+      await store.putColumn(manifest.stream, grid, column, bytes)
+      this.#stats.bytes += bytes.length
+      const readMs = (manifest.k * bytes.length) / (settings.megabytesPerSecond * 1_000)
+      this.#freeAtMs = Math.max(this.#freeAtMs, clock.now()) + readMs
+    }
+  }
+
+  #pause(ms: number): void {
+    this.#freeAtMs = Math.max(this.#freeAtMs, this.#deps.clock.now() + ms)
+  }
+
+  /** Resolves when something may be read for a repair again. */
+  async #turn(): Promise<void> {
+    const { clock } = this.#deps
+    while (!this.#stopped && clock.now() < this.#freeAtMs) {
+      await new Promise<void>(resolve => {
+        const cancel = clock.after(Math.max(0, this.#freeAtMs - clock.now()), resolve)
+        this.#wake = () => {
+          cancel()
+          resolve()
+        }
+      })
+    }
+    if (this.#stopped) throw new DiapauseError('REPAIR_STOPPED', 'this peer stops')
+  }
+}
+
+const nameOf = ({ stream, column }: Pick<ColumnRepair, 'stream' | 'column'>): string => `${stream} ${column}`

@@ -1,0 +1,121 @@
+import { randomBytes } from 'node:crypto'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { StreamManifest } from '../../node/ports.ts'
+import { RepairWorld } from './repair-world.ts'
+import { ship } from './shards-network.ts'
+
+let world: RepairWorld | undefined
+afterEach(() => world?.stop())
+
+/** `count` peers, of which the first five hold a stream of three grids. */
+async function holding(count: number, more?: ConstructorParameters<typeof RepairWorld>[1]) {
+  const made = new RepairWorld(count, more)
+  world = made
+  const data = randomBytes(3 * 5 * 3 * 256 - 100)
+  const manifest = await ship(made.bodies.slice(0, 5), data)
+  await made.commit([manifest])
+  return { world: made, data, manifest }
+}
+
+/** Columns that somebody of `among` has whole. */
+async function held(made: RepairWorld, among: readonly number[], manifest: StreamManifest): Promise<number[]> {
+  const columns = await Promise.all(among.map(i => made.columnsAt(i, manifest)))
+  return columns.flat().sort((a, b) => a - b)
+}
+
+const startAll = (made: RepairWorld): void => {
+  for (const { repair } of made.bodies) repair.start()
+}
+
+describe('repair', () => {
+  it('brings the columns of peers that are gone for good back at others, one each', async () => {
+    const { world, manifest } = await holding(7)
+    for (const i of [1, 3]) world.kill(i)
+    world.lost.add('p1').add('p3')
+    startAll(world)
+    await vi.waitFor(async () => expect(await held(world, [0, 2, 4, 5, 6], manifest)).toEqual([0, 1, 2, 3, 4]), 5_000)
+    for (const i of [5, 6]) expect(await world.columnsAt(i, manifest)).toHaveLength(1)
+  })
+
+  it('waits for a peer that is dead for a moment, and does not when somebody asks for it', async () => {
+    const { world, manifest } = await holding(6)
+    world.kill(2)
+    startAll(world)
+    const looks = vi.spyOn(world.body(5).redundancy, 'look')
+    await vi.waitFor(() => expect(looks.mock.calls.length).toBeGreaterThan(3))
+    expect(await held(world, [0, 1, 3, 4, 5], manifest)).toEqual([0, 1, 3, 4])
+    for (const { repair } of world.bodies) repair.now()
+    await vi.waitFor(async () => expect(await held(world, [5], manifest)).toEqual([2]))
+  })
+
+  it('lets a holder that lost its disk rebuild its own column, and manifests, and leaves nobody with two', async () => {
+    const { world, manifest } = await holding(6)
+    const { memory } = world.body(4)
+    memory.held.clear()
+    for (const hash of await memory.manifests()) await memory.dropManifest(hash)
+    startAll(world)
+    await vi.waitFor(async () => expect(await world.columnsAt(4, manifest)).toEqual([4]))
+    expect(await memory.manifests()).toHaveLength(2)
+    expect(await world.columnsAt(5, manifest)).toEqual([])
+  })
+
+  it('rebuilds elsewhere what only a leaving member has', async () => {
+    const { world, manifest } = await holding(6)
+    world.leaving.add('p0')
+    startAll(world)
+    await vi.waitFor(async () => expect(await world.columnsAt(5, manifest)).toEqual([0]))
+    await vi.waitFor(() => expect(world.body(1).redundancy.holdersNow(manifest)[0]).toBe('p5'))
+  })
+
+  it('goes on where it was: grids that are there already are not rebuilt again', async () => {
+    const { world, manifest } = await holding(5)
+    const { memory, repair } = world.body(3)
+    const before = new Map(memory.held)
+    memory.held.delete('g/v/1/1 1 3')
+    const puts = vi.spyOn(memory, 'putColumn')
+    repair.now()
+    await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
+    expect(puts.mock.calls.map(([, grid, column]) => [grid, column])).toEqual([[1, 3]])
+    expect(new Map(memory.held)).toEqual(before)
+    expect(repair.stats()).toMatchObject({ columns: 1, failures: 0 })
+    expect(world.body(3).reports.map(({ kind }) => kind)).toEqual(['repair.done'])
+  })
+
+  it('goes to a peer that has room', async () => {
+    const { world, manifest } = await holding(7)
+    world.full.add('p5')
+    world.kill(2)
+    for (const { repair } of world.bodies) repair.now()
+    await vi.waitFor(async () => expect(await world.columnsAt(6, manifest)).toEqual([2]))
+    expect(await world.columnsAt(5, manifest)).toEqual([])
+  })
+
+  it('says what it cannot do: too many are gone, and it does no harm', async () => {
+    const { world, manifest } = await holding(6)
+    for (const i of [0, 1, 2]) world.kill(i)
+    const { plan } = await world.body(5).redundancy.look({ urgent: true })
+    expect(plan).toMatchObject({ repairs: [], impossible: [{ columns: [0, 1, 2], why: 'unreadable', readable: 2 }] })
+    world.body(5).repair.now()
+    await vi.waitFor(() => expect(world.body(5).repair.stats()).toMatchObject({ due: 0, columns: 0 }))
+    expect(await held(world, [3, 4, 5], manifest)).toEqual([3, 4])
+  })
+
+  it('does not take a peer that does not answer for one that has nothing', async () => {
+    const { world } = await holding(6)
+    world.network.silence('p2')
+    const { facts, plan } = await world.body(5).redundancy.look()
+    expect(facts.standing.get('p2')).toBe('away')
+    expect(plan.repairs).toEqual([])
+  })
+
+  it('asks nobody anew who has said that he has what he should', async () => {
+    const { world } = await holding(5)
+    const { redundancy, transport } = world.body(0)
+    await redundancy.look()
+    const sent = new Map(transport.sent)
+    await redundancy.look()
+    expect(transport.sent).toEqual(sent)
+    await redundancy.look({ anew: true })
+    expect([...transport.sent].map(([peer, count]) => count - (sent.get(peer) ?? 0))).toEqual([1, 1, 1, 1])
+  })
+})

@@ -1,0 +1,128 @@
+/** Peers with stores in memory that look after the redundancy of one image: the agents of repair on a network of fakes. */
+import { createHash } from 'node:crypto'
+import { Holdings } from '../../node/agents/holdings.ts'
+import { type ImageHead, KeptStreams } from '../../node/agents/kept-streams.ts'
+import { Redundancy } from '../../node/agents/redundancy.ts'
+import { RepairAgent } from '../../node/agents/repair.ts'
+import { decodeStreamManifest, encodeStreamManifest } from '../../node/image/stream-manifest.ts'
+import type { Liveness, StreamManifest } from '../../node/ports.ts'
+import { rebuilding } from '../../node/shards/rebuild.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { ClusterRecord, MemberRecord } from '../../protocols/membership/record.ts'
+import { cluster, codec, MemoryStore, type Peer } from './shards-network.ts'
+import { clock } from './store-support.ts'
+
+const hashOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+export interface Body extends Peer {
+  readonly memory: MemoryStore
+  readonly redundancy: Redundancy
+  readonly repair: RepairAgent
+  readonly reports: { kind: string; fields: object }[]
+}
+
+export class RepairWorld {
+  readonly bodies: readonly Body[]
+  readonly network: ReturnType<typeof cluster>['network']
+  readonly liveness = new Map<string, Liveness>()
+  /** Dead for longer than `repair.afterMs`. */
+  readonly lost = new Set<string>()
+  readonly leaving = new Set<string>()
+  readonly removed = new Set<string>()
+  readonly full = new Set<string>()
+  #images: string[] = []
+
+  constructor(count: number, more: { checkEveryMs?: number; megabytesPerSecond?: number } = {}) {
+    const stores = Array.from({ length: count }, () => new MemoryStore())
+    const { network, peers } = cluster(stores, { requestTimeoutMs: 200, settings: { forcedTimeoutMs: 50 } })
+    this.network = network
+    this.bodies = peers.map((peer, i) => this.#body(peer, stores[i] ?? new MemoryStore(), more))
+  }
+
+  body(i: number): Body {
+    const body = this.bodies[i]
+    if (body === undefined) throw new RangeError(`no peer ${i}`)
+    return body
+  }
+
+  /** Commits an image that leans on these streams: its manifests go to `peers`. */
+  async commit(streams: readonly StreamManifest[], peers: readonly Body[] = this.bodies): Promise<void> {
+    const stored = streams.map(stream => encodeStreamManifest(stream))
+    const names = streams.map(({ stream }, i) => ({ stream, manifest: stored[i]?.hash ?? '' }))
+    const bytes = Buffer.from(JSON.stringify({ group: 'g', vm: 'v', generation: 1, epoch: 1, streams: names }))
+    const objects = [...stored, { hash: hashOf(bytes), bytes }]
+    for (const { memory } of peers) for (const each of objects) await memory.putManifest(each.hash, each.bytes)
+    this.#images = [hashOf(bytes)]
+  }
+
+  kill(i: number): void {
+    const { id } = this.body(i)
+    this.network.kill(id)
+    this.liveness.set(id, 'dead')
+  }
+
+  /** Columns of a stream that `i` has whole, of all grids. */
+  async columnsAt(i: number, { stream, grids }: StreamManifest): Promise<number[]> {
+    const columns = await this.body(i).memory.columns(stream)
+    return columns.flatMap(each => (each.grids === grids.length ? [each.column] : []))
+  }
+
+  stop(): void {
+    for (const { repair } of this.bodies) repair.stop()
+  }
+
+  #record(): ClusterRecord {
+    const members = this.bodies
+      .filter(({ id }) => !this.removed.has(id))
+      .map(({ id }): Partial<MemberRecord> => ({ id, name: id, role: 'storage', leaving: this.leaving.has(id) }))
+    return { members } as unknown as ClusterRecord
+  }
+
+  #body(peer: Peer, memory: MemoryStore, more: { checkEveryMs?: number; megabytesPerSecond?: number }): Body {
+    const { id: self, shards, transport, log } = peer
+    const reports: Body['reports'] = []
+    const group = (): GroupRecord =>
+      ({
+        id: 'g',
+        generation: 1,
+        removed: false,
+        committed: { images: imagesOf(this.#images) }
+      }) as unknown as GroupRecord
+    const directory = { all: () => [group()], onRecord: () => {} }
+    const kept = new KeptStreams({
+      directory,
+      store: memory,
+      shards,
+      log,
+      decodeImage: bytes => JSON.parse(Buffer.from(bytes).toString()) as ImageHead,
+      decodeStream: decodeStreamManifest
+    })
+    const holdings = new Holdings({ have: (...question) => shards.have(...question), log })
+    const redundancy = new Redundancy({
+      self,
+      kept,
+      holdings,
+      membership: { record: () => this.#record() },
+      detector: { livenessOf: each => this.liveness.get(each) ?? 'alive' },
+      transport,
+      lost: this.lost,
+      hosts: () => this.bodies.map(({ id }) => (this.full.has(id) ? { peer: id, freeBytes: 0 } : { peer: id }))
+    })
+    const repair = new RepairAgent({
+      self,
+      redundancy,
+      kept,
+      holdings,
+      store: memory,
+      rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range)),
+      directory,
+      clock,
+      log,
+      report: (kind, fields) => void reports.push({ kind, fields }),
+      settings: { afterMs: 1_000, checkEveryMs: 10, megabytesPerSecond: 1_000, ...more }
+    })
+    return { ...peer, memory, redundancy, repair, reports }
+  }
+}
+
+const imagesOf = (hashes: readonly string[]) => Object.fromEntries(hashes.map((hash, i) => [`v${i}`, hash]))
