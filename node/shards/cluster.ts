@@ -19,9 +19,10 @@ import type {
   Transport
 } from '../ports.ts'
 import { allBut } from './all-but.ts'
-import { Fetcher, type OnDamaged } from './fetcher.ts'
+import { DamageReports } from './damage.ts'
+import { Fetcher, type OnDamaged, type ReadRanges } from './fetcher.ts'
 import { Holders } from './holders.ts'
-import { ColumnPlaces } from './places.ts'
+import { type AskColumns, ColumnPlaces } from './places.ts'
 import { Reader } from './reader.ts'
 import { Sources } from './sources.ts'
 import { PATIENCE_MS, Uploads, type UploadStats } from './uploads.ts'
@@ -56,6 +57,10 @@ export interface ShardStats extends ShardServiceStats, UploadStats {
   readonly directReads: number
   readonly degradedReads: number
   readonly wrongHashes: number
+  /** Columns of a grid that came with a wrong hash, or that their holder found damaged as it read them. */
+  readonly damagedColumns: number
+  /** Requests for symbols that nobody waited for any more, as others had come. */
+  readonly readsGivenUp: number
   /** The forced timeout of now. */
   readonly forcedTimeoutMs: number
 }
@@ -88,16 +93,15 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
     onDamaged: (stream, column) => options.repair?.damaged(stream, column),
     onRepair: () => options.repair?.asked()
   })
-  const holders = new Holders(transport, detector, settings.forcedTimeoutMs)
-  const fetcher = new Fetcher((...request) => service.get(...request), holders, clock, log)
-  const reader = new Reader(codec, holders, fetcher)
-
+  const holders = new Holders({ transport, detector, clock, floorMs: settings.forcedTimeoutMs })
+  const { places, sources, fetcher, damage } = readingOf(options, service, holders)
+  const reader = new Reader(codec, sources, fetcher)
   const uploads = new Uploads({ put: (...column) => service.put(...column), clock, log })
 
   return {
     putColumn: (to, grid, column, bytes) => uploads.put(to, grid, column, bytes),
 
-    readData: (manifest, offset, length) => reader.read(manifest, offset, length),
+    readData: (manifest, offset, length, how) => reader.read(manifest, offset, length, how),
 
     async putManifest(hash, bytes, peers) {
       const puts = [...new Set(peers)].map(peer => service.putManifest(peer, hash, bytes))
@@ -120,6 +124,7 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
     },
 
     async dropStream(stream, generation, peers) {
+      places.forget(stream)
       await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
     },
 
@@ -135,9 +140,25 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
       directReads: reader.directReads,
       degradedReads: reader.degradedReads,
       wrongHashes: fetcher.wrongHashes,
+      damagedColumns: damage.count,
+      readsGivenUp: fetcher.cancelled,
       forcedTimeoutMs: holders.forcedTimeoutMs()
     })
   }
+}
+
+/** Who has what, and how symbols come from there. */
+function readingOf({ clock, log, peers }: ShardClusterOptions, service: ShardService, holders: Holders) {
+  const places = new ColumnPlaces()
+  const askColumns: AskColumns = (peer, stream) => service.have(peer, stream)
+  const sources = new Sources({ places, holders, clock, log, peers, askColumns })
+  const damage = new DamageReports({
+    log,
+    check: (peer, stream, column, grid) => service.check(peer, stream, column, grid, 1)
+  })
+  const read: ReadRanges = (...request) => service.get(...request)
+  const onDamaged: OnDamaged = (...where) => damage.report(...where)
+  return { places, sources, damage, fetcher: new Fetcher({ read, holders, sources, clock, log, onDamaged }) }
 }
 
 /** How many of so many peers may lack a manifest: as columns, and at least m + 1 have it, so that any m may be lost. */

@@ -3,6 +3,8 @@
  * told what came of them. Systematic first: the wanted rows themselves. As soon as one of them is lost, late, or held by
  * someone doubtful, the read is degraded: as many other rows are asked for, side by side, as make k together with what is
  * here and on its way. What comes first wins: all wanted rows, or any k rows.
+ *
+ * A hedged read asks for k + d rows from the start: it waits for none of the d slowest, and costs so much more.
  */
 import type { Standing } from './holders.ts'
 
@@ -13,13 +15,15 @@ export interface DiagonalReadOptions {
   readonly rows: number
   /** Data rows wanted. */
   readonly wanted: readonly number[]
+  /** Rows above k that are asked for at once; 0: only those wanted. */
+  readonly hedge: number
   standing(row: number): Standing
   /** Must report by `arrived` or `late`, also at once. */
   ask(row: number): void
   /** All wanted rows are here, or any k: the rest is undefined. */
   done(symbols: readonly (Uint8Array | undefined)[], degraded: boolean): void
-  /** Fewer than k can ever come. */
-  lost(have: number): void
+  /** Fewer than k can ever come, and not all wanted ones. */
+  lost(symbols: readonly (Uint8Array | undefined)[]): void
 }
 
 export class DiagonalRead {
@@ -33,7 +37,9 @@ export class DiagonalRead {
   }
 
   start(): void {
-    for (const row of this.#options.wanted) if (this.#options.standing(row) === 'good') this.#ask(row)
+    const { k, wanted, hedge, standing } = this.#options
+    for (const row of wanted) if (standing(row) === 'good') this.#ask(row)
+    if (hedge > 0) this.#askOthers(k + hedge - this.#count(row => row !== 'free'), ['good'])
     this.#advance()
   }
 
@@ -59,10 +65,7 @@ export class DiagonalRead {
     const direct = wanted.every(row => typeof this.#rows[row] === 'object')
     if (direct || have >= k) {
       this.#finished = true
-      this.#options.done(
-        this.#rows.map(row => (typeof row === 'object' ? row : undefined)),
-        !direct
-      )
+      this.#options.done(this.#symbols(), !direct)
       return
     }
     const expected = wanted.every(row => typeof this.#rows[row] === 'object' || this.#rows[row] === 'asked')
@@ -72,12 +75,16 @@ export class DiagonalRead {
     // With what may still come the wanted rows may all arrive, though not k.
     if (wanted.every(row => !['free', 'lost'].includes(this.#rows[row] as string))) return
     this.#finished = true
-    this.#options.lost(have)
+    this.#options.lost(this.#symbols())
   }
 
-  #askOthers(count: number): void {
+  #symbols(): (Uint8Array | undefined)[] {
+    return this.#rows.map(row => (typeof row === 'object' ? row : undefined))
+  }
+
+  #askOthers(count: number, standings: readonly Standing[] = ['good', 'doubtful']): void {
     let left = count
-    for (const standing of ['good', 'doubtful'] as const) {
+    for (const standing of standings) {
       for (let row = 0; row < this.#rows.length && left > 0 && !this.#finished; row++) {
         if (this.#rows[row] !== 'free' || this.#options.standing(row) !== standing) continue
         this.#ask(row)

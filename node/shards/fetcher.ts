@@ -1,132 +1,219 @@
 /**
- * Symbols from their holders: those of one column that are wanted in the same turn of the event loop go in one request,
- * runs of adjacent rows as one range, and every symbol is checked against its hash before anyone sees it.
+ * Symbols from those who have them: those of one column that are wanted in the same turn of the event loop go in one
+ * request, runs of adjacent rows as one range, and every symbol is checked against its hash before anyone sees it. Whoever
+ * lacks a column, has it wrongly or cannot be reached is followed by the next place of that column, where one is known.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { Range } from '../../protocols/shards/messages.ts'
 import { symbolHash } from '../erasure/encode.ts'
 import { type GridShape, SYMBOL_HASH_BYTES, symbolHashOffset, symbolOffsetInColumn } from '../erasure/grid.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
-import type { Clock, Log, StreamManifest } from '../ports.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import type { Clock, Log, StreamId, StreamManifest } from '../ports.ts'
 import type { Holders } from './holders.ts'
+import type { Sources } from './sources.ts'
 
 /** Bytes that one request asks for: an answer fits a message, and a slow link is seen soon. */
 const REQUEST_BYTES = 1 << 20
+/** A timer that fires so much after its time: this process stood still. A guess. */
+const STALL_MS = 2
 
 export interface FetchedSymbol {
-  /** `lost`: the holder has not got it, or not rightly. */
+  /** `lost`: nobody known has it rightly. */
   settled(symbol: Uint8Array | 'lost'): void
   /** Still under way past the forced timeout. */
   late(): void
 }
 
-/** What reads ranges of a column: the shard service. */
+/** What reads ranges of a column: the shard service. Rejects when `signal` aborts. */
 export type ReadRanges = (
   peer: PeerId,
   stream: string,
   grid: number,
   column: number,
-  ranges: readonly Range[]
+  ranges: readonly Range[],
+  signal: AbortSignal
 ) => Promise<Uint8Array>
 
-interface Batch {
+/** What `peer` has of a column is not what was put there. */
+export type OnDamaged = (stream: StreamId, grid: number, column: number, peer: PeerId) => void
+
+export interface FetcherOptions {
+  readonly read: ReadRanges
+  readonly holders: Holders
+  readonly sources: Sources
+  readonly clock: Clock
+  readonly log: Log
+  readonly onDamaged?: OnDamaged | undefined
+}
+
+/** A grid of a stream. */
+export interface StreamGrid {
   readonly manifest: StreamManifest
   readonly shape: GridShape
   readonly grid: number
+}
+
+interface Waiter {
+  readonly row: number
+  readonly to: FetchedSymbol
+  readonly tried: Set<PeerId>
+  /** Of the request that it waits for. */
+  leave: (() => void) | undefined
+  cancelled: boolean
+}
+
+interface Batch extends StreamGrid {
   readonly column: number
-  readonly rows: Map<number, FetchedSymbol[]>
+  readonly peer: PeerId
+  readonly waiters: Waiter[]
 }
 
 export class Fetcher {
-  readonly #read: ReadRanges
-  readonly #holders: Holders
-  readonly #clock: Clock
-  readonly #log: Log
-  /** By stream, grid and column: what is asked for in this turn. */
+  readonly #options: FetcherOptions
+  /** By stream, grid, column and peer: what is asked for in this turn. */
   readonly #batches = new Map<string, Batch>()
   wrongHashes = 0
+  /** Requests that were given up, as other symbols came first. */
+  cancelled = 0
 
-  constructor(read: ReadRanges, holders: Holders, clock: Clock, log: Log) {
-    this.#read = read
-    this.#holders = holders
-    this.#clock = clock
-    this.#log = log
+  constructor(options: FetcherOptions) {
+    this.#options = options
   }
 
-  fetch(
-    manifest: StreamManifest,
-    shape: GridShape,
-    grid: number,
-    column: number,
-    row: number,
-    to: FetchedSymbol
-  ): void {
-    const key = `${manifest.stream} ${grid} ${column}`
-    let batch = this.#batches.get(key)
-    if (batch === undefined || batch.manifest !== manifest) {
-      const fresh: Batch = { manifest, shape, grid, column, rows: new Map() }
-      batch = fresh
-      this.#batches.set(key, fresh)
-      queueMicrotask(() => {
-        if (this.#batches.get(key) === fresh) this.#batches.delete(key)
-        for (const rows of portions([...fresh.rows.keys()], shape.symbolBytes)) void this.#request(fresh, rows)
-      })
+  /** The result gives the symbol up: nothing is told of it from then on. */
+  fetch(of: StreamGrid, column: number, row: number, to: FetchedSymbol): () => void {
+    const waiter: Waiter = { row, to, tried: new Set(), leave: undefined, cancelled: false }
+    this.#enqueue(of, column, waiter)
+    return () => {
+      if (waiter.cancelled) return
+      waiter.cancelled = true
+      waiter.leave?.()
     }
-    const waiting = batch.rows.get(row)
-    if (waiting === undefined) batch.rows.set(row, [to])
-    else waiting.push(to)
   }
 
-  async #request(batch: Batch, rows: readonly number[]): Promise<void> {
-    const { manifest, shape, grid, column } = batch
-    const peer = manifest.holders[column] ?? ''
-    const waiting = rows.flatMap(row => batch.rows.get(row) ?? [])
-    const started = this.#clock.now()
-    let ended = (): void => {}
-    const cancel = this.#clock.after(this.#holders.forcedTimeoutMs(), () => {
-      ended = this.#holders.late(peer)
-      for (const to of waiting) to.late()
+  #enqueue(of: StreamGrid, column: number, waiter: Waiter): void {
+    const { manifest, shape, grid } = of
+    const peer = this.#options.sources.pick(manifest, column, waiter.tried)
+    if (peer === undefined) {
+      void this.#options.sources.search(manifest.stream)
+      waiter.to.settled('lost')
+      return
+    }
+    waiter.tried.add(peer)
+    const key = `${manifest.stream} ${grid} ${column} ${peer}`
+    const open = this.#batches.get(key)
+    if (open?.manifest === manifest) {
+      open.waiters.push(waiter)
+      return
+    }
+    const batch: Batch = { manifest, shape, grid, column, peer, waiters: [waiter] }
+    this.#batches.set(key, batch)
+    queueMicrotask(() => {
+      if (this.#batches.get(key) === batch) this.#batches.delete(key)
+      for (const waiters of portions(batch.waiters, shape.symbolBytes)) void this.#request(batch, waiters)
+    })
+  }
+
+  async #request(batch: Batch, waiters: ReadonlyMap<number, readonly Waiter[]>): Promise<void> {
+    const { manifest, shape, grid, column, peer } = batch
+    const { clock, holders, log, read } = this.#options
+    const rows = [...waiters.keys()]
+    const bytes = rows.length * shape.symbolBytes
+    const waiting = [...waiters.values()].flat()
+    const abort = new AbortController()
+    let open = waiting.length
+    for (const waiter of waiting) {
+      waiter.leave = () => {
+        if (--open === 0) abort.abort(new DiapauseError('SHARD_CANCELLED', 'other symbols came first'))
+      }
+    }
+    const startedAt = clock.now()
+    let ended: (() => void) | undefined
+    const cancelTimer = this.#whenLate(startedAt, holders.forcedTimeoutMs(bytes), () => {
+      ended = holders.late(peer, startedAt)
+      for (const { to, cancelled } of waiting) if (!cancelled) to.late()
     })
     try {
-      const bytes = await this.#read(peer, manifest.stream, grid, column, rangesOf(rows, shape))
-      if (bytes.length !== rows.length * shape.symbolBytes) {
-        throw new DiapauseError('SHARD_CORRUPT', `${bytes.length} bytes came for ${rows.length} symbols`)
+      const answer = await read(peer, manifest.stream, grid, column, rangesOf(rows, shape), abort.signal)
+      holders.answered(peer, bytes, clock.now() - startedAt, ended === undefined)
+      if (answer.length !== bytes) {
+        throw new DiapauseError('SHARD_CORRUPT', `${answer.length} bytes came for ${rows.length} symbols`)
       }
-      if (!this.#holders.isSelf(peer)) this.#holders.answered(this.#clock.now() - started)
-      for (const [i, row] of rows.entries()) {
-        const symbol = this.#checked(batch, row, bytes.subarray(i * shape.symbolBytes, (i + 1) * shape.symbolBytes))
-        for (const to of batch.rows.get(row) ?? []) to.settled(symbol)
-      }
+      this.#settle(batch, waiters, answer)
     } catch (error) {
-      this.#log.debug({ peer, stream: manifest.stream, grid, column, error: messageOf(error) }, 'symbols not read')
-      for (const to of waiting) to.settled('lost')
+      if (abort.signal.aborted) {
+        this.cancelled++
+        if (ended !== undefined) holders.givenUp(peer, bytes, clock.now() - startedAt)
+        return
+      }
+      log.debug({ peer, stream: manifest.stream, grid, column, error: messageOf(error) }, 'symbols not read')
+      this.#failed(batch, waiting, error)
     } finally {
-      cancel()
-      ended()
+      cancelTimer()
+      ended?.()
     }
   }
 
-  #checked(batch: Batch, row: number, symbol: Uint8Array): Uint8Array | 'lost' {
-    const { manifest, shape, grid, column } = batch
+  /** Unless the timer itself is late: then the answer may lie unread, and has as long again. */
+  #whenLate(startedAt: number, timeoutMs: number, late: () => void): () => void {
+    const { clock } = this.#options
+    let cancel = clock.after(timeoutMs, () => {
+      const stoodStillMs = clock.now() - startedAt - timeoutMs
+      if (stoodStillMs < STALL_MS) late()
+      else cancel = clock.after(Math.min(stoodStillMs, timeoutMs), late)
+    })
+    return () => cancel()
+  }
+
+  #settle(batch: Batch, waiters: ReadonlyMap<number, readonly Waiter[]>, answer: Uint8Array): void {
+    const { symbolBytes } = batch.shape
+    let at = 0
+    for (const [row, waiting] of waiters) {
+      const symbol = answer.subarray(at, at + symbolBytes)
+      at += symbolBytes
+      if (!this.#isRight(batch, row, symbol)) {
+        this.#failed(batch, waiting, new DiapauseError('SHARD_CORRUPT', 'a symbol has a wrong hash'))
+        continue
+      }
+      for (const { to, cancelled } of waiting) if (!cancelled) to.settled(symbol)
+    }
+  }
+
+  /** The next place of the column is asked; where none is known the symbols are lost. */
+  #failed(batch: Batch, waiting: readonly Waiter[], error: unknown): void {
+    const { manifest, grid, column, peer } = batch
+    const { sources, onDamaged } = this.#options
+    const damaged = hasCode(error, 'SHARD_CORRUPT')
+    if (damaged) onDamaged?.(manifest.stream, grid, column, peer)
+    if (damaged || hasCode(error, 'SHARD_MISSING')) sources.lacks(manifest.stream, column, peer)
+    for (const waiter of waiting) if (!waiter.cancelled) this.#enqueue(batch, column, waiter)
+  }
+
+  #isRight({ manifest, shape, grid, column, peer }: Batch, row: number, symbol: Uint8Array): boolean {
     const at = symbolHashOffset(shape, { column, row })
     const wanted = manifest.grids[grid]?.hashes.subarray(at, at + SYMBOL_HASH_BYTES) ?? new Uint8Array(0)
-    if (Buffer.compare(symbolHash(symbol), wanted) === 0) return symbol
+    if (Buffer.compare(symbolHash(symbol), wanted) === 0) return true
     this.wrongHashes++
-    const holder = manifest.holders[column]
-    this.#log.error(
-      { holder, stream: manifest.stream, grid, column, row },
+    this.#options.log.error(
+      { holder: peer, stream: manifest.stream, grid, column, row },
       'a symbol has a wrong hash and counts as lost'
     )
-    return 'lost'
+    return false
   }
 }
 
-/** Rows in ascending order, in requests of bounded size. */
-function portions(rows: number[], symbolBytes: number): number[][] {
-  const sorted = rows.sort((a, b) => a - b)
+/** Those that still wait, by row in ascending order, in requests of bounded size. */
+function portions(waiters: readonly Waiter[], symbolBytes: number): Map<number, Waiter[]>[] {
   const most = Math.max(1, Math.floor(REQUEST_BYTES / symbolBytes))
-  const all: number[][] = []
-  for (let at = 0; at < sorted.length; at += most) all.push(sorted.slice(at, at + most))
+  const all: Map<number, Waiter[]>[] = []
+  for (const waiter of waiters.filter(({ cancelled }) => !cancelled).sort((a, b) => a.row - b.row)) {
+    let last = all.at(-1)
+    if (last === undefined || (last.size === most && !last.has(waiter.row))) {
+      last = new Map()
+      all.push(last)
+    }
+    last.set(waiter.row, [...(last.get(waiter.row) ?? []), waiter])
+  }
   return all
 }
 

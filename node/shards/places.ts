@@ -3,16 +3,11 @@
  * hearsay, and harmless: whatever comes is checked against the manifest. Pure.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import type { StreamId, StreamManifest } from '../ports.ts'
 
 /** Streams of which something is known at once; the one that was noted longest ago goes first. A guess: an image leans on some tens. */
 const MAX_STREAMS = 1_024
-
-/** A column of a stream at some peer, and how many of the stream's grids it has there. */
-export interface HeldColumn {
-  readonly column: number
-  readonly grids: number
-}
 
 /** Asks a peer (which may be this one) what it has of a stream. Rejects where it cannot tell. */
 export type AskColumns = (peer: PeerId, stream: StreamId) => Promise<readonly HeldColumn[]>

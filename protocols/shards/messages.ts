@@ -22,6 +22,8 @@
  * | check       | stream, column, first grid, |               | read these columns of its disk to the end and check      |
  * |             | grids                       |               | them; answer `ok` with a byte for each: CHECKED          |
  * | repair      |                             |               | look at once for columns that it should rebuild; `ok`    |
+ * | cancel      |                             |               | not answer the `get` of this id, if it has not yet; it   |
+ * |             |                             |               | is itself not answered                                   |
  * | ok          |                             | as asked      | match it with its request; drop it where none waits      |
  * | error       | code, message               |               | likewise                                                 |
  */
@@ -69,16 +71,32 @@ export type ShardAnswer =
   | { kind: 'ok'; id: number; payload: Uint8Array }
   | { kind: 'error'; id: number; code: string; message: string }
 
-export type ShardMessage = ShardRequest | ShardAnswer
+/** Of the request with this id. */
+export type ShardCancel = { kind: 'cancel'; id: number }
+
+export type ShardMessage = ShardRequest | ShardAnswer | ShardCancel
 
 /** `ok` as it is sent: the payload in pieces, so that nothing is copied. */
 export type OutgoingOk = { kind: 'ok'; id: number; payload: readonly Uint8Array[] }
+type Outgoing = Exclude<ShardMessage, { kind: 'ok' }> | OutgoingOk
 
 /** By their numbers on the wire: new ones come last. */
-const KINDS = ['put', 'get', 'putManifest', 'getManifest', 'drop', 'ok', 'error', 'have', 'check', 'repair'] as const
+const KINDS = [
+  'put',
+  'get',
+  'putManifest',
+  'getManifest',
+  'drop',
+  'ok',
+  'error',
+  'have',
+  'check',
+  'repair',
+  'cancel'
+] as const
 
 /** The parts to hand to the transport. */
-export function encodeMessage(message: ShardRequest | Exclude<ShardAnswer, { kind: 'ok' }> | OutgoingOk): Uint8Array[] {
+export function encodeMessage(message: Outgoing): Uint8Array[] {
   const header = packMessage([KINDS.indexOf(message.kind), message.id, ...fieldsOf(message)])
   const prefix = Buffer.alloc(PREFIX_BYTES)
   prefix[0] = VERSION
@@ -89,7 +107,7 @@ export function encodeMessage(message: ShardRequest | Exclude<ShardAnswer, { kin
   return parts
 }
 
-function fieldsOf(message: ShardRequest | Exclude<ShardAnswer, { kind: 'ok' }> | OutgoingOk): unknown[] {
+function fieldsOf(message: Outgoing): unknown[] {
   switch (message.kind) {
     case 'put':
       return [message.stream, message.grid, message.column]
@@ -111,6 +129,7 @@ function fieldsOf(message: ShardRequest | Exclude<ShardAnswer, { kind: 'ok' }> |
       return [message.stream, message.column, message.firstGrid, message.grids]
     case 'ok':
     case 'repair':
+    case 'cancel':
       return []
     case 'error':
       return [message.code.slice(0, 64), message.message.slice(0, 500)]
@@ -153,6 +172,7 @@ export function parseMessage(bytes: Uint8Array): ShardMessage {
     case 'check':
       return { kind, id, ...checkOf(fields) }
     case 'repair':
+    case 'cancel':
       arity(fields, 0)
       return { kind, id }
     case 'ok':

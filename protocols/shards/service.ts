@@ -6,14 +6,14 @@
  * stopped reading because they serve too much, each waiting to write an answer that the other does not read, they would
  * wait for ever. So reading goes on always and memory is bounded otherwise: an asker has at most IN_FLIGHT reads and as
  * many writes under way to a peer (its callers wait in a `Lane`: that is the back-pressure), and a peer serves at most
- * SERVED of one asker, which a well-behaved one never reaches; what is beyond is answered SHARD_BUSY.
+ * so many of one asker (`serving.ts`), which a well-behaved one never reaches; what is beyond is answered SHARD_BUSY.
  */
 import { hash } from 'node:crypto'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import type { Clock, ColumnState, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
 import { Generations, parseStreamName } from './generations.ts'
-import { Lane } from './lane.ts'
+import { Lane, reasonOf } from './lane.ts'
 import {
   CHECKED,
   encodeMessage,
@@ -26,14 +26,13 @@ import {
   parseMessage,
   type Range,
   type ShardAnswer,
+  type ShardMessage,
   type ShardRequest
 } from './messages.ts'
+import { type Served, Serving } from './serving.ts'
 
 /** Reads, and as many writes, under way to one peer: keeps a disk and a link busy at 64 KiB to 1 MiB each. A guess. */
 export const IN_FLIGHT = 16
-/** Requests of one peer served at once, and bytes of their payloads: twice what an asker has under way. */
-const SERVED = 64
-const SERVED_BYTES = 64 << 20
 /** After this without an answer a peer counts as unreachable: a third of an epoch's default deadline. A guess. */
 const REQUEST_TIMEOUT_MS = 10_000
 
@@ -55,16 +54,13 @@ export interface ShardServiceStats {
   readonly refusedStale: number
   readonly refusedBusy: number
   readonly malformed: number
+  /** Reads of others that were dropped, as nobody waited for them any more. */
+  readonly cancelled: number
 }
 
 interface Pending {
   readonly peer: PeerId
   settle(answer: ShardAnswer | DiapauseError): void
-}
-
-interface Serving {
-  count: number
-  bytes: number
 }
 
 export class ShardService {
@@ -75,8 +71,8 @@ export class ShardService {
   readonly #loaded: Promise<void>
   readonly #pending = new Map<number, Pending>()
   readonly #lanes = new Map<string, Lane>()
-  readonly #serving = new Map<PeerId, Serving>()
-  readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0 }
+  readonly #serving = new Serving()
+  readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0, cancelled: 0 }
   #lastId = 0
 
   /** Takes the channel 'bulk' of the transport; make it before `transport.start`. */
@@ -111,9 +107,19 @@ export class ShardService {
     await this.#ask(peer, 'write', id => ({ kind: 'put', id, stream, grid, column, payload }))
   }
 
-  /** The ranges of one column, end to end. SHARD_UNREACHABLE, SHARD_MISSING, SHARD_CORRUPT. */
-  get(peer: PeerId, stream: StreamId, grid: number, column: number, ranges: readonly Range[]): Promise<Uint8Array> {
-    return this.#ask(peer, 'read', id => ({ kind: 'get', id, stream, grid, column, ranges }))
+  /**
+   * The ranges of one column, end to end. SHARD_UNREACHABLE, SHARD_MISSING, SHARD_CORRUPT; the reason of `signal` as soon as that
+   * aborts, and then the peer does not answer it where it has not yet.
+   */
+  get(
+    peer: PeerId,
+    stream: StreamId,
+    grid: number,
+    column: number,
+    ranges: readonly Range[],
+    signal?: AbortSignal
+  ): Promise<Uint8Array> {
+    return this.#ask(peer, 'read', id => ({ kind: 'get', id, stream, grid, column, ranges }), signal)
   }
 
   async putManifest(peer: PeerId, hash: string, payload: Uint8Array): Promise<void> {
@@ -160,7 +166,12 @@ export class ShardService {
 
   // -------------------------------------------------------------------------------------------- asking
 
-  async #ask(peer: PeerId, way: 'read' | 'write', make: (id: number) => ShardRequest): Promise<Uint8Array> {
+  async #ask(
+    peer: PeerId,
+    way: 'read' | 'write',
+    make: (id: number) => ShardRequest,
+    signal?: AbortSignal
+  ): Promise<Uint8Array> {
     const id = ++this.#lastId
     const request = make(id)
     if ('payload' in request && request.payload.length > MAX_PAYLOAD_BYTES) {
@@ -168,20 +179,29 @@ export class ShardService {
       throw new DiapauseError('SHARD_INVALID', `${facts}; take smaller symbols`)
     }
     if (peer === this.#self) return joined(await this.#perform(request))
-    return this.#lane(peer, way).run(() => this.#exchange(peer, request))
+    return await this.#lane(peer, way).run(() => this.#exchange(peer, request, signal), signal)
   }
 
-  async #exchange(peer: PeerId, request: ShardRequest): Promise<Uint8Array> {
+  async #exchange(peer: PeerId, request: ShardRequest, signal?: AbortSignal): Promise<Uint8Array> {
     const { transport, clock } = this.#options
+    signal?.throwIfAborted()
     if (!transport.connected(peer)) throw unreachable(peer, 'it is not connected')
-    const answer = await new Promise<ShardAnswer | DiapauseError>(resolve => {
+    const answer = await new Promise<ShardAnswer | DiapauseError>((resolve, reject) => {
       const settle = (outcome: ShardAnswer | DiapauseError): void => {
         this.#pending.delete(request.id)
-        cancel()
+        cancelTimer()
+        signal?.removeEventListener('abort', abort)
         resolve(outcome)
       }
-      const cancel = clock.after(this.#timeoutMs, () => settle(unreachable(peer, `no answer in ${this.#timeoutMs} ms`)))
+      const abort = (): void => {
+        transport.send(peer, 'bulk', encodeMessage({ kind: 'cancel', id: request.id }))
+        reject(reasonOf(signal))
+        settle(unreachable(peer, 'nobody waits for it'))
+      }
+      const late = (): void => settle(unreachable(peer, `no answer in ${this.#timeoutMs} ms`))
+      const cancelTimer = clock.after(this.#timeoutMs, late)
       this.#pending.set(request.id, { peer, settle })
+      signal?.addEventListener('abort', abort)
       transport
         .write(peer, 'bulk', encodeMessage(request))
         .catch(cause => settle(unreachable(peer, messageOf(cause), cause)))
@@ -218,7 +238,7 @@ export class ShardService {
   }
 
   #receive(from: PeerId, bytes: Uint8Array): void {
-    let message: ShardRequest | ShardAnswer
+    let message: ShardMessage
     try {
       message = parseMessage(bytes)
     } catch (error) {
@@ -229,34 +249,41 @@ export class ShardService {
     if (message.kind === 'ok' || message.kind === 'error') {
       const pending = this.#pending.get(message.id)
       if (pending?.peer === from) pending.settle(message)
+    } else if (message.kind === 'cancel') {
+      this.#serving.cancel(from, message.id)
     } else {
       void this.#serve(from, message)
     }
   }
 
   async #serve(from: PeerId, request: ShardRequest): Promise<void> {
-    const bytes = bytesOf(request)
-    const serving = this.#serving.get(from) ?? { count: 0, bytes: 0 }
-    this.#serving.set(from, serving)
-    if (serving.count >= SERVED || serving.bytes + bytes > SERVED_BYTES) {
+    const served = this.#serving.begin(from, request.id, bytesOf(request))
+    if (served === undefined) {
       this.#stats.refusedBusy++
       const busy = { kind: 'error', id: request.id, code: 'SHARD_BUSY', message: 'too many requests at once' } as const
       this.#options.transport.send(from, 'bulk', encodeMessage(busy))
       return
     }
-    serving.count++
-    serving.bytes += bytes
     try {
-      await this.#options.transport.write(from, 'bulk', encodeMessage(await this.#answer(request)))
-      this.#stats.served++
+      const reply = (): Promise<void> => this.#reply(from, request, served)
+      await (request.kind === 'get' ? served.inTurn(reply) : reply())
     } catch (error) {
       // The asker is gone; whoever needs the answer asks again.
       this.#options.log.debug({ from, error: messageOf(error) }, 'an answer about shards found no way')
     } finally {
-      serving.count--
-      serving.bytes -= bytes
-      if (serving.count === 0) this.#serving.delete(from)
+      served.end()
     }
+  }
+
+  /** Unless the asker waits no more. */
+  async #reply(from: PeerId, request: ShardRequest, served: Served): Promise<void> {
+    const answer = served.cancelled ? undefined : await this.#answer(request)
+    if (answer === undefined || served.cancelled) {
+      this.#stats.cancelled++
+      return
+    }
+    await this.#options.transport.write(from, 'bulk', encodeMessage(answer))
+    this.#stats.served++
   }
 
   async #answer(request: ShardRequest): Promise<OutgoingOk | Exclude<ShardAnswer, { kind: 'ok' }>> {

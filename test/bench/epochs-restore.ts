@@ -20,7 +20,9 @@ import { blockServing } from '../../node/nbd/server.ts'
 import type { Hypervisor, ImageManifest, ImageWorker, ShardCluster } from '../../node/ports.ts'
 import { Fetcher, type ReadRanges } from '../../node/shards/fetcher.ts'
 import { Holders } from '../../node/shards/holders.ts'
+import { ColumnPlaces } from '../../node/shards/places.ts'
 import { Reader } from '../../node/shards/reader.ts'
+import { Sources } from '../../node/shards/sources.ts'
 import { takeAddresses } from '../../node/switch/addresses.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
 import { createSwitch } from '../../node/switch/switch.ts'
@@ -182,11 +184,14 @@ function archivedShards({ stores }: Archived, forcedTimeoutMs: number): ShardClu
     )
   }
   const everybody = { self: SELF, connected: () => true }
-  const holders = new Holders(everybody, undefined, forcedTimeoutMs)
-  const reader = new Reader(createCodec(), holders, new Fetcher(read, holders, clock, quietLog))
+  const holders = new Holders({ transport: everybody, clock, floorMs: forcedTimeoutMs })
+  const places = new ColumnPlaces()
+  const nobody = { peers: () => [], askColumns: async () => [] }
+  const sources = new Sources({ places, holders, clock, log: quietLog, ...nobody })
+  const reader = new Reader(createCodec(), sources, new Fetcher({ read, holders, sources, clock, log: quietLog }))
   const refuse = () => Promise.reject(new TypeError('an archive takes nothing'))
   return {
-    readData: (manifest, offset, length) => reader.read(manifest, offset, length),
+    readData: (manifest, offset, length, how) => reader.read(manifest, offset, length, how),
     putColumn: refuse,
     putManifest: refuse,
     getManifest: refuse

@@ -157,6 +157,7 @@ export const shardSeeds = (): Uint8Array[] =>
     encodeShards({ kind: 'have', id: 4, stream: place.stream }),
     encodeShards({ kind: 'check', id: 4, stream: place.stream, column: 2, firstGrid: 3, grids: 4 }),
     encodeShards({ kind: 'repair', id: 4 }),
+    encodeShards({ kind: 'cancel', id: 4 }),
     encodeShards({ kind: 'ok', id: 4, payload: [payload] }),
     encodeShards({ kind: 'ok', id: 4, payload: [packColumns([{ column: 2, grids: 70_000 }])] }),
     encodeShards({ kind: 'error', id: 5, code: 'SHARD_STALE', message: 'why' })

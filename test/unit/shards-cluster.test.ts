@@ -102,10 +102,7 @@ describe('the shards of a cluster', () => {
     const who = reader(peers, 0)
     expect(same(await whole(who, manifest), data)).toBe(true)
     expect(who.shards.stats().degradedReads).toBeGreaterThan(0)
-    // It owes an answer: the next read does not even ask it.
-    const asked = who.transport.sent.get('p2')
-    expect(same(await whole(who, manifest), data)).toBe(true)
-    expect(who.transport.sent.get('p2')).toBe(asked)
+    expect(who.shards.stats().readsGivenUp).toBeGreaterThan(0)
     network.release('p2')
     network.silence('p3')
     network.silence('p4')

@@ -70,6 +70,7 @@ describe('a message about shards', () => {
       Buffer.concat(encodeMessage({ kind: 'ok', id: 7, payload: [Buffer.from('ab'), Buffer.from('c')] }))
     )
     expect(ok).toMatchObject({ kind: 'ok', id: 7, payload: Buffer.from('abc') })
+    expect(parseMessage(Buffer.concat(encodeMessage({ kind: 'cancel', id: 7 })))).toEqual({ kind: 'cancel', id: 7 })
     const error = { kind: 'error', id: 7, code: 'SHARD_STALE', message: 'x'.repeat(9_000) } as const
     expect(parseMessage(Buffer.concat(encodeMessage(error)))).toEqual({ ...error, message: 'x'.repeat(500) })
   })
@@ -122,7 +123,9 @@ describe('a message about shards', () => {
       [8, 1, 's', 0, 2 ** 32, 1],
       [8, 1, 's', 0, 0, MAX_CHECKED + 1],
       [8, 1, 's', 0, 0],
-      [9, 1, 's']
+      [9, 1, 's'],
+      [10, 1, 2],
+      [11, 1]
     ]
     const taken = bad.filter(header => refusal(framed(header)) !== 'SHARD_MESSAGE')
     expect(taken).toEqual([])

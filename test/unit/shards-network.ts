@@ -197,7 +197,7 @@ export const codec: Codec = createCodec()
 /** A cluster of peers p0, p1, … */
 export function cluster(
   stores: readonly ShardStore[],
-  more: Partial<Pick<ShardClusterOptions, 'settings' | 'detector' | 'requestTimeoutMs'>> = {}
+  more: Partial<Pick<ShardClusterOptions, 'settings' | 'detector' | 'requestTimeoutMs' | 'repair'>> = {}
 ): { network: Network; peers: Peer[] } {
   const network = new Network()
   const ids = stores.map((_, i) => `p${i}`)

@@ -29,7 +29,7 @@ let sockets = 0
 let other: ImageWorker | undefined
 const theCluster: ShardCluster = {
   putColumn: (...args) => cluster.putColumn(...args),
-  readData: (...args) => cluster.readData(...args),
+  readData: (manifest, offset, length) => cluster.readData(manifest, offset, length),
   putManifest: () => cluster.putManifest(),
   getManifest: hash => cluster.getManifest(hash)
 }
