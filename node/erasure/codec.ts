@@ -53,7 +53,7 @@ export function createCodec(): Codec {
       await run(dataBits, 2 ** (shape.k + shape.m) - 1 - dataBits, data, parity, shape)
     },
 
-    async decode(data, parity, shape, present) {
+    async decode(data, parity, shape, present, dataOnly = false) {
       checkLengths(data, parity, shape)
       const n = shape.k + shape.m
       if (present.length !== n) {
@@ -62,16 +62,19 @@ export function createCodec(): Codec {
       let sources = 0
       let have = 0
       for (const [i, here] of present.entries()) {
-        if (!here) continue
+        // Decoding uses the first k sources only, and makes what is no source: so a lost parity symbol is left alone.
+        if (!here && !(dataOnly && have >= shape.k)) continue
         sources += 2 ** i
-        have++
+        if (here) have++
       }
       if (have < shape.k) {
         throw new DiapauseError('DECODE_IMPOSSIBLE', `${have} symbols are left of which ${shape.k} are needed`, {
           details: { have, k: shape.k, m: shape.m }
         })
       }
-      if (have < n) await run(sources, 2 ** n - 1 - sources, data, parity, shape)
+      const targets = 2 ** n - 1 - sources
+      const lostData = targets % 2 ** shape.k
+      if (lostData > 0 || (targets > 0 && !dataOnly)) await run(sources, targets, data, parity, shape)
     }
   }
 }

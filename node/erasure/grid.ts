@@ -122,6 +122,23 @@ export function diagonalMembers(shape: Pick<GridShape, 'columns' | 'k' | 'm'>, d
   return members
 }
 
+/**
+ * The diagonal with which a column is complete, where diagonals are coded in stream order: its own last one, and for the first
+ * n - 1 columns, which diagonals from the grid's end wrap around to, the grid's last.
+ */
+export const completesWith = (shape: Pick<GridShape, 'columns' | 'k' | 'm'>, column: number): number =>
+  column >= rowsOf(shape) - 1 ? column : shape.columns - 1
+
+/**
+ * The deadline of data symbol i: who reads columns 0, 1, 2 … of its grid in this order, any m of which may be missing, has
+ * symbol i at the latest after this column. That is the last column of its diagonal, n - 1 - row columns behind its own place,
+ * or the grid's last where the diagonal wraps around. In the stream it never needs data that comes later than its own
+ * diagonal: at most k - 1 - row symbols ahead, and no other grid.
+ */
+export function decodableAfter(shape: Pick<GridShape, 'columns' | 'k' | 'm'>, i: number): number {
+  return Math.min(Math.floor(i / shape.k) + rowsOf(shape) - 1, shape.columns - 1)
+}
+
 /** Byte offset of a row's symbol in its column. */
 export const symbolOffsetInColumn = (shape: Pick<CodeShape, 'symbolBytes'>, row: number): number =>
   row * shape.symbolBytes

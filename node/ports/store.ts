@@ -38,8 +38,17 @@ export type ColumnState = 'whole' | 'damaged' | 'missing'
 /** Reed-Solomon over equal symbols (a multiple of 8 bytes). Data is k symbols end to end, parity m. */
 export interface Codec {
   encode(data: Uint8Array, parity: Uint8Array, shape: CodeShape): Promise<void>
-  /** Rebuilds the missing symbols in place. `present` has k + m entries, data first. DECODE_IMPOSSIBLE below k. */
-  decode(data: Uint8Array, parity: Uint8Array, shape: CodeShape, present: readonly boolean[]): Promise<void>
+  /**
+   * Rebuilds the missing symbols in place; `dataOnly`: of the parity none that need not be. `present` has k + m entries, data
+   * first. DECODE_IMPOSSIBLE below k.
+   */
+  decode(
+    data: Uint8Array,
+    parity: Uint8Array,
+    shape: CodeShape,
+    present: readonly boolean[],
+    dataOnly?: boolean
+  ): Promise<void>
 }
 
 export interface CodeShape {

@@ -17,6 +17,7 @@ const contracts = ['node/errors.ts', 'node/ports.ts']
 const sharedFormats = [
   'node/erasure/grid.ts',
   'node/erasure/encode.ts',
+  'node/erasure/decode.ts',
   'node/hypervisor/migration-stream.ts',
   'node/hypervisor/qcow2.ts',
   'node/hypervisor/qcow2-writer.ts'

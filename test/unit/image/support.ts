@@ -1,7 +1,7 @@
 /** What the image tests share: QEMU's streams written and read plainly (whole buffers, no care for speed), a cluster in memory. */
 import { hash } from 'node:crypto'
 import { createCodec } from '../../../node/erasure/codec.ts'
-import { decodeDiagonal } from '../../../node/erasure/encode.ts'
+import { decodeDiagonal } from '../../../node/erasure/decode.ts'
 import { dataSymbolAt, diagonalMembers, gridShapeOf, locate, symbolHashOffset } from '../../../node/erasure/grid.ts'
 import { DiapauseError } from '../../../node/errors.ts'
 import { encodeManifest, readManifest } from '../../../node/image/manifest.ts'
