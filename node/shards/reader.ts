@@ -3,7 +3,6 @@ import { decodeDiagonal } from '../erasure/decode.ts'
 import {
   dataSymbolAt,
   diagonalMembers,
-  type GridShape,
   gridHashBytes,
   gridShapeOf,
   gridStarts,
@@ -12,36 +11,43 @@ import {
   type SymbolRange
 } from '../erasure/grid.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, StreamManifest } from '../ports.ts'
+import type { Codec, ReadOptions, StreamManifest } from '../ports.ts'
 import { DiagonalRead } from './diagonal-read.ts'
-import type { Fetcher } from './fetcher.ts'
-import type { Holders } from './holders.ts'
+import type { Fetcher, StreamGrid } from './fetcher.ts'
+import type { Sources } from './sources.ts'
 
 /** Grids of one read that are under way at once: at the defaults 4 MB of symbols from five holders. A guess. */
 const GRIDS_IN_FLIGHT = 4
 
 export class Reader {
   readonly #codec: Codec
-  readonly #holders: Holders
+  readonly #sources: Sources
   readonly #fetcher: Fetcher
   readonly #starts = new WeakMap<StreamManifest, readonly number[]>()
   directReads = 0
   degradedReads = 0
 
-  constructor(codec: Codec, holders: Holders, fetcher: Fetcher) {
+  constructor(codec: Codec, sources: Sources, fetcher: Fetcher) {
     this.#codec = codec
-    this.#holders = holders
+    this.#sources = sources
     this.#fetcher = fetcher
   }
 
   /** As `ShardCluster.readData`. RangeError outside of the stream; ERASURE_SHAPE for a manifest that cannot be. */
-  async read(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array> {
+  async read(
+    manifest: StreamManifest,
+    offset: number,
+    length: number,
+    { hedge = 0 }: ReadOptions = {}
+  ): Promise<Uint8Array> {
     const ranges = locate(manifest, offset, length, this.#startsOf(manifest))
     const result = Buffer.allocUnsafeSlow(length)
     const jobs = byGrid(ranges)
     let next = 0
     const work = async (): Promise<void> => {
-      for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) await this.#readGrid(manifest, job, result)
+      for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) {
+        await this.#readGrid(manifest, job, result, hedge)
+      }
     }
     await Promise.all(Array.from({ length: Math.min(GRIDS_IN_FLIGHT, jobs.length) }, work))
     return result
@@ -56,7 +62,12 @@ export class Reader {
     return starts
   }
 
-  async #readGrid(manifest: StreamManifest, pieces: readonly Piece[], result: Uint8Array): Promise<void> {
+  async #readGrid(
+    manifest: StreamManifest,
+    pieces: readonly Piece[],
+    result: Uint8Array,
+    hedge: number
+  ): Promise<void> {
     const grid = pieces[0]?.grid ?? 0
     const shape = gridShapeOf(manifest, grid)
     if (manifest.grids[grid]?.hashes.length !== gridHashBytes(shape)) {
@@ -69,13 +80,8 @@ export class Reader {
     }
     await Promise.all(
       [...diagonals].map(async ([diagonal, members]) => {
-        const symbols = await this.#readDiagonal(
-          manifest,
-          shape,
-          grid,
-          diagonal,
-          members.map(({ symbol }) => symbol % shape.k)
-        )
+        const wanted = members.map(({ symbol }) => symbol % shape.k)
+        const symbols = await this.#readDiagonal({ manifest, shape, grid }, diagonal, wanted, hedge)
         for (const { symbol, from, to, at } of members) {
           const bytes = symbols[symbol % shape.k]
           if (bytes !== undefined) result.set(bytes.subarray(from, to), at)
@@ -86,33 +92,21 @@ export class Reader {
 
   /** The wanted data symbols of a diagonal, by row. SHARD_LOST. */
   async #readDiagonal(
-    manifest: StreamManifest,
-    shape: GridShape,
-    grid: number,
+    of: StreamGrid,
     diagonal: number,
-    wanted: readonly number[]
+    wanted: readonly number[],
+    hedge: number
   ): Promise<readonly (Uint8Array | undefined)[]> {
-    const members = diagonalMembers(shape, diagonal)
-    const holderOf = (row: number): string => manifest.holders[members[row]?.column ?? -1] ?? ''
-    const { symbols, degraded } = await new Promise<{
-      symbols: readonly (Uint8Array | undefined)[]
-      degraded: boolean
-    }>((resolve, reject) => {
-      const read = new DiagonalRead({
-        k: shape.k,
-        rows: rowsOf(shape),
-        wanted,
-        standing: row => this.#holders.standing(holderOf(row)),
-        ask: row =>
-          this.#fetcher.fetch(manifest, shape, grid, members[row]?.column ?? -1, row, {
-            settled: symbol => read.arrived(row, symbol),
-            late: () => read.late(row)
-          }),
-        done: (symbols, degraded) => resolve({ symbols, degraded }),
-        lost: have => reject(shardLost(manifest, grid, diagonal, have))
-      })
-      read.start()
-    })
+    const { manifest, shape, grid } = of
+    const columns = diagonalMembers(shape, diagonal).map(({ column }) => column)
+    let { symbols, degraded, lost } = await this.#symbolsOf(of, columns, wanted, hedge)
+    if (lost) {
+      // Before giving up: a repair may have put columns elsewhere.
+      await this.#sources.search(manifest.stream)
+      const again = this.#sources.elsewhere(manifest, columns)
+      if (again) ({ symbols, degraded, lost } = await this.#symbolsOf(of, columns, wanted, hedge))
+      if (lost) throw shardLost(manifest, grid, diagonal, symbols.filter(symbol => symbol !== undefined).length)
+    }
     if (!degraded) {
       this.directReads++
       return symbols
@@ -123,6 +117,40 @@ export class Reader {
       data.subarray(row * shape.symbolBytes, (row + 1) * shape.symbolBytes)
     )
   }
+
+  /** What comes first: the wanted rows, or any k; what is under way then is given up. */
+  #symbolsOf(of: StreamGrid, columns: readonly number[], wanted: readonly number[], hedge: number): Promise<Outcome> {
+    const { manifest, shape } = of
+    const columnOf = (row: number): number => columns[row] ?? -1
+    const giveUp: (() => void)[] = []
+    return new Promise<Outcome>(resolve => {
+      const read = new DiagonalRead({
+        k: shape.k,
+        rows: rowsOf(shape),
+        wanted,
+        hedge,
+        standing: row => this.#sources.standing(manifest, columnOf(row)),
+        ask: row => {
+          const settled = (symbol: Uint8Array | 'lost'): void => read.arrived(row, symbol)
+          giveUp.push(this.#fetcher.fetch(of, columnOf(row), row, { settled, late: () => read.late(row) }))
+        },
+        done: (symbols, degraded) => resolve({ symbols, degraded, lost: false }),
+        lost: symbols => resolve({ symbols, degraded: true, lost: true })
+      })
+      const gone = wanted.some(row => this.#sources.standing(manifest, columnOf(row)) === 'gone')
+      if (gone) void this.#sources.search(manifest.stream)
+      read.start()
+    }).finally(() => {
+      for (const cancel of giveUp) cancel()
+    })
+  }
+}
+
+/** Symbols by row; `lost`: they are too few. */
+interface Outcome {
+  readonly symbols: readonly (Uint8Array | undefined)[]
+  readonly degraded: boolean
+  readonly lost: boolean
 }
 
 /** A piece of a symbol and where it goes in the result. */
