@@ -26,8 +26,8 @@ export function allBut(
           if (++done === tasks.length - spare) cancel = clock.after(patienceMs, resolve)
           ended()
         },
-        error => {
-          if (++failed > spare) reject(error as Error)
+        (error: Error) => {
+          if (++failed > spare) reject(error)
           ended()
         }
       )

@@ -46,7 +46,7 @@ interface Upload {
   /** Of its grid; undefined where nothing of it may be missing. */
   readonly together: Grid | undefined
   background: boolean
-  answer(error?: unknown): void
+  answer(error?: Error): void
 }
 
 interface HolderQueue {
@@ -91,7 +91,7 @@ export class Uploads {
     const queue = this.#queueOf(holder)
     const together = this.#gridOf(target, grid)
     return new Promise((resolve, reject) => {
-      const answer = (error?: unknown): void => (error === undefined ? resolve() : reject(error as Error))
+      const answer = (error?: Error): void => (error === undefined ? resolve() : reject(error))
       const upload = { stream, grid, column, bytes, queue, together, background: false, answer }
       together?.open.add(upload)
       queue.needed.push(upload)
@@ -131,11 +131,11 @@ export class Uploads {
 
   async #send(upload: Upload): Promise<void> {
     const { queue, stream, grid, column, bytes } = upload
-    let failure: unknown
+    let failure: Error | undefined
     try {
       await this.#options.put(queue.holder, stream, grid, column, bytes)
     } catch (error) {
-      failure = error ?? new Error('a put failed')
+      failure = error instanceof Error ? error : new Error(String(error))
     }
     queue.sent--
     if (failure !== undefined && upload.background) {
@@ -146,7 +146,7 @@ export class Uploads {
     this.#pump(queue)
   }
 
-  #ended(upload: Upload, failure: unknown): void {
+  #ended(upload: Upload, failure: Error | undefined): void {
     const { queue, together, bytes } = upload
     if (upload.background) {
       queue.backgroundBytes -= bytes.length
@@ -161,8 +161,7 @@ export class Uploads {
 
   /** What is left of this grid is background. */
   #durable(grid: Grid): void {
-    if (grid.open.size === 0) return
-    for (const upload of [...grid.open]) this.#toBackground(upload)
+    for (const upload of grid.open) this.#toBackground(upload)
     this.#options.clock.after(PATIENCE_MS, () => {
       for (const { answer, queue } of grid.open) {
         this.#stats.lateColumns++

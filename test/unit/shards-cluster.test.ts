@@ -212,6 +212,21 @@ describe('a put to the cluster', () => {
     await put(0)
   })
 
+  it('of a grid that may lack a column ends without the answer of a silent holder, which comes late', async () => {
+    const stores = five()
+    const { network, peers } = cluster(stores)
+    const holders = ['p0', 'p1', 'p2', 'p3', 'p4']
+    const { shards } = reader(peers, 0)
+    network.silence('p3')
+    const to = { stream: 'g/v/1/2', holders, spare: 1 }
+    const outcomes = await Promise.allSettled(holders.map((_, c) => shards.putColumn(to, 0, c, randomBytes(64))))
+    expect(outcomes.map(({ status }) => status === 'fulfilled')).toEqual([true, true, true, false, true])
+    expect(outcomes[3]).toMatchObject({ reason: { code: 'SHARD_LATE', details: { peer: 'p3' } } })
+    network.release('p3')
+    await expect.poll(() => stores[3]?.columns('g/v/1/2')).toEqual([{ column: 3, grids: 1 }])
+    expect(shards.stats()).toMatchObject({ lateColumns: 1, failedColumns: 0 })
+  })
+
   it('of an older generation than one seen is refused, at home and abroad, and also after a restart', async () => {
     const stores = five()
     const { peers } = cluster(stores)
@@ -307,6 +322,23 @@ describe('a manifest', () => {
     await expect(reader(peers, 0).shards.putManifest(name, randomBytes(3), ['p1'])).rejects.toMatchObject({
       code: 'MANIFEST_HASH'
     })
+  })
+
+  it('may be missing at half of m peers where an epoch may, but is at m + 1 at least', async () => {
+    const stores = five()
+    const settings = { forcedTimeoutMs: 2_000, m: 2, durability: 'most' } as const
+    const { network, peers } = cluster(stores, { settings })
+    const put = (among: readonly string[]) => reader(peers, 0).shards.putManifest(name, bytes, among)
+    network.silence('p4')
+    await put(['p0', 'p1', 'p2', 'p3', 'p4'])
+    expect(await Promise.all(stores.slice(0, 4).map(async store => (await store.manifests()).length))).toEqual([
+      1, 1, 1, 1
+    ])
+    network.kill('p4')
+    await put(['p0', 'p1', 'p2', 'p4'])
+    await expect(put(['p0', 'p1', 'p4'])).rejects.toMatchObject({ code: 'SHARD_UNREACHABLE' })
+    network.kill('p3')
+    await expect(put(['p0', 'p1', 'p2', 'p3', 'p4'])).rejects.toMatchObject({ code: 'SHARD_UNREACHABLE' })
   })
 
   it('comes from whoever has it, whatever the others say or do not say', async () => {
