@@ -13,7 +13,7 @@ import { memberById, placeable } from '../protocols/membership/record.ts'
 import type { DataKeyRing } from './agents/data-keys.ts'
 import { SharedBases } from './agents/bases.ts'
 import type { GroupDirectory } from './agents/directory.ts'
-import type { Hosting, StartedGenerations } from './agents/group-agent.ts'
+import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
 import { createCodec } from './erasure/codec.ts'
 import { BaseNames } from './host/base-names.ts'
 import { wallMs } from './host/clock.ts'
@@ -42,7 +42,8 @@ import type {
   Transport
 } from './ports.ts'
 import { planHolders, withinReach } from './planning/holders.ts'
-import { createShardCluster } from './shards/cluster.ts'
+import { openRepairing, type Repairing } from './repairing.ts'
+import { createShardCluster, type RepairHooks } from './shards/cluster.ts'
 import { openShardStore } from './store/shard-store.ts'
 import { StartedFile } from './store/started.ts'
 import { joinBridge } from './switch/openflow/start.ts'
@@ -65,6 +66,7 @@ export interface HostingDeps {
   readonly directory: GroupDirectory
   readonly membership: Membership
   readonly network: Switch
+  readonly report: Report
 }
 
 interface Parts {
@@ -137,7 +139,7 @@ export async function openHosting(deps: HostingDeps) {
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const baseNames = await BaseNames.open(config.peer.dataDir)
-  const { hosting, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
+  const { hosting, repairing, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
   const imported = join(config.peer.dataDir, 'imports')
   await rm(imported, { recursive: true, force: true }) // of a peer that was killed
   const imageFiles: ImageFiles = {
@@ -150,20 +152,23 @@ export async function openHosting(deps: HostingDeps) {
     importRam,
     saveDisk: (parts, diskBytes) => saveDisk(imported, parts, diskBytes)
   }
-  return { store, hypervisor, describeManifest, hosting, imageFiles, refusedShards }
+  return { store, hypervisor, describeManifest, hosting, repairing, imageFiles, refusedShards }
 }
 
 function hostingOf(
   deps: HostingDeps,
   { store, hypervisor, started, baseNames }: Parts
-): { readonly hosting: Hosting; refusedShards(): number } {
+): { readonly hosting: Hosting; readonly repairing: Repairing; refusedShards(): number } {
   const { config, dataKeys, runDir, clock, log, transport, detector, directory, membership, network } = deps
   const { k, m, symbolBytes, durability } = config.shards
   const settings = config.shards
   const codec = createCodec()
   // Members that leave still have what they stored.
   const peers = (): PeerId[] => membership.record().members.flatMap(({ id, role }) => (role === 'storage' ? [id] : []))
-  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers })
+  // What other peers tell about this one's columns comes when both are there.
+  const repair: RepairHooks = { damaged: (...place) => repairing.damaged(...place), asked: () => repairing.asked() }
+  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers, repair })
+  const repairing = openRepairing({ ...deps, store, shards, codec })
   // Shards of a generation that is over are refused as soon as we know of a newer one.
   directory.onRecord(({ id, vms, generation }) => {
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
@@ -203,7 +208,7 @@ function hostingOf(
       }
     }
   }
-  return { hosting, refusedShards: () => shards.stats().refusedStale }
+  return { hosting, repairing, refusedShards: () => shards.stats().refusedStale }
 }
 
 function sharedBases(deps: HostingDeps, shards: ShardCluster, names: BaseNames): SharedBases {

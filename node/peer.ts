@@ -213,7 +213,7 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
 type Voice = Awaited<ReturnType<typeof openVoice>>
 
 /** VMs, their network and shards. A witness has the switch only, which nothing is attached to. */
-async function openBody(home: Home, voice: Voice, { teardown }: Run) {
+async function openBody(home: Home, voice: Voice, { teardown, report }: Run) {
   const { config, log, clock, self } = home
   const { transport, leases } = voice
   const marginMs = leaseMarginMs(config.lease)
@@ -229,7 +229,7 @@ async function openBody(home: Home, voice: Voice, { teardown }: Run) {
   if (home.hosting !== undefined && config.switch.uplink !== 'none') {
     teardown.add(await home.hosting.openUplink(home, network))
   }
-  const parts = await home.hosting?.openHosting({ ...home, ...voice, network })
+  const parts = await home.hosting?.openHosting({ ...home, ...voice, network, report })
   teardown.add(() => parts?.store.close())
   return { network, ...parts }
 }
@@ -251,7 +251,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
   const { config, log, clock, random, self, runDir } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
-  const { network, store, hosting, hypervisor, describeManifest, imageFiles, refusedShards } = body
+  const { network, store, hosting, repairing, hypervisor, describeManifest, imageFiles, refusedShards } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
@@ -284,6 +284,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps])
     teardown.add(() => agent.stop())
   teardown.add(() => groups.stop())
+  repairing?.start()
+  teardown.add(() => repairing?.stop())
   const version = programVersion()
   const description = hypervisor?.description ?? 'none (witness)'
   const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }

@@ -106,7 +106,10 @@ export class RepairAgent {
     if (this.#running || this.#stopped) return
     this.#running = true
     this.#run()
-      .catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'repair failed'))
+      .catch((error: unknown) => {
+        if (!this.#stopped)
+          this.#deps.log.warn({ error: messageOf(error) }, 'what is to be repaired cannot be told now')
+      })
       .finally(() => {
         this.#running = false
         this.#schedule()
@@ -167,7 +170,7 @@ export class RepairAgent {
       this.#hurt.delete(nameOf(repair))
       return true
     } catch (error) {
-      if (hasCode(error, 'REPAIR_STOPPED')) return false
+      if (this.#stopped) return false
       this.#stats.failures++
       log.warn({ ...repair, error: messageOf(error) }, 'a column could not be rebuilt; it is tried again')
       return !hasCode(error, 'STORE_FULL')
