@@ -1,7 +1,7 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
 import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
-import { holdEpoch, releaseEpoch } from '../protocols/epoch/kept.ts'
+import { holdEpoch, keptEpochs, releaseEpoch } from '../protocols/epoch/kept.ts'
 import { importGroup, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
@@ -88,15 +88,14 @@ export class ImageOperations implements ImageView {
     if (record === null || record.removed) throw unknownGroup(group)
     const spec = record.vms.find(each => each.id === vm)
     if (spec === undefined) throw new DiapauseError('VM_UNKNOWN', `Group "${group}" has no VM "${vm}".`)
-    const { committed } = record
-    const hash = committed?.images[vm]
-    if (committed === null || hash === undefined || (epoch !== undefined && epoch !== committed.epoch)) {
-      throw notKept(record, epoch)
-    }
+    const wanted = epoch ?? record.committed?.epoch
+    const found = keptEpochs(record).find(each => each.epoch === wanted)
+    const hash = found?.images[vm]
+    if (found === undefined || hash === undefined) throw notKept(record, epoch)
     const manifest = await hosting.readManifest(hash)
     const about: ImageAbout = {
       group,
-      epoch: committed.epoch,
+      epoch: found.epoch,
       generation: manifest.generation,
       accel: manifest.accel,
       machine: files.machine,
@@ -312,8 +311,10 @@ const wrongFile = (found: string | undefined, wanted: string | undefined) =>
     `The image has ${found ?? 'no more files'} where ${wanted ?? 'no more files'} must come.`
   )
 
-function notKept({ id, committed }: GroupRecord, epoch: number | undefined): DiapauseError {
-  const kept = committed === null ? 'none is' : `${committed.epoch} is`
-  const asked = epoch === undefined ? `Group "${id}" has no epoch yet` : `Epoch ${epoch} of group "${id}" is not kept`
-  return new DiapauseError('EPOCH_NOT_KEPT', `${asked}; ${kept}.`, { details: { kept: committed?.epoch ?? null } })
+function notKept(record: GroupRecord, epoch: number | undefined): DiapauseError {
+  const kept = keptEpochs(record).map(each => each.epoch)
+  const are = kept.length === 0 ? 'none is' : `${kept.join(', ')} ${kept.length === 1 ? 'is' : 'are'}`
+  const name = `group "${record.id}"`
+  const asked = epoch === undefined ? `G${name.slice(1)} has no epoch yet` : `Epoch ${epoch} of ${name} is not kept`
+  return new DiapauseError('EPOCH_NOT_KEPT', `${asked}; ${are}.`, { details: { kept } })
 }

@@ -26,8 +26,8 @@ import type {
 } from './edge/cluster-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
 import { planHolders, tolerates } from './planning/holders.ts'
-import { type MembershipFacts, membershipWaits } from './planning/membership.ts'
-import type { FailureDetector, ImageManifest, Transport } from './ports.ts'
+import { type ImageLean, type MembershipFacts, membershipWaits } from './planning/membership.ts'
+import type { FailureDetector, Transport } from './ports.ts'
 
 export interface MemberOperationsDeps {
   readonly membership: MembershipAgent
@@ -38,7 +38,7 @@ export interface MemberOperationsDeps {
   readonly code: { readonly k: number; readonly m: number }
   facts(): Promise<MembershipFacts>
   /** Of all groups; undefined where not all are known here. */
-  committedImages(): Promise<readonly ImageManifest[] | undefined>
+  neededImages(): Promise<readonly ImageLean[] | undefined>
   wallMs(): number
   /** A key for an invitation, and the 32 bytes that it is made of. */
   newInvite(): Promise<{ readonly id: PeerId; readonly seed: Uint8Array }>
@@ -175,7 +175,7 @@ export class MemberOperations implements ClusterView {
 
   async keys(): Promise<KeysStatus> {
     const { membership, dataKeys } = this.#deps
-    const images = await this.#deps.committedImages()
+    const images = await this.#deps.neededImages()
     const sealed = images?.flatMap(({ streams }) => streams.map(({ key = 0 }) => key))
     const record = membership.record()
     const { name, keys } = record

@@ -28,7 +28,7 @@ import { Groups } from './agents/groups.ts'
 import { Housekeeping } from './agents/housekeeping.ts'
 import { membershipEvents } from './agents/membership-events.ts'
 import { LostMembers } from './agents/lost-members.ts'
-import { committedImages, gatherFacts } from './agents/membership-facts.ts'
+import { gatherFacts, leanReader, neededImages } from './agents/membership-facts.ts'
 import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
 import { MembershipAgent } from './agents/membership.ts'
@@ -262,9 +262,11 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const where = { members: ids, storage, leaving, reached, nameOf }
   const keeping = () => keepBy(config.epochs.retention, wallMs())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
-  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, store, floor, describeManifest })
+  const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
+  const stored = { store, floor, describeManifest, fetchManifest }
+  const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, ...stored })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
-  const seen = { ...voice, wallMs, readManifest: hosting?.readManifest }
+  const seen = { ...voice, wallMs, readManifest: hosting && leanReader(hosting.readManifest) }
   const facts = () => gatherFacts(seen)
   const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
@@ -297,7 +299,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     ...seen,
     code: config.shards,
     facts,
-    committedImages: () => committedImages(seen),
+    neededImages: () => neededImages(seen),
     newInvite
   })
   const parts = {

@@ -38,7 +38,7 @@ export class DataKeyRing {
     )
   }
 
-  /** For a change of the record; `needed`: keys under which committed images have streams, undefined where that is not known. */
+  /** For a change of the record; `needed`: keys under which kept images have streams, undefined where that is not known. */
   making(needed: ReadonlySet<number> | undefined): KeyMaking {
     const { self, box, secret, wallMs } = this.#deps
     return { self, box, secret, wallMs: Math.ceil(wallMs()), needed }

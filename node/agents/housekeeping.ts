@@ -13,12 +13,17 @@ import type { GroupDirectory } from './directory.ts'
 
 /** Retention runs this long after a record has changed, so that a burst of changes costs one run. A guess. */
 const RETENTION_DELAY_MS = 2_000
+/** Manifests of kept images that are not here are fetched, so many at a time: a manifest may be large. A guess. */
+const FETCHED_AT_ONCE = 32
 /** And this long after the last, where bases wait to be forgotten. A guess: a tenth of what they wait for. */
 const BASES_DELAY_MS = 60_000
 
 export interface HousekeepingDeps {
   readonly self: PeerId
-  readonly directory: GroupDirectory
+  readonly directory: Pick<
+    GroupDirectory,
+    'all' | 'get' | 'refresh' | 'change' | 'surveyed' | 'onRecord' | 'onForgotten'
+  >
   readonly store: ShardStore | undefined
   readonly registers: Pick<Registers, 'read' | 'delete'>
   readonly clock: Clock
@@ -30,6 +35,8 @@ export interface HousekeepingDeps {
   readonly floor: () => number
   /** Undefined at a witness, as `store`. */
   readonly describeManifest: ((bytes: Uint8Array) => ManifestFacts) | undefined
+  /** From any peer that has it. Undefined at a witness. */
+  readonly fetchManifest: ((hash: string) => Promise<Uint8Array>) | undefined
 }
 
 /** Of a manifest, of an image or of a stream: which epoch of which VM has made it, and what it leads to. */
@@ -130,6 +137,29 @@ export class Housekeeping {
     return gone
   }
 
+  /**
+   * Whoever was away when an epoch was committed lacks its manifests: without them nothing can be forgotten here, for as long
+   * as it is kept, and the fewer have them the sooner they are lost.
+   */
+  async #fetchMissing(manifests: Map<string, ManifestFacts>): Promise<void> {
+    const { store, directory, log, describeManifest, fetchManifest } = this.#deps
+    if (store === undefined || describeManifest === undefined || fetchManifest === undefined) return
+    const images = new Set(directory.all().flatMap(keptImages))
+    const leanOn = [...images].flatMap(
+      hash => manifests.get(hash)?.streams.flatMap(({ manifest }) => manifest ?? []) ?? []
+    )
+    const missing = [...new Set([...images, ...leanOn])].filter(hash => !manifests.has(hash))
+    for (const hash of missing.slice(0, FETCHED_AT_ONCE)) {
+      try {
+        const bytes = await fetchManifest(hash)
+        await store.putManifest(hash, bytes)
+        manifests.set(hash, describeManifest(bytes))
+      } catch (error) {
+        log.info({ hash, error: messageOf(error) }, 'the manifest of a kept image cannot be fetched yet')
+      }
+    }
+  }
+
   async #forget(): Promise<void> {
     const { store, directory, log, describeManifest } = this.#deps
     if (store === undefined || describeManifest === undefined) return
@@ -145,6 +175,7 @@ export class Housekeeping {
       }
     }
     this.#manifests = manifests
+    await this.#fetchMissing(manifests)
     const groups = directory.all().map(record => ({
       record,
       images: keptImages(record).flatMap(hash => manifests.get(hash) ?? [])

@@ -1,8 +1,9 @@
 /** What this peer sees of the cluster, for the planner of membership. */
 import { KEPT_KEYS } from '../../protocols/membership/keys.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
+import { keptImages } from '../../protocols/group.ts'
 import type { ImageManifest, FailureDetector, Transport } from '../ports.ts'
-import { type MembershipFacts, neededStores } from '../planning/membership.ts'
+import { type ImageLean, type MembershipFacts, neededStores } from '../planning/membership.ts'
 import type { DataKeyRing } from './data-keys.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { LostMembers } from './lost-members.ts'
@@ -17,7 +18,27 @@ export interface FactsDeps {
   readonly dataKeys: Pick<DataKeyRing, 'opens'>
   wallMs(): number
   /** Undefined at a witness, which has no manifests. */
-  readonly readManifest: ((hash: string) => Promise<ImageManifest>) | undefined
+  readonly readManifest: ((hash: string) => Promise<ImageLean>) | undefined
+}
+
+/** Manifests whose streams are remembered: those of all that a group keeps, some times over. */
+const REMEMBERED = 2_048
+
+/** What images lean on, each read once: a manifest never changes, and those of epochs that are kept are asked for again and again. */
+export function leanReader(
+  readManifest: (hash: string) => Promise<ImageManifest>
+): (hash: string) => Promise<ImageLean> {
+  const known = new Map<string, ImageLean>()
+  return async hash => {
+    const found = known.get(hash)
+    if (found !== undefined) return found
+    const { streams } = await readManifest(hash)
+    const lean = { streams: streams.map(({ holders, k, m, key }) => ({ holders, k, m, key })) }
+    const [oldest] = known.keys()
+    if (known.size >= REMEMBERED && oldest !== undefined) known.delete(oldest)
+    known.set(hash, lean)
+    return lean
+  }
 }
 
 export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
@@ -30,7 +51,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
   return {
     self: membership.self,
     opensKeys: deps.dataKeys.opens(),
-    neededKeys: directory.surveyed && crowdedKeys(record) ? neededKeys(await committedImages(deps)) : undefined,
+    neededKeys: directory.surveyed && crowdedKeys(record) ? neededKeys(await neededImages(deps)) : undefined,
     reachable: new Set(
       ids.filter(id => id === membership.self || (detector.livenessOf(id) === 'alive' && transport.connected(id)))
     ),
@@ -38,7 +59,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
     lost,
     groupsKnown: directory.surveyed,
     owners: new Set(groups.flatMap(group => Object.values(group.owners))),
-    needed: leaving ? neededStores(record, await committedImages(deps), lost) : new Set(),
+    needed: leaving ? neededStores(record, await neededImages(deps), lost) : new Set(),
     wallMs: deps.wallMs()
   }
 }
@@ -46,19 +67,25 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
 /** Only then may older ones be dropped, and it matters which are needed. */
 const crowdedKeys = ({ keys }: ClusterRecord): boolean => (keys?.older.length ?? 0) >= KEPT_KEYS
 
-const neededKeys = (images: readonly ImageManifest[] | undefined): ReadonlySet<number> | undefined =>
+const neededKeys = (images: readonly ImageLean[] | undefined): ReadonlySet<number> | undefined =>
   images && new Set(images.flatMap(({ streams }) => streams.map(({ key = 0 }) => key)))
 
-/** The committed images of all groups; undefined where one cannot be read here. */
-export async function committedImages({
+/** The images of all groups that are kept; undefined where one cannot be read here. */
+export async function neededImages({
   directory,
   readManifest
-}: Pick<FactsDeps, 'directory' | 'readManifest'>): Promise<ImageManifest[] | undefined> {
+}: Pick<FactsDeps, 'directory' | 'readManifest'>): Promise<ImageLean[] | undefined> {
   if (readManifest === undefined) return undefined
   const groups = directory.all().filter(group => !group.removed)
-  const hashes = groups.flatMap(group => Object.values(group.committed?.images ?? {}))
+  const committed = new Set(groups.flatMap(group => Object.values(group.committed?.images ?? {})))
+  const images: ImageLean[] = []
   try {
-    return await Promise.all(hashes.map(hash => readManifest(hash)))
+    // One after the other: a manifest may be large, and there may be many.
+    for (const hash of new Set(groups.flatMap(keptImages))) {
+      const { streams } = await readManifest(hash)
+      images.push({ streams, ...(!committed.has(hash) && { older: true }) })
+    }
+    return images
   } catch {
     return undefined
   }

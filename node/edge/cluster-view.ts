@@ -76,7 +76,7 @@ export interface KeysStatus {
   /** This peer has the newest. */
   readonly opens: boolean
   /**
-   * The newest first; key 0 is the cluster's secret, of which nobody noted when it was made and by whom. `streams`: of committed
+   * The newest first; key 0 is the cluster's secret, of which nobody noted when it was made and by whom. `streams`: of kept
    * images; absent where this peer cannot tell.
    */
   readonly keys: readonly {

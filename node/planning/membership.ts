@@ -24,7 +24,7 @@ export interface MembershipFacts {
   readonly self: PeerId
   /** This peer opens the newest data key. */
   readonly opensKeys: boolean
-  /** Data keys that committed images have streams under; undefined: not known, so all. */
+  /** Data keys that kept images have streams under; undefined: not known, so all. */
   readonly neededKeys: ReadonlySet<number> | undefined
   /** Members that this peer holds for alive and is connected to, itself included. */
   readonly reachable: ReadonlySet<PeerId>
@@ -174,23 +174,32 @@ export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): 
   return waits
 }
 
+/** Of an image's manifest: the streams that it leans on. */
+export interface ImageLean {
+  readonly streams: readonly Pick<ImageManifest['streams'][number], 'holders' | 'k' | 'm' | 'key'>[]
+  /** It is of an epoch that is kept beside the committed one. */
+  readonly older?: boolean
+}
+
 /**
  * Leaving storage members that some committed image still leans on: without them one of its streams would bear fewer
  * losses than a new one bears that is spread over those who stay. After the next epoch none does (`image/page-state.ts`
- * writes such streams anew). `images` undefined: not known here, so all of them. Who only looks dead now is counted as one
+ * writes such streams anew). Older images that are kept change no more and may be kept for months: they need who is to leave
+ * only where they could not be read without him, and what they lack without him is repaired. `images` undefined: not known here, so all of them. Who only looks dead now is counted as one
  * who stays.
  */
 export function neededStores(
   record: ClusterRecord,
-  images: readonly ImageManifest[] | undefined,
+  images: readonly ImageLean[] | undefined,
   lost: ReadonlySet<PeerId>
 ): Set<PeerId> {
   const leavers = record.members.filter(member => member.leaving && member.role === 'storage').map(member => member.id)
   if (images === undefined) return new Set(leavers)
   const stay = placeable(record).filter(id => !lost.has(id))
   const weak = images
-    .flatMap(image => image.streams)
-    .filter(({ holders, k, m }) => {
+    .flatMap(({ streams, older }) => streams.map(stream => ({ ...stream, older })))
+    .filter(({ holders, k, m, older }) => {
+      if (older === true) return tolerates(holders, m, stay) < 0
       const best = stay.length === 0 ? Number.POSITIVE_INFINITY : tolerates(planHolders(stay, k, m, 0), m)
       return tolerates(holders, m, stay) < best
     })

@@ -3,6 +3,7 @@
  * catch them is blind. `HONEST` plants none.
  */
 import type { StartedGenerations } from '../../node/agents/group-agent.ts'
+import type { HousekeepingDeps } from '../../node/agents/housekeeping.ts'
 import type { MachineClocks } from '../../node/host/sleep-clock.ts'
 import type { MembershipFacts } from '../../node/planning/membership.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
@@ -35,6 +36,7 @@ export interface ClusterWiring {
   groupFloor(cluster: ClusterRecord): number
   /** As retention reads it. */
   manifest(manifest: ImageManifest): ImageManifest
+  retained(directory: HousekeepingDeps['directory']): HousekeepingDeps['directory']
 }
 
 export const HONEST: ClusterWiring = {
@@ -50,7 +52,8 @@ export const HONEST: ClusterWiring = {
   worker: worker => worker,
   facts: facts => facts,
   groupFloor: cluster => cluster.groupFloor,
-  manifest: manifest => manifest
+  manifest: manifest => manifest,
+  retained: directory => directory
 }
 
 /** One more than an image may lack. */
@@ -161,6 +164,22 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
   'retention forgets the older streams of an image': {
     symptom: /neededDataIsKept/,
     wiring: { manifest: manifest => ({ ...manifest, streams: manifest.streams.slice(-1) }) }
+  },
+  'retention forgets epochs that are kept beside the committed one': {
+    symptom: /neededDataIsKept|keptEpochsAreWhole/,
+    wiring: {
+      retained: directory => ({
+        all: () => directory.all().map(record => ({ ...record, kept: undefined })),
+        get: id => directory.get(id),
+        refresh: id => directory.refresh(id),
+        change: (id, next) => directory.change(id, next),
+        get surveyed() {
+          return directory.surveyed
+        },
+        onRecord: handler => directory.onRecord(handler),
+        onForgotten: handler => directory.onForgotten(handler)
+      })
+    }
   },
   'a restarted peer starts its VMs again in the same generation': {
     symptom: /imagesAreOneCut|nobodyIsDeaf/,

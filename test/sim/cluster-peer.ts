@@ -11,7 +11,7 @@ import type { Report } from '../../node/agents/group-agent.ts'
 import { Groups } from '../../node/agents/groups.ts'
 import { Housekeeping } from '../../node/agents/housekeeping.ts'
 import { LostMembers } from '../../node/agents/lost-members.ts'
-import { gatherFacts } from '../../node/agents/membership-facts.ts'
+import { gatherFacts, leanReader } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
@@ -165,12 +165,22 @@ export class SimPeer {
     const keeping = () => keepBy(settings.epochs.retention, host.wallMs())
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network, keeping })
     const describeManifest = hosting && body.describeManifest
-    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, store, floor, describeManifest })
+    const fetchManifest = hosting && ((name: string) => hosting.shards.getManifest(name))
+    const stored = { store, floor, describeManifest, fetchManifest, directory: wiring.retained(directory) }
+    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, ...stored })
     const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const wallMs = (): number => host.wallMs()
     const box = plainBox(self, random)
     const dataKeys = new DataKeyRing({ self, membership, box, secret: new Uint8Array(32), wallMs })
-    const seen = { membership, directory, detector, lost, transport, dataKeys, readManifest: hosting?.readManifest }
+    const seen = {
+      membership,
+      directory,
+      detector,
+      lost,
+      transport,
+      dataKeys,
+      readManifest: hosting && leanReader(hosting.readManifest)
+    }
     const facts = async () => wiring.facts(await gatherFacts({ ...seen, wallMs }))
     const leaseMs = (): number => voter.longestMs
     this.#steps = new MembershipSteps({ ...agents, random, membership, dataKeys, registers, facts, leaseMs })

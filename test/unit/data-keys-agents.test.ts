@@ -30,14 +30,14 @@ async function done<T>(world: MembershipWorld, promise: Promise<T>): Promise<T> 
 }
 
 function operationsOf(world: MembershipWorld, peer: WorldPeer) {
-  const { membership, dataKeys, directory, detector, facts, committedImages } = peer
+  const { membership, dataKeys, directory, detector, facts, neededImages } = peer
   const parts = {
     membership,
     dataKeys,
     directory,
     detector,
     facts,
-    committedImages,
+    neededImages,
     transport: { connected: () => true } as never
   }
   const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })

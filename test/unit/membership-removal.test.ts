@@ -140,10 +140,10 @@ test('whoever asks a peer that knows no group yet to remove the owner of a VM is
   world.drop = (_from, to, _kind, protocol) => to === a.self && protocol === 'epoch'
   await commit(world, b, 'ide', [])
   expect(a.directory.get('g')).toBeUndefined()
-  const { membership, dataKeys, directory, detector, facts, committedImages } = a
+  const { membership, dataKeys, directory, detector, facts, neededImages } = a
   const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })
   const transport = {} as never
-  const parts = { membership, dataKeys, directory, detector, facts, committedImages, newInvite, transport }
+  const parts = { membership, dataKeys, directory, detector, facts, neededImages, newInvite, transport }
   const operations = new MemberOperations({ ...parts, wallMs: () => world.nowMs, code: { k: 2, m: 2 } })
   await expect(done(world, operations.removeMember('e', false))).rejects.toMatchObject({
     code: 'MEMBER_OWNS_VMS',

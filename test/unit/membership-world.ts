@@ -2,9 +2,9 @@
 import { DataKeyRing } from '../../node/agents/data-keys.ts'
 import { GroupDirectory } from '../../node/agents/directory.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
-import { committedImages, gatherFacts } from '../../node/agents/membership-facts.ts'
+import { neededImages, gatherFacts } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
-import type { MembershipFacts } from '../../node/planning/membership.ts'
+import type { ImageLean, MembershipFacts } from '../../node/planning/membership.ts'
 import type { Clock, ControlBus, FailureDetector, ImageManifest, Log, RegisterStore } from '../../node/ports.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
@@ -27,7 +27,7 @@ export class WorldPeer {
   readonly steps: MembershipSteps
   readonly dataKeys: DataKeyRing
   readonly facts: () => Promise<MembershipFacts>
-  readonly committedImages: () => Promise<ImageManifest[] | undefined>
+  readonly neededImages: () => Promise<ImageLean[] | undefined>
   /** What is on its disk, newest last. */
   readonly saved: ClusterRecord[] = []
   /** Versions that it was told of, and when. */
@@ -88,7 +88,7 @@ export class WorldPeer {
     const dataKeys = new DataKeyRing({ self, membership, box, secret: new Uint8Array(32), wallMs })
     const seen = { membership, directory, detector, dataKeys, lost: world.lost, transport, wallMs, readManifest }
     this.facts = () => gatherFacts(seen)
-    this.committedImages = () => committedImages(seen)
+    this.neededImages = () => neededImages(seen)
     const agents = { ...shared, ...seen, registers, facts: this.facts }
     this.steps = new MembershipSteps({ ...agents, leaseMs: () => LEASE_MS })
     this.detector = detector
