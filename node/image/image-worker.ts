@@ -35,6 +35,18 @@ export interface ImageWorkerOptions extends VmFacts {
   readonly log: Log
 }
 
+/**
+ * What a restore reads before the VM runs waits for no single slow holder: one symbol more of each diagonal is asked for, a third
+ * more of some MB at k = 3. A guess.
+ */
+const BOOT_HEDGE = 1
+
+/** By their numbers. */
+interface Restores {
+  last: number
+  served: number
+}
+
 interface PutRequest {
   readonly stream: string
   readonly holders: readonly string[]
@@ -80,9 +92,9 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     name: `image ${vm}`
   })
   const images = new KnownImages()
-  let restores = 0
+  const restores: Restores = { last: 0, served: 0 }
   const inFlight = new InFlight()
-  const calls = new ThreadCalls<WorkerCalls>(worker, mainCalls(cluster, images, inFlight))
+  const calls = new ThreadCalls<WorkerCalls>(worker, mainCalls(cluster, images, inFlight, restores))
   worker.on('error', cause => {
     log.error({ vm, err: cause }, 'image worker died')
     calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has died`, { cause }))
@@ -108,10 +120,10 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     },
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
-      const restore = ++restores
+      const restore = ++restores.last
       await calls.call('restore', { restore, manifest: images.restoring(restore, manifest), keys: dataKeys?.() })
       images.restored(restore)
-      return restoreOf(calls, restore, facts)
+      return restoreOf(calls, restore, facts, restores)
     },
     bases: {
       store(request) {
@@ -131,13 +143,15 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   }
 }
 
-function mainCalls(cluster: ShardCluster, images: KnownImages, inFlight: InFlight): MainCalls {
+function mainCalls(cluster: ShardCluster, images: KnownImages, inFlight: InFlight, restores: Restores): MainCalls {
   return {
     framePiece: ({ epoch }) => inFlight.next(epoch),
     putColumn: ({ stream, holders, spare, grid, column, bytes }) =>
       cluster.putColumn({ stream, holders, spare }, grid, column, bytes),
     readData: ({ restore, stream, offset, length }) =>
-      cluster.readData(images.streamOfRestore(restore, stream), offset, length),
+      cluster.readData(images.streamOfRestore(restore, stream), offset, length, {
+        hedge: restore > restores.served ? BOOT_HEDGE : 0
+      }),
     readForDisks: ({ restore, stream, offset, length }) =>
       cluster.readData(images.streamForDisks(restore, stream), offset, length),
     readCommitted: ({ stream, offset, length }) => cluster.readData(images.streamOfCommitted(stream), offset, length)
@@ -163,10 +177,13 @@ class InFlight {
   }
 }
 
-function restoreOf(calls: ThreadCalls<WorkerCalls>, restore: number, { disks }: VmFacts): Restore {
+function restoreOf(calls: ThreadCalls<WorkerCalls>, restore: number, { disks }: VmFacts, restores: Restores): Restore {
   return {
     frames: restoredFrames(calls, restore),
-    serve: socketPath => calls.call('serve', { restore, socketPath }),
+    serve: socketPath => {
+      restores.served = restore
+      return calls.call('serve', { restore, socketPath })
+    },
     cancel: () => unlessEnded(calls.call('cancelRestore', restore)),
     disks: disks.map(({ blocks }, disk) => ({
       bytes: blocks * PAGE_BYTES,

@@ -234,6 +234,29 @@ describe('an image', () => {
 })
 
 describe('an image worker', () => {
+  test('hedges what it reads before the restored VM can run, and nothing after', async () => {
+    const ram = ramOf(range(0, 500).map(page => [page, page + 1]))
+    const image = await capture(1, ram)
+    let hedges = new Set<number>()
+    const noting: ShardCluster = {
+      ...theCluster,
+      readData(manifest, offset, length, { hedge = 0 } = {}) {
+        hedges.add(hedge)
+        return cluster.readData(manifest, offset, length)
+      }
+    }
+    const own = await createImageWorker({ ...options(), cluster: noting })
+    const restore = await own.restore(image)
+    for await (const _ of restore.frames) expect(hedges).toEqual(new Set([1]))
+    expect(hedges).toEqual(new Set([1]))
+    hedges = new Set()
+    const target = fakeTarget(socketPath(), [400])
+    await restore.serve(target.path)
+    target.server.close()
+    await own.close()
+    expect(hedges).toEqual(new Set([0]))
+  })
+
   test('rejects with SHARD_LOST, and does not hang, when columns vanish in the middle of a restore', async () => {
     const ram = ramOf(range(0, 500).map(page => [page, page + 1]))
     const image = await capture(1, ram)
