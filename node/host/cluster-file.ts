@@ -11,8 +11,11 @@ import { type ClusterRecord, clusterRecordSchema, memberById } from '../../proto
 import { UsageError } from '../errors.ts'
 import { readIfThere, writeDurably } from './files.ts'
 
-/** Grows when an older peer can no longer read what this one writes: 2 has data keys, and is written where there are some. */
-const FORMATS = [1, 2]
+/**
+ * Grows when an older peer can no longer read what this one writes: 2 has data keys, 3 a recovery key, and each is written
+ * where there is one.
+ */
+const FORMATS = [1, 2, 3]
 
 const fileSchema = z.object({ format: z.number().int(), record: z.unknown() })
 
@@ -20,7 +23,7 @@ export const clusterFileOf = (dataDir: string): string => join(dataDir, 'cluster
 
 /** Durable when it resolves. */
 export async function saveCluster(dataDir: string, record: ClusterRecord): Promise<void> {
-  const format = record.keys === undefined ? 1 : 2
+  const format = record.recovery !== undefined ? 3 : record.keys === undefined ? 1 : 2
   await writeDurably(clusterFileOf(dataDir), `${JSON.stringify({ format, record }, null, 2)}\n`)
 }
 
@@ -38,7 +41,7 @@ export async function readCluster(dataDir: string): Promise<ClusterRecord | unde
     const message = `${file} is damaged: copy the one of another member of the cluster, or restore it from a backup`
     throw new UsageError('CLUSTER_FILE', message, { cause })
   }
-  const message = `${file} was written by another version of diapause (format ${format}; this one reads ${FORMATS.join(' and ')}): run that version`
+  const message = `${file} was written by another version of diapause (format ${format}; this one reads ${FORMATS.join(', ')}): run that version`
   throw new UsageError('CLUSTER_FILE', message)
 }
 

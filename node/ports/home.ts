@@ -1,4 +1,6 @@
 /** The second home of a group's epochs: a bucket or a directory outside of the cluster. */
+import type { VmSpec } from '../../protocols/group.ts'
+import type { ImageManifest, StreamManifest } from './images.ts'
 
 /**
  * Where objects lie: names of folders and a last part, of letters, digits, `_`, `.` and `-`, with `/` between. An object is
@@ -23,4 +25,106 @@ export interface StoredFacts {
   readonly bytes: number
   /** When it was put, by the wall clock of whoever stores it: in whole seconds at some. */
   readonly putMs: number
+}
+
+/** Epochs of groups in an object store: copied there from the cluster's shards, cleaned up, listed, checked, opened. */
+export interface SecondHome {
+  readonly url: string
+  /** Of all clusters and groups, or of one; by group and number. What is there and cannot be read is in `damaged`. */
+  epochs(of?: { readonly cluster: string; readonly group: string }): Promise<HomeListing>
+  /**
+   * Copies an epoch, whose shards must stay while it runs: what lies there already is not copied again. Where it is ended it
+   * leaves nothing but chunks that the next one uses. HOME_CANCELLED, and what reading shards rejects with.
+   */
+  copy(wish: HomeWish, how: HomeCopying): Promise<HomeCopy>
+  /** Forgets all epochs of the group but the newest `keep`, and then what no epoch needs. */
+  sweep(of: { readonly cluster: string; readonly group: string }, keep: number): Promise<HomeSweep>
+  /** Whether all of an epoch is there; `deep`: and is what it was. */
+  verify(of: HomeEpochName, deep: boolean): Promise<HomeCheck>
+  /** With the recovery key. HOME_MISSING, HOME_INVALID, RECOVERY_KEY_OTHER. */
+  open(of: HomeEpochName, recoveryKey: Uint8Array): Promise<OpenedEpoch>
+}
+
+export interface HomeEpochName {
+  /** Id of the cluster. */
+  readonly cluster: string
+  readonly group: string
+  readonly epoch: number
+}
+
+export interface HomeListing {
+  readonly epochs: readonly HomeEpoch[]
+  /** Names of objects. */
+  readonly damaged: readonly string[]
+}
+
+/** What can be read of an epoch without a key. */
+export interface HomeEpoch extends HomeEpochName {
+  readonly clusterName: string
+  readonly generation: number
+  readonly copiedMs: number
+  /** Which recovery key opens it. */
+  readonly recovery: string
+  readonly vms: readonly string[]
+  readonly streams: number
+  /** Of all its streams, which it may share with other epochs. */
+  readonly bytes: number
+}
+
+export interface HomeWish {
+  readonly cluster: { readonly id: string; readonly name: string }
+  readonly group: string
+  readonly epoch: number
+  readonly generation: number
+  readonly vms: readonly VmSpec[]
+  readonly outputCommit: boolean
+  readonly openFlow: boolean
+  /** By VM. */
+  readonly images: Readonly<Record<string, ImageManifest>>
+  readonly keys: readonly StreamKeys[]
+  /** Public part of the recovery key. */
+  readonly recovery: string
+}
+
+/** A data key as it is for streams of a group, and for those of bases: 32 bytes each. */
+export interface StreamKeys {
+  readonly id: number
+  readonly key: Uint8Array
+  readonly baseKey?: Uint8Array | undefined
+}
+
+export interface HomeCopying {
+  readonly signal: AbortSignal
+  /** Of the bytes of streams that are not there yet. */
+  progress(doneBytes: number, allBytes: number): void
+}
+
+export interface HomeCopy {
+  /** Of its streams, those that were not there. */
+  readonly streamsCopied: number
+  readonly streams: number
+  /** Sent; less than those of the streams where an earlier copy came some way. */
+  readonly bytesSent: number
+}
+
+export interface HomeSweep {
+  readonly epochs: number
+  readonly objects: number
+  /** Nothing was removed but epochs, because what these say could not be read. */
+  readonly damaged: readonly string[]
+}
+
+export interface HomeCheck {
+  readonly streams: number
+  readonly chunks: number
+  readonly bytes: number
+  /** Names of objects that are missing or not what they were. */
+  readonly damaged: readonly string[]
+}
+
+/** An epoch of a group, with all that is needed to read it. */
+export interface OpenedEpoch extends Pick<HomeWish, 'vms' | 'outputCommit' | 'openFlow' | 'images' | 'keys'> {
+  readonly about: HomeEpoch
+  /** As `ShardCluster.readData`; HOME_DAMAGED where what comes is not what was copied. */
+  readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>
 }

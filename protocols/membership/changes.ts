@@ -21,6 +21,7 @@ import {
   type MemberRecord,
   wantedVoters
 } from './record.ts'
+import type { RecoveryNote } from './recovery.ts'
 
 export type Change = (current: ClusterRecord) => ClusterRecord | undefined
 
@@ -201,6 +202,14 @@ export function giveKeys(making: KeyMaking): Change {
 /** A new data key after `newest`, which is 0 where there was none. */
 export function rotateKeys(newest: number, making: KeyMaking): Change {
   return current => ((current.keys?.newest.id ?? 0) === newest ? keyed(current, nextKeys(current, making)) : undefined)
+}
+
+/** Epochs in the second home are sealed to this key from now on, which `replaces` the one of that public part, or none. */
+export function setRecovery(recovery: RecoveryNote, replaces: string | undefined): Change {
+  return current =>
+    current.recovery?.public === replaces && current.recovery?.public !== recovery.public
+      ? next(current, { recovery })
+      : undefined
 }
 
 /** Groups that are made from now on count from above `floor`. */

@@ -11,6 +11,7 @@ import { addressSchema, nameSchema } from '../../config/schema.ts'
 import type { PeerId } from '../core.ts'
 import type { VoterSet } from '../register/voters.ts'
 import { type DataKeys, dataKeysSchema, keyHolders, keysFitMembers, sealedSchema } from './keys.ts'
+import { type RecoveryNote, recoveryPublicSchema } from './recovery.ts'
 
 export const CLUSTER_KEY = 'cluster'
 
@@ -28,6 +29,8 @@ export interface ClusterRecord {
   readonly groupFloor: number
   /** What images are sealed under; undefined until the first is made: then it is the cluster's secret. */
   readonly keys?: DataKeys | undefined
+  /** What epochs in the second home are sealed to. Absent: there is no such key, and nothing is copied. */
+  readonly recovery?: RecoveryNote | undefined
 }
 
 export interface MemberRecord {
@@ -105,6 +108,8 @@ const inviteSchema = z.strictObject({
   usedBy: peer.optional()
 })
 
+const recoveryNoteSchema = z.strictObject({ public: recoveryPublicSchema, madeMs: count })
+
 export const clusterIdSchema = z.string().regex(/^[0-9a-f]{32}$/)
 
 export const clusterRecordSchema = z
@@ -117,7 +122,8 @@ export const clusterRecordSchema = z
     removed: z.array(peer).max(MAX_REMOVED),
     invites: z.array(inviteSchema).max(MAX_INVITES),
     groupFloor: count,
-    keys: dataKeysSchema.optional()
+    keys: dataKeysSchema.optional(),
+    recovery: recoveryNoteSchema.optional()
   })
   .refine(isConsistent, 'members and voters that contradict each other')
   .refine(keysFitMembers, 'data keys for others than storage members')

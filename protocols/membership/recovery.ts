@@ -13,6 +13,7 @@
  */
 import { createHash, hkdfSync } from 'node:crypto'
 import { x25519 } from '@noble/curves/ed25519.js'
+import { z } from 'zod'
 import { UsageError } from '../../node/errors.ts'
 import { open, seal, TAG_BYTES } from './key-box.ts'
 
@@ -21,6 +22,11 @@ const CHECK_BYTES = 3
 /** Crockford's: no I, L, O and U. */
 const DIGITS = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 const TEXT_DIGITS = ((RECOVERY_KEY_BYTES + CHECK_BYTES) * 8) / 5
+
+export const recoveryPublicSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]{43}$/)
+  .refine(isPoint, 'a public key')
 
 /** Of the cluster's record. */
 export interface RecoveryNote {
@@ -43,7 +49,10 @@ export function parseRecoveryKey(text: string): Uint8Array {
   if (digits.length !== TEXT_DIGITS)
     throw wrong(`it has ${digits.length} letters and digits, and must have ${TEXT_DIGITS}`)
   if (!/^[0-9A-HJKMNP-TV-Z]*$/.test(digits)) throw wrong('it has characters that are in none')
-  const bits = [...digits].map(digit => DIGITS.indexOf(digit).toString(2).padStart(5, '0')).join('')
+  const bits = digits
+    .split('')
+    .map(digit => DIGITS.indexOf(digit).toString(2).padStart(5, '0'))
+    .join('')
   const bytes = Buffer.from((bits.match(/.{8}/g) ?? []).map(eight => Number.parseInt(eight, 2)))
   const secret = bytes.subarray(0, RECOVERY_KEY_BYTES)
   if (!checkOf(secret).equals(bytes.subarray(RECOVERY_KEY_BYTES))) throw wrong('a letter or digit of it is wrong')
@@ -54,6 +63,19 @@ const checkOf = (secret: Uint8Array): Buffer =>
   createHash('sha256').update('diapause recovery key').update(secret).digest().subarray(0, CHECK_BYTES)
 
 const wrong = (why: string) => new UsageError('RECOVERY_KEY', `this is no recovery key: ${why}`)
+
+/** Something can be sealed to it: it is no point at which everybody's secret is the same. */
+function isPoint(publicPart: string): boolean {
+  try {
+    x25519.getSharedSecret(
+      new Uint8Array(RECOVERY_KEY_BYTES).fill(1),
+      new Uint8Array(Buffer.from(publicPart, 'base64url'))
+    )
+    return true
+  } catch {
+    return false
+  }
+}
 
 export const recoveryPublic = (secret: Uint8Array): string =>
   Buffer.from(x25519.getPublicKey(secret)).toString('base64url')

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { ObjectStore } from '../../node/ports.ts'
 import { openHome } from '../../node/second-home/open.ts'
+import { MemoryHome } from '../unit/second-home/memory-home.ts'
 import { CREDENTIALS, S3Server } from './s3-server.ts'
 
 let server: S3Server
@@ -21,6 +22,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }))
 
 let made = 0
 const implementations: [string, () => ObjectStore][] = [
+  ['memory, for tests', () => new MemoryHome()],
   ['a directory', () => openHome(`dir:${folder}/home`, undefined)],
   ['a bucket', () => openHome(server.url(`prefix-${++made}/deep`), CREDENTIALS)]
 ]

@@ -162,8 +162,8 @@ describe('what a peer starts from', () => {
       writeFileSync(file, text)
       await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /is damaged/))
     }
-    writeFileSync(file, '{"format":3,"record":{}}')
-    await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /format 3; this one reads 1 and 2/))
+    writeFileSync(file, '{"format":4,"record":{}}')
+    await expect(start(configOf())).rejects.toEqual(refused('CLUSTER_FILE', /format 4; this one reads 1, 2, 3/))
   })
 })
 

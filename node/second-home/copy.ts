@@ -1,0 +1,152 @@
+/**
+ * Copies an epoch: chunks, then the streams that name them, then the epoch that names the streams; each is durable before the
+ * next. So an epoch that is there has all that it needs, whenever the copier died. Streams that the newest epoch there has are
+ * not looked at; of others each chunk is, by its name: where an earlier copy came some way, only reading is done twice.
+ * Two chunks are in memory at a time, one being read and one being sent.
+ */
+import { hash } from 'node:crypto'
+import { DiapauseError } from '../errors.ts'
+import type { Clock, HomeCopy, HomeCopying, HomeWish, ImageManifest, ObjectStore, StreamManifest } from '../ports.ts'
+import { decodeHeader, encodeEpoch, type EpochHeader } from './epoch-object.ts'
+import { ABOUT_NAME, aboutText, chunkName, epochName, epochsOf, type GroupPlace, streamName } from './layout.ts'
+import { encodeStream } from './stream-object.ts'
+import { GRACE_MS } from './sweep-plan.ts'
+
+/** 4 MiB: a request of a few milliseconds to a near server and a second over 32 Mb/s; a guess. */
+export const CHUNK_BYTES = 4 << 20
+
+export interface CopyDeps {
+  readonly store: ObjectStore
+  readonly clock: Clock
+  /** Of all streams, on average from the begin of each copy on. */
+  readonly bytesPerSecond: number
+  wallMs(): number
+  randomBytes(count: number): Uint8Array
+  /** Sealed bytes of a stream, from the shards. */
+  readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>
+  /** The hash of a stream's manifest. */
+  nameOf(stream: StreamManifest): string
+  /** An image's manifest without those of its streams, which it names. */
+  encodeImage(manifest: ImageManifest): Uint8Array
+}
+
+type Named = EpochHeader['streams'][number]
+
+export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying): Promise<HomeCopy> {
+  const { store, wallMs } = deps
+  const { cluster, group, epoch, generation, vms, outputCommit, openFlow, images, keys } = wish
+  const place = { cluster: cluster.id, group }
+  const startedMs = deps.clock.now()
+  const there = await streamsOfNewest(store, place)
+  const streams = new Map(Object.values(images).flatMap(image => image.streams.map(each => [deps.nameOf(each), each])))
+  const missing = [...streams].filter(([name]) => !there.has(name))
+  const sender = new Sender(
+    deps,
+    place,
+    how,
+    missing.reduce((sum, [, { dataBytes }]) => sum + dataBytes, 0)
+  )
+  if ((await store.stat(ABOUT_NAME)) === undefined) await store.put(ABOUT_NAME, Buffer.from(aboutText()))
+  for (const [name, stream] of missing) there.set(name, await sender.send(name, stream))
+  if (deps.clock.now() - startedMs > GRACE_MS / 2) {
+    const message = `epoch ${epoch} took too long to be copied to ${store.url}: allow it more bandwidth`
+    throw new DiapauseError('HOME_SLOW', message)
+  }
+  const bytes = encodeEpoch(
+    {
+      cluster,
+      group,
+      epoch,
+      generation,
+      copiedMs: Math.floor(wallMs()),
+      vms: vms.map(vm => vm.id),
+      streams: [...streams.keys()].flatMap(name => there.get(name) ?? [])
+    },
+    {
+      vms,
+      outputCommit,
+      openFlow,
+      images: Object.fromEntries(Object.entries(images).map(([vm, image]) => [vm, deps.encodeImage(image)])),
+      keys
+    },
+    { recoveryPart: wish.recovery, once: deps.randomBytes(32) }
+  )
+  await store.put(epochName(place, epoch), bytes)
+  return { streams: streams.size, streamsCopied: missing.length, bytesSent: sender.sentBytes }
+}
+
+/** By the hashes of their manifests. Nobody removes what the newest epoch needs. */
+async function streamsOfNewest(store: ObjectStore, place: GroupPlace): Promise<Map<string, Named>> {
+  let newest = ''
+  for await (const { name } of store.list(epochsOf(place))) if (name > newest) newest = name
+  if (newest === '') return new Map()
+  try {
+    const { streams } = decodeHeader(await store.get(newest))
+    return new Map(streams.map(each => [each.manifest, each]))
+  } catch (error) {
+    // One that cannot be read has nothing that could be relied upon.
+    if (error instanceof DiapauseError && ['HOME_INVALID', 'HOME_MISSING'].includes(error.code)) return new Map()
+    throw error
+  }
+}
+
+class Sender {
+  readonly #deps: CopyDeps
+  readonly #place: GroupPlace
+  readonly #how: HomeCopying
+  readonly #allBytes: number
+  readonly #startedMs: number
+  #doneBytes = 0
+  sentBytes = 0
+
+  constructor(deps: CopyDeps, place: GroupPlace, how: HomeCopying, allBytes: number) {
+    this.#deps = deps
+    this.#place = place
+    this.#how = how
+    this.#allBytes = allBytes
+    this.#startedMs = deps.clock.now()
+  }
+
+  async send(manifest: string, stream: StreamManifest): Promise<Named> {
+    const { dataBytes, key = 0 } = stream
+    const chunks: string[] = []
+    let sending: Promise<void> = Promise.resolve()
+    for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
+      this.#checkWanted()
+      const bytes = await this.#deps.readData(stream, offset, Math.min(CHUNK_BYTES, dataBytes - offset))
+      const name = hash('sha256', bytes)
+      chunks.push(name)
+      await sending
+      sending = this.#sendChunk(name, bytes)
+      sending.catch(() => {}) // awaited in the next turn
+    }
+    await sending
+    const object = encodeStream({ stream: stream.stream, dataBytes, key, chunkBytes: CHUNK_BYTES, chunks })
+    await this.#deps.store.put(streamName(this.#place, object.hash), object.bytes)
+    return { stream: stream.stream, manifest, object: object.hash, bytes: dataBytes }
+  }
+
+  async #sendChunk(hashed: string, bytes: Uint8Array): Promise<void> {
+    const { store, wallMs } = this.#deps
+    const name = chunkName(this.#place, hashed)
+    const found = await store.stat(name)
+    // One that is old may be removed at any moment, unless it is put anew.
+    if (found?.bytes !== bytes.length || found.putMs < wallMs() - GRACE_MS / 2) {
+      await store.put(name, bytes)
+      this.sentBytes += bytes.length
+      await this.#pace()
+    }
+    this.#doneBytes += bytes.length
+    this.#how.progress(this.#doneBytes, this.#allBytes)
+  }
+
+  async #pace(): Promise<void> {
+    const { clock, bytesPerSecond } = this.#deps
+    const waitMs = this.#startedMs + (this.sentBytes / bytesPerSecond) * 1000 - clock.now()
+    if (waitMs > 1) await new Promise<void>(resolve => clock.after(waitMs, resolve))
+  }
+
+  #checkWanted(): void {
+    if (this.#how.signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'the copy to the second home was ended')
+  }
+}

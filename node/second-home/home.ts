@@ -1,0 +1,66 @@
+/** The port `SecondHome` over any object store. */
+import type { HomeSweep, ObjectStore, SecondHome } from '../ports.ts'
+import { type CopyDeps, copyEpoch } from './copy.ts'
+import { decodeHeader } from './epoch-object.ts'
+import { chunkName, chunksOf, epochsOf, type GroupPlace, hashIn, streamName, streamsOf } from './layout.ts'
+import { type ImageHead, listEpochs, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
+import { planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
+
+export interface SecondHomeDeps extends CopyDeps {
+  /** The opposite of `encodeImage`. MANIFEST_INVALID. */
+  decodeImage(bytes: Uint8Array): ImageHead
+}
+
+export function createSecondHome(deps: SecondHomeDeps): SecondHome {
+  const { store } = deps
+  return {
+    url: store.url,
+    epochs: of => listEpochs(store, of),
+    copy: (wish, how) => copyEpoch(deps, wish, how),
+    sweep: (of, keep) => sweep(deps, of, keep),
+    verify: (of, deep) => verifyEpoch(store, of, deep),
+    open: (of, recoveryKey) => openHomeEpoch(store, of, recoveryKey, bytes => deps.decodeImage(bytes))
+  }
+}
+
+/** Objects are listed before epochs are: who names one meanwhile is seen. */
+async function sweep({ store, wallMs }: SecondHomeDeps, place: GroupPlace, keep: number): Promise<HomeSweep> {
+  const nowMs = wallMs()
+  const chunks = await hashesIn(store, chunksOf(place))
+  const streams = await hashesIn(store, streamsOf(place))
+  const { epochs, damaged } = await readEpochs(store, place)
+  const plan = planEpochs(epochs, keep)
+  for (const name of plan.remove) await store.delete(name)
+  const named = new Set<string>()
+  for (const object of plan.streams) {
+    const stream = await unlessDamaged(() => readStream(store, place, object))
+    if (stream === undefined) damaged.push(streamName(place, object))
+    for (const chunk of stream?.chunks ?? []) named.add(chunk)
+  }
+  if (damaged.length > 0) return { epochs: plan.remove.length, objects: 0, damaged }
+  const gone = [
+    ...planObjects(streams, plan.streams, nowMs).map(hash => streamName(place, hash)),
+    ...planObjects(chunks, named, nowMs).map(hash => chunkName(place, hash))
+  ]
+  for (const name of gone) await store.delete(name)
+  return { epochs: plan.remove.length, objects: gone.length, damaged }
+}
+
+async function hashesIn(store: ObjectStore, prefix: string): Promise<StoredHash[]> {
+  const found: StoredHash[] = []
+  for await (const { name, putMs } of store.list(prefix)) found.push({ hash: hashIn(name), putMs })
+  return found
+}
+
+async function readEpochs(store: ObjectStore, place: GroupPlace) {
+  const names: string[] = []
+  for await (const { name } of store.list(epochsOf(place))) names.push(name)
+  const epochs: { name: string; epoch: number; streams: string[] }[] = []
+  const damaged: string[] = []
+  for (const name of names) {
+    const header = await unlessDamaged(async () => decodeHeader(await store.get(name)))
+    if (header === undefined) damaged.push(name)
+    else epochs.push({ name, epoch: header.epoch, streams: header.streams.map(({ object }) => object) })
+  }
+  return { epochs, damaged }
+}

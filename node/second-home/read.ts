@@ -1,0 +1,179 @@
+/** Reads what lies in a second home: epochs without a key and with it, streams, and whether all is as it was. */
+import { hash } from 'node:crypto'
+import { DiapauseError, hasCode } from '../errors.ts'
+import type {
+  HomeCheck,
+  HomeEpoch,
+  HomeEpochName,
+  HomeListing,
+  ImageManifest,
+  ObjectStore,
+  OpenedEpoch,
+  StreamManifest
+} from '../ports.ts'
+import { decodeHeader, type EpochHeader, openEpoch } from './epoch-object.ts'
+import { chunkName, epochName, EPOCHS, epochsOf, type GroupPlace, streamName } from './layout.ts'
+import { decodeStream, type HomeStream } from './stream-object.ts'
+
+/** Chunks in memory while an image is read: of four streams read in turns, four each. A guess. */
+const CACHED_CHUNKS = 16
+
+/** An image's manifest that names its streams. */
+export type ImageHead = Omit<ImageManifest, 'streams'> & {
+  readonly streams: readonly { readonly stream: string; readonly manifest: string }[]
+}
+
+export async function listEpochs(store: ObjectStore, of?: GroupPlace): Promise<HomeListing> {
+  const names: string[] = []
+  for await (const { name } of store.list(of === undefined ? EPOCHS : epochsOf(of))) names.push(name)
+  const epochs: HomeEpoch[] = []
+  const damaged: string[] = []
+  for (const name of names.sort()) {
+    const facts = await unlessDamaged(async () => aboutOf(name, decodeHeader(await store.get(name))))
+    if (facts === undefined) damaged.push(name)
+    else epochs.push(facts)
+  }
+  return { epochs, damaged }
+}
+
+/** Undefined where it says that it is in another place. */
+function aboutOf(name: string, header: EpochHeader): HomeEpoch | undefined {
+  const { cluster, group, epoch, generation, copiedMs, recovery, vms, streams } = header
+  if (name !== epochName({ cluster: cluster.id, group }, epoch)) return undefined
+  const bytes = streams.reduce((sum, each) => sum + each.bytes, 0)
+  const facts = { generation, copiedMs, recovery, vms, streams: streams.length, bytes }
+  return { cluster: cluster.id, clusterName: cluster.name, group, epoch, ...facts }
+}
+
+/** Undefined where it is not there, or not what it was. */
+export async function unlessDamaged<T>(read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read()
+  } catch (error) {
+    if (['HOME_INVALID', 'HOME_MISSING', 'HOME_DAMAGED'].some(code => hasCode(error, code))) return undefined
+    throw error
+  }
+}
+
+export async function readStream(store: ObjectStore, place: GroupPlace, object: string): Promise<HomeStream> {
+  const name = streamName(place, object)
+  return decodeStream(checked(name, object, await store.get(name)))
+}
+
+async function readChunk(store: ObjectStore, place: GroupPlace, chunk: string): Promise<Uint8Array> {
+  const name = chunkName(place, chunk)
+  return checked(name, chunk, await store.get(name))
+}
+
+function checked(name: string, expected: string, bytes: Uint8Array): Uint8Array {
+  if (hash('sha256', bytes) === expected) return bytes
+  throw new DiapauseError('HOME_DAMAGED', `${name} is not what was copied: restore another epoch`, {
+    details: { name }
+  })
+}
+
+export async function verifyEpoch(store: ObjectStore, of: HomeEpochName, deep: boolean): Promise<HomeCheck> {
+  const { streams } = decodeHeader(await store.get(epochName(of, of.epoch)))
+  const damaged: string[] = []
+  let [chunks, bytes] = [0, 0]
+  for (const { object } of streams) {
+    const stream = await unlessDamaged(() => readStream(store, of, object))
+    if (stream === undefined) damaged.push(streamName(of, object))
+    for (const [i, chunk] of stream?.chunks.entries() ?? []) {
+      const expected = Math.min(stream?.chunkBytes ?? 0, (stream?.dataBytes ?? 0) - i * (stream?.chunkBytes ?? 0))
+      const found = deep
+        ? (await unlessDamaged(() => readChunk(store, of, chunk)))?.length
+        : (await store.stat(chunkName(of, chunk)))?.bytes
+      chunks++
+      if (found === expected) bytes += found
+      else damaged.push(chunkName(of, chunk))
+    }
+  }
+  return { streams: streams.length, chunks, bytes, damaged }
+}
+
+export async function openHomeEpoch(
+  store: ObjectStore,
+  of: HomeEpochName,
+  recoveryKey: Uint8Array,
+  decodeImage: (bytes: Uint8Array) => ImageHead
+): Promise<OpenedEpoch> {
+  const name = epochName(of, of.epoch)
+  const { header, body } = openEpoch(await store.get(name), recoveryKey)
+  const about = aboutOf(name, header)
+  if (about === undefined) throw new DiapauseError('HOME_INVALID', `${name} is the epoch of another place`)
+  const objects = new Map(header.streams.map(each => [each.manifest, each.object]))
+  const streams = new Map<string, HomeStream>()
+  for (const [manifest, object] of objects) streams.set(manifest, await readStream(store, of, object))
+  const images = Object.fromEntries(
+    Object.entries(body.images).map(([vm, bytes]) => [vm, wholeImage(decodeImage(bytes), streams)])
+  )
+  const reader = new Reader(store, of, [...streams.values()])
+  const { vms, outputCommit, openFlow, keys } = body
+  const readData = (manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array> =>
+    reader.read(manifest.stream, offset, length)
+  return { about, vms, outputCommit, openFlow, keys, images, readData }
+}
+
+/** Its streams have no shards: they are read by their ids. */
+function wholeImage(head: ImageHead, streams: ReadonlyMap<string, HomeStream>): ImageManifest {
+  return {
+    ...head,
+    streams: head.streams.map(({ stream, manifest }): StreamManifest => {
+      const found = streams.get(manifest)
+      if (found?.stream !== stream)
+        throw new DiapauseError(
+          'HOME_INVALID',
+          `the epoch does not name stream ${stream}, which its image of ${head.vm} needs`
+        )
+      const { dataBytes, key } = found
+      return { stream, dataBytes, k: 1, m: 0, holders: [], grids: [], ...(key === 0 ? {} : { key }) }
+    })
+  }
+}
+
+/** Bytes of streams, by whole chunks, of which the last read stay in memory. */
+class Reader {
+  readonly #store: ObjectStore
+  readonly #place: GroupPlace
+  readonly #streams: ReadonlyMap<string, HomeStream>
+  /** The last read is the last. */
+  readonly #chunks = new Map<string, Promise<Uint8Array>>()
+
+  constructor(store: ObjectStore, place: GroupPlace, streams: readonly HomeStream[]) {
+    this.#store = store
+    this.#place = place
+    this.#streams = new Map(streams.map(each => [each.stream, each]))
+  }
+
+  async read(id: string, offset: number, length: number): Promise<Uint8Array> {
+    const stream = this.#streams.get(id)
+    if (stream === undefined || offset < 0 || offset + length > stream.dataBytes)
+      throw new RangeError(`bytes ${offset} to ${offset + length} of ${id}`)
+    const result = new Uint8Array(length)
+    const { chunkBytes } = stream
+    for (let at = 0; at < length; ) {
+      const index = Math.floor((offset + at) / chunkBytes)
+      const from = offset + at - index * chunkBytes
+      const bytes = await this.#chunk(stream, index)
+      const part = bytes.subarray(from, from + length - at)
+      if (part.length === 0)
+        throw new DiapauseError('HOME_DAMAGED', `a chunk of ${id} is too short: restore another epoch`)
+      result.set(part, at)
+      at += part.length
+    }
+    return result
+  }
+
+  #chunk(stream: HomeStream, index: number): Promise<Uint8Array> {
+    const name = stream.chunks[index] ?? ''
+    const known = this.#chunks.get(name)
+    this.#chunks.delete(name)
+    const read = known ?? readChunk(this.#store, this.#place, name)
+    read.catch(() => this.#chunks.delete(name))
+    this.#chunks.set(name, read)
+    const [oldest] = this.#chunks.keys()
+    if (this.#chunks.size > CACHED_CHUNKS && oldest !== undefined) this.#chunks.delete(oldest)
+    return read
+  }
+}

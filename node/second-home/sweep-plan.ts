@@ -1,0 +1,40 @@
+/**
+ * What may be removed of a group in a second home. Pure.
+ *
+ * Whoever copies puts chunks first, then the stream that names them, then the epoch that names the stream. So what no epoch
+ * names may be that of a copier at work, also on another host that has just lost the group, and is left alone until it is old:
+ * a copier takes no chunk for there that is older than half of that, but puts it again, and gives up an epoch that takes longer
+ * than the other half.
+ */
+
+/** A day: far more than a copy takes, clocks may differ by, and what rests of an ended copy costs. A guess. */
+export const GRACE_MS = 86_400_000
+
+/** An object by its hash. */
+export interface StoredHash {
+  readonly hash: string
+  readonly putMs: number
+}
+
+/** Names of epochs to remove, all but the newest `keep`; and hashes of the streams that the others name. */
+export function planEpochs(
+  epochs: readonly { readonly name: string; readonly epoch: number; readonly streams: readonly string[] }[],
+  keep: number
+): {
+  readonly remove: readonly string[]
+  readonly streams: ReadonlySet<string>
+} {
+  const newestFirst = epochs.toSorted((a, b) => b.epoch - a.epoch)
+  return {
+    remove: newestFirst.slice(Math.max(1, keep)).map(({ name }) => name),
+    streams: new Set(newestFirst.slice(0, Math.max(1, keep)).flatMap(({ streams }) => streams))
+  }
+}
+
+/** Hashes of what is neither named nor young. */
+export const planObjects = (
+  stored: readonly StoredHash[],
+  named: ReadonlySet<string>,
+  nowMs: number
+): readonly string[] =>
+  stored.filter(({ hash, putMs }) => !named.has(hash) && putMs < nowMs - GRACE_MS).map(({ hash }) => hash)
