@@ -24,10 +24,11 @@ import { UplinkRelay } from './hypervisor/uplink-relay.ts'
 import { exportDisk, saveDisk } from './image/disk-files.ts'
 import { exportRam, importRam } from './image/export.ts'
 import { createImageWorker } from './image/image-worker.ts'
+import { SharedContents } from './image/shared-contents.ts'
 import { blockServing } from './nbd/server.ts'
 import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
 import { decodeStreamManifest, encodeStreamManifest } from './image/stream-manifest.ts'
-import type { ImageFiles } from './image-operations.ts'
+import type { ImageFiles } from './group-import.ts'
 import type {
   Clock,
   FailureDetector,
@@ -173,6 +174,7 @@ function hostingOf(
   directory.onRecord(({ id, vms, generation }) => {
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
   })
+  const neighbours = new SharedContents()
   const hosting: Hosting = {
     shards,
     shape: { k, m },
@@ -199,7 +201,8 @@ function hostingOf(
           disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
           contentsMiB: config.images.memoryMiB,
           cluster: shards,
-          log
+          log,
+          neighbours
         }),
       path: (kind, group, vm) => {
         if (kind === 'console') return join(runDir, 'console', `${group}.${vm}.log`)

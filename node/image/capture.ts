@@ -11,6 +11,7 @@ import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
 import { ContentIds } from './content-ids.ts'
+import type { NeighbourContents } from './foreign-streams.ts'
 import { newestKey, placesOf, type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
@@ -34,6 +35,8 @@ export interface CaptureOptions {
   readonly put: PutColumn
   /** Pages that do not pass are as in the last committed epoch; else each must. */
   readonly partial?: boolean
+  /** Absent: it leans on what this VM has stored and on nothing else. */
+  readonly neighbours?: NeighbourContents | undefined
   /** Reads the streams of the last committed image. */
   readonly read: ReadStream
 }
@@ -59,7 +62,7 @@ export class CapturePipeline {
   readonly #bootPages = new Map<string, BootPage>()
 
   constructor(options: CaptureOptions) {
-    const { facts, state, codec, generation, epoch, holders, put, partial } = options
+    const { facts, state, codec, generation, epoch, holders, put, partial, neighbours } = options
     const stream = streamIdOf(facts, generation, epoch)
     this.#options = options
     this.#state = state
@@ -71,7 +74,7 @@ export class CapturePipeline {
       blocks: blocks => this.#blocks(blocks),
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
-    state.begin(epoch, { holders, m: facts.shape.m, partial })
+    state.begin(epoch, { holders, m: facts.shape.m, partial, neighbours })
     this.#coder = new PageCoder({ state, extents: this.#extents, ids: new ContentIds(facts.key) })
     this.#writer.write(this.#salt)
   }

@@ -7,6 +7,8 @@
  * half full, up to its bound; then entries of a full bucket are overwritten in turn. 1 GiB of distinct pages takes 4 MiB.
  * Measured among 2^20 pages, in 16 MiB, of which 1.5 % found no room: an addition takes 130 ns, doublings included, a find 80
  * to 100, to remove and add again 150.
+ *
+ * Other threads may read its memory while it changes (`content-board.ts`): what they find there is a hint as well.
  */
 
 const BUCKET = 8
@@ -17,7 +19,7 @@ const FIRST_ENTRIES = 8192
 export class ContentIndex {
   readonly #maxEntries: number
   /** Key and page + 1 of each entry; 0 instead of the page: free. */
-  #entries: Uint32Array
+  #entries: Uint32Array<SharedArrayBuffer>
   #mask: number
   #count = 0
   #victim = 0
@@ -25,8 +27,13 @@ export class ContentIndex {
   constructor(maxBytes: number) {
     this.#maxEntries = 2 ** Math.floor(Math.log2(Math.max(maxBytes / ENTRY_BYTES, BUCKET)))
     const entries = Math.min(FIRST_ENTRIES, this.#maxEntries)
-    this.#entries = new Uint32Array(2 * entries)
+    this.#entries = newEntries(entries)
     this.#mask = entries / BUCKET - 1
+  }
+
+  /** Its entries, for `findHint`; others as soon as it has grown. */
+  get memory(): SharedArrayBuffer {
+    return this.#entries.buffer
   }
 
   get bytes(): number {
@@ -62,12 +69,7 @@ export class ContentIndex {
 
   /** The first page with that key of which `holds` is true; -1: none. */
   find(key: number, holds: (page: number) => boolean): number {
-    const from = this.#bucketOf(key)
-    for (let at = from; at < from + 2 * BUCKET; at += 2) {
-      const page = (this.#entries[at + 1] ?? 0) - 1
-      if (page !== -1 && this.#entries[at] === key && holds(page)) return page
-    }
-    return -1
+    return findHint(this.#entries, key, holds)
   }
 
   clear(): void {
@@ -75,9 +77,8 @@ export class ContentIndex {
     this.#count = 0
   }
 
-  /** The upper bits: the lower ones tell entries of a bucket apart. */
   #bucketOf(key: number): number {
-    return ((key ^ (key >>> 15)) & this.#mask) * 2 * BUCKET
+    return bucketOf(key, this.#mask)
   }
 
   /** False where its bucket is full and nothing may be overwritten. */
@@ -104,7 +105,7 @@ export class ContentIndex {
 
   #double(): void {
     const old = this.#entries
-    this.#entries = new Uint32Array(2 * old.length)
+    this.#entries = newEntries(old.length)
     this.#mask = 2 * this.#mask + 1
     this.#count = 0
     for (let at = 0; at < old.length; at += 2) {
@@ -113,3 +114,18 @@ export class ContentIndex {
     }
   }
 }
+
+/** As `ContentIndex.find`, in the memory of any: a page that it names may be none, or not have had the content for long. */
+export function findHint(entries: Uint32Array, key: number, holds: (page: number) => boolean): number {
+  const from = bucketOf(key, entries.length / (2 * BUCKET) - 1)
+  for (let at = from; at < from + 2 * BUCKET; at += 2) {
+    const page = (entries[at + 1] ?? 0) - 1
+    if (page !== -1 && entries[at] === key && holds(page)) return page
+  }
+  return -1
+}
+
+const newEntries = (entries: number) => new Uint32Array(new SharedArrayBuffer(entries * ENTRY_BYTES))
+
+/** The upper bits: the lower ones tell entries of a bucket apart. */
+const bucketOf = (key: number, mask: number): number => ((key ^ (key >>> 15)) & mask) * 2 * BUCKET

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type {
+  BaseWorker,
   Capture,
   DiskFile,
   FrameLog,
@@ -16,11 +17,13 @@ import type {
   StreamId
 } from '../ports.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
+import type { Publication } from './content-board.ts'
 import { DeviceReceiver } from './device-receiver.ts'
 import type { StreamKey, VmFacts } from './facts.ts'
 import { factsOf, KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
+import type { SharedContents } from './shared-contents.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { stoodStill } from './thread-end.ts'
 import type { WorkerCalls } from './worker.ts'
@@ -33,6 +36,8 @@ export interface ImageWorkerOptions extends VmFacts {
   readonly dataKeys?: (() => readonly StreamKey[]) | undefined
   readonly cluster: ShardCluster
   readonly log: Log
+  /** The VMs of this host. Absent: it shares nothing with others. */
+  readonly neighbours?: SharedContents | undefined
 }
 
 /**
@@ -73,6 +78,8 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
   readCommitted(request: ReadRequest): Promise<Uint8Array>
   /** The next piece of the in-flight frames of the capture that is being finished; undefined: that was the last. */
   framePiece(request: { readonly epoch: number }): Promise<Uint8Array | undefined>
+  /** What this VM has committed can be found by its neighbours. */
+  published(publication: Publication): void
 }
 
 /**
@@ -82,7 +89,7 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
  * rejects with.
  */
 export async function createImageWorker(options: ImageWorkerOptions): Promise<ImageWorker> {
-  const { cluster, log, dataKeys, ...rest } = options
+  const { cluster, log, dataKeys, neighbours, ...rest } = options
   const { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB } = rest
   if (key.length !== GROUP_KEY_BYTES) throw new TypeError(`the group key must have ${GROUP_KEY_BYTES} bytes`)
   const facts: VmFacts = { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB }
@@ -94,18 +101,33 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   const images = new KnownImages()
   const restores: Restores = { last: 0, served: 0 }
   const inFlight = new InFlight()
-  const calls = new ThreadCalls<WorkerCalls>(worker, mainCalls(cluster, images, inFlight, restores))
+  const published = (publication: Publication) => member?.published(publication)
+  const calls = new ThreadCalls<WorkerCalls>(worker, {
+    ...mainCalls(cluster, images, inFlight, restores),
+    published
+  })
+  const member = neighbours?.join({
+    group,
+    vm,
+    committed: () => images.last,
+    tell: news => void calls.call('hear', news).catch(() => {}) // its end is told otherwise
+  })
   worker.on('error', cause => {
     log.error({ vm, err: cause }, 'image worker died')
     calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has died`, { cause }))
   })
-  worker.on('exit', () => calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has ended`)))
+  worker.on('exit', () => {
+    member?.leave()
+    calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has ended`))
+  })
 
   const decide = (epoch: number, decision: Promise<unknown>): void => tellOf(decision, log, { vm, epoch })
   return {
     async capture(request) {
       const { ramPath, epoch, socketPath } = request
-      await calls.call('capture', { ...request, keys: dataKeys?.() })
+      const { leanOn, streams = [] } = member?.leaning() ?? {}
+      await calls.call('capture', { ...request, keys: dataKeys?.(), leanOn, publishes: member?.hasNeighbours === true })
+      images.leanOn(streams)
       const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)
         const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
@@ -121,21 +143,14 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
     async restore(manifest) {
       const restore = ++restores.last
-      await calls.call('restore', { restore, manifest: images.restoring(restore, manifest), keys: dataKeys?.() })
+      const [outline, publishes] = [images.restoring(restore, manifest), member?.hasNeighbours === true]
+      await calls.call('restore', { restore, manifest: outline, keys: dataKeys?.(), publishes })
       images.restored(restore)
       return restoreOf(calls, restore, facts, restores)
     },
-    bases: {
-      store(request) {
-        return calls.call('storeBase', { ...request, keys: dataKeys?.() })
-      },
-      async use(bases) {
-        images.useBases(bases.map(({ base }) => base.manifest))
-        const outlines = bases.map(({ file, base }) => ({ file, base: { ...base, manifest: factsOf(base.manifest) } }))
-        await calls.call('useBases', { bases: outlines, keys: dataKeys?.() })
-      }
-    },
+    bases: basesOf(calls, images, dataKeys),
     async close() {
+      member?.leave()
       // Also one that has only begun to load, and answers late: an addon that is ended while it is loaded aborts the process.
       await stoodStill(flag => calls.call('standStill', flag))
       await worker.terminate()
@@ -143,7 +158,29 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   }
 }
 
-function mainCalls(cluster: ShardCluster, images: KnownImages, inFlight: InFlight, restores: Restores): MainCalls {
+function basesOf(
+  calls: ThreadCalls<WorkerCalls>,
+  images: KnownImages,
+  dataKeys: ImageWorkerOptions['dataKeys']
+): BaseWorker {
+  return {
+    store(request) {
+      return calls.call('storeBase', { ...request, keys: dataKeys?.() })
+    },
+    async use(bases) {
+      images.useBases(bases.map(({ base }) => base.manifest))
+      const outlines = bases.map(({ file, base }) => ({ file, base: { ...base, manifest: factsOf(base.manifest) } }))
+      await calls.call('useBases', { bases: outlines, keys: dataKeys?.() })
+    }
+  }
+}
+
+function mainCalls(
+  cluster: ShardCluster,
+  images: KnownImages,
+  inFlight: InFlight,
+  restores: Restores
+): Omit<MainCalls, 'published'> {
   return {
     framePiece: ({ epoch }) => inFlight.next(epoch),
     putColumn: ({ stream, holders, spare, grid, column, bytes }) =>

@@ -10,7 +10,7 @@ import type { StreamFacts } from './page-table.ts'
 /** An image as the thread knows it. */
 export type ImageOutline = Omit<ImageManifest, 'streams'> & { readonly streams: readonly StreamFacts[] }
 
-/** What a capture has made: its own stream, and the older ones that the image leans on, all of the last committed image. */
+/** What a capture has made: its own stream, and the older ones that the image leans on, all of the last committed image or a neighbour's. */
 export type CapturedImage = Omit<ImageManifest, 'streams'> & {
   readonly older: readonly StreamId[]
   readonly own: StreamManifest
@@ -22,6 +22,17 @@ export class KnownImages {
   #committed: ImageManifest | undefined
   /** Streams that a first epoch leans on. */
   #bases: readonly StreamManifest[] = []
+  /** Streams of other VMs that the open epoch may lean on. */
+  #neighbours: readonly StreamManifest[] = []
+
+  /** The last committed image, or the last restored one. */
+  get last(): ImageManifest | undefined {
+    return this.#committed
+  }
+
+  leanOn(neighbours: readonly StreamManifest[]): void {
+    this.#neighbours = neighbours
+  }
 
   useBases(bases: readonly StreamManifest[]): void {
     this.#bases = bases
@@ -62,7 +73,7 @@ export class KnownImages {
   }
 
   get #leanedOn(): Pick<ImageManifest, 'streams'> {
-    return { streams: [...(this.#committed?.streams ?? []), ...this.#bases] }
+    return { streams: [...(this.#committed?.streams ?? []), ...this.#bases, ...this.#neighbours] }
   }
 }
 
@@ -72,7 +83,7 @@ export function factsOf(stream: StreamManifest): StreamFacts {
   return facts
 }
 
-/** `before`: the image that it is a difference to, with the streams of bases where it is the first. */
+/** `before`: what it leans on: the image that it is a difference to, bases, neighbours. */
 export function wholeImage(
   { older, own, ...rest }: CapturedImage,
   before: Pick<ImageManifest, 'streams'> | undefined

@@ -6,18 +6,21 @@
  *
  * A page whose content id equals the one in the table stays where it is, however old that stream: which streams are
  * given up is said in `stream-choice.ts`. One whose content another page has that stays where it is, is placed there, too, so a
- * file that is in the guest's page cache and on its disk is stored once.
+ * file that is in the guest's page cache and on its disk is stored once; and so is what other VMs of the group have committed
+ * on this host (`neighbours.ts`).
  */
-import { isBaseStream } from '../../protocols/base.ts'
 import { DiapauseError } from '../errors.ts'
+import type { StreamId } from '../ports.ts'
 import { Anchors } from './anchors.ts'
 import { ContentIndex } from './content-index.ts'
 import { deltaBytesOf } from './delta.ts'
 import { DeltaBounds } from './delta-bounds.ts'
+import { ForeignStreams, type NeighbourContents } from './foreign-streams.ts'
 import { keyOf, knows, noteHash, word } from './page-hashes.ts'
 import { PageSet } from './page-set.ts'
-import { type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
-import { blocksToRewrite, inPages, streamsToRetire, toleratedLosses } from './stream-choice.ts'
+import { type PageStream, PageTable, type Place, SEGMENT_PAGES, type StreamFacts, ZERO_SLOT } from './page-table.ts'
+import { dropRecords, retiring } from './retiring.ts'
+import { blocksToRewrite, inPages, toleratedLosses } from './stream-choice.ts'
 
 /** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
 const INDEX_SHARE = 1 / 6
@@ -52,6 +55,7 @@ interface Candidate {
   readonly rewrite: number
   /** `retired`, and those of which deltas are written again, and no more. */
   readonly retiredDeltas: readonly boolean[]
+  readonly foreign: ForeignStreams | undefined
   readonly seen: PageSet
   readonly changedPages: PageSet
   unseen: number
@@ -68,6 +72,8 @@ export interface NewStream {
   readonly holders: readonly string[]
   readonly m: number
   readonly partial?: boolean | undefined
+  /** Absent: it leans on nobody else. */
+  readonly neighbours?: NeighbourContents | undefined
 }
 
 export class PageState {
@@ -93,6 +99,11 @@ export class PageState {
     this.#committed = new PageTable(ramPages, blocks)
   }
 
+  /** Where pages are looked for by their content: a hint (`ContentIndex.memory`). */
+  get contents(): SharedArrayBuffer {
+    return this.#contents.memory
+  }
+
   get committed(): PageTable {
     return this.#committed
   }
@@ -106,28 +117,14 @@ export class PageState {
    * Opens a candidate. Every page of RAM must pass, or, with `partial`, those that may have changed and those of
    * `toRewrite`; and of the blocks of disks those that may have changed. IMAGE_EPOCH_OPEN where one is still undecided.
    */
-  begin(epoch: number, { holders, m, partial = false }: NewStream): void {
+  begin(epoch: number, { holders, m, partial = false, neighbours }: NewStream): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
     }
     const table = this.#committed.fork()
-    const retired: boolean[] = []
-    const stored = table.storedSegments()
-    const blocks = table.livePlaces(this.ramPages)
-    const asked = table.streams.map((stream, slot) => {
-      const shared = stream !== undefined && isBaseStream(stream.manifest.stream)
-      const live = table.live(slot) + (stored[slot] ?? 0)
-      return { live, pages: stream?.pages ?? 0, blocks: blocks[slot] ?? 0, shared }
-    })
-    for (const slot of streamsToRetire(asked, this.#lately)) retired[slot] = true
-    const tolerated = toleratedLosses(holders, m, holders)
-    for (const [slot, stream] of table.streams.entries()) {
-      if (stream === undefined) continue
-      const { manifest, lengths } = stream
-      if (lengths === undefined || toleratedLosses(manifest.holders, manifest.m, holders) < tolerated)
-        retired[slot] = true
-    }
+    const keeps = (stream: StreamId) => neighbours?.keeps(stream) === true
+    const { retired, uses, tolerated } = retiring(table, { holders, m, changed: this.#lately, keeps })
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
@@ -142,7 +139,9 @@ export class PageState {
       deltas: 0,
       found: 0
     }
-    const rewrite = blocksToRewrite(asked, retired) + this.#bounds.blocks
+    const bears = (stream: StreamFacts) => toleratedLosses(stream.holders, stream.m, holders) >= tolerated
+    const foreign = neighbours && new ForeignStreams({ table, slot, retired, neighbours, bears })
+    const rewrite = blocksToRewrite(uses, retired) + this.#bounds.blocks
     this.#candidate = {
       epoch,
       table,
@@ -150,6 +149,7 @@ export class PageState {
       retired,
       retiredDeltas,
       rewrite,
+      foreign,
       seen,
       changedPages,
       ...counts,
@@ -341,12 +341,12 @@ export class PageState {
     return this.#committed.nonZeroRam === 0
   }
 
-  /** Where a page with that content lies, whole, and stays. */
-  #find({ table, retired }: Candidate, digest: string): Place | undefined {
+  /** Where a page with that content lies, whole, and stays: in this VM, else in a neighbour. */
+  #find({ table, retired, foreign }: Candidate, digest: string): Place | undefined {
     const page = this.#contents.find(word(digest, 0), other => {
       return knows(table, other, digest) && retired[table.slotOf(other)] !== true && table.deltaOf(other) === undefined
     })
-    return page === -1 ? undefined : table.placeOf(page)
+    return page === -1 ? foreign?.find(digest) : table.placeOf(page)
   }
 
   #remember(table: PageTable, page: number): void {
@@ -373,19 +373,6 @@ export class PageState {
     if (page < this.ramPages) candidate.changedRam++
     else candidate.changedBlocks++
   }
-}
-
-/** Records that are not what their segments are now, or lie in retired streams, leave the table: those segments. */
-function dropRecords(table: PageTable, retired: readonly boolean[]): number[] {
-  const segments: number[] = []
-  for (const [number, segment] of table.segments.entries()) {
-    const record = table.recordOf(number)
-    const kept = segment !== undefined && !table.owns(segment) && record !== undefined && !retired[record.slot]
-    if (kept) continue
-    table.setRecord(number, undefined)
-    if (segment !== undefined) segments.push(number)
-  }
-  return segments
 }
 
 function isRetired({ table, retired, retiredDeltas }: Candidate, page: number): boolean {

@@ -51,12 +51,13 @@ export interface StreamUse {
  * Which streams to retire before one more: the mostly dead; and, but for those with much of disks, those with fewest live
  * pages (the older where equal): all that are more than MAX_STREAMS, and of those that are more than FEW_STREAMS as many as have
  * AGAIN times the pages that were `changed` lately (`inPages`). Streams without live pages are not
- * asked about: they go by themselves. Shared ones stay.
+ * asked about: they go by themselves. Shared ones stay, and leave that many fewer of MAX_STREAMS.
  */
 export function streamsToRetire(streams: readonly StreamUse[], changed: number): number[] {
   const live = streams
     .map((stream, index) => ({ ...stream, index }))
     .filter(stream => stream.live > 0 && stream.shared !== true)
+  const shared = streams.filter(stream => stream.live > 0 && stream.shared === true).length
   const dead = live.filter(stream => stream.live < DEAD_BELOW * stream.pages)
   const rest = live.filter(stream => !dead.includes(stream)).sort((a, b) => a.live - b.live || a.index - b.index)
   const large = largeOf(streams)
@@ -65,7 +66,7 @@ export function streamsToRetire(streams: readonly StreamUse[], changed: number):
   let left = AGAIN * changed
   const surplus = small.slice(0, Math.max(0, over(FEW_STREAMS))).filter(({ live: cost }, at) => {
     left -= cost
-    return left >= 0 || at < over(MAX_STREAMS)
+    return left >= 0 || at < over(MAX_STREAMS - shared)
   })
   return [...dead, ...surplus].map(stream => stream.index).sort((a, b) => a - b)
 }

@@ -10,10 +10,12 @@ import { useBases, type UsedFile, writeBase } from './base-stream.ts'
 import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
+import { ContentPublisher, type EpochName } from './content-board.ts'
 import { blocksOf, type StreamKey, type VmFacts } from './facts.ts'
 import { DiskReader, type DiskRange } from './disk-reader.ts'
 import type { MainCalls } from './image-worker.ts'
 import type { CapturedImage, ImageOutline } from './known-images.ts'
+import { type LeanOn, Neighbours, type NeighbourNews } from './neighbours.ts'
 import { PageSet } from './page-set.ts'
 import { PageState } from './page-state.ts'
 import { PAGES_PER_MIB } from './page-table.ts'
@@ -33,6 +35,9 @@ interface CaptureRequest {
   readonly ramPath?: string
   /** The data keys as they are now; undefined: as before. */
   readonly keys: readonly StreamKey[] | undefined
+  readonly leanOn: LeanOn | undefined
+  /** There are VMs to publish for, when the epoch is committed. */
+  readonly publishes: boolean
 }
 
 interface KeepRequest {
@@ -47,6 +52,8 @@ interface RestoreRequest {
   readonly restore: number
   readonly manifest: ImageOutline
   readonly keys: readonly StreamKey[] | undefined
+  /** As in `CaptureRequest`, when all of it has come. */
+  readonly publishes: boolean
 }
 
 interface StoreBaseRequest {
@@ -82,6 +89,10 @@ class VmThread {
   #restoredFrames: AsyncGenerator<Uint8Array> | undefined
   /** Of the restore of that number. */
   #disks: { readonly restore: number; readonly reader: DiskReader } | undefined
+  readonly #neighbours: Neighbours
+  readonly #publisher = new ContentPublisher()
+  /** The epoch that was captured last, or is being, where it is to be published. */
+  #publishes: EpochName | undefined
   /** Of the restore that is being read or served; 0: none. */
   #restoreNumber = 0
 
@@ -93,17 +104,18 @@ class VmThread {
     const contentsBytes = facts.contentsMiB === undefined ? undefined : facts.contentsMiB * 2 ** 20
     this.#state = new PageState(facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts), contentsBytes)
     this.#uncommitted = new PageSet(this.#state.ramPages)
+    this.#neighbours = new Neighbours(facts)
   }
 
   #use(keys: readonly StreamKey[] | undefined): void {
     if (keys !== undefined) this.#keys.splice(0, this.#keys.length, ...keys)
   }
 
-  async capture({ generation, epoch, socketPath, holders, ramPath, keys }: CaptureRequest): Promise<void> {
+  async capture(request: CaptureRequest): Promise<void> {
+    const { epoch, socketPath, ramPath } = request
     if (this.#capture || this.#restore) throw busy()
-    this.#use(keys)
-    const partial = ramPath !== undefined && this.#covered
-    const { stream, pipeline } = this.#pipeline(generation, epoch, holders, partial)
+    this.#use(request.keys)
+    const { stream, pipeline } = this.#pipeline(request)
     if (ramPath !== undefined) {
       this.#capture = new RamCapture(epoch, pipeline, this.#ramCopy(ramPath, pipeline, epoch))
       // Not where QEMU streams RAM, because there the VM's writes wait for this thread to read.
@@ -169,7 +181,7 @@ class VmThread {
     return capture
   }
 
-  #pipeline(generation: number, epoch: number, holders: readonly string[], partial: boolean) {
+  #pipeline({ generation, epoch, holders, ramPath, leanOn, publishes }: CaptureRequest) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
     const options = {
       facts: this.#facts,
@@ -179,10 +191,13 @@ class VmThread {
       epoch,
       holders,
       put: this.#putTo(stream, holders),
-      partial,
+      partial: ramPath !== undefined && this.#covered,
+      neighbours: leanOn && this.#neighbours.contents(leanOn),
       read: this.#readCommitted
     }
-    return { stream, pipeline: new CapturePipeline(options) }
+    const pipeline = new CapturePipeline(options)
+    this.#publishes = publishes ? { generation, epoch } : undefined
+    return { stream, pipeline }
   }
 
   #putTo(stream: StreamId, holders: readonly string[]): PutColumn {
@@ -247,11 +262,23 @@ class VmThread {
     if (!this.#state.commit(epoch)) return false
     this.#uncommitted.clear()
     this.#covered = true
+    this.#publish()
     return true
   }
 
+  hear(news: NeighbourNews): void {
+    this.#neighbours.hear(news)
+  }
+
+  /** What is committed now. */
+  #publish(): void {
+    if (this.#publishes === undefined) return
+    const { committed, contents } = this.#state
+    this.#main.call('published', this.#publisher.publish(committed, contents, this.#publishes)).catch(() => {}) // it ends
+  }
+
   /** Takes the place of a restore that has not been served. */
-  async restore({ restore, manifest, keys }: RestoreRequest): Promise<void> {
+  async restore({ restore, manifest, keys, publishes }: RestoreRequest): Promise<void> {
     if (this.#capture) throw busy()
     this.#use(keys)
     this.cancelRestore(this.#restoreNumber)
@@ -261,6 +288,8 @@ class VmThread {
     const image = await readBootSet(this.#facts, manifest, read)
     if (this.#restoreNumber !== restore) throw cancelled('restore')
     if (this.#capture) throw busy()
+    this.#publisher.withdraw()
+    this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
     this.#state.reset(image.table)
     this.#uncommitted.clear()
     this.#covered = false
@@ -304,7 +333,9 @@ class VmThread {
     const source = this.#restore
     if (this.#restoreNumber !== restore || !source) throw cancelled('restore')
     try {
-      return await source.serve(socketPath)
+      const counts = await source.serve(socketPath)
+      this.#publish()
+      return counts
     } finally {
       if (this.#restore === source) this.#restore = undefined
     }
@@ -333,6 +364,7 @@ function handlers(thread: () => VmThread) {
     finishCapture: (request: FinishRequest) => thread().finishCapture(request),
     cancelCapture: (epoch: number) => thread().cancelCapture(epoch),
     commit: (epoch: number) => thread().commit(epoch),
+    hear: (news: NeighbourNews) => thread().hear(news),
     storeBase: (request: StoreBaseRequest) => thread().storeBase(request),
     useBases: (request: UseBasesRequest) => thread().useBases(request),
     restore: (request: RestoreRequest) => thread().restore(request),
