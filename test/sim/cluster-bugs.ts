@@ -132,7 +132,7 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
     wiring: { maySpeak: () => true }
   },
   'shards count as durable before they are on disk': {
-    symptom: /committedEpochsAreWhole/,
+    symptom: /commitsAreDurable|committedEpochsAreWhole/,
     wiring: {
       shards: shards => {
         // A write-back cache: what is newer pushes out what is older.

@@ -22,6 +22,7 @@ import {
 import { Beliefs } from './cluster-beliefs.ts'
 import { Channels } from './cluster-channels.ts'
 import { isByMajority, wrongBetween } from './cluster-chain.ts'
+import { lackingAtCommit } from './cluster-durable.ts'
 import { framesOfImage } from './cluster-frames.ts'
 import { type Disks, manifestsOf, neededBy } from './cluster-kept.ts'
 import { Outside } from './cluster-outside.ts'
@@ -311,6 +312,8 @@ export class Judge {
     this.committed += 1
     const manifests = this.committedEpochsAreWhole(record)
     if (manifests === undefined) return
+    const lacking = lackingAtCommit(this.#world.network, manifests)
+    if (lacking !== undefined) this.fail('commitsAreDurable', lacking)
     this.imagesLeanOnCommittedEpochs(record, manifests)
     this.imagesAreOneCut(record, manifests)
   }

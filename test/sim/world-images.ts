@@ -10,14 +10,17 @@ import type {
   Restore,
   StreamManifest
 } from '../../node/ports.ts'
+import { spareColumns } from '../../node/image/durability.ts'
 import { toleratedLosses } from '../../node/image/stream-choice.ts'
+import { allBut } from '../../node/shards/all-but.ts'
+import { PATIENCE_MS } from '../../node/shards/uploads.ts'
 import { toPacket } from '../../node/switch/ethernet.ts'
 import { framesIn } from './world-bank.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { assemble, type Book, type CutFact } from './world-book.ts'
 import type { Life } from './world-host.ts'
 import type { CutStream, IncomingStream, Inlet, SimMachine } from './world-machine.ts'
-import { SHAPE, type SimShards } from './world-shards.ts'
+import { DURABILITY, SHAPE, type SimShards } from './world-shards.ts'
 
 /** A manifest with the place of every page, which real images keep in a stream. */
 export interface SimManifest extends ImageManifest {
@@ -309,9 +312,13 @@ class SimCapture implements Capture, Inlet<CutStream> {
   }
 
   async #put(): Promise<void> {
-    const { shards, stream, holders } = this.#world
+    const { shards, stream, holders, life } = this.#world
     const grid = this.#grids++
-    await Promise.all(holders.map((_, column) => shards.putColumn({ stream, holders }, grid, column, new Uint8Array())))
+    const spare = spareColumns(holders, SHAPE.m, DURABILITY)
+    const puts = holders.map((_, column) =>
+      shards.putColumn({ stream, holders, spare }, grid, column, new Uint8Array())
+    )
+    await allBut(spare, puts, life.clock, PATIENCE_MS)
   }
 
   #unlessCancelled(): void {

@@ -9,6 +9,8 @@ import type { Life } from './world-host.ts'
 import type { Network } from './world-network.ts'
 
 export const SHAPE = { k: 2, m: 2 }
+/** The default of `shards.durability`. */
+export const DURABILITY = 'most'
 
 export interface SimShards extends ShardCluster {
   observeGeneration(group: string, vm: string, generation: number): void
