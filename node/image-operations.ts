@@ -1,7 +1,7 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
 import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
-import { holdEpoch, keptEpochs, releaseEpoch } from '../protocols/epoch/kept.ts'
+import { holdEpoch, releaseEpoch } from '../protocols/epoch/kept.ts'
 import { importGroup, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
@@ -19,6 +19,7 @@ import type {
   ImportedFile,
   ImportWish
 } from './edge/image-view.ts'
+import { kept } from './epoch-operations.ts'
 import { DiapauseError, messageOf, UsageError } from './errors.ts'
 import { planHolders, withinReach } from './planning/holders.ts'
 import { planOwners } from './planning/placement.ts'
@@ -88,10 +89,8 @@ export class ImageOperations implements ImageView {
     if (record === null || record.removed) throw unknownGroup(group)
     const spec = record.vms.find(each => each.id === vm)
     if (spec === undefined) throw new DiapauseError('VM_UNKNOWN', `Group "${group}" has no VM "${vm}".`)
-    const wanted = epoch ?? record.committed?.epoch
-    const found = keptEpochs(record).find(each => each.epoch === wanted)
-    const hash = found?.images[vm]
-    if (found === undefined || hash === undefined) throw notKept(record, epoch)
+    const found = kept(record, epoch ?? record.committed?.epoch)
+    const hash = found.images[vm] as string // every epoch has an image of every VM
     const manifest = await hosting.readManifest(hash)
     const about: ImageAbout = {
       group,
@@ -136,7 +135,8 @@ export class ImageOperations implements ImageView {
     const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${this.#run} `)
     const now = await directory.change(group, holdEpoch(epoch, spec.id, by, died))
     if (now === null || now.removed) throw unknownGroup(group)
-    if (now.held?.some(each => each.by === by) !== true) throw notKept(now, epoch)
+    kept(now, epoch)
+    if (now.held?.some(each => each.by === by) !== true) throw busy(group)
     return async () => {
       try {
         await directory.change(group, releaseEpoch(by))
@@ -299,6 +299,9 @@ export class ImageOperations implements ImageView {
 const unknownGroup = (group: string) =>
   new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
 
+const busy = (group: string) =>
+  new DiapauseError('EPOCHS_READ', `As many epochs of group "${group}" are read as can be at a time: try again later.`)
+
 const groupExists = (group: string) =>
   new DiapauseError(
     'GROUP_EXISTS',
@@ -310,11 +313,3 @@ const wrongFile = (found: string | undefined, wanted: string | undefined) =>
     'IMPORT_INVALID',
     `The image has ${found ?? 'no more files'} where ${wanted ?? 'no more files'} must come.`
   )
-
-function notKept(record: GroupRecord, epoch: number | undefined): DiapauseError {
-  const kept = keptEpochs(record).map(each => each.epoch)
-  const are = kept.length === 0 ? 'none is' : `${kept.join(', ')} ${kept.length === 1 ? 'is' : 'are'}`
-  const name = `group "${record.id}"`
-  const asked = epoch === undefined ? `G${name.slice(1)} has no epoch yet` : `Epoch ${epoch} of ${name} is not kept`
-  return new DiapauseError('EPOCH_NOT_KEPT', `${asked}; ${are}.`, { details: { kept } })
-}

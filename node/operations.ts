@@ -14,9 +14,11 @@ import type { Housekeeping } from './agents/housekeeping.ts'
 import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
+import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { ImageView } from './edge/image-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
+import { checkRoom } from './epoch-operations.ts'
 import { DiapauseError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
@@ -31,6 +33,7 @@ export interface OperationsDeps {
   readonly clock: Clock
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly epochs: EpochView
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
   readonly decisions: DecisionLog
@@ -56,6 +59,7 @@ export class Operations implements PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly epochs: EpochView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -64,6 +68,7 @@ export class Operations implements PeerView {
     this.events = deps.events
     this.cluster = deps.cluster
     this.images = deps.images
+    this.epochs = deps.epochs
     this.#startedMs = deps.clock.now()
   }
 
@@ -119,11 +124,21 @@ export class Operations implements PeerView {
     const plan = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
     if (plan === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
     const { owners } = plan
+    if (request.retention !== undefined) {
+      const made = createGroup(request.id, request.vms, owners, 0, request)(null)
+      if (made !== undefined) checkRoom(made, request.retention)
+    }
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
-    const { vms, outputCommit, openFlow } = request
-    const asked = [vms, owners, outputCommit, openFlow]
-    const made = record && [record.vms, record.owners, record.outputCommit === true, record.openFlow === true]
+    const { vms, outputCommit, openFlow, retention } = request
+    const asked = [vms, owners, outputCommit, openFlow, retention]
+    const made = record && [
+      record.vms,
+      record.owners,
+      record.outputCommit === true,
+      record.openFlow === true,
+      record.retention
+    ]
     const ours = record?.open === null && isDeepStrictEqual(made, asked)
     if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
     events.emit('group.created', { group: record.id, owners: record.owners })
@@ -132,14 +147,14 @@ export class Operations implements PeerView {
 
   /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
   async #decide(
-    { id, vms, outputCommit, openFlow }: GroupRequest,
+    { id, vms, ...settings }: GroupRequest,
     owners: Readonly<Record<string, PeerId>>
   ): Promise<GroupRecord | null> {
     const { directory, membership } = this.#deps
     for (let tries = 0; ; tries++) {
       const found = await directory.refresh(id)
       const floor = found === null ? (await membership.refresh()).groupFloor : null
-      const record = await directory.change(id, createGroup(id, vms, owners, floor, { outputCommit, openFlow }))
+      const record = await directory.change(id, createGroup(id, vms, owners, floor, settings))
       if (record !== null || tries > 0) return record
     }
   }

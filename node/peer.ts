@@ -46,6 +46,7 @@ import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
+import { EpochOperations } from './epoch-operations.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
@@ -315,7 +316,13 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     housekeeping
   }
   const images = new ImageOperations({ ...voice, self, reached, events, log, hosting, files: imageFiles })
-  const view = new Operations({ ...parts, cluster, images, network, store, refusedShards })
+  const epochs = new EpochOperations({
+    directory,
+    events,
+    policy: config.epochs.retention,
+    readManifest: hosting?.readManifest
+  })
+  const view = new Operations({ ...parts, cluster, images, epochs, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   report('peer.started', { id: self, hypervisor: description })

@@ -7,8 +7,14 @@
  * | GET /v1/status | PeerStatus |
  * | GET /v1/events[?follow=1] | PeerEvents as NDJSON, the kept ones first; with follow it does not end |
  * | GET /v1/groups | GroupRecord[] |
- * | POST /v1/groups {id, vms, owners?, outputCommit?, openFlow?} | 201 GroupRecord |
+ * | POST /v1/groups {id, vms, owners?, outputCommit?, openFlow?, retention?} | 201 GroupRecord |
  * | POST /v1/groups/ID/epochs | EpochResult, when the epoch is committed or aborted |
+ * | GET /v1/groups/ID/epochs | GroupEpochs: those that are kept |
+ * | DELETE /v1/groups/ID/epochs/N | 204; it is kept no longer |
+ * | POST /v1/groups/ID/epochs/N/holds {name} | 204 |
+ * | DELETE /v1/groups/ID/epochs/N/holds[?name=NAME] | 204 |
+ * | PATCH /v1/groups/ID/retention {keepLast?, hourly?, daily?, weekly?} | 204 |
+ * | POST /v1/groups/ID/restore {epoch?, force?} | GroupRecord, when it is decided |
  * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
  * | GET /v1/groups/ID/vms/VM/why[?agoMs=MS][&here=1] | Story |
  * | DELETE /v1/groups/ID | 204 |
@@ -34,6 +40,7 @@ import { groupNameSchema } from '../../protocols/epoch/messages.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
+import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { imageRoutes } from './image-routes.ts'
 import { memberRoutes } from './member-routes.ts'
@@ -105,6 +112,7 @@ const routes: readonly Route[] = [
       return { status: 204 }
     }
   },
+  ...epochRoutes,
   ...memberRoutes,
   ...imageRoutes
 ]
@@ -239,6 +247,9 @@ const statusOfCode: Readonly<Record<string, number>> = {
   GROUP_EXISTS: 409,
   EPOCH_OPEN: 409,
   EPOCH_NOT_KEPT: 409,
+  EPOCHS_FULL: 409,
+  EPOCHS_READ: 409,
+  GROUP_CHANGED: 409,
   NOT_STORAGE: 409,
   VM_ELSEWHERE: 409,
   MEMBER_LEAVING: 409,

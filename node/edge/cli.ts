@@ -10,6 +10,7 @@ import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
+import { epochCommands } from './cli-epochs.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
@@ -78,6 +79,12 @@ function program(host: CliHost): Command {
     options => clientOf(options, host)
   )
   keyCommands(
+    diapause,
+    host,
+    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
+    options => clientOf(options, host)
+  )
+  epochCommands(
     diapause,
     host,
     (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
@@ -162,7 +169,7 @@ function groupCommands(diapause: Command, host: CliHost): void {
     })
   const group = diapause.command('group').description('make, list and remove groups of VMs')
   peerCommand(group, host, 'create <file>')
-    .description('make a group from a TOML file: id, outputCommit, openFlow, [[vms]], [owners]')
+    .description('make a group from a TOML file: id, outputCommit, openFlow, [retention], [[vms]], [owners]')
     .action(async (file: string, options: PeerOptions) => {
       const request = await host.groupFileToRequest(readGroupFile(file))
       const record = await (await clientOf(options, host)).createGroup(request)

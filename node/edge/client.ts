@@ -8,6 +8,7 @@ import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
+import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
@@ -49,6 +50,32 @@ export class ApiClient {
   /** Settles when the epoch is committed or aborted. */
   async takeEpoch(group: string): Promise<EpochResult> {
     return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as EpochResult
+  }
+
+  async epochs(group: string): Promise<GroupEpochs> {
+    return (await this.#call('GET', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as GroupEpochs
+  }
+
+  async holdEpoch(group: string, epoch: number, name: string): Promise<void> {
+    await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds`, { name })
+  }
+
+  async releaseEpoch(group: string, epoch: number, name: string | undefined): Promise<void> {
+    const which = name === undefined ? '' : `?name=${encodeURIComponent(name)}`
+    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds${which}`)
+  }
+
+  async removeEpoch(group: string, epoch: number): Promise<void> {
+    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}`)
+  }
+
+  async setRetention(group: string, wish: PolicyWish): Promise<void> {
+    await this.#call('PATCH', `/v1/groups/${encodeURIComponent(group)}/retention`, wish)
+  }
+
+  /** Settles when it is decided that the group goes back. */
+  async restore(group: string, wish: RestoreWish): Promise<GroupRecord> {
+    return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/restore`, wish)) as GroupRecord
   }
 
   async typeConsole(group: string, vm: string, text: string): Promise<void> {

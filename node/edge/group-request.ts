@@ -1,6 +1,7 @@
 /** A request for a new group, as the API gets it and as a TOML file has it. Pure. */
 import { z } from 'zod'
 import { readToml } from '../../config/parse.ts'
+import { retentionSchema } from '../../config/schema.ts'
 import { check, problemText } from '../../config/words.ts'
 import type { Problem } from '../../config/words.ts'
 import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from '../../protocols/epoch/messages.ts'
@@ -15,14 +16,15 @@ const groupRequestSchema = z.strictObject({
   /** Off: with it each answer to the outside waits for the next epoch (`node/switch/README.md` has the price). */
   outputCommit: z.boolean().default(false),
   /** Off: with it only hosts with `switch.openFlow` can run its VMs. */
-  openFlow: z.boolean().default(false)
+  openFlow: z.boolean().default(false),
+  retention: retentionSchema.optional()
 })
 
 /** Names of peers or their ids may stand in `owners`; ids come out. UsageError GROUP_INVALID lists every problem. */
 export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
   const shape = check(groupRequestSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
-  const { id, vms, owners, outputCommit, openFlow } = shape.value
+  const { id, vms, owners, outputCommit, openFlow, retention } = shape.value
   const problems = [
     ...duplicateIds(vms),
     ...duplicateMacs(vms),
@@ -42,7 +44,7 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
     } else placed[vm] = member.id
   }
   if (problems.length > 0) throw invalid(problems)
-  return { id, vms, owners: placed, outputCommit, openFlow }
+  return { id, vms, owners: placed, outputCommit, openFlow, ...(retention && { retention }) }
 }
 
 /** The TOML text of a group file → what to send to the API, which checks it. */

@@ -4,9 +4,10 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
-import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView } from './cluster-view.ts'
+import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { ImageView } from './image-view.ts'
 
@@ -14,6 +15,7 @@ export interface PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly epochs: EpochView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */
@@ -37,6 +39,8 @@ export interface GroupRequest {
   readonly outputCommit: boolean
   /** Its own networks go through its hosts' Open vSwitch bridges. */
   readonly openFlow: boolean
+  /** Which of its epochs are kept; absent: as the config of whoever commits them says. */
+  readonly retention?: RetentionPolicy | undefined
 }
 
 export interface EpochResult {

@@ -97,3 +97,7 @@ export function roomForEpochs(record: GroupRecord): number {
   const left = MAX_RECORD_TEXT_BYTES - recordTextBytes({ ...record, committed, kept: [] })
   return Math.min(MAX_KEPT, Math.max(0, Math.floor(left / one)))
 }
+
+/** How many epochs a policy keeps at the most. The newest of all is the last of its hour, its day and its week. */
+export const epochsAskedFor = ({ keepLast, hourly, daily, weekly }: RetentionPolicy): number =>
+  [hourly, daily, weekly].reduce((sum, count) => sum + Math.max(0, count - 1), keepLast)

@@ -82,6 +82,7 @@ class FakePeer implements PeerView {
   readonly asked: WhyQuestion[] = []
   readonly wishes: unknown[] = []
   readonly images = {} as PeerView['images']
+  readonly epochs = {} as PeerView['epochs']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
     invite: async request => {

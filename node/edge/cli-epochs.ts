@@ -1,0 +1,94 @@
+/** `diapause epochs`: which epochs of a group are kept, and why; `diapause restore` goes back to one. */
+import type { Command } from 'commander'
+import { UsageError } from '../errors.ts'
+import type { ApiClient } from './client.ts'
+import type { GroupEpochs, PolicyWish } from './epoch-view.ts'
+import { bytesText, table } from './format.ts'
+
+interface Options {
+  readonly json?: boolean
+}
+
+const HOLD_NAME = 'by-hand'
+
+/** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
+export function epochCommands(
+  diapause: Command,
+  host: { print(text: string): void },
+  speaking: (parent: Command, nameAndArguments: string) => Command,
+  clientOf: (options: object) => Promise<ApiClient>
+): void {
+  const list = async (group: string, options: Options): Promise<void> => {
+    const epochs = await (await clientOf(options)).epochs(group)
+    host.print(options.json ? JSON.stringify(epochs, null, 2) : epochsText(epochs))
+  }
+  const epochs = speaking(diapause, 'epochs <group>')
+    .description('list the epochs of a group that can be restored and exported; hold, release and rm change which')
+    .enablePositionalOptions()
+    .action(list)
+  speaking(epochs, 'hold <group> <epoch>')
+    .description('keep an epoch, whatever the policy says, until it is released')
+    .option('--name <name>', 'what for', HOLD_NAME)
+    .action(async (group: string, epoch: string, options: Options & { name: string }) => {
+      await (await clientOf(options)).holdEpoch(group, numberOf(epoch), options.name)
+      await list(group, options)
+    })
+  speaking(epochs, 'release <group> <epoch>')
+    .description('hold an epoch no longer: the policy counts again from the next one on')
+    .option('--name <name>', 'this hold only (default: all holds of the epoch)')
+    .action(async (group: string, epoch: string, options: Options & { name?: string }) => {
+      await (await clientOf(options)).releaseEpoch(group, numberOf(epoch), options.name)
+      await list(group, options)
+    })
+  speaking(epochs, 'rm <group> <epoch>')
+    .description('keep an epoch no longer: its place on disk is free within seconds, for as far as no other needs it')
+    .action(async (group: string, epoch: string, options: Options) => {
+      await (await clientOf(options)).removeEpoch(group, numberOf(epoch))
+      await list(group, options)
+    })
+  speaking(epochs, 'policy <group>')
+    .description('say how many epochs of a group are kept from the next one on; what is not named stays')
+    .option('--last <count>', 'the newest', numberOf)
+    .option('--hourly <count>', 'the last one of so many hours', numberOf)
+    .option('--daily <count>', 'the last one of so many days', numberOf)
+    .option('--weekly <count>', 'the last one of so many weeks', numberOf)
+    .action(async (group: string, options: Options & PolicyWish & { last?: number }) => {
+      const { last: keepLast, hourly, daily, weekly } = options
+      await (await clientOf(options)).setRetention(group, { keepLast, hourly, daily, weekly })
+      await list(group, options)
+    })
+  speaking(diapause, 'restore <group>')
+    .description('start all VMs of a group again from an epoch; what they did since is lost, but not what is kept')
+    .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', numberOf)
+    .option('--force', 'also where the outside has been told what is taken back now (outputCommit)')
+    .action(async (group: string, options: Options & { epoch?: number; force?: boolean }) => {
+      const { epoch, force = false } = options
+      const record = await (await clientOf(options)).restore(group, { epoch, force })
+      const text = `group ${record.id} goes on from epoch ${record.committed?.epoch} in generation ${record.generation}`
+      host.print(options.json ? JSON.stringify(record, null, 2) : text)
+    })
+}
+
+export function epochsText({ group, policy, own, room, epochs }: GroupEpochs): string {
+  const { keepLast, hourly, daily, weekly } = policy
+  const of = own ? 'its own' : "the config's"
+  return [
+    `group ${group} keeps the newest ${keepLast}, hourly ${hourly}, daily ${daily}, weekly ${weekly} (policy: ${of}); its record has room for ${room}`,
+    ...table([
+      ['epoch', 'committed', 'stored', 'generation', 'held by', ''],
+      ...epochs.map(({ epoch, wallMs, bytesStored, generation, holds, readers, committed }) => [
+        `${epoch}`,
+        wallMs === undefined ? '?' : new Date(wallMs).toISOString(),
+        bytesStored === undefined ? '?' : bytesText(bytesStored),
+        `${generation}`,
+        holds.join(', '),
+        [...(committed ? ['a restore begins here'] : []), ...(readers > 0 ? [`read by ${readers}`] : [])].join(', ')
+      ])
+    ])
+  ].join('\n')
+}
+
+function numberOf(text: string): number {
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  throw new UsageError('CLI_NUMBER', `${JSON.stringify(text)} is not a whole number`)
+}
