@@ -37,7 +37,8 @@ const debianPackages = [
   'util-linux', // setpriv, flock, nsenter
   'iproute2', // network namespaces as hosts
   'qemu-utils', // qemu-img checks disks that were exported, and makes bases of tests
-  'e2fsprogs' // file systems of tests' disks
+  'e2fsprogs', // file systems of tests' disks
+  'xfsprogs' // and one whose power tests turn off
 ]
 
 class Stop extends Error {
@@ -77,7 +78,8 @@ function requireCommands() {
     'flock',
     'ip',
     'qemu-img',
-    'mkfs.ext4'
+    'mkfs.ext4',
+    'mkfs.xfs'
   ]
   const path = (process.env.PATH || '').split(delimiter).concat('/usr/sbin', '/sbin')
   const missing = commands.filter(name => !path.some(directory => existsSync(join(directory, name))))

@@ -119,8 +119,17 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
   [
     'store',
     {
-      summary: 'Durable puts of shard columns and reads of symbols, against plain append and fdatasync',
+      summary:
+        'durable puts and gets of shards of 256 KiB and 1 MiB against a plain file with fdatasync; bytes on disk',
       run: async progress => (await import('./store.ts')).measureStore(progress)
+    }
+  ],
+  [
+    'power-loss',
+    {
+      summary: 'a store on a real file system whose power goes under writes, round after round: is it all there?',
+      options: { rounds: 'how many (1000)', sabotage: 'unsynced: acknowledge without fdatasync, which must be found' },
+      run: async (progress, options) => (await import('./power-loss.ts')).measurePowerLoss(progress, options)
     }
   ]
 ])
