@@ -4,15 +4,17 @@ import { setImmediate } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
 import type { Codec } from '../ports.ts'
 import {
+  columnBytes,
   diagonalMembers,
   type GridShape,
   gridDataBytes,
   gridHashBytes,
   SYMBOL_HASH_BYTES,
-  symbolHashOffset
+  symbolHashOffset,
+  symbolOffsetInColumn
 } from './grid.ts'
 import { GridEncoder } from './grid-encoder.ts'
-import { GridMemory, gridParityBytes, joined } from './grid-memory.ts'
+import { GridMemory, gridParityBytes } from './grid-memory.ts'
 
 /** What the peers store of one grid (`columns[c]` goes to holder c) and what the manifest keeps (GridManifest.hashes). */
 export interface EncodedGrid {
@@ -53,9 +55,11 @@ export async function encodeGrid(codec: Codec, shape: GridShape, data: Uint8Arra
       }
     },
     column(column, symbols) {
-      turns.add(symbols.length * shape.symbolBytes, () => {
-        columns[column] = joined(symbols)
-      })
+      const whole = Buffer.allocUnsafeSlow(columnBytes(shape))
+      columns[column] = whole
+      for (const [row, symbol] of symbols.entries()) {
+        turns.add(symbol.length, () => whole.set(symbol, symbolOffsetInColumn(shape, row)))
+      }
     }
   })
   encoder.advance(memory.data.length)

@@ -1,7 +1,7 @@
 /**
  * The symbols of one grid in memory, where coder and decoder want them: the data in stream order and the parity diagonal by
  * diagonal, so that of each codeword both are one piece (`codec.ts` asks for that) and nothing is copied to code it. A column
- * is then not one piece but n of them; `joined` makes one of them, at the price of a copy, for whoever needs it whole.
+ * is then not one piece but n of them; who needs it whole makes one of them, at the price of a copy (`encode.ts`).
  */
 import { DiapauseError } from '../errors.ts'
 import { diagonalAt, type GridShape, gridDataBytes, type Place, rowsOf } from './grid.ts'
@@ -53,14 +53,3 @@ export class GridMemory {
 
 /** Bytes of the parity of a grid. */
 export const gridParityBytes = ({ columns, m, symbolBytes }: GridShape): number => columns * m * symbolBytes
-
-/** Pieces as one, in memory of its own, which can be moved to another thread. */
-export function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const whole = Buffer.allocUnsafeSlow(pieces.reduce((sum, piece) => sum + piece.length, 0))
-  let at = 0
-  for (const piece of pieces) {
-    whole.set(piece, at)
-    at += piece.length
-  }
-  return whole
-}

@@ -28,10 +28,15 @@ export interface Benchmark {
 /** Modules are loaded when their benchmark runs. */
 export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchmark>([
   [
-    'erasure',
+    'code',
     {
-      summary: 'Reed-Solomon of one grid: encode and decode with m symbols lost, against copying the same bytes',
-      run: async progress => (await import('./erasure.ts')).measureErasure(progress)
+      summary:
+        'the diagonal code, encode and decode with m columns lost, against the bare library and memcpy; what hashing costs; which symbol size',
+      options: {
+        only: 'some of 3+2,4+2,8+4,16+4,turns,sizes (all)',
+        megabytes: 'of data for each figure (3000): less for a try'
+      },
+      run: async (progress, options) => (await import('./code.ts')).measureCode(progress, options)
     }
   ],
   [

@@ -154,22 +154,23 @@ describe('diapause', () => {
 
 describe('npm run bench', () => {
   it('lists the benchmarks', async () => {
-    expect(await run('test/bench/main.ts', [])).toMatchObject({ code: 0, out: expect.stringContaining('  erasure  ') })
+    expect(await run('test/bench/main.ts', [])).toMatchObject({ code: 0, out: expect.stringContaining('  capture  ') })
   })
 
   it('refuses unknown benchmarks and options with exit code 2', async () => {
-    const unknown = await run('test/bench/main.ts', ['erasur'])
-    expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('did you mean erasure?') })
-    expect(await run('test/bench/main.ts', ['erasure', '--jsn', 'x'])).toMatchObject({ code: 2 })
+    const unknown = await run('test/bench/main.ts', ['captur'])
+    expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('did you mean capture?') })
+    expect(await run('test/bench/main.ts', ['code', '--jsn', 'x'])).toMatchObject({ code: 2 })
+    expect(await run('test/bench/main.ts', ['code', '--only', '2+1'])).toMatchObject({ code: 2 })
   })
 
   it('writes its checks, their bounds and the machine', async () => {
     const file = join(folder, 'bench.json')
-    await run('test/bench/main.ts', ['erasure', '--json', file])
+    await run('test/bench/main.ts', ['code', '--only', '3+2', '--megabytes', '1', '--json', file])
     const report = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>
-    expect(report).toMatchObject({ name: 'erasure', machine: { node: process.versions.node } })
+    expect(report).toMatchObject({ name: 'code', machine: { node: process.versions.node } })
     expect(report['checks']).toContainEqual({
-      name: 'decoded bytes are the data',
+      name: '3+2 64 KiB: decoded bytes are the data',
       value: true,
       unit: '',
       bound: 'true',

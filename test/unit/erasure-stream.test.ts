@@ -6,7 +6,7 @@ import { createCodec } from '../../node/erasure/codec.ts'
 import { decodeStream, decodeSymbol, GridDecoder } from '../../node/erasure/decode.ts'
 import { type EncodedGrid, encodeGrid } from '../../node/erasure/encode.ts'
 import { GridEncoder } from '../../node/erasure/grid-encoder.ts'
-import { GridMemory, joined } from '../../node/erasure/grid-memory.ts'
+import { GridMemory } from '../../node/erasure/grid-memory.ts'
 import {
   completesWith,
   dataSymbols,
@@ -90,7 +90,7 @@ describe('the code beside its plain version', () => {
           const memory = new GridMemory(shape)
           memory.data.fill(255) // of an earlier grid
           const encoder = new GridEncoder(codec, memory, {
-            column: (column, symbols) => void (columns[column] = joined(symbols))
+            column: (column, symbols) => void (columns[column] = Buffer.concat(symbols))
           })
           for (let at = 0, cut = 0; at < data.length; cut++) {
             at += encoder.write(data.subarray(at, at + 1 + (cuts[cut % cuts.length] ?? 0)))
