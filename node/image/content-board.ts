@@ -6,7 +6,7 @@
  * The page table itself is not shared. Its segments are copied when they change and the old ones are left to the garbage
  * collector, which does not count memory that threads share: measured, 100 epochs that change all of a table of 1,024 segments took
  * 690 MB so, and 137 MB as it is. A board is one piece for as long as the VM's worker lives, of which only pages that were ever
- * written take memory: 21 bytes a page. Changed segments are copied into it at each commit, 2 µs each.
+ * written take memory: 21 bytes a page. Changed segments are copied into it at each commit, 20 µs each.
  *
  * A reader compares whole ids, and believes what it read only if the board's version is the same before and after. But no race
  * can come to anything even without that: a board is rewritten when an epoch has been committed, for which the images of all

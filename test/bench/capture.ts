@@ -10,6 +10,7 @@
  *   rapid     five epochs a second for a minute
  *   pipeline  the recorded stream of a real VM, again and again: processor time of the worker's thread
  *   disks     a file that is on a disk and in the guest's page cache: bytes shipped
+ *   neighbours  what two VMs of a group have both: bytes shipped by the second; no VM runs
  *
  * How much changed is counted without the product: RAM is read in the pause and compared byte by byte with what it was
  * (`capture-truth.ts`); the time that this takes is taken off pauses and seconds.
@@ -22,6 +23,7 @@ import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
 import { measureDisks } from './capture-disks.ts'
+import { measureNeighbours } from './capture-neighbours.ts'
 import { feed } from './capture-pipeline.ts'
 import { type Compared, compareWithQemu } from './capture-savevm.ts'
 import {
@@ -39,7 +41,7 @@ import {
 } from './capture-sections.ts'
 import type { Measured, OptionValues } from './list.ts'
 
-const SECTIONS = ['loads', 'sizes', 'pauses', 'rapid', 'pipeline', 'disks'] as const
+const SECTIONS = ['loads', 'sizes', 'pauses', 'rapid', 'pipeline', 'disks', 'neighbours'] as const
 type SectionName = (typeof SECTIONS)[number]
 
 const FILL_MIB = 1_024
@@ -90,6 +92,7 @@ async function measure(name: SectionName, { size, progress, qemu, folder }: Part
   if (name === 'pauses') return await measurePauses(size, progress)
   if (name === 'rapid') return await measureRapid(size, progress)
   if (name === 'disks') return await measureDisks(size, folder, progress)
+  if (name === 'neighbours') return await measureNeighbours(folder, progress)
   if (name === 'pipeline') return await measurePipeline({ size, progress, qemu, folder })
   const loads = await measureLoads(size, progress)
   const { compared } = await qemu.result()

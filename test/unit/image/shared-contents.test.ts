@@ -13,6 +13,7 @@ import type { ImageManifest, StreamManifest } from '../../../node/ports.ts'
 
 const PAGES = 48
 const HOLDERS = ['a', 'b', 'c']
+const GRIDS = [{ symbolBytes: 16, hashes: new Uint8Array(0) }]
 const digestOf = (content: number): string => hash('sha256', `${content}`, 'binary')
 
 const streamOf = (stream: string, pages: number, holders: readonly string[] = HOLDERS): PageStream => ({
@@ -51,7 +52,7 @@ class Vm {
 
   /** Of the manifest, what is asked about. */
   image(): ImageManifest | undefined {
-    const streams = idsOf(this.state).map(stream => ({ stream }) as StreamManifest)
+    const streams = idsOf(this.state).map(stream => ({ stream, grids: GRIDS }) as StreamManifest)
     return this.#committed && ({ ...this.#committed, streams } as unknown as ImageManifest)
   }
 
@@ -207,7 +208,7 @@ describe('what a capture may lean on', () => {
   const imageOf = (generation: number, epoch: number, ...streams: string[]) => ({
     generation,
     epoch,
-    streams: streams.map(stream => ({ stream }) as StreamManifest)
+    streams: streams.map(stream => ({ stream, grids: GRIDS }) as StreamManifest)
   })
   const publicationOf = (epoch: number, whole = true): Publication => {
     const state = new PageState(PAGES)
@@ -235,7 +236,11 @@ describe('what a capture may lean on', () => {
     }
     other = imageOf(1, 8, 'g/u/1/8')
     expect(member.leaning().streams).toEqual([])
+    const elsewhere = imageOf(1, 7, 'g/u/1/7')
+    other = { ...elsewhere, streams: elsewhere.streams.map(stream => ({ ...stream, grids: [] })) }
+    expect(member.leaning().streams, 'of what is in no shards').toEqual([])
     other = imageOf(1, 7, 'g/u/1/7')
+    expect(member.leaning().streams).toHaveLength(1)
     neighbour.leave()
     expect(member.leaning().streams).toEqual([])
     expect(told.at(-1)).toMatchObject({ publication: undefined })
