@@ -115,7 +115,7 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
       summary:
         "a real VM with 1 GB in use: pause, bytes shipped, seconds, processor and memory of its epochs, both modes, beside QEMU's savevm",
       options: {
-        only: 'some of loads,sizes,pauses,rapid,pipeline,disks (all)',
+        only: 'some of loads,sizes,pauses,rapid,pipeline,disks,neighbours (all)',
         fill: 'MiB in use (1024): less for a try'
       },
       run: async (progress, options) => (await import('./capture.ts')).measureCapture(progress, options)
