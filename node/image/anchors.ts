@@ -21,7 +21,8 @@ const KEPT_CAPTURES = 8
 const LOOKS = 16
 
 export class Anchors {
-  readonly #maxPages: number
+  /** As many as fit. */
+  readonly maxPages: number
   readonly #slabs: { words: Int32Array; bytes: Uint8Array }[] = []
   /** Page → entry. */
   readonly #entries = new Map<number, number>()
@@ -39,10 +40,10 @@ export class Anchors {
   #stamp = 1
 
   constructor(maxBytes: number) {
-    this.#maxPages = Math.floor(maxBytes / PAGE_BYTES)
-    this.#pageOf = new Uint32Array(this.#maxPages)
-    this.#usefulAt = new Uint32Array(this.#maxPages)
-    this.#stamps = new Uint32Array(this.#maxPages)
+    this.maxPages = Math.floor(maxBytes / PAGE_BYTES)
+    this.#pageOf = new Uint32Array(this.maxPages)
+    this.#usefulAt = new Uint32Array(this.maxPages)
+    this.#stamps = new Uint32Array(this.maxPages)
   }
 
   /** Pages in it. */
@@ -113,11 +114,11 @@ export class Anchors {
   #room(admit: boolean): number {
     const free = this.#free.pop()
     if (free !== undefined) return free
-    if (this.#used < this.#maxPages) return this.#used++
+    if (this.#used < this.maxPages) return this.#used++
     if (!admit) return -1
-    for (let looks = Math.min(LOOKS, this.#maxPages); looks > 0; looks--) {
+    for (let looks = Math.min(LOOKS, this.maxPages); looks > 0; looks--) {
       const entry = this.#hand
-      this.#hand = (this.#hand + 1) % this.#maxPages
+      this.#hand = (this.#hand + 1) % this.maxPages
       const usefulAt = this.#usefulAt[entry] ?? 0
       if (usefulAt !== 0 && this.#stamp - usefulAt < KEPT_CAPTURES) continue
       this.#entries.delete(this.#pageOf[entry] ?? 0)

@@ -43,6 +43,8 @@ export interface CaptureOptions {
 
 /** Blocks of disks read back at once. A guess. */
 const READ_BLOCKS = 1024
+/** Of an extent's 16 pages, so many must be asked for, for what they were to be read back. A guess: what is read is paid once, what is written k + m times in k. */
+const NEAR_PAGES = 4
 
 /** One epoch of one VM being captured. Opens the candidate of `state` (IMAGE_EPOCH_OPEN). */
 export class CapturePipeline {
@@ -55,6 +57,7 @@ export class CapturePipeline {
   readonly #extents: ExtentWriter
   readonly #coder: PageCoder
   readonly #parser: SnapshotParser
+  #anchors: PlaceReader | undefined
   #main = -1
   #cancelled = false
   #passed = 0
@@ -75,7 +78,15 @@ export class CapturePipeline {
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
     state.begin(epoch, { holders, m: facts.shape.m, partial, neighbours })
-    this.#coder = new PageCoder({ state, extents: this.#extents, ids: new ContentIds(facts.key) })
+    this.#coder = new PageCoder({
+      state,
+      extents: this.#extents,
+      ids: new ContentIds(facts.key),
+      readAnchors: (pages, spent) => {
+        this.#anchors ??= this.#readerOf(spent)
+        return this.#anchors.wholes(this.#anchors.near(pages, NEAR_PAGES))
+      }
+    })
     this.#writer.write(this.#salt)
   }
 
@@ -102,6 +113,7 @@ export class CapturePipeline {
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */
   cancel(): void {
     this.#cancelled = true
+    this.#coder.cancel()
     this.#state.abort(this.#options.epoch)
   }
 
@@ -111,7 +123,8 @@ export class CapturePipeline {
   }
 
   congestion(): Promise<void> | undefined {
-    return this.#writer.congestion()
+    const waits = [this.#writer.congestion(), this.#coder.congestion()].filter(wait => wait !== undefined)
+    return waits.length > 1 ? Promise.all(waits).then(() => {}) : waits[0]
   }
 
   /** Settles when no column is on its way. */
@@ -124,6 +137,8 @@ export class CapturePipeline {
     const { facts, generation, epoch } = this.#options
     this.#unlessCancelled()
     const machineState = this.#parser.end()
+    await this.#coder.drain()
+    this.#unlessCancelled()
     await this.#writeAgain()
     this.#coder.flush()
     const counts = this.#state.endPages()
@@ -195,6 +210,16 @@ export class CapturePipeline {
         await this.#writer.congestion()
       }
     }
+  }
+
+  /** What pages were last written whole with; `spent` is told of bytes that are read. One for all, which keeps extents open. */
+  #readerOf(spent: (bytes: number) => void): PlaceReader {
+    const { facts, read } = this.#options
+    const counted: ReadStream = (stream, offset, length) => {
+      spent(length)
+      return read(stream, offset, length)
+    }
+    return new PlaceReader({ facts, table: this.#state.candidate().table, read: counted })
   }
 
   #unlessCancelled(): void {

@@ -10,6 +10,7 @@ import type { ContentIds } from './content-ids.ts'
 import { DeltaBatch, MAX_DELTA_BLOCKS, PageDiff } from './delta.ts'
 import { EXTENT_PAGES, type ExtentWriter } from './extents.ts'
 import type { PageState } from './page-state.ts'
+import { type ReadAnchors, Recall } from './recall.ts'
 
 export class PageCoder {
   readonly #state: PageState
@@ -20,18 +21,21 @@ export class PageCoder {
   readonly #batch = new DeltaBatch()
   /** A first epoch passes every page once: which of them will change again, nobody knows yet. */
   readonly #admit: boolean
+  readonly #recall: Recall
 
   /** An epoch of `state` has just been opened. */
-  constructor(options: { state: PageState; extents: ExtentWriter; ids: ContentIds }) {
+  constructor(options: { state: PageState; extents: ExtentWriter; ids: ContentIds; readAnchors: ReadAnchors }) {
     this.#state = options.state
     this.#anchors = options.state.anchors
     this.#extents = options.extents
     this.#ids = options.ids
     this.#admit = !options.state.isFirst
+    this.#recall = new Recall(options.readAnchors, (page, bytes, anchor) => this.#settle(page, bytes, anchor))
   }
 
   /** 4096 bytes, read during the call only; undefined: zeros. */
   pass(page: number, bytes: Uint8Array | undefined): void {
+    this.#recall.withdraw(page)
     if (bytes === undefined) {
       this.#state.zero(page)
       this.#anchors.drop(page)
@@ -39,8 +43,19 @@ export class PageCoder {
     }
     const passing = this.#state.data(page, this.#ids.of(bytes))
     if (passing === 'kept' || (passing === 'changed' && this.#delta(page, bytes))) return
+    if (passing === 'changed' && this.#waits(page, bytes)) return
     if (passing !== 'found') this.#state.place(page, this.#extents.add(bytes))
     this.#anchors.put(page, bytes, this.#admit)
+  }
+
+  /** Pending while no more pages should come. */
+  congestion(): Promise<void> | undefined {
+    return this.#recall.congestion()
+  }
+
+  /** The epoch is void. */
+  cancel(): void {
+    this.#recall.cancel()
   }
 
   /** As `pass`, of a block read back out of a stream that is retired: its content is what it was. */
@@ -49,10 +64,32 @@ export class PageCoder {
     this.#anchors.put(block, bytes, false)
   }
 
-  /** Everything has passed. */
+  /** Resolves when no page that has passed waits any more. */
+  drain(): Promise<void> {
+    return this.#recall.drain()
+  }
+
+  /** Everything has passed, and nothing waits. */
   flush(): void {
     this.#writeDeltas()
     this.#extents.flush()
+  }
+
+  /** Until its anchor has been read back. */
+  #waits(page: number, bytes: Uint8Array): boolean {
+    if (this.#anchors.maxPages === 0 || this.#anchors.find(page) !== -1) return false
+    if (!this.#state.canWait(page) || !this.#recall.offer(page, bytes)) return false
+    this.#state.wait(page)
+    return true
+  }
+
+  /** A page that has waited. True: a delta is written of it. */
+  #settle(page: number, bytes: Uint8Array, anchor: Uint8Array | undefined): boolean {
+    if (anchor !== undefined) this.#anchors.put(page, anchor, this.#admit)
+    if (this.#delta(page, bytes)) return true
+    this.#state.place(page, this.#extents.add(bytes))
+    this.#anchors.put(page, bytes, this.#admit)
+    return false
   }
 
   /** False where it is to be written whole. */

@@ -19,7 +19,7 @@ import { ForeignStreams, type NeighbourContents } from './foreign-streams.ts'
 import { keyOf, knows, noteHash, word } from './page-hashes.ts'
 import { PageSet } from './page-set.ts'
 import { type PageStream, PageTable, type Place, SEGMENT_PAGES, type StreamFacts, ZERO_SLOT } from './page-table.ts'
-import { dropRecords, retiring } from './retiring.ts'
+import { dropRecords, isRetired, retiring } from './retiring.ts'
 import { blocksToRewrite, inPages, toleratedLosses } from './stream-choice.ts'
 
 /** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
@@ -58,6 +58,8 @@ interface Candidate {
   readonly foreign: ForeignStreams | undefined
   readonly seen: PageSet
   readonly changedPages: PageSet
+  /** Changed pages whose content has no place yet. */
+  readonly waiting: Set<number>
   unseen: number
   changedRam: number
   changedBlocks: number
@@ -152,6 +154,7 @@ export class PageState {
       foreign,
       seen,
       changedPages,
+      waiting: new Set(),
       ...counts,
       complete: false
     }
@@ -194,6 +197,7 @@ export class PageState {
   /** A zero page has passed. */
   zero(page: number): void {
     const candidate = this.#see(page)
+    candidate.waiting.delete(page)
     if (candidate.table.slotOf(page) === ZERO_SLOT) return
     this.#changed(candidate, page)
     this.#forget(candidate.table, page)
@@ -208,8 +212,10 @@ export class PageState {
     const candidate = this.#see(page)
     const { table, retired } = candidate
     const same = knows(table, page, digest)
-    if (same && !isRetired(candidate, page)) return 'kept'
-    const found = this.#find(candidate, digest) // before the id is noted, while the page lies elsewhere
+    const waited = candidate.waiting.has(page)
+    if (same && !waited && !isRetired(candidate, page)) return 'kept'
+    const found = this.#find(candidate, digest) // before the id is noted, while the page lies elsewhere, and waits
+    candidate.waiting.delete(page)
     const slot = table.slotOf(page)
     if (!same) {
       this.#changed(candidate, page)
@@ -223,9 +229,21 @@ export class PageState {
     return 'found'
   }
 
+  /** Whether what a 'changed' page was last written whole with lies in a stream that can be read: not in the open epoch's own. */
+  canWait(page: number): boolean {
+    const { table, slot } = this.#open()
+    return table.slotOf(page) !== slot
+  }
+
+  /** A 'changed' page is placed later; until then nobody else's content is found where it lies. */
+  wait(page: number): void {
+    this.#open().waiting.add(page)
+  }
+
   /** Where a page of the open epoch was written. */
   place(page: number, locator: number): void {
     const candidate = this.#open()
+    candidate.waiting.delete(page)
     candidate.table.place(page, candidate.slot, locator)
     candidate.written++
     this.#remember(candidate.table, page)
@@ -238,6 +256,7 @@ export class PageState {
   placeDelta(page: number, blocks: number): boolean {
     const candidate = this.#open()
     if (!this.#bounds.take(deltaBytesOf(blocks))) return false
+    candidate.waiting.delete(page)
     candidate.table.setDelta(page, candidate.slot, 0)
     candidate.written++
     candidate.deltas++
@@ -246,7 +265,8 @@ export class PageState {
 
   /** A 'changed' page is again what it was last written whole with. */
   placeAsBefore(page: number): void {
-    const { table } = this.#open()
+    const { table, waiting } = this.#open()
+    waiting.delete(page)
     table.clearDelta(page)
     this.#remember(table, page)
   }
@@ -268,7 +288,8 @@ export class PageState {
    * MIGRATION_STREAM_INCOMPLETE where one has not.
    */
   endPages(): PageCounts {
-    const { table, retired, unseen, changedRam, changedBlocks, written, deltas, found } = this.#open()
+    const { table, retired, waiting, unseen, changedRam, changedBlocks, written, deltas, found } = this.#open()
+    if (waiting.size > 0) throw new TypeError(`${waiting.size} pages have no place`)
     if (unseen > 0) {
       throw new DiapauseError(
         'MIGRATION_STREAM_INCOMPLETE',
@@ -342,9 +363,10 @@ export class PageState {
   }
 
   /** Where a page with that content lies, whole, and stays: in this VM, else in a neighbour. */
-  #find({ table, retired, foreign }: Candidate, digest: string): Place | undefined {
+  #find({ table, retired, foreign, waiting }: Candidate, digest: string): Place | undefined {
     const page = this.#contents.find(word(digest, 0), other => {
-      return knows(table, other, digest) && retired[table.slotOf(other)] !== true && table.deltaOf(other) === undefined
+      if (!knows(table, other, digest) || waiting.has(other)) return false
+      return retired[table.slotOf(other)] !== true && table.deltaOf(other) === undefined
     })
     return page === -1 ? foreign?.find(digest) : table.placeOf(page)
   }
@@ -373,12 +395,4 @@ export class PageState {
     if (page < this.ramPages) candidate.changedRam++
     else candidate.changedBlocks++
   }
-}
-
-function isRetired({ table, retired, retiredDeltas }: Candidate, page: number): boolean {
-  const segment = table.segmentOf(page)
-  if (segment === undefined) return false
-  const at = page % SEGMENT_PAGES
-  if (retired[segment.slots[at] ?? ZERO_SLOT] === true) return true
-  return segment.deltas !== undefined && retiredDeltas[segment.deltas.slots[at] ?? ZERO_SLOT] === true
 }

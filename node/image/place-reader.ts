@@ -65,6 +65,11 @@ export class PlaceReader {
    * the next is asked for. IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with.
    */
   async *contents(pages: Iterable<number>): AsyncGenerator<{ page: number; bytes: Uint8Array }> {
+    for await (const { page, bytes } of this.wholes(pages)) yield { page, bytes: await this.#contentOf(page, bytes) }
+  }
+
+  /** As `contents`, of what the pages were last written whole with. */
+  async *wholes(pages: Iterable<number>): AsyncGenerator<{ page: number; bytes: Uint8Array }> {
     const runs = this.#runsOf(pages)
     const ahead: { run: Run; extents: Promise<Map<number, Uint8Array>> }[] = []
     for (let next = 0; next < runs.length || ahead.length > 0; ) {
@@ -82,9 +87,21 @@ export class PlaceReader {
         const bytes = extents.get(extent)?.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
         if (bytes?.length !== PAGE_BYTES)
           throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
-        yield { page, bytes: await this.#contentOf(page, bytes) }
+        yield { page, bytes }
       }
     }
+  }
+
+  /** Those of `pages` that lie with at least `least` of them in one extent. */
+  near(pages: readonly number[], least: number): number[] {
+    const extentOf = (page: number): string => {
+      const at = this.#table.placeOf(page)
+      return at === undefined ? '' : `${at.slot} ${Math.floor(at.locator / EXTENT_PAGES)}`
+    }
+    const extents = pages.map(extentOf)
+    const counts = new Map<string, number>()
+    for (const extent of extents) counts.set(extent, (counts.get(extent) ?? 0) + 1)
+    return pages.filter((_, i) => (counts.get(extents[i] ?? '') ?? 0) >= least)
   }
 
   #contentOf(page: number, bytes: Uint8Array): Uint8Array | Promise<Uint8Array> {

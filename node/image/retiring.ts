@@ -1,7 +1,7 @@
 /** Which streams of a table an epoch gives up: by their use (`stream-choice.ts`), and by the losses that they bear. Pure. */
 import { isBaseStream } from '../../protocols/base.ts'
 import type { StreamId } from '../ports.ts'
-import type { PageTable } from './page-table.ts'
+import { type PageTable, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
 import { type StreamUse, streamsToRetire, toleratedLosses } from './stream-choice.ts'
 
 export interface Retiring {
@@ -60,4 +60,20 @@ export function dropRecords(table: PageTable, retired: readonly boolean[]): numb
     if (segment !== undefined) segments.push(number)
   }
   return segments
+}
+
+/** Slot → whether pages in it are written again, and deltas. */
+export interface RetiredPlaces {
+  readonly table: PageTable
+  readonly retired: readonly boolean[]
+  readonly retiredDeltas: readonly boolean[]
+}
+
+/** Whether the page is to be written again: it, or its delta, lies in a stream that is given up. */
+export function isRetired({ table, retired, retiredDeltas }: RetiredPlaces, page: number): boolean {
+  const segment = table.segmentOf(page)
+  if (segment === undefined) return false
+  const at = page % SEGMENT_PAGES
+  if (retired[segment.slots[at] ?? ZERO_SLOT] === true) return true
+  return segment.deltas !== undefined && retiredDeltas[segment.deltas.slots[at] ?? ZERO_SLOT] === true
 }

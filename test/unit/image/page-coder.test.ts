@@ -71,8 +71,20 @@ class TrackedVm {
     }
   }
 
-  /** `rounds`: writes before each round of copying. */
-  async epoch(rounds: readonly (readonly Write[])[], { commits = true } = {}): Promise<ImageManifest> {
+  bytesRead = 0
+
+  /** `rounds`: writes before each round of copying. `reads`: how many reads of older streams are answered. */
+  async epoch(
+    rounds: readonly (readonly Write[])[],
+    { commits = true, reads = Number.POSITIVE_INFINITY } = {}
+  ): Promise<ImageManifest> {
+    this.bytesRead = 0
+    let answers = reads
+    const read: ReadStream = async (stream, offset, length) => {
+      if (answers-- <= 0) throw new Error('no peer answers')
+      this.bytesRead += length
+      return this.read(stream, offset, length)
+    }
     const epoch = ++this.#epoch
     const pipeline = new CapturePipeline({
       facts,
@@ -83,14 +95,17 @@ class TrackedVm {
       holders: HOLDERS,
       put: (grid, column, bytes) => this.cluster.putColumn({ stream: `g/v/1/${epoch}` }, grid, column, bytes),
       partial: true,
-      read: this.read
+      read
     })
     const again = [...this.state.toRewrite().runs(1, 0)].flatMap(({ wanted }) => wanted)
     const passed = new Set([...again, ...this.#due])
     for (const page of passed) this.#pass(pipeline, page)
     for (const writes of rounds) {
       for (const write of writes) this.write(write)
-      for (const { page } of writes) this.#pass(pipeline, page)
+      for (const [i, { page }] of writes.entries()) {
+        this.#pass(pipeline, page)
+        if (i % 32 === 31) await pipeline.congestion()
+      }
     }
     pipeline.push(deviceStream(fakeMachine(new Map(), facts.memoryMiB)))
     const image = wholeImage(await pipeline.finish({ count: 0, pieces: frameLog().pieces() }), this.image)
@@ -226,6 +241,37 @@ describe('an image of pages that change in little', () => {
     await vm.epoch([fill(0, 40, 1)])
     await vm.epoch([fill(0, 40, 1000), touch(0, 40, 8, 1)], { commits: false })
     await vm.epoch([touch(0, 40, 16, 2)])
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('reads back what pages were last written whole with where that is in no memory', async () => {
+    const vm = new TrackedVm(120 * PAGE) // with room for a hundred of them
+    await vm.epoch([fill(0, 400, 1)])
+    const little = await vm.epoch([touch(200, 300, 1234, 5), touch(150, 160, 0, 9), touch(200, 210, 64, 6)])
+    expect(little.stats.pagesChanged).toBe(110)
+    expect(little.stats.pagesDelta).toBeGreaterThanOrEqual(100)
+    expect(little.stats.bytesData).toBeLessThan((110 * PAGE) / 5)
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('writes pages whole where what they were cannot be read back', async () => {
+    const vm = new TrackedVm(120 * PAGE)
+    await vm.epoch([fill(0, 400, 1)])
+    const whole = await vm.epoch([touch(200, 300, 1234, 5)], { reads: 0 })
+    expect([whole.stats.pagesChanged, whole.stats.pagesDelta]).toEqual([100, 0])
+    expect(await vm.wrong()).toEqual([])
+  })
+
+  test('finds no content at a page that waits for what it was', async () => {
+    const vm = new TrackedVm(120 * PAGE)
+    await vm.epoch([fill(0, 400, 1)])
+    await vm.epoch([[{ page: 300, fill: 7_000 }]], { commits: false })
+    await vm.epoch([
+      [
+        { page: 300, fill: 7_000 },
+        { page: 301, copy: 300 }
+      ]
+    ])
     expect(await vm.wrong()).toEqual([])
   })
 
