@@ -17,10 +17,12 @@ import type { ClusterView } from './edge/cluster-view.ts'
 import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { ImageView } from './edge/image-view.ts'
+import type { RedundancyView } from './edge/redundancy-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { checkRoom } from './epoch-operations.ts'
 import { DiapauseError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
+import type { RedundancyOperations } from './redundancy-operations.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
 export interface OperationsDeps {
@@ -33,6 +35,7 @@ export interface OperationsDeps {
   readonly clock: Clock
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly redundancy: RedundancyOperations
   readonly epochs: EpochView
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
@@ -59,6 +62,7 @@ export class Operations implements PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
@@ -68,6 +72,7 @@ export class Operations implements PeerView {
     this.events = deps.events
     this.cluster = deps.cluster
     this.images = deps.images
+    this.redundancy = deps.redundancy
     this.epochs = deps.epochs
     this.#startedMs = deps.clock.now()
   }
@@ -110,7 +115,8 @@ export class Operations implements PeerView {
         claims: this.#deps.voter.refusedClaims,
         changes: this.#deps.directory.refusedChanges
       },
-      store: await this.#storeStatus()
+      store: await this.#storeStatus(),
+      redundancy: this.#deps.redundancy.status()
     }
   }
 

@@ -52,6 +52,7 @@ import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
 import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
+import { RedundancyOperations } from './redundancy-operations.ts'
 import { openDecisionStore } from './store/decision-log.ts'
 import { openRegisterStore } from './store/register-store.ts'
 import { createSwitch } from './switch/switch.ts'
@@ -322,7 +323,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     policy: config.epochs.retention,
     readManifest: hosting?.readManifest
   })
-  const view = new Operations({ ...parts, cluster, images, epochs, network, store, refusedShards })
+  const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
+  const view = new Operations({ ...parts, cluster, images, redundancy, epochs, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   report('peer.started', { id: self, hypervisor: description })

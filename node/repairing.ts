@@ -37,6 +37,7 @@ export interface RepairingDeps {
 }
 
 export interface Repairing extends RepairHooks {
+  readonly shards: ClusterShards
   readonly redundancy: Redundancy
   readonly repair: RepairAgent
   start(): void
@@ -63,6 +64,7 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range))
   })
   return {
+    shards,
     redundancy,
     repair,
     damaged: (stream, column) => repair.damaged(stream, column),

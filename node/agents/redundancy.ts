@@ -5,10 +5,16 @@
 import type { PeerId } from '../../protocols/core.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import type { StoragePeer } from '../planning/domains.ts'
-import { type PeerStanding, planRepair, type RepairFacts, type RepairPlan } from '../planning/repair.ts'
-import type { FailureDetector, Membership, StreamManifest, Transport } from '../ports.ts'
+import {
+  type PeerStanding,
+  planRepair,
+  type RepairFacts,
+  type RepairPlan,
+  type StreamFacts
+} from '../planning/repair.ts'
+import type { FailureDetector, Membership, StreamId, StreamManifest, Transport } from '../ports.ts'
 import type { Holdings } from './holdings.ts'
-import type { Kept, KeptStreams } from './kept-streams.ts'
+import type { Kept, KeptStream, KeptStreams } from './kept-streams.ts'
 import type { LostMembers } from './lost-members.ts'
 
 export interface RedundancyDeps {
@@ -31,9 +37,11 @@ export interface LookOptions {
   readonly anew?: boolean
 }
 
+export type SeenStream = KeptStream & StreamFacts
+
 export interface Sight {
   readonly kept: Kept
-  readonly facts: RepairFacts
+  readonly facts: Omit<RepairFacts, 'streams'> & { readonly streams: readonly SeenStream[] }
   readonly plan: RepairPlan
 }
 
@@ -63,6 +71,16 @@ export class Redundancy {
     const facts = { streams, standing, hosts: hosts().filter(({ peer }) => standing.get(peer) === 'up') }
     this.#last = { kept, facts, plan: planRepair(facts) }
     return this.#last
+  }
+
+  /** With the hashes of all symbols. MANIFEST_MISSING, MANIFEST_INVALID. */
+  manifest(stream: KeptStream): Promise<StreamManifest> {
+    return this.#deps.kept.manifest(stream)
+  }
+
+  /** How many grids of a column `peer` is known to have. */
+  gridsAt(peer: PeerId, stream: StreamId, column: number): number {
+    return this.#deps.holdings.gridsAt(peer, stream, column)
   }
 
   /** Who has each column now and stays: its planned holder where nobody else is known. */

@@ -26,6 +26,8 @@
  * | POST /v1/invites {role?, votes?, replaces?, expiresMinutes?} | 201 Invitation |
  * | GET /v1/keys | KeysStatus |
  * | POST /v1/keys | 201 KeysStatus, when there is a new one |
+ * | POST /v1/verify[?name=NAME][&deep=1] | WorkLines as NDJSON, the last with a VerifyReport |
+ * | POST /v1/repair | WorkLines as NDJSON, the last with a RepairReport |
  * | POST /v1/leave {force?} | 204, when this peer is no member any more; it stops then |
  *
  * Errors: `{error: {code, message, details}}` with a status that fits.
@@ -44,6 +46,7 @@ import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { imageRoutes } from './image-routes.ts'
 import { memberRoutes } from './member-routes.ts'
+import { redundancyRoutes } from './redundancy-routes.ts'
 import { type Context, type Reply, readJson, type Route } from './routing.ts'
 import type { PeerView } from './view.ts'
 
@@ -114,6 +117,7 @@ const routes: readonly Route[] = [
   },
   ...epochRoutes,
   ...memberRoutes,
+  ...redundancyRoutes,
   ...imageRoutes
 ]
 
@@ -242,6 +246,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   GROUP_UNKNOWN: 404,
   MEMBER_UNKNOWN: 404,
   VM_UNKNOWN: 404,
+  NAME_UNKNOWN: 404,
   API_METHOD: 405,
   API_BODY_TOO_LARGE: 413,
   GROUP_EXISTS: 409,

@@ -14,6 +14,7 @@ import { epochCommands } from './cli-epochs.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
+import { redundancyCommands } from './cli-redundancy.ts'
 import { ApiClient } from './client.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { epochText, eventText, statusText } from './format.ts'
@@ -92,6 +93,11 @@ function program(host: CliHost): Command {
   )
   doctorCommand(diapause, host, host.defaultConfigFile)
   imageCommands(
+    nameAndArguments => peerCommand(diapause, host, nameAndArguments),
+    host,
+    options => clientOf(options, host)
+  )
+  redundancyCommands(
     nameAndArguments => peerCommand(diapause, host, nameAndArguments),
     host,
     options => clientOf(options, host)

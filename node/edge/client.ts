@@ -11,6 +11,7 @@ import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish }
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
+import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -152,6 +153,33 @@ export class ApiClient {
     return JSON.parse(text) as GroupRecord
   }
 
+  /** Settles when all has been looked at; `progress` hears how far it is. */
+  verify(
+    { name, deep }: VerifyWish,
+    progress: (now: WorkProgress) => void,
+    signal: AbortSignal
+  ): Promise<VerifyReport> {
+    const query = new URLSearchParams({ deep: deep ? '1' : '0', ...(name !== undefined && { name }) })
+    return this.#work(`/v1/verify?${query.toString()}`, progress, signal)
+  }
+
+  /** Settles when nothing more can be done. */
+  repair(progress: (now: WorkProgress) => void, signal: AbortSignal): Promise<RepairReport> {
+    return this.#work('/v1/repair', progress, signal)
+  }
+
+  async #work<T>(path: string, progress: (now: WorkProgress) => void, signal: AbortSignal): Promise<T> {
+    const response = await this.#send('POST', path, undefined, signal)
+    if (response.statusCode !== 200) throw refusal(response, await readText(response))
+    for await (const text of lines(response, MAX_ANSWER_BYTES)) {
+      const line = JSON.parse(text) as WorkLine<T>
+      if ('report' in line) return line.report
+      if ('error' in line) throw refusalOf(line.error, DiapauseError)
+      progress(line.progress)
+    }
+    throw new DiapauseError('API_ANSWER', 'the peer broke off; has it stopped?')
+  }
+
   /** The kept events, then (with `follow`) those to come, until the peer stops or `signal` aborts. */
   async *events(options: { follow?: boolean; signal?: AbortSignal } = {}): AsyncGenerator<PeerEvent, void> {
     const response = await this.#send(
@@ -161,15 +189,8 @@ export class ApiClient {
       options.signal
     )
     if (response.statusCode !== 200) throw refusal(response, await readText(response))
-    response.setEncoding('utf8')
-    let rest = ''
     try {
-      for await (const text of response as AsyncIterable<string>) {
-        const lines = (rest + text).split('\n')
-        rest = lines.pop() ?? ''
-        if (rest.length > MAX_EVENT_CHARACTERS) throw new DiapauseError('API_ANSWER', 'the peer sent an endless event')
-        for (const line of lines) if (line !== '') yield JSON.parse(line) as PeerEvent
-      }
+      for await (const line of lines(response, MAX_EVENT_CHARACTERS)) yield JSON.parse(line) as PeerEvent
     } catch (error) {
       // A peer that is killed tears its stream: for the reader this is its end, as an orderly stop is.
       if (!options.signal?.aborted && !isDisconnect(error)) throw error
@@ -199,6 +220,18 @@ export class ApiClient {
       reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
     })
     return { request, response }
+  }
+}
+
+/** The lines of an answer that are not empty. API_ANSWER for one that is longer than `most` characters. */
+async function* lines(response: IncomingMessage, most: number): AsyncGenerator<string, void> {
+  response.setEncoding('utf8')
+  let rest = ''
+  for await (const text of response as AsyncIterable<string>) {
+    const whole = (rest + text).split('\n')
+    rest = whole.pop() ?? ''
+    if (rest.length > most) throw new DiapauseError('API_ANSWER', 'the peer sent an endless line')
+    for (const line of whole) if (line !== '') yield line
   }
 }
 

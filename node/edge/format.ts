@@ -29,8 +29,23 @@ export function statusText(status: PeerStatus): string {
     ...outputText(status),
     `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards, ` +
       `${refused.claims} claims of leases, ${refused.changes} changes of this peer`,
+    ...redundancyText(status),
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
+}
+
+/** Snapshots that bear fewer losses than they should, and how far repairs are. */
+function redundancyText({ redundancy }: PeerStatus): string[] {
+  if (redundancy === null) return []
+  const { exposed, repaired } = redundancy
+  const done = `repair: ${repaired.columns} columns (${bytesText(repaired.bytes)}) rebuilt here, ${repaired.due} due`
+  return [
+    ...exposed.map(
+      ({ group, vm, epoch, missing, tolerates }) =>
+        `EXPOSED: epoch ${epoch} of ${group}/${vm} lacks ${missing} columns and bears the loss of ${Math.max(0, tolerates)} members`
+    ),
+    `${done}${repaired.failures === 0 ? '' : `, ${repaired.failures} tries failed`}`
+  ]
 }
 
 /** How VMs are cut; where that is not the best way, why. */

@@ -10,11 +10,13 @@ import type { ClusterView } from './cluster-view.ts'
 import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { ImageView } from './image-view.ts'
+import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 
 export interface PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly redundancy: RedundancyView
   readonly epochs: EpochView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
@@ -67,6 +69,8 @@ export interface PeerStatus {
   /** What was refused because it was of a generation that is over, since the peer started. */
   readonly refused: RefusedStatus
   readonly store: StoreStatus
+  /** Null: it stores nothing (a witness). */
+  readonly redundancy: RedundancyStatus | null
 }
 
 export interface RefusedStatus {

@@ -57,7 +57,8 @@ const status: PeerStatus = {
     outputLongestMs: 0
   },
   refused: { frames: 0, reports: 0, shards: 0, claims: 0, changes: 0 },
-  store: { streams: 0, manifests: 0, bytes: 0 }
+  store: { streams: 0, manifests: 0, bytes: 0 },
+  redundancy: null
 }
 
 const clusterStatus: ClusterStatus = {
@@ -82,6 +83,7 @@ class FakePeer implements PeerView {
   readonly asked: WhyQuestion[] = []
   readonly wishes: unknown[] = []
   readonly images = {} as PeerView['images']
+  readonly redundancy = {} as PeerView['redundancy']
   readonly epochs = {} as PeerView['epochs']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
@@ -114,17 +116,8 @@ class FakePeer implements PeerView {
 
   async createGroup({ id, vms, owners }: GroupRequest): Promise<GroupRecord> {
     if (this.made.has(id)) throw new DiapauseError('GROUP_EXISTS', `there is a group ${id}`)
-    const record = {
-      id,
-      vms,
-      owners,
-      version: 1,
-      generation: 1,
-      lastEpoch: 0,
-      open: null,
-      committed: null,
-      removed: false
-    }
+    const numbers = { version: 1, generation: 1, lastEpoch: 0 }
+    const record = { id, vms, owners, ...numbers, open: null, committed: null, removed: false }
     this.made.set(id, record)
     return record
   }

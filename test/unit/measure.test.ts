@@ -125,7 +125,8 @@ describe('what the command line prints', () => {
         outputLongestMs: 61_000
       },
       refused: { frames: 4, reports: 1, shards: 2, claims: 3, changes: 9 },
-      store: { streams: 1, manifests: 1, bytes: 2_048 }
+      store: { streams: 1, manifests: 1, bytes: 2_048 },
+      redundancy: null
     }
     expect(statusText({ ...status, groups: [] })).not.toContain('output')
     const [group] = status.groups

@@ -34,7 +34,13 @@ export class RepairWorld {
 
   constructor(count: number, more: { checkEveryMs?: number; megabytesPerSecond?: number } = {}) {
     const stores = Array.from({ length: count }, () => new MemoryStore())
-    const { network, peers } = cluster(stores, { requestTimeoutMs: 200, settings: { forcedTimeoutMs: 50 } })
+    // Hooks are those of all: whoever is asked to repair asks everybody, as `diapause repair` does anyway.
+    const asked = (): void => {
+      for (const { repair } of this.bodies) repair.now()
+    }
+    const hooks = { asked, damaged: () => {} }
+    const settings = { forcedTimeoutMs: 50 }
+    const { network, peers } = cluster(stores, { requestTimeoutMs: 200, settings, repair: hooks })
     this.network = network
     this.bodies = peers.map((peer, i) => this.#body(peer, stores[i] ?? new MemoryStore(), more))
   }
@@ -71,7 +77,7 @@ export class RepairWorld {
     for (const { repair } of this.bodies) repair.stop()
   }
 
-  #record(): ClusterRecord {
+  record(): ClusterRecord {
     const members = this.bodies
       .filter(({ id }) => !this.removed.has(id))
       .map(({ id }): Partial<MemberRecord> => ({ id, name: id, role: 'storage', leaving: this.leaving.has(id) }))
@@ -102,7 +108,7 @@ export class RepairWorld {
       self,
       kept,
       holdings,
-      membership: { record: () => this.#record() },
+      membership: { record: () => this.record() },
       detector: { livenessOf: each => this.liveness.get(each) ?? 'alive' },
       transport,
       lost: this.lost,

@@ -1,0 +1,140 @@
+/** What people see of redundancy: verify and repair over the API, and their texts. */
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { serveApi, type ApiServer } from '../../node/edge/api.ts'
+import { repairText, verifyText } from '../../node/edge/cli-redundancy.ts'
+import { ApiClient } from '../../node/edge/client.ts'
+import type { WorkProgress } from '../../node/edge/redundancy-view.ts'
+import type { PeerView } from '../../node/edge/view.ts'
+import type { StreamManifest } from '../../node/ports.ts'
+import { exposureOf } from '../../node/planning/exposure.ts'
+import { RedundancyOperations } from '../../node/redundancy-operations.ts'
+import { RepairWorld } from './repair-world.ts'
+import { ship } from './shards-network.ts'
+import { clock, memoryLog } from './store-support.ts'
+
+let world: RepairWorld
+let manifest: StreamManifest
+let runDir: string
+let server: ApiServer
+let client: ApiClient
+const { signal } = new AbortController()
+
+beforeEach(async () => {
+  world = new RepairWorld(6, { checkEveryMs: 60_000 })
+  manifest = await ship(world.bodies.slice(0, 5), randomBytes(3 * 5 * 3 * 256 - 100))
+  await world.commit([manifest])
+  runDir = mkdtempSync(join(tmpdir(), 'diapause-redundancy-'))
+  const { redundancy, repair, shards } = world.body(5)
+  const record = world.record()
+  const storing = { redundancy, repair, shards }
+  const operations = new RedundancyOperations({ storing, membership: { record: () => record }, clock })
+  server = await serveApi({ view: { redundancy: operations } as unknown as PeerView, runDir, log: memoryLog() })
+  client = new ApiClient(server.socketPath)
+})
+
+afterEach(async () => {
+  world.stop()
+  await server.close()
+  rmSync(runDir, { recursive: true })
+})
+
+async function verify(wish: { name?: string; deep: boolean }) {
+  const heard: WorkProgress[] = []
+  const report = await client.verify(wish, now => void heard.push(now), signal)
+  return { report, heard }
+}
+
+describe('diapause verify', () => {
+  it('says that nothing is missing and how many losses are borne, and reads nothing', async () => {
+    const { report } = await verify({ deep: false })
+    expect(report).toMatchObject({ missing: [], damaged: [], unreadable: [], silent: [] })
+    expect(report.images).toEqual([{ group: 'g', vm: 'v', epoch: 1, streams: 1, columns: 5, missing: 0, tolerates: 2 }])
+    expect(verifyText(report)).toMatch(/g\/v +1 +1 +5 +0 +the loss of any 2 members\nnothing is missing$/)
+    expect(world.bodies.every(({ memory }) => memory.reads === 0)).toBe(true)
+  })
+
+  it('names what is missing, and the members that are out of reach', async () => {
+    world.kill(1)
+    world.body(3).memory.held.clear()
+    const { report } = await verify({ name: 'g', deep: false })
+    expect(report.missing).toEqual([
+      { stream: 'g/v/1/1', column: 1, holder: 'p1' },
+      { stream: 'g/v/1/1', column: 3, holder: 'p3' }
+    ])
+    expect(report).toMatchObject({ silent: ['p1'], images: [{ missing: 2, tolerates: 0 }] })
+    expect(verifyText(report)).toContain('missing: column 3 of g/v/1/1 (of p3)')
+    expect(verifyText(report)).toContain('no loss')
+    world.kill(2)
+    const lost = await verify({ deep: false })
+    expect(verifyText(lost.report)).toContain('CANNOT BE READ NOW')
+    await expect(verify({ name: 'h', deep: false })).rejects.toMatchObject({ code: 'NAME_UNKNOWN', name: 'UsageError' })
+  })
+
+  it('finds by reading, with --deep, what is damaged, and tells how far it is', async () => {
+    const { memory } = world.body(2)
+    const verifyColumn = memory.verifyColumn.bind(memory)
+    vi.spyOn(memory, 'verifyColumn').mockImplementation(async (stream, grid, column) =>
+      grid === 1 ? 'damaged' : await verifyColumn(stream, grid, column)
+    )
+    const { report, heard } = await verify({ deep: true })
+    expect(report.damaged).toEqual([{ stream: 'g/v/1/1', grid: 1, column: 2, member: 'p2' }])
+    expect(report.unreadable).toEqual([])
+    const reading = heard.filter(({ text }) => text === 'columns read where they lie')
+    expect(reading.at(-1)).toMatchObject({ done: 15, total: 15 })
+    expect(heard.at(-1)).toEqual({ text: 'streams read', done: 1, total: 1 })
+  })
+
+  it('says, with --deep, which streams cannot be read to the end', async () => {
+    for (const i of [0, 1, 2]) for (const bytes of world.body(i).memory.held.values()) bytes.fill(7)
+    const { report } = await verify({ deep: true })
+    expect(report.unreadable).toEqual([{ what: 'g/v/1/1', why: expect.stringContaining('needs 3') }])
+  })
+})
+
+describe('diapause repair', () => {
+  it('lets the others rebuild at once what a dead member had, and ends when nothing is missing', async () => {
+    world.kill(4)
+    const heard: WorkProgress[] = []
+    const report = await client.repair(now => void heard.push(now), signal)
+    expect(report).toEqual({ rebuilt: 1, impossible: [] })
+    expect(heard[0]).toEqual({ text: 'columns rebuilt', done: 0, total: 1 })
+    expect(await world.columnsAt(5, manifest)).toEqual([4])
+    expect(repairText(report)).toBe('1 columns were rebuilt; nothing is missing')
+    const { report: after } = await verify({ deep: false })
+    expect(after.images).toMatchObject([{ missing: 0, tolerates: 2 }])
+  })
+
+  it('says what cannot be repaired and why', async () => {
+    for (const i of [0, 1, 2]) world.kill(i)
+    const report = await client.repair(() => {}, signal)
+    const why = '2 columns are within reach, and 3 are needed: bring back members that have others'
+    expect(report).toEqual({ rebuilt: 0, impossible: [{ what: 'columns 0, 1, 2 of g/v/1/1', why }] })
+    expect(repairText(report)).toContain(`not repaired: columns 0, 1, 2 of g/v/1/1: ${why}`)
+  })
+
+  it('is refused at a witness', async () => {
+    const none = { storing: undefined, membership: { record: () => world.record() }, clock }
+    const witness = new RedundancyOperations(none)
+    await expect(witness.repair(signal).next()).rejects.toMatchObject({ code: 'NOT_STORAGE' })
+    expect(witness.status()).toBeNull()
+  })
+})
+
+describe('the exposure of an image', () => {
+  it('is that of its weakest stream, and unknown streams count as lost', () => {
+    const five = ['a', 'b', 'c', 'd', 'e']
+    const standing = new Map(five.map(peer => [peer, 'up' as const]))
+    const whole = { stream: 's', k: 3, m: 2, holders: five, places: five.map(peer => [peer]) }
+    const weak = { ...whole, stream: 't', places: [['a'], ['b'], ['c'], ['a'], []] }
+    const facts = { standing, streams: [whole, weak] }
+    expect(exposureOf(['s'], facts)).toEqual({ columns: 5, missing: 0, tolerates: 2 })
+    expect(exposureOf(['s', 't'], facts)).toEqual({ columns: 10, missing: 1, tolerates: 0 })
+    expect(exposureOf(['s', 'u'], facts).tolerates).toBe(-1)
+    const elsewhere = { ...whole, places: [['e'], ['b'], ['c'], ['d'], ['e']] }
+    expect(exposureOf(['s'], { standing, streams: [elsewhere] }).tolerates).toBe(1)
+  })
+})
