@@ -2,7 +2,7 @@
  * The composition root: builds adapters and cores from a config, joins them, starts them in an order in which nothing
  * can act before it may, and stops them in the reverse. Nothing imports this file but `main.ts`.
  */
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
@@ -47,6 +47,7 @@ import { readSecret } from './host/secret.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
 import { EpochOperations } from './epoch-operations.ts'
+import { GroupImport } from './group-import.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
@@ -316,7 +317,9 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     groups,
     housekeeping
   }
-  const images = new ImageOperations({ ...voice, self, reached, events, log, hosting, files: imageFiles })
+  const imports = new GroupImport({ ...voice, self, reached, events })
+  const imaging = { hosting, files: imageFiles, imports, run: randomUUID() }
+  const images = new ImageOperations({ ...voice, self, events, log, ...imaging })
   const epochs = new EpochOperations({
     directory,
     events,

@@ -53,17 +53,25 @@ export function keepOlder(next: GroupRecord, before: CommittedEpoch | null, keep
 }
 
 /**
- * Keeps a VM's image of a kept epoch while it is read, until `releaseEpoch(by)`. Nothing where that epoch is not kept, or as
- * many as can be are read. What `isOver` of those that read one goes by the way: they have died over it.
+ * Keeps a VM's image, or (`vm` undefined) those of all, of a kept epoch while it is read, until `releaseEpoch(by)`. Nothing
+ * where that epoch is not kept, or as many as can be are read. What `isOver` of those that read one goes by the way: they have
+ * died over it.
  */
-export function holdEpoch(epoch: number, vm: string, by: string, isOver: (by: string) => boolean = () => false) {
+export function holdEpoch(
+  epoch: number,
+  vm: string | undefined,
+  by: string,
+  isOver: (by: string) => boolean = () => false
+) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     if (current === null || current.removed) return undefined
-    const image = keptEpochs(current).find(each => each.epoch === epoch)?.images[vm]
-    if (image === undefined) return undefined
+    const all = keptEpochs(current).find(each => each.epoch === epoch)?.images
+    const image = vm === undefined ? undefined : all?.[vm]
+    if (all === undefined || (vm !== undefined && image === undefined)) return undefined
     const others = (current.held ?? []).filter(each => each.by !== by && !isOver(each.by))
     if (others.length >= MAX_HELD) return undefined
-    const held = [...others, { epoch, images: { [vm]: image }, by }]
+    const images = vm === undefined || image === undefined ? all : { [vm]: image }
+    const held = [...others, { epoch, images, by }]
     return { ...current, version: current.version + 1, held }
   }
 }

@@ -53,10 +53,16 @@ export function createGroup(
  * and are forgotten as those of any removed group where nothing comes of it. Nothing where the group exists. `floor` as in
  * `createGroup`.
  */
-export function reserveGroup(id: string, vms: readonly VmSpec[], by: PeerId, floor: number | null) {
+export function reserveGroup(
+  id: string,
+  vms: readonly VmSpec[],
+  by: PeerId,
+  floor: number | null,
+  settings: { readonly outputCommit?: boolean; readonly openFlow?: boolean } = {}
+) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const owners = Object.fromEntries(vms.map(vm => [vm.id, by]))
-    const made = createGroup(id, vms, owners, floor)(current)
+    const made = createGroup(id, vms, owners, floor, settings)(current)
     return made && { ...made, removed: true }
   }
 }

@@ -92,8 +92,14 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
-    who: 'node/image-operations.ts',
+    who: 'node/group-import.ts',
     may: ['config/', 'protocols/', 'node/planning/', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
+    who: 'node/image-operations.ts',
+    may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
     why: 'operations join agents and edge by their types'
   },
