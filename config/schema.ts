@@ -144,8 +144,11 @@ export const configSchema = z.strictObject({
         .max(1 << 20)
         .multipleOf(8)
         .default(65_536),
-      /** Longest wait for a symbol before the other k are read instead. 50 ms: a guess. */
-      forcedTimeoutMs: ms(5, 60_000).default(50),
+      /**
+       * The shortest wait for a symbol before the other k are read instead; it grows to what good holders take (`node/shards`).
+       * 10 ms: with 50 a holder that is ten times slower than others was waited for (`npm run bench -- loss`).
+       */
+      forcedTimeoutMs: ms(5, 60_000).default(10),
       /**
        * What must be stored before an epoch is committed. all: every column, so that the slowest host sets the pace. most: all
        * but half of m columns, rounded down, whose hosts are slow or hang; what is missing follows, or is repaired. Where hosts

@@ -122,6 +122,19 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'loss',
+    {
+      summary:
+        'what is lost when nodes are gone, four ways to store it at equal overhead; delay of reads with and without the forced timeout',
+      options: {
+        placements: 'random ones of each kind (1000)',
+        reads: 'of each kind (4000)',
+        svg: 'file for the plot (beside the JSON)'
+      },
+      run: async (progress, options) => (await import('./loss.ts')).measureLoss(progress, options)
+    }
+  ],
+  [
     'store',
     {
       summary:
