@@ -3,6 +3,7 @@ import { memberById } from '../protocols/membership/record.ts'
 import { MAX_CHECKED } from '../protocols/shards/messages.ts'
 import type { KeptStream } from './agents/kept-streams.ts'
 import type { RepairAgent } from './agents/repair.ts'
+import type { Scrub } from './agents/scrub.ts'
 import type { Redundancy, Sight } from './agents/redundancy.ts'
 import type {
   ImageRedundancy,
@@ -38,6 +39,7 @@ export interface RedundancyOperationsDeps {
 interface Storing {
   readonly redundancy: Redundancy
   readonly repair: Pick<RepairAgent, 'stats'>
+  readonly scrub: Pick<Scrub, 'status'>
   readonly shards: Pick<ClusterShards, 'check' | 'askRepair' | 'readData'>
 }
 
@@ -54,7 +56,11 @@ export class RedundancyOperations implements RedundancyView {
     if (storing === undefined) return null
     const { last } = storing.redundancy
     const images = last === undefined ? [] : imagesOf(last)
-    return { exposed: images.filter(({ missing }) => missing > 0), repaired: storing.repair.stats() }
+    return {
+      exposed: images.filter(({ missing }) => missing > 0),
+      repaired: storing.repair.stats(),
+      scrubbed: storing.scrub.status()
+    }
   }
 
   async *verify({ name, deep }: VerifyWish, signal: AbortSignal): AsyncGenerator<WorkProgress, VerifyReport> {

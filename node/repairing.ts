@@ -12,6 +12,9 @@ import { KeptStreams } from './agents/kept-streams.ts'
 import { LostMembers } from './agents/lost-members.ts'
 import { Redundancy } from './agents/redundancy.ts'
 import { RepairAgent } from './agents/repair.ts'
+import { Scrub } from './agents/scrub.ts'
+import { wallMs } from './host/clock.ts'
+import { ScrubMarkFile } from './host/scrub-mark.ts'
 import { decodeManifest } from './image/manifest.ts'
 import { decodeStreamManifest } from './image/stream-manifest.ts'
 import type { StoragePeer } from './planning/domains.ts'
@@ -40,6 +43,7 @@ export interface Repairing extends RepairHooks {
   readonly shards: ClusterShards
   readonly redundancy: Redundancy
   readonly repair: RepairAgent
+  readonly scrub: Scrub
   start(): void
   stop(): void
 }
@@ -63,15 +67,30 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     settings: config.repair,
     rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range))
   })
+  const mark = new ScrubMarkFile(config.peer.dataDir)
+  const scrub = new Scrub({
+    ...deps,
+    readMark: () => mark.read(),
+    writeMark: now => mark.write(now),
+    damaged: (stream, column) => repair.damaged(stream, column),
+    refetch: hash => kept.bytes(hash),
+    wallMs,
+    periodMs: config.scrub.periodMs
+  })
   return {
     shards,
     redundancy,
     repair,
+    scrub,
     damaged: (stream, column) => repair.damaged(stream, column),
     asked: () => repair.now(),
-    start: () => repair.start(),
+    start: () => {
+      repair.start()
+      scrub.start()
+    },
     stop: () => {
       repair.stop()
+      scrub.stop()
       lost.stop()
     }
   }

@@ -37,14 +37,17 @@ export function statusText(status: PeerStatus): string {
 /** Snapshots that bear fewer losses than they should, and how far repairs are. */
 function redundancyText({ redundancy }: PeerStatus): string[] {
   if (redundancy === null) return []
-  const { exposed, repaired } = redundancy
+  const { exposed, repaired, scrubbed } = redundancy
   const done = `repair: ${repaired.columns} columns (${bytesText(repaired.bytes)}) rebuilt here, ${repaired.due} due`
   return [
     ...exposed.map(
       ({ group, vm, epoch, missing, tolerates }) =>
         `EXPOSED: epoch ${epoch} of ${group}/${vm} lacks ${missing} columns and bears the loss of ${Math.max(0, tolerates)} members`
     ),
-    `${done}${repaired.failures === 0 ? '' : `, ${repaired.failures} tries failed`}`
+    `${done}${repaired.failures === 0 ? '' : `, ${repaired.failures} tries failed`}`,
+    ...(scrubbed === null
+      ? []
+      : [`scrub:  ${scrubbed.columns} columns read again in this pass, ${scrubbed.damaged} damaged`])
   ]
 }
 

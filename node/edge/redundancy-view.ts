@@ -74,6 +74,15 @@ export interface RedundancyStatus {
     /** Columns that this peer is to rebuild and has not yet. */
     readonly due: number
   }
+  /** The check of all that is stored here: the pass under way, and the last whole one. Null: it is turned off. */
+  readonly scrubbed: {
+    readonly columns: number
+    /** Columns and manifests. */
+    readonly damaged: number
+    /** Wall clock. */
+    readonly startedMs: number
+    readonly last: { readonly endedMs: number; readonly columns: number; readonly damaged: number } | null
+  } | null
 }
 
 /** Nothing is missing, damaged or out of reach. */

@@ -30,7 +30,7 @@ beforeEach(async () => {
   runDir = mkdtempSync(join(tmpdir(), 'diapause-redundancy-'))
   const { redundancy, repair, shards } = world.body(5)
   const record = world.record()
-  const storing = { redundancy, repair, shards }
+  const storing = { redundancy, repair, shards, scrub: { status: () => null } }
   const operations = new RedundancyOperations({ storing, membership: { record: () => record }, clock })
   server = await serveApi({ view: { redundancy: operations } as unknown as PeerView, runDir, log: memoryLog() })
   client = new ApiClient(server.socketPath)
