@@ -266,6 +266,26 @@ export const configSchema = z.strictObject({
       traceFile: path.optional()
     })
     .prefault({}),
+  /**
+   * Where committed epochs are copied to, outside of the cluster: by the peer that runs the first VM of a group. Absent: this
+   * peer copies nothing. It takes a recovery key (`diapause recovery-key new`), which is what opens the copies.
+   */
+  home: z
+    .strictObject({
+      url: z
+        .string()
+        .regex(/^(dir:\/.|s3:\/\/.).{0,2000}$/)
+        .describe('"dir:/FOLDER" or "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=REGION"'),
+      /** A TOML file with accessKeyId, secretAccessKey and perhaps sessionToken. Default: the environment of the peer. */
+      credentialsFile: path.optional(),
+      /** A group is copied at most so often, when it has a new epoch. An hour: a guess, what a lost site may cost. */
+      intervalMs: ms(1_000, 31_536_000_000).default(3_600_000),
+      /** So many epochs of each group are kept there, the newest. 24: a guess, a day of hours. */
+      keep: z.number().int().min(1).max(10_000).default(24),
+      /** Sent on average, in MB/s of 10^6 bytes. 10: a guess, most of a line of 100 Mb/s. */
+      megabytesPerSecond: z.number().min(0.01).max(100_000).default(10)
+    })
+    .optional(),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})
 })
 

@@ -15,6 +15,7 @@ import { SharedBases } from './agents/bases.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
 import { createCodec } from './erasure/codec.ts'
+import { type HomesDeps, openHomes } from './homes.ts'
 import { BaseNames } from './host/base-names.ts'
 import { wallMs } from './host/clock.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
@@ -153,7 +154,19 @@ export async function openHosting(deps: HostingDeps) {
     importRam,
     saveDisk: (parts, diskBytes) => saveDisk(imported, parts, diskBytes)
   }
-  return { store, hypervisor, describeManifest, hosting, repairing, imageFiles, refusedShards }
+  const keysOf = (group: string) => groupKeys(deps.dataKeys, group).dataKeys()
+  const openHomesWith = (more: Omit<HomesDeps, 'hosting' | 'files' | 'keysOf'>) =>
+    openHomes({ ...more, hosting, files: imageFiles, keysOf })
+  return {
+    store,
+    hypervisor,
+    describeManifest,
+    hosting,
+    repairing,
+    imageFiles,
+    refusedShards,
+    openHomes: openHomesWith
+  }
 }
 
 function hostingOf(

@@ -46,7 +46,13 @@ const code = await runCli(process.argv.slice(2), {
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
   defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
-  runPeer: async config => untilStopped(await (await import('./peer.ts')).runPeer(config)),
+  runPeer: async config => {
+    const { credentialsIn } = await import('./host/home-credentials.ts')
+    const { runPeer } = await import('./peer.ts')
+    await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env) }))
+  },
+  readCredentials: async file => (await import('./host/home-credentials.ts')).readCredentials(file),
+  newRecoveryKey: async () => (await import('./host/recovery-key.ts')).newRecoveryKey(),
   identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,
   init: async options => (await import('./host/init.ts')).initCluster(options),
   join: async options => (await import('./host/join.ts')).joinCluster(options),

@@ -16,6 +16,7 @@ import type { MembershipAgent } from './agents/membership.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
+import type { HomeView } from './edge/home-view.ts'
 import type { ImageView } from './edge/image-view.ts'
 import type { RedundancyView } from './edge/redundancy-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
@@ -35,6 +36,7 @@ export interface OperationsDeps {
   readonly clock: Clock
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly home: HomeView
   readonly redundancy: RedundancyOperations
   readonly epochs: EpochView
   readonly membership: MembershipAgent
@@ -62,6 +64,7 @@ export class Operations implements PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly home: HomeView
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly #deps: OperationsDeps
@@ -72,6 +75,7 @@ export class Operations implements PeerView {
     this.events = deps.events
     this.cluster = deps.cluster
     this.images = deps.images
+    this.home = deps.home
     this.redundancy = deps.redundancy
     this.epochs = deps.epochs
     this.#startedMs = deps.clock.now()

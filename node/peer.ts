@@ -40,6 +40,7 @@ import { messageOf, UsageError } from './errors.ts'
 import { systemClock, wallMs } from './host/clock.ts'
 import { clusterAtStart, readCluster, saveCluster } from './host/cluster-file.ts'
 import { openDataDir } from './host/data-dir.ts'
+import type { HomeCredentials } from './host/home-credentials.ts'
 import { identityFromSeed, identitySeed, loadOrCreateIdentity, signedBy } from './host/identity.ts'
 import { createKeyBox } from './host/key-box.ts'
 import { goFirst } from './host/priority.ts'
@@ -48,6 +49,7 @@ import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
 import { EpochOperations } from './epoch-operations.ts'
 import { GroupImport } from './group-import.ts'
+import { HomeOperations } from './home-operations.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
@@ -88,10 +90,17 @@ interface Run {
   readonly events: EventFeed
   readonly report: Report
   stop(error?: Error): Promise<void>
+  readonly credentials: HomeCredentials | undefined
+}
+
+/** What a peer is given beside its config. */
+export interface Environment {
+  /** For a second home whose config names none. */
+  readonly credentials?: HomeCredentials | undefined
 }
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
-export async function runPeer(config: Config): Promise<RunningPeer> {
+export async function runPeer(config: Config, { credentials }: Environment = {}): Promise<RunningPeer> {
   const log: Log = pino({ level: config.log.level, base: { name: config.peer.name } })
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   const teardown = new Teardown()
@@ -108,7 +117,7 @@ export async function runPeer(config: Config): Promise<RunningPeer> {
     log.info({ kind, ...fields }, kind)
   }
   try {
-    const run = { log, teardown, events, report, stop }
+    const run = { log, teardown, events, report, stop, credentials }
     const home = await openHome(config, run)
     const voice = await openVoice(home, run)
     const body = await openBody(home, voice, run)
@@ -254,7 +263,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
   const { config, log, clock, random, self, runDir } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
-  const { network, store, hosting, repairing, hypervisor, describeManifest, imageFiles, refusedShards } = body
+  const { network, store, hosting, repairing, hypervisor, describeManifest, refusedShards } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
@@ -317,9 +326,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     groups,
     housekeeping
   }
-  const imports = new GroupImport({ ...voice, self, reached, events })
-  const imaging = { hosting, files: imageFiles, imports, run: randomUUID() }
-  const images = new ImageOperations({ ...voice, self, events, log, ...imaging })
+  const { images, home: secondHome } = await openImages(home, voice, body, { ...run, reached })
   const epochs = new EpochOperations({
     directory,
     events,
@@ -327,12 +334,37 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     readManifest: hosting?.readManifest
   })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
-  const view = new Operations({ ...parts, cluster, images, redundancy, epochs, network, store, refusedShards })
+  const view = new Operations({
+    ...parts,
+    cluster,
+    images,
+    home: secondHome,
+    redundancy,
+    epochs,
+    network,
+    store,
+    refusedShards
+  })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   report('peer.started', { id: self, hypervisor: description })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
+}
+
+/** Images as files, and in the second home. */
+async function openImages(home: Home, voice: Voice, body: Body, run: Run & { reached(peer: PeerId): boolean }) {
+  const { self, log } = home
+  const { events, teardown, reached } = run
+  const { hosting, imageFiles, openHomes } = body
+  const imports = new GroupImport({ ...voice, self, reached, events })
+  const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
+  const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
+  teardown.add(() => tools?.stop())
+  return {
+    images: new ImageOperations({ ...shared, hosting, files: imageFiles }),
+    home: new HomeOperations({ ...shared, tools })
+  }
 }
 
 /** Who is a member, votes, or is invited: everybody here is told when it changes. */

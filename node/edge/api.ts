@@ -24,6 +24,12 @@
  * | PATCH /v1/members/NAME {votes?, address?} | 204, when it is so |
  * | DELETE /v1/members/NAME[?force=1] | 204, when it has been removed |
  * | POST /v1/invites {role?, votes?, replaces?, expiresMinutes?} | 201 Invitation |
+ * | GET /v1/home | HomeStatus |
+ * | POST /v1/home/push {group} | HomeCopy, when the epoch has been copied |
+ * | POST /v1/home/list {from?, credentials?} | HomeListing |
+ * | POST /v1/home/verify {from?, credentials?, cluster?, group, epoch?, deep?} | HomeCheck |
+ * | POST /v1/home/restore {from?, credentials?, recoveryKey, cluster?, group?, epoch?, owner?} | 201 HomeEpoch[], when the groups are there |
+ * | PUT /v1/recovery-key {public, replaces?} | RecoveryStatus |
  * | GET /v1/keys | KeysStatus |
  * | POST /v1/keys | 201 KeysStatus, when there is a new one |
  * | POST /v1/verify[?name=NAME][&deep=1] | WorkLines as NDJSON, the last with a VerifyReport |
@@ -44,6 +50,7 @@ import type { Log } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
+import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
 import { memberRoutes } from './member-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
@@ -117,6 +124,7 @@ const routes: readonly Route[] = [
   },
   ...epochRoutes,
   ...memberRoutes,
+  ...homeRoutes,
   ...redundancyRoutes,
   ...imageRoutes
 ]
@@ -255,6 +263,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
   EPOCHS_FULL: 409,
   EPOCHS_READ: 409,
   GROUP_CHANGED: 409,
+  HOME_BUSY: 409,
+  HOME_NO_KEY: 409,
   NOT_STORAGE: 409,
   VM_ELSEWHERE: 409,
   MEMBER_LEAVING: 409,

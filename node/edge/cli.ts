@@ -11,6 +11,7 @@ import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
 import { epochCommands } from './cli-epochs.ts'
+import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { whyCommand } from './cli-why.ts'
@@ -19,7 +20,7 @@ import { ApiClient } from './client.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost extends MemberHost, ImageHost, Pick<DoctorHost, 'examine'> {
+export interface CliHost extends MemberHost, ImageHost, HomeHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
   /** The config file to use where no option names one. */
   readonly defaultConfigFile: string | undefined
@@ -100,6 +101,12 @@ function program(host: CliHost): Command {
   redundancyCommands(
     nameAndArguments => peerCommand(diapause, host, nameAndArguments),
     host,
+    options => clientOf(options, host)
+  )
+  homeCommands(
+    diapause,
+    host,
+    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
     options => clientOf(options, host)
   )
   whyCommand(peerCommand(diapause, host, 'why <vm>'), options => clientOf(options, host), host.print)

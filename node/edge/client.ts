@@ -6,9 +6,18 @@ import { pipeline } from 'node:stream/promises'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
+import type { HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
+import type {
+  HomePlace,
+  HomeRestoreWish,
+  HomeStatus,
+  HomeVerifyWish,
+  RecoveryStatus,
+  RecoveryWish
+} from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
 import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
@@ -115,6 +124,32 @@ export class ApiClient {
   /** Settles when the peer has the new key. */
   async rotateKeys(): Promise<KeysStatus> {
     return (await this.#call('POST', '/v1/keys')) as KeysStatus
+  }
+
+  async home(): Promise<HomeStatus> {
+    return (await this.#call('GET', '/v1/home')) as HomeStatus
+  }
+
+  /** Settles when the committed epoch has been copied. */
+  async pushHome(group: string): Promise<HomeCopy & { readonly epoch: number }> {
+    return (await this.#call('POST', '/v1/home/push', { group })) as HomeCopy & { readonly epoch: number }
+  }
+
+  async listHome(place: HomePlace): Promise<HomeListing> {
+    return (await this.#call('POST', '/v1/home/list', place)) as HomeListing
+  }
+
+  async verifyHome(wish: HomeVerifyWish): Promise<HomeCheck & { readonly of: HomeEpoch }> {
+    return (await this.#call('POST', '/v1/home/verify', wish)) as HomeCheck & { readonly of: HomeEpoch }
+  }
+
+  /** Settles when the groups are there. */
+  async restoreHome(wish: HomeRestoreWish): Promise<HomeEpoch[]> {
+    return (await this.#call('POST', '/v1/home/restore', wish)) as HomeEpoch[]
+  }
+
+  async setRecovery(wish: RecoveryWish): Promise<RecoveryStatus> {
+    return (await this.#call('PUT', '/v1/recovery-key', wish)) as RecoveryStatus
   }
 
   /** Settles when the peer is no member any more; it stops then. */

@@ -9,6 +9,7 @@ import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView } from './cluster-view.ts'
 import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
+import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 
@@ -16,6 +17,7 @@ export interface PeerView {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
+  readonly home: HomeView
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   status(): Promise<PeerStatus>

@@ -8,7 +8,7 @@ import { problemText } from '../../config/words.ts'
 import { UsageError, messageOf } from '../errors.ts'
 
 /**
- * Relative paths in the file (dataDir, runDir, secretFile) mean: from the file's folder; they come back absolute.
+ * Relative paths in the file (dataDir, runDir, secretFile, credentialsFile) mean: from the file's folder; they come back absolute.
  * UsageError CONFIG_UNREADABLE, or CONFIG_INVALID with `details.problems` (`{key, expected, found}` each).
  */
 export function loadConfig(file: string): Config {
@@ -25,7 +25,7 @@ export function loadConfig(file: string): Config {
 export function configFromToml(text: string, file: string): Config {
   const asWritten = accept(parseConfig(text), file)
   const folder = dirname(resolve(file))
-  const { cluster, peer } = asWritten
+  const { cluster, peer, home } = asWritten
   return accept(
     checkConfig({
       ...asWritten,
@@ -37,7 +37,10 @@ export function configFromToml(text: string, file: string): Config {
         ...peer,
         dataDir: resolve(folder, peer.dataDir),
         ...(peer.runDir === undefined ? {} : { runDir: resolve(folder, peer.runDir) })
-      }
+      },
+      ...(home?.credentialsFile === undefined
+        ? {}
+        : { home: { ...home, credentialsFile: resolve(folder, home.credentialsFile) } })
     }),
     file
   )

@@ -31,6 +31,10 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
   readonly owners?: Readonly<Record<string, string>>
+  /** How the group comes to be in a cluster that has none. Default: it is made. */
+  readonly begin?: (cluster: Cluster) => Promise<unknown>
+  /** Audits that its VMs have had elsewhere: none is answered twice. Default: 0. */
+  readonly auditsBefore?: number
 }
 
 /** A busy machine must not look like a dead peer, where who is moved where is part of what is tested. */
@@ -40,10 +44,11 @@ export class Bank {
   readonly cluster: Cluster
   readonly vms: readonly string[]
   readonly consoles: ConsoleWatcher
-  #audits = 0
+  #audits: number
 
-  private constructor(cluster: Cluster, vms: number) {
+  private constructor(cluster: Cluster, vms: number, audits: number) {
     this.cluster = cluster
+    this.#audits = audits
     this.vms = Array.from({ length: vms }, (_, i) => `vm${i + 1}`)
     this.consoles = new ConsoleWatcher(
       cluster.peers.map(peer => peer.consoleDir),
@@ -58,7 +63,7 @@ export class Bank {
     const guest = await buildGuest()
     const { vms: total, memoryMiB, load, openFlow = false, besides, disks } = setup
     const cluster = await Cluster.create(setup)
-    const bank = new Bank(cluster, total)
+    const bank = new Bank(cluster, total, setup.auditsBefore ?? 0)
     try {
       for (const peer of cluster.peers) cluster.startPeer(peer)
       await cluster.allConnected(LIMIT_MS)
@@ -67,7 +72,8 @@ export class Bank {
         .map(vm => (disks === undefined ? vm : { ...vm, disks }))
         .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
-      await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })
+      if (setup.begin !== undefined) await setup.begin(cluster)
+      else await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })
       await bank.working()
       return bank
     } catch (error) {

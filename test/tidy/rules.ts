@@ -98,6 +98,12 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
+    who: 'node/home-operations.ts',
+    may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
     who: 'node/image-operations.ts',
     may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
@@ -108,6 +114,11 @@ const dependencyRules: readonly Rule[] = [
     may: ['config/', 'protocols/', 'node/planning/', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
     why: 'operations join agents and edge by their types'
+  },
+  {
+    who: 'node/homes.ts',
+    may: ['config/', 'protocols/', 'node/'],
+    why: 'the part of the composition root that joins what a second home needs'
   },
   {
     who: 'node/hosting.ts',

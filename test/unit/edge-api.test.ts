@@ -83,6 +83,7 @@ class FakePeer implements PeerView {
   readonly asked: WhyQuestion[] = []
   readonly wishes: unknown[] = []
   readonly images = {} as PeerView['images']
+  readonly home = {} as PeerView['home']
   readonly redundancy = {} as PeerView['redundancy']
   readonly epochs = {} as PeerView['epochs']
   readonly cluster: ClusterView = {

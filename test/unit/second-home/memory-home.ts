@@ -31,7 +31,7 @@ export class MemoryHome implements ObjectStore {
   }
 
   async *list(prefix: string) {
-    for (const [name, { bytes, putMs }] of [...this.objects]) {
+    for (const [name, { bytes, putMs }] of this.objects) {
       await Promise.resolve()
       if (name.startsWith(prefix)) yield { name, bytes: bytes.length, putMs }
     }

@@ -1,0 +1,219 @@
+/**
+ * Copies committed epochs to the second home. The peer that owns a group's first VM does it, some time after a commit and at most
+ * once an interval; after a takeover that is another peer, and whoever was at it leaves off. What is copied is held in the
+ * group's record meanwhile, as for an export, so that its shards stay whatever is committed. One group after the other.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import { holdEpoch, releaseEpoch } from '../../protocols/epoch/kept.ts'
+import type { CommittedEpoch, GroupRecord } from '../../protocols/group.ts'
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, HomeCopy, ImageManifest, Log, SecondHome, StreamKeys } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import type { Report } from './group-agent.ts'
+
+/** A first epoch waits so long, for a burst of commits after a start. 1 s: a guess. */
+const SETTLE_MS = 1_000
+/** A copy that failed is tried again after this, or the interval, if that is shorter. A minute: a guess. */
+const AGAIN_MS = 60_000
+
+export interface SecondHomeAgentDeps {
+  readonly self: PeerId
+  /** Of this run of the peer: what an earlier one held is over. */
+  readonly run: string
+  readonly directory: GroupDirectory
+  readonly membership: { record(): ClusterRecord }
+  readonly home: SecondHome
+  readonly clock: Clock
+  readonly log: Log
+  readonly report: Report
+  readonly intervalMs: number
+  readonly keep: number
+  wallMs(): number
+  readManifest(hash: string): Promise<ImageManifest>
+  /** IMAGE_KEY. */
+  keysOf(group: string): readonly StreamKeys[]
+}
+
+export interface GroupCopies {
+  readonly copying?: { readonly epoch: number; readonly doneBytes: number; readonly allBytes: number } | undefined
+  readonly last?: (HomeCopy & { readonly epoch: number; readonly atMs: number }) | undefined
+  readonly failed?: { readonly atMs: number; readonly code: string; readonly message: string } | undefined
+}
+
+interface GroupState {
+  copies: GroupCopies
+  /** When the last copy was begun, by the clock. */
+  begunMs: number | undefined
+  cancelTimer: (() => void) | undefined
+  /** Ends a copy that is under way because this peer is the group's copier. */
+  stop: AbortController | undefined
+}
+
+export class SecondHomeAgent {
+  readonly #deps: SecondHomeAgentDeps
+  readonly #groups = new Map<string, GroupState>()
+  readonly #stop = new AbortController()
+  #holds = 0
+  /** The copy that is under way, and those that wait for it. */
+  #queue: Promise<unknown> = Promise.resolve()
+
+  constructor(deps: SecondHomeAgentDeps) {
+    this.#deps = deps
+    deps.directory.onRecord(record => this.#consider(record))
+    deps.directory.onForgotten(group => this.#forget(group))
+    for (const record of deps.directory.all()) this.#consider(record)
+  }
+
+  stop(): void {
+    this.#stop.abort()
+    for (const group of this.#groups.keys()) this.#forget(group)
+  }
+
+  copiesOf(group: string): GroupCopies {
+    return this.#groups.get(group)?.copies ?? {}
+  }
+
+  /** Whoever copies it else: the committed epoch, now. HOME_BUSY, HOME_NO_KEY, GROUP_UNKNOWN, EPOCH_NOT_KEPT. */
+  async push(group: string): Promise<HomeCopy & { readonly epoch: number }> {
+    const state = this.#stateOf(group)
+    if (state.copies.copying !== undefined)
+      throw new DiapauseError('HOME_BUSY', `Group "${group}" is being copied at this moment.`)
+    return await this.#inTurn(group, state, this.#stop.signal)
+  }
+
+  #consider(record: GroupRecord): void {
+    const { directory, self, clock } = this.#deps
+    const { id, committed, removed } = record
+    if (removed || !isCopier(record, self)) return this.#forget(id)
+    const state = this.#stateOf(id)
+    if (committed === null || state.copies.last?.epoch === committed.epoch) return
+    if (state.cancelTimer !== undefined || this.#stop.signal.aborted) return
+    state.cancelTimer = clock.after(this.#waitMs(state), () => {
+      const stop = new AbortController()
+      state.stop = stop
+      this.#inTurn(id, state, AbortSignal.any([stop.signal, this.#stop.signal]))
+        .catch(() => {}) // told by `#inTurn`
+        .finally(() => {
+          state.cancelTimer = undefined
+          state.stop = undefined
+          const latest = directory.get(id)
+          if (latest !== undefined && this.#groups.get(id) === state) this.#consider(latest)
+        })
+    })
+  }
+
+  #waitMs({ copies, begunMs }: GroupState): number {
+    const { clock, intervalMs } = this.#deps
+    if (copies.failed !== undefined) return Math.min(AGAIN_MS, intervalMs)
+    return begunMs === undefined ? SETTLE_MS : Math.max(0, begunMs + intervalMs - clock.now())
+  }
+
+  #stateOf(group: string): GroupState {
+    const known = this.#groups.get(group)
+    if (known !== undefined) return known
+    const state: GroupState = { copies: {}, begunMs: undefined, cancelTimer: undefined, stop: undefined }
+    this.#groups.set(group, state)
+    return state
+  }
+
+  #forget(group: string): void {
+    const state = this.#groups.get(group)
+    state?.cancelTimer?.()
+    state?.stop?.abort()
+    if (state?.copies.copying === undefined) this.#groups.delete(group)
+  }
+
+  /** Its outcome is told in status, log and events. */
+  #inTurn(group: string, state: GroupState, signal: AbortSignal): Promise<HomeCopy & { readonly epoch: number }> {
+    const { log, report, wallMs, home, clock } = this.#deps
+    const done = this.#queue.then(async () => {
+      state.begunMs = clock.now()
+      try {
+        const copied = await this.#copy(group, state, signal)
+        state.copies = { last: { ...copied, atMs: wallMs() } }
+        report('home.copied', { group, ...copied })
+        return copied
+      } catch (error) {
+        const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
+        const failed = { atMs: wallMs(), code, message: messageOf(error) }
+        state.copies = { ...state.copies, copying: undefined, ...(code !== 'HOME_CANCELLED' && { failed }) }
+        if (!signal.aborted) report('home.failed', { group, code, reason: messageOf(error) })
+        throw error
+      }
+    })
+    this.#queue = done.catch((error: unknown) =>
+      log.debug({ group, error: messageOf(error) }, `not copied to ${home.url}`)
+    )
+    return done
+  }
+
+  async #copy(group: string, state: GroupState, signal: AbortSignal) {
+    const { membership, home, keep } = this.#deps
+    const { id: cluster, name, recovery } = membership.record()
+    if (recovery === undefined) {
+      const message = 'The cluster has no recovery key to seal epochs to: make one (diapause recovery-key new).'
+      throw new DiapauseError('HOME_NO_KEY', message)
+    }
+    const { record, committed, release } = await this.#hold(group)
+    try {
+      const { epoch, generation } = committed
+      const progress = (doneBytes: number, allBytes: number): void => {
+        state.copies = { ...state.copies, copying: { epoch, doneBytes, allBytes } }
+      }
+      progress(0, 0)
+      const images: Record<string, ImageManifest> = {}
+      for (const [vm, hash] of Object.entries(committed.images)) images[vm] = await this.#deps.readManifest(hash)
+      const { vms, outputCommit = false, openFlow = false } = record
+      const facts = { group, epoch, generation, vms, outputCommit, openFlow, images, keys: this.#deps.keysOf(group) }
+      const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
+      const copied = await home.copy(wish, { signal, progress })
+      await this.#sweep({ cluster, group }, keep)
+      return { epoch, ...copied }
+    } finally {
+      await release()
+    }
+  }
+
+  /** An epoch that was copied is copied, whatever becomes of older ones. */
+  async #sweep(of: { readonly cluster: string; readonly group: string }, keep: number): Promise<void> {
+    const { home, log } = this.#deps
+    try {
+      const { damaged } = await home.sweep(of, keep)
+      if (damaged.length > 0) log.warn({ group: of.group, damaged }, 'objects of the second home cannot be read')
+    } catch (error) {
+      log.warn({ group: of.group, error: messageOf(error) }, 'the second home could not be cleaned up')
+    }
+  }
+
+  /** The committed epoch stays until `release`. */
+  async #hold(group: string) {
+    const { directory, self, run, log } = this.#deps
+    const record = await directory.refresh(group)
+    if (record === null || record.removed)
+      throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
+    const committed: CommittedEpoch | null = record.committed
+    if (committed === null) throw new DiapauseError('EPOCH_NOT_KEPT', `Group "${group}" has no epoch yet.`)
+    const by = `${self} ${run} home ${++this.#holds}`
+    const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${run} `)
+    const held = await directory.change(group, holdEpoch(committed.epoch, undefined, by, died))
+    if (held?.held?.some(each => each.by === by) !== true) {
+      throw new DiapauseError(
+        'EPOCHS_READ',
+        `Epoch ${committed.epoch} of group "${group}" cannot be held now: try again later.`
+      )
+    }
+    const release = async (): Promise<void> => {
+      try {
+        await directory.change(group, releaseEpoch(by))
+      } catch (error) {
+        log.warn({ group, error: messageOf(error) }, 'an epoch that was copied stays until the next copy')
+      }
+    }
+    return { record, committed, release }
+  }
+}
+
+/** Of a group that is there: whether `self` copies it. */
+export const isCopier = ({ vms, owners }: GroupRecord, self: PeerId): boolean =>
+  vms[0] !== undefined && owners[vms[0].id] === self
