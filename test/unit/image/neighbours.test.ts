@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import type { NeighbourNews } from '../../../node/image/neighbours.ts'
@@ -10,7 +11,7 @@ import { type Member, type MemberOptions, SharedContents } from '../../../node/i
 import type { ImageManifest, ImageWorker } from '../../../node/ports.ts'
 import { allPieces, frameLog } from '../frame-logs.ts'
 import { fakeTarget } from './fake-target.ts'
-import { fakeMachine, MemoryCluster, PAGE, pageOf, quietLog, snapshotStream, storedAndRead } from './support.ts'
+import { fakeMachine, MemoryCluster, PAGE, pageOf, quietLog, snapshotStream, storedAndRead, u32 } from './support.ts'
 
 type Ram = Map<number, Buffer>
 type Vm = readonly [ImageWorker, Ram]
@@ -114,6 +115,29 @@ const restoreEquals = async (manifest: ImageManifest | undefined, ram: Ram): Pro
 
 const ramOf = (from: number, count: number, seed: number): Ram =>
   new Map(Array.from({ length: count }, (_, i) => [from + i, pageOf(seed + i)]))
+const vmsOf = (workers: readonly ImageWorker[], rams: readonly Ram[]): Vm[] =>
+  workers.map((worker, i) => [worker, rams[i] ?? new Map()])
+
+const CHANGES = ['new', 'zero', 'as the other', 'touched'] as const
+let contents = 0
+
+/** `other`: what the other VM has committed. */
+function changePages(
+  ram: Ram | undefined,
+  other: Ram | undefined,
+  first: number,
+  count: number,
+  to: (typeof CHANGES)[number]
+): void {
+  for (let page = first; page < Math.min(PAGES, first + count); page++) {
+    const there = to === 'as the other' ? other?.get(page) : ram?.get(page)
+    if (to === 'new') ram?.set(page, pageOf(5_000_000 + ++contents))
+    else if (to === 'zero' || there === undefined) ram?.delete(page)
+    else if (to === 'as the other') ram?.set(page, there)
+    else ram?.set(page, Buffer.concat([u32(++contents), there.subarray(4)]))
+  }
+}
+
 const streamsOf = (image: ImageManifest | undefined): string[] => image?.streams.map(({ stream }) => stream) ?? []
 
 test('what a VM of the group has committed on this host is not written by another, and comes back byte for byte', async () => {
@@ -194,4 +218,43 @@ test('nothing is shared that is not committed, of another epoch, or of another g
   const image = await capture(v, 5, same)
   expect(streamsOf(image)).toEqual(['g/v/1/1', 'g/v/1/5'])
   await restoreEquals(image, same)
+})
+
+test('two VMs come back byte for byte, whatever they copy of each other, whatever is committed, wherever they go back', async () => {
+  const change = fc.tuple(fc.nat(1), fc.nat(PAGES - 1), fc.nat(120), fc.constantFrom(...CHANGES))
+  const step = fc.record({
+    changes: fc.array(change, { maxLength: 4, size: 'max' }),
+    end: fc.constantFrom('commit', 'commit', 'commit', 'abort', 'go back')
+  })
+  let [epoch, generation, foreign] = [0, 0, 0]
+  const property = fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 7, size: 'max' }), async steps => {
+    const openBoth = () => Promise.all(['u', 'v'].map(vm => open(vm)))
+    let workers = await openBoth()
+    let rams: Ram[] = [ramOf(100, 150, ++contents * 1_000), new Map()]
+    let images = await epochOf(++epoch, vmsOf(workers, rams), ++generation)
+    let committed = rams.map(ram => new Map(ram))
+    const first = { changes: [[1, 100, 150, 'as the other'] as const], end: 'commit' }
+    for (const { changes, end } of [first, ...steps]) {
+      for (const [vm, from, count, to] of changes) changePages(rams[vm], committed[1 - vm], from, count, to)
+      if (end === 'go back') {
+        await Promise.all(workers.map(worker => worker.close()))
+        rams = committed.map(ram => new Map(ram))
+        workers = await openBoth()
+        await Promise.all(vmsOf(workers, rams).map(([worker, ram], i) => serve(worker, images[i], ram)))
+        generation++
+      } else if (end === 'abort') {
+        const number = ++epoch
+        await Promise.all(vmsOf(workers, rams).map(([worker, ram]) => capture(worker, number, ram, generation)))
+        for (const worker of workers) worker.abort(number)
+      } else {
+        images = await epochOf(++epoch, vmsOf(workers, rams), generation)
+        committed = rams.map(ram => new Map(ram))
+        foreign += images.filter(image => streamsOf(image).some(each => !each.startsWith(`g/${image.vm}/`))).length
+      }
+    }
+    for (const [i, image] of images.entries()) await restoreEquals(image, committed[i] ?? new Map())
+    await Promise.all(workers.map(worker => worker.close()))
+  })
+  await fc.assert(property, { numRuns: 3 })
+  expect(foreign).toBeGreaterThan(0)
 })

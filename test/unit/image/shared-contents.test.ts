@@ -23,6 +23,7 @@ const streamOf = (stream: string, pages: number, holders: readonly string[] = HO
   pages,
   lengths: { offset: 16, length: 16 }
 })
+const manifestOf = (stream: string): StreamManifest => ({ ...streamOf(stream, 1).manifest, grids: GRIDS })
 const idsOf = (state: PageState): string[] => state.committed.streams.flatMap(each => each?.manifest.stream ?? [])
 
 /** What lies at each locator of a stream. Of a stream that was dropped, nothing. */
@@ -52,7 +53,7 @@ class Vm {
 
   /** Of the manifest, what is asked about. */
   image(): ImageManifest | undefined {
-    const streams = idsOf(this.state).map(stream => ({ stream, grids: GRIDS }) as StreamManifest)
+    const streams = idsOf(this.state).map(manifestOf)
     return this.#committed && ({ ...this.#committed, streams } as unknown as ImageManifest)
   }
 
@@ -208,7 +209,7 @@ describe('what a capture may lean on', () => {
   const imageOf = (generation: number, epoch: number, ...streams: string[]) => ({
     generation,
     epoch,
-    streams: streams.map(stream => ({ stream, grids: GRIDS }) as StreamManifest)
+    streams: streams.map(manifestOf)
   })
   const publicationOf = (epoch: number, whole = true): Publication => {
     const state = new PageState(PAGES)
