@@ -1,4 +1,5 @@
 /** What happens to a simulated cluster while its faults last; then it ends, and the cluster has to heal. */
+import { tendEpochs } from './cluster-epochs.ts'
 import { endGroup } from './cluster-groups.ts'
 import { type ChangingWorld, joinSpare, leave, wishForVotes } from './cluster-members.ts'
 import type { SimPeer } from './cluster-peer.ts'
@@ -14,6 +15,8 @@ export interface FaultyWorld extends ChangingWorld {
   readonly members: boolean
   /** Groups are removed in this run. */
   readonly removals: boolean
+  /** People hold and drop epochs, and go back to them, in this run. */
+  readonly epochs: boolean
   /** Makes a group again. */
   make(id: string): void
 }
@@ -71,6 +74,7 @@ export class Faults {
       }
     }
     this.#later()
+    if (world.epochs) tendEpochs(world, () => this.#ended)
   }
 
   /**

@@ -24,7 +24,7 @@ import { Channels } from './cluster-channels.ts'
 import { isByMajority, wrongBetween } from './cluster-chain.ts'
 import { lackingAtCommit } from './cluster-durable.ts'
 import { framesOfImage } from './cluster-frames.ts'
-import { type Disks, manifestsOf, neededBy } from './cluster-kept.ts'
+import { type Disks, manifestsOf, neededBy, wrongOfEpochs } from './cluster-kept.ts'
 import { Outside } from './cluster-outside.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
@@ -268,7 +268,6 @@ export class Judge {
 
   /** Of two chosen values of one life of a group the later has all that the earlier decided; its numbers never fall. */
   epochsAreNotForgotten(earlier: GroupRecord, later: GroupRecord): void {
-    const [was, is] = [earlier.committed, later.committed]
     const said = `${earlier.id} version ${earlier.version} then ${later.version}`
     const removals = this.#removals.get(earlier.id) ?? []
     const ended = removals.some(version => earlier.version <= version && version <= later.version)
@@ -277,10 +276,8 @@ export class Judge {
       this.fail('epochsAreNotForgotten', `${said}: numbers fell`)
     if (later.version === earlier.version && JSON.stringify(later) !== JSON.stringify(earlier))
       this.fail('epochsAreNotForgotten', `${said}: two contents of one version`)
-    if (was === null || ended) return
-    if (is === null || is.epoch < was.epoch) this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} is gone`)
-    else if (is.epoch === was.epoch && JSON.stringify(is) !== JSON.stringify(was))
-      this.fail('epochsAreNotForgotten', `${said}: epoch ${was.epoch} was replaced`)
+    const wrong = ended ? undefined : wrongOfEpochs(earlier, later)
+    if (wrong !== undefined) this.fail('epochsAreNotForgotten', `${said}: ${wrong}`)
   }
 
   #noteDisplaced(key: string, before: GroupRecord, after: GroupRecord): void {

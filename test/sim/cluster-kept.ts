@@ -45,3 +45,23 @@ export function neededBy(disks: Disks, record: GroupRecord): Set<string> | strin
   }
   return needed
 }
+
+/** Between two records of one life of a group: what was committed is so, or is kept; and what is kept no more stays away. */
+export function wrongOfEpochs(earlier: GroupRecord, later: GroupRecord): string | undefined {
+  const [before, after] = [keptEpochs(earlier), keptEpochs(later)]
+  const { committed: was, open, lastEpoch } = earlier
+  const is = later.committed
+  if (was === null) return undefined
+  if (is === null || (is.epoch < was.epoch && !after.some(({ epoch }) => epoch === was.epoch))) {
+    return `epoch ${was.epoch} is gone`
+  }
+  for (const { epoch, generation, images } of after) {
+    const old = before.find(each => each.epoch === epoch)
+    const isNew = epoch > lastEpoch || epoch === open?.epoch
+    if (old === undefined && !isNew) return `epoch ${epoch} is back`
+    const isSame =
+      old === undefined || JSON.stringify([old.generation, old.images]) === JSON.stringify([generation, images])
+    if (!isSame) return `epoch ${epoch} was replaced`
+  }
+  return undefined
+}

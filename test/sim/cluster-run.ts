@@ -205,6 +205,7 @@ class ClusterRun {
       spare: this.#spare,
       members: this.#changing,
       removals: this.#removing,
+      epochs: this.#seed % 4 === 3,
       make: id => this.#create(id),
       cluster: () => this.#judge.cluster,
       peerOf: life => (life === undefined ? undefined : this.#peers.get(life)),
