@@ -1,8 +1,8 @@
 /** What each kept image bears now, as far as it is seen: pure. */
 import type { PeerId } from '../../protocols/core.ts'
 import type { StreamId } from '../ports.ts'
-import { tolerates } from './holders.ts'
 import type { RepairFacts, StreamFacts } from './repair.ts'
+import { bears } from './spread.ts'
 
 /** Of one image, all streams it leans on together. */
 export interface Exposure {
@@ -21,9 +21,7 @@ export interface MissingColumn {
   readonly holder: PeerId
 }
 
-export interface ExposureFacts extends Pick<RepairFacts, 'standing'> {
-  readonly streams: readonly (StreamFacts & { readonly m: number })[]
-}
+export type ExposureFacts = Pick<RepairFacts, 'standing' | 'streams'>
 
 /** The exposure of an image that leans on `streams`. Of a stream that is not among the facts nothing is known. */
 export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): Exposure {
@@ -31,16 +29,8 @@ export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): 
   const found = facts.streams.filter(({ stream }) => wanted.has(stream))
   const seen = found.map(stream => {
     const places = placesNow(stream, facts.standing)
-    const alive = [...new Set(places.flatMap(peer => peer ?? []))]
-    return {
-      columns: places.length,
-      missing: places.filter(peer => peer === undefined).length,
-      tolerates: tolerates(
-        places.map(peer => peer ?? ''),
-        stream.m,
-        alive
-      )
-    }
+    const missing = places.filter(peers => peers.length === 0).length
+    return { columns: places.length, missing, tolerates: bears(places, stream.m) }
   })
   const known = found.length === wanted.size
   return {
@@ -52,16 +42,15 @@ export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): 
 
 export function missingColumns(facts: ExposureFacts): MissingColumn[] {
   return facts.streams.flatMap(stream =>
-    placesNow(stream, facts.standing).flatMap((peer, column) =>
-      peer === undefined ? [{ stream: stream.stream, column, holder: stream.holders[column] ?? '' }] : []
+    placesNow(stream, facts.standing).flatMap((peers, column) =>
+      peers.length === 0 ? [{ stream: stream.stream, column, holder: stream.holders[column] ?? '' }] : []
     )
   )
 }
 
-/** Of each column: one within reach who has it, the planned holder if he does. What others have besides is not counted. */
-function placesNow({ holders, places }: StreamFacts, standing: RepairFacts['standing']): (PeerId | undefined)[] {
-  return holders.map((planned, column) => {
-    const there = (places[column] ?? []).filter(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
-    return there.includes(planned) ? planned : [...there].sort()[0]
-  })
+/** Of each column: those within reach who have it. */
+function placesNow({ holders, places }: StreamFacts, standing: RepairFacts['standing']): PeerId[][] {
+  return holders.map((_, column) =>
+    (places[column] ?? []).filter(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
+  )
 }

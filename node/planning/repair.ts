@@ -4,12 +4,16 @@
  * is agreed: all compute the same from the same facts, and facts that differ make at worst a second copy, since a column is
  * what its manifest says, wherever it lies.
  *
+ * A column that is there is rebuilt at a second place, too, where its stream bears the loss of fewer peers than it could: after a
+ * repair among few, one may have two columns, and a newcomer none. What is there twice goes when no image needs it any more.
+ *
  * Order: what bears the fewest further losses first (as HDFS does, whose queue is by live replicas), then the oldest.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { StreamId } from '../ports.ts'
 import { columnTarget } from './column-target.ts'
 import { isFull, type StoragePeer } from './domains.ts'
+import { bears, bearsAtBest, spreadOf } from './spread.ts'
 
 /**
  * up: a member that answers and stays. away: one that does not answer and is waited for; what it has counts as there.
@@ -21,6 +25,7 @@ export type PeerStanding = 'up' | 'away' | 'leaving'
 export interface StreamFacts {
   readonly stream: StreamId
   readonly k: number
+  readonly m: number
   /** Planned holder of each column. */
   readonly holders: readonly PeerId[]
   /** Who has been heard to have each column whole: asked now where they are up or leaving, and before where they are away. */
@@ -39,6 +44,8 @@ export interface ColumnRepair {
   readonly stream: StreamId
   readonly column: number
   readonly target: PeerId
+  /** lost: nobody who stays has it. crowded: its holder has others of this stream, and the target has none or fewer. */
+  readonly why: 'lost' | 'crowded'
   /** Columns that may still be lost before the stream is. */
   readonly spare: number
 }
@@ -58,7 +65,7 @@ export interface RepairPlan {
   readonly impossible: readonly Unrepairable[]
 }
 
-/** A column is in one entry at most. */
+/** A column is in one entry at most. What is lost goes before what is crowded. */
 export function planRepair(facts: RepairFacts): RepairPlan {
   const repairs: ColumnRepair[] = []
   const impossible: Unrepairable[] = []
@@ -66,21 +73,28 @@ export function planRepair(facts: RepairFacts): RepairPlan {
   for (const stream of facts.streams) {
     const kept = keptPlaces(stream, facts.standing)
     const columns = kept.flatMap((places, column) => (places.length === 0 ? [column] : []))
-    if (columns.length === 0) continue
     const readable = readableColumns(stream, facts.standing)
-    const { k } = stream
+    const { stream: name, k } = stream
     const possible = readable >= k && roomy.length > 0
     if (!possible) {
-      impossible.push({ stream: stream.stream, columns, why: readable < k ? 'unreadable' : 'full', readable, k })
+      const why = readable < k ? 'unreadable' : 'full'
+      if (columns.length > 0) impossible.push({ stream: name, columns, why, readable, k })
       continue
     }
-    for (const { column, target } of targetsOf(stream, kept, columns, roomy)) {
-      repairs.push({ stream: stream.stream, column, target, spare: readable - k })
+    const spare = readable - k
+    const lost = targetsOf(stream, kept, columns, roomy)
+    for (const { column, target } of lost) repairs.push({ stream: name, column, target, why: 'lost', spare })
+    for (const { column, target } of lighten(stream, kept, lost, roomy)) {
+      repairs.push({ stream: name, column, target, why: 'crowded', spare })
     }
   }
-  repairs.sort((a, b) => a.spare - b.spare) // a stable sort: what is older stays before what is younger
+  const rank = ({ why, spare }: ColumnRepair): number => (why === 'lost' ? 0 : MAX_SPARE) + spare
+  repairs.sort((a, b) => rank(a) - rank(b)) // a stable sort: what is older stays before what is younger
   return { repairs, impossible }
 }
+
+/** More than any stream has columns. */
+const MAX_SPARE = 1_000
 
 /** Of each column: who has it and stays. */
 function keptPlaces({ holders, places }: StreamFacts, standing: RepairFacts['standing']): PeerId[][] {
@@ -120,4 +134,32 @@ function targetsOf(
     targets.push({ column, target })
   }
   return targets.sort((a, b) => a.column - b.column)
+}
+
+/** Columns that get a second place, until the stream bears as many losses as it could over those who are up and have room. */
+function lighten(
+  { stream, m }: StreamFacts,
+  kept: readonly (readonly PeerId[])[],
+  lost: readonly { readonly column: number; readonly target: PeerId }[],
+  roomy: readonly StoragePeer[]
+): { column: number; target: PeerId }[] {
+  const now: (readonly PeerId[])[] = [...kept]
+  for (const { column, target } of lost) now[column] = [target]
+  const best = bearsAtBest(now.length, roomy.length, m)
+  const moved: { column: number; target: PeerId }[] = []
+  while (bears(now, m) < best && moved.length < now.length) {
+    const spread = spreadOf(now)
+    const countOf = (peer: PeerId): number => spread.filter(each => each === peer).length
+    const most = Math.max(...spread.map(peer => countOf(peer ?? '')))
+    const least = Math.min(...roomy.map(({ peer }) => countOf(peer)))
+    if (most - least < 2) break
+    const movable = (at: number): boolean => !lost.some(({ column }) => column === at)
+    const column = spread.findIndex((peer, at) => peer !== undefined && countOf(peer) === most && movable(at))
+    const candidates = roomy.filter(({ peer }) => countOf(peer) === least)
+    const target = column === -1 ? undefined : columnTarget(candidates, stream, column, now)
+    if (target === undefined) break
+    now[column] = [...(now[column] ?? []), target]
+    moved.push({ column, target })
+  }
+  return moved
 }

@@ -1,7 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { StoragePeer } from '../../node/planning/domains.ts'
+import { exposureOf } from '../../node/planning/exposure.ts'
 import { type PeerStanding, planRepair, type RepairFacts, type StreamFacts } from '../../node/planning/repair.ts'
+import { spreadOf } from '../../node/planning/spread.ts'
 
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
 const upAll = (names: readonly string[]): Map<string, PeerStanding> => new Map(names.map(name => [name, 'up']))
@@ -10,6 +12,7 @@ const hosts = (names: readonly string[]): StoragePeer[] => names.map(peer => ({ 
 const stream = (places: readonly string[][], more: Partial<StreamFacts> = {}): StreamFacts => ({
   stream: 'g/v/1/1',
   k: 3,
+  m: 2,
   holders: ['a', 'b', 'c', 'd', 'e'],
   places,
   ...more
@@ -40,7 +43,7 @@ const factsOf = fc
           (_, at) => roll() % (at === 0 ? 4 : 6) < (at === 0 ? 3 : 1)
         )
       )
-      return { stream: `g/v/1/${i}`, k, holders, places }
+      return { stream: `g/v/1/${i}`, k, m: columns - k, holders, places }
     })
     const free = (peer: string): StoragePeer => (full.includes(peer) ? { peer, freeBytes: 0 } : { peer })
     return { streams, standing: new Map(known), hosts: known.map(([peer]) => free(peer)) }
@@ -67,7 +70,7 @@ describe('the plan of a repair', () => {
     const standing = upAll(NAMES)
     const places = [['a'], ['b'], [], ['d'], ['e']]
     const { repairs } = planRepair({ streams: [stream(places)], standing, hosts: hosts(NAMES) })
-    expect(repairs).toEqual([{ stream: 'g/v/1/1', column: 2, target: 'c', spare: 1 }])
+    expect(repairs).toEqual([{ stream: 'g/v/1/1', column: 2, target: 'c', why: 'lost', spare: 1 }])
   })
 
   it('gives what only a leaving member has to one who stays, and reads from him meanwhile', () => {
@@ -109,7 +112,7 @@ describe('the plan of a repair', () => {
       fc.property(factsOf, facts => {
         const { repairs, impossible } = planRepair(facts)
         for (const each of facts.streams) {
-          const planned = repairs.filter(repair => repair.stream === each.stream)
+          const planned = repairs.filter(({ stream, why }) => stream === each.stream && why === 'lost')
           const refused = impossible.filter(entry => entry.stream === each.stream)
           expect(refused.length === 0 || planned.length === 0).toBe(true)
           const columns = [...planned.map(({ column }) => column), ...refused.flatMap(entry => entry.columns)]
@@ -120,7 +123,9 @@ describe('the plan of a repair', () => {
             expect(spare).toBeGreaterThanOrEqual(0)
           }
         }
-        expect(repairs.every((repair, i) => i === 0 || (repairs[i - 1]?.spare ?? 0) <= repair.spare)).toBe(true)
+        const lost = repairs.filter(({ why }) => why === 'lost')
+        expect(repairs.slice(0, lost.length)).toEqual(lost)
+        expect(lost.every((repair, i) => i === 0 || (lost[i - 1]?.spare ?? 0) <= repair.spare)).toBe(true)
       }),
       { numRuns: 500 }
     )
@@ -133,10 +138,50 @@ describe('the plan of a repair', () => {
         const roomy = facts.hosts.filter(host => host.freeBytes !== 0 && facts.standing.get(host.peer) === 'up')
         for (const each of facts.streams) {
           const before = (peer: string): number => each.places.filter(places => places.includes(peer)).length
-          const got = repairs.filter(repair => repair.stream === each.stream).map(({ target }) => target)
+          const lost = repairs.filter(({ stream, why }) => stream === each.stream && why === 'lost')
+          const got = lost.map(({ target }) => target)
           const now = (peer: string): number => before(peer) + got.filter(target => target === peer).length
           const fewest = Math.min(...roomy.map(({ peer }) => now(peer)))
           for (const target of got) expect(now(target) - 1).toBeLessThanOrEqual(fewest)
+        }
+      }),
+      { numRuns: 500 }
+    )
+  })
+
+  it('gives a newcomer a column of a peer that has two, if more peers may be lost then', () => {
+    const places = [['a'], ['b'], ['c'], ['a'], ['b']]
+    const standing = upAll(['a', 'b', 'c', 'x', 'y'])
+    const plan = planRepair({ streams: [stream(places)], standing, hosts: hosts(['a', 'b', 'c', 'x', 'y']) })
+    expect(plan.repairs.map(({ why }) => why)).toEqual(['crowded', 'crowded'])
+    expect(plan.repairs.map(({ target }) => target).sort()).toEqual(['x', 'y'])
+    // With one newcomer more than one peer can be lost no more than before.
+    const one = planRepair({
+      streams: [stream(places)],
+      standing: upAll(['a', 'b', 'c', 'x']),
+      hosts: hosts(['a', 'b', 'c', 'x'])
+    })
+    expect(one.repairs).toEqual([])
+  })
+
+  it('leaves nothing to do once it is carried out, and no stream bears less than before', () => {
+    fc.assert(
+      fc.property(factsOf, facts => {
+        const { repairs } = planRepair(facts)
+        const streams = facts.streams.map(each => ({
+          ...each,
+          places: each.places.map((peers, at) => [
+            ...peers,
+            ...repairs
+              .filter(({ stream, column }) => stream === each.stream && column === at)
+              .map(({ target }) => target)
+          ])
+        }))
+        const after = { ...facts, streams }
+        expect(planRepair(after).repairs).toEqual([])
+        for (const [i, each] of facts.streams.entries()) {
+          const bearing = (seen: typeof after): number => exposureOf([each.stream], seen).tolerates
+          expect(bearing(after), String(i)).toBeGreaterThanOrEqual(bearing(facts as typeof after))
         }
       }),
       { numRuns: 500 }
@@ -152,6 +197,31 @@ describe('the plan of a repair', () => {
           places: each.places.map(places => [...places].reverse())
         }))
         expect(planRepair({ streams, standing, hosts: [...facts.hosts].reverse() })).toEqual(planRepair(facts))
+      }),
+      { numRuns: 300 }
+    )
+  })
+})
+
+describe('what each peer counts for where several have a column', () => {
+  it('is spread as evenly as can be: as by trying all', () => {
+    const column = fc.subarray(['a', 'b', 'c', 'd'], { minLength: 0 })
+    fc.assert(
+      fc.property(fc.array(column, { minLength: 1, maxLength: 5 }), places => {
+        const sums = (chosen: readonly (string | undefined)[]): string => {
+          const loads = ['a', 'b', 'c', 'd'].map(peer => chosen.filter(each => each === peer).length)
+          return loads.sort((x, y) => y - x).join()
+        }
+        const all = places.reduce<(string | undefined)[][]>(
+          (some, peers) =>
+            some.flatMap(each => (peers.length === 0 ? [undefined] : peers).map(peer => [...each, peer])),
+          [[]]
+        )
+        const chosen = spreadOf(places)
+        expect(
+          chosen.every((peer, at) => (peer === undefined ? places[at]?.length === 0 : places[at]?.includes(peer)))
+        ).toBe(true)
+        expect(sums(chosen)).toBe(all.map(sums).sort()[0])
       }),
       { numRuns: 300 }
     )
