@@ -22,6 +22,8 @@ export interface ShardStore {
   eachColumn(after?: ColumnPlace): AsyncIterable<ColumnPlace & { bytes: number }>
   /** Reads all of a column and checks it. A damaged one may be put again, and counts as not here until it is. */
   verifyColumn(stream: StreamId, grid: number, column: number): Promise<ColumnState>
+  /** Of the disk, and of shards on it; `putColumn` gives STORE_FULL when nothing is free. */
+  space(): Promise<StoreSpace>
   /** Manifests are named by the hex SHA-256 of their bytes; MANIFEST_HASH where they are not. */
   putManifest(hash: string, bytes: Uint8Array): Promise<void>
   getManifest(hash: string): Promise<Uint8Array | undefined>
@@ -31,6 +33,15 @@ export interface ShardStore {
   dropStream(stream: StreamId): Promise<void>
   dropManifest(hash: string): Promise<void>
   close(): Promise<void>
+}
+
+export interface StoreSpace {
+  /** Columns that are here, with what the store adds to them. */
+  readonly liveBytes: number
+  /** Taken by what is damaged and was put again, until it is worth giving back. */
+  readonly deadBytes: number
+  /** What may still be put. */
+  readonly freeBytes: number
 }
 
 export type ColumnState = 'whole' | 'damaged' | 'missing'

@@ -9,10 +9,11 @@
  * middle of its log and takes what follows. Hence `records`, which recovery compares with what is there.
  */
 import { Level } from 'level'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { codesOf, storeError } from './files.ts'
 import { blocksOf, MAX_PAYLOAD_BYTES } from './record.ts'
+import { recordBytes } from './stream-state.ts'
 
 export interface Location {
   readonly segment: number
@@ -36,7 +37,15 @@ export interface ColumnEntry extends Location {
 export interface ListedColumn {
   readonly grid: number
   readonly column: number
+  readonly segment: number
   readonly payloadBytes: number
+}
+
+/** What the index places in one segment. */
+export interface IndexedUse {
+  readonly columns: number
+  /** Of their records. */
+  readonly bytes: number
 }
 
 export interface Catalog {
@@ -50,8 +59,8 @@ export interface Catalog {
   /** Places and sizes of a stream's columns, by grid and column, behind `after`: some of them, none at the end. */
   page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]>
   segments(): Promise<IndexedSegment[]>
-  /** Segment → columns that the index places in it. Reads the whole index. */
-  countColumns(): Promise<Map<number, number>>
+  /** By segment. Reads the whole index. */
+  uses(): Promise<Map<number, IndexedUse>>
   /** Forgets the columns of a stream that lie in one of `segments`, and those segments. */
   forget(streamHex: string, segments: ReadonlySet<number>): Promise<void>
   close(): Promise<void>
@@ -62,17 +71,23 @@ const MAX_PENDING = 1_000
 /** Columns listed at once: 100 KB of entries. A guess. */
 const PAGE_COLUMNS = 512
 
+export interface CatalogOptions {
+  readonly log: Log
+  /** The disk has no room for the index: true where some was made. */
+  makeRoom(): Promise<boolean>
+}
+
 type Database = Level<string, Uint8Array>
 type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
 
 /** STORE_LOCKED where another process has it open, STORE_IO where it is damaged. */
-export async function openCatalog(path: string, log: Log): Promise<Catalog> {
-  return new LevelCatalog(path, log, await openDatabase(path))
+export async function openCatalog(path: string, options: CatalogOptions): Promise<Catalog> {
+  return new LevelCatalog(path, options, await openDatabase(path))
 }
 
 class LevelCatalog implements Catalog {
   readonly #path: string
-  readonly #log: Log
+  readonly #options: CatalogOptions
   #database: Database
   #reopening: Promise<void> | undefined
   /** Entries that level does not have yet: writing them is nothing that a put waits for. */
@@ -81,9 +96,9 @@ class LevelCatalog implements Catalog {
   #failed = false
   #closed = false
 
-  constructor(path: string, log: Log, database: Database) {
+  constructor(path: string, options: CatalogOptions, database: Database) {
     this.#path = path
-    this.#log = log
+    this.#options = options
     this.#database = database
   }
 
@@ -136,8 +151,8 @@ class LevelCatalog implements Catalog {
     const entries = await this.#attempt(() => this.#database.iterator(range).all())
     return entries.map(([key, value]) => {
       const [grid = '', column = ''] = key.split('/').slice(2)
-      const payloadBytes = parseLocation(value)?.payloadBytes ?? 0
-      return { grid: Number.parseInt(grid, 16), column: Number.parseInt(column, 16), payloadBytes }
+      const { segment = -1, payloadBytes = 0 } = parseLocation(value) ?? {}
+      return { grid: Number.parseInt(grid, 16), column: Number.parseInt(column, 16), segment, payloadBytes }
     })
   }
 
@@ -146,14 +161,17 @@ class LevelCatalog implements Catalog {
     return all.flatMap(([key, value]) => parseSegment(key, value) ?? [])
   }
 
-  async countColumns(): Promise<Map<number, number>> {
-    const counts = new Map<number, number>()
+  async uses(): Promise<Map<number, IndexedUse>> {
+    const uses = new Map<number, IndexedUse>()
     const iterator = await this.#attempt(async () => this.#database.values({ gte: 'c/', lt: 'c0' }))
     try {
       for (let some = await iterator.nextv(1_000); some.length > 0; some = await iterator.nextv(1_000)) {
         for (const value of some) {
-          const segment = parseLocation(value)?.segment
-          if (segment !== undefined) counts.set(segment, (counts.get(segment) ?? 0) + 1)
+          const location = parseLocation(value)
+          if (location === undefined) continue
+          const { columns, bytes } = uses.get(location.segment) ?? { columns: 0, bytes: 0 }
+          const all = bytes + recordBytes(location.payloadBytes)
+          uses.set(location.segment, { columns: columns + 1, bytes: all })
         }
       }
     } catch (error) {
@@ -161,7 +179,7 @@ class LevelCatalog implements Catalog {
     } finally {
       await iterator.close()
     }
-    return counts
+    return uses
   }
 
   async forget(streamHex: string, segments: ReadonlySet<number>): Promise<void> {
@@ -192,8 +210,9 @@ class LevelCatalog implements Catalog {
       return await operation()
     } catch (first) {
       if (this.#closed) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed', { cause: first })
-      this.#log.warn({ error: messageOf(first) }, 'the index failed and is opened again')
+      this.#options.log.warn({ error: messageOf(first) }, 'the index failed and is opened again')
       try {
+        if (hasCode(storeError('', first), 'STORE_FULL')) await this.#options.makeRoom()
         await this.#reopen()
         return await operation()
       } catch (second) {

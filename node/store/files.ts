@@ -1,6 +1,6 @@
 /** The few file operations whose order decides what survives power loss. Tests replace them to fail or to forget. */
-import { type FileHandle, open } from 'node:fs/promises'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { type FileHandle, open, stat, statfs } from 'node:fs/promises'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 
 export interface SegmentFile {
   /** Writes all parts end to end at `position`. */
@@ -16,6 +16,10 @@ export interface Files {
   openSegment(path: string, fresh: boolean): Promise<SegmentFile>
   /** Names made, renamed or removed in a directory survive power loss. */
   syncDirectory(path: string): Promise<void>
+  /** Of the file system that `path` is on, for those who are not root. */
+  room(path: string): Promise<{ freeBytes: number; totalBytes: number }>
+  /** Undefined where there is no such file. */
+  sizeOf(path: string): Promise<number | undefined>
 }
 
 export const nodeFiles: Files = {
@@ -35,6 +39,20 @@ export const nodeFiles: Files = {
       await directory.sync()
     } finally {
       await directory.close()
+    }
+  },
+
+  async room(path) {
+    const { bavail, blocks, bsize } = await statfs(path)
+    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize }
+  },
+
+  async sizeOf(path) {
+    try {
+      return (await stat(path)).size
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined
+      throw error
     }
   }
 }

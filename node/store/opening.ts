@@ -6,6 +6,7 @@ import type { Log } from '../ports.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
 import { storeError } from './files.ts'
 import { type Recovered, recover } from './recovery.ts'
+import type { Space } from './space.ts'
 
 const FORMAT = 'diapause shard store 1\n'
 
@@ -34,10 +35,12 @@ export async function checkFormat(dir: string): Promise<void> {
 export async function openIndex(
   path: string,
   segmentsDir: string,
+  space: Space,
   log: Log
 ): Promise<{ catalog: Catalog; recovered: Recovered }> {
+  const makeRoom = (): Promise<boolean> => space.giveReserve()
   const attempt = async (): Promise<{ catalog: Catalog; recovered: Recovered }> => {
-    const catalog = await openCatalog(path, log)
+    const catalog = await openCatalog(path, { log, makeRoom })
     try {
       return { catalog, recovered: await recover(segmentsDir, catalog, log) }
     } catch (error) {
@@ -48,6 +51,7 @@ export async function openIndex(
   try {
     return await attempt()
   } catch (error) {
+    if (hasCode(error, 'STORE_FULL') && (await makeRoom())) return await attempt()
     if (!hasCode(error, 'STORE_IO')) throw error
     log.warn({ path, error: messageOf(error) }, 'the index of the shard store is damaged and is built again')
     await rm(path, { recursive: true, force: true })

@@ -10,9 +10,10 @@ import { join } from 'node:path'
 import { DiapauseError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { readUpTo } from './blocks.ts'
-import type { Catalog, IndexedSegment } from './catalog.ts'
-import { MAX_SEGMENT_HEADER_BYTES, parseSegmentHeader, streamHash } from './record.ts'
+import type { Catalog, IndexedSegment, IndexedUse } from './catalog.ts'
+import { encodeSegmentHeader, MAX_SEGMENT_HEADER_BYTES, parseSegmentHeader, streamHash } from './record.ts'
 import { scanSegment } from './scan.ts'
+import { recordBytes } from './stream-state.ts'
 
 const NAME = /^([0-9a-f]{8})\.segment$/
 /** Records indexed in one batch: a batch lives in memory. */
@@ -20,8 +21,13 @@ const BATCH_RECORDS = 1_000
 
 export const segmentName = (segment: number): string => `${segment.toString(16).padStart(8, '0')}.segment`
 
+export interface RecoveredSegment extends IndexedSegment {
+  /** Of the file, and no record of the index. */
+  readonly deadBytes: number
+}
+
 export interface Recovered {
-  readonly segments: readonly IndexedSegment[]
+  readonly segments: readonly RecoveredSegment[]
   /** No file and no index entry has this number or a higher one. */
   readonly nextSegment: number
 }
@@ -29,8 +35,8 @@ export interface Recovered {
 /** STORE_VERSION where a segment is of a newer format. */
 export async function recover(directory: string, catalog: Catalog, log: Log): Promise<Recovered> {
   const indexed = new Map((await catalog.segments()).map(entry => [entry.segment, entry]))
-  const counts = await catalog.countColumns()
-  const found: IndexedSegment[] = []
+  const uses = await catalog.uses()
+  const found: RecoveredSegment[] = []
   const numbers: number[] = [...indexed.keys()]
   for (const name of (await readdir(directory)).sort()) {
     const number = NAME.exec(name)?.[1]
@@ -38,8 +44,8 @@ export async function recover(directory: string, catalog: Catalog, log: Log): Pr
     const segment = Number.parseInt(number, 16)
     numbers.push(segment)
     const known = indexed.get(segment)
-    const complete = known?.records === (counts.get(segment) ?? 0)
-    const entry = await recoverSegment(join(directory, name), segment, known, complete, catalog, log)
+    const use = uses.get(segment) ?? { columns: 0, bytes: 0 }
+    const entry = await recoverSegment(join(directory, name), segment, known, use, catalog, log)
     if (entry === undefined) continue
     indexed.delete(segment)
     found.push(entry)
@@ -55,14 +61,17 @@ async function recoverSegment(
   path: string,
   segment: number,
   known: IndexedSegment | undefined,
-  complete: boolean,
+  use: IndexedUse,
   catalog: Catalog,
   log: Log
-): Promise<IndexedSegment | undefined> {
+): Promise<RecoveredSegment | undefined> {
+  const complete = known?.records === use.columns
   const file = await open(path, 'r')
   try {
     const { size } = await file.stat()
-    if (known?.bytes === size && complete) return known
+    const deadOf = (bytes: number, stream: string, live: number): number =>
+      Math.max(0, bytes - encodeSegmentHeader(stream).length - live)
+    if (known?.bytes === size && complete) return { ...known, deadBytes: deadOf(size, known.stream, use.bytes) }
     const header = parseSegmentHeader(await readUpTo(file, 0, Math.min(size, MAX_SEGMENT_HEADER_BYTES)))
     if (header === 'version') {
       throw new DiapauseError('STORE_VERSION', `${path} was written by a newer diapause; start that version`)
@@ -76,12 +85,14 @@ async function recoverSegment(
     const hex = hash.toString('hex')
     let from = known?.bytes ?? header?.end ?? 0
     let before = known?.records ?? 0
+    let liveBytes = use.bytes
     if (known !== undefined && (size < known.bytes || !complete)) {
       // The index is not to be believed, or acknowledged bytes are gone: what is there is indexed anew.
       log.warn({ path, size, indexed: known.bytes }, 'a segment and its index disagree; it is read again')
       await catalog.forget(hex, new Set([segment]))
       from = header?.end ?? 0
       before = 0
+      liveBytes = 0
     }
     const scan = await scanSegment(file, from, size, hash)
     if (scan.damaged > 0) log.error({ path, places: scan.damaged }, 'a segment is damaged before its end')
@@ -97,7 +108,8 @@ async function recoverSegment(
       catalog.add(hex, some, upTo)
       await catalog.flush()
     }
-    return entry
+    for (const { payloadBytes } of scan.records) liveBytes += recordBytes(payloadBytes)
+    return { ...entry, deadBytes: deadOf(scan.end, stream, liveBytes) }
   } finally {
     await file.close()
   }

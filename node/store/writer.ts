@@ -57,6 +57,11 @@ export class StreamWriter {
     this.#streamHash = streamHash
   }
 
+  /** The one that the next append goes to, as far as it is known. */
+  get segment(): number | undefined {
+    return this.#open?.segment ?? this.#rest?.segment
+  }
+
   get idle(): boolean {
     return this.#running === undefined
   }

@@ -119,6 +119,18 @@ describe.each(implementations)('a shard store of %s', (_, open) => {
     expect(await store.verifyColumn('g/v/1/2', 3, 1)).toBe('missing')
   })
 
+  it('counts its space', async () => {
+    expect(await store.space()).toMatchObject({ liveBytes: 0, deadBytes: 0 })
+    await store.putColumn('g/v/1/1', 0, 0, randomBytes(100_000))
+    const { liveBytes, deadBytes, freeBytes } = await store.space()
+    expect(liveBytes).toBeGreaterThanOrEqual(100_000)
+    expect(liveBytes).toBeLessThan(101_000)
+    expect(deadBytes).toBe(0)
+    expect(freeBytes).toBeGreaterThan(0)
+    await store.dropStream('g/v/1/1')
+    expect(await store.space()).toMatchObject({ liveBytes: 0, deadBytes: 0 })
+  })
+
   it('keeps everything when it is closed and opened again', async () => {
     const columns = Array.from({ length: 40 }, (_, i) => ({
       stream: `g/v${i % 3}/1/1`,

@@ -7,6 +7,7 @@ import type {
   ColumnState,
   MessageHandler,
   ShardStore,
+  StoreSpace,
   StreamManifest,
   Transport
 } from '../../node/ports.ts'
@@ -141,6 +142,11 @@ export class MemoryStore implements ShardStore {
     return this.held.has(`${stream} ${grid} ${column}`) ? 'whole' : 'missing'
   }
 
+  async space(): Promise<StoreSpace> {
+    const liveBytes = [...this.held.values()].reduce((sum, { length }) => sum + length, 0)
+    return { liveBytes, deadBytes: 0, freeBytes: Number.MAX_SAFE_INTEGER }
+  }
+
   *#places(): Generator<ColumnPlace> {
     for (const key of this.held.keys()) {
       const [stream = '', grid, column] = key.split(' ')
@@ -213,7 +219,7 @@ export function cluster(
 
 /** Codes `data` and puts it from `peers[0]`. */
 export async function ship(
-  peers: readonly Peer[],
+  peers: readonly Pick<Peer, 'id' | 'shards'>[],
   data: Uint8Array,
   { k = 3, m = 2, symbolBytes = 256, stream = 'g/v/1/1' } = {}
 ): Promise<StreamManifest> {

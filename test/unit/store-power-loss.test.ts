@@ -3,14 +3,14 @@
  * is abandoned and its directory copied: segments with their durable bytes, and behind them some, all or none of what
  * was written after, partly overwritten with noise; the index as it is, older, damaged or gone.
  */
-import { hash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { appendFile, cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import fc from 'fast-check'
 import { Level } from 'level'
 import { describe, expect, it } from 'vitest'
 import { hasCode } from '../../node/errors.ts'
-import type { ColumnState, ShardStore } from '../../node/ports.ts'
+import type { ShardStore } from '../../node/ports.ts'
 import { type Files, nodeFiles } from '../../node/store/files.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, memoryLog, withDirectory } from './store-support.ts'
@@ -30,6 +30,8 @@ function disk(): Disk {
     durable: named,
     syncs: 0,
     fail: {},
+    room: nodeFiles.room,
+    sizeOf: nodeFiles.sizeOf,
     async openSegment(path, fresh) {
       const file = await nodeFiles.openSegment(path, fresh)
       let end = fresh ? 0 : (await stat(path)).size
@@ -216,92 +218,6 @@ describe('after a power loss', () => {
       for (const [grid, bytes] of columns.entries()) {
         expect(await again.readColumn('g/v/1/1', grid, 0, 0, 300)).toEqual(bytes)
       }
-      await again.close()
-    })
-  })
-})
-
-describe('a damaged disk', () => {
-  it('gives SHARD_CORRUPT for what is damaged and only for that, and a new put heals it', async () => {
-    await withDirectory(async dir => {
-      const store = await open(dir)
-      const columns = [randomBytes(40_000), randomBytes(40_000)]
-      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
-      const path = join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? '')
-      const bytes = await readFile(path)
-      const at = bytes.indexOf((columns[1] as Buffer).subarray(0, 100)) + 20_000
-      bytes[at] = (bytes[at] ?? 0) ^ 1
-      await writeFile(path, bytes)
-      await expect(store.readColumn('g/v/1/1', 1, 0, 20_000, 1)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
-      await expect(store.readColumn('g/v/1/1', 1, 0, 0, 40_000)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
-      // Other blocks of the same column are checked for themselves.
-      expect(await store.readColumn('g/v/1/1', 1, 0, 0, 16_384)).toEqual((columns[1] as Buffer).subarray(0, 16_384))
-      expect(await store.readColumn('g/v/1/1', 0, 0, 0, 40_000)).toEqual(columns[0])
-      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 1 }])
-      await store.putColumn('g/v/1/1', 1, 0, columns[1] as Buffer)
-      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 2 }])
-      expect(await store.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
-      await store.close()
-      // Also where the index is lost: of two records of one place the later counts.
-      await rm(join(dir, 'index'), { recursive: true })
-      const again = await open(dir)
-      expect(await again.readColumn('g/v/1/1', 1, 0, 0, 40_000)).toEqual(columns[1])
-      await again.close()
-    })
-  })
-
-  it('is found by verifying, wherever in a record a bit has changed, and where a segment is cut short', async () => {
-    await withDirectory(async dir => {
-      const store = await open(dir)
-      const column = randomBytes(40_000)
-      const verify = (): Promise<ColumnState> => store.verifyColumn('g/v/1/1', 0, 0)
-      await store.putColumn('g/v/1/1', 0, 0, column)
-      const path = join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? '')
-      const right = await readFile(path)
-      const record = right.indexOf('DREC')
-      for (const at of [0, 5, 7, 9, 13, 17, 33, 37, 40, 47, 52, 20_000, right.length - record - 1]) {
-        const bytes = Buffer.from(right)
-        bytes[record + at] = (bytes[record + at] ?? 0) ^ (1 << (at % 8))
-        await writeFile(path, bytes)
-        expect(await verify(), `byte ${at} of the record`).toBe('damaged')
-        expect(await store.columns('g/v/1/1')).toEqual([])
-      }
-      await writeFile(path, right.subarray(0, -1))
-      expect(await verify()).toBe('damaged')
-      await writeFile(path, right)
-      await store.putColumn('g/v/1/1', 0, 0, column)
-      expect(await verify()).toBe('whole')
-      await store.close()
-    })
-  })
-
-  it('has a manifest that is damaged count as missing, and takes it again', async () => {
-    await withDirectory(async dir => {
-      const store = await open(dir)
-      const bytes = randomBytes(100)
-      const name = hash('sha256', bytes)
-      await store.putManifest(name, bytes)
-      await truncate(join(dir, 'manifests', name), 50)
-      expect(await store.getManifest(name)).toBeUndefined()
-      await store.putManifest(name, bytes)
-      expect(await store.getManifest(name)).toEqual(bytes)
-      await store.close()
-    })
-  })
-
-  it('whose segment vanished makes its columns missing and no others', async () => {
-    await withDirectory(async dir => {
-      const store = await open(dir)
-      await store.putColumn('g/v/1/1', 0, 0, randomBytes(100))
-      await store.putColumn('g/w/1/1', 0, 0, randomBytes(100))
-      await store.close()
-      await rm(join(dir, 'segments', (await readdir(join(dir, 'segments'))).sort()[0] ?? ''))
-      const again = await open(dir)
-      await expect(again.readColumn('g/v/1/1', 0, 0, 0, 1)).rejects.toMatchObject({ code: 'SHARD_MISSING' })
-      expect(await again.readColumn('g/w/1/1', 0, 0, 0, 100)).toHaveLength(100)
-      const bytes = randomBytes(100)
-      await again.putColumn('g/v/1/1', 0, 0, bytes)
-      expect(await again.readColumn('g/v/1/1', 0, 0, 0, 100)).toEqual(bytes)
       await again.close()
     })
   })
