@@ -6,7 +6,7 @@ import type { GroupDirectory } from './agents/directory.ts'
 import type { EpochStatus, EpochView, GroupEpochs, PolicyWish, RestoreWish } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import { DiapauseError, UsageError } from './errors.ts'
-import { epochsAskedFor, roomForEpochs } from './planning/retention-policy.ts'
+import { checkRoom, keptEpoch, roomForEpochs } from './planning/retention-policy.ts'
 import type { ImageManifest } from './ports.ts'
 
 export interface EpochOperationsDeps {
@@ -40,9 +40,9 @@ export class EpochOperations implements EpochView {
   }
 
   async hold(group: string, epoch: number, name: string): Promise<void> {
-    kept(await this.#record(group), epoch)
+    keptEpoch(await this.#record(group), epoch)
     const now = await this.#change(group, holdByName(epoch, name))
-    kept(now, epoch)
+    keptEpoch(now, epoch)
     if (now.holds?.some(hold => hold.epoch === epoch && hold.name === name)) return
     throw new DiapauseError(
       'EPOCHS_FULL',
@@ -52,7 +52,7 @@ export class EpochOperations implements EpochView {
 
   async release(group: string, epoch: number, name: string | undefined): Promise<void> {
     const record = await this.#record(group)
-    kept(record, epoch)
+    keptEpoch(record, epoch)
     const names = namesOf(record, epoch)
     if (names.length === 0 || (name !== undefined && !names.includes(name))) {
       const by = names.length === 0 ? 'nothing holds it' : `it is held by ${names.join(', ')}`
@@ -62,7 +62,7 @@ export class EpochOperations implements EpochView {
   }
 
   async remove(group: string, epoch: number): Promise<void> {
-    kept(await this.#record(group), epoch)
+    keptEpoch(await this.#record(group), epoch)
     const now = await this.#change(group, dropEpoch(epoch))
     if (now.committed?.epoch === epoch) {
       const why = 'is what a restore begins with; it goes when another is committed and the policy does not keep it'
@@ -90,7 +90,7 @@ export class EpochOperations implements EpochView {
   async restore(group: string, { epoch, force }: RestoreWish): Promise<GroupRecord> {
     const record = await this.#record(group)
     const { committed, generation, outputCommit } = record
-    const target = kept(record, epoch ?? committed?.epoch)
+    const target = keptEpoch(record, epoch ?? committed?.epoch)
     if (outputCommit === true && target.epoch !== committed?.epoch && !force) {
       const what = `what its VMs have told the outside since epoch ${target.epoch} would be taken back`
       throw new UsageError('OUTPUT_SENT', `Group "${group}" has output commit, and ${what}: --force, if that is meant.`)
@@ -153,34 +153,9 @@ export class EpochOperations implements EpochView {
   }
 }
 
-/** UsageError EPOCHS_FULL where the record of a group has no room for what is asked for. */
-export function checkRoom(record: GroupRecord, policy: RetentionPolicy): void {
-  const room = roomForEpochs(record)
-  const asked = epochsAskedFor(policy)
-  if (asked <= Math.max(1, room)) return
-  const vms = record.vms.length
-  throw new UsageError(
-    'EPOCHS_FULL',
-    `The record of group "${record.id}" has room for ${room} epochs of its ${vms} VMs, and ${asked} are asked for: keep fewer, or make smaller groups.`,
-    { details: { room, asked } }
-  )
-}
-
 function there(group: string, record: GroupRecord | null): GroupRecord {
   if (record !== null && !record.removed) return record
   throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
-}
-
-/** EPOCH_NOT_KEPT. */
-export function kept(record: GroupRecord, epoch: number | undefined): KeptEpoch {
-  const epochs = keptEpochs(record)
-  const found = epochs.find(each => each.epoch === epoch)
-  if (found !== undefined) return found
-  const numbers = epochs.map(each => each.epoch)
-  const are = numbers.length === 0 ? 'none is' : `${numbers.join(', ')} ${numbers.length === 1 ? 'is' : 'are'}`
-  const name = `group "${record.id}"`
-  const asked = epoch === undefined ? `G${name.slice(1)} has no epoch yet` : `Epoch ${epoch} of ${name} is not kept`
-  throw new DiapauseError('EPOCH_NOT_KEPT', `${asked}; ${are}.`, { details: { kept: numbers } })
 }
 
 const namesOf = ({ holds = [] }: GroupRecord, epoch: number): string[] =>

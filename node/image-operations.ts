@@ -16,10 +16,10 @@ import type {
   ImportedFile,
   ImportWish
 } from './edge/image-view.ts'
-import { kept } from './epoch-operations.ts'
 import { DiapauseError, messageOf } from './errors.ts'
 import { type GroupImport, type ImageFiles, requireAccel } from './group-import.ts'
 import type { FrameLog, ImageManifest, ImageWorker, Log } from './ports.ts'
+import { keptEpoch } from './planning/retention-policy.ts'
 
 export interface ImageOperationsDeps {
   readonly self: PeerId
@@ -51,7 +51,7 @@ export class ImageOperations implements ImageView {
     if (record === null || record.removed) throw unknownGroup(group)
     const spec = record.vms.find(each => each.id === vm)
     if (spec === undefined) throw new DiapauseError('VM_UNKNOWN', `Group "${group}" has no VM "${vm}".`)
-    const found = kept(record, epoch ?? record.committed?.epoch)
+    const found = keptEpoch(record, epoch ?? record.committed?.epoch)
     const hash = found.images[vm] as string // every epoch has an image of every VM
     const manifest = await hosting.readManifest(hash)
     const about: ImageAbout = {
@@ -97,7 +97,7 @@ export class ImageOperations implements ImageView {
     const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${run} `)
     const now = await directory.change(group, holdEpoch(epoch, spec.id, by, died))
     if (now === null || now.removed) throw unknownGroup(group)
-    kept(now, epoch)
+    keptEpoch(now, epoch)
     if (now.held?.some(each => each.by === by) !== true) throw busy(group)
     return async () => {
       try {

@@ -10,9 +10,10 @@
  * It is asked at each commit, of what was kept until then. That is the same as to ask it once of all epochs there ever were:
  * an epoch is dropped when a newer one stands for its hour or when there are enough newer hours, and both stay so.
  */
-import { type Keeping, MAX_RECORD_TEXT_BYTES, recordTextBytes } from '../../protocols/epoch/kept.ts'
+import { type Keeping, keptEpochs, MAX_RECORD_TEXT_BYTES, recordTextBytes } from '../../protocols/epoch/kept.ts'
 import { MAX_KEPT } from '../../protocols/epoch/messages.ts'
-import type { GroupRecord, RetentionPolicy } from '../../protocols/group.ts'
+import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../../protocols/group.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -101,3 +102,28 @@ export function roomForEpochs(record: GroupRecord): number {
 /** How many epochs a policy keeps at the most. The newest of all is the last of its hour, its day and its week. */
 export const epochsAskedFor = ({ keepLast, hourly, daily, weekly }: RetentionPolicy): number =>
   [hourly, daily, weekly].reduce((sum, count) => sum + Math.max(0, count - 1), keepLast)
+
+/** UsageError EPOCHS_FULL where the record of a group has no room for what is asked for. */
+export function checkRoom(record: GroupRecord, policy: RetentionPolicy): void {
+  const room = roomForEpochs(record)
+  const asked = epochsAskedFor(policy)
+  if (asked <= Math.max(1, room)) return
+  const vms = record.vms.length
+  throw new UsageError(
+    'EPOCHS_FULL',
+    `The record of group "${record.id}" has room for ${room} epochs of its ${vms} VMs, and ${asked} are asked for: keep fewer, or make smaller groups.`,
+    { details: { room, asked } }
+  )
+}
+
+/** EPOCH_NOT_KEPT. */
+export function keptEpoch(record: GroupRecord, epoch: number | undefined): KeptEpoch {
+  const epochs = keptEpochs(record)
+  const found = epochs.find(each => each.epoch === epoch)
+  if (found !== undefined) return found
+  const numbers = epochs.map(each => each.epoch)
+  const are = numbers.length === 0 ? 'none is' : `${numbers.join(', ')} ${numbers.length === 1 ? 'is' : 'are'}`
+  const name = `group "${record.id}"`
+  const asked = epoch === undefined ? `G${name.slice(1)} has no epoch yet` : `Epoch ${epoch} of ${name} is not kept`
+  throw new DiapauseError('EPOCH_NOT_KEPT', `${asked}; ${are}.`, { details: { kept: numbers } })
+}

@@ -110,6 +110,12 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
+    who: 'node/epoch-operations.ts',
+    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
     who: 'node/member-operations.ts',
     may: ['config/', 'protocols/', 'node/planning/', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
