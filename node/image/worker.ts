@@ -274,7 +274,13 @@ class VmThread {
   #publish(): void {
     if (this.#publishes === undefined) return
     const { committed, contents } = this.#state
-    this.#main.call('published', this.#publisher.publish(committed, contents, this.#publishes)).catch(() => {}) // it ends
+    try {
+      const publication = this.#publisher.publish(committed, contents, this.#publishes)
+      this.#main.call('published', publication).catch(() => {}) // this thread ends
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error
+      this.#publisher.withdraw() // no memory for a board: the others write for themselves
+    }
   }
 
   /** Takes the place of a restore that has not been served. */
