@@ -15,6 +15,7 @@ import { generator } from '../sim/kernel.ts'
 import type { Peer } from '../unit/shards-network.ts'
 import type { Measured, OptionValues } from './list.ts'
 import { type DelayOptions, type Delays, measureDelays, quantile } from './loss-delay.ts'
+import { LATE_MS, type LinkCondition, type LinkDelays, measureLinks } from './loss-links.ts'
 import { delayPlot, sharePlot } from './loss-plot.ts'
 import { openRig } from './loss-rig.ts'
 import { expectedLoss, lostShare, lostSymbols, randomNodes, SCHEMES, type Scheme, type Shape } from './loss-share.ts'
@@ -28,6 +29,16 @@ const SHAPES: readonly Shape[] = [
 const READ_PLACEMENTS = 20
 /** A mean of 1,000 placements against its formula: over four standard errors of the widest of these distributions. */
 const MEAN_ERROR = 0.06
+
+/** Over real connections. */
+const LINK_READS = 2_000
+/** A timer of Node takes no more than 24 days. */
+const NEVER_MS = 3_600_000
+
+interface LinkRow extends LinkCondition {
+  readonly name: string
+  readonly delays: LinkDelays
+}
 
 export interface ShareRow extends Shape {
   readonly scheme: Scheme
@@ -56,6 +67,11 @@ export async function measureLoss(progress: (line: string) => void, options: Opt
     progress(`${reads} reads: ${condition.name}`)
     delays.push({ ...condition, delays: await measureDelays({ ...condition, reads, seed: 1 }) })
   }
+  const links: LinkRow[] = []
+  for (const condition of linkConditions()) {
+    progress(`${LINK_READS} reads over real connections: ${condition.name}`)
+    links.push({ ...condition, delays: await measureLinks(condition, LINK_READS) })
+  }
   return {
     checks: [
       ...shareChecks(shares),
@@ -64,10 +80,11 @@ export async function measureLoss(progress: (line: string) => void, options: Opt
         disagreements,
         0
       ),
-      ...delayChecks(delays)
+      ...delayChecks(delays),
+      ...linkChecks(links)
     ],
-    details: { placements, reads, shares, delays: delays.map(summaryOf) },
-    text: [...shareText(shares), '', ...delayText(delays)],
+    details: { placements, reads, shares, delays: delays.map(summaryOf), links: links.map(linkSummary) },
+    text: [...shareText(shares), '', ...delayText(delays), '', ...linkText(links)],
     svg: stacked(sharePlot(shares), delayPlot(delays))
   }
 }
@@ -226,6 +243,50 @@ function delayText(rows: readonly DelayRow[]): string[] {
   ])
   const head = ['holder, forced timeout', 'all: p50', 'p99', 'of that holder: p50', 'p99', 'decoded', 'messages a read']
   return table([head, ...lines])
+}
+
+// ---------------------------------------------------------------------------------------------- over real connections
+
+function linkConditions(): (LinkCondition & { readonly name: string })[] {
+  const { forcedTimeoutMs } = configSchema.shape.shards.parse({})
+  return [
+    { name: 'all well, without', fault: 'none', forcedTimeoutMs: NEVER_MS },
+    { name: 'all well, with', fault: 'none', forcedTimeoutMs },
+    { name: `${LATE_MS} ms late, without`, fault: 'late', forcedTimeoutMs: NEVER_MS },
+    { name: `${LATE_MS} ms late, with`, fault: 'late', forcedTimeoutMs },
+    { name: 'hung, with', fault: 'hung', forcedTimeoutMs }
+  ]
+}
+
+const linkSummary = ({ name, delays }: LinkRow) => ({
+  name,
+  p50: quantile(delays.allMs, 0.5),
+  p99: quantile(delays.allMs, 0.99),
+  degraded: delays.degraded,
+  forcedTimeoutMs: delays.forcedTimeoutMs
+})
+
+function linkChecks(rows: readonly LinkRow[]): Check[] {
+  const wrong = rows.reduce((sum, { delays }) => sum + delays.wrong, 0)
+  const p99 = (row: LinkRow, boundMs: number): Check =>
+    atMost(`over real connections: p99, ${row.name}`, quantile(row.delays.allMs, 0.99), boundMs, 'ms')
+  // Below what that holder takes, and a tenth of what a request may take.
+  const late = rows.filter(({ fault, forcedTimeoutMs }) => fault === 'late' && forcedTimeoutMs < NEVER_MS)
+  const hung = rows.filter(({ fault }) => fault === 'hung')
+  return [
+    equal('over real connections: reads that came wrong', wrong, 0),
+    ...late.map(row => p99(row, LATE_MS)),
+    ...hung.map(row => p99(row, 1_000))
+  ]
+}
+
+function linkText(rows: readonly LinkRow[]): string[] {
+  const lines = rows.map(row => {
+    const { name, p50, p99, degraded, forcedTimeoutMs } = linkSummary(row)
+    const timeout = forcedTimeoutMs >= NEVER_MS ? 'none' : `${forcedTimeoutMs.toFixed(0)} ms`
+    return [name, `${p50.toFixed(1)} ms`, `${p99.toFixed(1)} ms`, `${degraded}`, timeout]
+  })
+  return table([['over real connections', 'all: p50', 'p99', 'decoded', 'forced timeout at the end'], ...lines])
 }
 
 /** One picture above the other. */

@@ -152,6 +152,28 @@ describe('a column that is not with its planned holder', () => {
     expect(who.transport.sent.get('p2')).toBe(asked)
   })
 
+  it('is read from another place that is known before its symbols count as lost', async () => {
+    const stores = [...five(), new MemoryStore(), new MemoryStore()]
+    const { peers } = cluster(stores)
+    const data = randomBytes(3_840)
+    const manifest = await ship(peers.slice(0, 5), data)
+    for (const [column, to] of [
+      [2, 5],
+      [1, 6]
+    ] as const)
+      move(stores, column, column, to)
+    const who = peerOf(peers, 0)
+    // Column 2, row 0: it is lost where it should be, and where all columns are is asked for meanwhile. Then column 1, row 0.
+    expect(same(await who.shards.readData(manifest, 6 * 256, 256), data.subarray(6 * 256, 7 * 256))).toBe(true)
+    await turn()
+    const { degradedReads } = who.shards.stats()
+    const asked = who.transport.sent.get('p1') ?? 0
+    expect(same(await who.shards.readData(manifest, 3 * 256, 256), data.subarray(3 * 256, 4 * 256))).toBe(true)
+    expect(who.transport.sent.get('p1')).toBe(asked + 1)
+    expect(degradedReads).toBe(1)
+    expect(who.shards.stats().degradedReads).toBe(1)
+  })
+
   it('is found before a read gives up, with more planned holders gone than the code alone would stand', async () => {
     const stores = [...five(), new MemoryStore(), new MemoryStore()]
     const { network, peers } = cluster(stores)
