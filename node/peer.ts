@@ -278,7 +278,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const stored = { store, floor, describeManifest, fetchManifest }
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, ...stored })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
-  const seen = { ...voice, wallMs, readManifest: hosting && leanReader(hosting.readManifest) }
+  const { holdersNow } = repairing ?? {}
+  const seen = { ...voice, wallMs, readManifest: hosting && leanReader(hosting.readManifest), holdersNow }
   const facts = () => gatherFacts(seen)
   const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })

@@ -44,6 +44,7 @@ export interface Repairing extends RepairHooks {
   readonly redundancy: Redundancy
   readonly repair: RepairAgent
   readonly scrub: Scrub
+  readonly holdersNow: (stream: Parameters<Redundancy['holdersNow']>[0]) => readonly PeerId[]
   start(): void
   stop(): void
 }
@@ -84,6 +85,7 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     scrub,
     damaged: (stream, column) => repair.damaged(stream, column),
     asked: () => repair.now(),
+    holdersNow: stream => redundancy.holdersNow(stream),
     start: () => {
       repair.start()
       scrub.start()

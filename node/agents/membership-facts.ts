@@ -2,7 +2,8 @@
 import { KEPT_KEYS } from '../../protocols/membership/keys.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { keptImages } from '../../protocols/group.ts'
-import type { ImageManifest, FailureDetector, Transport } from '../ports.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import type { ImageManifest, FailureDetector, StreamId, Transport } from '../ports.ts'
 import { type ImageLean, type MembershipFacts, neededStores } from '../planning/membership.ts'
 import type { DataKeyRing } from './data-keys.ts'
 import type { GroupDirectory } from './directory.ts'
@@ -19,7 +20,11 @@ export interface FactsDeps {
   wallMs(): number
   /** Undefined at a witness, which has no manifests. */
   readonly readManifest: ((hash: string) => Promise<ImageLean>) | undefined
+  /** Who has each column now, where a repair has put some elsewhere. Absent: the planned holders. */
+  readonly holdersNow?: ((stream: StreamPlan) => readonly PeerId[]) | undefined
 }
+
+type StreamPlan = { readonly stream: StreamId; readonly holders: readonly PeerId[] }
 
 /** Manifests whose streams are remembered: those of all that a group keeps, some times over. */
 const REMEMBERED = 2_048
@@ -33,7 +38,7 @@ export function leanReader(
     const found = known.get(hash)
     if (found !== undefined) return found
     const { streams } = await readManifest(hash)
-    const lean = { streams: streams.map(({ holders, k, m, key }) => ({ holders, k, m, key })) }
+    const lean = { streams: streams.map(({ stream, holders, k, m, key }) => ({ stream, holders, k, m, key })) }
     const [oldest] = known.keys()
     if (known.size >= REMEMBERED && oldest !== undefined) known.delete(oldest)
     known.set(hash, lean)
@@ -59,9 +64,23 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
     lost,
     groupsKnown: directory.surveyed,
     owners: new Set(groups.flatMap(group => Object.values(group.owners))),
-    needed: leaving ? neededStores(record, await neededImages(deps), lost) : new Set(),
+    needed: leaving ? neededStores(record, asHeldNow(await neededImages(deps), deps), lost) : new Set(),
     wallMs: deps.wallMs()
   }
+}
+
+function asHeldNow(
+  images: readonly ImageLean[] | undefined,
+  { holdersNow }: FactsDeps
+): readonly ImageLean[] | undefined {
+  if (holdersNow === undefined) return images
+  return images?.map(image => ({
+    ...image,
+    streams: image.streams.map(lean => {
+      const { stream, holders } = lean
+      return stream === undefined ? lean : { ...lean, holders: holdersNow({ stream, holders }) }
+    })
+  }))
 }
 
 /** Only then may older ones be dropped, and it matters which are needed. */

@@ -17,7 +17,7 @@ import {
   wantedVoters
 } from '../../protocols/membership/record.ts'
 import { majorityOf } from '../../protocols/register/voters.ts'
-import type { ImageManifest } from '../ports.ts'
+import type { ImageManifest, StreamId } from '../ports.ts'
 import { planHolders, tolerates } from './holders.ts'
 
 export interface MembershipFacts {
@@ -176,7 +176,9 @@ export function membershipWaits(record: ClusterRecord, facts: MembershipFacts): 
 
 /** Of an image's manifest: the streams that it leans on. */
 export interface ImageLean {
-  readonly streams: readonly Pick<ImageManifest['streams'][number], 'holders' | 'k' | 'm' | 'key'>[]
+  readonly streams: readonly (Pick<ImageManifest['streams'][number], 'holders' | 'k' | 'm' | 'key'> & {
+    readonly stream?: StreamId
+  })[]
   /** It is of an epoch that is kept beside the committed one. */
   readonly older?: boolean
 }
@@ -185,8 +187,9 @@ export interface ImageLean {
  * Leaving storage members that some committed image still leans on: without them one of its streams would bear fewer
  * losses than a new one bears that is spread over those who stay. After the next epoch none does (`image/page-state.ts`
  * writes such streams anew). Older images that are kept change no more and may be kept for months: they need who is to leave
- * only where they could not be read without him, and what they lack without him is repaired. `images` undefined: not known here, so all of them. Who only looks dead now is counted as one
- * who stays.
+ * only where they could not be read without him, and what they lack without him is repaired. Holders are those of now: what
+ * has been rebuilt elsewhere needs nobody who leaves. `images` undefined: not known here, so all of them. Who only looks dead
+ * now is counted as one who stays.
  */
 export function neededStores(
   record: ClusterRecord,

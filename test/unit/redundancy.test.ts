@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { gatherFacts } from '../../node/agents/membership-facts.ts'
 import { serveApi, type ApiServer } from '../../node/edge/api.ts'
 import { repairText, verifyText } from '../../node/edge/cli-redundancy.ts'
 import { ApiClient } from '../../node/edge/client.ts'
@@ -121,6 +122,31 @@ describe('diapause repair', () => {
     const witness = new RedundancyOperations(none)
     await expect(witness.repair(signal).next()).rejects.toMatchObject({ code: 'NOT_STORAGE' })
     expect(witness.status()).toBeNull()
+  })
+})
+
+describe('a member that leaves', () => {
+  it('is needed no more when what it has was rebuilt elsewhere', async () => {
+    world.leaving.add('p0')
+    const { redundancy, repair } = world.body(5)
+    const { k, m, holders, stream } = manifest
+    const seen = {
+      membership: { self: 'p5', record: () => world.record() },
+      directory: { all: () => [{ removed: false, owners: {}, committed: { images: { v: 'image' } } }], surveyed: true },
+      detector: { livenessOf: () => 'alive' },
+      lost: { has: () => false },
+      transport: { connected: () => true },
+      dataKeys: { opens: () => true },
+      wallMs: () => 0,
+      readManifest: async () => ({ streams: [{ stream, holders, k, m }] }),
+      holdersNow: (of: Parameters<typeof redundancy.holdersNow>[0]) => redundancy.holdersNow(of)
+    } as unknown as Parameters<typeof gatherFacts>[0]
+    await redundancy.look()
+    expect([...(await gatherFacts(seen)).needed]).toEqual(['p0'])
+    repair.now()
+    await vi.waitFor(async () => expect(await world.columnsAt(5, manifest)).toEqual([0]))
+    await redundancy.look()
+    expect([...(await gatherFacts(seen)).needed]).toEqual([])
   })
 })
 
