@@ -149,5 +149,14 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
       options: { rounds: 'how many (1000)', sabotage: 'unsynced: acknowledge without fdatasync, which must be found' },
       run: async (progress, options) => (await import('./power-loss.ts')).measurePowerLoss(progress, options)
     }
+  ],
+  [
+    'rot',
+    {
+      summary:
+        'bits that turn and files that are cut in stores: all found, all rebuilt from the others, nothing wrong served',
+      options: { damages: 'how many (10000)' },
+      run: async (progress, options) => (await import('./rot.ts')).measureRot(progress, options)
+    }
   ]
 ])
