@@ -128,7 +128,11 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
       await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
     },
 
-    have: (peer, stream) => service.have(peer, stream),
+    async have(peer, stream) {
+      const columns = await service.have(peer, stream)
+      places.note(stream, peer, columns) // whoever asks, reads go by it, too
+      return columns
+    },
     check: (...what) => service.check(...what),
     askRepair: peer => service.repair(peer),
 

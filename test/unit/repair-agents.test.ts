@@ -28,13 +28,18 @@ const startAll = (made: RepairWorld): void => {
 }
 
 describe('repair', () => {
-  it('brings the columns of peers that are gone for good back at others, one each', async () => {
-    const { world, manifest } = await holding(7)
+  it('brings the columns of peers that are gone for good back at others, one each, and the data bears as many losses again', async () => {
+    const { world, manifest, data } = await holding(7)
     for (const i of [1, 3]) world.kill(i)
     world.lost.add('p1').add('p3')
+    for (const i of [1, 3]) world.removed.add(`p${i}`)
     startAll(world)
     await vi.waitFor(async () => expect(await held(world, [0, 2, 4, 5, 6], manifest)).toEqual([0, 1, 2, 3, 4]), 5_000)
     for (const i of [5, 6]) expect(await world.columnsAt(i, manifest)).toHaveLength(1)
+    await vi.waitFor(() => expect(world.body(5).redundancy.holdersNow(manifest)).not.toContain('p3'))
+    for (const i of [0, 2]) world.kill(i)
+    const read = await world.body(5).shards.readData(manifest, 0, manifest.dataBytes)
+    expect(Buffer.compare(read, data)).toBe(0)
   })
 
   it('waits for a peer that is dead for a moment, and does not when somebody asks for it', async () => {
