@@ -37,13 +37,13 @@ export function sharePlot(rows: readonly ShareRow[]): string {
 
 export function delayPlot(rows: readonly DelayRow[]): string {
   const curve = (name: keyof typeof DELAY_COLORS, row: DelayRow | undefined): Curve => {
-    const ms = row?.delays.allMs ?? []
+    const ms = row?.delays.hitMs ?? []
     const points = ms.map((at, i) => [at, (100 * (i + 1)) / ms.length] as const)
     return { name, color: DELAY_COLORS[name], points, marks: [] }
   }
   const find = (name: string): DelayRow | undefined => rows.find(row => row.name === name)
   const panel = (fault: string): Panel => ({
-    title: `one of five holders is ${fault}`,
+    title: `it is ${fault}`,
     fromX: 0,
     toX: LONGEST_MS,
     events: [],
@@ -53,7 +53,7 @@ export function delayPlot(rows: readonly DelayRow[]): string {
     ]
   })
   return plotSvg({
-    title: 'Reads that are done, with and without the forced timeout',
+    title: 'Reads of what one of five holders has: done in time, with and without the forced timeout',
     marks: '',
     x: 'ms',
     y: '% of reads',

@@ -202,36 +202,34 @@ function summaryOf({ name, fault, forcedTimeoutMs, hedge, delays }: DelayRow) {
   return { name, fault, forcedTimeoutMs: forced, hedge, allMs: of(allMs), hitMs: of(hitMs), degraded, messagesPerRead }
 }
 
+/** Bounds are times what it takes when all is well; of what the faulty holder has, with one forced timeout on top. */
 export function delayChecks(rows: readonly DelayRow[]): Check[] {
-  const of = (name: string, q: number): number => quantile(rows.find(row => row.name === name)?.delays.allMs ?? [], q)
-  const messages = (name: string): number => rows.find(row => row.name === name)?.delays.messagesPerRead ?? Number.NaN
-  const checks: Check[] = [
-    equal(
-      'reads that came wrong',
-      rows.reduce((sum, { delays }) => sum + delays.wrong, 0),
-      0
-    ),
-    atMost(
-      'messages of a read with the forced timeout, all well, times those without',
-      messages('none, with') / messages('none, without'),
-      1.1,
-      ''
-    )
-  ]
-  for (const fault of ['slow', 'hung', 'gone']) {
-    checks.push(
+  const find = (name: string): DelayRow | undefined => rows.find(row => row.name === name)
+  const all = (name: string, q: number): number => tenth(quantile(find(name)?.delays.allMs ?? [], q))
+  const hit = (name: string, q: number): number => tenth(quantile(find(name)?.delays.hitMs ?? [], q))
+  const messages = (name: string): number => find(name)?.delays.messagesPerRead ?? Number.NaN
+  const wrong = rows.reduce((sum, { delays }) => sum + delays.wrong, 0)
+  const [well50, well99] = [all('none, with', 0.5), all('none, with', 0.99)]
+  const forcedMs = find('none, with')?.forcedTimeoutMs ?? Number.NaN
+  const times = messages('none, with') / messages('none, without')
+  return [
+    equal('reads that came wrong', wrong, 0),
+    atMost('messages of a read with the forced timeout, all well, times those without', times, 1.1, ''),
+    ...['slow', 'hung', 'gone'].flatMap(fault => [
+      atMost(`${fault}: p50 with the forced timeout`, all(`${fault}, with`, 0.5), tenth(1.5 * well50), 'ms'),
+      atMost(`${fault}: p99 with it`, all(`${fault}, with`, 0.99), tenth(3 * well99), 'ms'),
       atMost(
-        `${fault}: p50 with the forced timeout, times that of all well`,
-        of(`${fault}, with`, 0.5) / of('none, with', 0.5),
-        1.5,
-        ''
+        `${fault}: p99 with it, of what that holder has`,
+        hit(`${fault}, with`, 0.99),
+        tenth(forcedMs + 3 * well99),
+        'ms'
       ),
-      atMost(`${fault}: p99 with it, likewise`, of(`${fault}, with`, 0.99) / of('none, with', 0.99), 3, ''),
-      note(`${fault}: p99 without it, likewise`, of(`${fault}, without`, 0.99) / of('none, with', 0.99))
-    )
-  }
-  return checks
+      note(`${fault}: p99 without it, of what that holder has`, hit(`${fault}, without`, 0.99), 'ms')
+    ])
+  ]
 }
+
+const tenth = (value: number): number => Math.round(value * 10) / 10
 
 function delayText(rows: readonly DelayRow[]): string[] {
   const ms = (value: number): string => `${value.toFixed(1)} ms`
