@@ -10,6 +10,16 @@ export const nameSchema = z
   .string()
   .regex(/^[a-z0-9-]{1,40}$/)
   .describe('1 to 40 of the characters a-z, 0-9 and -')
+/**
+ * Where a peer stands, so that what one failure takes (a host, a rack's power, a site) holds few columns of a snapshot. A peer
+ * without a label shares that with nobody: several peers on one host need the same `host` to be known for that.
+ */
+export const labelsSchema = z.strictObject({
+  host: nameSchema.optional(),
+  /** Of its site: racks of two sites are two, also by one name. */
+  rack: nameSchema.optional(),
+  site: nameSchema.optional()
+})
 const path = z.string().min(1).max(4096).describe('the path of a file or folder')
 export const addressSchema = z
   .string()
@@ -46,6 +56,7 @@ export const configSchema = z.strictObject({
     /** Short-lived sockets and consoles; short, because a unix socket path has at most 107 bytes. Default: dataDir/run */
     runDir: path.optional(),
     listen: addressSchema.default('/ip4/0.0.0.0/tcp/7400'),
+    labels: labelsSchema.prefault({}),
     /**
      * Find members on the LAN by multicast DNS, where an address has changed. It tells everybody on the LAN this peer's id
      * and address, and nothing else; who is no member is refused all the same.
@@ -293,6 +304,7 @@ export type Config = z.output<typeof configSchema>
 export type DetectorSettings = Config['detector']
 export type LeaseSettings = Config['lease']
 export type RegisterSettings = Config['register']
+export type Labels = z.output<typeof labelsSchema>
 export type ShardSettings = Config['shards']
 export type RepairSettings = Config['repair']
 export type SwitchSettings = Config['switch']

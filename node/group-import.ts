@@ -10,10 +10,10 @@ import { placeable } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting } from './agents/group-agent.ts'
 import type { MembershipAgent } from './agents/membership.ts'
+import type { Placing } from './agents/placing.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { ImportedFile } from './edge/image-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
-import { planHolders, withinReach } from './planning/holders.ts'
 import { planOwners } from './planning/placement.ts'
 import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from './ports.ts'
 
@@ -44,7 +44,7 @@ export interface GroupImportDeps {
   readonly directory: GroupDirectory
   readonly membership: MembershipAgent
   readonly detector: FailureDetector
-  readonly reached: (peer: PeerId) => boolean
+  readonly placing: Placing
   readonly events: EventFeed
 }
 
@@ -143,8 +143,7 @@ export class GroupImport {
   ): Promise<string> {
     const { hosting } = tools
     const { shape, shards } = hosting
-    const peers = withinReach(this.#hosts(), this.#deps.reached, shape.k, shape.m)
-    const holders = planHolders(peers, shape.k, shape.m, 0)
+    const { peers, holders } = this.#deps.placing.place(this.#hosts(), shape, `${group}/${spec.id}`)
     const worker = await hosting.vm.openWorker(group, spec)
     try {
       const epoch = lastEpoch + 1

@@ -14,6 +14,8 @@ import type { DataKeyRing } from './agents/data-keys.ts'
 import { SharedBases } from './agents/bases.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
+import type { Placing } from './agents/placing.ts'
+import type { StoragePeers } from './agents/storage-peers.ts'
 import { createCodec } from './erasure/codec.ts'
 import { type HomesDeps, openHomes } from './homes.ts'
 import { BaseNames } from './host/base-names.ts'
@@ -43,7 +45,6 @@ import type {
   Switch,
   Transport
 } from './ports.ts'
-import { planHolders, withinReach } from './planning/holders.ts'
 import { openRepairing, type Repairing } from './repairing.ts'
 import { createShardCluster, type RepairHooks } from './shards/cluster.ts'
 import { openShardStore } from './store/shard-store.ts'
@@ -69,6 +70,8 @@ export interface HostingDeps {
   readonly membership: Membership
   readonly network: Switch
   readonly report: Report
+  readonly placing: Placing
+  readonly storagePeers: StoragePeers
 }
 
 interface Parts {
@@ -182,7 +185,7 @@ function hostingOf(
   // What other peers tell about this one's columns comes when both are there.
   const repair: RepairHooks = { damaged: (...place) => repairing.damaged(...place), asked: () => repairing.asked() }
   const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers, repair })
-  const repairing = openRepairing({ ...deps, store, shards, codec })
+  const repairing = openRepairing({ ...deps, store, shards, codec, hostFacts: deps.storagePeers.about })
   // Shards of a generation that is over are refused as soon as we know of a newer one.
   directory.onRecord(({ id, vms, generation }) => {
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
@@ -228,7 +231,7 @@ function hostingOf(
 }
 
 function sharedBases(deps: HostingDeps, shards: ShardCluster, names: BaseNames): SharedBases {
-  const { config, self, membership, detector, transport } = deps
+  const { config, membership, detector, placing } = deps
   const { k, m } = config.shards
   return new SharedBases({
     ...deps,
@@ -237,8 +240,7 @@ function sharedBases(deps: HostingDeps, shards: ShardCluster, names: BaseNames):
     holders: () => {
       const alive = new Set(detector.alive())
       const living = placeable(membership.record()).filter(peer => alive.has(peer))
-      const peers = withinReach(living, peer => peer === self || transport.connected(peer), k, m)
-      return { holders: planHolders(peers, k, m, 0), peers, m }
+      return { ...placing.place(living, { k, m }, 'bases'), m }
     },
     encodeStream: encodeStreamManifest,
     decodeStream: decodeStreamManifest

@@ -32,6 +32,8 @@ import { gatherFacts, leanReader, neededImages } from './agents/membership-facts
 import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
 import { MembershipAgent } from './agents/membership.ts'
+import { Placing } from './agents/placing.ts'
+import { StoragePeers } from './agents/storage-peers.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
 import { serveApi } from './edge/api.ts'
 import { EventFeed } from './edge/events.ts'
@@ -45,6 +47,7 @@ import { identityFromSeed, identitySeed, loadOrCreateIdentity, signedBy } from '
 import { createKeyBox } from './host/key-box.ts'
 import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
+import { Teardown } from './host/teardown.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
 import { programVersion } from './host/version.ts'
 import { EpochOperations } from './epoch-operations.ts'
@@ -63,25 +66,6 @@ import { openTrace, type Trace } from './switch/trace.ts'
 
 /** A member that is removed is still told so; then it is cut off. A guess: a message on a busy host. */
 const FAREWELL_MS = 250
-
-/** Undoes what was built so far, the last first; each step is tried, whatever the others did. */
-class Teardown {
-  readonly #steps: (() => unknown)[] = []
-
-  add(step: () => unknown): void {
-    this.#steps.unshift(step)
-  }
-
-  async run(log: Log): Promise<void> {
-    for (const step of this.#steps.splice(0)) {
-      try {
-        await step()
-      } catch (error) {
-        log.warn({ error: messageOf(error) }, 'a part did not stop cleanly')
-      }
-    }
-  }
-}
 
 /** What every part of a peer needs to begin, to tell, and to end. */
 interface Run {
@@ -219,7 +203,10 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  const known = { lost, dataKeys, directory, membership, ids, floor }
+  const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
+  teardown.add(() => storagePeers.stop())
+  const placing = new Placing({ self, transport, about: storagePeers.about })
+  const known = { lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
   return { transport, bus, decisions, registers, voter, leases, detector, ...known }
 }
 type Voice = Awaited<ReturnType<typeof openVoice>>
@@ -261,17 +248,16 @@ function openFrameTrace({ config, log }: Home, teardown: Teardown): Trace | unde
 
 async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
-  const { config, log, clock, random, self, runDir } = home
+  const { config, log, clock, random, self } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
-  const { network, store, hosting, repairing, hypervisor, describeManifest, refusedShards } = body
+  const { network, store, hosting, repairing, describeManifest } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
   const leaving = (): PeerId[] => leavingHosts(membership.record())
   const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving })
-  const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
-  const where = { members: ids, storage, leaving, reached, nameOf }
+  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing }
   const keeping = () => keepBy(config.epochs.retention, wallMs())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
@@ -300,9 +286,31 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     teardown.add(() => agent.stop())
   teardown.add(() => groups.stop())
   repairing?.start()
+  if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes)
   teardown.add(() => repairing?.stop())
-  const version = programVersion()
-  const description = hypervisor?.description ?? 'none (witness)'
+  await serve(home, voice, body, run, { groups, housekeeping, seen, facts })
+  report('peer.started', { id: self, hypervisor: descriptionOf(body) })
+  // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
+  directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
+}
+
+/** What is seen of the agents from outside. */
+interface Served {
+  readonly groups: Groups
+  readonly housekeeping: Housekeeping
+  readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
+  readonly facts: () => ReturnType<typeof gatherFacts>
+}
+
+const descriptionOf = ({ hypervisor }: Body): string => hypervisor?.description ?? 'none (witness)'
+
+/** What an operator may see and ask, on the API's socket. */
+async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Served) {
+  const { events, teardown } = run
+  const { config, log, clock, self, runDir } = home
+  const { directory, membership } = voice
+  const { network, store, hosting, repairing, hypervisor, refusedShards } = body
+  const { groups, housekeeping, seen, facts } = agents
   const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }
   const newInvite = async () => {
     const seed = randomBytes(32)
@@ -310,6 +318,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   }
   const cluster = new MemberOperations({
     ...seen,
+    ...voice,
     code: config.shards,
     facts,
     neededImages: () => neededImages(seen),
@@ -319,15 +328,15 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
     ...voice,
     config,
     self,
-    version,
-    hypervisor: description,
+    version: programVersion(),
+    hypervisor: descriptionOf(body),
     capture,
     events,
     clock,
     groups,
     housekeeping
   }
-  const { images, home: secondHome } = await openImages(home, voice, body, { ...run, reached })
+  const { images, home: secondHome } = await openImages(home, voice, body, run)
   const epochs = new EpochOperations({
     directory,
     events,
@@ -348,17 +357,14 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
-  report('peer.started', { id: self, hypervisor: description })
-  // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
-  directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
 }
 
 /** Images as files, and in the second home. */
-async function openImages(home: Home, voice: Voice, body: Body, run: Run & { reached(peer: PeerId): boolean }) {
+async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
   const { self, log } = home
-  const { events, teardown, reached } = run
+  const { events, teardown } = run
   const { hosting, imageFiles, openHomes } = body
-  const imports = new GroupImport({ ...voice, self, reached, events })
+  const imports = new GroupImport({ ...voice, self, events })
   const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
   const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
   teardown.add(() => tools?.stop())

@@ -10,13 +10,14 @@ import { type GroupRecord, groupKey, nicsOf, UPLINK_NETWORK, type VmSpec } from 
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { planHolders, tolerates, withinReach } from '../planning/holders.ts'
+import { tolerates } from '../planning/holders.ts'
 import { planRestore } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
 import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
+import type { Placing } from './placing.ts'
 
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void
@@ -59,8 +60,7 @@ export interface GroupAgentDeps {
   readonly network: Switch
   /** What goes on to be kept when an epoch is committed now. */
   readonly keeping: () => Keeping
-  /** Whether this peer has a connection to another member; to itself, too. */
-  readonly reached: (peer: PeerId) => boolean
+  readonly placing: Placing
   readonly clock: Clock
   readonly log: Log
   readonly report: Report
@@ -277,13 +277,11 @@ export class GroupAgent {
   async #takePart(id: string, epoch: number): Promise<void> {
     const vm = this.#vms.get(id)
     const record = this.#core.record
-    const { self, hosting, storage, detector, reached } = this.#deps
+    const { self, hosting, storage, detector, placing } = this.#deps
     if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
     const living = storage().filter(peer => alive.has(peer))
-    const peers = withinReach(living, reached, hosting.shape.k, hosting.shape.m)
-    const turn = record.vms.findIndex(spec => spec.id === id)
-    const holders = planHolders(peers, hosting.shape.k, hosting.shape.m, turn)
+    const { peers, holders } = placing.place(living, hosting.shape, `${record.id}/${id}`)
     const go = Promise.withResolvers<void>()
     go.promise.catch(() => {}) // awaited in the cut, if that comes so far
     const hurry = Promise.withResolvers<void>()

@@ -3,15 +3,8 @@
  * rack in site), and their free space. Pure. A peer without a label shares that domain with nobody.
  */
 import { createHash } from 'node:crypto'
+import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
-
-/** As `[peer.labels]` has them. A rack is one of its site, a host one of its rack. */
-export interface Labels {
-  /** Absent: no other peer runs on its host. */
-  readonly host?: string | undefined
-  readonly rack?: string | undefined
-  readonly site?: string | undefined
-}
 
 /** A peer that may hold columns. */
 export interface StoragePeer {
@@ -19,6 +12,19 @@ export interface StoragePeer {
   readonly labels?: Labels | undefined
   /** What its store may still take, beyond its reserve; 0: it is full. Absent: it has not said so, and counts as any other. */
   readonly freeBytes?: number | undefined
+}
+
+/** Less than this is no room: a few grids. A guess. */
+const LEAST_FREE_BYTES = 64 << 20
+
+/**
+ * Free space as peers tell it to each other: in powers of two, so that it changes rarely and nobody's plan hangs on a few bytes. It
+ * falls at once and rises only when there is a quarter more than the next step, `before` being what was told last.
+ */
+export function coarseFree(freeBytes: number, before: number | undefined): number {
+  const step = freeBytes < LEAST_FREE_BYTES ? 0 : 2 ** Math.floor(Math.log2(freeBytes))
+  if (before === undefined || step <= before) return step
+  return freeBytes >= 1.25 * step ? step : Math.max(before, step === LEAST_FREE_BYTES ? 0 : step / 2)
 }
 
 /** From the largest to the smallest. */

@@ -51,8 +51,11 @@ export function planHolders(peers: readonly PeerId[], k: number, m: number, turn
   )
 }
 
-/** With N peers one of them has ⌈(k + m) / N⌉ columns, which are borne where that is at most m. */
-function withRoom(all: readonly StoragePeer[], { k, m }: HoldersWish): readonly StoragePeer[] {
+/**
+ * Those that get columns: not the full ones, while enough others are there. With N peers one of them has ⌈(k + m) / N⌉ columns,
+ * whose loss is borne where that is at most m.
+ */
+export function withRoom(all: readonly StoragePeer[], { k, m }: Pick<HoldersWish, 'k' | 'm'>): readonly StoragePeer[] {
   const roomy = all.filter(each => !isFull(each))
   return roomy.length * m >= k + m ? roomy : all
 }

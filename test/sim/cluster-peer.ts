@@ -14,6 +14,7 @@ import { LostMembers } from '../../node/agents/lost-members.ts'
 import { gatherFacts, leanReader } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
+import { Placing } from '../../node/agents/placing.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import type { ControlBus, Leases, Liveness, Log } from '../../node/ports.ts'
 import { keepBy } from '../../node/planning/retention-policy.ts'
@@ -160,8 +161,8 @@ export class SimPeer {
     const leaving = (): PeerId[] => leavingHosts(membership.record())
     const takeover = new TakeoverAgent({ ...agents, hosts: storage, leaving })
     const { network, hosting, store } = body
-    const reached = (peer: PeerId): boolean => peer === self || transport.connected(peer)
-    const where = { members: ids, storage, leaving, reached, nameOf: (peer: PeerId) => peer }
+    const placing = new Placing({ self, transport, about: peers => peers.map(peer => ({ peer })) })
+    const where = { members: ids, storage, leaving, placing, nameOf: (peer: PeerId) => peer }
     const keeping = () => keepBy(settings.epochs.retention, host.wallMs())
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network, keeping })
     const describeManifest = hosting && body.describeManifest

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest'
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { GroupAgent } from '../../node/agents/group-agent.ts'
+import { Placing } from '../../node/agents/placing.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import { createGroup, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { keepHeld } from '../../protocols/epoch/kept.ts'
@@ -58,9 +59,13 @@ test('a takeover that finds a newer generation is refused and counted', async ()
 test('whoever would abort an epoch of a generation that is over is refused and counted', async () => {
   const { world, b, agents } = await behind()
   const network = { setGroup() {}, removeGroup() {} } as never
-  const reached = (): boolean => true
+  const placing = new Placing({
+    self: b.self,
+    transport: { connected: () => true },
+    about: peers => peers.map(peer => ({ peer }))
+  })
   const members = { members: () => [b.self], storage: () => [b.self], leaving: () => [], nameOf: () => '' }
-  const hosts = { ...members, hosting: undefined, reached, keeping: () => keepHeld }
+  const hosts = { ...members, hosting: undefined, placing, keeping: () => keepHeld }
   const agent = new GroupAgent({ ...agents, ...hosts, leases: { release: async () => {} } as never, network })
   agent.onRecord(b.directory.get('g') as GroupRecord)
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)

@@ -1,0 +1,88 @@
+/**
+ * What the members that store have said of themselves, for whoever places columns: labels and free space. This peer says so,
+ * too (`protocols/storage-facts.ts`).
+ */
+import { isDeepStrictEqual } from 'node:util'
+import type { Labels } from '../../config/schema.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { parseStorageFacts, STORAGE_PROTOCOL, type StorageFacts } from '../../protocols/storage-facts.ts'
+import { messageOf } from '../errors.ts'
+import { coarseFree, type StoragePeer } from '../planning/domains.ts'
+import type { Clock, ControlBus, Log, Transport } from '../ports.ts'
+
+/** How often free space is looked at. A guess: a disk of some GB does not fill faster at 1 GB/s. */
+const LOOK_EVERY_MS = 10_000
+/** All are told again after so many looks, though nothing changed: a message may have been lost. A guess. */
+const TELL_EVERY = 6
+
+export interface StoragePeersDeps {
+  readonly self: PeerId
+  readonly labels: Labels
+  readonly bus: ControlBus
+  readonly transport: Pick<Transport, 'onConnection'>
+  readonly clock: Clock
+  readonly log: Log
+  readonly members: () => readonly PeerId[]
+}
+
+export class StoragePeers {
+  readonly #deps: StoragePeersDeps
+  readonly #said = new Map<PeerId, StorageFacts>()
+  #own: StorageFacts
+  #storing = false
+  #looks = 0
+  #stopped = false
+  #cancel: () => void = () => {}
+
+  constructor(deps: StoragePeersDeps) {
+    this.#deps = deps
+    this.#own = { labels: deps.labels, freeBytes: null }
+    deps.bus.on(STORAGE_PROTOCOL, parseStorageFacts, (from, facts) => {
+      if (deps.members().includes(from)) this.#said.set(from, facts)
+    })
+    deps.transport.onConnection((peer, connected) => {
+      if (connected && this.#storing) deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
+    })
+  }
+
+  /** All that is known of these, in their order. */
+  readonly about = (peers: readonly PeerId[]): StoragePeer[] =>
+    peers.map(peer => {
+      const facts = peer === this.#deps.self ? this.#own : this.#said.get(peer)
+      if (facts === undefined) return { peer }
+      const { labels, freeBytes } = facts
+      return { peer, labels, ...(freeBytes === null ? {} : { freeBytes }) }
+    })
+
+  /** `freeBytes`: what this peer's store may still take; it is told of from now on. */
+  start(freeBytes: () => Promise<number>): void {
+    this.#storing = true
+    void this.#look(freeBytes)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#cancel()
+  }
+
+  async #look(freeBytes: () => Promise<number>): Promise<void> {
+    const { clock, labels, log } = this.#deps
+    try {
+      const free = coarseFree(await freeBytes(), this.#own.freeBytes ?? undefined)
+      const now = { labels, freeBytes: free }
+      if (!isDeepStrictEqual(now, this.#own) || this.#looks % TELL_EVERY === 0) this.#tell(now)
+    } catch (error) {
+      log.warn({ error: messageOf(error) }, 'the free space of the store is not known')
+    }
+    this.#looks++
+    if (!this.#stopped) this.#cancel = clock.after(LOOK_EVERY_MS, () => void this.#look(freeBytes))
+  }
+
+  #tell(facts: StorageFacts): void {
+    const { self, members, bus } = this.#deps
+    this.#own = facts
+    const all = members()
+    for (const peer of this.#said.keys()) if (!all.includes(peer)) this.#said.delete(peer)
+    for (const peer of all) if (peer !== self) bus.send(peer, STORAGE_PROTOCOL, facts)
+  }
+}
