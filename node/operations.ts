@@ -18,12 +18,11 @@ import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { HomeView } from './edge/home-view.ts'
 import type { ImageView } from './edge/image-view.ts'
-import type { RedundancyView } from './edge/redundancy-view.ts'
+import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
-import type { RedundancyOperations } from './redundancy-operations.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
 export interface OperationsDeps {
@@ -37,7 +36,7 @@ export interface OperationsDeps {
   readonly cluster: ClusterView
   readonly images: ImageView
   readonly home: HomeView
-  readonly redundancy: RedundancyOperations
+  readonly redundancy: RedundancyView & { status(): RedundancyStatus | null }
   readonly epochs: EpochView
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory

@@ -17,8 +17,8 @@ import type {
 import { messageOf, UsageError } from './errors.ts'
 import { exposureOf, missingColumns } from './planning/exposure.ts'
 import type { Unrepairable } from './planning/repair.ts'
-import type { Clock, Membership } from './ports.ts'
-import type { ClusterShards } from './shards/cluster.ts'
+import type { PeerId } from '../protocols/core.ts'
+import type { Clock, ColumnState, Membership, ShardCluster, StreamId } from './ports.ts'
 
 /** How often it is looked how far the others are. A guess: often enough for a person. */
 const LOOK_MS = 500
@@ -40,7 +40,16 @@ interface Storing {
   readonly redundancy: Redundancy
   readonly repair: Pick<RepairAgent, 'stats'>
   readonly scrub: Pick<Scrub, 'status'>
-  readonly shards: Pick<ClusterShards, 'check' | 'askRepair' | 'readData'>
+  readonly shards: Pick<ShardCluster, 'readData'> & {
+    check(
+      peer: PeerId,
+      stream: StreamId,
+      column: number,
+      firstGrid: number,
+      grids: number
+    ): Promise<readonly ColumnState[]>
+    askRepair(peer: PeerId): Promise<void>
+  }
 }
 
 export class RedundancyOperations implements RedundancyView {

@@ -116,6 +116,12 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
+    who: 'node/redundancy-operations.ts',
+    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
     who: 'node/member-operations.ts',
     may: ['config/', 'protocols/', 'node/planning/', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
@@ -125,6 +131,11 @@ const dependencyRules: readonly Rule[] = [
     who: 'node/homes.ts',
     may: ['config/', 'protocols/', 'node/'],
     why: 'the part of the composition root that joins what a second home needs'
+  },
+  {
+    who: 'node/repairing.ts',
+    may: ['config/', 'protocols/', 'node/'],
+    why: 'the part of the composition root that keeps up redundancy'
   },
   {
     who: 'node/hosting.ts',
