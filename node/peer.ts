@@ -379,8 +379,8 @@ function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { r
   const { config, clock, log, secret, self } = home
   const { transport, registers, leases, detector, membership, ids } = voice
   const admit = ({ invites }: ClusterRecord): void => transport.setInvited(new Set(invites.map(invite => invite.id)))
-  const { detector: swim, lease, register, membership: changes, epochs, shards } = config
-  const settings = { detector: swim, lease, register, membership: changes, epochs, shards }
+  const { detector: swim, lease, register, membership: changes, epochs, shards, repair, scrub } = config
+  const settings = { detector: swim, lease, register, membership: changes, epochs, shards, repair, scrub }
   const joins = { membership, secret, settings, log, wallMs, verify: signedBy }
   transport.onJoin((invite, request) => answerJoin(joins, invite, request))
   admit(membership.record())

@@ -21,7 +21,7 @@ export interface SecondHomeAgentDeps {
   readonly self: PeerId
   /** Of this run of the peer: what an earlier one held is over. */
   readonly run: string
-  readonly directory: GroupDirectory
+  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten' | 'all' | 'get' | 'refresh' | 'change'>
   readonly membership: { record(): ClusterRecord }
   readonly home: SecondHome
   readonly clock: Clock
@@ -43,6 +43,8 @@ export interface GroupCopies {
 
 interface GroupState {
   copies: GroupCopies
+  /** A copy is under way, or waits for that of another group. */
+  busy: boolean
   /** When the last copy was begun, by the clock. */
   begunMs: number | undefined
   cancelTimer: (() => void) | undefined
@@ -77,8 +79,7 @@ export class SecondHomeAgent {
   /** Whoever copies it else: the committed epoch, now. HOME_BUSY, HOME_NO_KEY, GROUP_UNKNOWN, EPOCH_NOT_KEPT. */
   async push(group: string): Promise<HomeCopy & { readonly epoch: number }> {
     const state = this.#stateOf(group)
-    if (state.copies.copying !== undefined)
-      throw new DiapauseError('HOME_BUSY', `Group "${group}" is being copied at this moment.`)
+    if (state.busy) throw new DiapauseError('HOME_BUSY', `Group "${group}" is being copied at this moment.`)
     return await this.#inTurn(group, state, this.#stop.signal)
   }
 
@@ -112,24 +113,30 @@ export class SecondHomeAgent {
   #stateOf(group: string): GroupState {
     const known = this.#groups.get(group)
     if (known !== undefined) return known
-    const state: GroupState = { copies: {}, begunMs: undefined, cancelTimer: undefined, stop: undefined }
+    const state: GroupState = { copies: {}, busy: false, begunMs: undefined, cancelTimer: undefined, stop: undefined }
     this.#groups.set(group, state)
     return state
   }
 
   #forget(group: string): void {
     const state = this.#groups.get(group)
-    state?.cancelTimer?.()
-    state?.stop?.abort()
-    if (state?.copies.copying === undefined) this.#groups.delete(group)
+    if (state === undefined) return
+    if (state.stop === undefined) {
+      state.cancelTimer?.()
+      state.cancelTimer = undefined
+    }
+    state.stop?.abort()
+    if (!state.busy) this.#groups.delete(group)
   }
 
   /** Its outcome is told in status, log and events. */
   #inTurn(group: string, state: GroupState, signal: AbortSignal): Promise<HomeCopy & { readonly epoch: number }> {
     const { log, report, wallMs, home, clock } = this.#deps
+    state.busy = true
     const done = this.#queue.then(async () => {
       state.begunMs = clock.now()
       try {
+        if (signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'it is not to be copied here any more')
         const copied = await this.#copy(group, state, signal)
         state.copies = { last: { ...copied, atMs: wallMs() } }
         report('home.copied', { group, ...copied })
@@ -140,6 +147,8 @@ export class SecondHomeAgent {
         state.copies = { ...state.copies, copying: undefined, ...(code !== 'HOME_CANCELLED' && { failed }) }
         if (!signal.aborted) report('home.failed', { group, code, reason: messageOf(error) })
         throw error
+      } finally {
+        state.busy = false
       }
     })
     this.#queue = done.catch((error: unknown) =>

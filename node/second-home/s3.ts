@@ -15,8 +15,8 @@ import { checkName } from './names.ts'
 const REQUEST_LIMIT_MS = 60_000
 /** Answers that mean "later" (429 and 5xx) are asked for again so often, by aws4fetch, with pauses that double. A guess. */
 const RETRIES = 4
-/** An answer to a listing has at most a thousand names. */
-const MAX_LISTING_BYTES = 8 << 20
+/** An epoch of 64 VMs is the largest object; a chunk has 4 MiB, a page of a listing a thousand names. A guess with room. */
+const MAX_OBJECT_BYTES = 128 << 20
 
 export interface S3Credentials {
   readonly accessKeyId: string
@@ -40,40 +40,13 @@ interface Call {
 }
 
 export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore {
-  const { bucket, prefix, region, endpoint } = place
+  const { bucket, prefix } = place
   const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}`
-  const { sessionToken, ...keys } = credentials
-  const client = new AwsClient({
-    ...keys,
-    ...(sessionToken === undefined ? {} : { sessionToken }),
-    service: 's3',
-    region,
-    retries: RETRIES
-  })
-  const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
+  const send = sending(url, place, credentials)
   const keyOf = (name: string): string => {
     checkName(name)
     return prefix === '' ? name : `${prefix}/${name}`
   }
-
-  async function send(method: string, { key = '', query = {}, body }: Call): Promise<Response> {
-    const target = new URL(key === '' ? base : `${base}/${key}`)
-    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
-    const digest = hash('sha256', body ?? new Uint8Array())
-    try {
-      return await client.fetch(target, {
-        method,
-        headers: { 'x-amz-content-sha256': digest },
-        signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
-        redirect: 'error',
-        ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
-      })
-    } catch (cause) {
-      const message = `${url} does not answer: ${messageOf(cause)}${reasonOf(cause)}`
-      throw new DiapauseError('HOME_UNREACHABLE', message, { cause })
-    }
-  }
-
   return {
     url,
 
@@ -98,7 +71,7 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
       let after = ''
       for (;;) {
         const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
-        const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted, MAX_LISTING_BYTES)).toString()
+        const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted)).toString()
         const { objects, more } = readListing(text)
         for (const { key, ...facts } of objects) yield { name: key.slice(folder.length), ...facts }
         const last = objects.at(-1)?.key ?? ''
@@ -115,7 +88,31 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
   }
 }
 
-/** The body of `fetch`'s "fetch failed" says nothing; its cause does. */
+function sending(url: string, { bucket, region, endpoint }: S3Place, credentials: S3Credentials) {
+  const { sessionToken, ...keys } = credentials
+  const session = sessionToken === undefined ? {} : { sessionToken }
+  const client = new AwsClient({ ...keys, ...session, service: 's3', region, retries: RETRIES })
+  const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
+  return async (method: string, { key = '', query = {}, body }: Call): Promise<Response> => {
+    const target = new URL(key === '' ? base : `${base}/${key}`)
+    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
+    const digest = hash('sha256', body ?? new Uint8Array())
+    try {
+      return await client.fetch(target, {
+        method,
+        headers: { 'x-amz-content-sha256': digest },
+        signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
+        redirect: 'error',
+        ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
+      })
+    } catch (cause) {
+      const message = `${url} does not answer: ${messageOf(cause)}${reasonOf(cause)}`
+      throw new DiapauseError('HOME_UNREACHABLE', message, { cause })
+    }
+  }
+}
+
+/** The message of `fetch`'s "fetch failed" says nothing; its cause does. */
 const reasonOf = (cause: unknown): string =>
   cause instanceof Error && cause.cause instanceof Error ? ` (${cause.cause.message})` : ''
 
@@ -124,21 +121,22 @@ async function done(response: Response, url: string, name: string): Promise<void
   await response.body?.cancel()
 }
 
-async function bytesOf(
-  response: Response,
-  url: string,
-  name: string,
-  maxBytes = Number.POSITIVE_INFINITY
-): Promise<Uint8Array> {
+/** What comes is not believed to be small. */
+async function bytesOf(response: Response, url: string, name: string): Promise<Uint8Array> {
   if (!response.ok) throw await refusal(response, url, name)
-  const broken = (cause?: unknown) =>
-    new DiapauseError('HOME_UNREACHABLE', `${url} broke off in the middle of ${name}`, { cause })
-  if (Number(response.headers.get('content-length') ?? 0) > maxBytes) throw broken()
+  const parts: Uint8Array[] = []
+  let bytes = 0
   try {
-    return new Uint8Array(await response.arrayBuffer())
+    for await (const part of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+      parts.push(part)
+      bytes += part.length
+      if (bytes > MAX_OBJECT_BYTES) break
+    }
   } catch (cause) {
-    throw broken(cause)
+    throw new DiapauseError('HOME_UNREACHABLE', `${url} broke off in the middle of ${name}`, { cause })
   }
+  if (bytes <= MAX_OBJECT_BYTES) return new Uint8Array(Buffer.concat(parts))
+  throw new DiapauseError('HOME_DAMAGED', `${name} in ${url} is larger than anything that was put there`)
 }
 
 async function refusal(response: Response, url: string, name: string): Promise<DiapauseError> {

@@ -67,18 +67,22 @@ describe('a second home', () => {
   let store: MemoryHome
   let home: SecondHome
   let reads: string[]
+  /** Before a stream is read. */
+  let meanwhile: (stream: string) => Promise<void>
   beforeEach(() => {
     store = new MemoryHome()
     reads = []
+    meanwhile = () => Promise.resolve()
     home = createSecondHome({
       store,
       clock: { now: () => store.nowMs, after: (_, fn) => (queueMicrotask(fn), () => {}) },
       bytesPerSecond: 1e12,
       wallMs: () => store.nowMs,
       randomBytes: count => new Uint8Array(randomBytes(count)),
-      readData: ({ stream: id }, offset, length) => {
+      readData: async ({ stream: id }, offset, length) => {
         reads.push(id)
-        return Promise.resolve((data.get(id) ?? new Uint8Array()).slice(offset, offset + length))
+        await meanwhile(id)
+        return (data.get(id) ?? new Uint8Array()).slice(offset, offset + length)
       },
       nameOf,
       encodeImage: ({ streams, ...rest }) =>
@@ -199,10 +203,15 @@ describe('a second home', () => {
     await expect(home.copy(wish(1, [first]), quiet)).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
     store.putsLeft = Number.POSITIVE_INFINITY
     store.nowMs += DAY_MS - 1_000
-    await home.copy(wish(1, [first]), quiet)
-    store.nowMs += 2_000
-    await home.sweep(place, 1)
-    await expectReadable(1, [first])
+    const swept: unknown[] = []
+    meanwhile = async id => {
+      if (id !== second.stream) return
+      store.nowMs += 2_000
+      swept.push(await home.sweep(place, 1)) // by the peer that was the group's copier until now
+    }
+    await home.copy(wish(1, [first, second]), quiet)
+    expect(swept).toEqual([{ epochs: 0, objects: 0, damaged: [] }])
+    await expectReadable(1, [first, second])
   })
 
   it('removes nothing but epochs while one cannot be read: it does not know what that one needs', async () => {
