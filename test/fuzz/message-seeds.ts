@@ -81,6 +81,11 @@ export const clusterRecord: ClusterRecord = {
     older: [{ id: 0, madeMs: 0, sealed: 'Aa09_-' }]
   }
 }
+const keeping = {
+  kept: [{ epoch: 1, generation: 1, images: { vm1: HASH }, wallMs: 5 }],
+  holds: [{ epoch: 1, name: 'audit' }],
+  retention: { keepLast: 2, hourly: 1, daily: 0, weekly: 0 }
+}
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
 const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 }
@@ -104,6 +109,7 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
   ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
   ['epoch', { kind: 'record', record: group }],
+  ['epoch', { kind: 'record', record: { ...group, ...keeping } }],
   ['epoch', { kind: 'ask', versions: { bank: 1 } }],
   ['epoch', { kind: 'cut', ...about, counts: { vm2: 1 }, atWallMs: 1.5, prepareMs: 1, leadMs: 1 }],
   ['epoch', { kind: 'durable', ...about, manifest: HASH, stats }],

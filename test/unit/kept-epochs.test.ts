@@ -41,6 +41,16 @@ const numbers = (record: GroupRecord): number[] => keptEpochs(record).map(({ epo
 const asStored = (record: GroupRecord): GroupRecord | null => parseGroupRecord(JSON.parse(JSON.stringify(record)))
 
 describe('kept epochs in a group’s record', () => {
+  test('a record of before there were any stays readable, and keeps its epoch as soon as that is asked for', () => {
+    const committed = { epoch: 7, generation: 2, previousEpoch: 6, images: { a: hashOf(7, 'a'), b: hashOf(7, 'b') } }
+    const numbersThen = { version: 20, generation: 2, lastEpoch: 7, open: null, removed: false }
+    const old = { id: 'g', vms: [vm('a'), vm('b')], owners: { a: 'p1', b: 'p1' }, ...numbersThen, committed }
+    const record = asStored(old) as GroupRecord
+    expect(record).toEqual(old)
+    expect(numbers(record)).toEqual([7])
+    expect(numbers(commits(record, 2, 3))).toEqual([7, 8, 9])
+    expect(commit(record, 1)).not.toHaveProperty('kept')
+  })
   test('a commit adds the epoch and drops those that nobody asks for, and what is kept is never forgotten', () => {
     const record = commits(made(), 5, 3)
     expect(numbers(record)).toEqual([3, 4, 5])
