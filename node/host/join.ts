@@ -20,7 +20,7 @@ const ASK_TIMEOUT_MS = 20_000
 const PASSING = /^(REGISTER_\w+|JOIN_FAILED)$/
 
 /** Sections of the config that all members have alike: another lease or code than the others' would be refused, or weaker. */
-const SHARED_SECTIONS = ['detector', 'lease', 'register', 'membership', 'epochs', 'shards']
+const SHARED_SECTIONS = ['detector', 'lease', 'register', 'membership', 'epochs', 'shards', 'repair', 'scrub']
 
 type Welcome = Extract<JoinReply, { kind: 'welcome' }>
 

@@ -135,6 +135,14 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'redundancy',
+    {
+      summary:
+        'real peers and VMs: two of five hosts die during an epoch, fresh ones come, all is repaired, two more die: is every epoch there?',
+      run: async progress => (await import('./redundancy.ts')).measureRedundancy(progress)
+    }
+  ],
+  [
     'store',
     {
       summary:

@@ -21,7 +21,7 @@ export interface VmConsole {
 }
 
 export class ConsoleWatcher {
-  readonly #directories: readonly string[]
+  readonly #directories: string[]
   readonly #prefix: string
   readonly #now: () => number
   readonly #tails = new Map<string, Tail>()
@@ -33,9 +33,14 @@ export class ConsoleWatcher {
 
   /** `now`: wall clock in milliseconds. */
   constructor(directories: readonly string[], group: string, now: () => number) {
-    this.#directories = directories
+    this.#directories = [...directories]
     this.#prefix = `${group}.`
     this.#now = now
+  }
+
+  /** One more: of a peer that has come later. */
+  watch(directory: string): void {
+    this.#directories.push(directory)
   }
 
   /** Reads what is new. Call it often: it is also the clock of the silences. */

@@ -167,9 +167,11 @@ export class Bank {
     })
   }
 
-  /** Kills a peer as a host dies, with its VMs; resolves when all VMs run and are whole in the next generation. */
-  async killAndWait(peer: ClusterPeer): Promise<EventOf<'takeover.decided'>> {
-    return await this.#lose(() => this.cluster.killPeer(peer))
+  /** Kills peers as hosts die, with their VMs; resolves when all VMs run and are whole in the next generation. */
+  async killAndWait(...peers: ClusterPeer[]): Promise<EventOf<'takeover.decided'>> {
+    return await this.#lose(async () => {
+      await Promise.all(peers.map(peer => this.cluster.killPeer(peer)))
+    })
   }
 
   /** The same where the peer stands still, and its VMs go on without it. */
@@ -180,18 +182,36 @@ export class Bank {
   async #lose(end: () => Promise<void>): Promise<EventOf<'takeover.decided'>> {
     const { generation } = await this.record()
     await end()
-    const later = <Kind extends KnownEvent['kind']>(kind: Kind) =>
+    const later = () => this.events('takeover.decided').filter(event => event.generation > generation)
+    const decided = await this.until('the survivors to decide', () => later().at(-1))
+    await this.#whole(generation)
+    await this.working()
+    return decided
+  }
+
+  /** Takes the group back to a kept epoch; resolves when all VMs run and are whole. */
+  async goBack(by: ClusterPeer, epoch: number): Promise<void> {
+    const { generation } = await by.client.restore(GROUP, { epoch, force: false })
+    await this.#whole(generation - 1)
+    await this.working()
+  }
+
+  /** All VMs run, with all of their RAM, in a generation after that one, and have spoken since: of older times than before. */
+  async #whole(generation: number): Promise<void> {
+    const later = <Kind extends 'vm.resumed' | 'vm.complete' | 'vm.failed'>(kind: Kind) =>
       this.events(kind).filter(event => !('generation' in event) || Number(event.generation) > generation)
-    const decided = await this.until('the survivors to decide', () => later('takeover.decided').at(-1))
     for (const kind of ['vm.resumed', 'vm.complete'] as const) {
-      await this.until(`${kind} of all VMs in generation ${decided.generation}`, () => {
+      await this.until(`${kind} of all VMs after generation ${generation}`, () => {
         const failed = later('vm.failed').map(event => `${event.vm}: ${event.reason}`)
-        if (failed.length > 0) throw new Error(`VMs failed after the takeover: ${failed.join('; ')}`)
+        if (failed.length > 0) throw new Error(`VMs failed after generation ${generation}: ${failed.join('; ')}`)
         return new Set(later(kind).map(event => event.vm)).size === this.vms.length ? true : undefined
       })
     }
-    await this.working()
-    return decided
+    const sinceMs = wallMs()
+    await this.until('a word of every VM', () => {
+      const spoken = [...this.consoles.latest.values()].filter(({ atMs }) => atMs > sinceMs)
+      return spoken.length === this.vms.length ? true : undefined
+    })
   }
 
   events<Kind extends KnownEvent['kind']>(kind: Kind): EventOf<Kind>[] {
