@@ -7,10 +7,10 @@ import type { Catalog, Location } from './catalog.ts'
 import { Columns } from './columns.ts'
 import { compact, type Mover, segmentToEmpty } from './compaction.ts'
 import { type Files, storeError } from './files.ts'
-import { countGrids } from './inventory.ts'
+import { checkColumn, checkPlace, countGrids } from './inventory.ts'
 import type { Manifests } from './manifests.ts'
 import { Readers } from './readers.ts'
-import { MAX_COLUMN, MAX_GRID, MAX_PAYLOAD_BYTES, MAX_STREAM_ID_BYTES, streamHash } from './record.ts'
+import { streamHash } from './record.ts'
 import { segmentName } from './recovery.ts'
 import type { Space } from './space.ts'
 import { placeKey, recordBytes, type SegmentUse, type StreamState } from './stream-state.ts'
@@ -62,9 +62,7 @@ export class DiskShardStore implements ShardStore {
 
   async putColumn(stream: StreamId, grid: number, column: number, bytes: Uint8Array): Promise<void> {
     checkPlace(stream, grid, column)
-    if (bytes.length === 0 || bytes.length > MAX_PAYLOAD_BYTES) {
-      throw new DiapauseError('SHARD_INVALID', `a column has 1 to ${MAX_PAYLOAD_BYTES} bytes, and not ${bytes.length}`)
-    }
+    checkColumn(bytes)
     this.#checkOpen()
     for (
       let drop = this.#streams.get(stream)?.dropping;
@@ -382,11 +380,4 @@ export class DiskShardStore implements ShardStore {
   #checkOpen(): void {
     if (this.#closing !== undefined) throw new DiapauseError('STORE_CLOSED', 'the shard store is closed')
   }
-}
-
-function checkPlace(stream: StreamId, grid: number, column: number): void {
-  const id = Buffer.byteLength(stream)
-  const numbers = Number.isInteger(grid) && grid >= 0 && grid <= MAX_GRID && Number.isInteger(column) && column >= 0
-  if (numbers && column <= MAX_COLUMN && id > 0 && id <= MAX_STREAM_ID_BYTES) return
-  throw new DiapauseError('SHARD_INVALID', `no such place: column ${column} of grid ${grid} of a stream of ${id} bytes`)
 }

@@ -8,10 +8,22 @@ import { hasCode } from '../../node/errors.ts'
 import type { ColumnPlace, ShardStore } from '../../node/ports.ts'
 import { byPlace } from '../../node/store/inventory.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
+import { MemoryStore } from '../unit/memory-store.ts'
 import { clock, memoryLog } from '../unit/store-support.ts'
 
+/** Opened again, it is the one of that directory. */
+const inMemory = new Map<string, MemoryStore>()
+
 const implementations: [string, (dir: string) => Promise<ShardStore>][] = [
-  ['segments and level', dir => openShardStore(dir, { log: memoryLog(), clock })]
+  ['segments and level', dir => openShardStore(dir, { log: memoryLog(), clock })],
+  [
+    'memory',
+    async dir => {
+      const store = inMemory.get(dir) ?? new MemoryStore()
+      inMemory.set(dir, store)
+      return store.reopen()
+    }
+  ]
 ]
 
 const nameOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')

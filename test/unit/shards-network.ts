@@ -1,23 +1,13 @@
-/** An in-memory network of `Transport`s, with peers that die, fall silent, are slow or lose messages; and five stores. */
-import { createHash, randomBytes } from 'node:crypto'
-import type {
-  Channel,
-  Codec,
-  ColumnPlace,
-  ColumnState,
-  MessageHandler,
-  ShardStore,
-  StoreSpace,
-  StreamManifest,
-  Transport
-} from '../../node/ports.ts'
+/** An in-memory network of `Transport`s, with peers that die, fall silent, are slow or lose messages; and a cluster on it. */
+import type { Channel, Codec, MessageHandler, ShardStore, StreamManifest, Transport } from '../../node/ports.ts'
 import { createCodec } from '../../node/erasure/codec.ts'
 import { encodeGrid } from '../../node/erasure/encode.ts'
 import { gridDataBytes, gridShape, gridSymbolSizes } from '../../node/erasure/grid.ts'
 import { type ClusterShards, createShardCluster, type ShardClusterOptions } from '../../node/shards/cluster.ts'
 import { DiapauseError } from '../../node/errors.ts'
-import { byPlace, countGrids } from '../../node/store/inventory.ts'
 import { clock, type MemoryLog, memoryLog } from './store-support.ts'
+
+export { MemoryStore } from './memory-store.ts'
 
 export class Network {
   readonly #transports = new Map<string, FakeTransport>()
@@ -103,91 +93,6 @@ export class FakeTransport implements Transport {
 
   async start(): Promise<void> {}
   async stop(): Promise<void> {}
-}
-
-/** A store in memory: as little as the tests need, with a way to spoil what it holds. */
-export class MemoryStore implements ShardStore {
-  /** By `STREAM GRID COLUMN`. */
-  readonly held = new Map<string, Uint8Array>()
-  readonly #manifests = new Map<string, Uint8Array>()
-  reads = 0
-  /** Called before every put is done. */
-  beforePut: () => Promise<void> = async () => {}
-
-  async putColumn(stream: string, grid: number, column: number, bytes: Uint8Array): Promise<void> {
-    await this.beforePut()
-    this.held.set(`${stream} ${grid} ${column}`, Buffer.from(bytes))
-  }
-
-  async readColumn(stream: string, grid: number, column: number, offset: number, length: number): Promise<Uint8Array> {
-    this.reads++
-    const bytes = this.held.get(`${stream} ${grid} ${column}`)
-    if (bytes === undefined) throw new DiapauseError('SHARD_MISSING', 'not here')
-    return Buffer.from(bytes.subarray(offset, offset + length))
-  }
-
-  async columns(stream: string): Promise<{ column: number; grids: number }[]> {
-    return countGrids([...this.#places()].filter(place => place.stream === stream))
-  }
-
-  async *eachColumn(after?: ColumnPlace): AsyncGenerator<ColumnPlace & { bytes: number }> {
-    const behind = [...this.#places()].sort(byPlace).filter(place => after === undefined || byPlace(place, after) > 0)
-    for (const place of behind) {
-      const bytes = this.held.get(`${place.stream} ${place.grid} ${place.column}`)?.length
-      if (bytes !== undefined) yield { ...place, bytes }
-    }
-  }
-
-  async verifyColumn(stream: string, grid: number, column: number): Promise<ColumnState> {
-    return this.held.has(`${stream} ${grid} ${column}`) ? 'whole' : 'missing'
-  }
-
-  async space(): Promise<StoreSpace> {
-    const liveBytes = [...this.held.values()].reduce((sum, { length }) => sum + length, 0)
-    return { liveBytes, deadBytes: 0, freeBytes: Number.MAX_SAFE_INTEGER }
-  }
-
-  *#places(): Generator<ColumnPlace> {
-    for (const key of this.held.keys()) {
-      const [stream = '', grid, column] = key.split(' ')
-      yield { stream, grid: Number(grid), column: Number(column) }
-    }
-  }
-
-  async putManifest(hash: string, bytes: Uint8Array): Promise<void> {
-    if (createHash('sha256').update(bytes).digest('hex') !== hash) throw new DiapauseError('MANIFEST_HASH', 'wrong')
-    this.#manifests.set(hash, Buffer.from(bytes))
-  }
-
-  async getManifest(hash: string): Promise<Uint8Array | undefined> {
-    return this.#manifests.get(hash)
-  }
-
-  /** Other bytes than those whose name it is. */
-  forgeManifest(hash: string): void {
-    this.#manifests.set(hash, randomBytes(9))
-  }
-
-  async streams(): Promise<{ stream: string; bytes: number }[]> {
-    return [...new Set([...this.held.keys()].map(key => key.split(' ')[0] ?? ''))].map(stream => ({
-      stream,
-      bytes: 1
-    }))
-  }
-
-  async manifests(): Promise<string[]> {
-    return [...this.#manifests.keys()]
-  }
-
-  async dropStream(stream: string): Promise<void> {
-    for (const key of this.held.keys()) if (key.startsWith(`${stream} `)) this.held.delete(key)
-  }
-
-  async dropManifest(hash: string): Promise<void> {
-    this.#manifests.delete(hash)
-  }
-
-  async close(): Promise<void> {}
 }
 
 export interface Peer {
