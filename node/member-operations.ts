@@ -16,6 +16,7 @@ import { majorityOf } from '../protocols/register/voters.ts'
 import type { DataKeyRing } from './agents/data-keys.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { MembershipAgent } from './agents/membership.ts'
+import type { StoragePeers } from './agents/storage-peers.ts'
 import type {
   ClusterStatus,
   ClusterView,
@@ -25,7 +26,7 @@ import type {
   MemberWish
 } from './edge/cluster-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
-import { planHolders, tolerates } from './planning/holders.ts'
+import { enduranceOf, placeOf } from './planning/endurance.ts'
 import { type ImageLean, type MembershipFacts, membershipWaits } from './planning/membership.ts'
 import type { FailureDetector, Transport } from './ports.ts'
 
@@ -35,6 +36,8 @@ export interface MemberOperationsDeps {
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
   readonly transport: Transport
+  /** What members have said of themselves. */
+  readonly storagePeers: Pick<StoragePeers, 'about'>
   readonly code: { readonly k: number; readonly m: number }
   facts(): Promise<MembershipFacts>
   /** Of all groups; undefined where not all are known here. */
@@ -52,7 +55,7 @@ export class MemberOperations implements ClusterView {
   }
 
   async status(): Promise<ClusterStatus> {
-    const { membership, detector, transport, code } = this.#deps
+    const { membership, detector, transport, code, storagePeers } = this.#deps
     const record = membership.record()
     const { voters, members, invites } = record
     const nameOf = (id: PeerId): string => memberById(record, id)?.name ?? id
@@ -68,11 +71,7 @@ export class MemberOperations implements ClusterView {
         count: voters.ids.length,
         tolerates: voters.ids.length - majorityOf(voters.ids.length)
       },
-      code: {
-        ...code,
-        storage: storage.length,
-        tolerates: tolerates(planHolders(storage, code.k, code.m, 0), code.m)
-      },
+      code: { k: code.k, m: code.m, storage: storage.length, ...enduranceOf(storagePeers.about(storage), code) },
       members: members.map(({ id, name, address, role, votes, leaving, replaces }) => ({
         id,
         name,
@@ -84,6 +83,7 @@ export class MemberOperations implements ClusterView {
         wantsVote: votes && !leaving,
         liveness: detector.livenessOf(id),
         connected: id === membership.self || transport.connected(id),
+        ...placeOf(storagePeers.about([id])),
         ...(replaces === undefined ? {} : { replaces: nameOf(replaces) })
       })),
       invites: invites.map(({ role, votes, replaces, expiresMs, usedBy }) => ({

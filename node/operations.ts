@@ -13,6 +13,7 @@ import type { Groups } from './agents/groups.ts'
 import type { Housekeeping } from './agents/housekeeping.ts'
 import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
+import type { StoragePeers } from './agents/storage-peers.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
@@ -21,6 +22,7 @@ import type { ImageView } from './edge/image-view.ts'
 import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
+import { enduranceOf, placeOf } from './planning/endurance.ts'
 import { planOwners } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
@@ -45,6 +47,7 @@ export interface OperationsDeps {
   readonly housekeeping: Housekeeping
   readonly detector: FailureDetector
   readonly transport: Transport
+  readonly storagePeers: Pick<StoragePeers, 'about'>
   readonly leases: Leases
   readonly voter: Pick<LeaseVoter, 'refusedClaims'>
   readonly network: Switch
@@ -86,7 +89,10 @@ export class Operations implements PeerView {
 
   async status(): Promise<PeerStatus> {
     const { config, self, version, hypervisor, clock, detector, transport, leases, network, groups } = this.#deps
+    const { storagePeers } = this.#deps
     const record = this.#deps.membership.record()
+    const storage = placeable(record)
+    const { k, m } = config.shards
     return {
       name: config.peer.name,
       id: self,
@@ -103,8 +109,10 @@ export class Operations implements PeerView {
         role,
         votes: record.voters.ids.includes(id),
         liveness: detector.livenessOf(id),
-        connected: id === self || transport.connected(id)
+        connected: id === self || transport.connected(id),
+        ...placeOf(storagePeers.about([id]))
       })),
+      code: { k, m, storage: storage.length, ...enduranceOf(storagePeers.about(storage), { k, m }) },
       groups: this.groups().map(group => ({
         record: group,
         ...runningOf(groups.vmsOf(group.id)),

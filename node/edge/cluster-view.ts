@@ -53,12 +53,29 @@ export interface ClusterStatus {
     /** So many of them, whichever, may fail, and the others still decide. */
     readonly tolerates: number
   }
-  /** This peer's code, and how many storage members, whichever, may vanish without the loss of a new snapshot. */
-  readonly code: { readonly k: number; readonly m: number; readonly storage: number; readonly tolerates: number }
+  readonly code: CodeStatus
   readonly members: readonly ClusterMember[]
   readonly invites: readonly InviteStatus[]
   /** What is wished for and cannot be done now. */
   readonly waits: readonly { readonly member: string; readonly why: string }[]
+}
+
+/** This peer's code, and what may vanish without the loss of a new snapshot. */
+export interface CodeStatus {
+  readonly k: number
+  readonly m: number
+  /** Storage members. */
+  readonly storage: number
+  /** So many of them, whichever, may vanish. */
+  readonly tolerates: number
+  /** Of each level that some member has a label of, the largest first. */
+  readonly domains: readonly {
+    readonly level: 'site' | 'rack' | 'host'
+    /** So many, whichever, may vanish whole. */
+    readonly tolerates: number
+    /** Names of those with a label that may vanish alone. */
+    readonly alone: readonly string[]
+  }[]
 }
 
 export interface ClusterMember extends MemberStatus {

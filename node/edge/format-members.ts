@@ -1,26 +1,29 @@
 /** What the CLI prints about members. Pure. */
 import type { ClusterMember, ClusterStatus } from './cluster-view.ts'
+import { codeText, hasPlaces, lossText, placeText } from './format-places.ts'
 import { table } from './format.ts'
 
 export function membersText(status: ClusterStatus): string {
   const { name, version, voters, code, members, invites, waits } = status
+  const places = hasPlaces(members)
   const settled = voters.settled ? 'settled' : 'being settled'
   const open = invites.filter(invite => invite.usedBy === undefined)
   return [
     `cluster ${name}: ${members.length} members, record ${version}, voters ${voters.version} (${settled})`,
     ...table([
-      ['member', 'role', 'vote', 'liveness', 'connected', 'address'],
+      ['member', 'role', 'vote', 'liveness', 'connected', 'address', ...(places ? ['place'] : [])],
       ...members.map(member => [
         member.name,
         member.role,
         voteText(member),
         member.leaving ? `${member.liveness}, leaving` : member.liveness,
         member.self ? '(this peer)' : member.connected ? 'yes' : 'no',
-        member.address
+        member.address,
+        ...(places ? [placeText(member)] : [])
       ])
     ]),
     votesText(status),
-    `new snapshots (k = ${code.k}, m = ${code.m}): ${lossText(code.tolerates)} of ${code.storage} storage members may vanish`,
+    codeText(code),
     ...open.map(
       ({ role, votes, replaces, expiresMs }) =>
         `invited: a ${role} ${votes ? 'with' : 'without'} a vote${replaces === undefined ? '' : ` for ${replaces}`}, until ${new Date(expiresMs).toISOString()}`
@@ -31,8 +34,6 @@ export function membersText(status: ClusterStatus): string {
 
 export const votesText = ({ voters }: ClusterStatus): string =>
   `votes: ${voters.count}, of which ${lossText(voters.tolerates)} may fail and the others still decide`
-
-const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
 
 function voteText({ votes, wantsVote }: ClusterMember): string {
   if (votes) return wantsVote ? 'yes' : 'yes, to go'

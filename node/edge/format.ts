@@ -1,26 +1,30 @@
 /** What the CLI prints for people. Pure: values in, lines out. */
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { PeerEvent } from './events.ts'
+import { codeText, hasPlaces, placeText } from './format-places.ts'
 import type { GroupStatus, PeerStatus } from './view.ts'
 
 export function statusText(status: PeerStatus): string {
   const { frames, refused, store } = status
+  const places = hasPlaces(status.members)
   return [
     `peer ${status.name} of cluster ${status.cluster}, diapause ${status.version}, up ${durationText(status.uptimeMs)}`,
     `  ${status.id}, process ${status.pid}, ${status.hypervisor}`,
     ...captureText(status),
     '',
     ...table([
-      ['member', 'role', 'vote', 'liveness', 'connected', 'address'],
+      ['member', 'role', 'vote', 'liveness', 'connected', 'address', ...(places ? ['place'] : [])],
       ...status.members.map(member => [
         member.name,
         member.role,
         member.votes ? 'yes' : 'no',
         member.liveness,
         member.id === status.id ? '(this peer)' : member.connected ? 'yes' : 'no',
-        member.address
+        member.address,
+        ...(places ? [placeText(member)] : [])
       ])
     ]),
+    codeText(status.code),
     '',
     ...status.groups.flatMap(group => [...groupText(group, status), '']),
     `frames: ${frames.delivered} delivered, ${frames.heldEarly} held (early), ${frames.recordedInFlight} recorded (in flight), ` +
@@ -42,7 +46,7 @@ function redundancyText({ redundancy }: PeerStatus): string[] {
   return [
     ...exposed.map(
       ({ group, vm, epoch, missing, tolerates }) =>
-        `EXPOSED: epoch ${epoch} of ${group}/${vm} lacks ${missing} columns and bears the loss of ${Math.max(0, tolerates)} members`
+        `EXPOSED: epoch ${epoch} of ${group}/${vm} lacks ${missing} columns and bears the loss of ${Math.max(0, tolerates)} members, fewer than it should`
     ),
     `${done}${repaired.failures === 0 ? '' : `, ${repaired.failures} tries failed`}`,
     ...(scrubbed === null

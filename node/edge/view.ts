@@ -2,11 +2,12 @@
  * What the edge shows of a peer and asks of it. `peer.ts` implements `PeerView`; the API serves it; client, CLI and demo
  * read the same types on the other side of the socket.
  */
+import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
-import type { ClusterView } from './cluster-view.ts'
+import type { ClusterView, CodeStatus } from './cluster-view.ts'
 import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
@@ -66,6 +67,7 @@ export interface PeerStatus {
   /** How VMs of this host are cut, if nothing else is said of one; null: it runs none (a witness). */
   readonly capture: CaptureNow | null
   readonly members: readonly MemberStatus[]
+  readonly code: CodeStatus
   readonly groups: readonly GroupStatus[]
   readonly frames: SwitchStats
   /** What was refused because it was of a generation that is over, since the peer started. */
@@ -96,6 +98,10 @@ export interface MemberStatus {
   readonly votes: boolean
   readonly liveness: Liveness
   readonly connected: boolean
+  /** What it has said of itself; absent: nothing, or that it stands by itself. */
+  readonly labels?: Labels | undefined
+  /** What its store may still take, at least; 0: it is full. Absent: it has not said so. */
+  readonly freeBytes?: number | undefined
 }
 
 export interface GroupStatus {

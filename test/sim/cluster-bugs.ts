@@ -67,7 +67,7 @@ export interface ClusterBug {
 
 export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
   'frames are not checked for generation': {
-    symptom: /generationsDoNotMix|imagesAreOneCut/,
+    symptom: /generationsDoNotMix|imagesAreOneCut|nobodyIsDeaf/,
     wiring: {
       frames: (transport, generationOf) => ({
         ...boundTransport(transport),

@@ -38,7 +38,8 @@ function operationsOf(world: MembershipWorld, peer: WorldPeer) {
     detector,
     facts,
     neededImages,
-    transport: { connected: () => true } as never
+    transport: { connected: () => true } as never,
+    storagePeers: { about: () => [] }
   }
   const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })
   return new MemberOperations({ ...parts, newInvite, wallMs: () => world.nowMs, code: { k: 1, m: 1 } })

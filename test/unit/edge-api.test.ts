@@ -39,6 +39,7 @@ const status: PeerStatus = {
   hypervisor: 'QEMU 7.2, tcg',
   capture: { mode: 'dirty' },
   members: [member('one'), member('two'), member('wit', 'witness')],
+  code: { k: 3, m: 2, storage: 2, tolerates: 0, domains: [] },
   groups: [],
   frames: {
     delivered: 0,
@@ -66,7 +67,7 @@ const clusterStatus: ClusterStatus = {
   name: 'c',
   version: 3,
   voters: { version: 2, settled: true, count: 1, tolerates: 0 },
-  code: { k: 3, m: 2, storage: 2, tolerates: 0 },
+  code: { k: 3, m: 2, storage: 2, tolerates: 0, domains: [] },
   members: [{ ...member('one'), self: true, wantsVote: true, leaving: false }],
   invites: [{ role: 'witness', votes: true, expiresMs: 1 }],
   waits: [{ member: 'one', why: 'it is late' }]

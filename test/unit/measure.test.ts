@@ -88,6 +88,7 @@ describe('what the command line prints', () => {
         { ...member, name: 'one', id: 'id1' },
         { ...member, name: 'two', id: 'id2', liveness: 'suspect', connected: false, votes: false }
       ],
+      code: { k: 3, m: 2, storage: 2, tolerates: 0, domains: [] },
       groups: [
         {
           record: {
@@ -149,6 +150,7 @@ describe('what the command line prints', () => {
       '  member  role     vote  liveness  connected    address',
       '  one     storage  yes   alive     (this peer)  /ip4/127.0.0.1/tcp/1',
       '  two     storage  no    suspect   no           /ip4/127.0.0.1/tcp/1',
+      'new snapshots (k = 3, m = 2): none of 2 storage members may vanish',
       '',
       'group bank: epoch 4 committed, epoch 5 open, generation 2, output commit, OpenFlow',
       '  vm   owner  memory  here',

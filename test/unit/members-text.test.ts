@@ -21,7 +21,7 @@ const status: ClusterStatus = {
   name: 'forest',
   version: 12,
   voters: { version: 4, settled: false, count: 3, tolerates: 1 },
-  code: { k: 3, m: 2, storage: 2, tolerates: 0 },
+  code: { k: 3, m: 2, storage: 2, tolerates: 0, domains: [] },
   members: [
     member('oak'),
     member('elm', { wantsVote: false, leaving: true }),
@@ -49,6 +49,33 @@ describe('the members for people', () => {
       'invited: a witness with a vote for ash, until 1970-01-01T00:00:00.000Z',
       'waiting: elm: it owns VMs'
     ])
+  })
+
+  it('say where they stand and what may be lost there, as soon as somebody has said so', () => {
+    const placed = {
+      ...status,
+      members: [member('oak', { labels: { site: 's', rack: 'r1', host: 'h' } }), member('elm', { freeBytes: 0 })]
+    }
+    const lines = membersText(placed).split('\n')
+    expect(lines[1]).toMatch(/ {2}place$/)
+    expect(lines[2]).toMatch(/ {2}s\/r1\/h$/)
+    expect(lines[3]).toMatch(/ {2}full$/)
+    const bears = (...domains: ClusterStatus['code']['domains']): string | undefined =>
+      membersText({ ...status, code: { k: 3, m: 2, storage: 6, tolerates: 2, domains } })
+        .split('\n')
+        .find(line => line.startsWith('new snapshots'))
+    expect(bears({ level: 'rack', tolerates: 1, alone: ['r1', 'r2'] })).toBe(
+      'new snapshots (k = 3, m = 2): any 2 of 6 storage members may vanish, or any rack'
+    )
+    expect(
+      bears(
+        { level: 'site', tolerates: 0, alone: [] },
+        { level: 'rack', tolerates: 0, alone: ['s/r1', 's/r2'] },
+        { level: 'host', tolerates: 2, alone: [] }
+      )
+    ).toBe(
+      'new snapshots (k = 3, m = 2): any 2 of 6 storage members may vanish, but no whole site, or rack s/r1 or s/r2 alone, or any 2 hosts'
+    )
   })
 
   it('have a progress: what this member waits for, else what is being done', () => {

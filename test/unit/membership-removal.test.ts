@@ -143,7 +143,18 @@ test('whoever asks a peer that knows no group yet to remove the owner of a VM is
   const { membership, dataKeys, directory, detector, facts, neededImages } = a
   const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })
   const transport = {} as never
-  const parts = { membership, dataKeys, directory, detector, facts, neededImages, newInvite, transport }
+  const noFacts = { about: () => [] }
+  const parts = {
+    membership,
+    dataKeys,
+    directory,
+    detector,
+    facts,
+    neededImages,
+    newInvite,
+    transport,
+    storagePeers: noFacts
+  }
   const operations = new MemberOperations({ ...parts, wallMs: () => world.nowMs, code: { k: 2, m: 2 } })
   await expect(done(world, operations.removeMember('e', false))).rejects.toMatchObject({
     code: 'MEMBER_OWNS_VMS',

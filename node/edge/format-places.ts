@@ -1,0 +1,24 @@
+/** What the CLI prints about where members stand, and what may be lost there. Pure. */
+import type { CodeStatus } from './cluster-view.ts'
+import type { MemberStatus } from './view.ts'
+
+export const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
+
+/** Somebody has said where it stands, or is full: worth a column. */
+export const hasPlaces = (members: readonly MemberStatus[]): boolean => members.some(member => placeText(member) !== '')
+
+/** Site, rack and host, as far as it has said so. */
+export function placeText({ labels = {}, freeBytes }: MemberStatus): string {
+  const path = [labels.site, labels.rack, labels.host].filter(label => label !== undefined)
+  return [...(path.length === 0 ? [] : [path.join('/')]), ...(freeBytes === 0 ? ['full'] : [])].join(', ')
+}
+
+/** What may be lost of members, and of whole sites, racks and hosts, where there are labels. */
+export function codeText({ k, m, storage, tolerates, domains }: CodeStatus): string {
+  const members = `${lossText(tolerates)} of ${storage} storage members may vanish`
+  const whole = domains.map(({ level, tolerates: count, alone }) => {
+    if (count > 0) return `, or any ${count === 1 ? level : `${count} ${level}s`}`
+    return alone.length > 0 ? `, or ${level} ${alone.join(' or ')} alone` : `, but no whole ${level}`
+  })
+  return `new snapshots (k = ${k}, m = ${m}): ${members}${whole.join('')}`
+}
