@@ -22,8 +22,8 @@ export interface DiagonalReadOptions {
   ask(row: number): void
   /** All wanted rows are here, or any k: the rest is undefined. */
   done(symbols: readonly (Uint8Array | undefined)[], degraded: boolean): void
-  /** Fewer than k can ever come, and not all wanted ones. */
-  lost(symbols: readonly (Uint8Array | undefined)[]): void
+  /** Fewer than k can ever come, and not all wanted ones: at most `coming`. */
+  lost(coming: number): void
 }
 
 export class DiagonalRead {
@@ -65,7 +65,8 @@ export class DiagonalRead {
     const direct = wanted.every(row => typeof this.#rows[row] === 'object')
     if (direct || have >= k) {
       this.#finished = true
-      this.#options.done(this.#symbols(), !direct)
+      const symbols = this.#rows.map(row => (typeof row === 'object' ? row : undefined))
+      this.#options.done(symbols, !direct)
       return
     }
     const expected = wanted.every(row => typeof this.#rows[row] === 'object' || this.#rows[row] === 'asked')
@@ -75,11 +76,7 @@ export class DiagonalRead {
     // With what may still come the wanted rows may all arrive, though not k.
     if (wanted.every(row => !['free', 'lost'].includes(this.#rows[row] as string))) return
     this.#finished = true
-    this.#options.lost(this.#symbols())
-  }
-
-  #symbols(): (Uint8Array | undefined)[] {
-    return this.#rows.map(row => (typeof row === 'object' ? row : undefined))
+    this.#options.lost(coming)
   }
 
   #askOthers(count: number, standings: readonly Standing[] = ['good', 'doubtful']): void {

@@ -99,14 +99,14 @@ export class Reader {
   ): Promise<readonly (Uint8Array | undefined)[]> {
     const { manifest, shape, grid } = of
     const columns = diagonalMembers(shape, diagonal).map(({ column }) => column)
-    let { symbols, degraded, lost } = await this.#symbolsOf(of, columns, wanted, hedge)
-    if (lost) {
+    let found = await this.#symbolsOf(of, columns, wanted, hedge)
+    if (found.symbols === undefined) {
       // Before giving up: a repair may have put columns elsewhere.
       await this.#sources.search(manifest.stream)
-      const again = this.#sources.elsewhere(manifest, columns)
-      if (again) ({ symbols, degraded, lost } = await this.#symbolsOf(of, columns, wanted, hedge))
-      if (lost) throw shardLost(manifest, grid, diagonal, symbols.filter(symbol => symbol !== undefined).length)
+      if (this.#sources.elsewhere(manifest, columns)) found = await this.#symbolsOf(of, columns, wanted, hedge)
+      if (found.symbols === undefined) throw shardLost(manifest, grid, diagonal, found.coming)
     }
+    const { symbols, degraded } = found
     if (!degraded) {
       this.directReads++
       return symbols
@@ -134,8 +134,8 @@ export class Reader {
           const settled = (symbol: Uint8Array | 'lost'): void => read.arrived(row, symbol)
           giveUp.push(this.#fetcher.fetch(of, columnOf(row), row, { settled, late: () => read.late(row) }))
         },
-        done: (symbols, degraded) => resolve({ symbols, degraded, lost: false }),
-        lost: symbols => resolve({ symbols, degraded: true, lost: true })
+        done: (symbols, degraded) => resolve({ symbols, degraded }),
+        lost: coming => resolve({ symbols: undefined, coming })
       })
       const gone = wanted.some(row => this.#sources.standing(manifest, columnOf(row)) === 'gone')
       if (gone) void this.#sources.search(manifest.stream)
@@ -146,12 +146,10 @@ export class Reader {
   }
 }
 
-/** Symbols by row; `lost`: they are too few. */
-interface Outcome {
-  readonly symbols: readonly (Uint8Array | undefined)[]
-  readonly degraded: boolean
-  readonly lost: boolean
-}
+/** Symbols by row; none: too few can come. */
+type Outcome =
+  | { readonly symbols: readonly (Uint8Array | undefined)[]; readonly degraded: boolean }
+  | { readonly symbols: undefined; readonly coming: number }
 
 /** A piece of a symbol and where it goes in the result. */
 interface Piece extends SymbolRange {

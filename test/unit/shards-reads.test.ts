@@ -187,7 +187,7 @@ describe('a column that is not with its planned holder', () => {
     expect(same(await peerOf(peers, 0).shards.readData(manifest, 0, data.length), data)).toBe(true)
     network.kill('p5')
     const lost = peerOf(peers, 0).shards.readData(manifest, 0, data.length)
-    await expect(lost).rejects.toMatchObject({ code: 'SHARD_LOST' })
+    await expect(lost).rejects.toMatchObject({ code: 'SHARD_LOST', details: { have: 2 } })
   })
 })
 
