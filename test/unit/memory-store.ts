@@ -118,7 +118,8 @@ export class MemoryStore implements ShardStore {
 
   /** Puts that were begun before it end first. */
   async #drop(stream: string): Promise<void> {
-    await Promise.all([...(this.#puts.get(stream) ?? [])])
+    const puts = this.#puts.get(stream)
+    if (puts !== undefined) await Promise.all(puts)
     for (const key of this.held.keys()) if (key.startsWith(`${stream} `)) this.held.delete(key)
     this.#drops.delete(stream)
   }
