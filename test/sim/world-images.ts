@@ -20,6 +20,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { assemble, type Book, type CutFact } from './world-book.ts'
 import type { Life } from './world-host.ts'
 import type { CutStream, IncomingStream, Inlet, SimMachine } from './world-machine.ts'
+import { SimNeighbour } from './world-neighbours.ts'
 import { DURABILITY, SHAPE, type SimShards } from './world-shards.ts'
 
 /** A manifest with the place of every page, which real images keep in a stream. */
@@ -43,6 +44,9 @@ interface Candidate {
   readonly epoch: number
   table: Table
   manifest: StreamManifest | undefined
+  /** The whole, once it is captured. */
+  image: SimManifest | undefined
+  readonly leans: readonly StreamManifest[]
 }
 
 interface CaptureOptions {
@@ -65,9 +69,11 @@ export class SimWorker implements ImageWorker {
   #capture: SimCapture | undefined
   /** Pages that a void capture was told of. */
   readonly due = new Set<number>()
+  readonly neighbour: SimNeighbour
   #closed = false
 
   constructor(group: string, vm: string, world: { life: Life; book: Book; shards: SimShards }) {
+    this.neighbour = new SimNeighbour(group, world.life)
     this.#group = group
     this.#vm = vm
     this.#life = world.life
@@ -81,7 +87,10 @@ export class SimWorker implements ImageWorker {
     if (this.#capture !== undefined) throw new DiapauseError('IMAGE_BUSY', 'a capture is under way')
     if (this.#candidate !== undefined)
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${this.#candidate.epoch} is neither committed nor aborted`)
-    const candidate: Candidate = { epoch: options.epoch, table: this.#committed, manifest: undefined }
+    const { epoch, holders } = options
+    const tolerated = toleratedLosses(holders, SHAPE.m, holders)
+    const leans = this.neighbour.leans(epoch, each => toleratedLosses(each.holders, each.m, holders) >= tolerated)
+    const candidate: Candidate = { epoch, table: this.#committed, manifest: undefined, image: undefined, leans }
     this.#candidate = candidate
     const stream = `${this.#group}/${this.#vm}/${options.generation}/${options.epoch}`
     const machine = options.ramPath === undefined ? undefined : this.#life.paths.get(options.ramPath)
@@ -125,15 +134,16 @@ export class SimWorker implements ImageWorker {
     candidate.manifest = manifest
     const slots = candidate.table.map(page => page.stream)
     const older = [...new Set(slots)].filter(name => name !== stream).map(name => this.#streams.get(name))
+    const foreign = candidate.leans.filter(({ stream: name }) => !slots.includes(name))
     const part = { offset: 0, length: 0 }
-    return {
+    candidate.image = {
       group: this.#group,
       vm: this.#vm,
       generation,
       epoch,
       memoryMiB: 16,
       accel: 'tcg',
-      streams: [...(older as StreamManifest[]), manifest],
+      streams: [...(older as StreamManifest[]), ...foreign, manifest],
       machine: part,
       index: part,
       frames: part,
@@ -148,6 +158,7 @@ export class SimWorker implements ImageWorker {
       },
       slots
     }
+    return candidate.image
   }
 
   /** How many more losses a stream bears, as a stream that is weaker than the new one is written again. */
@@ -158,8 +169,9 @@ export class SimWorker implements ImageWorker {
 
   commit(epoch: number): void {
     const candidate = this.#candidate
-    if (candidate?.epoch !== epoch || candidate.manifest === undefined) return
+    if (candidate?.epoch !== epoch || candidate.manifest === undefined || candidate.image === undefined) return
     this.#committed = candidate.table
+    this.neighbour.committed(candidate.image, candidate.leans)
     this.#streams.set(candidate.manifest.stream, candidate.manifest)
     this.#candidate = undefined
     this.due.clear()
@@ -194,6 +206,11 @@ export class SimWorker implements ImageWorker {
           throw error
         }
         for (const stream of streams) this.#streams.set(stream.stream, stream)
+        const own = `${this.#group}/${this.#vm}/`
+        this.neighbour.committed(
+          manifest,
+          streams.filter(({ stream }) => !stream.startsWith(own))
+        )
         this.#committed = image.pages.map((text, page) => ({ stream: slots[page] as string, text }))
         served.resolve()
         return { pagesFaulted: 1, pagesPushed: image.pages.length - 1 }
@@ -208,6 +225,7 @@ export class SimWorker implements ImageWorker {
 
   async close(): Promise<void> {
     this.#closed = true
+    this.neighbour.leave()
     await this.#capture?.cancel()
   }
 }
