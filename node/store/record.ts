@@ -60,14 +60,17 @@ export function encodeSegmentHeader(stream: string): Buffer {
 /** Enough bytes for any segment header. */
 export const MAX_SEGMENT_HEADER_BYTES = 14 + MAX_STREAM_ID_BYTES
 
-/** The stream of a segment and where its records begin; 'version' for a newer format, undefined for anything else. */
+/**
+ * The stream of a segment and where its records begin; 'version' for a newer format, undefined for anything else. Every
+ * version has length and checksum in these places: a version that does not fit the checksum is a bit that has turned.
+ */
 export function parseSegmentHeader(bytes: Buffer): { stream: string; end: number } | 'version' | undefined {
   if (bytes.length < 14 || !bytes.subarray(0, 7).equals(SEGMENT_MAGIC)) return undefined
-  if (bytes[7] !== SEGMENT_VERSION) return 'version'
   const length = bytes.readUInt16LE(8)
   const end = 14 + length
   if (length === 0 || length > MAX_STREAM_ID_BYTES || bytes.length < end) return undefined
   if (bytes.readUInt32LE(end - 4) !== crc32(bytes.subarray(0, end - 4))) return undefined
+  if (bytes[7] !== SEGMENT_VERSION) return 'version'
   return { stream: bytes.toString('utf8', 10, 10 + length), end }
 }
 
