@@ -64,9 +64,8 @@ export class RedundancyOperations implements RedundancyView {
     const { storing } = this.#deps
     if (storing === undefined) return null
     const { last } = storing.redundancy
-    const images = last === undefined ? [] : imagesOf(last)
     return {
-      exposed: images.filter(({ missing }) => missing > 0),
+      exposed: last === undefined ? [] : exposedIn(last),
       repaired: storing.repair.stats(),
       scrubbed: storing.scrub.status()
     }
@@ -178,6 +177,15 @@ function imagesOf({ kept, facts }: Sight): ImageRedundancy[] {
     streams: streams.length,
     ...exposureOf(streams, facts)
   }))
+}
+
+/** Of which columns are missing, or that could bear more losses than they do. */
+function exposedIn(sight: Sight): ImageRedundancy[] {
+  const { kept, facts, plan } = sight
+  const planned = new Set(plan.repairs.map(({ stream }) => stream))
+  const isExposed = ({ streams }: Sight['kept']['images'][number]): boolean =>
+    streams.some(stream => planned.has(stream)) || exposureOf(streams, facts).missing > 0
+  return imagesOf({ ...sight, kept: { ...kept, images: kept.images.filter(isExposed) } })
 }
 
 /** What of it is of a group or VM of that name. */

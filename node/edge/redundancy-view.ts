@@ -64,7 +64,7 @@ export interface RepairReport {
 
 /** As it was when the peer last looked (`repair.checkEveryMs`), and what it has done since it started. */
 export interface RedundancyStatus {
-  /** Images of which columns are missing. */
+  /** Images of which columns are missing, or that could bear more losses than they do. */
   readonly exposed: readonly ImageRedundancy[]
   readonly repaired: {
     readonly columns: number

@@ -22,6 +22,7 @@ let manifest: StreamManifest
 let runDir: string
 let server: ApiServer
 let client: ApiClient
+let operations: RedundancyOperations
 const { signal } = new AbortController()
 
 beforeEach(async () => {
@@ -32,7 +33,7 @@ beforeEach(async () => {
   const { redundancy, repair, shards } = world.body(5)
   const record = world.record()
   const storing = { redundancy, repair, shards, scrub: { status: () => null } }
-  const operations = new RedundancyOperations({ storing, membership: { record: () => record }, clock })
+  operations = new RedundancyOperations({ storing, membership: { record: () => record }, clock })
   server = await serveApi({ view: { redundancy: operations } as unknown as PeerView, runDir, log: memoryLog() })
   client = new ApiClient(server.socketPath)
 })
@@ -93,6 +94,17 @@ describe('diapause verify', () => {
     for (const i of [0, 1, 2]) for (const bytes of world.body(i).memory.held.values()) bytes.fill(7)
     const { report } = await verify({ deep: true })
     expect(report.unreadable).toEqual([{ what: 'g/v/1/1', why: expect.stringContaining('needs 3') }])
+  })
+})
+
+describe('the status of a peer', () => {
+  it('shows what bears fewer losses than it should, as it was when it was last looked', async () => {
+    expect(operations.status()).toMatchObject({ exposed: [], repaired: { columns: 0 } })
+    await world.body(5).redundancy.look()
+    expect(operations.status()?.exposed).toEqual([])
+    world.body(3).memory.held.clear()
+    await world.body(5).redundancy.look({ anew: true })
+    expect(operations.status()?.exposed).toMatchObject([{ group: 'g', vm: 'v', missing: 1, tolerates: 1 }])
   })
 })
 
