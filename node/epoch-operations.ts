@@ -1,5 +1,6 @@
 /** What an operator can see of kept epochs and do with them: the API's `EpochView`. Every change is a guarded compare-and-set. */
 import { dropEpoch, goBackTo, holdByName, keptEpochs, releaseByName, setRetention } from '../protocols/epoch/kept.ts'
+import type { Note } from '../protocols/decisions/facts.ts'
 import { cameTooLate } from '../protocols/epoch/record.ts'
 import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../protocols/group.ts'
 import type { GroupDirectory } from './agents/directory.ts'
@@ -12,6 +13,8 @@ import type { ImageManifest } from './ports.ts'
 export interface EpochOperationsDeps {
   readonly directory: Pick<GroupDirectory, 'refresh' | 'change'>
   readonly events: Pick<EventFeed, 'emit'>
+  /** For the decision log. */
+  readonly note: Note
   /** Of groups that have none of their own. */
   readonly policy: RetentionPolicy
   /** Undefined at a witness, which has no manifests. */
@@ -96,6 +99,7 @@ export class EpochOperations implements EpochView {
       throw new UsageError('OUTPUT_SENT', `Group "${group}" has output commit, and ${what}: --force, if that is meant.`)
     }
     await this.#readable(target)
+    this.#deps.note({ kind: 'restart-due', group, generation, why: 'by-hand', waitMs: 0, failures: 0 })
     const now = await this.#change(group, goBackTo(generation, target.epoch), is => cameTooLate(is, generation))
     if (now.generation !== generation + 1 || now.committed?.epoch !== target.epoch) {
       throw new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)

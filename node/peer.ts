@@ -337,12 +337,9 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
     housekeeping
   }
   const { images, home: secondHome } = await openImages(home, voice, body, run)
-  const epochs = new EpochOperations({
-    directory,
-    events,
-    policy: config.epochs.retention,
-    readManifest: hosting?.readManifest
-  })
+  const noted = { directory, events, note: voice.decisions.note }
+  const { retention: policy } = config.epochs
+  const epochs = new EpochOperations({ ...noted, policy, readManifest: hosting?.readManifest })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const view = new Operations({
     ...parts,

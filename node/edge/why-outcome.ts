@@ -70,6 +70,8 @@ function causeOf(seen: Seen, vm: string, words: Words): string {
     // A member that was removed is nobody's suspect.
     return `${words.names([...lost])}${ran} ${declared ? 'was declared dead' : 'counted as dead'}`
   }
+  const [asked] = seen.all('restart-due').filter(({ why }) => why === 'by-hand')
+  if (asked !== undefined) return `a person asked ${words.name(asked.by)} for it (diapause restore)`
   const [failed] = seen.all('vm-failed').slice(-1)
   const [givenUp] = seen.all('gives-up')
   if (givenUp !== undefined) return `${words.name(givenUp.by)} failed to run the group's VMs ${givenUp.failures} times`

@@ -39,6 +39,7 @@ function plain(by: string, fact: Fact, words: Words): string {
     case 'vm-failed':
       return `says that ${fact.vm} failed: ${fact.why}`
     case 'restart-due':
+      if (fact.why === 'by-hand') return 'is asked by a person to take the group back to an epoch (diapause restore)'
       return fact.why === 'peer-restarted'
         ? 'finds that its VMs ended with an earlier run of it: the group must go back as a whole'
         : `will ask for a new generation in ${span(fact.waitMs)} (${plural(fact.failures, 'failure')} in a row)`

@@ -121,11 +121,11 @@ const groupFacts = [
   }),
   /** A VM has ended or did not start. */
   z.strictObject({ kind: z.literal('vm-failed'), ...about, vm: name, why: text }),
-  /** The teller asks for a new generation in `waitMs`, because of a VM that failed or because its process began anew. */
+  /** The teller asks for a new generation in `waitMs`, because of a VM that failed, because its process began anew, or by hand. */
   z.strictObject({
     kind: z.literal('restart-due'),
     ...about,
-    why: z.enum(['vm-failed', 'peer-restarted']),
+    why: z.enum(['vm-failed', 'peer-restarted', 'by-hand']),
     waitMs: ms,
     failures: count
   }),

@@ -44,6 +44,7 @@ beforeEach(async () => {
       change: async (_, next) => (record = next(record) ?? record)
     },
     events: { emit: kind => void events.push(kind) },
+    note: fact => void events.push('why' in fact ? fact.why : fact.kind),
     policy,
     readManifest: async hash => {
       if (lost.has(hash)) throw new DiapauseError('MANIFEST_MISSING', `no peer has ${hash}`)
@@ -136,7 +137,7 @@ describe('diapause restore', () => {
     })
     expect(record).toMatchObject({ generation: 2, committed: { epoch: 4, generation: 1 } })
     expect(record?.holds).toEqual([{ epoch: 5, name: 'before-restore' }])
-    expect(events).toEqual(['group.restored'])
+    expect(events).toEqual(['by-hand', 'group.restored'])
   })
   test('goes back to the last committed epoch where none is named', async () => {
     expect((await run('restore', 'bank')).out).toEqual(['group bank goes on from epoch 5 in generation 2'])

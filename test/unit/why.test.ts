@@ -169,7 +169,7 @@ describe('a VM that was started again', () => {
     ])
   })
 
-  it('because its peer was restarted', () => {
+  it('because its peer was restarted, or a person asked for it', () => {
     const restarted: Fact = { kind: 'restart-due', ...about, why: 'peer-restarted', waitMs: 0, failures: 0 }
     const next: Fact = {
       kind: 'generation',
@@ -182,6 +182,10 @@ describe('a VM that was started again', () => {
     }
     expect(outcomes([told('id-p1', 0, restarted), told('id-p1', 40, next)])[0]).toMatch(
       /because the peer on p1 was restarted, and its VMs had ended with it\./
+    )
+    const asked: Fact = { ...restarted, why: 'by-hand' }
+    expect(outcomes([told('id-p2', 0, asked), told('id-p1', 40, next)])[0]).toMatch(
+      /^Not moved, but taken back to epoch 7 at p1 .* because a person asked p2 for it \(diapause restore\)\./
     )
   })
 })
