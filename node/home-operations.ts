@@ -119,7 +119,15 @@ export class HomeOperations implements HomeView {
         `several clusters have a group "${twice.group}" in ${home.url}: say which with --cluster (${clusters.join(', ')})`
       )
     }
-    for (const epoch of found) await this.#restore(await home.open(epoch, secret), wish)
+    const done: string[] = []
+    for (const epoch of found) {
+      try {
+        await this.#restore(await home.open(epoch, secret), wish)
+      } catch (error) {
+        throw done.length === 0 ? error : andDone(error, epoch.group, done)
+      }
+      done.push(epoch.group)
+    }
     return found
   }
 
@@ -225,6 +233,13 @@ function noEpoch(home: SecondHome, wish: Which, key?: string): UsageError {
   const which = `${wish.epoch === undefined ? 'no epoch' : `no epoch ${wish.epoch}`}${wish.group === undefined ? '' : ` of group "${wish.group}"`}`
   const opened = key === undefined ? '' : ` that recovery key ${key} opens`
   return new UsageError('HOME_NO_EPOCH', `there is ${which} in ${home.url}${opened}: see diapause home list`)
+}
+
+/** Of several groups some are there already: whoever tries again must name the others. */
+function andDone(error: unknown, group: string, done: readonly string[]): unknown {
+  if (!(error instanceof DiapauseError)) return error
+  const message = `group "${group}" was not restored: ${error.message} Before it were: ${done.join(', ')}; name the others with --group.`
+  return new DiapauseError(error.code, message, { cause: error, details: { ...error.details, done } })
 }
 
 /** Undefined: they are too many. */

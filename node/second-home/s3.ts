@@ -161,8 +161,8 @@ interface Listing {
   readonly more: boolean
 }
 
-/** A page of ListObjects. */
-function readListing(xml: string): Listing {
+/** A page of ListObjects, whatever it is: what is no entry of one is not there. */
+export function readListing(xml: string): Listing {
   const objects = [...xml.matchAll(/<Contents>(.*?)<\/Contents>/gs)].map(([, entry = '']) => ({
     key: tagIn(entry, 'Key') ?? '',
     bytes: Number(tagIn(entry, 'Size') ?? 0),

@@ -1,4 +1,5 @@
 /** All that is fuzzed. A new parser of foreign bytes gets an entry in one of these lists. */
+import { homeTargets } from './home-targets.ts'
 import { extentTargets } from './extent-targets.ts'
 import { imageTargets } from './image-targets.ts'
 import { indexTargets } from './index-targets.ts'
@@ -15,5 +16,6 @@ export const targets: readonly Target[] = [
   ...extentTargets,
   ...diskTargets,
   ...messageTargets,
-  ...textTargets
+  ...textTargets,
+  ...homeTargets
 ]

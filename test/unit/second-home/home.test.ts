@@ -4,13 +4,13 @@ import type { HomeWish, ImageManifest, SecondHome, StreamManifest } from '../../
 import { CHUNK_BYTES } from '../../../node/second-home/copy.ts'
 import { createSecondHome } from '../../../node/second-home/home.ts'
 import type { ImageHead } from '../../../node/second-home/read.ts'
+import { GRACE_MS } from '../../../node/second-home/sweep-plan.ts'
 import { recoveryPublic } from '../../../protocols/membership/recovery.ts'
 import { MemoryHome } from './memory-home.ts'
 
 const secret = new Uint8Array(randomBytes(32))
 const cluster = { id: 'ab'.repeat(16), name: 'forest' }
 const place = { cluster: cluster.id, group: 'shop' }
-const DAY_MS = 86_400_000
 const never = new AbortController().signal
 const quiet = { signal: never, progress: () => {} }
 
@@ -174,11 +174,11 @@ describe('a second home', () => {
     expect(store.names('epochs/')).toEqual([])
   })
 
-  it('keeps the newest epochs, and removes what none of them needs when it is a day old', async () => {
+  it('keeps the newest epochs, and removes what none of them needs when it is a week old', async () => {
     for (const epoch of [1, 2, 3]) await home.copy(wish(epoch, [first, stream(epoch + 10, 500)]), quiet)
     expect(await home.sweep(place, 2)).toEqual({ epochs: 1, objects: 0, damaged: [] })
     expect((await home.epochs()).epochs.map(({ epoch }) => epoch)).toEqual([2, 3])
-    store.nowMs += DAY_MS + 1
+    store.nowMs += GRACE_MS + 1
     expect(await home.sweep(place, 2)).toEqual({ epochs: 0, objects: 2, damaged: [] }) // a chunk and its stream
     for (const epoch of [2, 3]) await expectReadable(epoch, [first, stream(epoch + 10, 500)])
     expect(await home.sweep(place, 0)).toMatchObject({ epochs: 1 }) // the newest stays
@@ -188,11 +188,11 @@ describe('a second home', () => {
   it('leaves what another copier is just putting, and what another group has', async () => {
     await home.copy({ ...wish(1, [second]), group: 'other' }, quiet)
     await home.copy(wish(1, [second]), quiet)
-    store.nowMs += DAY_MS + 1
+    store.nowMs += GRACE_MS + 1
     store.putsLeft = 2
     await expect(home.copy(wish(2, [first, second]), quiet)).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
     expect(await home.sweep(place, 1)).toEqual({ epochs: 0, objects: 0, damaged: [] })
-    store.nowMs += DAY_MS + 1
+    store.nowMs += GRACE_MS + 1
     expect(await home.sweep(place, 1)).toEqual({ epochs: 0, objects: 2, damaged: [] })
     await expectReadable(1, [second])
     expect((await home.verify({ ...place, group: 'other', epoch: 1 }, true)).damaged).toEqual([])
@@ -202,7 +202,7 @@ describe('a second home', () => {
     store.putsLeft = 3 // what it is, and two chunks
     await expect(home.copy(wish(1, [first]), quiet)).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
     store.putsLeft = Number.POSITIVE_INFINITY
-    store.nowMs += DAY_MS - 1_000
+    store.nowMs += GRACE_MS - 1_000
     const swept: unknown[] = []
     meanwhile = async id => {
       if (id !== second.stream) return
@@ -218,7 +218,7 @@ describe('a second home', () => {
     for (const epoch of [1, 2]) await home.copy(wish(epoch, [stream(epoch + 20, 500)]), quiet)
     const [name = ''] = store.names('epochs/')
     store.objects.get(name)?.bytes.fill(0, 40, 50)
-    store.nowMs += DAY_MS + 1
+    store.nowMs += GRACE_MS + 1
     expect(await home.sweep(place, 1)).toEqual({ epochs: 0, objects: 0, damaged: [name] })
     expect(await home.epochs()).toMatchObject({ damaged: [name], epochs: [{ epoch: 2 }] })
   })
