@@ -27,7 +27,7 @@ interface Seen {
 
 export async function measureRedundancy(progress: (line: string) => void): Promise<Measured> {
   progress('starting five peers and two VMs')
-  const losses = await Losses.start(K, M, progress)
+  const losses = await Losses.start({ k: K, m: M, keepLast: 4 }, progress)
   const seen: Seen = { during: [], first: [], second: [] }
   let error: string | undefined
   try {

@@ -32,12 +32,15 @@ export class Losses {
     this.#progress = progress
   }
 
-  /** Five hosts, and two VMs on the first two of them. */
-  static async start(k: number, m: number, progress: (line: string) => void = () => {}): Promise<Losses> {
+  /** Five hosts, and two VMs on the first two of them. `keepLast`: as in the config. */
+  static async start(
+    { k, m, keepLast }: { k: number; m: number; keepLast: number },
+    progress: (line: string) => void = () => {}
+  ): Promise<Losses> {
     const settings = {
       ...calm,
       shards: { k, m },
-      epochs: { intervalMs: 0, retention: { keepLast: 4, hourly: 0, daily: 0, weekly: 0 } },
+      epochs: { intervalMs: 0, retention: { keepLast, hourly: 0, daily: 0, weekly: 0 } },
       // Columns go to those who are left, as soon as that, and to fresh hosts when they come.
       repair: { afterMs: 2_000, checkEveryMs: 500, megabytesPerSecond: 40 }
     }
