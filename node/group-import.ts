@@ -143,7 +143,7 @@ export class GroupImport {
   ): Promise<string> {
     const { hosting } = tools
     const { shape, shards } = hosting
-    const { peers, holders } = this.#deps.placing.place(this.#hosts(), shape, `${group}/${spec.id}`)
+    const { peers, holders } = this.#deps.placing.place(this.#hosts(), shape, group)
     const worker = await hosting.vm.openWorker(group, spec)
     try {
       const epoch = lastEpoch + 1

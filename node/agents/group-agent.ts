@@ -281,7 +281,8 @@ export class GroupAgent {
     if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
     const living = storage().filter(peer => alive.has(peer))
-    const { peers, holders } = placing.place(living, hosting.shape, `${record.id}/${id}`)
+    const placed = placing.place(living, hosting.shape, record.id)
+    const { holders, peers } = placed
     const go = Promise.withResolvers<void>()
     go.promise.catch(() => {}) // awaited in the cut, if that comes so far
     const hurry = Promise.withResolvers<void>()
@@ -295,7 +296,7 @@ export class GroupAgent {
       hurry: hurry.promise
     }
     try {
-      const { manifest, stats } = await vm.cut(epoch, holders, words, ({ pauseMs, ...done }) => {
+      const { manifest, stats } = await vm.cut(epoch, placed, words, ({ pauseMs, ...done }) => {
         const { atWallMs: cutAtMs, prepareMs, leadMs } = done
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
         this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })

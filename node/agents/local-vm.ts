@@ -17,10 +17,10 @@ import type {
   Restore,
   Switch
 } from '../ports.ts'
-import type { PeerId } from '../../protocols/core.ts'
 import type { CutReport, CutWords } from './cut-words.ts'
 import { LocalDisks, type LocalDisksDeps } from './local-disks.ts'
 import { PageRounds } from './page-rounds.ts'
+import type { Placed } from './placing.ts'
 
 /**
  * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
@@ -150,7 +150,7 @@ export class LocalVm {
    */
   async cut(
     epoch: number,
-    holders: readonly PeerId[],
+    { holders, peers }: Placed,
     words: CutWords,
     onCut: (report: CutReport) => void
   ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
@@ -169,7 +169,7 @@ export class LocalVm {
       const socketPath = this.#deps.path('capture', this.group, this.spec.id)
       const ram = tracking && { ramPath: tracking.ramPath }
       this.#notVoided(epoch)
-      const begun = await worker.capture({ generation: this.generation, epoch, socketPath, holders, ...ram })
+      const begun = await worker.capture({ generation: this.generation, epoch, socketPath, holders, peers, ...ram })
       capture = begun
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)

@@ -4,7 +4,7 @@ import type { StoragePeer } from '../planning/domains.ts'
 import { placeColumns, withinReach } from '../planning/holders.ts'
 import type { Transport } from '../ports.ts'
 
-/** Streams' keys whose last holders are remembered. A guess: more VMs than a host has. */
+/** Keys whose last holders are remembered. A guess: more groups than a host has. */
 const MAX_REMEMBERED = 1_000
 
 export interface PlacingDeps {
@@ -28,7 +28,7 @@ export class Placing {
     this.#deps = deps
   }
 
-  /** `key`: whose streams they are, such as GROUP/VM; `living`: storage members that are alive. */
+  /** `key`: whose streams they are, such as a group's: its VMs lean on each other's; `living`: storage members that are alive. */
   place(living: readonly PeerId[], { k, m }: { readonly k: number; readonly m: number }, key: string): Placed {
     const { self, transport, about } = this.#deps
     const peers = withinReach(living, peer => peer === self || transport.connected(peer), k, m)

@@ -32,6 +32,8 @@ export interface CaptureOptions {
   readonly generation: number
   readonly epoch: number
   readonly holders: readonly string[]
+  /** As `NewStream` has it. */
+  readonly peers?: readonly string[] | undefined
   readonly put: PutColumn
   /** Pages that do not pass are as in the last committed epoch; else each must. */
   readonly partial?: boolean
@@ -65,7 +67,7 @@ export class CapturePipeline {
   readonly #bootPages = new Map<string, BootPage>()
 
   constructor(options: CaptureOptions) {
-    const { facts, state, codec, generation, epoch, holders, put, partial, neighbours } = options
+    const { facts, state, codec, generation, epoch, holders, peers, put, partial, neighbours } = options
     const stream = streamIdOf(facts, generation, epoch)
     this.#options = options
     this.#state = state
@@ -77,7 +79,7 @@ export class CapturePipeline {
       blocks: blocks => this.#blocks(blocks),
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
-    state.begin(epoch, { holders, m: facts.shape.m, partial, neighbours })
+    state.begin(epoch, { holders, peers, m: facts.shape.m, partial, neighbours })
     this.#coder = new PageCoder({
       state,
       extents: this.#extents,

@@ -72,6 +72,8 @@ interface Candidate {
 /** Where the stream of an epoch goes, with `m` columns to spare; `partial`: only written pages will pass. */
 export interface NewStream {
   readonly holders: readonly string[]
+  /** Those that live: what another of them holds is there. Absent: the holders. */
+  readonly peers?: readonly string[] | undefined
   readonly m: number
   readonly partial?: boolean | undefined
   /** Absent: it leans on nobody else. */
@@ -119,14 +121,14 @@ export class PageState {
    * Opens a candidate. Every page of RAM must pass, or, with `partial`, those that may have changed and those of
    * `toRewrite`; and of the blocks of disks those that may have changed. IMAGE_EPOCH_OPEN where one is still undecided.
    */
-  begin(epoch: number, { holders, m, partial = false, neighbours }: NewStream): void {
+  begin(epoch: number, { holders, peers = holders, m, partial = false, neighbours }: NewStream): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
     }
     const table = this.#committed.fork()
     const keeps = (stream: StreamId) => neighbours?.keeps(stream) === true
-    const { retired, uses, tolerated } = retiring(table, { holders, m, changed: this.#lately, keeps })
+    const { retired, uses, tolerated } = retiring(table, { holders, peers, m, changed: this.#lately, keeps })
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
@@ -141,7 +143,7 @@ export class PageState {
       deltas: 0,
       found: 0
     }
-    const bears = (stream: StreamFacts) => toleratedLosses(stream.holders, stream.m, holders) >= tolerated
+    const bears = (stream: StreamFacts) => toleratedLosses(stream.holders, stream.m, peers) >= tolerated
     const foreign = neighbours && new ForeignStreams({ table, slot, retired, neighbours, bears })
     const rewrite = blocksToRewrite(uses, retired) + this.#bounds.blocks
     this.#candidate = {

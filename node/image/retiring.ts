@@ -20,11 +20,14 @@ export function retiring(
   table: PageTable,
   {
     holders,
+    peers,
     m,
     changed,
     keeps
   }: {
     readonly holders: readonly string[]
+    /** Those that live. */
+    readonly peers: readonly string[]
     readonly m: number
     readonly changed: number
     keeps(stream: StreamId): boolean
@@ -43,8 +46,7 @@ export function retiring(
   for (const [slot, stream] of table.streams.entries()) {
     if (stream === undefined) continue
     const { manifest, lengths } = stream
-    if (lengths === undefined || toleratedLosses(manifest.holders, manifest.m, holders) < tolerated)
-      retired[slot] = true
+    if (lengths === undefined || toleratedLosses(manifest.holders, manifest.m, peers) < tolerated) retired[slot] = true
   }
   return { retired, uses, tolerated }
 }

@@ -32,6 +32,7 @@ interface CaptureRequest {
   readonly epoch: number
   readonly socketPath: string
   readonly holders: readonly string[]
+  readonly peers?: readonly string[]
   readonly ramPath?: string
   /** The data keys as they are now; undefined: as before. */
   readonly keys: readonly StreamKey[] | undefined
@@ -181,7 +182,7 @@ class VmThread {
     return capture
   }
 
-  #pipeline({ generation, epoch, holders, ramPath, leanOn, publishes }: CaptureRequest) {
+  #pipeline({ generation, epoch, holders, peers, ramPath, leanOn, publishes }: CaptureRequest) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
     const options = {
       facts: this.#facts,
@@ -190,6 +191,7 @@ class VmThread {
       generation,
       epoch,
       holders,
+      peers,
       put: this.#putTo(stream, holders),
       partial: ramPath !== undefined && this.#covered,
       neighbours: leanOn && this.#neighbours.contents(leanOn),

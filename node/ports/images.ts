@@ -88,6 +88,8 @@ export interface ImageWorker {
     epoch: number
     socketPath: string
     holders: readonly PeerId[]
+    /** Peers that live: what others of them have stored before is not lost. Absent: the holders. */
+    peers?: readonly PeerId[]
     ramPath?: string
   }): Promise<Capture>
   /** The captured epoch is committed: the next capture is a difference to it. */

@@ -209,9 +209,14 @@ class CapturePeer {
   async #take(epoch: number) {
     let times = { pauseMs: Number.NaN, prepareMs: Number.NaN }
     const words = { copying: () => {}, mayCut: () => Promise.resolve(), hurry: new Promise<void>(() => {}) }
-    const { manifest } = await this.#vm.cut(epoch, HOLDERS, words, ({ pauseMs, prepareMs }) => {
-      times = { pauseMs, prepareMs }
-    })
+    const { manifest } = await this.#vm.cut(
+      epoch,
+      { holders: HOLDERS, peers: HOLDERS },
+      words,
+      ({ pauseMs, prepareMs }) => {
+        times = { pauseMs, prepareMs }
+      }
+    )
     this.#vm.committed(epoch)
     return { manifest, ...times }
   }

@@ -161,7 +161,7 @@ export class SkewRig {
     const manifests = vms.map(async (vm, i) => {
       const { manifest } = await vm.cut(
         epoch,
-        HOLDERS,
+        { holders: HOLDERS, peers: HOLDERS },
         { copying: () => {}, mayCut: () => turn(i), hurry: new Promise(() => {}) },
         ({ counts }) => {
           vms[1 - i]?.expect(epoch, vm.spec.id, counts)

@@ -131,6 +131,7 @@ class World {
   }
 }
 
+const nowhere = { holders: [], peers: [] }
 const atOnce: CutWords = { copying: () => {}, mayCut: async () => {}, hurry: new Promise(() => {}) }
 
 const turns = async (): Promise<void> => {
@@ -180,7 +181,7 @@ describe('a VM of this peer', () => {
     world.vm.fence()
     world.vm.unfence()
     const cut = Promise.withResolvers<void>()
-    world.vm.cut(5, [], atOnce, () => cut.resolve()).catch(() => {})
+    world.vm.cut(5, nowhere, atOnce, () => cut.resolve()).catch(() => {})
     await turns()
     world.resumed.resolve()
     await turns()
@@ -198,7 +199,7 @@ describe('a VM of this peer', () => {
     complete.catch(() => {})
     const [cut, hurry] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     world.stopped.resolve()
-    world.vm.cut(5, [], { ...atOnce, hurry: hurry.promise }, () => cut.resolve()).catch(() => {})
+    world.vm.cut(5, nowhere, { ...atOnce, hurry: hurry.promise }, () => cut.resolve()).catch(() => {})
     await turns()
     expect(world.calls).toEqual([])
     hurry.resolve()

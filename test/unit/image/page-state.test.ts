@@ -318,4 +318,22 @@ describe('the losses that a stream bears', () => {
     expect(epoch(3, all, [1, 2, 30, 40])).toBe(2)
     expect(epoch(4, all, [1, 2, 30, 40])).toBe(0)
   })
+
+  test('do not write again what others hold who live, only because the new stream goes elsewhere', () => {
+    const state = new PageState(2)
+    const epoch = (number: number, holders: readonly string[], peers: readonly string[]): number => {
+      state.begin(number, { holders, peers, m: 1 })
+      let written = 0
+      for (const page of [0, 1]) if (state.data(page, digestOf(page, 7)) !== 'kept') state.place(page, written++)
+      state.endPages()
+      const stream = streamOf(`${number}`, written)
+      state.complete({ ...stream, manifest: { ...stream.manifest, k: 2, holders } })
+      state.commit(number)
+      return written
+    }
+    const all = ['a', 'b', 'c', 'd']
+    expect(epoch(1, ['a', 'b', 'c'], all)).toBe(2)
+    expect(epoch(2, ['b', 'c', 'd'], all)).toBe(0)
+    expect(epoch(3, ['b', 'c', 'd'], ['b', 'c', 'd'])).toBe(2) // a is gone
+  })
 })
