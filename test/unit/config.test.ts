@@ -54,6 +54,16 @@ describe('a config file', () => {
     ])
   })
 
+  it('says where its host stands, in names, or nothing', () => {
+    const labelled = (labels: string): string => three.replace('[peer]\n', `[peer]\nlabels = ${labels}\n`)
+    expect(configOf(three).peer.labels).toEqual({})
+    expect(configOf(labelled('{ rack = "r1", site = "north" }')).peer.labels).toEqual({ rack: 'r1', site: 'north' })
+    expect(problemsOf(labelled('{ rack = "R 1", row = "7" }'))).toEqual([
+      'peer.labels.rack: expected 1 to 40 of the characters a-z, 0-9 and -, found "R 1"',
+      'peer.labels.row: expected one of host, rack, site, found an unknown key'
+    ])
+  })
+
   it('has one port of a bridge for all members, or one for each', () => {
     const withBridge = (towards: string): string => `${three}[switch.openFlow]\nbridge = "br0"\ntowards = ${towards}\n`
     expect(configOf(three).switch.openFlow).toBeUndefined()
