@@ -101,7 +101,8 @@ function groupText({ record, running, captures, leaseRemainingMs }: GroupStatus,
 
 export function epochText(record: GroupRecord): string {
   const committed = record.committed === null ? 'nothing committed yet' : `epoch ${record.committed.epoch} committed`
-  return record.open === null ? committed : `${committed}, epoch ${record.open.epoch} open`
+  const kept = record.kept === undefined ? '' : `, ${record.kept.length} more kept`
+  return record.open === null ? `${committed}${kept}` : `${committed}${kept}, epoch ${record.open.epoch} open`
 }
 
 const nameOf = (id: string | undefined, { members }: PeerStatus): string =>

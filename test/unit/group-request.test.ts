@@ -37,11 +37,19 @@ describe('the example of a group', () => {
       ['inside']
     ])
     const all = example.replaceAll(/^#(?=\w+ = )/gm, '')
-    expect(parseGroupRequest(groupFileToRequest(all), [oak])).toMatchObject({ outputCommit: true, openFlow: true })
+    const settings = { outputCommit: true, openFlow: true, retention: { keepLast: 3, hourly: 24, daily: 7, weekly: 4 } }
+    expect(parseGroupRequest(groupFileToRequest(all), [oak])).toMatchObject(settings)
   })
 })
 
 describe('the file of a group', () => {
+  it('says which epochs are kept in part or not at all, and is told what is out of range', () => {
+    expect(parse(file('yard', 'false'))).not.toHaveProperty('retention')
+    const daily = (count: number) => `retention = { daily = ${count} }\n${file('yard', 'false')}`
+    expect(parse(daily(5)).retention).toEqual({ keepLast: 1, hourly: 0, daily: 5, weekly: 0 })
+    expect(() => parse(daily(500))).toThrow('retention.daily: expected a whole number from 0 to 31')
+  })
+
   it('asks for output commit where something can leave the group, and has none unless it asks', () => {
     expect(parse(file('uplink', 'true')).outputCommit).toBe(true)
     expect(parse(file('shared/street', 'true')).outputCommit).toBe(true)
