@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { gatherFacts } from '../../node/agents/membership-facts.ts'
 import { serveApi, type ApiServer } from '../../node/edge/api.ts'
+import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import { repairText, verifyText } from '../../node/edge/cli-redundancy.ts'
 import { ApiClient } from '../../node/edge/client.ts'
 import type { WorkProgress } from '../../node/edge/redundancy-view.ts'
@@ -43,6 +44,20 @@ afterEach(async () => {
   await server.close()
   rmSync(runDir, { recursive: true })
 })
+
+/** The command line without a process: what it prints, and its exit code. */
+async function cli(...args: string[]) {
+  const [out, err]: [string[], string[]] = [[], []]
+  const host = {
+    version: '0.0.0',
+    print: (text: string) => void out.push(text),
+    printError: (text: string) => void err.push(text),
+    progress() {},
+    interruptible: <T>(work: (signal: AbortSignal) => Promise<T>) => work(signal)
+  } as unknown as CliHost
+  const code = await runCli([...args, '--socket', server.socketPath], host)
+  return { code, out: out.join('\n'), err: err.join('\n') }
+}
 
 async function verify(wish: { name?: string; deep: boolean }) {
   const heard: WorkProgress[] = []
@@ -85,6 +100,7 @@ describe('diapause verify', () => {
     const { report, heard } = await verify({ deep: true })
     expect(report.damaged).toEqual([{ stream: 'g/v/1/1', grid: 1, column: 2, member: 'p2' }])
     expect(report.unreadable).toEqual([])
+    expect(world.damaged).toEqual(['g/v/1/1 2'])
     const reading = heard.filter(({ text }) => text === 'columns read where they lie')
     expect(reading.at(-1)).toMatchObject({ done: 15, total: 15 })
     expect(heard.at(-1)).toEqual({ text: 'streams read', done: 1, total: 1 })
@@ -127,6 +143,17 @@ describe('diapause repair', () => {
     const why = '2 columns are within reach, and 3 are needed: bring back members that have others'
     expect(report).toEqual({ rebuilt: 0, impossible: [{ what: 'columns 0, 1, 2 of g/v/1/1', why }] })
     expect(repairText(report)).toContain(`not repaired: columns 0, 1, 2 of g/v/1/1: ${why}`)
+  })
+
+  it('and verify end with 1 where something is missing, and print what programs read', async () => {
+    world.body(3).memory.held.clear()
+    expect(await cli('verify')).toMatchObject({ code: 1, out: expect.stringContaining('missing: column 3') })
+    expect(await cli('repair')).toMatchObject({ code: 0, out: '1 columns were rebuilt; nothing is missing' })
+    const { code, out } = await cli('verify', 'g', '--deep', '--json')
+    expect({ code, report: JSON.parse(out) as unknown }).toMatchObject({ code: 0, report: { deep: true, missing: [] } })
+    expect(await cli('verify', 'nobody')).toMatchObject({ code: 2, err: expect.stringContaining('[NAME_UNKNOWN]') })
+    for (const i of [0, 1, 2]) world.kill(i)
+    expect(await cli('repair')).toMatchObject({ code: 1, err: expect.stringContaining('[REPAIR_IMPOSSIBLE]') })
   })
 
   it('is refused at a witness', async () => {

@@ -72,6 +72,18 @@ describe('repair', () => {
     await vi.waitFor(() => expect(world.body(1).redundancy.holdersNow(manifest)[0]).toBe('p5'))
   })
 
+  it('waits for a column that may still be on its way, and not for one that its own disk has spoiled', async () => {
+    const { world, manifest } = await holding(5, { checkEveryMs: 60_000 })
+    const { memory, repair, redundancy } = world.body(3)
+    memory.held.delete('g/v/1/1 1 3')
+    const looks = vi.spyOn(redundancy, 'look')
+    repair.damaged('g/v/1/1', 0)
+    await vi.waitFor(() => expect(repair.stats()).toMatchObject({ due: 1, columns: 0 }))
+    repair.damaged('g/v/1/1', 3)
+    await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
+    expect(looks).toHaveBeenCalledTimes(2)
+  })
+
   it('goes on where it was: grids that are there already are not rebuilt again', async () => {
     const { world, manifest } = await holding(5)
     const { memory, repair } = world.body(3)

@@ -30,6 +30,8 @@ export class RepairWorld {
   readonly leaving = new Set<string>()
   readonly removed = new Set<string>()
   readonly full = new Set<string>()
+  /** What some peer was told to be damaged in its store. */
+  readonly damaged: string[] = []
   #images: string[] = []
 
   constructor(count: number, more: { checkEveryMs?: number; megabytesPerSecond?: number } = {}) {
@@ -38,7 +40,7 @@ export class RepairWorld {
     const asked = (): void => {
       for (const { repair } of this.bodies) repair.now()
     }
-    const hooks = { asked, damaged: () => {} }
+    const hooks = { asked, damaged: (stream: string, column: number) => void this.damaged.push(`${stream} ${column}`) }
     const settings = { forcedTimeoutMs: 50 }
     const { network, peers } = cluster(stores, { requestTimeoutMs: 200, settings, repair: hooks })
     this.network = network
