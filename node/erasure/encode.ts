@@ -37,7 +37,7 @@ const MAX_SCRATCH = 4
  * the columns are fresh memory, each of its own, so that they can be moved to another thread. ERASURE_LENGTH.
  *
  * The codewords run side by side on libuv's threads. SHA-256 of the symbols and the joining of columns run here, in turns of
- * `TURN_BYTES`: they take most of the time, about two thirds of it the hashing. WebCrypto's digest, which has threads, was
+ * `TURN_BYTES`: they take most of the time, the hashing alone three quarters. WebCrypto's digest, which has threads, was
  * tried and is no way out: it copies first, and that costs this thread 74 % (64 KiB) to 93 % (1 MiB) of what hashing costs.
  */
 export async function encodeGrid(codec: Codec, shape: GridShape, data: Uint8Array): Promise<EncodedGrid> {

@@ -106,6 +106,7 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['lease', { kind: 'release', session: 1, round: 2, key: 'a' }],
   ['membership', { kind: 'record', record: clusterRecord }],
   ['membership', { kind: 'ask', version: 1 }],
+  ['storage', { labels: { host: 'h', rack: 'r1', site: 's' }, freeBytes: 2 ** 40 }],
   ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
   ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
   ['epoch', { kind: 'record', record: group }],

@@ -17,6 +17,7 @@ import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
 import { parseColumns, parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
+import { parseStorageFacts, STORAGE_PROTOCOL } from '../../protocols/storage-facts.ts'
 import { opening, option, request } from '../unit/nbd-client.ts'
 import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, sealedRecords, shardSeeds } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
@@ -52,6 +53,7 @@ const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [REGISTER_PROTOCOL]: parseRegisterMessage,
   [LEASE_PROTOCOL]: parseLeaseMessage,
   [MEMBERSHIP_PROTOCOL]: parseMembershipMessage,
+  [STORAGE_PROTOCOL]: parseStorageFacts,
   [DECISIONS_PROTOCOL]: parseDecisionsMessage,
   epoch: parseEpochMessage
 }

@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { Placing } from '../../node/agents/placing.ts'
 import { StoragePeers } from '../../node/agents/storage-peers.ts'
 import { coarseFree } from '../../node/planning/domains.ts'
 import type { ControlBus, Log } from '../../node/ports.ts'
@@ -116,4 +117,19 @@ test('free space is told in steps that change rarely', () => {
   expect(coarseFree(GIB / 64, GIB)).toBe(0)
   expect(coarseFree(GIB / 16 + 1, 0)).toBe(0)
   expect(coarseFree(GIB, 0)).toBe(GIB / 2)
+})
+
+test('columns of a group stay where they were when a member joins, and nobody gets one who is not reached', () => {
+  const down = new Set<string>()
+  const transport = { connected: (peer: string) => !down.has(peer) }
+  const placing = new Placing({ self: 'a', transport, about: peers => peers.map(peer => ({ peer })) })
+  const five = ['a', 'b', 'c', 'd', 'e']
+  const first = placing.place(five, { k: 3, m: 2 }, 'g').holders
+  const six = placing.place([...five, 'f'], { k: 3, m: 2 }, 'g')
+  expect(six.holders.slice(0, 5)).toEqual(first)
+  expect(six.holders[5]).toBe('f')
+  down.add('b')
+  expect(placing.place([...five, 'f'], { k: 3, m: 2 }, 'g').peers).toEqual(['a', 'c', 'd', 'e', 'f'])
+  down.add('f') // too few are reached: all stay, better an epoch later than one that bears less
+  expect(placing.place([...five, 'f'], { k: 3, m: 2 }, 'g').holders).toHaveLength(6)
 })
