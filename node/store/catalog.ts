@@ -10,7 +10,7 @@
  */
 import { Level } from 'level'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { Log } from '../ports.ts'
+import type { Clock, Log } from '../ports.ts'
 import { codesOf, storeError } from './files.ts'
 import { blocksOf, MAX_PAYLOAD_BYTES } from './record.ts'
 import { recordBytes } from './stream-state.ts'
@@ -66,12 +66,16 @@ export interface Catalog {
   close(): Promise<void>
 }
 
+/** Entries go to level together, at the latest after this: a batch costs as much for one as for some. Both a guess. */
+const FLUSH_ENTRIES = 64
+const FLUSH_MS = 20
 /** Entries that wait for level at most: some 200 KB. A guess. */
 const MAX_PENDING = 1_000
 /** Columns listed at once: 100 KB of entries. A guess. */
 const PAGE_COLUMNS = 512
 
 export interface CatalogOptions {
+  readonly clock: Clock
   readonly log: Log
   /** The disk has no room for the index: true where some was made. */
   makeRoom(): Promise<boolean>
@@ -93,6 +97,7 @@ class LevelCatalog implements Catalog {
   /** Entries that level does not have yet: writing them is nothing that a put waits for. */
   readonly #pending = new Map<string, Uint8Array>()
   #flushing: Promise<void> | undefined
+  #cancelFlush: (() => void) | undefined
   #failed = false
   #closed = false
 
@@ -114,7 +119,12 @@ class LevelCatalog implements Catalog {
     }
     const { segment, ...facts } = upTo
     this.#pending.set(segmentKey(segment), Buffer.from(JSON.stringify(facts)))
-    // A failure waits for `writable`: the segments have it all.
+    if (this.#pending.size >= FLUSH_ENTRIES) this.#flushLater()
+    else this.#cancelFlush ??= this.#options.clock.after(FLUSH_MS, () => this.#flushLater())
+  }
+
+  /** A failure waits for `writable`: the segments have it all. */
+  #flushLater(): void {
     this.flush().catch(() => {})
   }
 
@@ -123,6 +133,8 @@ class LevelCatalog implements Catalog {
   }
 
   flush(): Promise<void> {
+    this.#cancelFlush?.()
+    this.#cancelFlush = undefined
     this.#flushing ??= this.#writePending().finally(() => {
       this.#flushing = undefined
     })

@@ -2,7 +2,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { Log } from '../ports.ts'
+import type { Clock, Log } from '../ports.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
 import { storeError } from './files.ts'
 import { type Recovered, recover } from './recovery.ts'
@@ -35,12 +35,11 @@ export async function checkFormat(dir: string): Promise<void> {
 export async function openIndex(
   path: string,
   segmentsDir: string,
-  space: Space,
-  log: Log
+  { space, clock, log }: { space: Space; clock: Clock; log: Log }
 ): Promise<{ catalog: Catalog; recovered: Recovered }> {
   const makeRoom = (): Promise<boolean> => space.giveReserve()
   const attempt = async (): Promise<{ catalog: Catalog; recovered: Recovered }> => {
-    const catalog = await openCatalog(path, { log, makeRoom })
+    const catalog = await openCatalog(path, { clock, log, makeRoom })
     try {
       return { catalog, recovered: await recover(segmentsDir, catalog, log) }
     } catch (error) {

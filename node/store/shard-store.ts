@@ -39,7 +39,7 @@ export async function openShardStore(dir: string, options: ShardStoreOptions): P
   const reservePath = join(dir, 'reserve')
   const { keptFreeBytes, reserveBytes } = options
   const space = new Space({ dir, reservePath, files, clock, log, keptFreeBytes, reserveBytes })
-  const { catalog, recovered } = await openIndex(join(dir, 'index'), segmentsDir, space, log)
+  const { catalog, recovered } = await openIndex(join(dir, 'index'), segmentsDir, { space, clock, log })
   try {
     const manifests = await openManifests(join(dir, 'manifests'), files, log)
     await files.syncDirectory(dir)

@@ -220,7 +220,7 @@ export async function measureRot(progress: (line: string) => void, options: Opti
       note('bits turned', seen.flips),
       note('files cut', seen.truncations),
       note('in columns', seen.inColumns),
-      note('in headers of segments, mended without others', seen.inHeaders),
+      note('in headers of segments', seen.inHeaders),
       note('in manifests', seen.inManifests),
       note('in bytes that nobody reads', seen.inDead),
       note('columns and manifests found and repaired', seen.found),

@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { ShardStore } from '../../node/ports.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
+import { clock, quietLog } from '../contract/real-clock.ts'
 import { atLeast, atMost, type Check, note } from '../measure.ts'
 import type { Measured } from './list.ts'
 
@@ -24,9 +25,6 @@ const MOST_ON_DISK = 1.05
 /** Bytes of each measurement, and of a turn of one side: long enough that a turn is not noise. */
 const TOTAL_BYTES = 384 << 20
 const TURN_BYTES = 8 << 20
-
-const quiet = { debug() {}, info() {}, warn() {}, error() {} }
-const clock = { now: () => performance.now(), after: () => () => {} }
 
 interface Sides {
   readonly store: ShardStore
@@ -63,13 +61,13 @@ async function measure(parent: string, what: string, columnBytes: number, atOnce
   const dir = await mkdtemp(join(parent, 'store-'))
   const plain = join(parent, `plain-${columnBytes}-${atOnce}`)
   const file = await open(plain, 'wx+')
-  let store = await openShardStore(dir, { log: quiet, clock })
+  let store = await openShardStore(dir, { log: quietLog, clock })
   const stream = 'bench/vm/1/1'
   const puts = await compare(await putsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
   // Closed, so that the index is on the disk as it will stay, and opened again.
   await store.close()
   const onDisk = (await bytesOnDisk(dir)) / TOTAL_BYTES
-  store = await openShardStore(dir, { log: quiet, clock })
+  store = await openShardStore(dir, { log: quietLog, clock })
   await forgetCached([plain, ...(await readdir(join(dir, 'segments'))).map(name => join(dir, 'segments', name))])
   const gets = await compare(getsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
   await store.close()
