@@ -16,9 +16,11 @@ export function placeText({ labels = {}, freeBytes }: MemberStatus): string {
 /** What may be lost of members, and of whole sites, racks and hosts, where there are labels. */
 export function codeText({ k, m, storage, tolerates, domains }: CodeStatus): string {
   const members = `${lossText(tolerates)} of ${storage} storage members may vanish`
-  const whole = domains.map(({ level, tolerates: count, alone }) => {
+  const may = domains.flatMap(({ level, tolerates: count, alone }) => {
     if (count > 0) return `, or any ${count === 1 ? level : `${count} ${level}s`}`
-    return alone.length > 0 ? `, or ${level} ${alone.join(' or ')} alone` : `, but no whole ${level}`
+    return alone.length > 0 ? `, or ${level} ${alone.join(' or ')} alone` : []
   })
-  return `new snapshots (k = ${k}, m = ${m}): ${members}${whole.join('')}`
+  const not = domains.filter(({ tolerates: count, alone }) => count < 1 && alone.length === 0)
+  const but = not.length === 0 ? '' : `, but no whole ${not.map(({ level }) => level).join(' or ')}`
+  return `new snapshots (k = ${k}, m = ${m}): ${members}${may.join('')}${but}`
 }

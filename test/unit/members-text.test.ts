@@ -74,7 +74,7 @@ describe('the members for people', () => {
         { level: 'host', tolerates: 2, alone: [] }
       )
     ).toBe(
-      'new snapshots (k = 3, m = 2): any 2 of 6 storage members may vanish, but no whole site, or rack s/r1 or s/r2 alone, or any 2 hosts'
+      'new snapshots (k = 3, m = 2): any 2 of 6 storage members may vanish, or rack s/r1 or s/r2 alone, or any 2 hosts, but no whole site'
     )
   })
 
