@@ -9,7 +9,7 @@ export function lackingAtCommit(network: Network, manifests: readonly SimManifes
   for (const { streams } of manifests) {
     const own = streams.at(-1)
     if (own === undefined) continue
-    const missing = missingColumns(network, own, () => true)
+    const missing = missingColumns(network, own, () => true, false) // what rots later was durable, too
     const spare = spareColumns(own.holders, own.m, DURABILITY)
     if (missing > spare) return `${own.stream} lacks ${missing} columns, and may lack ${spare}`
   }

@@ -71,14 +71,19 @@ export function simShards(options: {
   }
 }
 
-/** Of the grid that lacks most. */
-export function missingColumns(network: Network, stream: StreamManifest, within: (peer: PeerId) => boolean): number {
+/** Of the grid that lacks most. `rotCounts`: what cannot be read any more is missing, too. */
+export function missingColumns(
+  network: Network,
+  stream: StreamManifest,
+  within: (peer: PeerId) => boolean,
+  rotCounts = true
+): number {
   let most = 0
   for (const grid of stream.grids.keys()) {
     const missing = stream.holders.filter((peer, column) => {
       const disk = network.hosts.get(peer)?.disk
       const there = disk?.columns.get(stream.stream)?.has(`${grid}/${column}`) === true
-      return !there || disk.rotten.has(stream.stream) || !within(peer)
+      return !there || (rotCounts && disk.rotten.has(stream.stream)) || !within(peer)
     }).length
     most = Math.max(most, missing)
   }
