@@ -347,6 +347,19 @@ describe('an image worker', () => {
     expect(image.stats.pagesChanged).toBe(1)
   })
 
+  test('goes on without a column that is late, where it may, says so, and comes back', async () => {
+    const putColumn: ShardCluster['putColumn'] = async (to, ...put) => {
+      if (to.spare === 1 && put[1] === 2) throw new DiapauseError('SHARD_LATE', 'slow')
+      await cluster.putColumn(to, ...put)
+    }
+    await worker.close()
+    const shape = { ...options().shape, durability: 'most' as const }
+    worker = await createImageWorker({ ...options(), shape, cluster: { ...theCluster, putColumn } })
+    const image = await capture(1, ramOf([[1, 1]]))
+    expect((await storedAndRead(image)).stats.columnsMissing).toBe(1)
+    await restoreEquals(image, ramOf([[1, 1]]))
+  })
+
   test('rejects bad and truncated streams, and captures again after them', async () => {
     const whole = snapshotStream(fakeMachine(ramOf([[1, 1]]), MEMORY_MIB))
     for (const [bytes, code] of [
