@@ -11,6 +11,7 @@ import type { SecondHomeAgent } from './agents/second-home.ts'
 import type { EventFeed } from './edge/events.ts'
 import type {
   HomePlace,
+  HomePushWish,
   HomeRestoreWish,
   HomeStatus,
   HomeVerifyWish,
@@ -88,8 +89,8 @@ export class HomeOperations implements HomeView {
     }
   }
 
-  async push(group: string): Promise<HomeCopy & { readonly epoch: number }> {
-    return await this.#configured().agent.push(group)
+  async push({ group, all }: HomePushWish): Promise<HomeCopy & { readonly epoch: number }> {
+    return await this.#configured().agent.push(group, all)
   }
 
   async list(place: HomePlace): Promise<HomeListing> {

@@ -8,7 +8,7 @@ import { holdEpoch, releaseEpoch } from '../../protocols/epoch/kept.ts'
 import type { CommittedEpoch, GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
-import type { Clock, HomeCopy, ImageManifest, Log, SecondHome, StreamKeys } from '../ports.ts'
+import type { Clock, HomeCopy, HomeCopying, ImageManifest, Log, SecondHome, StreamKeys } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
 
@@ -40,6 +40,8 @@ export interface GroupCopies {
   readonly last?: (HomeCopy & { readonly epoch: number; readonly atMs: number }) | undefined
   readonly failed?: { readonly atMs: number; readonly code: string; readonly message: string } | undefined
 }
+
+type How = Omit<HomeCopying, 'progress'>
 
 interface GroupState {
   copies: GroupCopies
@@ -76,11 +78,11 @@ export class SecondHomeAgent {
     return this.#groups.get(group)?.copies ?? {}
   }
 
-  /** Whoever copies it else: the committed epoch, now. HOME_BUSY, HOME_NO_KEY, GROUP_UNKNOWN, EPOCH_NOT_KEPT. */
-  async push(group: string): Promise<HomeCopy & { readonly epoch: number }> {
+  /** Whoever copies it else: the committed epoch, now; `all` as `HomeCopying` has it. HOME_BUSY, HOME_NO_KEY, GROUP_UNKNOWN, EPOCH_NOT_KEPT. */
+  async push(group: string, all = false): Promise<HomeCopy & { readonly epoch: number }> {
     const state = this.#stateOf(group)
     if (state.busy) throw new DiapauseError('HOME_BUSY', `Group "${group}" is being copied at this moment.`)
-    return await this.#inTurn(group, state, this.#stop.signal)
+    return await this.#inTurn(group, state, { signal: this.#stop.signal, all })
   }
 
   #consider(record: GroupRecord): void {
@@ -93,7 +95,7 @@ export class SecondHomeAgent {
     state.cancelTimer = clock.after(this.#waitMs(state), () => {
       const stop = new AbortController()
       state.stop = stop
-      this.#inTurn(id, state, AbortSignal.any([stop.signal, this.#stop.signal]))
+      this.#inTurn(id, state, { signal: AbortSignal.any([stop.signal, this.#stop.signal]) })
         .catch(() => {}) // told by `#inTurn`
         .finally(() => {
           state.cancelTimer = undefined
@@ -130,14 +132,15 @@ export class SecondHomeAgent {
   }
 
   /** Its outcome is told in status, log and events. */
-  #inTurn(group: string, state: GroupState, signal: AbortSignal): Promise<HomeCopy & { readonly epoch: number }> {
+  #inTurn(group: string, state: GroupState, how: How): Promise<HomeCopy & { readonly epoch: number }> {
     const { log, report, wallMs, home, clock } = this.#deps
+    const { signal } = how
     state.busy = true
     const done = this.#queue.then(async () => {
       state.begunMs = clock.now()
       try {
         if (signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'it is not to be copied here any more')
-        const copied = await this.#copy(group, state, signal)
+        const copied = await this.#copy(group, state, how)
         state.copies = { last: { ...copied, atMs: wallMs() } }
         report('home.copied', { group, ...copied })
         return copied
@@ -157,7 +160,7 @@ export class SecondHomeAgent {
     return done
   }
 
-  async #copy(group: string, state: GroupState, signal: AbortSignal) {
+  async #copy(group: string, state: GroupState, how: How) {
     const { membership, home, keep } = this.#deps
     const { id: cluster, name, recovery } = membership.record()
     if (recovery === undefined) {
@@ -176,7 +179,7 @@ export class SecondHomeAgent {
       const { vms, outputCommit = false, openFlow = false } = record
       const facts = { group, epoch, generation, vms, outputCommit, openFlow, images, keys: this.#deps.keysOf(group) }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
-      const copied = await home.copy(wish, { signal, progress })
+      const copied = await home.copy(wish, { ...how, progress })
       await this.#sweep({ cluster, group }, keep)
       return { epoch, ...copied }
     } finally {

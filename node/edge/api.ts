@@ -25,7 +25,7 @@
  * | DELETE /v1/members/NAME[?force=1] | 204, when it has been removed |
  * | POST /v1/invites {role?, votes?, replaces?, expiresMinutes?} | 201 Invitation |
  * | GET /v1/home | HomeStatus |
- * | POST /v1/home/push {group} | HomeCopy, when the epoch has been copied |
+ * | POST /v1/home/push {group, all?} | HomeCopy, when the epoch has been copied |
  * | POST /v1/home/list {from?, credentials?} | HomeListing |
  * | POST /v1/home/verify {from?, credentials?, cluster?, group, epoch?, deep?} | HomeCheck |
  * | POST /v1/home/restore {from?, credentials?, recoveryKey, cluster?, group?, epoch?, owner?} | 201 HomeEpoch[], when the groups are there |

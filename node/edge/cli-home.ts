@@ -41,8 +41,9 @@ export function homeCommands(
     })
   speaking(home, 'push <group>')
     .description('copy the last epoch of a group there now')
-    .action(async (group: string, options: Shared) => {
-      const copy = await (await clientOf(options)).pushHome(group)
+    .option('--all', 'look for all of it there, and send again what went astray')
+    .action(async (group: string, options: Shared & { all?: boolean }) => {
+      const copy = await (await clientOf(options)).pushHome({ group, all: options.all === true })
       const what = `${copy.streamsCopied} of its ${copy.streams} streams were not there, ${megabytes(copy.bytesSent)} sent`
       tell(copy, options, `epoch ${copy.epoch} of ${group} is copied: ${what}`)
     })
@@ -96,7 +97,10 @@ function verifyCommand(
       host.print(options.json ? JSON.stringify(check, null, 2) : text)
       if (damaged.length === 0) return
       const shown = damaged.slice(0, 10).join(', ')
-      throw new DiapauseError('HOME_DAMAGED', `${name} is not whole: ${damaged.length} objects, ${shown}`)
+      throw new DiapauseError(
+        'HOME_DAMAGED',
+        `${name} is not whole: ${damaged.length} objects, ${shown}. Delete those that are altered there; home push --all sends them again`
+      )
     })
 }
 

@@ -12,6 +12,7 @@ import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish }
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import type {
   HomePlace,
+  HomePushWish,
   HomeRestoreWish,
   HomeStatus,
   HomeVerifyWish,
@@ -131,8 +132,8 @@ export class ApiClient {
   }
 
   /** Settles when the committed epoch has been copied. */
-  async pushHome(group: string): Promise<HomeCopy & { readonly epoch: number }> {
-    return (await this.#call('POST', '/v1/home/push', { group })) as HomeCopy & { readonly epoch: number }
+  async pushHome(wish: HomePushWish): Promise<HomeCopy & { readonly epoch: number }> {
+    return (await this.#call('POST', '/v1/home/push', wish)) as HomeCopy & { readonly epoch: number }
   }
 
   async listHome(place: HomePlace): Promise<HomeListing> {

@@ -13,7 +13,7 @@ export const homeRoutes: readonly Route[] = [
     path: /^\/v1\/home\/push$/,
     answer: async ({ view, request }) => ({
       status: 200,
-      body: await view.home.push(parsePushWish(await readJson(request)).group)
+      body: await view.home.push(parsePushWish(await readJson(request)))
     })
   },
   {

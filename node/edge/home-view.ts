@@ -10,7 +10,7 @@ import type { HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
 export interface HomeView {
   status(): HomeStatus
   /** Copies the committed epoch of a group now. HOME_NONE, HOME_NO_KEY, HOME_BUSY, GROUP_UNKNOWN, EPOCH_NOT_KEPT, NOT_STORAGE. */
-  push(group: string): Promise<HomeCopy & { readonly epoch: number }>
+  push(wish: HomePushWish): Promise<HomeCopy & { readonly epoch: number }>
   list(place: HomePlace): Promise<HomeListing>
   /** HOME_NO_EPOCH. */
   verify(wish: HomeVerifyWish): Promise<HomeCheck & { readonly of: HomeEpoch }>
@@ -80,7 +80,12 @@ const restoreSchema = z.strictObject({
 })
 export type HomeRestoreWish = z.output<typeof restoreSchema>
 
-const pushSchema = z.strictObject({ group: groupNameSchema })
+const pushSchema = z.strictObject({
+  group: groupNameSchema,
+  /** Every chunk is looked for. */
+  all: z.boolean().default(false)
+})
+export type HomePushWish = z.output<typeof pushSchema>
 
 const recoverySchema = z.strictObject({
   public: recoveryPublicSchema,
@@ -96,7 +101,7 @@ export type RecoveryWish = z.output<typeof recoverySchema>
 export const parseHomePlace = (raw: unknown): HomePlace => checked(placeSchema, raw)
 export const parseVerifyWish = (raw: unknown): HomeVerifyWish => checked(verifySchema, raw)
 export const parseRestoreWish = (raw: unknown): HomeRestoreWish => checked(restoreSchema, raw)
-export const parsePushWish = (raw: unknown): { readonly group: string } => checked(pushSchema, raw)
+export const parsePushWish = (raw: unknown): HomePushWish => checked(pushSchema, raw)
 export const parseRecoveryWish = (raw: unknown): RecoveryWish => checked(recoverySchema, raw)
 
 function checked<T>(schema: z.ZodType<T>, raw: unknown): T {

@@ -95,6 +95,8 @@ export interface StreamKeys {
 
 export interface HomeCopying {
   readonly signal: AbortSignal
+  /** Looks for every chunk, also of streams that an epoch there has: what went astray there is sent again. */
+  readonly all?: boolean
   /** Of the bytes of streams that are not there yet. */
   progress(doneBytes: number, allBytes: number): void
 }

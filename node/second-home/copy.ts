@@ -1,14 +1,24 @@
 /**
  * Copies an epoch: chunks, then the streams that name them, then the epoch that names the streams; each is durable before the
- * next. So an epoch that is there has all that it needs, whenever the copier died. Streams that the newest epoch there has are
- * not looked at; of others each chunk is, by its name: where an earlier copy came some way, only reading is done twice.
+ * next. So an epoch that is there has all that it needs, whenever the copier died. Chunks of streams that the newest epoch there
+ * has are not looked at; of others each is, by its name: where an earlier copy came some way, only reading is done twice.
  * Two chunks are in memory at a time, one being read and one being sent.
  */
 import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, HomeCopy, HomeCopying, HomeWish, ImageManifest, ObjectStore, StreamManifest } from '../ports.ts'
 import { decodeHeader, encodeEpoch, type EpochHeader } from './epoch-object.ts'
-import { ABOUT_NAME, aboutText, chunkName, epochName, epochsOf, type GroupPlace, streamName } from './layout.ts'
+import {
+  ABOUT_NAME,
+  aboutText,
+  chunkName,
+  epochName,
+  epochsOf,
+  type GroupPlace,
+  hashIn,
+  streamName,
+  streamsOf
+} from './layout.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
 
@@ -37,7 +47,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
   const { cluster, group, epoch, generation, vms, outputCommit, openFlow, images, keys } = wish
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
-  const there = await streamsOfNewest(store, place)
+  const there = how.all === true ? new Map<string, Named>() : await streamsOfNewest(store, place)
   const streams = new Map(Object.values(images).flatMap(image => image.streams.map(each => [deps.nameOf(each), each])))
   const missing = [...streams].filter(([name]) => !there.has(name))
   const sender = new Sender(
@@ -82,7 +92,9 @@ async function streamsOfNewest(store: ObjectStore, place: GroupPlace): Promise<M
   if (newest === '') return new Map()
   try {
     const { streams } = decodeHeader(await store.get(newest))
-    return new Map(streams.map(each => [each.manifest, each]))
+    const found = new Set<string>()
+    for await (const { name } of store.list(streamsOf(place))) found.add(hashIn(name))
+    return new Map(streams.flatMap(each => (found.has(each.object) ? [[each.manifest, each]] : [])))
   } catch (error) {
     // One that cannot be read has nothing that could be relied upon.
     if (error instanceof DiapauseError && ['HOME_INVALID', 'HOME_MISSING'].includes(error.code)) return new Map()

@@ -245,6 +245,20 @@ describe('a second home', () => {
     await expect(read()).rejects.toMatchObject({ code: expect.stringMatching(/^HOME_(DAMAGED|MISSING)$/) as string })
   })
 
+  it('sends again what went astray there: a stream at once, a chunk when all of it is looked for', async () => {
+    await home.copy(wish(1, [first, second]), quiet)
+    for (const name of store.names('streams/')) store.objects.delete(name)
+    expect(await home.copy(wish(1, [first, second]), quiet)).toEqual({ streams: 2, streamsCopied: 2, bytesSent: 0 })
+    await expectReadable(1, [first, second])
+    const [chunk = ''] = store.names('chunks/')
+    store.objects.delete(chunk)
+    expect(await home.copy(wish(1, [first, second]), quiet)).toMatchObject({ streamsCopied: 0 })
+    expect((await home.verify(nameIn(1), false)).damaged).toEqual([chunk])
+    const { bytesSent } = await home.copy(wish(1, [first, second]), { ...quiet, all: true })
+    expect(bytesSent).toBe(store.objects.get(chunk)?.bytes.length)
+    await expectReadable(1, [first, second])
+  })
+
   it('does not open an epoch that was put in the place of another', async () => {
     await home.copy(wish(1, [second]), quiet)
     const [name = ''] = store.names('epochs/')
