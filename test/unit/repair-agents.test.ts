@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { StreamManifest } from '../../node/ports.ts'
+import { JumpingClock } from './jumping-clock.ts'
 import { RepairWorld } from './repair-world.ts'
 import { ship } from './shards-network.ts'
 
@@ -96,6 +97,30 @@ describe('repair', () => {
     expect(new Map(memory.held)).toEqual(before)
     expect(repair.stats()).toMatchObject({ columns: 1, failures: 0 })
     expect(world.body(3).reports.map(({ kind }) => kind)).toEqual(['repair.done'])
+  })
+
+  it('reads no more a second for it than it may, and waits while VMs are restored', async () => {
+    const clock = new JumpingClock()
+    const { world, manifest } = await holding(5, { clock, checkEveryMs: 60_000, megabytesPerSecond: 0.01 })
+    const { memory, repair } = world.body(3)
+    memory.held.clear()
+    const puts = vi.spyOn(memory, 'putColumn')
+    world.hear(1)
+    world.hear(2)
+    const start = clock.now()
+    repair.now()
+    await vi.waitFor(() => expect(repair.stats().due).toBe(1))
+    await clock.until(start + 4_999)
+    expect(puts).not.toHaveBeenCalled()
+    await clock.until(start + 5_001)
+    await vi.waitFor(() => expect(puts).toHaveBeenCalledTimes(1))
+    // Three symbols of 256 bytes are read for each of the column's five: 3,840 bytes at 10 bytes a millisecond.
+    await clock.until(start + 5_001 + 382)
+    expect(puts).toHaveBeenCalledTimes(1)
+    await clock.until(start + 5_001 + 386)
+    await vi.waitFor(() => expect(puts).toHaveBeenCalledTimes(2))
+    await clock.until(start + 10_000)
+    await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
   })
 
   it('goes to a peer that has room', async () => {

@@ -5,7 +5,7 @@ import { type ImageHead, KeptStreams } from '../../node/agents/kept-streams.ts'
 import { Redundancy } from '../../node/agents/redundancy.ts'
 import { RepairAgent } from '../../node/agents/repair.ts'
 import { decodeStreamManifest, encodeStreamManifest } from '../../node/image/stream-manifest.ts'
-import type { Liveness, StreamManifest } from '../../node/ports.ts'
+import type { Clock, Liveness, StreamManifest } from '../../node/ports.ts'
 import { rebuilding } from '../../node/shards/rebuild.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord, MemberRecord } from '../../protocols/membership/record.ts'
@@ -21,6 +21,13 @@ export interface Body extends Peer {
   readonly reports: { kind: string; fields: object }[]
 }
 
+export interface WorldOptions {
+  readonly checkEveryMs?: number
+  readonly megabytesPerSecond?: number
+  /** Of the agents that repair; messages take their time all the same. */
+  readonly clock?: Clock
+}
+
 export class RepairWorld {
   readonly bodies: readonly Body[]
   readonly network: ReturnType<typeof cluster>['network']
@@ -33,8 +40,9 @@ export class RepairWorld {
   /** What some peer was told to be damaged in its store. */
   readonly damaged: string[] = []
   #images: string[] = []
+  readonly #onRecord: ((record: GroupRecord) => void)[] = []
 
-  constructor(count: number, more: { checkEveryMs?: number; megabytesPerSecond?: number } = {}) {
+  constructor(count: number, more: WorldOptions = {}) {
     const stores = Array.from({ length: count }, () => new MemoryStore())
     // Hooks are those of all: whoever is asked to repair asks everybody, as `diapause repair` does anyway.
     const asked = (): void => {
@@ -69,6 +77,11 @@ export class RepairWorld {
     this.liveness.set(id, 'dead')
   }
 
+  /** All peers hear that the group is of this generation. */
+  hear(generation: number): void {
+    for (const handler of this.#onRecord) handler({ id: 'g', generation } as GroupRecord)
+  }
+
   /** Columns of a stream that `i` has whole, of all grids. */
   async columnsAt(i: number, { stream, grids }: StreamManifest): Promise<number[]> {
     const columns = await this.body(i).memory.columns(stream)
@@ -86,7 +99,7 @@ export class RepairWorld {
     return { members } as unknown as ClusterRecord
   }
 
-  #body(peer: Peer, memory: MemoryStore, more: { checkEveryMs?: number; megabytesPerSecond?: number }): Body {
+  #body(peer: Peer, memory: MemoryStore, { clock: time = clock, ...more }: WorldOptions): Body {
     const { id: self, shards, transport, log } = peer
     const reports: Body['reports'] = []
     const group = (): GroupRecord =>
@@ -96,7 +109,8 @@ export class RepairWorld {
         removed: false,
         committed: { images: imagesOf(this.#images) }
       }) as unknown as GroupRecord
-    const directory = { all: () => [group()], onRecord: () => {} }
+    const onRecord = (handler: (record: GroupRecord) => void): void => void this.#onRecord.push(handler)
+    const directory = { all: () => [group()], onRecord }
     const kept = new KeptStreams({
       directory,
       store: memory,
@@ -124,7 +138,7 @@ export class RepairWorld {
       store: memory,
       rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range)),
       directory,
-      clock,
+      clock: time,
       log,
       report: (kind, fields) => void reports.push({ kind, fields }),
       settings: { afterMs: 1_000, checkEveryMs: 10, megabytesPerSecond: 1_000, ...more }

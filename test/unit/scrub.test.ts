@@ -5,47 +5,11 @@ import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { Scrub, type ScrubMark } from '../../node/agents/scrub.ts'
 import { ScrubMarkFile } from '../../node/host/scrub-mark.ts'
-import type { Clock } from '../../node/ports.ts'
+import { JumpingClock } from './jumping-clock.ts'
 import { MemoryStore } from './shards-network.ts'
 import { memoryLog } from './store-support.ts'
 
 const PERIOD_MS = 1_000_000
-
-/** Goes from timer to timer. */
-class JumpingClock implements Clock {
-  nowMs = 5_000
-  #timers: { atMs: number; fn: () => void }[] = []
-
-  now(): number {
-    return this.nowMs
-  }
-
-  after(ms: number, fn: () => void): () => void {
-    const timer = { atMs: this.nowMs + ms, fn }
-    this.#timers.push(timer)
-    return () => {
-      this.#timers = this.#timers.filter(other => other !== timer)
-    }
-  }
-
-  async until(ms: number): Promise<void> {
-    await settled()
-    for (;;) {
-      const [next] = this.#timers.sort((a, b) => a.atMs - b.atMs)
-      if (next === undefined || next.atMs > ms) break
-      this.#timers.shift()
-      this.nowMs = next.atMs
-      next.fn()
-      await settled()
-    }
-    this.nowMs = ms
-  }
-}
-
-/** Everything that needs no time is done. */
-async function settled(): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate)
-}
 
 /** 100 columns of 1,000 bytes of ten streams, and a manifest. */
 async function world(mark?: ScrubMark, clock = new JumpingClock()) {
