@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { HomeEpoch } from '../../node/ports.ts'
 import { CREDENTIALS, S3Server } from '../contract/s3-server.ts'
@@ -44,6 +45,8 @@ describe('a cluster that is lost with all its disks', () => {
   let nonces: readonly string[]
   let money: number
   let last: number
+  /** What their disks hold. */
+  let disk: Buffer
 
   const settings = { ...calm, shards: { k: 1, m: 1 } }
   const setup: BankSetup = { peers: 2, vms: 2, memoryMiB: 128, settings }
@@ -57,7 +60,8 @@ describe('a cluster that is lost with all its disks', () => {
     await writeFile(credentialsFile, lines.join(''), { mode: 0o600 })
     place = ['--from', server.url('site-a'), '--credentials-file', credentialsFile]
     const base = join(folder, 'base')
-    await writeFile(base, randomBytes(300_000))
+    disk = randomBytes(300_000)
+    await writeFile(base, disk)
     const home = { url: server.url('site-a'), credentialsFile, intervalMs: 1_000 }
     bank = await Bank.start({
       ...setup,
@@ -84,7 +88,7 @@ describe('a cluster that is lost with all its disks', () => {
     })
 
   it('copies nothing before there is a recovery key, and says so', async () => {
-    const pushed = await run(p('p2'), 'home', 'push', GROUP)
+    const pushed = await run(p('p2'), 'home', 'push', GROUP, '--all')
     expect(pushed.err).toMatch(/no recovery key.*HOME_NO_KEY/)
     const { code, out, err } = await run(p('p1'), 'recovery-key', 'new')
     expect({ code, err }).toEqual({ code: 0, err: '' })
@@ -106,6 +110,9 @@ describe('a cluster that is lost with all its disks', () => {
     const { code, out } = await run(p('p2'), 'home', 'verify', GROUP, '--deep', '--epoch', `${last}`)
     expect(out).toMatch(/all read/)
     expect(code).toBe(0)
+    const status = (await run(p('p1'), 'home', 'status')).out
+    expect(status).toMatch(/^sealed to recovery key \w{16}, made 20/m)
+    expect(status).toMatch(new RegExp(`^${GROUP}: copied by p1; epoch ${last} at 20.* sent$`, 'm'))
   }, 120_000)
 
   it('tells the owner of the bucket names and sizes, and nothing of what VMs hold', async () => {
@@ -146,6 +153,17 @@ describe('a cluster that is lost with all its disks', () => {
     expect(after).toEqual({ money, gaps: 0, broken: 0, faults: [], nonces })
     expect(await bank.epoch(p('p2'))).toBeGreaterThan(1)
   }, 240_000)
+
+  it('has its disks, although what they began with is gone', async () => {
+    const exported = join(folder, 'exported')
+    const { code, err } = await run(p('p2'), 'export', 'vm2', '--out', exported)
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    const raw = join(folder, 'raw')
+    await promisify(execFile)('qemu-img', ['convert', '-O', 'raw', join(exported, 'disk0.qcow2'), raw])
+    const content = await readFile(raw)
+    expect(content.length).toBe(8 << 20)
+    expect(content.equals(Buffer.concat([disk, Buffer.alloc(content.length - disk.length)]))).toBe(true)
+  }, 60_000)
 
   it('is not restored over itself, nor with another key, nor from where it is not', async () => {
     const otherKey = join(folder, 'other-key')
