@@ -151,6 +151,10 @@ describe('the room in a group’s record', () => {
       expect(kept.length).toBeLessThanOrEqual(Math.min(65, MAX_KEPT))
     }
   )
+  test('the record has room for as many epochs as the README says', () => {
+    const rooms = [1, 8, MAX_GROUP_VMS].map(size => roomForEpochs(groupOf(size)))
+    for (const [i, said] of [256, 89, 8].entries()) expect(rooms[i]).toBeGreaterThanOrEqual(said)
+  })
   test('where nothing is asked to be kept the record has no word that an older peer would not know', () => {
     let record = commitNext(groupOf(2), keepBy(policyOf(1), START))
     record = commitNext(record, keepBy(policyOf(1), START))
