@@ -151,6 +151,17 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
       }
     }
   },
+  'a column that nobody has stored counts as durable, besides those that may be late': {
+    symptom: /commitsAreDurable/,
+    wiring: {
+      shards: shards => ({
+        ...shards,
+        putColumn: async (to, grid, column, bytes) => {
+          if (column > 0) await shards.putColumn(to, grid, column, bytes)
+        }
+      })
+    }
+  },
   'a restored VM does not get its in-flight frames': {
     symptom: /imagesAreOneCut/,
     wiring: {
