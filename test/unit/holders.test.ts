@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { arrange } from '../../node/planning/arrange.ts'
 import { domainsOf, LEVELS, type Level, type StoragePeer } from '../../node/planning/domains.ts'
 import { boundsOf, MAX_COLUMNS, placeColumns, tolerates } from '../../node/planning/holders.ts'
 
@@ -111,6 +112,24 @@ describe('where columns go', () => {
         for (const [c, each] of racks.entries()) expect(racks[(c + 1) % racks.length]).not.toBe(each)
       }),
       { numRuns: 300 }
+    )
+  })
+
+  test('also where they stood in any order before, which changing places in pairs does not always mend', () => {
+    const standing = fc.array(fc.tuple(fc.constantFrom('r1', 'r1', 'r1', 'r2', 'r3'), fc.boolean()), {
+      minLength: 8,
+      maxLength: 16
+    })
+    fc.assert(
+      fc.property(standing, labels => {
+        const peers = labels.map(([rack, north], i) => ({ peer: `p${i}`, labels: { rack, site: north ? 'n' : 's' } }))
+        const domains = new Map(peers.map(each => [each.peer, domainsOf(each)]))
+        const names = peers.map(({ peer }) => peer)
+        if (worst(peers, names, 'rack') > names.length / 2) return
+        const racks = arrange(names, names, domains).map(peer => domains.get(peer)?.rack)
+        for (const [c, each] of racks.entries()) expect(racks[(c + 1) % racks.length]).not.toBe(each)
+      }),
+      { numRuns: 500 }
     )
   })
 
