@@ -5,6 +5,7 @@
  *   DIR/segments/N.segment     records of one stream, append-only (`record.ts`, `writer.ts`)
  *   DIR/index/                 level (`catalog.ts`), rebuilt from the segments where it lags or is lost (`recovery.ts`)
  *   DIR/manifests/SHA256       (`manifests.ts`)
+ *   DIR/reserve                nothing: space that is given up when the index has none (`space.ts`)
  *
  * A put resolves after fdatasync of its segment (and of the directory, for a new file). The index knows it then, and
  * writes it in the background.
