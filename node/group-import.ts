@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../protocols/core.ts'
-import { importGroup, reserveGroup } from '../protocols/epoch/record.ts'
+import { type GroupSettings, importGroup, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import { placeable } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
@@ -53,7 +53,7 @@ export interface GroupImportWish {
   readonly vms: readonly VmSpec[]
   /** Name or id of the peer that is to run them; absent: the cluster chooses. */
   readonly owner?: string | undefined
-  readonly settings?: { readonly outputCommit: boolean; readonly openFlow: boolean }
+  readonly settings?: GroupSettings
   /** For people: where it comes from. */
   readonly from: string
 }

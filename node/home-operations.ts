@@ -135,10 +135,10 @@ export class HomeOperations implements HomeView {
   async #restore(epoch: OpenedEpoch, { owner }: HomeRestoreWish): Promise<GroupRecord> {
     const { imports } = this.#deps
     const { hosting, files } = this.#tools()
-    const { about, vms, images, outputCommit, openFlow } = epoch
+    const { about, vms, images, outputCommit, openFlow, retention } = epoch
     for (const image of Object.values(images)) requireAccel(image.accel, hosting)
     const from = `epoch ${about.epoch} of cluster ${about.clusterName} in the second home`
-    const wish = { group: about.group, vms, owner, settings: { outputCommit, openFlow }, from }
+    const wish = { group: about.group, vms, owner, settings: { outputCommit, openFlow, retention }, from }
     return await imports.run(wish, { hosting, files }, spec => this.#sourceOf(epoch, spec))
   }
 

@@ -176,8 +176,18 @@ export class SecondHomeAgent {
       progress(0, 0)
       const images: Record<string, ImageManifest> = {}
       for (const [vm, hash] of Object.entries(committed.images)) images[vm] = await this.#deps.readManifest(hash)
-      const { vms, outputCommit = false, openFlow = false } = record
-      const facts = { group, epoch, generation, vms, outputCommit, openFlow, images, keys: this.#deps.keysOf(group) }
+      const { vms, outputCommit = false, openFlow = false, retention } = record
+      const facts = {
+        group,
+        epoch,
+        generation,
+        vms,
+        outputCommit,
+        openFlow,
+        retention,
+        images,
+        keys: this.#deps.keysOf(group)
+      }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
       const copied = await home.copy(wish, { ...how, progress })
       await this.#sweep({ cluster, group }, keep)

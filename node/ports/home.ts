@@ -1,5 +1,5 @@
 /** The second home of a group's epochs: a bucket or a directory outside of the cluster. */
-import type { VmSpec } from '../../protocols/group.ts'
+import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import type { ImageManifest, StreamManifest } from './images.ts'
 
 /**
@@ -79,6 +79,7 @@ export interface HomeWish {
   readonly vms: readonly VmSpec[]
   readonly outputCommit: boolean
   readonly openFlow: boolean
+  readonly retention?: RetentionPolicy | undefined
   /** By VM. */
   readonly images: Readonly<Record<string, ImageManifest>>
   readonly keys: readonly StreamKeys[]
@@ -125,7 +126,8 @@ export interface HomeCheck {
 }
 
 /** An epoch of a group, with all that is needed to read it. */
-export interface OpenedEpoch extends Pick<HomeWish, 'vms' | 'outputCommit' | 'openFlow' | 'images' | 'keys'> {
+export interface OpenedEpoch
+  extends Pick<HomeWish, 'vms' | 'outputCommit' | 'openFlow' | 'retention' | 'images' | 'keys'> {
   readonly about: HomeEpoch
   /** As `ShardCluster.readData`; HOME_DAMAGED where what comes is not what was copied. */
   readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>

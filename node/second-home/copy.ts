@@ -44,7 +44,7 @@ type Named = EpochHeader['streams'][number]
 
 export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying): Promise<HomeCopy> {
   const { store, wallMs } = deps
-  const { cluster, group, epoch, generation, vms, outputCommit, openFlow, images, keys } = wish
+  const { cluster, group, epoch, generation, vms, outputCommit, openFlow, retention, images, keys } = wish
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
   const there = how.all === true ? new Map<string, Named>() : await streamsOfNewest(store, place)
@@ -76,6 +76,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
       vms,
       outputCommit,
       openFlow,
+      retention,
       images: Object.fromEntries(Object.entries(images).map(([vm, image]) => [vm, deps.encodeImage(image)])),
       keys
     },

@@ -6,9 +6,10 @@
  */
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
+import { retentionSchema } from '../../config/schema.ts'
 import { vmSpecSchema } from '../../protocols/epoch/messages.ts'
 import { openWithRecovery, recoveryName, recoveryPublic, sealForRecovery } from '../../protocols/membership/recovery.ts'
-import type { VmSpec } from '../../protocols/group.ts'
+import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import { encodeFrame, invalid, openFrame, parseJson } from './frame.ts'
 
@@ -48,6 +49,7 @@ const bodySchema = z.strictObject({
   vms: z.array(vmSpecSchema).min(1).max(64),
   outputCommit: z.boolean(),
   openFlow: z.boolean(),
+  retention: retentionSchema.optional(),
   /** By VM: the manifest of its image. */
   images: z.record(name, base64),
   keys: z.array(z.strictObject({ id: count, key, baseKey: key.optional() })).max(1_000)
@@ -59,6 +61,7 @@ export interface EpochBody {
   readonly vms: readonly VmSpec[]
   readonly outputCommit: boolean
   readonly openFlow: boolean
+  readonly retention?: RetentionPolicy | undefined
   readonly images: Readonly<Record<string, Uint8Array>>
   readonly keys: readonly GroupKey[]
 }
@@ -117,11 +120,12 @@ function unpack(packed: Uint8Array): Uint8Array {
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
 const bytesOf = (value: string): Uint8Array => new Uint8Array(Buffer.from(value, 'base64url'))
 
-function textOf({ vms, outputCommit, openFlow, images, keys }: EpochBody): z.input<typeof bodySchema> {
+function textOf({ vms, outputCommit, openFlow, retention, images, keys }: EpochBody): z.input<typeof bodySchema> {
   return {
     vms: vms as z.input<typeof bodySchema>['vms'],
     outputCommit,
     openFlow,
+    ...(retention && { retention }),
     images: Object.fromEntries(Object.entries(images).map(([vm, bytes]) => [vm, text(bytes)])),
     keys: keys.map(each => ({
       id: each.id,

@@ -109,10 +109,10 @@ export async function openHomeEpoch(
     Object.entries(body.images).map(([vm, bytes]) => [vm, wholeImage(decodeImage(bytes), streams)])
   )
   const reader = new Reader(store, of, [...streams.values()])
-  const { vms, outputCommit, openFlow, keys } = body
+  const { vms, outputCommit, openFlow, retention, keys } = body
   const readData = (manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array> =>
     reader.read(manifest.stream, offset, length)
-  return { about, vms, outputCommit, openFlow, keys, images, readData }
+  return { about, vms, outputCommit, openFlow, retention, keys, images, readData }
 }
 
 /** Its streams have no shards: they are read by their ids. */

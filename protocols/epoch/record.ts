@@ -11,6 +11,13 @@ import type { PeerId } from '../core.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../group.ts'
 import { keepHeld, type Keeping, keepOlder } from './kept.ts'
 
+/** What a group is made with beside its VMs. */
+export interface GroupSettings {
+  readonly outputCommit?: boolean
+  readonly openFlow?: boolean
+  readonly retention?: RetentionPolicy | undefined
+}
+
 /**
  * Nothing where the group exists. The id of a removed one may be used again; its numbers go on. Where there is no record,
  * because there never was or it was forgotten, they start above `floor`, which must have been read (`groupFloor` of the
@@ -21,15 +28,7 @@ export function createGroup(
   vms: readonly VmSpec[],
   owners: Readonly<Record<string, PeerId>>,
   floor: number | null = 0,
-  {
-    outputCommit = false,
-    openFlow = false,
-    retention
-  }: {
-    readonly outputCommit?: boolean
-    readonly openFlow?: boolean
-    readonly retention?: RetentionPolicy | undefined
-  } = {}
+  { outputCommit = false, openFlow = false, retention }: GroupSettings = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const settings = {
@@ -58,7 +57,7 @@ export function reserveGroup(
   vms: readonly VmSpec[],
   by: PeerId,
   floor: number | null,
-  settings: { readonly outputCommit?: boolean; readonly openFlow?: boolean } = {}
+  settings: GroupSettings = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const owners = Object.fromEntries(vms.map(vm => [vm.id, by]))

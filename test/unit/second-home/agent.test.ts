@@ -17,6 +17,7 @@ import { initialRecord } from '../../../protocols/membership/genesis.ts'
 const INTERVAL_MS = 600_000
 const founder = { id: 'me', name: 'me', address: '/ip4/127.0.0.1/tcp/1', role: 'storage' } as const
 const vm = (id: string) => ({ id, memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
+const settings = { outputCommit: true, retention: { keepLast: 3, hourly: 0, daily: 0, weekly: 0 } }
 type Change = (current: GroupRecord | null) => GroupRecord | undefined
 
 /** One group, whose record is truth at once. */
@@ -127,7 +128,7 @@ describe('copies to the second home', () => {
   let world: World
   beforeEach(() => {
     world = new World()
-    world.change(createGroup('g', [vm('a'), vm('b')], { a: 'me', b: 'other' }))
+    world.change(createGroup('g', [vm('a'), vm('b')], { a: 'me', b: 'other' }, 0, settings))
   })
 
   it('are made some time after the first commit, then once an interval, and only of what is new', async () => {
@@ -135,7 +136,12 @@ describe('copies to the second home', () => {
     expect(world.copying).toBeUndefined()
     world.commit()
     await world.run(2_000)
-    expect(world.copying?.wish).toMatchObject({ epoch: 1, vms: [{ id: 'a' }, { id: 'b' }], images: { a: {}, b: {} } })
+    expect(world.copying?.wish).toMatchObject({
+      ...settings,
+      epoch: 1,
+      vms: [{ id: 'a' }, { id: 'b' }],
+      images: { a: {}, b: {} }
+    })
     world.finish()
     await world.run(0)
     expect(world.agent.copiesOf('g')).toMatchObject({ last: { epoch: 1, bytesSent: 10 } })

@@ -54,6 +54,7 @@ function wish(epoch: number, streams: readonly StreamManifest[]): HomeWish {
     generation: 1,
     outputCommit: false,
     openFlow: false,
+    retention: { keepLast: 3, hourly: 24, daily: 7, weekly: 0 },
     images: { till: image },
     vms: [{ id: 'till', memoryMiB: 64, mac: '52:54:00:00:00:01', kernel: '/k', initrd: '/i', append: '' }],
     keys: [{ id: 4, key: new Uint8Array(32).fill(4) }],
@@ -112,7 +113,8 @@ describe('a second home', () => {
     await home.copy(wish(1, [first, second]), quiet)
     await expectReadable(1, [first, second])
     const opened = await home.open(nameIn(1), secret)
-    expect(opened).toMatchObject({ vms: wish(1, []).vms, keys: wish(1, []).keys, about: { clusterName: 'forest' } })
+    const { vms, keys, retention } = wish(1, [])
+    expect(opened).toMatchObject({ vms, keys, retention, outputCommit: false, about: { clusterName: 'forest' } })
     const bytes = data.get(first.stream) ?? new Uint8Array()
     for (const [offset, length] of [
       [0, 1],

@@ -26,6 +26,7 @@ const body: EpochBody = {
   ],
   outputCommit: true,
   openFlow: false,
+  retention: { keepLast: 3, hourly: 24, daily: 0, weekly: 0 },
   images: { till: new Uint8Array(randomBytes(50)) },
   keys: [
     { id: 0, key: new Uint8Array(32).fill(1) },
