@@ -164,24 +164,30 @@ describe('the plan of a repair', () => {
     expect(one.repairs).toEqual([])
   })
 
-  it('leaves nothing to do once it is carried out, and no stream bears less than before', () => {
+  // One plan does not move a column that it has just given to somebody: the next one may.
+  it('leaves nothing to do once it and those after it are carried out, and no stream ever bears less than before', () => {
+    const carriedOut = (facts: RepairFacts): RepairFacts => {
+      const { repairs } = planRepair(facts)
+      const streams = facts.streams.map(each => ({
+        ...each,
+        places: each.places.map((peers, at) => [
+          ...peers,
+          ...repairs.filter(({ stream, column }) => stream === each.stream && column === at).map(({ target }) => target)
+        ])
+      }))
+      return { ...facts, streams }
+    }
     fc.assert(
-      fc.property(factsOf, facts => {
-        const { repairs } = planRepair(facts)
-        const streams = facts.streams.map(each => ({
-          ...each,
-          places: each.places.map((peers, at) => [
-            ...peers,
-            ...repairs
-              .filter(({ stream, column }) => stream === each.stream && column === at)
-              .map(({ target }) => target)
-          ])
-        }))
-        const after = { ...facts, streams }
-        expect(planRepair(after).repairs).toEqual([])
-        for (const [i, each] of facts.streams.entries()) {
-          const bearing = (seen: typeof after): number => exposureOf([each.stream], seen).tolerates
-          expect(bearing(after), String(i)).toBeGreaterThanOrEqual(bearing(facts as typeof after))
+      fc.property(factsOf, before => {
+        let facts: RepairFacts = before
+        for (let plans = 0; planRepair(facts).repairs.length > 0; plans++) {
+          expect(plans).toBeLessThan(3)
+          const after = carriedOut(facts)
+          for (const [i, each] of facts.streams.entries()) {
+            const bearing = (seen: RepairFacts): number => exposureOf([each.stream], seen).tolerates
+            expect(bearing(after), String(i)).toBeGreaterThanOrEqual(bearing(facts))
+          }
+          facts = after
         }
       }),
       { numRuns: 500 }
