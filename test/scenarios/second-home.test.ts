@@ -103,6 +103,7 @@ describe('a cluster that is lost with all its disks', () => {
   it('copies what it commits to the bucket, and of later epochs what is new', async () => {
     const first = await copied(await theBank().epoch(p('p1')))
     ;({ nonces, money } = await theBank().audit())
+    expect(await run(p('p2'), 'epochs', 'policy', GROUP, '--last', '2')).toMatchObject({ code: 0, err: '' })
     last = await theBank().epoch(p('p1'))
     const second = await copied(last)
     expect(second.streamsCopied).toBeGreaterThan(0)
@@ -152,6 +153,7 @@ describe('a cluster that is lost with all its disks', () => {
     const after = await bank.audit()
     expect(after).toEqual({ money, gaps: 0, broken: 0, faults: [], nonces })
     expect(await bank.epoch(p('p2'))).toBeGreaterThan(1)
+    expect((await bank.record()).retention).toMatchObject({ keepLast: 2 })
   }, 240_000)
 
   it('has its disks, although what they began with is gone', async () => {
