@@ -38,7 +38,7 @@ class KeptVm {
     }
     this.state.endPages()
     this.state.complete(streamOf(epoch, count))
-    expect(this.state.commit(epoch)).toBe(true)
+    if (!this.state.commit(epoch)) throw new Error(`epoch ${epoch} was not committed`)
     const all = [...this.kept, { epoch, wallMs: epoch * EPOCH_MS, table: this.state.committed, ram: this.ram }]
     const wanted = epochsToKeep(POLICY, all)
     this.kept = all.filter(each => wanted.has(each.epoch))
