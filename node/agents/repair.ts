@@ -7,6 +7,7 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { RepairSettings } from '../../config/schema.ts'
+import { columnBytes, gridShapeOf } from '../erasure/grid.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ColumnRepair } from '../planning/repair.ts'
 import type { Clock, Log, ShardStore, StreamId, StreamManifest } from '../ports.ts'
@@ -90,8 +91,11 @@ export class RepairAgent {
   /** A column of this peer's own store was found damaged, or not to be what the manifest says. */
   damaged(stream: StreamId, column: number): void {
     const { holdings, self } = this.#deps
-    this.#hurt.add(`${stream} ${column}`)
+    const name = nameOf({ stream, column })
     holdings.forget(self, stream)
+    // A rebuild that fails reads this very column, and has it found damaged again: it is tried again when it is time.
+    if (this.#hurt.has(name)) return
+    this.#hurt.add(name)
     this.#want('soon')
   }
 
@@ -180,17 +184,25 @@ export class RepairAgent {
   }
 
   async #rebuildGrids({ column }: ColumnRepair, manifest: StreamManifest): Promise<void> {
-    const { store, rebuilding, clock, settings } = this.#deps
+    const { store, rebuilding } = this.#deps
     const rebuild = rebuilding(manifest)
     for (const grid of manifest.grids.keys()) {
       if ((await store.verifyColumn(manifest.stream, grid, column)) === 'whole') continue
       await this.#turn()
-      const bytes = await rebuild(grid, column)
-      await store.putColumn(manifest.stream, grid, column, bytes)
-      this.#stats.bytes += bytes.length
-      const readMs = (manifest.k * bytes.length) / (settings.megabytesPerSecond * 1_000)
-      this.#freeAtMs = Math.max(this.#freeAtMs, clock.now()) + readMs
+      try {
+        const bytes = await rebuild(grid, column)
+        await store.putColumn(manifest.stream, grid, column, bytes)
+        this.#stats.bytes += bytes.length
+      } finally {
+        this.#count(manifest.k * columnBytes(gridShapeOf(manifest, grid))) // what fails has read, too
+      }
     }
+  }
+
+  /** So much was read: nothing more is until it would have been at the highest rate. */
+  #count(bytes: number): void {
+    const { clock, settings } = this.#deps
+    this.#freeAtMs = Math.max(this.#freeAtMs, clock.now()) + bytes / (settings.megabytesPerSecond * 1_000)
   }
 
   #pause(ms: number): void {

@@ -1,18 +1,19 @@
 import { randomBytes } from 'node:crypto'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { DiapauseError } from '../../node/errors.ts'
 import type { StreamManifest } from '../../node/ports.ts'
 import { JumpingClock } from './jumping-clock.ts'
-import { RepairWorld } from './repair-world.ts'
+import { RepairWorld, type WorldOptions } from './repair-world.ts'
 import { ship } from './shards-network.ts'
 
 let world: RepairWorld | undefined
 afterEach(() => world?.stop())
 
-/** `count` peers, of which the first five hold a stream of three grids. */
-async function holding(count: number, more?: ConstructorParameters<typeof RepairWorld>[1]) {
+/** `count` peers, of which the first five hold a stream of so many grids. */
+async function holding(count: number, { grids = 3, ...more }: WorldOptions & { grids?: number } = {}) {
   const made = new RepairWorld(count, more)
   world = made
-  const data = randomBytes(3 * 5 * 3 * 256 - 100)
+  const data = randomBytes(grids * 5 * 3 * 256 - 100)
   const manifest = await ship(made.bodies.slice(0, 5), data)
   await made.commit([manifest])
   return { world: made, data, manifest }
@@ -121,6 +122,30 @@ describe('repair', () => {
     await vi.waitFor(() => expect(puts).toHaveBeenCalledTimes(2))
     await clock.until(start + 10_000)
     await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
+  })
+
+  it('tries what cannot be rebuilt again when it is time, though each try finds the damage again, and paces its tries', async () => {
+    const clock = new JumpingClock()
+    const { world } = await holding(5, { grids: 1, clock, checkEveryMs: 60_000, megabytesPerSecond: 0.0001 })
+    const { memory, repair, redundancy, shards } = world.body(3)
+    memory.held.clear()
+    const reads = vi.spyOn(shards, 'readData').mockImplementation(async () => {
+      repair.damaged('g/v/1/1', 3)
+      throw new DiapauseError('SHARD_LOST', 'too few symbols')
+    })
+    const looks = vi.spyOn(redundancy, 'look')
+    const start = clock.now()
+    repair.damaged('g/v/1/1', 3)
+    await vi.waitFor(() => expect(repair.stats().failures).toBe(1))
+    await clock.until(start + 38_000) // 3,840 bytes at 0.1 a millisecond
+    repair.now()
+    await vi.waitFor(() => expect(looks).toHaveBeenCalledTimes(2))
+    await clock.until(start + 38_300)
+    expect(reads).toHaveBeenCalledTimes(5)
+    await clock.until(start + 38_500)
+    await vi.waitFor(() => expect(repair.stats().failures).toBe(2))
+    expect(looks).toHaveBeenCalledTimes(2)
+    expect(reads).toHaveBeenCalledTimes(10)
   })
 
   it('goes to a peer that has room', async () => {
