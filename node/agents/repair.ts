@@ -9,7 +9,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import type { RepairSettings } from '../../config/schema.ts'
 import { columnBytes, gridShapeOf } from '../erasure/grid.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { ColumnRepair } from '../planning/repair.ts'
+import type { ColumnRepair, RepairPlan } from '../planning/repair.ts'
 import type { Clock, Log, ShardStore, StreamId, StreamManifest } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
@@ -19,6 +19,8 @@ import type { Redundancy } from './redundancy.ts'
 
 /** After a group has a new generation its VMs are restored, and read the same disks and links. A guess. */
 const QUIET_MS = 5_000
+/** After this all are asked again what they have: one may have found damage, and no room to repair it. A guess: ten checks. */
+const ANEW_MS = 600_000
 
 export interface RepairDeps {
   readonly self: PeerId
@@ -50,6 +52,8 @@ export class RepairAgent {
   readonly #generations = new Map<string, number>()
   /** Columns that this peer's own store has found damaged: there is nothing to wait for. */
   readonly #hurt = new Set<string>()
+  /** Columns whose last try came to nothing. */
+  readonly #failed = new Set<string>()
   /** What was planned when it was last looked. */
   #planned: ReadonlySet<string> = new Set()
   #running = false
@@ -58,10 +62,12 @@ export class RepairAgent {
   #wake: () => void = () => {}
   #stopped = false
   #freeAtMs = 0
+  #askedAllAtMs: number
   #stats = { columns: 0, bytes: 0, failures: 0, due: 0 }
 
   constructor(deps: RepairDeps) {
     this.#deps = deps
+    this.#askedAllAtMs = deps.clock.now()
     deps.directory.onRecord(({ id, generation }) => {
       const before = this.#generations.get(id)
       this.#generations.set(id, generation)
@@ -139,9 +145,13 @@ export class RepairAgent {
 
   /** Looks once, and rebuilds what is due here until it is done or it is time to look again. */
   async #round(urgent: boolean): Promise<void> {
-    const { self, redundancy, clock, settings } = this.#deps
-    const { kept, plan } = await redundancy.look({ urgent })
-    const own = plan.repairs.filter(({ target }) => target === self)
+    const { redundancy, clock, settings } = this.#deps
+    const anew = urgent || clock.now() - this.#askedAllAtMs >= ANEW_MS
+    if (anew) this.#askedAllAtMs = clock.now()
+    const before = [...this.#hurt, ...this.#failed]
+    const { kept, plan } = await redundancy.look({ urgent, anew })
+    this.#forgetDone(before, plan)
+    const own = plan.repairs.filter(repair => this.#isOwn(repair))
     const due = own.filter(repair => urgent || this.#isRipe(repair, kept.streams))
     this.#planned = new Set(own.map(nameOf))
     this.#stats.due = own.length
@@ -157,6 +167,28 @@ export class RepairAgent {
     }
   }
 
+  /**
+   * What this peer's store has spoiled it tries to rebuild whoever is the target: all others think that it has it. Where that came
+   * to nothing it is left to the target, who hears of it when it asks all again.
+   */
+  #isOwn(repair: ColumnRepair): boolean {
+    const name = nameOf(repair)
+    return (
+      repair.target === this.#deps.self || (repair.why === 'lost' && this.#hurt.has(name) && !this.#failed.has(name))
+    )
+  }
+
+  /** Of `names`, what is there again, or needed no more. */
+  #forgetDone(names: readonly string[], { repairs, impossible }: RepairPlan): void {
+    const beyond = impossible.flatMap(({ stream, columns }) => columns.map(column => ({ stream, column })))
+    const open = new Set([...repairs, ...beyond].map(nameOf))
+    for (const name of names) {
+      if (open.has(name)) continue
+      this.#hurt.delete(name)
+      this.#failed.delete(name)
+    }
+  }
+
   /** A holder that is up may still be getting its columns: they are rebuilt when they are missing twice. */
   #isRipe(repair: ColumnRepair, streams: readonly { stream: StreamId; holders: readonly PeerId[] }[]): boolean {
     const name = nameOf(repair)
@@ -169,12 +201,14 @@ export class RepairAgent {
     const { self, kept, holdings, log } = this.#deps
     try {
       await this.#rebuildGrids(repair, await kept.manifest(stream))
+      this.#failed.delete(nameOf(repair))
       this.#stats.columns++
       this.#stats.due--
       this.#hurt.delete(nameOf(repair))
       return true
     } catch (error) {
       if (this.#stopped) return false
+      this.#failed.add(nameOf(repair))
       this.#stats.failures++
       log.warn({ ...repair, error: messageOf(error) }, 'a column could not be rebuilt; it is tried again')
       return !hasCode(error, 'STORE_FULL')

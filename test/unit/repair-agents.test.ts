@@ -19,6 +19,9 @@ async function holding(count: number, { grids = 3, ...more }: WorldOptions & { g
   return { world: made, data, manifest }
 }
 
+/** For waiting on a clock that jumps. */
+const EAGERLY = { interval: 1, timeout: 5_000 }
+
 /** Columns that somebody of `among` has whole. */
 async function held(made: RepairWorld, among: readonly number[], manifest: StreamManifest): Promise<number[]> {
   const columns = await Promise.all(among.map(i => made.columnsAt(i, manifest)))
@@ -146,6 +149,55 @@ describe('repair', () => {
     await vi.waitFor(() => expect(repair.stats().failures).toBe(2))
     expect(looks).toHaveBeenCalledTimes(2)
     expect(reads).toHaveBeenCalledTimes(10)
+  })
+
+  it('lets the one who found a column damaged rebuild it, though another should have it now and has not heard of it', async () => {
+    const { world, manifest } = await holding(6)
+    const { memory, repair } = world.body(0)
+    for (const grid of manifest.grids.keys()) {
+      const bytes = world.body(3).memory.held.get(`g/v/1/1 ${grid} 3`)
+      await memory.putColumn('g/v/1/1', grid, 3, bytes ?? new Uint8Array())
+    }
+    world.kill(3)
+    world.removed.add('p3')
+    await world.body(5).redundancy.look()
+    memory.held.delete('g/v/1/1 1 3')
+    const { plan } = await world.body(0).redundancy.look({ anew: true })
+    expect(plan.repairs).toMatchObject([{ column: 3, target: 'p5', why: 'lost' }])
+    repair.damaged('g/v/1/1', 3)
+    await vi.waitFor(async () => expect(await world.columnsAt(0, manifest)).toEqual([0, 3]))
+    expect(repair.stats()).toMatchObject({ columns: 1, failures: 0 })
+  })
+
+  it('goes elsewhere when there is no room where a column was found damaged, once all have been asked again', async () => {
+    const clock = new JumpingClock()
+    const { world, manifest } = await holding(6, { clock, checkEveryMs: 60_000 })
+    const [finder, other] = [world.body(2), world.body(5)]
+    await other.redundancy.look()
+    finder.memory.held.delete('g/v/1/1 1 2')
+    finder.memory.beforePut = () => Promise.reject(new DiapauseError('STORE_FULL', 'the disk is full'))
+    world.full.add('p2')
+    finder.repair.damaged('g/v/1/1', 2)
+    await vi.waitFor(async () => {
+      await clock.until(clock.now() + 10)
+      expect(finder.repair.stats().failures).toBe(1)
+    }, EAGERLY)
+    other.repair.start()
+    await vi.waitFor(async () => {
+      await clock.until(clock.now() + 60_000)
+      expect(await world.columnsAt(5, manifest)).toEqual([2])
+    }, EAGERLY)
+    expect(finder.repair.stats().failures).toBe(1)
+  })
+
+  it('believes nobody when somebody asks for a repair', async () => {
+    const { world, manifest } = await holding(6)
+    const { redundancy, repair } = world.body(5)
+    await redundancy.look()
+    world.body(2).memory.held.delete('g/v/1/1 1 2')
+    world.full.add('p2')
+    repair.now()
+    await vi.waitFor(async () => expect(await world.columnsAt(5, manifest)).toEqual([2]))
   })
 
   it('goes to a peer that has room', async () => {
