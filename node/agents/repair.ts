@@ -52,7 +52,7 @@ export class RepairAgent {
   readonly #generations = new Map<string, number>()
   /** Columns that this peer's own store has found damaged: there is nothing to wait for. */
   readonly #hurt = new Set<string>()
-  /** Columns whose last try came to nothing. */
+  /** Columns whose last try came to nothing: others go first, or these would keep them for ever. */
   readonly #failed = new Set<string>()
   /** What was planned when it was last looked. */
   #planned: ReadonlySet<string> = new Set()
@@ -155,6 +155,7 @@ export class RepairAgent {
     const due = own.filter(repair => urgent || this.#isRipe(repair, kept.streams))
     this.#planned = new Set(own.map(nameOf))
     this.#stats.due = own.length
+    due.sort((a, b) => Number(this.#failed.has(nameOf(a))) - Number(this.#failed.has(nameOf(b))))
     const lookAgainMs = clock.now() + settings.checkEveryMs
     for (const repair of due) {
       const stream = kept.streams.find(each => each.stream === repair.stream)
@@ -217,20 +218,30 @@ export class RepairAgent {
     }
   }
 
+  /** A grid that cannot be rebuilt keeps back no other: the first error is thrown when all were tried. */
   async #rebuildGrids({ column }: ColumnRepair, manifest: StreamManifest): Promise<void> {
     const { store, rebuilding } = this.#deps
     const rebuild = rebuilding(manifest)
+    let failure: Error | undefined
     for (const grid of manifest.grids.keys()) {
-      if ((await store.verifyColumn(manifest.stream, grid, column)) === 'whole') continue
+      await this.#turn()
+      const gridBytes = columnBytes(gridShapeOf(manifest, grid))
+      const state = await store.verifyColumn(manifest.stream, grid, column)
+      if (state !== 'missing') this.#count(gridBytes)
+      if (state === 'whole') continue
       await this.#turn()
       try {
         const bytes = await rebuild(grid, column)
         await store.putColumn(manifest.stream, grid, column, bytes)
         this.#stats.bytes += bytes.length
+      } catch (error) {
+        if (!(error instanceof Error) || hasCode(error, 'STORE_FULL')) throw error
+        failure ??= error
       } finally {
-        this.#count(manifest.k * columnBytes(gridShapeOf(manifest, grid))) // what fails has read, too
+        this.#count(manifest.k * gridBytes) // what fails has read, too
       }
     }
+    if (failure !== undefined) throw failure
   }
 
   /** So much was read: nothing more is until it would have been at the highest rate. */

@@ -200,6 +200,60 @@ describe('repair', () => {
     await vi.waitFor(async () => expect(await world.columnsAt(5, manifest)).toEqual([2]))
   })
 
+  it('rebuilds the other grids of a column of which one cannot be rebuilt, and that one when it can', async () => {
+    const { world, manifest } = await holding(5, { checkEveryMs: 60_000 })
+    const { memory, repair, shards } = world.body(3)
+    memory.held.clear()
+    const readData = shards.readData.bind(shards)
+    const spoiled = vi.spyOn(shards, 'readData').mockImplementation(async (of, offset, ...more) => {
+      if (offset < 5 * 3 * 256) throw new DiapauseError('SHARD_LOST', 'too few symbols')
+      return await readData(of, offset, ...more)
+    })
+    repair.now()
+    await vi.waitFor(() => expect(repair.stats().failures).toBe(1))
+    expect([...memory.held.keys()]).toEqual(['g/v/1/1 1 3', 'g/v/1/1 2 3'])
+    spoiled.mockRestore()
+    repair.now()
+    await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
+  })
+
+  it('does not let a column that cannot be rebuilt keep back another', async () => {
+    const clock = new JumpingClock()
+    const made = new RepairWorld(5, { clock, checkEveryMs: 1_000, megabytesPerSecond: 0.001 })
+    world = made
+    const bytes = (): Buffer => randomBytes(2 * 5 * 3 * 256)
+    const first = await ship(made.bodies, bytes())
+    const second = await ship(made.bodies, bytes(), { stream: 'g/v/1/2' })
+    await made.commit([first, second])
+    const { memory, repair, shards } = made.body(3)
+    memory.held.clear()
+    const readData = shards.readData.bind(shards)
+    vi.spyOn(shards, 'readData').mockImplementation(async (of, ...range) => {
+      if (of.stream === first.stream) throw new DiapauseError('SHARD_LOST', 'too few symbols')
+      return await readData(of, ...range)
+    })
+    repair.now()
+    await vi.waitFor(async () => {
+      await clock.until(clock.now() + 5_000)
+      expect(await made.columnsAt(3, second)).toEqual([3])
+    }, EAGERLY)
+  })
+
+  it('reads no faster what it has already', async () => {
+    const clock = new JumpingClock()
+    const { world } = await holding(5, { clock, checkEveryMs: 60_000, megabytesPerSecond: 0.01 })
+    const { memory, repair } = world.body(3)
+    memory.held.delete('g/v/1/1 2 3')
+    const puts = vi.spyOn(memory, 'putColumn')
+    const start = clock.now()
+    repair.now()
+    await vi.waitFor(() => expect(repair.stats().due).toBe(1))
+    await clock.until(start + 250) // two grids of 1,280 bytes at 10 bytes a millisecond
+    expect(puts).not.toHaveBeenCalled()
+    await clock.until(start + 260)
+    await vi.waitFor(() => expect(puts).toHaveBeenCalledTimes(1))
+  })
+
   it('goes to a peer that has room', async () => {
     const { world, manifest } = await holding(7)
     world.full.add('p5')
