@@ -18,6 +18,9 @@ const REST_MS = 1_000
 /** How often it is noted how far a pass is: so much is read again after a restart. A guess. */
 const NOTE_MS = 60_000
 
+/** After a pass was broken off by the store's index or a manifest: a disk may be full for a while. A guess. */
+const BROKEN_OFF_MS = 60_000
+
 /** How far a pass is; kept on disk. Wall clock. */
 export interface ScrubMark {
   readonly startedMs: number
@@ -101,11 +104,27 @@ export class Scrub {
     if (mark !== undefined && mark.startedMs <= wallMs()) this.#mark = mark
     this.#notedAtMs = clock.now()
     while (!this.#stopped) {
-      await this.#pass()
+      if (!(await this.#passed())) continue
       if (this.#stopped) return
       await this.#endPass()
       await this.#rest(Math.min(periodMs, Math.max(REST_MS, this.#dueInMs())))
       this.#mark = this.#fresh()
+    }
+  }
+
+  /** False: the store could not be read on, and after a rest it may be tried again behind what was checked. */
+  async #passed(): Promise<boolean> {
+    try {
+      await this.#pass()
+      return true
+    } catch (error) {
+      if (this.#stopped) return false
+      this.#deps.log.error(
+        { error: messageOf(error) },
+        'the check of what is stored was broken off; it goes on in a minute'
+      )
+      await this.#rest(BROKEN_OFF_MS)
+      return false
     }
   }
 

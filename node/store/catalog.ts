@@ -81,6 +81,7 @@ export interface CatalogOptions {
   makeRoom(): Promise<boolean>
 }
 
+type Entry = [key: string, value: Uint8Array]
 type Database = Level<string, Uint8Array>
 type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
 
@@ -157,11 +158,15 @@ class LevelCatalog implements Catalog {
   }
 
   async page(streamHex: string, after?: { grid: number; column: number }): Promise<ListedColumn[]> {
-    await this.flush()
     const behind = after === undefined ? `c/${streamHex}/` : columnKey(streamHex, after.grid, after.column)
     const range = { gt: behind, lt: `c/${streamHex}0`, limit: PAGE_COLUMNS }
-    const entries = await this.#attempt(() => this.#database.iterator(range).all())
-    return entries.map(([key, value]) => {
+    // What level does not take, as its disk is full or fails, is here all the same.
+    const waiting = await this.flush().then(
+      () => [],
+      () => [...this.#pending]
+    )
+    const inLevel = await this.#attempt(() => this.#database.iterator(range).all())
+    return joined(inLevel, waiting, range).map(([key, value]) => {
       const [grid = '', column = ''] = key.split('/').slice(2)
       const { segment = -1, payloadBytes = 0 } = parseLocation(value) ?? {}
       return { grid: Number.parseInt(grid, 16), column: Number.parseInt(column, 16), segment, payloadBytes }
@@ -255,6 +260,13 @@ async function openDatabase(path: string): Promise<Database> {
       cause
     })
   }
+}
+
+/** A page of level with what waits for level, in order. Where more follows in level the page ends with the same key. */
+function joined(inLevel: Entry[], waiting: Entry[], range: { gt: string; lt: string; limit: number }): Entry[] {
+  const end = inLevel.length < range.limit ? undefined : inLevel.at(-1)?.[0]
+  const inside = waiting.filter(([key]) => key > range.gt && key < range.lt && (end === undefined || key <= end))
+  return inside.length === 0 ? inLevel : [...new Map([...inLevel, ...inside])].sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')

@@ -92,6 +92,29 @@ describe('the scrub of a store', () => {
     again.scrub.stop()
   })
 
+  it('goes on behind what it has checked where the store could not be read for a while', async () => {
+    const { scrub, store, clock, checked } = await world()
+    const eachColumn = store.eachColumn.bind(store)
+    let failures = 0
+    store.eachColumn = async function* (after) {
+      let columns = 0
+      for await (const place of eachColumn(after)) {
+        if (failures < 3 && columns++ === 10) {
+          failures++
+          throw new Error('the index cannot be read')
+        }
+        yield place
+      }
+    }
+    const start = clock.now()
+    scrub.start()
+    await clock.until(start + 0.95 * PERIOD_MS)
+    expect(failures).toBe(3)
+    expect(new Set(checked.mock.calls.slice(0, 100).map(call => call.join(' '))).size).toBe(100)
+    expect(scrub.status()?.last).toMatchObject({ columns: 100 })
+    scrub.stop()
+  })
+
   it('does nothing with a period of 0', async () => {
     const { store, checked } = await world()
     const clock = new JumpingClock()

@@ -1,0 +1,41 @@
+/** The index where its own disk takes nothing: what it lists. */
+import { join } from 'node:path'
+import { Level } from 'level'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { openCatalog } from '../../node/store/catalog.ts'
+import { clock, memoryLog, withDirectory } from './store-support.ts'
+
+const STREAM = 'ab'.repeat(32)
+
+afterEach(() => void vi.restoreAllMocks())
+
+describe('the index of a store whose disk takes no more of it', () => {
+  it('lists what it has and what waits, in order, each once, page by page', async () => {
+    await withDirectory(async dir => {
+      const catalog = await openCatalog(join(dir, 'index'), { clock, log: memoryLog(), makeRoom: async () => false })
+      const add = (stream: string, grids: readonly number[], segment: number): void => {
+        const where = { segment, column: 2, payloadOffset: 100, payloadBytes: 10, checksums: Buffer.alloc(4) }
+        const entries = grids.map(grid => ({ ...where, grid }))
+        catalog.add(stream, entries, { segment, stream, bytes: 1_000, records: grids.length })
+      }
+      const even = Array.from({ length: 600 }, (_, i) => 2 * i)
+      add(STREAM, even, 1)
+      await catalog.flush()
+      vi.spyOn(Level.prototype, 'batch').mockRejectedValue(new Error('no space'))
+      add(STREAM, [0, 7, 1_001, 1_301], 2)
+      add('cd'.repeat(32), [3], 3)
+      const listed: { grid: number; segment: number }[] = []
+      for (let last: { grid: number; column: number } | undefined; ; ) {
+        const page = await catalog.page(STREAM, last)
+        listed.push(...page.map(({ grid, segment }) => ({ grid, segment })))
+        last = page.at(-1)
+        if (last === undefined) break
+      }
+      const waiting = new Set([0, 7, 1_001, 1_301])
+      const grids = [...new Set([...even, ...waiting])].sort((a, b) => a - b)
+      expect(listed).toEqual(grids.map(grid => ({ grid, segment: waiting.has(grid) ? 2 : 1 })))
+      vi.restoreAllMocks()
+      await catalog.close()
+    })
+  })
+})
