@@ -57,11 +57,13 @@ export class Holdings {
   }
 
   /** Of each column: who is known to have it in all grids. */
-  places({ stream, holders, grids }: KeptStream): PeerId[][] {
-    const heard = [...(this.#streams.get(stream) ?? [])]
-    return holders.map((_, column) =>
-      heard.flatMap(([peer, { columns }]) => ((columns.get(column) ?? 0) >= grids ? [peer] : []))
-    )
+  places(stream: KeptStream): PeerId[][] {
+    return this.#having(stream, grids => grids >= stream.grids)
+  }
+
+  /** Of each column: who is known to have it in some grids, and not in all. */
+  partly(stream: KeptStream): PeerId[][] {
+    return this.#having(stream, grids => grids > 0 && grids < stream.grids)
   }
 
   /** How many grids of a column `peer` is known to have. */
@@ -80,6 +82,13 @@ export class Holdings {
   /** Something has changed at `peer`. */
   forget(peer: PeerId, stream: StreamId): void {
     this.#streams.get(stream)?.delete(peer)
+  }
+
+  #having({ stream, holders }: KeptStream, enough: (grids: number) => boolean): PeerId[][] {
+    const heard = [...(this.#streams.get(stream) ?? [])]
+    return holders.map((_, column) =>
+      heard.flatMap(([peer, { columns }]) => (enough(columns.get(column) ?? 0) ? [peer] : []))
+    )
   }
 
   #isDue({ stream, holders, grids }: KeptStream, peer: PeerId): boolean {

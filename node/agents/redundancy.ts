@@ -67,7 +67,11 @@ export class Redundancy {
     const reachable = storageOf(this.#deps.membership.record()).flatMap(({ id }) => (this.#reached(id) ? [id] : []))
     const silent = await holdings.look(kept.streams, reachable, { staying: this.#staying(), anew })
     const standing = this.#standing(silent, urgent)
-    const streams = kept.streams.map(stream => ({ ...stream, places: holdings.places(stream) }))
+    const streams = kept.streams.map(stream => ({
+      ...stream,
+      places: holdings.places(stream),
+      partly: holdings.partly(stream)
+    }))
     const facts = { streams, standing, hosts: hosts().filter(({ peer }) => standing.get(peer) === 'up') }
     this.#last = { kept, facts, plan: planRepair(facts) }
     return this.#last

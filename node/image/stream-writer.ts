@@ -35,7 +35,8 @@ export class StreamWriter {
   /** Grids that have a credit, and grids of which columns are on their way. */
   readonly #underway = new Set<Promise<void>>()
   readonly #open = new Set<Promise<void>>()
-  readonly #missing = new Set<number>()
+  /** By the grid that misses most. */
+  #columnsMissing = 0
   #behindBytes = 0
   #failure: Error | undefined
   #buffers: Uint8Array[] = []
@@ -107,7 +108,7 @@ export class StreamWriter {
     const storedBytes = this.#grids.reduce((sum, grid) => sum + columns * (k + m) * grid.symbolBytes, 0)
     const { holders, grids, dataBytes } = { holders: this.#holders, grids: this.#grids, dataBytes: this.#dataBytes }
     const manifest = { stream: this.#stream, k, m, holders, dataBytes, grids }
-    return { manifest, storedBytes, columnsMissing: this.#missing.size }
+    return { manifest, storedBytes, columnsMissing: this.#columnsMissing }
   }
 
   #full(): boolean {
@@ -170,8 +171,8 @@ export class StreamWriter {
           this.#durableColumns++
           durable++
         } catch (error) {
-          this.#missing.add(column)
-          if (++missing > this.#spare) throw error
+          this.#columnsMissing = Math.max(this.#columnsMissing, ++missing)
+          if (missing > this.#spare) throw error
         } finally {
           ended()
         }

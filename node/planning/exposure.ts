@@ -1,19 +1,22 @@
 /** What each kept image bears now, as far as it is seen: pure. */
 import type { PeerId } from '../../protocols/core.ts'
 import type { StreamId } from '../ports.ts'
-import type { RepairFacts, StreamFacts } from './repair.ts'
+import { type RepairFacts, type StreamFacts, withinReach } from './repair.ts'
 import { bears } from './spread.ts'
 
 /** Of one image, all streams it leans on together. */
 export interface Exposure {
   readonly columns: number
-  /** Columns that nobody within reach has. */
+  /** Columns that nobody within reach has whole. */
   readonly missing: number
-  /** How many members, whichever, may vanish without loss: of its weakest stream. Below 0: it cannot be read now. */
+  /**
+   * How many members, whichever, may vanish without loss: of its weakest stream. Below 0: it cannot be read now. 0 also where it
+   * may be read grid by grid, as different columns lack different grids.
+   */
   readonly tolerates: number
 }
 
-/** A column that nobody within reach has. */
+/** A column that nobody within reach has whole. */
 export interface MissingColumn {
   readonly stream: StreamId
   readonly column: number
@@ -28,9 +31,9 @@ export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): 
   const wanted = new Set(streams)
   const found = facts.streams.filter(({ stream }) => wanted.has(stream))
   const seen = found.map(stream => {
-    const places = placesNow(stream, facts.standing)
-    const missing = places.filter(peers => peers.length === 0).length
-    return { columns: places.length, missing, tolerates: bears(places, stream.m) }
+    const [whole, parts] = withinReach(stream, facts.standing)
+    const missing = whole.filter(peers => peers.length === 0).length
+    return { columns: whole.length, missing, tolerates: bearsNow(whole, parts, stream) }
   })
   const known = found.length === wanted.size
   return {
@@ -42,15 +45,11 @@ export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): 
 
 export function missingColumns(facts: ExposureFacts): MissingColumn[] {
   return facts.streams.flatMap(stream =>
-    placesNow(stream, facts.standing).flatMap((peers, column) =>
+    withinReach(stream, facts.standing)[0].flatMap((peers, column) =>
       peers.length === 0 ? [{ stream: stream.stream, column, holder: stream.holders[column] ?? '' }] : []
     )
   )
 }
 
-/** Of each column: those within reach who have it. */
-function placesNow({ holders, places }: StreamFacts, standing: RepairFacts['standing']): PeerId[][] {
-  return holders.map((_, column) =>
-    (places[column] ?? []).filter(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
-  )
-}
+const bearsNow = (whole: PeerId[][], parts: PeerId[][], { m }: StreamFacts): number =>
+  Math.max(bears(whole, m), Math.min(0, bears(parts, m)))

@@ -30,6 +30,8 @@ export interface StreamFacts {
   readonly holders: readonly PeerId[]
   /** Who has been heard to have each column whole: asked now where they are up or leaving, and before where they are away. */
   readonly places: readonly (readonly PeerId[])[]
+  /** Who has been heard to have some grids of each column, and not all. */
+  readonly partly: readonly (readonly PeerId[])[]
 }
 
 export interface RepairFacts {
@@ -46,7 +48,7 @@ export interface ColumnRepair {
   readonly target: PeerId
   /** lost: nobody who stays has it. crowded: its holder has others of this stream, and the target has none or fewer. */
   readonly why: 'lost' | 'crowded'
-  /** Columns that may still be lost before the stream is. */
+  /** Columns that may still be lost before the stream is; 0 also where it can be read only grid by grid. */
   readonly spare: number
 }
 
@@ -54,7 +56,7 @@ export interface ColumnRepair {
 export interface Unrepairable {
   readonly stream: StreamId
   readonly columns: readonly number[]
-  /** unreadable: fewer than k columns are within reach, `readable`. full: nobody who is up has room. */
+  /** unreadable: fewer than k columns are within reach, whole or in part, `readable`. full: nobody who is up has room. */
   readonly why: 'unreadable' | 'full'
   readonly readable: number
   readonly k: number
@@ -73,7 +75,8 @@ export function planRepair(facts: RepairFacts): RepairPlan {
   for (const stream of facts.streams) {
     const kept = keptPlaces(stream, facts.standing)
     const columns = kept.flatMap((places, column) => (places.length === 0 ? [column] : []))
-    const readable = readableColumns(stream, facts.standing)
+    const [whole, parts] = withinReach(stream, facts.standing)
+    const readable = countOf(parts)
     const { stream: name, k } = stream
     const possible = readable >= k && roomy.length > 0
     if (!possible) {
@@ -81,7 +84,7 @@ export function planRepair(facts: RepairFacts): RepairPlan {
       if (columns.length > 0) impossible.push({ stream: name, columns, why, readable, k })
       continue
     }
-    const spare = readable - k
+    const spare = Math.max(0, countOf(whole) - k)
     const lost = targetsOf(stream, kept, columns, roomy)
     for (const { column, target } of lost) repairs.push({ stream: name, column, target, why: 'lost', spare })
     for (const { column, target } of lighten(stream, kept, lost, roomy)) {
@@ -104,12 +107,21 @@ function keptPlaces({ holders, places }: StreamFacts, standing: RepairFacts['sta
   })
 }
 
-/** How many columns can be read now. */
-export function readableColumns({ holders, places }: StreamFacts, standing: RepairFacts['standing']): number {
-  return holders.filter((_, column) =>
-    (places[column] ?? []).some(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
-  ).length
+/**
+ * Of each column those who have it and can be read from now: whole, and at least in part. Different columns may lack different
+ * grids, so that a stream can be read with fewer than k that are whole: whether each grid has k of them shows only when it is read.
+ */
+export function withinReach(
+  { holders, places, partly }: Pick<StreamFacts, 'holders' | 'places' | 'partly'>,
+  standing: RepairFacts['standing']
+): [whole: PeerId[][], parts: PeerId[][]] {
+  const reached = (peers: readonly PeerId[] = []): PeerId[] =>
+    peers.filter(peer => ['up', 'leaving'].includes(standing.get(peer) ?? 'gone'))
+  const whole = holders.map((_, column) => reached(places[column]))
+  return [whole, whole.map((peers, column) => [...peers, ...reached(partly[column])])]
 }
+
+const countOf = (places: readonly (readonly PeerId[])[]): number => places.filter(peers => peers.length > 0).length
 
 /** Each lost column to one peer: its planned holder, unless another that is up has fewer columns of this stream. */
 function targetsOf(

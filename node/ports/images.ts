@@ -64,7 +64,7 @@ export interface ImageStats {
    */
   readonly pagesSeen?: number | undefined
   readonly pagesDelta?: number | undefined
-  /** Columns of the image's own stream that were not whole when it counted as durable. Absent: none. */
+  /** Columns that the grid of the image's own stream lacked that lacked most, when it counted as durable. Absent: none. */
   readonly columnsMissing?: number | undefined
 }
 

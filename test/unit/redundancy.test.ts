@@ -193,7 +193,7 @@ describe('the exposure of an image', () => {
   it('is that of its weakest stream, and unknown streams count as lost', () => {
     const five = ['a', 'b', 'c', 'd', 'e']
     const standing = new Map(five.map(peer => [peer, 'up' as const]))
-    const whole = { stream: 's', k: 3, m: 2, holders: five, places: five.map(peer => [peer]) }
+    const whole = { stream: 's', k: 3, m: 2, holders: five, places: five.map(peer => [peer]), partly: [] }
     const weak = { ...whole, stream: 't', places: [['a'], ['b'], ['c'], ['a'], []] }
     const facts = { standing, streams: [whole, weak] }
     expect(exposureOf(['s'], facts)).toEqual({ columns: 5, missing: 0, tolerates: 2 })
@@ -201,5 +201,10 @@ describe('the exposure of an image', () => {
     expect(exposureOf(['s', 'u'], facts).tolerates).toBe(-1)
     const elsewhere = { ...whole, places: [['e'], ['b'], ['c'], ['d'], ['e']] }
     expect(exposureOf(['s'], { standing, streams: [elsewhere] }).tolerates).toBe(1)
+    // Three holders lack a grid each, perhaps different ones: it may be that all can be read.
+    const torn = { ...whole, places: [['a'], ['b'], [], [], []], partly: [[], [], ['c'], ['d'], ['e']] }
+    expect(exposureOf(['s'], { standing, streams: [torn] })).toEqual({ columns: 5, missing: 3, tolerates: 0 })
+    const shreds = { ...torn, partly: [] }
+    expect(exposureOf(['s'], { standing, streams: [shreds] }).tolerates).toBe(-1)
   })
 })

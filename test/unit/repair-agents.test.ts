@@ -254,6 +254,26 @@ describe('repair', () => {
     await vi.waitFor(() => expect(puts).toHaveBeenCalledTimes(1))
   })
 
+  it('mends what has rotted in more stores than may be lost, in other grids of each, and lets a newcomer be', async () => {
+    const { world, manifest, data } = await holding(6)
+    for (const [grid, i] of [0, 1, 3].entries()) world.body(i).memory.held.delete(`g/v/1/1 ${grid} ${i}`)
+    const { plan } = await world.body(5).redundancy.look()
+    expect(plan.impossible).toEqual([])
+    expect(plan.repairs.map(({ column, target, spare }) => [column, target, spare])).toEqual([
+      [0, 'p0', 0],
+      [1, 'p1', 0],
+      [3, 'p3', 0]
+    ])
+    startAll(world)
+    for (const i of [0, 1, 3]) world.body(i).repair.damaged('g/v/1/1', i)
+    await vi.waitFor(async () => expect(await held(world, [0, 1, 2, 3, 4], manifest)).toEqual([0, 1, 2, 3, 4]), 5_000)
+    expect(await world.columnsAt(5, manifest)).toEqual([])
+    expect(world.bodies.map(({ repair }) => repair.stats().failures)).toEqual([0, 0, 0, 0, 0, 0])
+    for (const i of [2, 4]) world.kill(i)
+    const read = await world.body(5).shards.readData(manifest, 0, manifest.dataBytes)
+    expect(Buffer.compare(read, data)).toBe(0)
+  })
+
   it('goes to a peer that has room', async () => {
     const { world, manifest } = await holding(7)
     world.full.add('p5')

@@ -15,6 +15,7 @@ const stream = (places: readonly string[][], more: Partial<StreamFacts> = {}): S
   m: 2,
   holders: ['a', 'b', 'c', 'd', 'e'],
   places,
+  partly: [],
   ...more
 })
 const allThere = [['a'], ['b'], ['c'], ['d'], ['e']]
@@ -43,7 +44,14 @@ const factsOf = fc
           (_, at) => roll() % (at === 0 ? 4 : 6) < (at === 0 ? 3 : 1)
         )
       )
-      return { stream: `g/v/1/${i}`, k, m: columns - k, holders, places }
+      return {
+        stream: `g/v/1/${i}`,
+        k,
+        m: columns - k,
+        holders,
+        places,
+        partly: holders.map(() => (roll() % 5 === 0 ? ['a'] : []))
+      }
     })
     const free = (peer: string): StoragePeer => (full.includes(peer) ? { peer, freeBytes: 0 } : { peer })
     return { streams, standing: new Map(known), hosts: known.map(([peer]) => free(peer)) }
@@ -93,6 +101,17 @@ describe('the plan of a repair', () => {
     const full = ['a', 'b', 'c'].map(peer => ({ peer, freeBytes: 0 }))
     const plan = planRepair({ streams, standing: upAll(['a', 'b', 'c']), hosts: full })
     expect(plan).toMatchObject({ repairs: [], impossible: [{ columns: [3, 4], why: 'full' }] })
+  })
+
+  it('rebuilds what lies in pieces: fewer than k columns are whole, and others lack different grids', () => {
+    const streams = [stream([['a'], ['b'], [], [], []], { partly: [[], [], ['c'], ['d'], ['e']] })]
+    const { repairs, impossible } = planRepair({ streams, standing: upAll(NAMES), hosts: hosts(NAMES) })
+    expect(impossible).toEqual([])
+    expect(repairs.map(({ column, target, why, spare }) => ({ column, target, why, spare }))).toEqual([
+      { column: 2, target: 'c', why: 'lost', spare: 0 },
+      { column: 3, target: 'd', why: 'lost', spare: 0 },
+      { column: 4, target: 'e', why: 'lost', spare: 0 }
+    ])
   })
 
   it('begins with what bears the fewest further losses, then with the oldest', () => {

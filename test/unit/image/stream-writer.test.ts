@@ -122,7 +122,7 @@ describe('a stream that is written', () => {
     expect((await finished).columnsMissing).toBe(0)
   })
 
-  test('says which columns it lacks, and fails with one too many in a grid', async () => {
+  test('says how many columns the grid lacks that lacks most, and fails with one too many in a grid', async () => {
     const puts = new Puts()
     const writer = writerOf(puts, 'most')
     writer.write(new Uint8Array(GRID_BYTES + 10))
@@ -131,7 +131,7 @@ describe('a stream that is written', () => {
     const late = new Error('late')
     await puts.endAll(({ grid, column }) => column === grid, late)
     await puts.endAll(() => true)
-    expect((await finished).columnsMissing).toBe(2)
+    expect((await finished).columnsMissing).toBe(1)
 
     const others = new Puts()
     const failing = writerOf(others, 'most')
