@@ -16,6 +16,7 @@ import type { ImportedFile } from './edge/image-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
 import { planOwners } from './planning/placement.ts'
 import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from './ports.ts'
+import { Reservation, type ReservationDeps, reservationLost } from './reservation.ts'
 
 /** How images become files of QEMU's and back; a witness has none of it. */
 export interface ImageFiles {
@@ -39,7 +40,7 @@ export interface ImageFiles {
   ): Promise<void>
 }
 
-export interface GroupImportDeps {
+export interface GroupImportDeps extends ReservationDeps {
   readonly self: PeerId
   readonly directory: GroupDirectory
   readonly membership: MembershipAgent
@@ -86,7 +87,7 @@ export class GroupImport {
 
   /**
    * One VM after the other is read and stored; then all of the group begins at once. Resolves when the record is decided.
-   * GROUP_EXISTS, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
+   * GROUP_EXISTS, RESERVATION_LOST, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
    */
   async run(
     wish: GroupImportWish,
@@ -98,22 +99,25 @@ export class GroupImport {
     const owners = this.#ownersOf(wish)
     if (this.#importing.has(group)) throw groupExists(group)
     this.#importing.add(group)
+    let reservation: Reservation | undefined
     try {
-      const reserved = await this.#reserve(wish)
+      reservation = new Reservation(this.#deps, await this.#reserve(wish))
       const images: Record<string, string> = {}
       for (const spec of vms) {
+        reservation.check()
         const source = await open(spec)
         try {
-          images[spec.id] = await this.#store(spec, source, reserved, tools)
+          images[spec.id] = await this.#store(spec, source, reservation.record, tools)
         } finally {
           await source.close()
         }
       }
-      const record = await directory.change(group, importGroup(reserved, owners, images))
-      if (record === null || !isDeepStrictEqual(record.committed?.images, images)) throw groupExists(group)
+      const record = await directory.change(group, importGroup(reservation.record, owners, images))
+      if (record === null || !isDeepStrictEqual(record.committed?.images, images)) throw reservationLost(group)
       for (const { id: vm } of vms) events.emit('group.imported', { group, vm, owners, from })
       return record
     } finally {
+      reservation?.end()
       this.#importing.delete(group)
     }
   }

@@ -358,10 +358,10 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
 
 /** Images as files, and in the second home. */
 async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
-  const { self, log } = home
+  const { self, log, clock, config } = home
   const { events, teardown } = run
   const { hosting, imageFiles, openHomes } = body
-  const imports = new GroupImport({ ...voice, self, events })
+  const imports = new GroupImport({ ...voice, ...config.epochs, self, clock, log, events })
   const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
   const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
   teardown.add(() => tools?.stop())

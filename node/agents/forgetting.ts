@@ -30,14 +30,14 @@ export interface ForgettingDeps {
 
 export class Forgetting {
   readonly #deps: ForgettingDeps
-  /** Groups that wait for their turn. */
-  readonly #waiting = new Set<string>()
+  /** Groups that wait for their turn, with the version of the record that they wait with. */
+  readonly #waiting = new Map<string, { readonly version: number; cancel(): void }>()
   #stopped = false
 
   constructor(deps: ForgettingDeps) {
     this.#deps = deps
     deps.directory.onRecord(record => {
-      if (record.removed) this.#later(record.id, deps.forgetRemovedMs)
+      if (record.removed) this.#later(record, deps.forgetRemovedMs)
     })
     deps.membership.onChange((record, before) => {
       if (record.groupFloor > before.groupFloor) deps.directory.recheck()
@@ -48,20 +48,23 @@ export class Forgetting {
     this.#stopped = true
   }
 
-  #later(id: string, ms: number): void {
-    if (this.#waiting.has(id)) return
-    this.#waiting.add(id)
+  /** A newer record waits from its own begin on: it may be that of a name that is taken for an import. */
+  #later({ id, version }: GroupRecord, ms: number): void {
+    const waiting = this.#waiting.get(id)
+    if (waiting !== undefined && waiting.version >= version) return
+    waiting?.cancel()
     const { detector, self, clock } = this.#deps
     const rank = Math.max(0, detector.alive().indexOf(self))
-    clock.after(ms + rank * RANK_STEP_MS, () => {
+    const cancel = clock.after(ms + rank * RANK_STEP_MS, () => {
       this.#waiting.delete(id)
       const record = this.#deps.directory.get(id)
       if (this.#stopped || record?.removed !== true) return // forgotten by another, or made again
       this.#forget(record).catch((error: unknown) => {
         this.#deps.log.info({ group: id, error: messageOf(error) }, 'a removed group could not be forgotten yet')
-        this.#later(id, RETRY_MS)
+        this.#later(record, RETRY_MS)
       })
     })
+    this.#waiting.set(id, { version, cancel })
   }
 
   async #forget({ id, version, generation, lastEpoch }: GroupRecord): Promise<void> {
@@ -70,7 +73,8 @@ export class Forgetting {
     const deleted = await registers.delete(groupKey(id), {
       only: current => {
         const record = parseGroupRecord(current)
-        return record?.removed === true && record.version <= groupFloor && record.generation <= groupFloor
+        // A newer one has its own wait, wherever the floor is because of other groups.
+        return record?.removed === true && record.version <= version
       },
       fence: current => [...new Set(Object.values(parseGroupRecord(current)?.owners ?? {}))]
     })

@@ -258,6 +258,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   API_METHOD: 405,
   API_BODY_TOO_LARGE: 413,
   GROUP_EXISTS: 409,
+  RESERVATION_LOST: 409,
   EPOCH_OPEN: 409,
   EPOCH_NOT_KEPT: 409,
   EPOCHS_FULL: 409,

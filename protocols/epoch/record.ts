@@ -66,6 +66,16 @@ export function reserveGroup(
   }
 }
 
+/** Whether nobody has made, taken or removed the group since. */
+const isReserved = (current: GroupRecord | null, { generation, owners }: GroupRecord): current is GroupRecord =>
+  current?.removed === true && current.generation === generation && sameOwners(current.owners, owners)
+
+/** What is reserved is not forgotten yet: the wait for that begins anew with each version. Nothing where it is lost. */
+export function renewReservation(reserved: GroupRecord) {
+  return (current: GroupRecord | null): GroupRecord | undefined =>
+    isReserved(current, reserved) ? { ...current, version: current.version + 1 } : undefined
+}
+
 /** A group whose VMs start from images of the reservation. Nothing where that is not what is there any more. */
 export function importGroup(
   reserved: GroupRecord,
@@ -73,7 +83,7 @@ export function importGroup(
   images: Readonly<Record<string, string>>
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    if (current?.version !== reserved.version || !current.removed) return undefined
+    if (!isReserved(current, reserved)) return undefined
     const { version, generation, lastEpoch } = current
     const epoch = lastEpoch + 1
     const committed = { epoch, generation, previousEpoch: 0, images }

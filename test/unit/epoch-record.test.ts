@@ -10,6 +10,7 @@ import {
   importGroup,
   openEpoch,
   removeGroup,
+  renewReservation,
   reserveGroup,
   takeOver
 } from '../../protocols/epoch/record.ts'
@@ -73,7 +74,13 @@ describe('the changes of a group record', () => {
     expect(reserve(imported)).toBeUndefined()
     const taken = reserve(reserved) as GroupRecord
     expect(taken).toMatchObject({ version: 8, generation: 8 })
-    for (const now of [null, taken, imported]) expect(importGroup(reserved, { a: 'p2' }, images)(now)).toBeUndefined()
+    for (const now of [null, taken, imported]) {
+      expect(importGroup(reserved, { a: 'p2' }, images)(now)).toBeUndefined()
+      expect(renewReservation(reserved)(now)).toBeUndefined()
+    }
+    const renewed = renewReservation(reserved)(reserved) as GroupRecord
+    expect(renewed).toEqual({ ...reserved, version: 8 })
+    expect(importGroup(reserved, { a: 'p2' }, images)(renewed)).toMatchObject({ version: 9, generation: 8 })
   })
   test('half an epoch cannot be committed', () => {
     expect(commitEpoch(1, 1, { a: hash('1') })(opened)).toBeUndefined()

@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest'
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { Forgetting } from '../../node/agents/forgetting.ts'
-import { createGroup, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
+import { Reservation } from '../../node/reservation.ts'
+import { createGroup, importGroup, removeGroup, reserveGroup, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { LEASE_MS, MembershipWorld, type WorldPeer } from './membership-world.ts'
 
@@ -110,5 +111,53 @@ describe('a removed group', () => {
   test('whose record goes just when its name is used again is seen as gone first', () => {
     expect(createGroup('g', [vm], {}, null)(null)).toBeUndefined()
     expect(createGroup('g', [vm], {}, 7)(null)).toMatchObject({ version: 8, generation: 8 })
+  })
+})
+
+describe('a name that is taken for an import', () => {
+  test('is not forgotten while the import goes on, however long, and is when nothing comes of it', async () => {
+    const world = new MembershipWorld()
+    const [a, b, c] = (await hosts(world, 'a', 'b', 'c')) as [Host, Host, Host]
+    // Was removed a moment ago, so that all wait to forget it.
+    await make(world, a)
+    await settled(world, a.directory.change('g', removeGroup))
+    await world.run(FORGET_MS - 100)
+    const reserve = reserveGroup('g', [vm], a.peer.self, null)
+    const reserved = (await settled(world, a.directory.change('g', reserve))) as GroupRecord
+    const deps = { directory: a.directory, clock: world.clock, log: world.log, forgetRemovedMs: FORGET_MS }
+    const reservation = new Reservation(deps, reserved)
+    await world.run(20 * FORGET_MS)
+    reservation.check()
+    expect(b.directory.get('g')).toMatchObject({ generation: reserved.generation, removed: true })
+    for (const { heard } of [a, b, c]) expect(heard).not.toContain('g forgotten')
+    const owners = { vm1: b.peer.self }
+    await world.run(2 * LEASE_MS)
+    const images = { vm1: '0'.repeat(64) }
+    const imported = await settled(world, a.directory.change('g', importGroup(reserved, owners, images)))
+    expect(imported).toMatchObject({ removed: false, owners })
+    reservation.end()
+
+    await settled(world, a.directory.change('g', removeGroup))
+    const again = (await settled(world, a.directory.change('g', reserve))) as GroupRecord
+    const abandoned = new Reservation(deps, again)
+    await world.run(3 * FORGET_MS)
+    abandoned.end()
+    expect(await world.run(10_000, () => [a, b, c].every(host => host.directory.get('g') === undefined))).toBe(true)
+  })
+
+  test('is known as lost where another peer has taken it', async () => {
+    const world = new MembershipWorld()
+    const [a, b] = (await hosts(world, 'a', 'b', 'c')) as [Host, Host, Host]
+    const reserved = (await settled(
+      world,
+      a.directory.change('g', reserveGroup('g', [vm], a.peer.self, 0))
+    )) as GroupRecord
+    const deps = { directory: a.directory, clock: world.clock, log: world.log, forgetRemovedMs: FORGET_MS }
+    const reservation = new Reservation(deps, reserved)
+    await world.run(2 * LEASE_MS)
+    await settled(world, b.directory.change('g', reserveGroup('g', [vm], b.peer.self, null)))
+    await world.run(FORGET_MS)
+    expect(() => reservation.check()).toThrow(expect.objectContaining({ code: 'RESERVATION_LOST' }))
+    reservation.end()
   })
 })
