@@ -1,5 +1,13 @@
 /** What an operator can see of kept epochs and do with them: the API's `EpochView`. Every change is a guarded compare-and-set. */
-import { dropEpoch, goBackTo, holdByName, keptEpochs, releaseByName, setRetention } from '../protocols/epoch/kept.ts'
+import {
+  BEFORE_RESTORE,
+  dropEpoch,
+  goBackTo,
+  holdByName,
+  keptEpochs,
+  releaseByName,
+  setRetention
+} from '../protocols/epoch/kept.ts'
 import type { Note } from '../protocols/decisions/facts.ts'
 import { cameTooLate } from '../protocols/epoch/record.ts'
 import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../protocols/group.ts'
@@ -47,10 +55,7 @@ export class EpochOperations implements EpochView {
     const now = await this.#change(group, holdByName(epoch, name))
     keptEpoch(now, epoch)
     if (now.holds?.some(hold => hold.epoch === epoch && hold.name === name)) return
-    throw new DiapauseError(
-      'EPOCHS_FULL',
-      `Group "${group}" holds as many epochs as its record has room for: release one of ${heldOf(now).join(', ')}.`
-    )
+    throw full(now, 'one more')
   }
 
   async release(group: string, epoch: number, name: string | undefined): Promise<void> {
@@ -101,6 +106,9 @@ export class EpochOperations implements EpochView {
     await this.#readable(target)
     this.#deps.note({ kind: 'restart-due', group, generation, why: 'by-hand', waitMs: 0, failures: 0 })
     const now = await this.#change(group, goBackTo(generation, target.epoch), is => cameTooLate(is, generation))
+    if (now.generation === generation && now.kept?.some(each => each.epoch === target.epoch) === true) {
+      throw full(now, `the hold "${BEFORE_RESTORE}" of epoch ${now.committed?.epoch}, without which that would be lost`)
+    }
     if (now.generation !== generation + 1 || now.committed?.epoch !== target.epoch) {
       throw new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)
     }
@@ -164,5 +172,11 @@ function there(group: string, record: GroupRecord | null): GroupRecord {
 
 const namesOf = ({ holds = [] }: GroupRecord, epoch: number): string[] =>
   holds.filter(hold => hold.epoch === epoch).map(({ name }) => name)
+
+const full = (record: GroupRecord, what: string) =>
+  new DiapauseError(
+    'EPOCHS_FULL',
+    `The record of group "${record.id}" has no room for ${what}: release a hold first, of epoch ${heldOf(record).join(', ')}.`
+  )
 
 const heldOf = ({ holds = [] }: GroupRecord): number[] => [...new Set(holds.map(({ epoch }) => epoch))]

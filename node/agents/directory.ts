@@ -110,17 +110,22 @@ export class GroupDirectory {
   /**
    * Changes the group's register and announces what came of it. `next` is pure and guarded by content; displaced owners
    * are fenced. Resolves with the record as it then is, changed or not. `late` says of that record that the change was of a
-   * generation which was over: it is counted. REGISTER_LEASED, REGISTER_UNAVAILABLE.
+   * generation which was over: it is counted. REGISTER_LEASED, REGISTER_UNAVAILABLE; GROUP_CHANGE where the change makes what
+   * nobody could read any more: nothing is written then.
    */
   async change(
     id: string,
     next: (current: GroupRecord | null) => GroupRecord | undefined,
     late: (now: GroupRecord) => boolean = () => false
   ): Promise<GroupRecord | null> {
-    const value = await this.#options.registers.change(groupKey(id), current => next(parseGroupRecord(current)), {
-      fence: (current, changed) => displaced(parseGroupRecord(current), changed as GroupRecord),
-      generation: changed => (changed as GroupRecord).generation
-    })
+    const value = await this.#options.registers.change(
+      groupKey(id),
+      current => readable(next(parseGroupRecord(current))),
+      {
+        fence: (current, changed) => displaced(parseGroupRecord(current), changed as GroupRecord),
+        generation: changed => (changed as GroupRecord).generation
+      }
+    )
     const now = this.#learnValue(value)
     if (now !== null && late(now)) this.#refusedChanges++
     return now
@@ -256,6 +261,18 @@ export class GroupDirectory {
   #send(to: PeerId, message: EpochMessage): void {
     this.#options.bus.send(to, 'epoch', message) // a lost announcement is made good by asking
   }
+}
+
+/** A register that holds anything else can never be changed again. GROUP_CHANGE. */
+function readable(record: GroupRecord | undefined): GroupRecord | undefined {
+  if (record === undefined) return undefined
+  try {
+    parseGroupRecord(record)
+  } catch (cause) {
+    const message = `A change of group "${record.id}" was refused: its record could not be read any more. That is a mistake in this program.`
+    throw new DiapauseError('GROUP_CHANGE', message, { cause })
+  }
+  return record
 }
 
 const groupIds = (keys: readonly string[]): string[] =>

@@ -130,7 +130,8 @@ export function setRetention({ keepLast, hourly, daily, weekly }: RetentionPolic
 /**
  * A new generation, in which every VM starts where it is from this kept epoch, which is the committed one from now on. The
  * one that was stays, held by BEFORE_RESTORE, and so do all others; those that were committed after `epoch` do not count as
- * void. Nothing where the epoch is not kept or the group is of another generation by now.
+ * void. Nothing where the epoch is not kept, where there is no room for that hold, and where the group is of another
+ * generation by now.
  */
 export function goBackTo(generation: number, epoch: number) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
@@ -145,7 +146,7 @@ export function goBackTo(generation: number, epoch: number) {
       { epoch: left, name: BEFORE_RESTORE }
     ]
     const kept = keptEpochs(current).filter(each => each.epoch !== epoch)
-    return { ...next, committed: { ...target, previousEpoch: 0 }, kept, holds }
+    return fitting({ ...next, committed: { ...target, previousEpoch: 0 }, kept, holds })
   }
 }
 

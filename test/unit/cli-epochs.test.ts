@@ -10,6 +10,7 @@ import { EpochOperations } from '../../node/epoch-operations.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import { keepBy } from '../../node/planning/retention-policy.ts'
 import type { ImageManifest } from '../../node/ports.ts'
+import { MAX_HOLDS } from '../../protocols/epoch/messages.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
@@ -148,6 +149,15 @@ describe('diapause restore', () => {
     lost.add(hashOf(3, 'b'))
     expect(await run('restore', 'bank', '--epoch', '3')).toEqual(refusal(1, 'MANIFEST_MISSING'))
     expect(record?.generation).toBe(1)
+  })
+  test('refuses where the record has no room to hold what was committed, and says what to do', async () => {
+    const holds = Array.from({ length: MAX_HOLDS }, (_, i) => ({ epoch: 3, name: `x${i}` }))
+    record = { ...(record as GroupRecord), holds }
+    expect(await run('restore', 'bank', '--epoch', '4')).toEqual(refusal(2, 'release a hold first, of epoch 3.'))
+    expect(record.generation).toBe(1)
+    expect((await run('epochs', 'release', 'bank', '3', '--name', 'x0')).code).toBe(0)
+    expect((await run('restore', 'bank', '--epoch', '4')).code).toBe(0)
+    expect(record.holds).toHaveLength(MAX_HOLDS)
   })
   test('takes back what the outside was told only where that is meant', async () => {
     record = { ...(record as GroupRecord), outputCommit: true }

@@ -178,6 +178,21 @@ describe('a group that goes back', () => {
     expect(forth.committed).toMatchObject({ epoch: 5, generation: 1 })
     expect(forth.holds).toEqual([{ epoch: 6, name: BEFORE_RESTORE }])
   })
+  test('does not where there is no room for the hold on what was committed, and never makes what nobody can read', () => {
+    let record = commit(made(['a']), 3)
+    for (let i = 0; i < MAX_HOLDS; i++) {
+      record = holdByName(record.lastEpoch, 'x')(record) as GroupRecord
+      record = commit(record, 3)
+    }
+    expect(record.holds).toHaveLength(MAX_HOLDS)
+    expect(goBackTo(1, 1)(record)).toBeUndefined()
+    const released = releaseByName(1, 'x')(record) as GroupRecord
+    const back = goBackTo(1, 2)(released) as GroupRecord
+    expect(asStored(back)).toEqual(back)
+    expect(back.holds).toHaveLength(MAX_HOLDS)
+    // The hold of the last time makes room for this one.
+    expect(goBackTo(2, 3)(back)).toMatchObject({ committed: { epoch: 3 } })
+  })
   test('to what is committed anyway is a restore as after a failure, and loses nothing', () => {
     const record = commits(made(), 3, 2)
     expect(goBackTo(1, 3)(record)).toEqual(takeOver(1, record.owners)(record))

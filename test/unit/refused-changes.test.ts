@@ -1,4 +1,4 @@
-/** Takeovers and ends of epochs for a generation that is over: the register refuses them, and whoever asked counts it. */
+/** Takeovers and ends of epochs for a generation that is over, which are counted; changes that would make what nobody can read. */
 import { expect, test } from 'vitest'
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { GroupAgent } from '../../node/agents/group-agent.ts'
@@ -6,6 +6,7 @@ import { Placing } from '../../node/agents/placing.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import { createGroup, openEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { keepHeld } from '../../protocols/epoch/kept.ts'
+import { MAX_HOLDS } from '../../protocols/epoch/messages.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { MembershipWorld, type WorldPeer } from './membership-world.ts'
 
@@ -71,4 +72,18 @@ test('whoever would abort an epoch of a generation that is over is refused and c
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)
   await agent.stop()
   expect(b.directory.get('g')).toMatchObject({ generation: 3, owners: { vm1: 'ida' } })
+})
+
+test('a change that would make a record which nobody can read is refused, and the group goes on as it was', async () => {
+  const world = new MembershipWorld()
+  const [a] = (await world.founders('a', 'b', 'c')) as [WorldPeer]
+  await world.run(100)
+  const made = await change(world, a, createGroup('g', [vm], { vm1: a.self }, 0))
+  const holds = Array.from({ length: MAX_HOLDS + 1 }, (_, i) => ({ epoch: 1, name: `x${i}` }))
+  const tooMany = change(world, a, now => (now === null ? undefined : { ...now, version: now.version + 1, holds }))
+  await expect(tooMany).rejects.toMatchObject({ code: 'GROUP_CHANGE' })
+  expect(await change(world, a, takeOver(1, { vm1: a.self }))).toMatchObject({
+    version: made.version + 1,
+    generation: 2
+  })
 })
