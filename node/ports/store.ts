@@ -22,6 +22,8 @@ export interface ShardStore {
   eachColumn(after?: ColumnPlace): AsyncIterable<ColumnPlace & { bytes: number }>
   /** Reads all of a column and checks it. A damaged one may be put again, and counts as not here until it is. */
   verifyColumn(stream: StreamId, grid: number, column: number): Promise<ColumnState>
+  /** What is here is not what should have been put, whatever its checksums say: damaged from now on, for all that ask. */
+  refuteColumn(stream: StreamId, grid: number, column: number): Promise<void>
   /** Of the disk, and of shards on it; `putColumn` gives STORE_FULL when nothing is free. */
   space(): Promise<StoreSpace>
   /** Manifests are named by the hex SHA-256 of their bytes; MANIFEST_HASH where they are not. */

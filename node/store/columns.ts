@@ -46,7 +46,7 @@ export class Columns {
     // Put again or moved between the look into the index and the read?
     if (await this.#isElsewhere(state, grid, column, there)) return await this.read(state, grid, column, offset, length)
     state.damaged.add(placeKey(grid, column))
-    if (hasCode(cause, 'ENOENT')) throw new DiapauseError('SHARD_MISSING', `${what} is not here`, { cause })
+    if (hasCode(cause, 'ENOENT')) state.writer.leave(there.segment)
     const why = cause === undefined ? 'damaged on this disk' : `not readable (${messageOf(cause)})`
     throw new DiapauseError('SHARD_CORRUPT', `${what} is ${why}; it will be rebuilt from other peers`, { cause })
   }
@@ -57,20 +57,25 @@ export class Columns {
     const end = there.payloadOffset + there.payloadBytes
     // From the record's head: what a lost index is built from again must be right too.
     const head = there.payloadOffset - recordHeadBytes(there.payloadBytes)
-    let missing = false
     try {
       const record = await this.#context.readers.with(there.segment, async file => {
         await this.#mendHeader(there.segment, state.stream, await readUpTo(file, 0, headerOf(state).length))
         return await readRecord(file, head, end, streamHash(state.stream))
       })
       const same = record?.grid === grid && record.column === column && record.payloadBytes === there.payloadBytes
-      if (same && record.whole && record.checksums.equals(there.checksums)) return 'whole'
+      if (same && record.whole && record.checksums.equals(there.checksums)) {
+        if (state.refuted.has(placeKey(grid, column))) return 'damaged'
+        // Also where a read had failed for a moment only (no file descriptor left), or met a put of the same place.
+        state.damaged.delete(placeKey(grid, column))
+        return 'whole'
+      }
     } catch (error) {
-      missing = hasCode(error, 'ENOENT')
+      // A segment that somebody has removed: what the index places there was lost as by any damage.
+      if (hasCode(error, 'ENOENT')) state.writer.leave(there.segment)
     }
     if (await this.#isElsewhere(state, grid, column, there)) return await this.verify(state, grid, column)
     state.damaged.add(placeKey(grid, column))
-    return missing ? 'missing' : 'damaged'
+    return 'damaged'
   }
 
   /** By pages, so that nothing of the index is pinned while whoever asked takes its time. */

@@ -118,6 +118,7 @@ export class DiskShardStore implements ShardStore {
     this.#writing.add(state)
     await state.writer.append(grid, column, bytes)
     state.damaged.delete(placeKey(grid, column))
+    state.refuted.delete(placeKey(grid, column))
     const use = before && state.segments.get(before.segment)
     if (before !== undefined && use !== undefined) use.deadBytes += recordBytes(before.payloadBytes)
     await this.#closeIdleWriters()
@@ -161,6 +162,13 @@ export class DiskShardStore implements ShardStore {
     this.#checkOpen()
     const state = this.#streams.get(stream)
     return state === undefined ? 'missing' : await this.#columns.verify(state, grid, column)
+  }
+
+  async refuteColumn(stream: StreamId, grid: number, column: number): Promise<void> {
+    this.#checkOpen()
+    const state = this.#streams.get(stream)
+    if (state === undefined || (await this.#context.catalog.get(state.hex, grid, column)) === undefined) return
+    for (const places of [state.damaged, state.refuted]) places.add(placeKey(grid, column))
   }
 
   async columns(stream: StreamId): Promise<{ column: number; grids: number }[]> {
@@ -312,6 +320,7 @@ export class DiskShardStore implements ShardStore {
       puts: new Map(),
       highest,
       damaged: new Set(),
+      refuted: new Set(),
       compacting: undefined,
       dropping: undefined
     }
@@ -366,7 +375,8 @@ export class DiskShardStore implements ShardStore {
     await this.#inTurn(state, grid, column, async () => {
       const there = await this.#context.catalog.get(state.hex, grid, column)
       if (there?.segment !== segment) return
-      const bytes = await this.#readWhole(state, grid, column, there.payloadBytes)
+      const refuted = state.refuted.has(placeKey(grid, column))
+      const bytes = refuted ? undefined : await this.#readWhole(state, grid, column, there.payloadBytes)
       if (bytes === undefined) moved = false
       else await this.#append(state, grid, column, bytes, there)
     })

@@ -15,6 +15,8 @@ export interface StreamState {
   readonly highest: Map<number, number> | undefined
   /** Grids and columns that were found damaged and not put again. */
   readonly damaged: Set<string>
+  /** Those of them whose checksums are right. */
+  readonly refuted: Set<string>
   compacting: Promise<void> | undefined
   dropping: Promise<void> | undefined
 }

@@ -19,7 +19,7 @@ const GROUP_BYTES = 16 << 20
 
 export interface WriterContext {
   readonly files: Files
-  readonly catalog: Catalog
+  readonly catalog: Pick<Catalog, 'add' | 'writable'>
   readonly log: Log
   readonly segmentsDir: string
   readonly segmentBytes: number
@@ -50,6 +50,7 @@ export class StreamWriter {
   #open: Open | undefined
   /** Where to go on after the file was closed for being idle. */
   #rest: Omit<Open, 'file'> | undefined
+  #left: number | undefined
 
   constructor(context: WriterContext, stream: string, streamHash: Buffer) {
     this.#context = context
@@ -60,6 +61,11 @@ export class StreamWriter {
   /** The one that the next append goes to, as far as it is known. */
   get segment(): number | undefined {
     return this.#open?.segment ?? this.#rest?.segment
+  }
+
+  /** The file of this segment is gone: nothing more may be put there. */
+  leave(segment: number): void {
+    if (segment === this.segment) this.#left = segment
   }
 
   get idle(): boolean {
@@ -128,16 +134,21 @@ export class StreamWriter {
   }
 
   async #current(): Promise<Open> {
-    if (this.#open !== undefined && this.#open.bytes < this.#context.segmentBytes) return this.#open
+    if (this.#open !== undefined && this.#takesMore(this.#open)) return this.#open
     await this.#closeFile()
     const rest = this.#rest
-    this.#rest = undefined
-    const again = rest !== undefined && rest.bytes < this.#context.segmentBytes
+    const again = rest !== undefined && this.#takesMore(rest)
     const segment = again ? rest.segment : this.#context.nextSegment()
     const file = await this.#context.files.openSegment(this.#context.pathOf(segment), !again)
     this.#open = { segment, file, bytes: again ? rest.bytes : 0, records: again ? rest.records : 0 }
+    // Not before: `segment` must name it all the time, or it could be emptied meanwhile and removed.
+    this.#rest = undefined
     this.#context.grown(segment, this.#open.bytes)
     return this.#open
+  }
+
+  #takesMore({ segment, bytes }: Omit<Open, 'file'>): boolean {
+    return bytes < this.#context.segmentBytes && segment !== this.#left
   }
 
   async #closeFile(): Promise<void> {

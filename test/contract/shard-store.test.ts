@@ -131,6 +131,24 @@ describe.each(implementations)('a shard store of %s', (_, open) => {
     expect(await store.verifyColumn('g/v/1/2', 3, 1)).toBe('missing')
   })
 
+  it('has a column that is refuted count as damaged until it is put again, and takes other bytes then', async () => {
+    await store.putColumn('g/v/1/1', 0, 1, randomBytes(70_000))
+    await store.putColumn('g/v/1/1', 1, 1, randomBytes(70_000))
+    await store.refuteColumn('g/v/1/1', 0, 1)
+    await store.refuteColumn('g/v/1/1', 0, 2)
+    expect(await store.verifyColumn('g/v/1/1', 0, 1)).toBe('damaged')
+    expect(await store.verifyColumn('g/v/1/1', 0, 2)).toBe('missing')
+    expect(await store.columns('g/v/1/1')).toEqual([{ column: 1, grids: 1 }])
+    const right = randomBytes(70_000)
+    await store.putColumn('g/v/1/1', 0, 1, right)
+    expect(await store.verifyColumn('g/v/1/1', 0, 1)).toBe('whole')
+    expect(await store.columns('g/v/1/1')).toEqual([{ column: 1, grids: 2 }])
+    expect(Buffer.compare(await store.readColumn('g/v/1/1', 0, 1, 0, 70_000), right)).toBe(0)
+    await expect(store.putColumn('g/v/1/1', 0, 1, randomBytes(70_000))).rejects.toMatchObject({
+      code: 'SHARD_CONFLICT'
+    })
+  })
+
   it('counts its space', async () => {
     expect(await store.space()).toMatchObject({ liveBytes: 0, deadBytes: 0 })
     await store.putColumn('g/v/1/1', 0, 0, randomBytes(100_000))

@@ -152,6 +152,7 @@ export class Disk {
       putColumn: notHere,
       readColumn: notHere,
       verifyColumn: notHere,
+      refuteColumn: notHere,
       space: async () => ({ liveBytes: 0, deadBytes: 0, freeBytes: this.full ? 0 : Number.MAX_SAFE_INTEGER }),
       eachColumn: () => {
         throw notAsked()

@@ -12,6 +12,7 @@ export class MemoryStore implements ShardStore {
   /** By `STREAM GRID COLUMN`. */
   readonly held = new Map<string, Uint8Array>()
   readonly #checksums = new Map<string, number>()
+  readonly #refuted = new Set<string>()
   readonly #manifests = new Map<string, Uint8Array>()
   /** By stream: puts and drops under way. */
   readonly #puts = new Map<string, Set<Promise<void>>>()
@@ -36,7 +37,8 @@ export class MemoryStore implements ShardStore {
 
   #put(key: string, bytes: Uint8Array): void {
     const there = this.held.get(key)
-    const whole = there !== undefined && this.#checksums.get(key) === crc32(there)
+    const refuted = this.#refuted.delete(key)
+    const whole = !refuted && there !== undefined && this.#checksums.get(key) === crc32(there)
     if (whole && Buffer.compare(there, bytes) !== 0) {
       throw new DiapauseError('SHARD_CONFLICT', `${key} has other bytes here`)
     }
@@ -54,7 +56,8 @@ export class MemoryStore implements ShardStore {
   }
 
   async columns(stream: string): Promise<{ column: number; grids: number }[]> {
-    return countGrids([...this.#places()].filter(place => place.stream === stream))
+    const whole = ({ grid, column }: ColumnPlace): boolean => !this.#refuted.has(`${stream} ${grid} ${column}`)
+    return countGrids([...this.#places()].filter(place => place.stream === stream && whole(place)))
   }
 
   async *eachColumn(after?: ColumnPlace): AsyncGenerator<ColumnPlace & { bytes: number }> {
@@ -66,7 +69,14 @@ export class MemoryStore implements ShardStore {
   }
 
   async verifyColumn(stream: string, grid: number, column: number): Promise<ColumnState> {
-    return this.held.has(`${stream} ${grid} ${column}`) ? 'whole' : 'missing'
+    const key = `${stream} ${grid} ${column}`
+    if (!this.held.has(key)) return 'missing'
+    return this.#refuted.has(key) ? 'damaged' : 'whole'
+  }
+
+  async refuteColumn(stream: string, grid: number, column: number): Promise<void> {
+    const key = `${stream} ${grid} ${column}`
+    if (this.held.has(key)) this.#refuted.add(key)
   }
 
   async space(): Promise<StoreSpace> {
@@ -120,7 +130,9 @@ export class MemoryStore implements ShardStore {
   async #drop(stream: string): Promise<void> {
     const puts = this.#puts.get(stream)
     if (puts !== undefined) await Promise.all(puts)
-    for (const key of this.held.keys()) if (key.startsWith(`${stream} `)) this.held.delete(key)
+    for (const keys of [this.held, this.#refuted]) {
+      for (const key of keys.keys()) if (key.startsWith(`${stream} `)) keys.delete(key)
+    }
     this.#drops.delete(stream)
   }
 

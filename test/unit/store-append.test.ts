@@ -2,8 +2,10 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type NewRecord, writeRecords } from '../../node/store/append.ts'
-import type { SegmentFile } from '../../node/store/files.ts'
+import { nodeFiles, type SegmentFile } from '../../node/store/files.ts'
 import { encodeRecordHead, streamHash } from '../../node/store/record.ts'
+import { StreamWriter } from '../../node/store/writer.ts'
+import { memoryLog } from './store-support.ts'
 
 const HASH = streamHash('g/v/1/1')
 
@@ -80,5 +82,42 @@ describe('a group of records', () => {
     const file = new SlowFile()
     await writeRecords(file, 0, Buffer.alloc(5), HASH, recordsOf(Array.from({ length: 200 }, () => 1_000)))
     expect(file.writes).toBe(1)
+  })
+})
+
+describe('a writer that goes on in a segment it had closed', () => {
+  it('names that segment also while it is opened again, so that nobody removes it', async () => {
+    const opened: { fresh: boolean; segment: number | undefined }[] = []
+    const catalog = { add() {}, writable: async () => {} }
+    const writer: StreamWriter = new StreamWriter(
+      {
+        files: {
+          ...nodeFiles,
+          async openSegment(_path, fresh) {
+            await new Promise(resolve => setImmediate(resolve))
+            opened.push({ fresh, segment: writer.segment })
+            return new SlowFile()
+          },
+          syncDirectory: async () => {}
+        },
+        catalog,
+        log: memoryLog(),
+        segmentsDir: '',
+        segmentBytes: 100_000,
+        pathOf: String,
+        nextSegment: () => 7,
+        grown() {}
+      },
+      'g/v/1/1',
+      HASH
+    )
+    await writer.append(0, 0, randomBytes(100))
+    await writer.settle()
+    await writer.append(1, 0, randomBytes(100))
+    await writer.settle()
+    expect(opened).toEqual([
+      { fresh: true, segment: undefined },
+      { fresh: false, segment: 7 }
+    ])
   })
 })

@@ -71,6 +71,22 @@ describe('a damaged disk', () => {
     })
   })
 
+  it('whose trouble was over soon has lost nothing: what verifying finds whole is counted again', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      await store.putColumn('g/v/1/1', 0, 0, randomBytes(40_000))
+      const path = join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? '')
+      const at = (await readFile(path)).indexOf('DREC') + 20_000
+      await spoil(path, at)
+      await expect(store.readColumn('g/v/1/1', 0, 0, 0, 40_000)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
+      expect(await store.columns('g/v/1/1')).toEqual([])
+      await spoil(path, at)
+      expect(await store.verifyColumn('g/v/1/1', 0, 0)).toBe('whole')
+      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 1 }])
+      await store.close()
+    })
+  })
+
   it('has a manifest that is damaged count as missing, and takes it again', async () => {
     await withDirectory(async dir => {
       const store = await open(dir)
@@ -98,6 +114,27 @@ describe('a damaged disk', () => {
       const bytes = randomBytes(100)
       await again.putColumn('g/v/1/1', 0, 0, bytes)
       expect(await again.readColumn('g/v/1/1', 0, 0, 0, 100)).toEqual(bytes)
+      await again.close()
+    })
+  })
+
+  it('that loses a segment under a running store has damaged its columns, and takes them again elsewhere', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const columns = [randomBytes(500), randomBytes(500)]
+      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
+      await rm(join(dir, 'segments', (await readdir(join(dir, 'segments')))[0] ?? ''))
+      expect(await store.verifyColumn('g/v/1/1', 0, 0)).toBe('damaged')
+      await expect(store.readColumn('g/v/1/1', 1, 0, 0, 500)).rejects.toMatchObject({ code: 'SHARD_CORRUPT' })
+      expect(await store.columns('g/v/1/1')).toEqual([])
+      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
+      expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 2 }])
+      for (const grid of columns.keys()) expect(await store.verifyColumn('g/v/1/1', grid, 0)).toBe('whole')
+      await store.close()
+      const again = await open(dir)
+      for (const [grid, bytes] of columns.entries()) {
+        expect(Buffer.compare(await again.readColumn('g/v/1/1', grid, 0, 0, 500), bytes)).toBe(0)
+      }
       await again.close()
     })
   })
