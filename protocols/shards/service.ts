@@ -4,14 +4,15 @@
  *
  * Why the reader of the channel is never held back: requests and answers share one stream a direction. If two peers both
  * stopped reading because they serve too much, each waiting to write an answer that the other does not read, they would
- * wait for ever. So reading goes on always and memory is bounded otherwise: an asker has at most IN_FLIGHT reads and as
- * many writes under way to a peer (its callers wait in a `Lane`: that is the back-pressure), and a peer serves at most
- * so many of one asker (`serving.ts`), which a well-behaved one never reaches; what is beyond is answered SHARD_BUSY.
+ * wait for ever. So reading goes on always and memory is bounded otherwise: an asker has at most so much under way to a peer
+ * (`asking.ts`; its callers wait in a `Lane`: that is the back-pressure), and a peer serves at most so many of one asker
+ * (`serving.ts`), which a well-behaved one never reaches; what is beyond is answered SHARD_BUSY.
  */
 import { hash } from 'node:crypto'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import type { Clock, ColumnState, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
+import { type Lot, PLACES, timeoutMsOf, Unanswered } from './asking.ts'
 import { Generations, parseStreamName } from './generations.ts'
 import { Lane, reasonOf } from './lane.ts'
 import {
@@ -31,11 +32,6 @@ import {
 } from './messages.ts'
 import { type Served, Serving } from './serving.ts'
 
-/** Reads, and as many writes, under way to one peer: keeps a disk and a link busy at 64 KiB to 1 MiB each. A guess. */
-export const IN_FLIGHT = 16
-/** After this without an answer a peer counts as unreachable: a third of an epoch's default deadline. A guess. */
-const REQUEST_TIMEOUT_MS = 10_000
-
 export interface ShardServiceOptions {
   readonly transport: Transport
   /** Undefined at a witness: it stores nothing and says so. */
@@ -43,6 +39,8 @@ export interface ShardServiceOptions {
   readonly clock: Clock
   readonly log: Log
   readonly requestTimeoutMs?: number
+  /** Checks a column of a grid in this peer's store. Absent, or undefined: as the store does. */
+  readonly verify?: (stream: StreamId, grid: number, column: number) => Promise<ColumnState> | undefined
   /** A column of this peer's store was found damaged when another peer had it checked. */
   readonly onDamaged?: (stream: StreamId, column: number) => void
   /** Another peer asks this one to look at once for what it should rebuild. */
@@ -66,12 +64,12 @@ interface Pending {
 export class ShardService {
   readonly #options: ShardServiceOptions
   readonly #self: PeerId
-  readonly #timeoutMs: number
   readonly #generations = new Generations()
   readonly #loaded: Promise<void>
   readonly #pending = new Map<number, Pending>()
   readonly #lanes = new Map<string, Lane>()
   readonly #serving = new Serving()
+  readonly #unanswered = new Unanswered()
   readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0, cancelled: 0 }
   #lastId = 0
 
@@ -80,7 +78,6 @@ export class ShardService {
     const { transport, store, log } = options
     this.#options = options
     this.#self = transport.self
-    this.#timeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS
     this.#loaded = this.#load(store).catch(error => {
       log.error({ error: messageOf(error) }, 'the generations of stored streams could not be read')
     })
@@ -138,11 +135,9 @@ export class ShardService {
     await this.#ask(peer, 'write', id => ({ kind: 'drop', id, stream, generation }))
   }
 
-  /**
-   * The columns that `peer` has of a stream. SHARD_UNREACHABLE also where it is of a version that does not know the question.
-   */
+  /** The columns that `peer` has of a stream. SHARD_UNREACHABLE also where it is of a version that does not know the question. */
   async have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]> {
-    return parseColumns(await this.#ask(peer, 'read', id => ({ kind: 'have', id, stream })))
+    return parseColumns(await this.#ask(peer, 'have', id => ({ kind: 'have', id, stream })))
   }
 
   /** Lets `peer` read and check its column `column` of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. */
@@ -153,7 +148,7 @@ export class ShardService {
     firstGrid: number,
     grids: number
   ): Promise<readonly ColumnState[]> {
-    const answer = await this.#ask(peer, 'read', id => ({ kind: 'check', id, stream, column, firstGrid, grids }))
+    const answer = await this.#ask(peer, 'check', id => ({ kind: 'check', id, stream, column, firstGrid, grids }))
     const states = [...answer].map(byte => CHECKED[byte])
     if (states.length === grids && states.every(state => state !== undefined)) return states
     throw new DiapauseError('SHARD_MESSAGE', `${peer} answered for ${answer.length} grids instead of ${grids}`)
@@ -166,12 +161,7 @@ export class ShardService {
 
   // -------------------------------------------------------------------------------------------- asking
 
-  async #ask(
-    peer: PeerId,
-    way: 'read' | 'write',
-    make: (id: number) => ShardRequest,
-    signal?: AbortSignal
-  ): Promise<Uint8Array> {
+  async #ask(peer: PeerId, lot: Lot, make: (id: number) => ShardRequest, signal?: AbortSignal): Promise<Uint8Array> {
     const id = ++this.#lastId
     const request = make(id)
     if ('payload' in request && request.payload.length > MAX_PAYLOAD_BYTES) {
@@ -179,13 +169,16 @@ export class ShardService {
       throw new DiapauseError('SHARD_INVALID', `${facts}; take smaller symbols`)
     }
     if (peer === this.#self) return joined(await this.#perform(request))
-    return await this.#lane(peer, way).run(() => this.#exchange(peer, request, signal), signal)
+    return await this.#lane(peer, lot).run(() => this.#exchange(peer, request, signal), signal)
   }
 
   async #exchange(peer: PeerId, request: ShardRequest, signal?: AbortSignal): Promise<Uint8Array> {
     const { transport, clock } = this.#options
     signal?.throwIfAborted()
     if (!transport.connected(peer)) throw unreachable(peer, 'it is not connected')
+    if (this.#unanswered.covers(peer, request.kind, clock.now()))
+      throw unreachable(peer, 'it leaves such questions open')
+    const timeoutMs = timeoutMsOf(request.kind, this.#options.requestTimeoutMs)
     const answer = await new Promise<ShardAnswer | DiapauseError>((resolve, reject) => {
       const settle = (outcome: ShardAnswer | DiapauseError): void => {
         this.#pending.delete(request.id)
@@ -198,8 +191,11 @@ export class ShardService {
         reject(reasonOf(signal))
         settle(unreachable(peer, 'nobody waits for it'))
       }
-      const late = (): void => settle(unreachable(peer, `no answer in ${this.#timeoutMs} ms`))
-      const cancelTimer = clock.after(this.#timeoutMs, late)
+      const late = (): void => {
+        this.#unanswered.note(peer, request, clock.now())
+        settle(unreachable(peer, `no answer in ${timeoutMs} ms`))
+      }
+      const cancelTimer = clock.after(timeoutMs, late)
       this.#pending.set(request.id, { peer, settle })
       signal?.addEventListener('abort', abort)
       transport
@@ -213,16 +209,17 @@ export class ShardService {
   }
 
   #fail(peer: PeerId): void {
+    this.#unanswered.forget(peer)
     for (const pending of this.#pending.values()) {
       if (pending.peer === peer) pending.settle(unreachable(peer, 'the connection broke'))
     }
   }
 
-  #lane(peer: PeerId, way: 'read' | 'write'): Lane {
-    const key = `${way} ${peer}`
+  #lane(peer: PeerId, lot: Lot): Lane {
+    const key = `${lot} ${peer}`
     let lane = this.#lanes.get(key)
     if (lane === undefined) {
-      lane = new Lane(IN_FLIGHT)
+      lane = new Lane(PLACES[lot])
       this.#lanes.set(key, lane)
     }
     return lane
@@ -249,6 +246,7 @@ export class ShardService {
     if (message.kind === 'ok' || message.kind === 'error') {
       const pending = this.#pending.get(message.id)
       if (pending?.peer === from) pending.settle(message)
+      else this.#unanswered.late(from, message.id)
     } else if (message.kind === 'cancel') {
       this.#serving.cancel(from, message.id)
     } else {
@@ -334,7 +332,8 @@ export class ShardService {
         const { stream, column, firstGrid, grids } = request
         const states: number[] = []
         for (let grid = firstGrid; grid < firstGrid + Math.min(grids, MAX_CHECKED); grid++) {
-          const state = await store.verifyColumn(stream, grid, column)
+          const checking = this.#options.verify?.(stream, grid, column)
+          const state = await (checking ?? store.verifyColumn(stream, grid, column))
           states.push(CHECKED.indexOf(state))
           if (state === 'damaged') this.#options.onDamaged?.(stream, column)
         }

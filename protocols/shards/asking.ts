@@ -1,0 +1,60 @@
+/**
+ * How much is asked of a peer at once and how long it is waited for, by what is asked; and who leaves questions unanswered: a
+ * peer of an older version drops kinds that it does not know (`have`, `check`) without a word. Each such kind has places of its
+ * own, so that what hangs there holds up no read, and who left one unanswered is asked no more for a while. Pure.
+ */
+import type { PeerId } from '../core.ts'
+import type { ShardRequest } from './messages.ts'
+
+/** Reads, and as many writes, under way to one peer: keeps a disk and a link busy at 64 KiB to 1 MiB each. A guess. */
+export const IN_FLIGHT = 16
+/** After this without an answer a peer counts as unreachable: a third of an epoch's default deadline. A guess. */
+const REQUEST_TIMEOUT_MS = 10_000
+/** It is answered from memory, and a read that looks for columns waits no longer (`node/shards/sources.ts`). A guess. */
+const HAVE_TIMEOUT_MS = 2_000
+/** A `check` reads MAX_CHECKED columns from disk: several times what a read does. A guess. */
+const CHECK_TIMEOUTS = 3
+/** Who has left a question unanswered is asked again after this: how often an older version costs HAVE_TIMEOUT_MS. A guess. */
+const SILENT_MS = 60_000
+
+export type Lot = 'read' | 'write' | 'have' | 'check'
+
+/** `have` is small, and a restore asks it of some tens of streams; of the checks one at a time keeps a disk busy. Guesses. */
+export const PLACES: Readonly<Record<Lot, number>> = { read: IN_FLIGHT, write: IN_FLIGHT, have: 4, check: 2 }
+
+/** How long an answer may take. `requestTimeoutMs`: for tests. */
+export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUEST_TIMEOUT_MS): number {
+  if (kind === 'have') return Math.min(HAVE_TIMEOUT_MS, requestTimeoutMs)
+  return kind === 'check' ? CHECK_TIMEOUTS * requestTimeoutMs : requestTimeoutMs
+}
+
+/** Who has lately left a `have` or a `check` unanswered. An answer that comes late shows that the peer was only slow. */
+export class Unanswered {
+  readonly #peers = new Map<PeerId, { untilMs: number; readonly ids: Set<number> }>()
+
+  note(peer: PeerId, { id, kind }: Pick<ShardRequest, 'id' | 'kind'>, nowMs: number): void {
+    if (kind !== 'have' && kind !== 'check') return
+    const known = this.#peers.get(peer) ?? { untilMs: 0, ids: new Set<number>() }
+    known.untilMs = nowMs + SILENT_MS
+    known.ids.add(id)
+    this.#peers.set(peer, known)
+  }
+
+  /** An answer has come that nobody waits for. */
+  late(peer: PeerId, id: number): void {
+    if (this.#peers.get(peer)?.ids.has(id)) this.#peers.delete(peer)
+  }
+
+  /** Whether it is of no use to ask this of it now. */
+  covers(peer: PeerId, kind: ShardRequest['kind'], nowMs: number): boolean {
+    if (kind !== 'have' && kind !== 'check') return false
+    const known = this.#peers.get(peer)
+    if (known !== undefined && known.untilMs <= nowMs) this.#peers.delete(peer)
+    return this.#peers.has(peer)
+  }
+
+  /** It is disconnected: it may come back as a newer version. */
+  forget(peer: PeerId): void {
+    this.#peers.delete(peer)
+  }
+}
