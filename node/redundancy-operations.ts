@@ -87,6 +87,7 @@ export class RedundancyOperations implements RedundancyView {
     if (!deep) return report
     for await (const step of this.#checks(sight, shards, signal)) {
       if ('text' in step) yield step
+      else if ('why' in step) report.unreadable.push(step)
       else report.damaged.push(step)
     }
     for await (const step of readings(sight.kept.streams, shards, stream => redundancy.manifest(stream), signal)) {
@@ -96,12 +97,12 @@ export class RedundancyOperations implements RedundancyView {
     return report
   }
 
-  /** Lets each member read its own columns. */
+  /** Lets each member read its own columns. What it does not say of a column is not taken for good: it is told as unread. */
   async *#checks(
     { facts }: Sight,
     shards: Storing['shards'],
     signal: AbortSignal
-  ): AsyncGenerator<WorkProgress | VerifyReport['damaged'][number]> {
+  ): AsyncGenerator<WorkProgress | VerifyReport['damaged'][number] | VerifyReport['unreadable'][number]> {
     const todo = facts.streams.flatMap(({ stream, places, grids }) =>
       places.flatMap((peers, column) => peers.map(peer => ({ stream, column, peer, grids })))
     )
@@ -112,9 +113,14 @@ export class RedundancyOperations implements RedundancyView {
       for (let first = 0; first < grids; first += MAX_CHECKED) {
         signal.throwIfAborted()
         const count = Math.min(MAX_CHECKED, grids - first)
-        const states = await shards.check(peer, stream, column, first, count).catch(() => [])
-        for (const [i, state] of states.entries()) {
-          if (state !== 'whole') yield { stream, grid: first + i, column, member: this.#nameOf(peer) }
+        try {
+          const states = await shards.check(peer, stream, column, first, count)
+          for (const [i, state] of states.entries()) {
+            if (state !== 'whole') yield { stream, grid: first + i, column, member: this.#nameOf(peer) }
+          }
+        } catch (error) {
+          const range = `grids ${first} to ${first + count - 1} of column ${column} of ${stream}`
+          yield { what: `${range} at ${this.#nameOf(peer)}`, why: messageOf(error) }
         }
         done += count
         yield { text: 'columns read where they lie', done, total }

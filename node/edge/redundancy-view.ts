@@ -48,7 +48,7 @@ export interface VerifyReport {
     readonly column: number
     readonly member: string
   }[]
-  /** Streams that could not be read to the end, and images whose manifests nobody within reach has. */
+  /** Streams that could not be read to the end, columns that their holder did not check, and images whose manifests nobody has. */
   readonly unreadable: readonly { readonly what: string; readonly why: string }[]
   /** Storage members that did not answer, by name. */
   readonly silent: readonly string[]

@@ -106,6 +106,19 @@ describe('diapause verify', () => {
     expect(heard.at(-1)).toEqual({ text: 'streams read', done: 1, total: 1 })
   })
 
+  it('does not call clean, with --deep, what a member does not answer for', async () => {
+    world.body(2).memory.verifyColumn = async () => {
+      throw new Error('the disk hangs')
+    }
+    const { report } = await verify({ deep: true })
+    const why = expect.stringContaining('the disk hangs')
+    expect(report.unreadable).toEqual([{ what: 'grids 0 to 2 of column 2 of g/v/1/1 at p2', why }])
+    expect(await cli('verify', '--deep')).toMatchObject({
+      code: 1,
+      out: expect.stringContaining('not everything is there')
+    })
+  })
+
   it('says, with --deep, which streams cannot be read to the end', async () => {
     for (const i of [0, 1, 2]) for (const bytes of world.body(i).memory.held.values()) bytes.fill(7)
     const { report } = await verify({ deep: true })
