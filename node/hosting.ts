@@ -183,7 +183,11 @@ function hostingOf(
   // Members that leave still have what they stored.
   const peers = (): PeerId[] => membership.record().members.flatMap(({ id, role }) => (role === 'storage' ? [id] : []))
   // What other peers tell about this one's columns comes when both are there.
-  const repair: RepairHooks = { damaged: (...place) => repairing.damaged(...place), asked: () => repairing.asked() }
+  const repair: RepairHooks = {
+    damaged: (...place) => repairing.damaged(...place),
+    verify: (...place) => repairing.verify(...place),
+    asked: () => repairing.asked()
+  }
   const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers, repair })
   const repairing = openRepairing({ ...deps, store, shards, codec, hostFacts: deps.storagePeers.about })
   // Shards of a generation that is over are refused as soon as we know of a newer one.

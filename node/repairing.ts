@@ -7,6 +7,7 @@ import type { PeerId } from '../protocols/core.ts'
 import { placeable } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Report } from './agents/group-agent.ts'
+import { ColumnCheck } from './agents/column-check.ts'
 import { Holdings } from './agents/holdings.ts'
 import { KeptStreams } from './agents/kept-streams.ts'
 import { LostMembers } from './agents/lost-members.ts'
@@ -39,7 +40,7 @@ export interface RepairingDeps {
   readonly hostFacts?: (peers: readonly PeerId[]) => readonly StoragePeer[]
 }
 
-export interface Repairing extends RepairHooks {
+export interface Repairing extends Required<RepairHooks> {
   readonly shards: ClusterShards
   readonly redundancy: Redundancy
   readonly repair: RepairAgent
@@ -68,6 +69,7 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     settings: config.repair,
     rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range))
   })
+  const check = new ColumnCheck({ store, kept, log })
   const mark = new ScrubMarkFile(config.peer.dataDir)
   const scrub = new Scrub({
     ...deps,
@@ -84,6 +86,7 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     repair,
     scrub,
     damaged: (stream, column) => repair.damaged(stream, column),
+    verify: (...place) => check.verify(...place),
     asked: () => repair.now(),
     holdersNow: stream => redundancy.holdersNow(stream),
     start: () => {

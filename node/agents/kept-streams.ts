@@ -89,6 +89,11 @@ export class KeptStreams {
     return { images: [...images.values()], streams: [...streams.values()].sort(byAge), unread }
   }
 
+  /** As of the last `read`. */
+  find(stream: StreamId): KeptStream | undefined {
+    return this.#streams.get(stream)
+  }
+
   /** With the hashes of all symbols. MANIFEST_MISSING, MANIFEST_INVALID. */
   async manifest({ stream, manifest }: KeptStream): Promise<StreamManifest> {
     const { decodeImage, decodeStream } = this.#deps

@@ -48,6 +48,8 @@ export interface ShardClusterOptions {
 export interface RepairHooks {
   /** A column of this peer's store was found damaged when another peer had it checked. */
   damaged(stream: StreamId, column: number): void
+  /** Checks a column of a grid in this peer's store. Absent: by the store's checksums only. */
+  verify?(stream: StreamId, grid: number, column: number): Promise<ColumnState>
   /** Somebody asks all peers to look at once for what they should rebuild. */
   asked(): void
 }
@@ -87,11 +89,12 @@ export interface ClusterShards extends ShardCluster {
 
 /** Takes the channel 'bulk': call it before `transport.start`. */
 export function createShardCluster(options: ShardClusterOptions): ClusterShards {
-  const { transport, clock, log, settings, detector, codec } = options
+  const { transport, clock, log, settings, detector, codec, repair } = options
   const service = new ShardService({
     ...options,
-    onDamaged: (stream, column) => options.repair?.damaged(stream, column),
-    onRepair: () => options.repair?.asked()
+    verify: (...place) => repair?.verify?.(...place),
+    onDamaged: (stream, column) => repair?.damaged(stream, column),
+    onRepair: () => repair?.asked()
   })
   const holders = new Holders({ transport, detector, clock, floorMs: settings.forcedTimeoutMs })
   const { places, sources, fetcher, damage } = readingOf(options, service, holders)

@@ -3,8 +3,18 @@
  * it (`node/agents/repair.ts`). Nothing is deleted on a reader's word.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { messageOf } from '../errors.ts'
-import type { Log, StreamId } from '../ports.ts'
+import { symbolHash } from '../erasure/encode.ts'
+import {
+  columnBytes,
+  gridHashBytes,
+  gridShapeOf,
+  rowsOf,
+  SYMBOL_HASH_BYTES,
+  symbolHashOffset,
+  symbolOffsetInColumn
+} from '../erasure/grid.ts'
+import { hasCode, messageOf } from '../errors.ts'
+import type { Log, StreamId, StreamManifest } from '../ports.ts'
 
 export interface DamageOptions {
   readonly log: Log
@@ -34,4 +44,29 @@ export class DamageReports {
       .catch(error => log.debug({ holder: peer, stream, error: messageOf(error) }, 'a holder does not check a column'))
       .finally(() => this.#open.delete(key))
   }
+}
+
+/** False: a stored column of a grid is not what the manifest says, symbol by symbol. ERASURE_SHAPE, or what `read` gives. */
+export async function columnMatches(
+  manifest: StreamManifest,
+  grid: number,
+  column: number,
+  read: (offset: number, length: number) => Promise<Uint8Array>
+): Promise<boolean> {
+  const hashes = manifest.grids[grid]?.hashes
+  if (hashes === undefined || column >= manifest.holders.length) return true
+  const shape = gridShapeOf(manifest, grid)
+  if (hashes.length !== gridHashBytes(shape)) return true
+  const bytes = await read(0, columnBytes(shape)).catch((error: unknown) => {
+    // Shorter than it should be, or damaged since it was looked at.
+    if (hasCode(error, 'SHARD_INVALID') || hasCode(error, 'SHARD_CORRUPT')) return undefined
+    throw error
+  })
+  if (bytes === undefined) return false
+  return Array.from({ length: rowsOf(shape) }, (_, row) => row).every(row => {
+    const from = symbolOffsetInColumn(shape, row)
+    const at = symbolHashOffset(shape, { column, row })
+    const wanted = hashes.subarray(at, at + SYMBOL_HASH_BYTES)
+    return Buffer.compare(symbolHash(bytes.subarray(from, from + shape.symbolBytes)), wanted) === 0
+  })
 }

@@ -5,7 +5,7 @@
  * no room in the background is given up. Its holder finds by itself what it lacks, and repairs it.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { IN_FLIGHT } from '../../protocols/shards/service.ts'
+import { IN_FLIGHT } from '../../protocols/shards/asking.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, Log, StreamId } from '../ports.ts'
 
@@ -98,6 +98,20 @@ export class Uploads {
       if (together !== undefined && together.need <= 0) this.#toBackground(upload)
       this.#pump(queue)
     })
+  }
+
+  /** Nobody wants this stream any more: what of it is not under way is not sent, or its holder would have it again after a drop. */
+  forget(stream: StreamId): void {
+    for (const queue of this.#queues.values()) {
+      for (const waiting of [queue.needed, queue.background]) {
+        const [gone, rest] = [
+          waiting.filter(each => each.stream === stream),
+          waiting.filter(each => each.stream !== stream)
+        ]
+        waiting.splice(0, waiting.length, ...rest)
+        for (const upload of gone) this.#ended(upload, late(queue.holder, `${stream} is forgotten`))
+      }
+    }
   }
 
   #queueOf(holder: PeerId): HolderQueue {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
+import type { RepairHooks } from '../../node/shards/cluster.ts'
 import { DiagonalRead } from '../../node/shards/diagonal-read.ts'
 import { ShardService } from '../../protocols/shards/service.ts'
 import { cluster, MemoryStore, Network, type Peer, ship } from './shards-network.ts'
@@ -206,6 +207,28 @@ describe('a column that came damaged', () => {
     expect(same(await who.shards.readData(manifest, 0, data.length), data)).toBe(true)
     await turn()
     expect(who.shards.stats()).toMatchObject({ wrongHashes: 3, damagedColumns: 1 })
+    expect(found).toEqual(['g/v/1/1 2'])
+  })
+
+  it('is checked as the peer says that its store is to be checked, where that sees more than checksums', async () => {
+    const stores = five()
+    const found: string[] = []
+    const asked: string[] = []
+    const repair: RepairHooks = {
+      damaged: (stream, column) => void found.push(`${stream} ${column}`),
+      async verify(...place) {
+        asked.push(place.join(' '))
+        return 'damaged'
+      },
+      asked() {}
+    }
+    const { peers } = cluster(stores, { repair })
+    const data = randomBytes(3_840)
+    const manifest = await ship(peers, data)
+    ;(stores[2] as MemoryStore).held.get('g/v/1/1 0 2')?.fill(0)
+    expect(same(await peerOf(peers, 0).shards.readData(manifest, 0, data.length), data)).toBe(true)
+    await turn()
+    expect(asked).toEqual(['g/v/1/1 0 2'])
     expect(found).toEqual(['g/v/1/1 2'])
   })
 })

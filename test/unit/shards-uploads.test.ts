@@ -155,6 +155,21 @@ test('what somebody waits for goes before the background', async () => {
   expect(holders.columns('e').at(-1)).toBe(100)
 })
 
+test('of a stream that is forgotten nothing more is sent, and what was is not waited for', async () => {
+  const holders = new Holders()
+  for (let grid = 0; grid < 40; grid++) holders.put(grid, 1)
+  await holders.answer(['a', 'b', 'c', 'd'])
+  holders.uploads.forget('g/v/1/1')
+  await turn()
+  expect(holders.outcomes).toHaveLength(40 * 4 + 24)
+  expect(holders.outcomes.at(-1)?.error).toEqual(LATE)
+  const sent = holders.columns('e')
+  await holders.answer(['e'])
+  expect(sent).toHaveLength(16)
+  expect(holders.outcomes).toHaveLength(40 * 5)
+  expect(holders.outcomes.filter(({ error }) => error !== undefined)).toHaveLength(24)
+})
+
 test('a holder that cannot be reached costs its columns and nobody else', async () => {
   const holders = new Holders()
   for (let grid = 0; grid < 3; grid++) holders.put(grid, 1)
