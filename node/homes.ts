@@ -42,7 +42,7 @@ export interface HomesDeps {
 }
 
 /** UsageErrors where the config's second home cannot be one; whether it is there shows when it is used. */
-export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): void }> {
+export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): Promise<void> }> {
   const { config, hosting, files } = deps
   const { home: settings } = config
   const file = settings?.credentialsFile
@@ -75,7 +75,7 @@ export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): 
         },
         log: deps.log
       }),
-    stop: () => agent?.stop()
+    stop: async () => await agent?.stop()
   }
 }
 

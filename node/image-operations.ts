@@ -1,9 +1,9 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
-import { holdEpoch, releaseEpoch } from '../protocols/epoch/kept.ts'
 import type { GroupRecord } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { memberById } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
+import { EpochReaders } from './agents/epoch-readers.ts'
 import type { Hosting } from './agents/group-agent.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { EventFeed } from './edge/events.ts'
@@ -16,7 +16,7 @@ import type {
   ImportedFile,
   ImportWish
 } from './edge/image-view.ts'
-import { DiapauseError, messageOf } from './errors.ts'
+import { DiapauseError } from './errors.ts'
 import { type GroupImport, type ImageFiles, requireAccel } from './group-import.ts'
 import type { FrameLog, ImageManifest, ImageWorker, Log } from './ports.ts'
 import { keptEpoch } from './planning/retention-policy.ts'
@@ -38,11 +38,13 @@ const NO_FRAMES: FrameLog = { frames: 0, bytes: 0, async *pieces() {} }
 
 export class ImageOperations implements ImageView {
   readonly #deps: ImageOperationsDeps
+  readonly #readers: EpochReaders
   /** So that no two use one socket. No group has such a name. */
   #names = 0
 
   constructor(deps: ImageOperationsDeps) {
     this.#deps = deps
+    this.#readers = new EpochReaders({ ...deps, kind: 'file' })
   }
 
   async export({ group, vm, epoch }: ExportWish): Promise<ExportedImage> {
@@ -92,23 +94,11 @@ export class ImageOperations implements ImageView {
 
   /** The epoch's shards are kept, although others are committed, until what this resolves with is called. */
   async #hold({ group, epoch, spec }: ImageAbout): Promise<() => Promise<void>> {
-    const { directory, self, run, log } = this.#deps
-    const by = `${self} ${run} ${++this.#names}`
-    const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${run} `)
-    const now = await directory.change(group, holdEpoch(epoch, spec.id, by, died))
-    if (now === null || now.removed) throw unknownGroup(group)
-    keptEpoch(now, epoch)
-    if (now.held?.some(each => each.by === by) !== true) throw busy(group)
-    return async () => {
-      try {
-        await directory.change(group, releaseEpoch(by))
-      } catch (error) {
-        log.warn(
-          { group, epoch, error: messageOf(error) },
-          'an exported epoch stays until the next export of its group'
-        )
-      }
-    }
+    const { record, release } = await this.#readers.hold(group, epoch, spec.id)
+    if (release !== undefined) return release
+    if (record === null || record.removed) throw unknownGroup(group)
+    keptEpoch(record, epoch)
+    throw busy(group)
   }
 
   async import(wish: ImportWish, content: AsyncIterable<ImportedFile>): Promise<GroupRecord> {

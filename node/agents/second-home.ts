@@ -4,12 +4,12 @@
  * group's record meanwhile, as for an export, so that its shards stay whatever is committed. One group after the other.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { holdEpoch, releaseEpoch } from '../../protocols/epoch/kept.ts'
 import type { CommittedEpoch, GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, HomeCopy, HomeCopying, ImageManifest, Log, SecondHome, StreamKeys } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
+import { EpochReaders } from './epoch-readers.ts'
 import type { Report } from './group-agent.ts'
 
 /** A first epoch waits so long, for a burst of commits after a start. 1 s: a guess. */
@@ -58,20 +58,23 @@ export class SecondHomeAgent {
   readonly #deps: SecondHomeAgentDeps
   readonly #groups = new Map<string, GroupState>()
   readonly #stop = new AbortController()
-  #holds = 0
+  readonly #readers: EpochReaders
   /** The copy that is under way, and those that wait for it. */
   #queue: Promise<unknown> = Promise.resolve()
 
   constructor(deps: SecondHomeAgentDeps) {
     this.#deps = deps
+    this.#readers = new EpochReaders({ ...deps, kind: 'home' })
     deps.directory.onRecord(record => this.#consider(record))
     deps.directory.onForgotten(group => this.#forget(group))
     for (const record of deps.directory.all()) this.#consider(record)
   }
 
-  stop(): void {
+  /** Resolves when what was copied is held no longer, or cannot be released now. */
+  async stop(): Promise<void> {
     this.#stop.abort()
     for (const group of this.#groups.keys()) this.#forget(group)
+    await this.#queue
   }
 
   copiesOf(group: string): GroupCopies {
@@ -210,27 +213,17 @@ export class SecondHomeAgent {
 
   /** The committed epoch stays until `release`. */
   async #hold(group: string) {
-    const { directory, self, run, log } = this.#deps
-    const record = await directory.refresh(group)
+    const record = await this.#deps.directory.refresh(group)
     if (record === null || record.removed)
       throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
     const committed: CommittedEpoch | null = record.committed
     if (committed === null) throw new DiapauseError('EPOCH_NOT_KEPT', `Group "${group}" has no epoch yet.`)
-    const by = `${self} ${run} home ${++this.#holds}`
-    const died = (other: string): boolean => other.startsWith(`${self} `) && !other.startsWith(`${self} ${run} `)
-    const held = await directory.change(group, holdEpoch(committed.epoch, undefined, by, died))
-    if (held?.held?.some(each => each.by === by) !== true) {
+    const { release } = await this.#readers.hold(group, committed.epoch)
+    if (release === undefined) {
       throw new DiapauseError(
         'EPOCHS_READ',
         `Epoch ${committed.epoch} of group "${group}" cannot be held now: try again later.`
       )
-    }
-    const release = async (): Promise<void> => {
-      try {
-        await directory.change(group, releaseEpoch(by))
-      } catch (error) {
-        log.warn({ group, error: messageOf(error) }, 'an epoch that was copied stays until the next copy')
-      }
     }
     return { record, committed, release }
   }

@@ -33,12 +33,14 @@ class World {
   /** Images that were held at the end of each copy. */
   readonly held: string[][] = []
   hasKey = true
+  /** Its registers take a while to answer. */
+  isSlow = false
   readonly agent: SecondHomeAgent
   #timers: { atMs: number; fn: () => void }[] = []
   #handlers: ((record: GroupRecord) => void)[] = []
 
   constructor() {
-    const cluster = initialRecord('0'.repeat(32), 'forest', founder)
+    const cluster = { ...initialRecord('0'.repeat(32), 'forest', founder), removed: ['gone'] }
     const home: SecondHome = {
       url: 'memory:',
       epochs: () => Promise.resolve({ epochs: [], damaged: [] }),
@@ -70,7 +72,10 @@ class World {
         all: () => (this.record === null ? [] : [this.record]),
         get: () => this.record ?? undefined,
         refresh: () => Promise.resolve(this.record),
-        change: (_, next) => Promise.resolve(this.change(next))
+        change: async (_, next) => {
+          if (this.isSlow) await turn()
+          return this.change(next)
+        }
       },
       membership: {
         record: () => (this.hasKey ? { ...cluster, recovery: { public: 'public', madeMs: 1 } } : cluster)
@@ -225,7 +230,7 @@ describe('copies to the second home', () => {
     world.change(createGroup('g', [vm('a'), vm('b')], { a: 'me', b: 'me' }))
     world.commit()
     await world.run(2_000)
-    world.agent.stop()
+    await world.agent.stop()
     await world.run(INTERVAL_MS)
     expect(world.copying).toBeUndefined()
     expect(world.copied).toEqual([])
@@ -245,14 +250,30 @@ describe('copies to the second home', () => {
     expect(await pushed).toMatchObject({ epoch: 1, streamsCopied: 1 })
   })
 
-  it('drop what an earlier run of this peer held', async () => {
+  it('drop at once what an earlier run of this peer held, what a failed release left, and what who was removed held', async () => {
     world.commit()
-    const by = 'me run0 home 1'
-    const held = [{ epoch: 1, images: { a: 'a1' }, by }]
-    world.change(now => (now === null ? undefined : { ...now, version: now.version + 1, held }))
+    const hold = (by: string): void => {
+      const held = [{ epoch: 1, images: { a: 'a1' }, by }]
+      world.change(now => (now === null ? undefined : { ...now, version: now.version + 1, held }))
+    }
+    for (const by of ['me run0 home 1', 'me run1 home 77', 'gone run9 file 1']) {
+      hold(by)
+      await world.run(0)
+      expect(world.record?.held, by).toBeUndefined()
+    }
+    for (const by of ['me run1 file 1', 'other run9 home 1']) {
+      hold(by)
+      await world.run(0)
+      expect(world.record?.held, by).toHaveLength(1)
+    }
+  })
+
+  it('have released what they held when the peer has stopped', async () => {
+    world.commit()
     await world.run(2_000)
-    world.finish()
-    await world.run(0)
+    expect(world.record?.held).toHaveLength(1)
+    world.isSlow = true
+    await world.agent.stop()
     expect(world.record?.held).toBeUndefined()
   })
 })
