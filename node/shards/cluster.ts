@@ -128,6 +128,7 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
 
     async dropStream(stream, generation, peers) {
       places.forget(stream)
+      uploads.forget(stream)
       await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
     },
 
