@@ -236,7 +236,7 @@ export function requireAccel(accel: 'kvm' | 'tcg', { vm }: Hosting): void {
 const groupExists = (group: string) =>
   new DiapauseError(
     'GROUP_EXISTS',
-    `There is a group "${group}" already, or it was made meanwhile: choose another name.`
+    `There is a group "${group}" already, or it was made meanwhile: choose another name; of several epochs in a second home, --group names the others.`
   )
 
 const wrongFile = (found: string | undefined, wanted: string | undefined) =>

@@ -27,6 +27,7 @@ import type {
   HomeCheck,
   HomeCopy,
   HomeEpoch,
+  HomeEpochName,
   HomeListing,
   ImageWorker,
   Log,
@@ -72,7 +73,7 @@ export class HomeOperations implements HomeView {
   }
 
   status(): HomeStatus {
-    const { directory, membership, tools } = this.#deps
+    const { self, directory, membership, tools } = this.#deps
     const record = membership.record()
     const groups = directory.all().filter(({ removed }) => !removed)
     return {
@@ -83,6 +84,7 @@ export class HomeOperations implements HomeView {
         return {
           group: id,
           copier: memberById(record, owner)?.name ?? owner,
+          here: owner === self,
           ...tools?.configured?.agent.copiesOf(id)
         }
       })
@@ -100,8 +102,10 @@ export class HomeOperations implements HomeView {
   async verify({ deep, ...wish }: HomeVerifyWish): Promise<HomeCheck & { readonly of: HomeEpoch }> {
     const home = this.#home(wish)
     const cluster = wish.cluster ?? (wish.from === undefined ? this.#deps.membership.record().id : undefined)
-    const [of] = newestOf(await home.epochs(), { ...wish, cluster })
+    const listing = await home.epochs()
+    const [of] = newestOf(listing.epochs, { ...wish, cluster })
     if (of === undefined) throw noEpoch(home, wish)
+    if (wish.epoch === undefined) refuseDamaged(listing, [of])
     return { of, ...(await home.verify(of, deep)) }
   }
 
@@ -109,9 +113,13 @@ export class HomeOperations implements HomeView {
     const secret = parseRecoveryKey(wish.recoveryKey)
     const home = this.#home(wish)
     const name = recoveryName(recoveryPublic(secret))
-    const { epochs, damaged } = await home.epochs()
-    const found = newestOf({ epochs: epochs.filter(each => each.recovery === name), damaged }, wish)
+    const listing = await home.epochs()
+    const found = newestOf(
+      listing.epochs.filter(each => each.recovery === name),
+      wish
+    )
     if (found.length === 0) throw noEpoch(home, wish, name)
+    if (wish.epoch === undefined) refuseDamaged(listing, found)
     const twice = found.find(({ group }, i) => found.findIndex(each => each.group === group) !== i)
     if (twice !== undefined) {
       const clusters = found.flatMap(each => (each.group === twice.group ? [each.cluster] : []))
@@ -219,15 +227,33 @@ interface Which {
 }
 
 /** Of each group of each cluster that is wished for, the epoch that is, or the newest. */
-function newestOf({ epochs }: HomeListing, { cluster, group, epoch }: Which): HomeEpoch[] {
+export function newestOf(epochs: readonly HomeEpoch[], { cluster, group, epoch }: Which): HomeEpoch[] {
   const newest = new Map<string, HomeEpoch>()
   for (const each of epochs) {
     if ((cluster ?? each.cluster) !== each.cluster || (group ?? each.group) !== each.group) continue
     if ((epoch ?? each.epoch) !== each.epoch) continue
     const key = `${each.cluster}/${each.group}`
-    if ((newest.get(key)?.epoch ?? -1) < each.epoch) newest.set(key, each)
+    const before = newest.get(key)
+    if (before === undefined || isNewer(each, before)) newest.set(key, each)
   }
   return [...newest.values()]
+}
+
+/** A group that was removed and made again under its name begins with epoch 1, in a later generation. */
+const isNewer = (a: HomeEpochName, b: HomeEpochName): boolean =>
+  a.generation === b.generation ? a.epoch > b.epoch : a.generation > b.generation
+
+/** HOME_DAMAGED where a newer epoch than one of `chosen` is there and cannot be read: nobody goes back unknowingly. */
+export function refuseDamaged({ damaged }: HomeListing, chosen: readonly HomeEpoch[]): void {
+  for (const of of chosen) {
+    const newer = damaged.find(each => each.cluster === of.cluster && each.group === of.group && isNewer(each, of))
+    if (newer === undefined) continue
+    throw new DiapauseError(
+      'HOME_DAMAGED',
+      `${newer.name}, an epoch of group "${of.group}", cannot be read. The newest that can is epoch ${of.epoch}, copied ${new Date(of.copiedMs).toISOString()}: ask for it with --epoch ${of.epoch}`,
+      { details: { name: newer.name } }
+    )
+  }
 }
 
 function noEpoch(home: SecondHome, wish: Which, key?: string): UsageError {

@@ -7,7 +7,16 @@ import type { PeerId } from '../../protocols/core.ts'
 import type { CommittedEpoch, GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
-import type { Clock, HomeCopy, HomeCopying, ImageManifest, Log, SecondHome, StreamKeys } from '../ports.ts'
+import type {
+  Clock,
+  HomeCopy,
+  HomeCopying,
+  HomeEpochName,
+  ImageManifest,
+  Log,
+  SecondHome,
+  StreamKeys
+} from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import { EpochReaders } from './epoch-readers.ts'
 import type { Report } from './group-agent.ts'
@@ -193,7 +202,7 @@ export class SecondHomeAgent {
       }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
       const copied = await home.copy(wish, { ...how, progress })
-      await this.#sweep({ cluster, group }, keep)
+      await this.#sweep({ cluster, group, generation, epoch }, keep)
       return { epoch, ...copied }
     } finally {
       await release()
@@ -201,10 +210,10 @@ export class SecondHomeAgent {
   }
 
   /** An epoch that was copied is copied, whatever becomes of older ones. */
-  async #sweep(of: { readonly cluster: string; readonly group: string }, keep: number): Promise<void> {
+  async #sweep(of: HomeEpochName, keep: number): Promise<void> {
     const { home, log } = this.#deps
     try {
-      const { damaged } = await home.sweep(of, keep)
+      const { damaged } = await home.sweep(of, keep, of)
       if (damaged.length > 0) log.warn({ group: of.group, damaged }, 'objects of the second home cannot be read')
     } catch (error) {
       log.warn({ group: of.group, error: messageOf(error) }, 'the second home could not be cleaned up')

@@ -12,7 +12,7 @@ export interface HomeHost {
   print(text: string): void
   readCredentials(file: string): Promise<NonNullable<HomePlace['credentials']>>
   /** The key as a person keeps it, and its public part. */
-  newRecoveryKey(): Promise<{ readonly text: string; readonly public: string }>
+  newRecoveryKey(): Promise<{ readonly text: string; readonly name: string; readonly public: string }>
 }
 
 interface Shared {
@@ -51,7 +51,7 @@ export function homeCommands(
     .description('list the epochs that are there')
     .action(async (options: Shared) => {
       const listing = await (await clientOf(options)).listHome(await placeOf(options, host))
-      const damaged = listing.damaged.map(name => `cannot be read: ${name}`)
+      const damaged = listing.damaged.map(({ name }) => `cannot be read: ${name}`)
       tell(listing, options, [...listText(listing.epochs), ...damaged].join('\n'))
     })
   verifyCommand(home, host, speaking, clientOf)
@@ -132,7 +132,8 @@ function restoreCommand(
         const wish = { ...(await placeOf(options, host)), recoveryKey, group, epoch, cluster, owner }
         const restored = await (await clientOf(options)).restoreHome(wish)
         const lines = restored.map(
-          each => `group ${each.group} goes on from epoch ${each.epoch} of cluster ${each.clusterName}`
+          each =>
+            `group ${each.group} goes on from epoch ${each.epoch} of cluster ${each.clusterName}, copied ${timeOf(each.copiedMs)}`
         )
         host.print(options.json ? JSON.stringify(restored, null, 2) : lines.join('\n'))
       }
@@ -150,15 +151,30 @@ function recoveryCommand(
     .description('make one and print it, once: the cluster keeps only what it seals to')
     .option('--replace <name>', 'in the place of this one; what it has sealed it still opens')
     .action(async (options: Shared & { replace?: string }) => {
-      const { text, public: publicPart } = await host.newRecoveryKey()
+      const client = await clientOf(options)
+      const { text, name, public: publicPart } = await host.newRecoveryKey()
+      // First of all: an answer that is lost on its way must not leave a cluster that seals to a key which nobody has seen.
+      if (!options.json) host.print(`Recovery key ${name}, which counts when this command says so:\n\n    ${text}\n`)
       const wish = { public: publicPart, ...(options.replace !== undefined && { replaces: options.replace }) }
-      const status = await (await clientOf(options)).setRecovery(wish)
-      const said = `Recovery key ${status.name}. Keep it where the cluster is not; nobody can print it again, and without it
-what is in the second home is lost:
-
-    ${text}`
-      host.print(options.json ? JSON.stringify({ ...status, key: text }, null, 2) : said)
+      try {
+        const status = await client.setRecovery(wish)
+        const said = `It counts. Keep it where the cluster is not; nobody can print it again, and without it what is in the second
+home is lost. What was copied before stays sealed to the key before; \`diapause home push GROUP\` copies anew.`
+        host.print(options.json ? JSON.stringify({ ...status, key: text }, null, 2) : said)
+      } catch (error) {
+        throw mayCount(error, name, options.json === true ? text : undefined)
+      }
     })
+}
+
+/** Refusals of the cluster are sure; whatever else went wrong, it may have taken the key. */
+function mayCount(error: unknown, name: string, text: string | undefined): unknown {
+  if (error instanceof DiapauseError && error.code.startsWith('RECOVERY_KEY')) return error
+  const key = text === undefined ? 'it is printed above' : `it is ${text}`
+  const message = `${messageOf(error)} Recovery key ${name} may be in force nevertheless: ${key}, keep it until \`diapause home status\` names another`
+  return new DiapauseError(error instanceof DiapauseError ? error.code : 'RECOVERY_KEY_UNSURE', message, {
+    cause: error
+  })
 }
 
 function readKey(file: string): string {
@@ -183,9 +199,9 @@ function statusText({ url, recovery, groups }: HomeStatus): string {
     recovery === null
       ? 'no recovery key yet: nothing is copied until there is one (diapause recovery-key new)'
       : `sealed to recovery key ${recovery.name}, made ${timeOf(recovery.madeMs)}`,
-    ...groups.map(({ group, copier, copying, last, failed }) =>
+    ...groups.map(({ group, copier, here, copying, last, failed }) =>
       [
-        `${group}: copied by ${copier}`,
+        `${group}: copied by ${copier}${here ? '' : ', as far as that has a second home in its config: ask there'}`,
         last && `epoch ${last.epoch} at ${timeOf(last.atMs)}, ${megabytes(last.bytesSent)} sent`,
         copying && `epoch ${copying.epoch}: ${megabytes(copying.doneBytes)} of ${megabytes(copying.allBytes)}`,
         failed && `failed at ${timeOf(failed.atMs)}: ${failed.message} [${failed.code}]`

@@ -41,6 +41,8 @@ export interface HomeGroupStatus {
   readonly group: string
   /** Name of the member that copies it. */
   readonly copier: string
+  /** Whether that is this peer. Only it knows whether its config has a second home. */
+  readonly here: boolean
   /** What follows is of copies by this peer since it started. */
   readonly copying?: { readonly epoch: number; readonly doneBytes: number; readonly allBytes: number } | undefined
   readonly last?: (HomeCopy & { readonly epoch: number; readonly atMs: number }) | undefined

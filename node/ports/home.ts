@@ -37,8 +37,12 @@ export interface SecondHome {
    * leaves nothing but chunks that the next one uses. HOME_CANCELLED, and what reading shards rejects with.
    */
   copy(wish: HomeWish, how: HomeCopying): Promise<HomeCopy>
-  /** Forgets all epochs of the group but the newest `keep`, and then what no epoch needs. */
-  sweep(of: { readonly cluster: string; readonly group: string }, keep: number): Promise<HomeSweep>
+  /** Forgets all epochs of the group but the newest `keep` and the one just `copied`, and then what no epoch needs. */
+  sweep(
+    of: { readonly cluster: string; readonly group: string },
+    keep: number,
+    copied?: HomeEpochName
+  ): Promise<HomeSweep>
   /** Whether all of an epoch is there; `deep`: and is what it was. */
   verify(of: HomeEpochName, deep: boolean): Promise<HomeCheck>
   /** With the recovery key. HOME_MISSING, HOME_INVALID, RECOVERY_KEY_OTHER. */
@@ -49,19 +53,24 @@ export interface HomeEpochName {
   /** Id of the cluster. */
   readonly cluster: string
   readonly group: string
+  /** Grows with each life of the group's name; numbers of epochs begin again. */
+  readonly generation: number
   readonly epoch: number
 }
 
 export interface HomeListing {
   readonly epochs: readonly HomeEpoch[]
-  /** Names of objects. */
-  readonly damaged: readonly string[]
+  readonly damaged: readonly DamagedEpoch[]
+}
+
+/** An epoch whose object cannot be read, by the object's name. */
+export interface DamagedEpoch extends HomeEpochName {
+  readonly name: string
 }
 
 /** What can be read of an epoch without a key. */
 export interface HomeEpoch extends HomeEpochName {
   readonly clusterName: string
-  readonly generation: number
   readonly copiedMs: number
   /** Which recovery key opens it. */
   readonly recovery: string

@@ -16,6 +16,7 @@ import {
   epochsOf,
   type GroupPlace,
   hashIn,
+  parseEpochName,
   streamName,
   streamsOf
 } from './layout.ts'
@@ -82,14 +83,16 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
     },
     { recoveryPart: wish.recovery, once: deps.randomBytes(32) }
   )
-  await store.put(epochName(place, epoch), bytes)
+  await sender.mend()
+  await store.put(epochName({ ...place, generation, epoch }), bytes)
   return { streams: streams.size, streamsCopied: missing.length, bytesSent: sender.sentBytes }
 }
 
 /** By the hashes of their manifests. Nobody removes what the newest epoch needs. */
 async function streamsOfNewest(store: ObjectStore, place: GroupPlace): Promise<Map<string, Named>> {
   let newest = ''
-  for await (const { name } of store.list(epochsOf(place))) if (name > newest) newest = name
+  for await (const { name } of store.list(epochsOf(place)))
+    if (parseEpochName(name) !== undefined && name > newest) newest = name
   if (newest === '') return new Map()
   try {
     const { streams } = decodeHeader(await store.get(newest))
@@ -111,6 +114,8 @@ class Sender {
   readonly #startedMs: number
   #doneBytes = 0
   sentBytes = 0
+  /** What was there already: whoever cleans up may have it on a list of what is old. */
+  readonly #leanedOn: { readonly name: string; readonly bytes: number; read(): Promise<Uint8Array> }[] = []
 
   constructor(deps: CopyDeps, place: GroupPlace, how: HomeCopying, allBytes: number) {
     this.#deps = deps
@@ -120,29 +125,43 @@ class Sender {
     this.#startedMs = deps.clock.now()
   }
 
+  /** Right before the epoch is put: what was removed meanwhile is put again. */
+  async mend(): Promise<void> {
+    const { store } = this.#deps
+    for (const { name, bytes, read } of this.#leanedOn) {
+      this.#checkWanted()
+      if ((await store.stat(name))?.bytes !== bytes) await store.put(name, await read())
+    }
+  }
+
   async send(manifest: string, stream: StreamManifest): Promise<Named> {
     const { dataBytes, key = 0 } = stream
     const chunks: string[] = []
     let sending: Promise<void> = Promise.resolve()
     for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
       this.#checkWanted()
-      const bytes = await this.#deps.readData(stream, offset, Math.min(CHUNK_BYTES, dataBytes - offset))
+      const read = () => this.#deps.readData(stream, offset, Math.min(CHUNK_BYTES, dataBytes - offset))
+      const bytes = await read()
       const name = hash('sha256', bytes)
       chunks.push(name)
       await sending
-      sending = this.#sendChunk(name, bytes)
+      sending = this.#sendChunk(name, bytes, read)
       sending.catch(() => {}) // awaited in the next turn
     }
     await sending
     const object = encodeStream({ stream: stream.stream, dataBytes, key, chunkBytes: CHUNK_BYTES, chunks })
-    await this.#deps.store.put(streamName(this.#place, object.hash), object.bytes)
+    const name = streamName(this.#place, object.hash)
+    if ((await this.#deps.store.stat(name)) !== undefined)
+      this.#leanedOn.push({ name, bytes: object.bytes.length, read: () => Promise.resolve(object.bytes) })
+    await this.#deps.store.put(name, object.bytes)
     return { stream: stream.stream, manifest, object: object.hash, bytes: dataBytes }
   }
 
-  async #sendChunk(hashed: string, bytes: Uint8Array): Promise<void> {
+  async #sendChunk(hashed: string, bytes: Uint8Array, read: () => Promise<Uint8Array>): Promise<void> {
     const { store, wallMs } = this.#deps
     const name = chunkName(this.#place, hashed)
     const found = await store.stat(name)
+    if (found !== undefined) this.#leanedOn.push({ name, bytes: bytes.length, read })
     // One that is old may be removed at any moment, unless it is put anew.
     if (found?.bytes !== bytes.length || found.putMs < wallMs() - GRACE_MS / 2) {
       await store.put(name, bytes)

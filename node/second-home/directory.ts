@@ -8,12 +8,13 @@ import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promis
 import { dirname, join, relative } from 'node:path'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
-import { checkName } from './names.ts'
+import { MAX_OBJECT_BYTES } from './layout.ts'
+import { checkName, isName } from './names.ts'
 
 /** No name begins with a dot. */
 const PARTIAL = '.partial'
 
-/** `root` is made where it is not there; what it is in is not: a disk that is not mounted would go unnoticed. */
+/** `root` is not made where it is not there: a disk that is not mounted would go unnoticed, and its copies lie beside it. */
 export function openDirectory(root: string): ObjectStore {
   const url = `dir:${root}`
   const pathOf = (name: string): string => {
@@ -27,7 +28,7 @@ export function openDirectory(root: string): ObjectStore {
       told(url, async () => {
         const path = pathOf(name)
         const aside = join(root, PARTIAL, randomUUID())
-        await makeRoot(root)
+        await requireRoot(root)
         await makeFolders(root, dirname(aside))
         await makeFolders(root, dirname(path))
         try {
@@ -40,7 +41,13 @@ export function openDirectory(root: string): ObjectStore {
         await syncFolder(dirname(path))
       }),
 
-    get: name => told(url, async () => new Uint8Array(await readFile(pathOf(name)))),
+    get: name =>
+      told(url, async () => {
+        const path = pathOf(name)
+        if ((await stat(path)).size > MAX_OBJECT_BYTES)
+          throw new DiapauseError('HOME_DAMAGED', `${name} in ${url} is larger than anything that was put there`)
+        return new Uint8Array(await readFile(path))
+      }),
 
     stat: name =>
       told(url, async () => {
@@ -55,10 +62,11 @@ export function openDirectory(root: string): ObjectStore {
       }),
 
     async *list(prefix) {
+      await told(url, () => requireRoot(root))
       const folder = prefix.includes('/') ? dirname(`${prefix}.`) : '.'
       for await (const path of filesIn(join(root, folder), url)) {
         const name = relative(root, path)
-        if (!name.startsWith(prefix) || name.startsWith('.')) continue
+        if (!name.startsWith(prefix) || !isName(name)) continue
         const facts = await this.stat(name)
         if (facts !== undefined) yield { name, ...facts }
       }
@@ -68,13 +76,15 @@ export function openDirectory(root: string): ObjectStore {
   }
 }
 
-async function makeRoot(root: string): Promise<void> {
+/** HOME_MISSING. */
+async function requireRoot(root: string): Promise<void> {
   try {
-    await mkdir(root, { mode: 0o700 })
-    await syncFolder(dirname(root))
+    if ((await stat(root)).isDirectory()) return
   } catch (error) {
-    if (!hasCode(error, 'EEXIST')) throw error
+    if (!hasCode(error, 'ENOENT') && !hasCode(error, 'ENOTDIR')) throw error
   }
+  const message = `there is no folder ${root}: is its disk mounted? Make the folder once yourself, on the mounted disk`
+  throw new DiapauseError('HOME_MISSING', message)
 }
 
 /** Those of `folder` that are not there, from the root on, and durable. */
@@ -114,6 +124,7 @@ async function* filesIn(folder: string, url: string): AsyncGenerator<string> {
   })
   for (const entry of entries) {
     const path = join(folder, entry.name)
+    if (!isName(entry.name)) continue
     if (entry.isDirectory()) yield* filesIn(path, url)
     else if (entry.isFile()) yield path
   }

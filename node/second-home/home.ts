@@ -1,10 +1,21 @@
 /** The port `SecondHome` over any object store. */
-import type { HomeSweep, ObjectStore, SecondHome } from '../ports.ts'
+import type { HomeEpochName, HomeSweep, ObjectStore, SecondHome } from '../ports.ts'
 import { type CopyDeps, copyEpoch } from './copy.ts'
 import { decodeHeader } from './epoch-object.ts'
-import { chunkName, chunksOf, epochsOf, type GroupPlace, hashIn, streamName, streamsOf } from './layout.ts'
+import {
+  chunkName,
+  chunksOf,
+  epochName,
+  epochsOf,
+  type GroupPlace,
+  hashIn,
+  isHash,
+  parseEpochName,
+  streamName,
+  streamsOf
+} from './layout.ts'
 import { type ImageHead, listEpochs, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
-import { planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
+import { isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
 
 export interface SecondHomeDeps extends CopyDeps {
   /** The opposite of `encodeImage`. MANIFEST_INVALID. */
@@ -17,19 +28,24 @@ export function createSecondHome(deps: SecondHomeDeps): SecondHome {
     url: store.url,
     epochs: of => listEpochs(store, of),
     copy: (wish, how) => copyEpoch(deps, wish, how),
-    sweep: (of, keep) => sweep(deps, of, keep),
+    sweep: (of, keep, copied) => sweep(deps, of, keep, copied),
     verify: (of, deep) => verifyEpoch(store, of, deep),
     open: (of, recoveryKey) => openHomeEpoch(store, of, recoveryKey, bytes => deps.decodeImage(bytes))
   }
 }
 
 /** Objects are listed before epochs are: who names one meanwhile is seen. */
-async function sweep({ store, wallMs }: SecondHomeDeps, place: GroupPlace, keep: number): Promise<HomeSweep> {
+async function sweep(
+  { store, wallMs }: SecondHomeDeps,
+  place: GroupPlace,
+  keep: number,
+  copied?: HomeEpochName
+): Promise<HomeSweep> {
   const nowMs = wallMs()
   const chunks = await hashesIn(store, chunksOf(place))
   const streams = await hashesIn(store, streamsOf(place))
   const { epochs, damaged } = await readEpochs(store, place)
-  const plan = planEpochs(epochs, keep)
+  const plan = planEpochs(epochs, keep, copied && epochName(copied))
   for (const name of plan.remove) await store.delete(name)
   const named = new Set<string>()
   for (const object of plan.streams) {
@@ -42,25 +58,35 @@ async function sweep({ store, wallMs }: SecondHomeDeps, place: GroupPlace, keep:
     ...planObjects(streams, plan.streams, nowMs).map(hash => streamName(place, hash)),
     ...planObjects(chunks, named, nowMs).map(hash => chunkName(place, hash))
   ]
-  for (const name of gone) await store.delete(name)
-  return { epochs: plan.remove.length, objects: gone.length, damaged }
+  let objects = 0
+  for (const name of gone) {
+    // The listing is old by now: a copier may have put it anew. What is put after this look the copier sees itself.
+    const facts = await store.stat(name)
+    if (facts === undefined || !isOld(facts.putMs, nowMs)) continue
+    await store.delete(name)
+    objects++
+  }
+  return { epochs: plan.remove.length, objects, damaged }
 }
 
 async function hashesIn(store: ObjectStore, prefix: string): Promise<StoredHash[]> {
   const found: StoredHash[] = []
-  for await (const { name, putMs } of store.list(prefix)) found.push({ hash: hashIn(name), putMs })
+  for await (const { name, putMs } of store.list(prefix)) {
+    const hash = hashIn(name)
+    if (isHash(hash)) found.push({ hash, putMs })
+  }
   return found
 }
 
 async function readEpochs(store: ObjectStore, place: GroupPlace) {
   const names: string[] = []
-  for await (const { name } of store.list(epochsOf(place))) names.push(name)
-  const epochs: { name: string; epoch: number; streams: string[] }[] = []
+  for await (const { name } of store.list(epochsOf(place))) if (parseEpochName(name) !== undefined) names.push(name)
+  const epochs: { name: string; streams: string[] }[] = []
   const damaged: string[] = []
   for (const name of names) {
     const header = await unlessDamaged(async () => decodeHeader(await store.get(name)))
     if (header === undefined) damaged.push(name)
-    else epochs.push({ name, epoch: header.epoch, streams: header.streams.map(({ object }) => object) })
+    else epochs.push({ name, streams: header.streams.map(({ object }) => object) })
   }
   return { epochs, damaged }
 }

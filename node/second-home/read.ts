@@ -2,6 +2,7 @@
 import { hash } from 'node:crypto'
 import { DiapauseError, hasCode } from '../errors.ts'
 import type {
+  DamagedEpoch,
   HomeCheck,
   HomeEpoch,
   HomeEpochName,
@@ -12,7 +13,7 @@ import type {
   StreamManifest
 } from '../ports.ts'
 import { decodeHeader, type EpochHeader, openEpoch } from './epoch-object.ts'
-import { chunkName, epochName, EPOCHS, epochsOf, type GroupPlace, streamName } from './layout.ts'
+import { chunkName, epochName, EPOCHS, epochsOf, type GroupPlace, parseEpochName, streamName } from './layout.ts'
 import { decodeStream, type HomeStream } from './stream-object.ts'
 
 /** Chunks in memory while an image is read: of four streams read in turns, four each. A guess. */
@@ -27,10 +28,12 @@ export async function listEpochs(store: ObjectStore, of?: GroupPlace): Promise<H
   const names: string[] = []
   for await (const { name } of store.list(of === undefined ? EPOCHS : epochsOf(of))) names.push(name)
   const epochs: HomeEpoch[] = []
-  const damaged: string[] = []
+  const damaged: DamagedEpoch[] = []
   for (const name of names.sort()) {
+    const place = parseEpochName(name)
+    if (place === undefined) continue // not put there by this program
     const facts = await unlessDamaged(async () => aboutOf(name, decodeHeader(await store.get(name))))
-    if (facts === undefined) damaged.push(name)
+    if (facts === undefined) damaged.push({ name, ...place })
     else epochs.push(facts)
   }
   return { epochs, damaged }
@@ -39,7 +42,7 @@ export async function listEpochs(store: ObjectStore, of?: GroupPlace): Promise<H
 /** Undefined where it says that it is in another place. */
 function aboutOf(name: string, header: EpochHeader): HomeEpoch | undefined {
   const { cluster, group, epoch, generation, copiedMs, recovery, vms, streams } = header
-  if (name !== epochName({ cluster: cluster.id, group }, epoch)) return undefined
+  if (name !== epochName({ cluster: cluster.id, group, generation, epoch })) return undefined
   const bytes = streams.reduce((sum, each) => sum + each.bytes, 0)
   const facts = { generation, copiedMs, recovery, vms, streams: streams.length, bytes }
   return { cluster: cluster.id, clusterName: cluster.name, group, epoch, ...facts }
@@ -73,7 +76,7 @@ function checked(name: string, expected: string, bytes: Uint8Array): Uint8Array 
 }
 
 export async function verifyEpoch(store: ObjectStore, of: HomeEpochName, deep: boolean): Promise<HomeCheck> {
-  const { streams } = decodeHeader(await store.get(epochName(of, of.epoch)))
+  const { streams } = decodeHeader(await store.get(epochName(of)))
   const damaged: string[] = []
   let [chunks, bytes] = [0, 0]
   for (const { object } of streams) {
@@ -98,7 +101,7 @@ export async function openHomeEpoch(
   recoveryKey: Uint8Array,
   decodeImage: (bytes: Uint8Array) => ImageHead
 ): Promise<OpenedEpoch> {
-  const name = epochName(of, of.epoch)
+  const name = epochName(of)
   const { header, body } = openEpoch(await store.get(name), recoveryKey)
   const about = aboutOf(name, header)
   if (about === undefined) throw new DiapauseError('HOME_INVALID', `${name} is the epoch of another place`)

@@ -9,14 +9,13 @@ import { hash } from 'node:crypto'
 import { AwsClient } from 'aws4fetch'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
-import { checkName } from './names.ts'
+import { MAX_OBJECT_BYTES } from './layout.ts'
+import { checkName, isName } from './names.ts'
 
 /** Of one request with all of its body. A minute: 4 MiB at 0.6 Mb/s; a guess. */
 const REQUEST_LIMIT_MS = 60_000
 /** Answers that mean "later" (429 and 5xx) are asked for again so often, by aws4fetch, with pauses that double. A guess. */
 const RETRIES = 4
-/** An epoch of 64 VMs is the largest object; a chunk has 4 MiB, a page of a listing a thousand names. A guess with room. */
-const MAX_OBJECT_BYTES = 128 << 20
 
 export interface S3Credentials {
   readonly accessKeyId: string
@@ -73,7 +72,10 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
         const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
         const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted)).toString()
         const { objects, more } = readListing(text)
-        for (const { key, ...facts } of objects) yield { name: key.slice(folder.length), ...facts }
+        for (const { key, ...facts } of objects) {
+          const name = key.slice(folder.length)
+          if (isName(name)) yield { name, ...facts }
+        }
         const last = objects.at(-1)?.key ?? ''
         if (!more) return
         if (last <= after) throw new DiapauseError('HOME_UNREACHABLE', `${url} lists the same names again and again`)

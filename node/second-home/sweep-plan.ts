@@ -16,20 +16,27 @@ export interface StoredHash {
   readonly putMs: number
 }
 
-/** Names of epochs to remove, all but the newest `keep`; and hashes of the streams that the others name. */
+/**
+ * Names of epochs to remove, all but the newest `keep` and the one just `copied`; and hashes of the streams that the others
+ * name. Their names are in the order in which they were taken (`layout.ts`).
+ */
 export function planEpochs(
-  epochs: readonly { readonly name: string; readonly epoch: number; readonly streams: readonly string[] }[],
-  keep: number
+  epochs: readonly { readonly name: string; readonly streams: readonly string[] }[],
+  keep: number,
+  copied?: string
 ): {
   readonly remove: readonly string[]
   readonly streams: ReadonlySet<string>
 } {
-  const newestFirst = epochs.toSorted((a, b) => b.epoch - a.epoch)
+  const newestFirst = epochs.toSorted((a, b) => (a.name < b.name ? 1 : -1))
+  const kept = newestFirst.filter(({ name }, at) => at < Math.max(1, keep) || name === copied)
   return {
-    remove: newestFirst.slice(Math.max(1, keep)).map(({ name }) => name),
-    streams: new Set(newestFirst.slice(0, Math.max(1, keep)).flatMap(({ streams }) => streams))
+    remove: newestFirst.filter(each => !kept.includes(each)).map(({ name }) => name),
+    streams: new Set(kept.flatMap(({ streams }) => streams))
   }
 }
+
+export const isOld = (putMs: number, nowMs: number): boolean => putMs < nowMs - GRACE_MS
 
 /** Hashes of what is neither named nor young. */
 export const planObjects = (
@@ -37,4 +44,4 @@ export const planObjects = (
   named: ReadonlySet<string>,
   nowMs: number
 ): readonly string[] =>
-  stored.filter(({ hash, putMs }) => !named.has(hash) && putMs < nowMs - GRACE_MS).map(({ hash }) => hash)
+  stored.filter(({ hash, putMs }) => !named.has(hash) && isOld(putMs, nowMs)).map(({ hash }) => hash)

@@ -1,6 +1,6 @@
 /** The contract of `ObjectStore` (node/ports/home.ts): every second home passes it, the bucket against a server that speaks S3. */
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -17,6 +17,7 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'diapause-home-'))
+  await mkdir(join(folder, 'home'))
 })
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
@@ -105,7 +106,7 @@ describe.each(implementations)('a second home in %s', (_, open) => {
       `${'a/'.repeat(500)}a`
     ])
       await expect(async () => home.put(name, new Uint8Array(1)), name).rejects.toThrow(TypeError)
-    expect(await readdir(folder)).toEqual([])
+    expect(await readdir(folder, { recursive: true })).toEqual(['home'])
   })
 })
 
@@ -131,9 +132,23 @@ describe('a bucket', () => {
 
 describe('a directory', () => {
   it('is not made where its disk is not mounted', async () => {
-    const home = openHome(`dir:${folder}/not-mounted/home`, undefined)
-    await expect(home.put('a', new Uint8Array(1))).rejects.toMatchObject({ code: 'HOME_MISSING' })
-    expect(await readdir(folder)).toEqual([])
+    for (const root of ['not-mounted', 'not-mounted/home']) {
+      const home = openHome(`dir:${folder}/${root}`, undefined)
+      const missing = { code: 'HOME_MISSING', message: expect.stringMatching(/is its disk mounted/) as string }
+      await expect(home.put('a', new Uint8Array(1))).rejects.toMatchObject(missing)
+      await expect(namesIn(home, 'epochs/')).rejects.toMatchObject(missing)
+    }
+    expect(await readdir(folder)).toEqual(['home'])
+  })
+
+  it('does not list what the system or others have put there', async () => {
+    const home = openHome(`dir:${folder}/home`, undefined)
+    await home.put('a/x', new Uint8Array(1))
+    await mkdir(join(folder, 'home/a/@eaDir'))
+    for (const name of ['.DS_Store', 'a/.DS_Store', 'a/@eaDir/x', 'a/copy of x'])
+      await writeFile(join(folder, 'home', name), 'x')
+    expect(await namesIn(home, '')).toEqual(['a/x'])
+    expect(await namesIn(home, 'a/')).toEqual(['a/x'])
   })
 
   it('has one of two that are put at once under a name', async () => {

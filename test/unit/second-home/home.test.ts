@@ -96,7 +96,7 @@ describe('a second home', () => {
 
   const first = stream(1, 2 * CHUNK_BYTES + 100)
   const second = stream(2, 1_000)
-  const nameIn = (epoch: number) => ({ ...place, epoch })
+  const nameIn = (epoch: number) => ({ ...place, generation: 1, epoch })
 
   async function expectReadable(epoch: number, streams: readonly StreamManifest[]): Promise<void> {
     const opened = await home.open(nameIn(epoch), secret)
@@ -197,7 +197,70 @@ describe('a second home', () => {
     store.nowMs += GRACE_MS + 1
     expect(await home.sweep(place, 1)).toEqual({ epochs: 0, objects: 2, damaged: [] })
     await expectReadable(1, [second])
-    expect((await home.verify({ ...place, group: 'other', epoch: 1 }, true)).damaged).toEqual([])
+    expect((await home.verify({ ...nameIn(1), group: 'other' }, true)).damaged).toEqual([])
+  })
+
+  it('takes the epochs of a group that was made anew under an old name for the newer ones', async () => {
+    for (const epoch of [9, 10]) await home.copy(wish(epoch, [stream(epoch, 500)]), quiet)
+    const again = { ...wish(1, [first]), generation: 12 }
+    await home.copy(again, quiet)
+    expect(await home.sweep(place, 2, { ...nameIn(1), generation: 12 })).toMatchObject({ epochs: 1 })
+    const { epochs } = await home.epochs()
+    expect(epochs.map(({ generation, epoch }) => [generation, epoch])).toEqual([
+      [1, 10],
+      [12, 1]
+    ])
+    reads = []
+    await home.copy({ ...again, epoch: 2 }, quiet)
+    expect(reads).toEqual([]) // it leans on the newest
+  })
+
+  it('keeps the epoch that was just copied, however old it is', async () => {
+    for (const epoch of [9, 10, 5]) await home.copy(wish(epoch, [second]), quiet)
+    expect(await home.sweep(place, 1, nameIn(5))).toMatchObject({ epochs: 1 })
+    expect((await home.epochs()).epochs.map(({ epoch }) => epoch)).toEqual([5, 10])
+  })
+
+  it('is not held up by what others have put there', async () => {
+    await home.copy(wish(1, [second]), quiet)
+    for (const prefix of ['epochs/', `epochs/${place.cluster}/shop/`, `chunks/${place.cluster}/shop/`]) {
+      for (const name of ['desktop.ini', '999999999999999', '.DS_Store', ''])
+        store.objects.set(`${prefix}${name}`, { bytes: new Uint8Array(1), putMs: 0 })
+    }
+    expect(await home.epochs()).toMatchObject({ damaged: [], epochs: [{ epoch: 1 }] })
+    await home.copy(wish(2, [second]), quiet)
+    expect(await home.sweep(place, 1)).toEqual({ epochs: 1, objects: 0, damaged: [] })
+    await expectReadable(2, [second])
+  })
+
+  it('does not remove what a copier has put anew since it was listed', async () => {
+    store.putsLeft = 3 // what it is, and two chunks
+    await expect(home.copy(wish(2, [first]), quiet)).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
+    store.putsLeft = Number.POSITIVE_INFINITY
+    store.nowMs += GRACE_MS + 1
+    await home.copy(wish(1, [second]), quiet)
+    const stale = store.names('chunks/')
+    const get = store.get.bind(store)
+    store.get = name => {
+      // Chunks were listed before the epoch is read.
+      for (const chunk of stale) store.objects.set(chunk, { bytes: new Uint8Array(1), putMs: store.nowMs })
+      return get(name)
+    }
+    await home.sweep(place, 1)
+    expect(store.names('chunks/')).toEqual(expect.arrayContaining(stale))
+  })
+
+  it('sends again what was there when it looked, and is gone when the epoch is put', async () => {
+    store.putsLeft = 3 // what it is, and two chunks
+    await expect(home.copy(wish(1, [first]), quiet)).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
+    store.putsLeft = Number.POSITIVE_INFINITY
+    const found = store.names('chunks/')
+    meanwhile = id => {
+      if (id === second.stream) for (const name of found) store.objects.delete(name)
+      return Promise.resolve()
+    }
+    await home.copy(wish(1, [first, second]), quiet)
+    await expectReadable(1, [first, second])
   })
 
   it('puts a chunk again that is about to be removed', async () => {
@@ -222,7 +285,7 @@ describe('a second home', () => {
     store.objects.get(name)?.bytes.fill(0, 40, 50)
     store.nowMs += GRACE_MS + 1
     expect(await home.sweep(place, 1)).toEqual({ epochs: 0, objects: 0, damaged: [name] })
-    expect(await home.epochs()).toMatchObject({ damaged: [name], epochs: [{ epoch: 2 }] })
+    expect(await home.epochs()).toMatchObject({ damaged: [{ name, ...nameIn(1) }], epochs: [{ epoch: 2 }] })
   })
 
   it('finds what is missing, and with a deep look what was altered', async () => {

@@ -131,14 +131,15 @@ describe('a stream in a second home', () => {
 
 describe('the name of an epoch', () => {
   it('says whose it is', () => {
-    const place = { cluster, group: 'a.b-c_D' }
-    expect(parseEpochName(epochName(place, 17))).toEqual({ ...place, epoch: 17 })
+    const of = { cluster, group: 'a.b-c_D', generation: 3, epoch: 17 }
+    expect(parseEpochName(epochName(of))).toEqual(of)
   })
 
   it('sorts as epochs do', () => {
     const place = { cluster, group: 'g' }
-    const names = [9, 10, 100, 99].map(epoch => epochName(place, epoch)).sort()
-    expect(names.map(name => parseEpochName(name)?.epoch)).toEqual([9, 10, 99, 100])
+    const names = [9, 10, 100, 99].map(epoch => epochName({ ...place, generation: 2, epoch }))
+    names.push(epochName({ ...place, generation: 10, epoch: 1 })) // of a group that was made anew
+    expect(names.sort().map(name => parseEpochName(name)?.epoch)).toEqual([9, 10, 99, 100, 1])
   })
 
   it('is no other text', () => {
