@@ -1,7 +1,8 @@
 /**
  * Who has which columns, as far as this peer has heard (`have` of the shard protocol). An answer stays true until its peer is
  * disconnected: a peer never forgets a stream that is kept, and looks after its own damage. So peers are asked once, and again
- * when they come back, where they lacked something, and where a column seems to be nowhere.
+ * when they come back, where they lacked something, and where a column seems to be nowhere; and all of them now and then
+ * (`repair.ts`), since one that has found damage may have no room to repair it.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { HeldColumn } from '../../protocols/shards/messages.ts'

@@ -7,7 +7,6 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { RepairSettings } from '../../config/schema.ts'
-import { columnBytes, gridShapeOf } from '../erasure/grid.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ColumnRepair, RepairPlan } from '../planning/repair.ts'
 import type { Clock, Log, ShardStore, StreamId, StreamManifest } from '../ports.ts'
@@ -223,9 +222,10 @@ export class RepairAgent {
     const { store, rebuilding } = this.#deps
     const rebuild = rebuilding(manifest)
     let failure: Error | undefined
-    for (const grid of manifest.grids.keys()) {
+    const { k, m } = manifest
+    for (const [grid, { symbolBytes }] of manifest.grids.entries()) {
       await this.#turn()
-      const gridBytes = columnBytes(gridShapeOf(manifest, grid))
+      const gridBytes = (k + m) * symbolBytes // of one column
       const state = await store.verifyColumn(manifest.stream, grid, column)
       if (state !== 'missing') this.#count(gridBytes)
       if (state === 'whole') continue
@@ -238,7 +238,7 @@ export class RepairAgent {
         if (!(error instanceof Error) || hasCode(error, 'STORE_FULL')) throw error
         failure ??= error
       } finally {
-        this.#count(manifest.k * gridBytes) // what fails has read, too
+        this.#count(k * gridBytes) // what fails has read, too
       }
     }
     if (failure !== undefined) throw failure
