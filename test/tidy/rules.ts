@@ -93,7 +93,7 @@ const dependencyRules: readonly Rule[] = [
   },
   {
     who: 'node/group-import.ts',
-    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
+    may: ['config/', 'protocols/', 'node/planning/', 'node/reservation.ts', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
     why: 'operations join agents and edge by their types'
   },
