@@ -21,6 +21,7 @@ import { decodeStreamManifest } from './image/stream-manifest.ts'
 import type { StoragePeer } from './planning/domains.ts'
 import type { Clock, Codec, FailureDetector, Log, Membership, ShardStore, Transport } from './ports.ts'
 import type { ClusterShards, RepairHooks } from './shards/cluster.ts'
+import { columnMatches } from './shards/damage.ts'
 import { rebuilding } from './shards/rebuild.ts'
 
 export interface RepairingDeps {
@@ -69,7 +70,7 @@ export function openRepairing(deps: RepairingDeps): Repairing {
     settings: config.repair,
     rebuilding: manifest => rebuilding(manifest, codec, (...range) => shards.readData(...range))
   })
-  const check = new ColumnCheck({ store, kept, log })
+  const check = new ColumnCheck({ store, kept, log, matches: columnMatches })
   const mark = new ScrubMarkFile(config.peer.dataDir)
   const scrub = new Scrub({
     ...deps,

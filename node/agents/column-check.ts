@@ -4,12 +4,18 @@
  */
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { ColumnState, Log, ShardStore, StreamId, StreamManifest } from '../ports.ts'
-import { columnMatches } from '../shards/damage.ts'
 import type { KeptStreams } from './kept-streams.ts'
 
 export interface ColumnCheckDeps {
   readonly store: Pick<ShardStore, 'verifyColumn' | 'readColumn' | 'refuteColumn'>
   readonly kept: Pick<KeptStreams, 'find' | 'manifest'>
+  /** False: what `read` gives of a column is not what the manifest says (`shards/damage.ts`). */
+  matches(
+    manifest: StreamManifest,
+    grid: number,
+    column: number,
+    read: (offset: number, length: number) => Promise<Uint8Array>
+  ): Promise<boolean>
   readonly log: Log
 }
 
@@ -37,7 +43,7 @@ export class ColumnCheck {
   async #matches(manifest: StreamManifest, grid: number, column: number): Promise<boolean> {
     const read = (offset: number, length: number): Promise<Uint8Array> =>
       this.#deps.store.readColumn(manifest.stream, grid, column, offset, length)
-    return await columnMatches(manifest, grid, column, read)
+    return await this.#deps.matches(manifest, grid, column, read)
   }
 
   /** Undefined where nothing is kept that leans on the stream, or its manifest is out of reach: then nobody knows better. */

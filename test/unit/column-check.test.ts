@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { ColumnCheck } from '../../node/agents/column-check.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type { ShardStore, StreamManifest } from '../../node/ports.ts'
+import { columnMatches } from '../../node/shards/damage.ts'
 import { rebuilding } from '../../node/shards/rebuild.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { cluster, codec, MemoryStore, ship } from './shards-network.ts'
@@ -42,7 +43,12 @@ describe('the check of a column that somebody doubts', () => {
       const store = await openShardStore(dir, { log: memoryLog(), clock })
       const { manifest, rebuild } = await wrong(store, spoil)
       expect(manifest.grids).toHaveLength(3)
-      const check = new ColumnCheck({ store, kept: keptOf(async () => manifest), log: memoryLog() })
+      const check = new ColumnCheck({
+        store,
+        kept: keptOf(async () => manifest),
+        log: memoryLog(),
+        matches: columnMatches
+      })
       const verify = () => Promise.all([0, 1, 2, 3].map(grid => check.verify('g/v/1/1', grid, 2)))
       expect(await store.verifyColumn('g/v/1/1', 1, 2)).toBe('whole')
       expect(await verify()).toEqual(['whole', 'damaged', 'whole', 'missing'])
@@ -64,11 +70,11 @@ describe('the check of a column that somebody doubts', () => {
       throw new DiapauseError('MANIFEST_MISSING', 'out of reach')
     }
     for (const of of [missing, async () => bare]) {
-      const check = new ColumnCheck({ store, kept: keptOf(of), log: memoryLog() })
+      const check = new ColumnCheck({ store, kept: keptOf(of), log: memoryLog(), matches: columnMatches })
       expect(await check.verify('g/v/1/1', 1, 2)).toBe('whole')
     }
     await store.putColumn('g/w/1/1', 0, 0, randomBytes(9))
-    const check = new ColumnCheck({ store, kept: keptOf(missing), log: memoryLog() })
+    const check = new ColumnCheck({ store, kept: keptOf(missing), log: memoryLog(), matches: columnMatches })
     expect(await check.verify('g/w/1/1', 0, 0)).toBe('whole')
   })
 })
