@@ -87,13 +87,18 @@ export class Redundancy {
     return this.#deps.holdings.gridsAt(peer, stream, column)
   }
 
-  /** Who has each column now and stays: its planned holder where nobody else is known. */
+  /**
+   * Who has each column now: of those known to have it who stays, the planned holder first; else who leaves. The planned holder
+   * where nobody is known to have it.
+   */
   holdersNow(manifest: Pick<StreamManifest, 'stream' | 'holders'>): readonly PeerId[] {
     const stays = new Set(this.#staying())
     const seen = this.#last?.facts.streams.find(({ stream }) => stream === manifest.stream)
     return manifest.holders.map((planned, column) => {
-      if (stays.has(planned)) return planned
-      return seen?.places[column]?.find(peer => stays.has(peer)) ?? planned
+      const known = seen?.places[column] ?? []
+      const staying = known.filter(peer => stays.has(peer))
+      const among = staying.length > 0 ? staying : known
+      return among.includes(planned) ? planned : (among[0] ?? planned)
     })
   }
 

@@ -202,6 +202,23 @@ describe('a member that leaves', () => {
   })
 })
 
+describe('who has a column now', () => {
+  it('is who is known to have it, though he leaves, and not a planned holder that is known to lack it', async () => {
+    const { redundancy } = world.body(1)
+    const [planned, other] = [world.body(0).memory.held, world.body(5).memory.held]
+    for (const [name, bytes] of planned) other.set(name, bytes)
+    await redundancy.look()
+    expect(redundancy.holdersNow(manifest)[0]).toBe('p0')
+    planned.clear()
+    world.leaving.add('p5')
+    await redundancy.look({ anew: true })
+    expect(redundancy.holdersNow(manifest)[0]).toBe('p5')
+    other.clear()
+    await redundancy.look({ anew: true })
+    expect(redundancy.holdersNow(manifest)[0]).toBe('p0')
+  })
+})
+
 describe('the exposure of an image', () => {
   it('is that of its weakest stream, and unknown streams count as lost', () => {
     const five = ['a', 'b', 'c', 'd', 'e']
