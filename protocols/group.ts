@@ -79,6 +79,7 @@ export interface RetentionPolicy {
 
 export interface HeldEpoch {
   readonly epoch: number
+  /** None: all of the epoch, which is `committed` or in `kept`. They are said here when it leaves both. */
   readonly images: Readonly<Record<string, string>>
   /** Who reads it, and when: a word of that peer's, which begins with its id and a space. */
   readonly by: string

@@ -10,7 +10,15 @@
  * It is asked at each commit, of what was kept until then. That is the same as to ask it once of all epochs there ever were:
  * an epoch is dropped when a newer one stands for its hour or when there are enough newer hours, and both stay so.
  */
-import { type Keeping, keptEpochs, MAX_RECORD_TEXT_BYTES, recordTextBytes } from '../../protocols/epoch/kept.ts'
+import {
+  type Keeping,
+  keptEpochs,
+  MAX_READ_RECORD_TEXT_BYTES,
+  MAX_RECORD_TEXT_BYTES,
+  readFrom,
+  readsAll,
+  recordTextBytes
+} from '../../protocols/epoch/kept.ts'
 import { MAX_KEPT } from '../../protocols/epoch/messages.ts'
 import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
@@ -66,7 +74,8 @@ export function keepBy(policy: RetentionPolicy, wallMs: number): Keeping {
       const held = new Set(holds.map(({ epoch }) => epoch))
       const wanted = epochsToKeep(retention, committed === null ? kept : [...kept, committed], held)
       const epochs = kept.filter(({ epoch }) => wanted.has(epoch))
-      return withinRoom({ ...record, kept: epochs }, held)
+      const left = kept.filter(({ epoch }) => !wanted.has(epoch))
+      return withinRoom({ ...record, kept: epochs, held: readFrom(record.held, left) }, held)
     }
   }
 }
@@ -76,12 +85,16 @@ const keepsMore = ({ keepLast, hourly, daily, weekly }: RetentionPolicy): boolea
 
 function withinRoom(record: GroupRecord, held: ReadonlySet<number>): NonNullable<GroupRecord['kept']> {
   const epochs = record.kept ?? []
-  let bytes = recordTextBytes(record)
+  const readBytes = recordTextBytes(record.held ?? [])
+  const room = Math.min(MAX_RECORD_TEXT_BYTES, MAX_READ_RECORD_TEXT_BYTES - readBytes)
+  // To drop one that is read as a whole wins nothing: its images stay in the record.
+  const read = new Set(record.held?.filter(readsAll).map(({ epoch }) => epoch))
+  let bytes = recordTextBytes({ ...record, held: undefined })
   let count = epochs.length
   const dropped = new Set<number>()
   for (const each of epochs.toSorted((a, b) => a.epoch - b.epoch)) {
-    if (bytes <= MAX_RECORD_TEXT_BYTES && count <= MAX_KEPT) break
-    if (held.has(each.epoch)) continue
+    if (bytes <= room && count <= MAX_KEPT) break
+    if (held.has(each.epoch) || read.has(each.epoch)) continue
     dropped.add(each.epoch)
     bytes -= recordTextBytes(each)
     count -= 1

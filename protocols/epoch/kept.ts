@@ -3,7 +3,7 @@
  * `record.ts`. An epoch begins to be kept when it is committed, and never later: whoever forgets what an epoch needs may rely
  * on it that no newer record wants it again.
  */
-import type { CommittedEpoch, EpochHold, GroupRecord, KeptEpoch, RetentionPolicy } from '../group.ts'
+import type { CommittedEpoch, EpochHold, GroupRecord, HeldEpoch, KeptEpoch, RetentionPolicy } from '../group.ts'
 import { MAX_HELD, MAX_HOLDS } from './messages.ts'
 
 /** What is kept when an epoch is committed. */
@@ -15,10 +15,12 @@ export interface Keeping {
 }
 
 /**
- * A register holds 64 KiB of msgpack, which is shorter than JSON. 60 KiB: the rest is for what comes between two commits, an
- * epoch that is open and those that are being read.
+ * A register holds 64 KiB of msgpack, which is shorter than JSON. 60 KiB for all but the epochs that are being read: the rest is
+ * for those, and for what comes between two commits.
  */
 export const MAX_RECORD_TEXT_BYTES = 60 * 1024
+/** With those that are being read. 1 KiB is left for an epoch that is opened and for others who begin to read. */
+export const MAX_READ_RECORD_TEXT_BYTES = 63 * 1024
 
 const encoder = new TextEncoder()
 
@@ -49,8 +51,20 @@ export function keepOlder(next: GroupRecord, before: CommittedEpoch | null, keep
   const all = keptEpochs({ committed: before, kept: next.kept })
   const kept = keeping.keep({ ...next, kept: all })
   const there = new Set([...kept, next.committed].map(each => each?.epoch))
-  return having(next, { kept, holds: next.holds?.filter(({ epoch }) => there.has(epoch)) })
+  const left = all.filter(({ epoch }) => !there.has(epoch))
+  const holds = next.holds?.filter(({ epoch }) => there.has(epoch))
+  return having(next, { kept, holds, held: readFrom(next.held, left) })
 }
+
+/** What reads one of `left`, which go, names its images itself from now on. */
+export const readFrom = (held: GroupRecord['held'], left: readonly KeptEpoch[]): GroupRecord['held'] =>
+  held?.map(each => {
+    const images = left.find(({ epoch }) => epoch === each.epoch)?.images
+    return images === undefined || !readsAll(each) ? each : { ...each, images }
+  })
+
+/** It reads all images of an epoch that is in the record, and does not say them once more. */
+export const readsAll = ({ images }: HeldEpoch): boolean => Object.keys(images).length === 0
 
 /**
  * Keeps a VM's image, or (`vm` undefined) those of all, of a kept epoch while it is read, until `releaseEpoch(by)`. Nothing
@@ -70,7 +84,7 @@ export function holdEpoch(
     if (all === undefined || (vm !== undefined && image === undefined)) return undefined
     const others = (current.held ?? []).filter(each => each.by !== by && !isOver(each.by))
     if (others.length >= MAX_HELD) return undefined
-    const images = vm === undefined || image === undefined ? all : { [vm]: image }
+    const images = vm === undefined || image === undefined ? {} : { [vm]: image }
     const held = [...others, { epoch, images, by }]
     return { ...current, version: current.version + 1, held }
   }
@@ -113,7 +127,8 @@ export function dropEpoch(epoch: number) {
     if (current === null || current.removed || current.holds?.some(hold => hold.epoch === epoch)) return undefined
     const kept = current.kept?.filter(each => each.epoch !== epoch)
     if (kept === undefined || kept.length === current.kept?.length) return undefined
-    return having({ ...current, version: current.version + 1 }, { kept })
+    const left = current.kept?.filter(each => each.epoch === epoch) ?? []
+    return having({ ...current, version: current.version + 1 }, { kept, held: readFrom(current.held, left) })
   }
 }
 
@@ -155,7 +170,7 @@ const hasEpoch = (record: GroupRecord, epoch: number): boolean => keptEpochs(rec
 /** Undefined where what is held by names would not fit the record, once something else is committed. */
 function fitting(record: GroupRecord): GroupRecord | undefined {
   const kept = keepHeld.keep({ ...record, kept: keptEpochs(record) })
-  const isTooMuch = recordTextBytes({ ...record, kept }) > MAX_RECORD_TEXT_BYTES
+  const isTooMuch = recordTextBytes({ ...record, kept, held: undefined }) > MAX_RECORD_TEXT_BYTES
   return isTooMuch || (record.holds?.length ?? 0) > MAX_HOLDS ? undefined : record
 }
 

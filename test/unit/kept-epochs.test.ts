@@ -17,6 +17,7 @@ import {
 import { MAX_GROUP_VMS, MAX_HOLDS, parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import { commitEpoch, createGroup, fateOf, openEpoch, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, keptImages } from '../../protocols/group.ts'
+import { encodeValue } from '../../protocols/register/value.ts'
 
 const vm = (id: string) => ({ id, mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })
 const hashOf = (epoch: number, id: string) => `${epoch}${id.charCodeAt(0)}`.padStart(64, '0')
@@ -107,6 +108,25 @@ describe('kept epochs in a group’s record', () => {
     const record = commits(made(), 3, 2)
     const reading = holdEpoch(2, 'a', 'p1 x')(record) as GroupRecord
     expect(keptImages(commits(reading, 3, 1))).toContain(hashOf(2, 'a'))
+  })
+  test('an epoch that is read as a whole costs no room while it is kept, and stays when it goes', () => {
+    const ids = Array.from({ length: MAX_GROUP_VMS }, (_, i) => `${String.fromCharCode(97 + (i % 26))}${i}`)
+    const full = commits(made(ids), 20, 20)
+    const reading = holdEpoch(full.lastEpoch, undefined, 'p1 x')(full) as GroupRecord
+    expect(recordTextBytes(reading) - recordTextBytes(full)).toBeLessThan(100)
+    expect(() => encodeValue(reading)).not.toThrow()
+    let record = commit(reading, 20)
+    expect(numbers(record)).toHaveLength(numbers(full).length)
+    for (let i = 0; i < 20; i++) {
+      expect(keptImages(record)).toEqual(expect.arrayContaining(Object.values(full.committed?.images ?? {})))
+      expect(() => encodeValue(record)).not.toThrow()
+      expect(asStored(record)).toEqual(record)
+      record = commit(record, 3)
+    }
+    const small = commits(made(), 3, 3)
+    const dropped = dropEpoch(2)(holdEpoch(2, undefined, 'p1 x')(small) as GroupRecord) as GroupRecord
+    expect(numbers(dropped)).toEqual([1, 3])
+    expect(keptImages(dropped)).toContain(hashOf(2, 'b'))
   })
   test('a removed group keeps nothing, nor has it a word of what it kept', () => {
     const removed = removeGroup(holdByName(2, 'x')(commits(made(), 3, 2)) as GroupRecord) as GroupRecord
