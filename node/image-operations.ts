@@ -3,7 +3,7 @@ import type { GroupRecord } from '../protocols/group.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { memberById } from '../protocols/membership/record.ts'
 import type { GroupDirectory } from './agents/directory.ts'
-import { EpochReaders } from './agents/epoch-readers.ts'
+import type { EpochReaders } from './agents/epoch-readers.ts'
 import type { Hosting } from './agents/group-agent.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { EventFeed } from './edge/events.ts'
@@ -30,21 +30,18 @@ export interface ImageOperationsDeps {
   readonly hosting: Hosting | undefined
   readonly files: ImageFiles | undefined
   readonly imports: GroupImport
-  /** Of this run of the peer: what an earlier one held is over. */
-  readonly run: string
+  readonly readers: Pick<EpochReaders, 'hold'>
 }
 
 const NO_FRAMES: FrameLog = { frames: 0, bytes: 0, async *pieces() {} }
 
 export class ImageOperations implements ImageView {
   readonly #deps: ImageOperationsDeps
-  readonly #readers: EpochReaders
   /** So that no two use one socket. No group has such a name. */
   #names = 0
 
   constructor(deps: ImageOperationsDeps) {
     this.#deps = deps
-    this.#readers = new EpochReaders({ ...deps, kind: 'file' })
   }
 
   async export({ group, vm, epoch }: ExportWish): Promise<ExportedImage> {
@@ -94,7 +91,7 @@ export class ImageOperations implements ImageView {
 
   /** The epoch's shards are kept, although others are committed, until what this resolves with is called. */
   async #hold({ group, epoch, spec }: ImageAbout): Promise<() => Promise<void>> {
-    const { record, release } = await this.#readers.hold(group, epoch, spec.id)
+    const { record, release } = await this.#deps.readers.hold(group, epoch, spec.id)
     if (release !== undefined) return release
     if (record === null || record.removed) throw unknownGroup(group)
     keptEpoch(record, epoch)

@@ -22,6 +22,7 @@ import { createTransport } from '../protocols/transport.ts'
 import { createDecisionLog } from './agents/decisions.ts'
 import { DataKeyRing } from './agents/data-keys.ts'
 import { GroupDirectory } from './agents/directory.ts'
+import { EpochReaders } from './agents/epoch-readers.ts'
 import { Forgetting } from './agents/forgetting.ts'
 import type { Report } from './agents/group-agent.ts'
 import { Groups } from './agents/groups.ts'
@@ -366,7 +367,12 @@ async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
   const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
   teardown.add(() => tools?.stop())
   return {
-    images: new ImageOperations({ ...shared, hosting, files: imageFiles }),
+    images: new ImageOperations({
+      ...shared,
+      readers: new EpochReaders({ ...shared, kind: 'file' }),
+      hosting,
+      files: imageFiles
+    }),
     home: new HomeOperations({ ...shared, tools })
   }
 }
