@@ -364,15 +364,11 @@ async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
   const { hosting, imageFiles, openHomes } = body
   const imports = new GroupImport({ ...voice, ...config.epochs, self, clock, log, events })
   const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
+  const readers = new EpochReaders({ ...shared, kind: 'file' })
   const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
   teardown.add(() => tools?.stop())
   return {
-    images: new ImageOperations({
-      ...shared,
-      readers: new EpochReaders({ ...shared, kind: 'file' }),
-      hosting,
-      files: imageFiles
-    }),
+    images: new ImageOperations({ ...shared, readers, hosting, files: imageFiles }),
     home: new HomeOperations({ ...shared, tools })
   }
 }
