@@ -98,6 +98,12 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
+    who: 'node/reservation.ts',
+    may: ['protocols/', ...contracts],
+    typesOf: ['node/agents/'],
+    why: 'operations join agents and edge by their types'
+  },
+  {
     who: 'node/home-operations.ts',
     may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
     typesOf: ['node/agents/', 'node/edge/'],
