@@ -133,10 +133,8 @@ describe('qcow2 files', () => {
   })
 
   it.each([
-    [
-      'encryption',
-      ['-o', 'encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s', '--object', 'secret,id=s,data=x']
-    ],
+    // Not LUKS, for which qemu-img measures how fast this processor is, and fails on a busy one; that is the next test.
+    ['encryption', ['-o', 'encrypt.format=aes,encrypt.key-secret=s', '--object', 'secret,id=s,data=x']],
     ['extended L2 entries', ['-o', 'extended_l2=on,cluster_size=65536']],
     ['an external data file', ['-o', 'data_file=data']],
     ['clusters of 2^9 bytes', ['-o', 'cluster_size=512']]
@@ -149,7 +147,7 @@ describe('qcow2 files', () => {
     expect(read).toThrow(what)
   })
 
-  it('with encryption are refused', () => {
+  it('with encryption by LUKS are refused', () => {
     const path = join(folder, 'encrypted')
     qemuImg('create', '-q', '-f', 'qcow2', path, '1M')
     const bytes = readFileSync(path)
