@@ -87,6 +87,8 @@ describe('a cluster made by hand', () => {
     expect(joined).toMatchObject({ code: 0, out: expect.stringContaining('elm (12D3Koo') })
     expect(readFileSync(elm.configFile, 'utf8')).toContain('suspicionMinMs = 1000')
     expect(statSync(join(elm.dataDir, 'secret')).mode & 0o777).toBe(0o600)
+    // It is decided, and a peer shows what it has on its disk: a moment later where that is busy.
+    await oak.sees('elm', ({ members }) => members.some(({ name }) => name === 'elm'))
     expect(await oak.member('elm')).toMatchObject({ role: 'storage', votes: false, wantsVote: true })
     expect(await oak.ask('members')).toContain('waiting: elm: it gets its vote when it runs and is connected')
     await elm.start()
