@@ -71,45 +71,20 @@ function program(host: CliHost): Command {
       writeOut: text => host.print(text.trimEnd()),
       writeErr: text => host.printError(text.trimEnd())
     })
+  const under = (parent: Command, nameAndArguments: string): Command => peerCommand(parent, host, nameAndArguments)
+  const atTop = (nameAndArguments: string): Command => under(diapause, nameAndArguments)
+  const client = (options: PeerOptions): Promise<ApiClient> => clientOf(options, host)
   peerCommands(diapause, host)
   lookingCommands(diapause, host)
   groupCommands(diapause, host)
-  memberCommands(
-    diapause,
-    host,
-    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
-    options => clientOf(options, host)
-  )
-  keyCommands(
-    diapause,
-    host,
-    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
-    options => clientOf(options, host)
-  )
-  epochCommands(
-    diapause,
-    host,
-    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
-    options => clientOf(options, host)
-  )
+  memberCommands(diapause, host, under, client)
+  keyCommands(diapause, host, under, client)
+  epochCommands(diapause, host, under, client)
   doctorCommand(diapause, host, host.defaultConfigFile)
-  imageCommands(
-    nameAndArguments => peerCommand(diapause, host, nameAndArguments),
-    host,
-    options => clientOf(options, host)
-  )
-  redundancyCommands(
-    nameAndArguments => peerCommand(diapause, host, nameAndArguments),
-    host,
-    options => clientOf(options, host)
-  )
-  homeCommands(
-    diapause,
-    host,
-    (parent, nameAndArguments) => peerCommand(parent, host, nameAndArguments),
-    options => clientOf(options, host)
-  )
-  whyCommand(peerCommand(diapause, host, 'why <vm>'), options => clientOf(options, host), host.print)
+  imageCommands(atTop, host, client)
+  redundancyCommands(atTop, host, client)
+  homeCommands(diapause, host, under, client)
+  whyCommand(atTop('why <vm>'), client, host.print)
   return diapause
 }
 

@@ -18,7 +18,7 @@ const FIRST_CREDIT_BYTES = 2 << 20
 const MAX_CREDIT_BYTES = 16 << 20
 /** What a page that became a delta earns: itself, parity, and the work to pack and seal it. A guess. */
 const EARNED_BYTES = 2 * PAGE_BYTES
-/** A batch that is not read by then is given up, and with it all others. A guess: five forced timeouts of a read. */
+/** A batch that is not read by then is given up, and with it all others. A guess. */
 const PATIENCE_MS = 250
 
 /** What those pages were last written whole with that are worth it; `spent` is told of the bytes that were read for it. */
