@@ -63,13 +63,9 @@ export class Taps {
     // Owned by the user as whom QEMU runs, or any user of the host might open them.
     const user = process.getuid?.() ?? 0
     try {
-      await ip(
-        devices.flatMap(device => [
-          `tuntap add dev ${device} mode tap user ${user}`,
-          `link set dev ${device} mtu ${mtuBytes} up`
-        ])
-      )
-      await Promise.all(devices.map(hideHost))
+      await ip(devices.map(device => `tuntap add dev ${device} mode tap user ${user}`))
+      await Promise.all(devices.map(hideHost)) // before it is up, when the kernel would greet its neighbours there
+      await ip(devices.map(device => `link set dev ${device} mtu ${mtuBytes} up`))
       const ports = devices.flatMap(device => addPort(bridge, device, `${owner.group}/${owner.vm}`))
       await vsctl(database, ports.slice(1), 'wait')
       const numbers = await tapDevices()
