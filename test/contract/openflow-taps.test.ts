@@ -134,7 +134,10 @@ describe('TAP devices on a bridge of Open vSwitch', () => {
       }, LIMIT_MS)
     ).toBe(true)
     await waitUntil(() => false, NOT_MS)
-    for (const [{ heard }, only] of [[vm, marker], [other, asks]] as const)
+    for (const [{ heard }, only] of [
+      [vm, marker],
+      [other, asks]
+    ] as const)
       expect([...new Set(heard)]).toEqual([only.toString('hex')])
     await Promise.all([vm, other].map(end))
     await remove(taps)
