@@ -92,8 +92,27 @@ export interface HomeWish {
   /** By VM. */
   readonly images: Readonly<Record<string, ImageManifest>>
   readonly keys: readonly StreamKeys[]
+  /** What its VMs boot from, each path once; one that is not among them is not copied. */
+  readonly files?: readonly BootFile[] | undefined
   /** Public part of the recovery key. */
   readonly recovery: string
+}
+
+/** A kernel or initrd on this host. */
+export interface BootFile {
+  /** As the VMs' specifications name it. */
+  readonly path: string
+  /** Hex SHA-256 of its content. */
+  readonly hash: string
+  readonly bytes: number
+  /** FILE_CHANGED where it is not as it was when it was hashed. */
+  read(offset: number, length: number): Promise<Uint8Array>
+}
+
+/** A kernel or initrd in a second home. */
+export interface HomeFile extends Omit<BootFile, 'read'> {
+  /** HOME_DAMAGED, at its end at the latest, where it is not what was copied. */
+  content(): AsyncIterable<Uint8Array>
 }
 
 /** A data key as it is for streams of a group, and for those of bases: 32 bytes each. */
@@ -138,6 +157,8 @@ export interface HomeCheck {
 export interface OpenedEpoch
   extends Pick<HomeWish, 'vms' | 'outputCommit' | 'openFlow' | 'retention' | 'images' | 'keys'> {
   readonly about: HomeEpoch
+  /** By their paths in `vms`: those that were copied. */
+  readonly files: readonly HomeFile[]
   /** As `ShardCluster.readData`; HOME_DAMAGED where what comes is not what was copied. */
   readData(manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array>
 }

@@ -7,6 +7,7 @@
 import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, HomeCopy, HomeCopying, HomeWish, ImageManifest, ObjectStore, StreamManifest } from '../ports.ts'
+import { type FileNote, sealFile, type Sent } from './boot-files.ts'
 import { decodeHeader, encodeEpoch, type EpochHeader } from './epoch-object.ts'
 import {
   ABOUT_NAME,
@@ -49,7 +50,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
   const there = how.all === true ? new Map<string, Named>() : await streamsOfNewest(store, place)
-  const streams = new Map(Object.values(images).flatMap(image => image.streams.map(each => [deps.nameOf(each), each])))
+  const { streams, files } = sentOf(deps, wish)
   const missing = [...streams].filter(([name]) => !there.has(name))
   const sender = new Sender(
     deps,
@@ -79,13 +80,34 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
       openFlow,
       retention,
       images: Object.fromEntries(Object.entries(images).map(([vm, image]) => [vm, deps.encodeImage(image)])),
-      keys
+      keys,
+      files
     },
     { recoveryPart: wish.recovery, once: deps.randomBytes(32) }
   )
   await sender.mend()
   await store.put(epochName({ ...place, generation, epoch }), bytes)
   return { streams: streams.size, streamsCopied: missing.length, bytesSent: sender.sentBytes }
+}
+
+/** All that the epoch needs, by the names that its header has for it: streams of images, and what VMs boot from. */
+function sentOf({ nameOf, readData }: CopyDeps, { images, keys, files = [] }: HomeWish) {
+  const streams = new Map<string, Sent>()
+  for (const image of Object.values(images)) {
+    for (const each of image.streams) {
+      const { stream, dataBytes, key = 0 } = each
+      streams.set(nameOf(each), { stream, dataBytes, key, read: (...range) => readData(each, ...range) })
+    }
+  }
+  const notes: FileNote[] = []
+  const newest = keys.at(-1)
+  for (const file of files) {
+    if (newest === undefined) break // nothing is sealed then
+    const { note, sent } = sealFile(file, newest, CHUNK_BYTES)
+    notes.push(note)
+    streams.set(note.stream, sent)
+  }
+  return { streams, files: notes }
 }
 
 /** By the hashes of their manifests. Nobody removes what the newest epoch needs. */
@@ -134,13 +156,13 @@ class Sender {
     }
   }
 
-  async send(manifest: string, stream: StreamManifest): Promise<Named> {
-    const { dataBytes, key = 0 } = stream
+  async send(manifest: string, stream: Sent): Promise<Named> {
+    const { dataBytes, key } = stream
     const chunks: string[] = []
     let sending: Promise<void> = Promise.resolve()
     for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
       this.#checkWanted()
-      const read = () => this.#deps.readData(stream, offset, Math.min(CHUNK_BYTES, dataBytes - offset))
+      const read = () => stream.read(offset, Math.min(CHUNK_BYTES, dataBytes - offset))
       const bytes = await read()
       const name = hash('sha256', bytes)
       chunks.push(name)

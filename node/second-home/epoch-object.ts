@@ -2,7 +2,8 @@
  * An epoch of a group in a second home. Its header says, for everybody who reads the bucket, whose epoch it is and which
  * objects it needs: that is what cleaning up goes by, which has no key. How it is read is sealed under the cluster's recovery
  * key (`protocols/membership/recovery.ts`), with the header authenticated beside it: the VMs' specifications, the images'
- * manifests, and the keys of this group's streams, which are no data keys but made of them for the group. Pure but for hashes.
+ * manifests, what they boot from, and the keys of this group's streams, which are no data keys but made of them for the group.
+ * Pure but for hashes.
  */
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
@@ -11,6 +12,7 @@ import { vmSpecSchema } from '../../protocols/epoch/messages.ts'
 import { openWithRecovery, recoveryName, recoveryPublic, sealForRecovery } from '../../protocols/membership/recovery.ts'
 import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
+import type { FileNote } from './boot-files.ts'
 import { encodeFrame, invalid, openFrame, parseJson } from './frame.ts'
 
 /** What is sealed has at most this many bytes before it is packed: manifests of 64 VMs. A guess with room. */
@@ -52,7 +54,12 @@ const bodySchema = z.strictObject({
   retention: retentionSchema.optional(),
   /** By VM: the manifest of its image. */
   images: z.record(name, base64),
-  keys: z.array(z.strictObject({ id: count, key, baseKey: key.optional() })).max(1_000)
+  keys: z.array(z.strictObject({ id: count, key, baseKey: key.optional() })).max(1_000),
+  /** What the VMs boot from; absent in copies of before such files were copied. */
+  files: z
+    .array(z.strictObject({ path: z.string().min(1).max(4096), hash, bytes: count, stream: hash }))
+    .max(128)
+    .optional()
 })
 
 export type EpochHeader = z.output<typeof headerSchema>
@@ -64,6 +71,7 @@ export interface EpochBody {
   readonly retention?: RetentionPolicy | undefined
   readonly images: Readonly<Record<string, Uint8Array>>
   readonly keys: readonly GroupKey[]
+  readonly files?: readonly FileNote[] | undefined
 }
 
 /** A data key as it is for the streams of one group, and for those of bases. */
@@ -120,7 +128,15 @@ function unpack(packed: Uint8Array): Uint8Array {
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
 const bytesOf = (value: string): Uint8Array => new Uint8Array(Buffer.from(value, 'base64url'))
 
-function textOf({ vms, outputCommit, openFlow, retention, images, keys }: EpochBody): z.input<typeof bodySchema> {
+function textOf({
+  vms,
+  outputCommit,
+  openFlow,
+  retention,
+  images,
+  keys,
+  files
+}: EpochBody): z.input<typeof bodySchema> {
   return {
     vms: vms as z.input<typeof bodySchema>['vms'],
     outputCommit,
@@ -131,7 +147,8 @@ function textOf({ vms, outputCommit, openFlow, retention, images, keys }: EpochB
       id: each.id,
       key: text(each.key),
       ...(each.baseKey && { baseKey: text(each.baseKey) })
-    }))
+    })),
+    ...(files && files.length > 0 && { files: [...files] })
   }
 }
 

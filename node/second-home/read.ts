@@ -12,6 +12,7 @@ import type {
   OpenedEpoch,
   StreamManifest
 } from '../ports.ts'
+import { openFile } from './boot-files.ts'
 import { decodeHeader, type EpochHeader, openEpoch } from './epoch-object.ts'
 import { chunkName, epochName, EPOCHS, epochsOf, type GroupPlace, parseEpochName, streamName } from './layout.ts'
 import { decodeStream, type HomeStream } from './stream-object.ts'
@@ -115,7 +116,13 @@ export async function openHomeEpoch(
   const { vms, outputCommit, openFlow, retention, keys } = body
   const readData = (manifest: StreamManifest, offset: number, length: number): Promise<Uint8Array> =>
     reader.read(manifest.stream, offset, length)
-  return { about, vms, outputCommit, openFlow, retention, keys, images, readData }
+  const files = (body.files ?? []).map(note => {
+    const stream = streams.get(note.stream)
+    if (stream === undefined)
+      throw new DiapauseError('HOME_INVALID', `the epoch does not name the stream of ${note.path}, which its VMs need`)
+    return openFile(note, stream, keys, (...range) => reader.read(...range))
+  })
+  return { about, vms, outputCommit, openFlow, retention, keys, images, files, readData }
 }
 
 /** Its streams have no shards: they are read by their ids. */

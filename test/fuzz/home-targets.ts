@@ -21,7 +21,8 @@ const epochSeeds = (): Uint8Array[] => {
     outputCommit: false,
     openFlow: false,
     images: { till: new Uint8Array(100) },
-    keys: [{ id: 0, key: new Uint8Array(32) }]
+    keys: [{ id: 0, key: new Uint8Array(32) }],
+    files: [{ path: '/k', hash: HASH, bytes: 9, stream: HASH }]
   }
   const sealing = { recoveryPart: recoveryPublic(SECRET), once: new Uint8Array(32).fill(6) }
   return [encodeEpoch({ ...about, copiedMs: 1, vms: ['till'], streams }, body, sealing)]
