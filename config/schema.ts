@@ -200,6 +200,25 @@ export const configSchema = z.strictObject({
       memoryMiB: z.number().int().min(0).max(65_536).default(96)
     })
     .prefault({}),
+  drills: z
+    .strictObject({
+      /**
+       * Memory that the VMs of a drill may have on this host, all together with what each needs beside its own; 0: no drills here.
+       * Absent: half of what is available when it begins, a guess; never more than what is available.
+       */
+      memoryMiB: z
+        .number()
+        .int()
+        .min(0)
+        .max(1 << 24)
+        .optional(),
+      /**
+       * Commands that drills of a schedule run here, by the names that schedules have. Not the schedule's own text: what one
+       * member writes into the cluster's records, the others must not execute.
+       */
+      checks: z.record(nameSchema, z.string().min(1).max(4096).describe('a command for sh -c')).default({})
+    })
+    .prefault({}),
   hypervisor: z
     .strictObject({
       qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),

@@ -39,6 +39,8 @@ export interface GroupRecord {
   readonly holds?: readonly EpochHold[] | undefined
   /** Which epochs are kept. Absent: as the config of whoever commits says (`epochs.retention`). */
   readonly retention?: RetentionPolicy | undefined
+  /** Absent: none was ever asked for. */
+  readonly drills?: GroupDrills | undefined
   /** The group is no more: its VMs are ended and its shards forgotten. The record stays, so that its numbers stay used. */
   readonly removed: boolean
 }
@@ -75,6 +77,36 @@ export interface RetentionPolicy {
   readonly hourly: number
   readonly daily: number
   readonly weekly: number
+}
+
+/** Restores of the group beside it, which nothing comes of but an answer: would it come back? */
+export interface GroupDrills {
+  /** Absent: on request only. */
+  readonly schedule?: DrillSchedule | undefined
+  /** What became of the last one. */
+  readonly last?: DrillOutcome | undefined
+}
+
+export interface DrillSchedule {
+  readonly everyMs: number
+  /** A drill that has not passed after so long has failed. */
+  readonly timeoutMs: number
+  /** Name of a command in the config of whoever runs it (`drills.checks`). Absent: that all VMs run, whole, is enough. */
+  readonly check?: string | undefined
+  /** When the last one of the schedule was begun, by the wall clock of whoever did. Absent: none was. */
+  readonly begunMs?: number | undefined
+  /** Who runs one now: a word of that peer's, which begins with its id and a space. */
+  readonly runs?: string | undefined
+}
+
+export interface DrillOutcome {
+  readonly epoch: number
+  readonly by: PeerId
+  /** When it ended, by the wall clock of whoever ran it. */
+  readonly atMs: number
+  readonly tookMs: number
+  /** Why it failed. Absent: it passed. */
+  readonly failed?: string | undefined
 }
 
 export interface HeldEpoch {

@@ -36,6 +36,9 @@ export const MAX_HOLDS = 32
 /** At most this many VMs in a group: the record must fit a register (64 KiB). */
 export const MAX_GROUP_VMS = 64
 
+/** Why a drill failed, in characters: its report says more. A guess. */
+export const MAX_DRILL_WORDS = 400
+
 /** Guesses; the machine type has room for more. */
 const MAX_NICS = 8
 const MAX_DISKS = 8
@@ -156,6 +159,28 @@ export type EpochMessage =
 
 export const parseEpochMessage = (message: unknown): EpochMessage => epochMessageSchema.parse(message)
 
+  drills: z
+    .strictObject({
+      schedule: z
+        .strictObject({
+          everyMs: count,
+          timeoutMs: count,
+          check: name.optional(),
+          begunMs: wallMs,
+          runs: z.string().max(200).optional()
+        })
+        .optional(),
+      last: z
+        .strictObject({
+          epoch: count,
+          by: peer,
+          atMs: count,
+          tookMs: duration,
+          failed: z.string().max(MAX_DRILL_WORDS).optional()
+        })
+        .optional()
+    })
+    .optional(),
 /** The value of a group's register, or null before the first. Throws on any other shape. */
 export const parseGroupRecord = (value: unknown): GroupRecord | null =>
   value === null || value === undefined ? null : groupRecordSchema.parse(value)
