@@ -150,7 +150,7 @@ export class LocalVm {
    */
   async cut(
     epoch: number,
-    { holders, peers }: Placed,
+    placed: Placed,
     words: CutWords,
     onCut: (report: CutReport) => void
   ): Promise<{ manifest: ImageManifest; stats: ImageStats }> {
@@ -169,7 +169,7 @@ export class LocalVm {
       const socketPath = this.#deps.path('capture', this.group, this.spec.id)
       const ram = tracking && { ramPath: tracking.ramPath }
       this.#notVoided(epoch)
-      const begun = await worker.capture({ generation: this.generation, epoch, socketPath, holders, peers, ...ram })
+      const begun = await worker.capture({ generation: this.generation, epoch, socketPath, ...placed, ...ram })
       capture = begun
       this.#capture = { epoch, cancel: () => begun.cancel() }
       this.#notVoided(epoch)

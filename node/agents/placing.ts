@@ -2,7 +2,7 @@
 import type { PeerId } from '../../protocols/core.ts'
 import type { StoragePeer } from '../planning/domains.ts'
 import { placeColumns, withinReach } from '../planning/holders.ts'
-import type { Transport } from '../ports.ts'
+import type { StreamId, Transport } from '../ports.ts'
 
 /** Keys whose last holders are remembered. A guess: more groups than a host has. */
 const MAX_REMEMBERED = 1_000
@@ -18,6 +18,8 @@ export interface Placed {
   readonly holders: readonly PeerId[]
   /** All that may be asked to store: who is given manifests. */
   readonly peers: readonly PeerId[]
+  /** Who has the columns of older streams, as `StoredElsewhere` has it. Absent: they are as planned. */
+  readonly storedAt?: ((stream: StreamId) => readonly PeerId[] | undefined) | undefined
 }
 
 export class Placing {

@@ -11,7 +11,7 @@ import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
 import { ContentIds } from './content-ids.ts'
-import type { NeighbourContents } from './foreign-streams.ts'
+import { spareColumns } from './durability.ts'
 import { newestKey, placesOf, type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
@@ -20,25 +20,20 @@ import { encodeDirectory } from './page-directory.ts'
 import { PageCoder } from './page-coder.ts'
 import type { PageState } from './page-state.ts'
 import { PlaceReader, type ReadStream } from './place-reader.ts'
+import type { NewStream } from './retiring.ts'
 import { encodeSegments, GROUP_SEGMENTS } from './segment-records.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
 import { inPages } from './stream-choice.ts'
 import { type PutColumn, StreamWriter } from './stream-writer.ts'
 
-export interface CaptureOptions {
+/** `partial`: pages that do not pass are as in the last committed epoch; else each must. */
+export interface CaptureOptions extends Pick<NewStream, 'holders' | 'peers' | 'partial' | 'neighbours' | 'stored'> {
   readonly facts: VmFacts
   readonly state: PageState
   readonly codec: Codec
   readonly generation: number
   readonly epoch: number
-  readonly holders: readonly string[]
-  /** As `NewStream` has it. */
-  readonly peers?: readonly string[] | undefined
   readonly put: PutColumn
-  /** Pages that do not pass are as in the last committed epoch; else each must. */
-  readonly partial?: boolean
-  /** Absent: it leans on what this VM has stored and on nothing else. */
-  readonly neighbours?: NeighbourContents | undefined
   /** Reads the streams of the last committed image. */
   readonly read: ReadStream
 }
@@ -67,7 +62,8 @@ export class CapturePipeline {
   readonly #bootPages = new Map<string, BootPage>()
 
   constructor(options: CaptureOptions) {
-    const { facts, state, codec, generation, epoch, holders, peers, put, partial, neighbours } = options
+    const { facts, state, codec, generation, epoch, put, holders, peers, partial, neighbours, stored } = options
+    const { m, durability = 'all' } = facts.shape
     const stream = streamIdOf(facts, generation, epoch)
     this.#options = options
     this.#state = state
@@ -79,7 +75,8 @@ export class CapturePipeline {
       blocks: blocks => this.#blocks(blocks),
       page: (block, offset, bytes) => this.#page(block, offset, bytes)
     })
-    state.begin(epoch, { holders, peers, m: facts.shape.m, partial, neighbours })
+    const spare = spareColumns(holders, m, durability)
+    state.begin(epoch, { holders, peers, m, spare, partial, neighbours, stored })
     this.#coder = new PageCoder({
       state,
       extents: this.#extents,

@@ -123,10 +123,12 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
 
   const decide = (epoch: number, decision: Promise<unknown>): void => tellOf(decision, log, { vm, epoch })
   return {
-    async capture(request) {
+    async capture({ storedAt, ...request }) {
       const { ramPath, epoch, socketPath } = request
       const { leanOn, streams = [] } = member?.leaning() ?? {}
-      await calls.call('capture', { ...request, keys: dataKeys?.(), leanOn, publishes: member?.hasNeighbours === true })
+      const stored = images.stored(streams, storedAt)
+      const publishes = member?.hasNeighbours === true
+      await calls.call('capture', { ...request, stored, keys: dataKeys?.(), leanOn, publishes })
       images.leanOn(streams)
       const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)

@@ -4,7 +4,8 @@
  * together.
  */
 import { DiapauseError } from '../errors.ts'
-import type { ImageManifest, StreamId, StreamManifest } from '../ports.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import type { ImageManifest, StoredElsewhere, StreamId, StreamManifest } from '../ports.ts'
 import type { StreamFacts } from './page-table.ts'
 
 /** An image as the thread knows it. */
@@ -32,6 +33,20 @@ export class KnownImages {
 
   leanOn(neighbours: readonly StreamManifest[]): void {
     this.#neighbours = neighbours
+  }
+
+  /** What is known of where streams are that a capture may lean on: of the committed image, bases, and these neighbours'. */
+  stored(
+    neighbours: readonly StreamManifest[],
+    storedAt: (stream: StreamId) => readonly PeerId[] | undefined = () => undefined
+  ): StoredElsewhere {
+    const names = [...(this.#committed?.streams ?? []), ...this.#bases, ...neighbours].map(({ stream }) => stream)
+    return new Map(
+      names.flatMap(name => {
+        const holders = storedAt(name)
+        return holders === undefined ? [] : [[name, holders]]
+      })
+    )
   }
 
   useBases(bases: readonly StreamManifest[]): void {

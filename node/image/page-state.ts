@@ -10,17 +10,16 @@
  * on this host (`neighbours.ts`).
  */
 import { DiapauseError } from '../errors.ts'
-import type { StreamId } from '../ports.ts'
 import { Anchors } from './anchors.ts'
 import { ContentIndex } from './content-index.ts'
 import { deltaBytesOf } from './delta.ts'
 import { DeltaBounds } from './delta-bounds.ts'
-import { ForeignStreams, type NeighbourContents } from './foreign-streams.ts'
+import { ForeignStreams } from './foreign-streams.ts'
 import { keyOf, knows, noteHash, word } from './page-hashes.ts'
 import { PageSet } from './page-set.ts'
-import { type PageStream, PageTable, type Place, SEGMENT_PAGES, type StreamFacts, ZERO_SLOT } from './page-table.ts'
-import { dropRecords, isRetired, retiring } from './retiring.ts'
-import { blocksToRewrite, inPages, toleratedLosses } from './stream-choice.ts'
+import { type PageStream, PageTable, type Place, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
+import { dropRecords, isRetired, type NewStream, retiring } from './retiring.ts'
+import { blocksToRewrite, inPages } from './stream-choice.ts'
 
 /** Of the memory for contents, the index's: 1/6 of 96 MiB knows 8 GiB of pages. A guess. */
 const INDEX_SHARE = 1 / 6
@@ -69,17 +68,6 @@ interface Candidate {
   complete: boolean
 }
 
-/** Where the stream of an epoch goes, with `m` columns to spare; `partial`: only written pages will pass. */
-export interface NewStream {
-  readonly holders: readonly string[]
-  /** Those that live: what another of them holds is there. Absent: the holders. */
-  readonly peers?: readonly string[] | undefined
-  readonly m: number
-  readonly partial?: boolean | undefined
-  /** Absent: it leans on nobody else. */
-  readonly neighbours?: NeighbourContents | undefined
-}
-
 export class PageState {
   /** Of RAM, the first ones. */
   readonly ramPages: number
@@ -121,14 +109,14 @@ export class PageState {
    * Opens a candidate. Every page of RAM must pass, or, with `partial`, those that may have changed and those of
    * `toRewrite`; and of the blocks of disks those that may have changed. IMAGE_EPOCH_OPEN where one is still undecided.
    */
-  begin(epoch: number, { holders, peers = holders, m, partial = false, neighbours }: NewStream): void {
+  begin(epoch: number, to: NewStream): void {
     if (this.#candidate) {
       const open = this.#candidate.epoch
       throw new DiapauseError('IMAGE_EPOCH_OPEN', `epoch ${open} must be committed or aborted before ${epoch} is taken`)
     }
     const table = this.#committed.fork()
-    const keeps = (stream: StreamId) => neighbours?.keeps(stream) === true
-    const { retired, uses, tolerated } = retiring(table, { holders, peers, m, changed: this.#lately, keeps })
+    const { partial = false, neighbours } = to
+    const { retired, uses, bears } = retiring(table, to, this.#lately)
     const free = table.streams.findIndex(stream => stream === undefined)
     const slot = free === -1 ? table.streams.length : free
     table.streams[slot] = undefined
@@ -143,7 +131,6 @@ export class PageState {
       deltas: 0,
       found: 0
     }
-    const bears = (stream: StreamFacts) => toleratedLosses(stream.holders, stream.m, peers) >= tolerated
     const foreign = neighbours && new ForeignStreams({ table, slot, retired, neighbours, bears })
     const rewrite = blocksToRewrite(uses, retired) + this.#bounds.blocks
     this.#candidate = {

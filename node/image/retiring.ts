@@ -1,38 +1,36 @@
 /** Which streams of a table an epoch gives up: by their use (`stream-choice.ts`), and by the losses that they bear. Pure. */
 import { isBaseStream } from '../../protocols/base.ts'
-import type { StreamId } from '../ports.ts'
-import { type PageTable, SEGMENT_PAGES, ZERO_SLOT } from './page-table.ts'
+import type { StoredElsewhere, StreamId } from '../ports.ts'
+import type { NeighbourContents } from './foreign-streams.ts'
+import { type PageTable, SEGMENT_PAGES, type StreamFacts, ZERO_SLOT } from './page-table.ts'
 import { type StreamUse, streamsToRetire, toleratedLosses } from './stream-choice.ts'
+
+/** Where the stream of an epoch goes, with `m` columns to spare; `partial`: only written pages will pass. */
+export interface NewStream {
+  readonly holders: readonly string[]
+  /** Those that live: what another of them holds is there. Absent: the holders. */
+  readonly peers?: readonly string[] | undefined
+  readonly m: number
+  /** Columns of `m` that may be missing when it counts as durable (`durability.ts`). Absent: 0. */
+  readonly spare?: number | undefined
+  readonly partial?: boolean | undefined
+  /** Absent: it leans on nobody else. */
+  readonly neighbours?: NeighbourContents | undefined
+  /** Of streams that there are. Absent: they are as planned. */
+  readonly stored?: StoredElsewhere | undefined
+}
 
 export interface Retiring {
   /** Slot → whether. */
   readonly retired: boolean[]
   readonly uses: readonly StreamUse[]
-  /** Losses that the new stream bears. */
-  readonly tolerated: number
+  /** Whether a stream that there is bears as many losses as the new one. */
+  bears(stream: StreamFacts): boolean
 }
 
-/**
- * `table` before the epoch; `changed` pages lately; the new stream goes to `holders`, with `m` columns to spare. `keeps`: streams
- * that others lean on.
- */
-export function retiring(
-  table: PageTable,
-  {
-    holders,
-    peers,
-    m,
-    changed,
-    keeps
-  }: {
-    readonly holders: readonly string[]
-    /** Those that live. */
-    readonly peers: readonly string[]
-    readonly m: number
-    readonly changed: number
-    keeps(stream: StreamId): boolean
-  }
-): Retiring {
+/** `table` before the epoch; `changed` pages lately. */
+export function retiring(table: PageTable, to: NewStream, changed: number): Retiring {
+  const keeps = (stream: StreamId) => to.neighbours?.keeps(stream) === true
   const stored = table.storedSegments()
   const blocks = table.livePlaces(table.ramPages)
   const uses = table.streams.map((stream, slot) => {
@@ -42,13 +40,27 @@ export function retiring(
   })
   const retired: boolean[] = []
   for (const slot of streamsToRetire(uses, changed)) retired[slot] = true
-  const tolerated = toleratedLosses(holders, m, holders)
+  const bears = bearing(to)
   for (const [slot, stream] of table.streams.entries()) {
-    if (stream === undefined) continue
-    const { manifest, lengths } = stream
-    if (lengths === undefined || toleratedLosses(manifest.holders, manifest.m, peers) < tolerated) retired[slot] = true
+    if (stream !== undefined && (stream.lengths === undefined || !bears(stream.manifest))) retired[slot] = true
   }
-  return { retired, uses, tolerated }
+  return { retired, uses, bears }
+}
+
+/**
+ * With every column that a stream is to have, wherever repair has put them, it must bear as many losses as the new one with all
+ * of its; with those that are there, as many as the new one when it counts as durable. Between the two repair is waited for, which
+ * costs less than to write a stream again.
+ */
+function bearing({ holders, peers = holders, m, spare = 0, stored }: NewStream): Retiring['bears'] {
+  const whole = toleratedLosses(holders, m, holders)
+  const durable = toleratedLosses(holders, m - spare, holders)
+  return stream => {
+    const now = stored?.get(stream.stream)
+    const repaired = now?.map((peer, column) => peer || (stream.holders[column] ?? '')) ?? stream.holders
+    if (toleratedLosses(repaired, stream.m, peers) < whole) return false
+    return now === undefined || toleratedLosses(now, stream.m, peers) >= durable
+  }
 }
 
 /** Records that are not what their segments are now, or lie in retired streams, leave the table: those segments. */

@@ -23,16 +23,15 @@ import type { ReadStream } from './place-reader.ts'
 import { ThreadPriority } from './priority.ts'
 import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
+import type { NewStream } from './retiring.ts'
 import type { PutColumn } from './stream-writer.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { standStill } from './thread-end.ts'
 
-interface CaptureRequest {
+interface CaptureRequest extends Pick<NewStream, 'holders' | 'peers' | 'stored'> {
   readonly generation: number
   readonly epoch: number
   readonly socketPath: string
-  readonly holders: readonly string[]
-  readonly peers?: readonly string[]
   readonly ramPath?: string
   /** The data keys as they are now; undefined: as before. */
   readonly keys: readonly StreamKey[] | undefined
@@ -182,7 +181,7 @@ class VmThread {
     return capture
   }
 
-  #pipeline({ generation, epoch, holders, peers, ramPath, leanOn, publishes }: CaptureRequest) {
+  #pipeline({ generation, epoch, holders, peers, stored, ramPath, leanOn, publishes }: CaptureRequest) {
     const stream = `${this.#facts.group}/${this.#facts.vm}/${generation}/${epoch}`
     const options = {
       facts: this.#facts,
@@ -192,6 +191,7 @@ class VmThread {
       epoch,
       holders,
       peers,
+      stored,
       put: this.#putTo(stream, holders),
       partial: ramPath !== undefined && this.#covered,
       neighbours: leanOn && this.#neighbours.contents(leanOn),

@@ -77,6 +77,12 @@ export interface BaseStream {
   readonly lengths: ByteRange
 }
 
+/**
+ * Who has each column of streams now that are not, or not wholly, stored as their manifests say; '': nobody, and not only late.
+ * Others are as planned as far as is known.
+ */
+export type StoredElsewhere = ReadonlyMap<StreamId, readonly PeerId[]>
+
 /** The data plane of one VM, in a worker thread: turns QEMU's stream into shards and shards into QEMU's stream. */
 export interface ImageWorker {
   /**
@@ -90,6 +96,8 @@ export interface ImageWorker {
     holders: readonly PeerId[]
     /** Peers that live: what others of them have stored before is not lost. Absent: the holders. */
     peers?: readonly PeerId[]
+    /** What `StoredElsewhere` has of a stream. Absent: all are as planned. */
+    storedAt?: ((stream: StreamId) => readonly PeerId[] | undefined) | undefined
     ramPath?: string
   }): Promise<Capture>
   /** The captured epoch is committed: the next capture is a difference to it. */

@@ -336,4 +336,37 @@ describe('the losses that a stream bears', () => {
     expect(epoch(2, ['b', 'c', 'd'], all)).toBe(0)
     expect(epoch(3, ['b', 'c', 'd'], ['b', 'c', 'd'])).toBe(2) // a is gone
   })
+
+  test('are those of the columns that are there: too few for the durability that is promised, and all is written again', () => {
+    const all = ['a', 'b', 'c', 'd', 'e']
+    /** Pages written in an epoch of a stream of 3 + 2 that leans on an older one, of which that is stored. */
+    const again = (stored: readonly string[] | undefined, spare: number, peers: readonly string[] = all): number => {
+      const state = new PageState(2)
+      const epoch = (
+        number: number,
+        holders: readonly string[],
+        elsewhere?: ReadonlyMap<string, readonly string[]>
+      ) => {
+        state.begin(number, { holders, peers: number === 1 ? all : peers, m: 2, spare, stored: elsewhere })
+        let written = 0
+        for (const page of [0, 1]) if (state.data(page, digestOf(page, 7)) !== 'kept') state.place(page, written++)
+        state.endPages()
+        const stream = streamOf(`${number}`, written)
+        state.complete({ ...stream, manifest: { ...stream.manifest, k: 3, m: 2, holders } })
+        state.commit(number)
+        return written
+      }
+      epoch(1, all)
+      return epoch(2, peers, stored && new Map([['1', stored]]))
+    }
+    expect(again(undefined, 0)).toBe(0)
+    expect(again(['a', 'b', 'c', 'd', ''], 0)).toBe(2)
+    // With one column to spare, what was to be had is waited for: repair brings it.
+    expect(again(['a', 'b', 'c', 'd', ''], 1)).toBe(0)
+    expect(again(['a', 'b', 'c', '', ''], 1)).toBe(2)
+    // What repair has put elsewhere is there, and one that has two columns bears less.
+    expect(again(['a', 'b', 'c', 'd', 'f'], 0, ['a', 'b', 'c', 'd', 'f'])).toBe(0)
+    expect(again(undefined, 0, ['a', 'b', 'c', 'd', 'f'])).toBe(2)
+    expect(again(['a', 'b', 'c', 'd', 'a'], 0)).toBe(2)
+  })
 })
