@@ -139,6 +139,8 @@ export interface VmSpec {
   readonly disks?: readonly DiskSpec[] | undefined
   /** The only way in which it may be cut. Absent: the best of its host (`Hypervisor.capture`). */
   readonly capture?: 'dirty' | 'portable' | undefined
+  /** Anti-affinity: VMs of the group with the same name here run on different hosts, and racks, where that can be. */
+  readonly apart?: string | undefined
   /** Direct kernel boot; paths on every host that may run the VM. */
   readonly kernel: string
   readonly initrd: string

@@ -6,12 +6,14 @@ import { createHash } from 'node:crypto'
 import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 
-/** A peer that may hold columns. */
+/** A peer that may hold columns, and run VMs. */
 export interface StoragePeer {
   readonly peer: PeerId
   readonly labels?: Labels | undefined
   /** What its store may still take, beyond its reserve; 0: it is full. Absent: it has not said so, and counts as any other. */
   readonly freeBytes?: number | undefined
+  /** MiB of RAM that it gives to VMs, of all groups together. Absent: it has not said so, and has room for any. */
+  readonly vmMemoryMiB?: number | undefined
 }
 
 /** Less than this is no room: a few grids. A guess. */

@@ -4,6 +4,10 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { StoragePeer } from './domains.ts'
+import { findHosts, type Move } from './restore-owners.ts'
+
+export type { Move } from './restore-owners.ts'
 
 export interface PlacementFacts {
   /** Peers that can run VMs and are alive, in any order. */
@@ -12,6 +16,12 @@ export interface PlacementFacts {
   readonly leaving?: readonly PeerId[]
   /** Records of all other groups: what the hosts run already. */
   readonly groups: readonly GroupRecord[]
+  /** What hosts have said of themselves: labels, memory for VMs. Whoever has said nothing has room for any VM. */
+  readonly known?: readonly StoragePeer[]
+  /** VM of the group → hosts that keep a copy of it ready. */
+  readonly standbys?: Readonly<Record<string, readonly PeerId[]>>
+  /** VM of the group → host → how many columns of its committed image are there. */
+  readonly columns?: Readonly<Record<string, Readonly<Record<PeerId, number>>>>
 }
 
 export interface Placement {
@@ -20,58 +30,97 @@ export interface Placement {
   readonly moves: readonly Move[]
 }
 
-/** Why a VM goes where it goes. */
-export interface Move {
-  readonly vm: VmSpec
-  readonly to: PeerId
-  /** What every host had promised when it was this VM's turn: the least first. */
-  readonly promised: readonly { readonly peer: PeerId; readonly memoryMiB: number }[]
+/** A plan that may leave VMs without a host. */
+export interface PartialPlacement extends Placement {
+  /** VMs for which no host has room, or there is none. They are not among the owners. */
+  readonly homeless: readonly VmSpec[]
 }
 
-/**
- * Owners for `vms`. Those in `keep` stay where they are if that host is alive; each of the rest, largest first, goes to
- * the host with the least memory promised so far; of equals, to the first in sorted order. Undefined where one has no host.
- */
+/** Owners for `vms`. Those in `keep` stay where they are if that host is alive; for the rest see `restore-owners.ts`. */
+export function placeVms(
+  vms: readonly VmSpec[],
+  keep: Readonly<Record<string, PeerId>>,
+  facts: PlacementFacts
+): PartialPlacement {
+  const { known = [], standbys = {}, columns = {} } = facts
+  const about = new Map(known.map(each => [each.peer, each]))
+  const mayKeep = new Set([...facts.hosts, ...(facts.leaving ?? [])])
+  const kept = vms.flatMap(vm => {
+    const host = keep[vm.id]
+    return host !== undefined && mayKeep.has(host) ? [{ vm, host }] : []
+  })
+  const promisedMiB = new Map<PeerId, number>()
+  const promise = (host: PeerId, { memoryMiB }: VmSpec): void =>
+    void promisedMiB.set(host, (promisedMiB.get(host) ?? 0) + memoryMiB)
+  for (const group of facts.groups) {
+    if (!group.removed) for (const vm of group.vms) promise(group.owners[vm.id] ?? '', vm)
+  }
+  for (const { vm, host } of kept) promise(host, vm)
+
+  const stays = new Set(kept.map(({ vm }) => vm.id))
+  const moves = findHosts(
+    vms
+      .filter(vm => !stays.has(vm.id))
+      .map(vm => ({ vm, standbys: standbys[vm.id] ?? [], columns: columns[vm.id] ?? {} })),
+    [...new Set(facts.hosts)].map(peer => ({
+      ...(about.get(peer) ?? { peer }),
+      promisedMiB: promisedMiB.get(peer) ?? 0
+    })),
+    kept.map(({ vm, host }) => ({ vm, host: about.get(host) ?? { peer: host } }))
+  )
+  const owners: Record<string, PeerId> = {}
+  for (const { vm, host } of kept) owners[vm.id] = host
+  for (const { vm, to } of moves) owners[vm.id] = to
+  return { owners, moves, homeless: vms.filter(vm => owners[vm.id] === undefined) }
+}
+
+/** As `placeVms`; undefined where a VM has no host. */
 export function planOwners(
   vms: readonly VmSpec[],
   keep: Readonly<Record<string, PeerId>>,
   facts: PlacementFacts
 ): Placement | undefined {
-  const hosts = [...facts.hosts].sort()
-  const mayKeep = new Set([...hosts, ...(facts.leaving ?? [])])
-  const promisedMiB = new Map(hosts.map(host => [host, 0]))
-  const promise = (host: PeerId, vm: VmSpec): void => {
-    const sum = promisedMiB.get(host)
-    if (sum !== undefined) promisedMiB.set(host, sum + vm.memoryMiB)
-  }
-  for (const group of facts.groups) for (const vm of group.vms) promise(group.owners[vm.id] ?? '', vm)
-
-  const owners: Record<string, PeerId> = {}
-  for (const vm of vms) {
-    const host = keep[vm.id]
-    if (host === undefined || !mayKeep.has(host)) continue
-    owners[vm.id] = host
-    promise(host, vm)
-  }
-  const homeless = vms.filter(vm => owners[vm.id] === undefined)
-  if (homeless.length > 0 && hosts.length === 0) return undefined
-  const moves: Move[] = []
-  for (const vm of homeless.toSorted((a, b) => b.memoryMiB - a.memoryMiB || (a.id < b.id ? -1 : 1))) {
-    const promised = [...promisedMiB]
-      .map(([peer, memoryMiB]) => ({ peer, memoryMiB }))
-      .sort((a, b) => a.memoryMiB - b.memoryMiB || (a.peer < b.peer ? -1 : 1))
-    const host = promised[0]?.peer as PeerId
-    owners[vm.id] = host
-    moves.push({ vm, to: host, promised })
-    promise(host, vm)
-  }
-  return { owners, moves }
+  const { owners, moves, homeless } = placeVms(vms, keep, facts)
+  return homeless.length === 0 ? { owners, moves } : undefined
 }
 
-/** A restore of the whole group: who lives keeps its VMs, the others' go to survivors. Undefined where none can. */
-export function planRestore(record: GroupRecord, facts: PlacementFacts): Placement | undefined {
-  return planOwners(record.vms, record.owners, {
+/** A restore of the whole group: who lives keeps its VMs, the others' go to survivors. */
+export function placeRestore(record: GroupRecord, facts: PlacementFacts): PartialPlacement {
+  return placeVms(record.vms, record.owners, {
     ...facts,
     groups: facts.groups.filter(group => group.id !== record.id)
   })
+}
+
+/** As `placeRestore`; undefined where a VM has no host. */
+export function planRestore(record: GroupRecord, facts: PlacementFacts): Placement | undefined {
+  const { owners, moves, homeless } = placeRestore(record, facts)
+  return homeless.length === 0 ? { owners, moves } : undefined
+}
+
+/**
+ * VM → the host that would run it if its owner were lost, which is who is to keep a copy of it ready. None for VMs that would
+ * find no host. Whoever keeps one already (`standbys`) stays it, unless memory or VMs to be apart are against it.
+ */
+export function standbyHosts(record: GroupRecord, facts: PlacementFacts): Readonly<Record<string, PeerId>> {
+  const hosts: Record<string, PeerId> = {}
+  for (const lost of new Set(Object.values(record.owners))) {
+    const { moves } = placeRestore(record, without(facts, lost))
+    for (const { vm, to } of moves) if (record.owners[vm.id] === lost) hosts[vm.id] = to
+  }
+  return hosts
+}
+
+/** The facts when that host is dead. */
+export const without = (facts: PlacementFacts, lost: PeerId): PlacementFacts => ({
+  ...facts,
+  hosts: facts.hosts.filter(host => host !== lost),
+  leaving: (facts.leaving ?? []).filter(host => host !== lost)
+})
+
+/** Why VMs have no host, for people. */
+export function whyHomeless(homeless: readonly VmSpec[], facts: PlacementFacts): string {
+  if (facts.hosts.length === 0) return 'No living peer can run VMs.'
+  const each = homeless.map(({ id, memoryMiB }) => `${id} (${memoryMiB} MiB)`).join(', ')
+  return `No living host has room for VM ${each}: bring a host back, end other VMs, or raise hypervisor.vmMemoryMiB.`
 }

@@ -93,6 +93,7 @@ export const vmSpecSchema = z
       .describe(`1 to ${MAX_DISKS} disks (sizeMiB, and base with path and format where it is not empty)`)
       .optional(),
     capture: z.enum(['dirty', 'portable']).optional(),
+    apart: name.optional(),
     kernel: path,
     initrd: path,
     append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')

@@ -1,0 +1,226 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { domainsOf } from '../../node/planning/domains.ts'
+import {
+  type PlacementFacts,
+  placeRestore,
+  placeVms,
+  planRestore,
+  standbyHosts
+} from '../../node/planning/placement.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+
+const vm = (id: string, memoryMiB = 64, apart?: string): VmSpec => ({
+  id,
+  mac: '52:54:00:00:00:01',
+  memoryMiB,
+  kernel: '/k',
+  initrd: '/i',
+  append: '',
+  ...(apart === undefined ? {} : { apart })
+})
+const record = (vms: readonly VmSpec[], owners: Record<string, string>, id = 'g'): GroupRecord => ({
+  id,
+  version: 1,
+  generation: 1,
+  vms,
+  owners,
+  lastEpoch: 0,
+  open: null,
+  committed: null,
+  removed: false
+})
+
+const HOSTS = ['p1', 'p2', 'p3', 'p4']
+
+/** Clusters so small that all plans can be tried: four hosts, in two racks or none, up to five VMs. */
+const small = fc.record({
+  vms: fc
+    .array(
+      fc.record({
+        memoryMiB: fc.constantFrom(16, 32, 48, 64),
+        apart: fc.constantFrom(undefined, 'web', 'db'),
+        owner: fc.constantFrom(...HOSTS)
+      }),
+      { minLength: 1, maxLength: 5 }
+    )
+    .map(drawn => drawn.map(({ memoryMiB, apart, owner }, i) => ({ spec: vm(`v${i}`, memoryMiB, apart), owner }))),
+  known: fc.tuple(
+    ...HOSTS.map(peer =>
+      fc.record({
+        peer: fc.constant(peer),
+        labels: fc.constantFrom({}, { host: 'h1', rack: 'r1' }, { rack: 'r1' }, { rack: 'r2' }),
+        vmMemoryMiB: fc.constantFrom(undefined, 32, 64, 96, 128)
+      })
+    )
+  ),
+  alive: fc.uniqueArray(fc.constantFrom(...HOSTS), { minLength: 1 }),
+  standby: fc.constantFrom(...HOSTS)
+})
+type Small = typeof small extends fc.Arbitrary<infer T> ? T : never
+
+function factsOf({ vms, known, alive, standby }: Small): { record: GroupRecord; facts: PlacementFacts } {
+  const owners = Object.fromEntries(vms.map(({ spec, owner }) => [spec.id, owner]))
+  const specs = vms.map(({ spec }) => spec)
+  return {
+    record: record(specs, owners),
+    facts: { hosts: alive, groups: [], known, standbys: { v0: [standby] } }
+  }
+}
+
+/** What a plan gives up; undefined: it is none, because a host that got a VM has not the memory. */
+function costOf(
+  owners: Record<string, string | undefined>,
+  { record: { vms, ...before }, facts }: ReturnType<typeof factsOf>
+) {
+  const about = (peer: string) => facts.known?.find(each => each.peer === peer) ?? { peer }
+  const placed = vms.flatMap(spec => (owners[spec.id] === undefined ? [] : [{ spec, host: owners[spec.id] as string }]))
+  for (const host of facts.hosts) {
+    const here = placed.filter(each => each.host === host)
+    const capacity = about(host).vmMemoryMiB ?? Number.POSITIVE_INFINITY
+    const arrived = here.some(({ spec }) => before.owners[spec.id] !== host)
+    if (arrived && here.reduce((sum, { spec }) => sum + spec.memoryMiB, 0) > capacity) return undefined
+  }
+  const pairs = placed.flatMap((a, i) =>
+    placed
+      .slice(i + 1)
+      .flatMap(b => (a.spec.apart !== undefined && a.spec.apart === b.spec.apart ? [[a, b] as const] : []))
+  )
+  const sharing = (level: 'host' | 'rack'): number =>
+    pairs.filter(([a, b]) => domainsOf(about(a.host))[level] === domainsOf(about(b.host))[level]).length
+  return [vms.length - placed.length, sharing('host'), sharing('rack')]
+}
+
+/** Every way to give hosts to those that need one. */
+function* allPlans(
+  vms: readonly VmSpec[],
+  hosts: readonly string[],
+  keep: Record<string, string>
+): Generator<Record<string, string | undefined>> {
+  const [first, ...rest] = vms
+  if (first === undefined) return yield { ...keep }
+  for (const host of [...hosts, undefined]) {
+    for (const plan of allPlans(rest, hosts, keep)) yield { ...plan, [first.id]: host }
+  }
+}
+
+const less = (a: readonly number[], b: readonly number[]): boolean => {
+  const at = a.findIndex((value, i) => value !== b[i])
+  return at !== -1 && (a[at] ?? 0) < (b[at] ?? 0)
+}
+
+describe('who restores what', () => {
+  test('no plan of all there are gives up less, and no host gets more VMs than it has memory for', () => {
+    fc.assert(
+      fc.property(small, drawn => {
+        const world = factsOf(drawn)
+        const plan = placeRestore(world.record, world.facts)
+        const cost = costOf(plan.owners, world)
+        const lost = world.record.vms.filter(({ id }) => !drawn.alive.includes(world.record.owners[id] ?? ''))
+        const keep = Object.fromEntries(
+          Object.entries(world.record.owners).filter(([id]) => lost.every(each => each.id !== id))
+        )
+        expect(plan.owners).toMatchObject(keep)
+        expect(plan.homeless.map(({ id }) => id)).toEqual(
+          world.record.vms.filter(({ id }) => plan.owners[id] === undefined).map(({ id }) => id)
+        )
+        expect(cost).toBeDefined()
+        for (const other of allPlans(lost, drawn.alive, keep)) {
+          const its = costOf(other, world)
+          if (its !== undefined) expect(less(its, cost ?? [])).toBe(false)
+        }
+      }),
+      { numRuns: 300 }
+    )
+  })
+  test('everybody makes the same plan, in whatever order facts were learned', () => {
+    fc.assert(
+      fc.property(small, drawn => {
+        const { record: group, facts } = factsOf(drawn)
+        const turned = {
+          ...facts,
+          hosts: facts.hosts.toReversed(),
+          known: facts.known?.toReversed() ?? []
+        }
+        const backwards = { ...group, vms: group.vms.toReversed() }
+        const plan = placeRestore(group, facts)
+        const other = placeRestore(backwards, turned)
+        expect(other.owners).toEqual(plan.owners)
+        expect(other.moves).toEqual(plan.moves)
+      })
+    )
+  })
+  test('what a group elsewhere does leaves a plan alone that keeps a standby where it is', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.constantFrom('p2', 'p3'), fc.integer({ min: 16, max: 500 })), { maxLength: 6 }),
+        busy => {
+          const groups = busy.map(([owner, memoryMiB], i) => record([vm('x', memoryMiB)], { x: owner }, `other${i}`))
+          const group = record([vm('a'), vm('b')], { a: 'p1', b: 'p1' })
+          const facts = { hosts: HOSTS, groups, standbys: { a: ['p2'], b: ['p3'] } }
+          expect(standbyHosts(group, facts)).toEqual({ a: 'p2', b: 'p3' })
+          expect(planRestore(group, { ...facts, hosts: ['p2', 'p3', 'p4'] })?.owners).toEqual({ a: 'p2', b: 'p3' })
+        }
+      )
+    )
+  })
+  test('a standby that is chosen stays chosen when it is there', () => {
+    fc.assert(
+      fc.property(small, drawn => {
+        const { record: group, facts } = factsOf(drawn)
+        const alive = { ...facts, hosts: HOSTS, standbys: {} }
+        const chosen = standbyHosts(group, alive)
+        const standbys = Object.fromEntries(Object.entries(chosen).map(([id, host]) => [id, [host]]))
+        expect(standbyHosts(group, { ...alive, standbys })).toEqual(chosen)
+        for (const [id, host] of Object.entries(chosen)) expect(host).not.toBe(group.owners[id])
+      })
+    )
+  })
+  test('VMs to be apart find different racks, then hosts, and share one rather than not run', () => {
+    const known = [
+      { peer: 'p1', labels: { rack: 'r1' } },
+      { peer: 'p2', labels: { rack: 'r1' } },
+      { peer: 'p3', labels: { rack: 'r2' } }
+    ]
+    const three = ['a', 'b', 'c'].map(id => vm(id, 64, 'web'))
+    const on = (count: number, hosts: readonly string[]) =>
+      placeVms(three.slice(0, count), {}, { hosts, groups: [], known })
+    expect(on(2, HOSTS.slice(0, 3)).owners).toEqual({ a: 'p1', b: 'p3' })
+    expect(on(3, HOSTS.slice(0, 3)).owners).toEqual({ a: 'p1', b: 'p3', c: 'p2' })
+    expect(on(3, HOSTS.slice(0, 3)).moves.map(({ shares }) => shares)).toEqual([undefined, undefined, 'rack'])
+    expect(on(3, ['p1', 'p3']).moves.map(({ shares }) => shares)).toEqual([undefined, undefined, 'host'])
+  })
+  test('memory is never given up: a VM without room has no host, and the plan says which', () => {
+    const known = [
+      { peer: 'p1', vmMemoryMiB: 100 },
+      { peer: 'p2', vmMemoryMiB: 64 }
+    ]
+    const facts = { hosts: ['p1', 'p2'], groups: [], known }
+    const plan = placeVms([vm('a', 64, 'web'), vm('b', 64), vm('c', 64, 'web')], {}, facts)
+    expect(plan.homeless).toHaveLength(1)
+    expect(planRestore(record([vm('a', 128)], { a: 'p9' }), facts)).toBeUndefined()
+    // p1 has room for both only if the larger one does not go to the emptier host.
+    const tight = placeVms([vm('a', 60), vm('b', 50), vm('c', 50)], {}, facts)
+    expect(tight.owners).toEqual({ a: 'p2', b: 'p1', c: 'p1' })
+  })
+  test('VMs of groups that are removed take no room', () => {
+    const gone = { ...record([vm('x', 64)], { x: 'p1' }, 'other'), removed: true }
+    const facts = { hosts: ['p1'], groups: [gone], known: [{ peer: 'p1', vmMemoryMiB: 64 }] }
+    expect(placeVms([vm('a')], {}, facts).owners).toEqual({ a: 'p1' })
+  })
+  test('a host twice as large gets twice as much, and one that said nothing counts as the others', () => {
+    const known = [
+      { peer: 'p1', vmMemoryMiB: 2048 },
+      { peer: 'p2', vmMemoryMiB: 1024 }
+    ]
+    const nine = Array.from({ length: 9 }, (_, i) => vm(`v${i}`, 128))
+    const { owners } = placeVms(nine, {}, { hosts: ['p1', 'p2'], groups: [], known })
+    expect(Object.values(owners).filter(host => host === 'p1')).toHaveLength(6)
+    const three = placeVms(nine, {}, { hosts: ['p1', 'p2', 'p3'], groups: [], known: known.slice(0, 1) })
+    expect(new Set(Object.values(three.owners)).size).toBe(3)
+  })
+  test('of hosts that are as full, the one with more of the image is taken', () => {
+    const facts = { hosts: ['p1', 'p2', 'p3'], groups: [], columns: { a: { p1: 0, p2: 1, p3: 2 } } }
+    expect(placeVms([vm('a')], {}, facts).moves).toMatchObject([{ to: 'p3', columns: 2, standby: false }])
+  })
+})
