@@ -199,6 +199,7 @@ function hostingOf(
     shards,
     shape: { k, m },
     uplink: config.switch.uplink !== 'none',
+    storedAt: stream => repairing.redundancy.storedAt(stream),
     started,
     readManifest: hash => readManifest(hash, name => shards.getManifest(name)),
     encodeManifest,

@@ -10,14 +10,15 @@ import { type GroupRecord, groupKey, nicsOf, UPLINK_NETWORK, type VmSpec } from 
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { tolerates } from '../planning/holders.ts'
-import { planRestore } from '../planning/placement.ts'
+import { planRestore, without } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
 import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
+import { lossesBorne } from './leaning.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
-import type { Placing } from './placing.ts'
+import type { Placed, Placing } from './placing.ts'
+import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
 
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void
@@ -29,6 +30,8 @@ export interface Hosting {
   readonly shape: { k: number; m: number }
   /** Whether NICs on network "uplink" lead anywhere from this host (`switch.uplink`). */
   readonly uplink: boolean
+  /** Of streams that are stored. Absent: they are as planned. */
+  readonly storedAt?: Placed['storedAt']
   /** Which generation of each group has been started here, in an earlier run of this peer, too. */
   readonly started: StartedGenerations
   readManifest(hash: string): Promise<ImageManifest>
@@ -44,13 +47,11 @@ export interface StartedGenerations {
   note(group: string, generation: number): Promise<void>
 }
 
-export interface GroupAgentDeps {
+export interface GroupAgentDeps extends Pick<RestoreFactsDeps, 'leaving' | 'about' | 'standbys'> {
   readonly self: PeerId
   readonly members: () => readonly PeerId[]
   /** Members that new VMs and new shards may go to. */
   readonly storage: () => readonly PeerId[]
-  /** Members that leave, and keep their VMs while they live. */
-  readonly leaving: () => readonly PeerId[]
   /** A member's name. */
   readonly nameOf: (peer: PeerId) => string
   readonly hosting: Hosting | undefined
@@ -281,8 +282,7 @@ export class GroupAgent {
     if (vm === undefined || record === undefined || hosting === undefined) return
     const alive = new Set(detector.alive())
     const living = storage().filter(peer => alive.has(peer))
-    const placed = placing.place(living, hosting.shape, record.id)
-    const { holders, peers } = placed
+    const placed = { ...placing.place(living, hosting.shape, record.id), storedAt: hosting.storedAt }
     const go = Promise.withResolvers<void>()
     go.promise.catch(() => {}) // awaited in the cut, if that comes so far
     const hurry = Promise.withResolvers<void>()
@@ -301,10 +301,10 @@ export class GroupAgent {
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
         this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })
       })
+      const tolerates = lossesBorne(manifest, placed)
       const { hash, objects } = hosting.encodeManifest(manifest)
-      await Promise.all(objects.map(each => hosting.shards.putManifest(each.hash, each.bytes, peers)))
-      const spare = hosting.shape.m - (stats.columnsMissing ?? 0)
-      this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates: tolerates(holders, spare) })
+      await Promise.all(objects.map(each => hosting.shards.putManifest(each.hash, each.bytes, placed.peers)))
+      this.#reportVm('epoch.durable', vm, { epoch, stats, tolerates })
       const about = { group: record.id, generation: vm.generation, epoch, vm: id }
       this.#feed({ kind: 'image-durable', vm: id, epoch, report: { kind: 'durable', ...about, manifest: hash, stats } })
     } catch (error) {
@@ -351,11 +351,9 @@ export class GroupAgent {
 
   /** A host that failed to run the group's VMs this often gives them up, if another one is alive. */
   async #newGeneration(record: GroupRecord): Promise<void> {
-    const { directory, detector, storage, leaving, leases, self } = this.#deps
-    const alive = new Set(detector.alive())
-    const isOther = (host: PeerId): boolean => host !== self && alive.has(host)
-    const others = { hosts: storage().filter(isOther), leaving: leaving().filter(isOther), groups: directory.all() }
-    const elsewhere = this.#retries > LOCAL_RETRIES ? planRestore(record, others) : undefined
+    const { directory, storage, leases, self, hosting } = this.#deps
+    const facts = restoreFacts({ ...this.#deps, hosts: storage, shape: hosting?.shape }, record)
+    const elsewhere = this.#retries > LOCAL_RETRIES ? planRestore(record, without(facts, self)) : undefined
     if (elsewhere !== undefined) {
       const { id: group, generation } = record
       this.#deps.note({ kind: 'gives-up', group, generation, failures: this.#retries })

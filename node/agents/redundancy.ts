@@ -12,7 +12,8 @@ import {
   type RepairPlan,
   type StreamFacts
 } from '../planning/repair.ts'
-import type { FailureDetector, Membership, StreamId, StreamManifest, Transport } from '../ports.ts'
+import { StoredColumns } from '../planning/stored-columns.ts'
+import type { Clock, FailureDetector, Membership, StreamId, StreamManifest, Transport } from '../ports.ts'
 import type { Holdings } from './holdings.ts'
 import type { Kept, KeptStream, KeptStreams } from './kept-streams.ts'
 import type { LostMembers } from './lost-members.ts'
@@ -26,6 +27,7 @@ export interface RedundancyDeps {
   readonly transport: Pick<Transport, 'connected' | 'onConnection'>
   /** Who has been dead for longer than `repair.afterMs`. */
   readonly lost: Pick<LostMembers, 'has'>
+  readonly clock: Pick<Clock, 'now'>
   /** What is known of members for placing columns. */
   hosts(): readonly StoragePeer[]
 }
@@ -48,6 +50,7 @@ export interface Sight {
 export class Redundancy {
   readonly #deps: RedundancyDeps
   #last: Sight | undefined
+  readonly #stored = new StoredColumns()
 
   constructor(deps: RedundancyDeps) {
     this.#deps = deps
@@ -74,6 +77,8 @@ export class Redundancy {
     }))
     const facts = { streams, standing, hosts: hosts().filter(({ peer }) => standing.get(peer) === 'up') }
     this.#last = { kept, facts, plan: planRepair(facts) }
+    const members = this.#deps.membership.record().members.map(({ id }) => id)
+    this.#stored.note({ ...facts, staying: this.#staying(), members }, this.#deps.clock.now())
     return this.#last
   }
 
@@ -100,6 +105,11 @@ export class Redundancy {
       const among = staying.length > 0 ? staying : known
       return among.includes(planned) ? planned : (among[0] ?? planned)
     })
+  }
+
+  /** As `StoredElsewhere` has it, when it was last looked; undefined: as planned as far as is known. */
+  storedAt(stream: StreamId): readonly PeerId[] | undefined {
+    return this.#stored.of(stream)
   }
 
   #staying(): PeerId[] {

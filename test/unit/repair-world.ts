@@ -128,6 +128,7 @@ export class RepairWorld {
       detector: { livenessOf: each => this.liveness.get(each) ?? 'alive' },
       transport,
       lost: this.lost,
+      clock: time,
       hosts: () => this.bodies.map(({ id }) => (this.full.has(id) ? { peer: id, freeBytes: 0 } : { peer: id }))
     })
     const repair = new RepairAgent({
