@@ -141,12 +141,34 @@ export interface VmSpec {
   readonly capture?: 'dirty' | 'portable' | undefined
   /** Anti-affinity: VMs of the group with the same name here run on different hosts, and racks, where that can be. */
   readonly apart?: string | undefined
+  /**
+   * Whether a device tells the guest that it went back to an image, so that it draws new random numbers (a VM generation id).
+   * Part of the machine, so the same for all images of the VM. Absent: no, as for VMs of before there was one.
+   */
+  readonly generationId?: boolean | undefined
+  /**
+   * What the guest finds where it looks for the time after a restore: that of its host, or its own, as if no time had passed.
+   * Absent: its host's.
+   */
+  readonly clock?: 'wall' | 'continue' | undefined
+  /** It has a channel for the QEMU guest agent. Absent: none. */
+  readonly guestAgent?: GuestAgentSpec | undefined
   /** Direct kernel boot; paths on every host that may run the VM. */
   readonly kernel: string
   readonly initrd: string
   /** Kernel command line. */
   readonly append: string
 }
+
+export interface GuestAgentSpec {
+  /** A program in the guest and its arguments, run each time the VM has gone back to an image and runs. Absent: none. */
+  readonly afterRestore?: readonly string[] | undefined
+  /** How long the agent is waited for, and then that program, each. Absent: GUEST_AGENT_TIMEOUT_MS. */
+  readonly timeoutMs?: number | undefined
+}
+
+/** A guess: a guest that was cut in the middle of a long flush hears its agent's channel only afterwards. */
+export const GUEST_AGENT_TIMEOUT_MS = 30_000
 
 /** A disk of a VM. What the guest writes is its image's; a base is never written. */
 export interface DiskSpec {

@@ -28,6 +28,8 @@ export interface MachinePaths {
   readonly console: string
   /** File to which the console is appended. */
   readonly consoleLog: string
+  /** Socket to which QEMU connects the guest agent's channel, where the VM has one. */
+  readonly agent?: string | undefined
 }
 
 /** What trial and machine have in common. `guest` is the name: the mark by which stale copies are found. */
@@ -74,12 +76,29 @@ export function machineArguments(options: {
     ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
     ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, ends[index] as NicEnd)),
     [...(options.disks ?? [])],
+    // Behind all others: a PCI device takes the first free slot, and those of NICs and disks are in images of before.
+    ...guestDevices(spec, paths),
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
 }
 
 /** None for one: images of before there were several have none. Under TCG each has a thread of its own, as guest and host are alike. */
 const processors = ({ cpus = 1 }: VmSpec): string[] => (cpus === 1 ? [] : ['-smp', `${cpus}`])
+
+/** The name by which the agent finds its port in the guest. */
+const AGENT_PORT = 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'
+
+/**
+ * What the guest is to notice of a restore. QEMU's clock of CMOS is the host's unless it is told to stand still with the VM.
+ * `guid=auto` is another one for each QEMU; where it came with an image, QEMU writes it to the guest's memory and raises the
+ * ACPI event before the first instruction (hw/acpi/vmgenid.c).
+ */
+const guestDevices = ({ clock, generationId, guestAgent }: VmSpec, paths: MachinePaths): string[][] => [
+  clock === 'continue' ? ['-rtc', 'base=utc,clock=vm'] : [],
+  generationId === true ? ['-device', 'vmgenid,guid=auto'] : [],
+  guestAgent === undefined ? [] : ['-chardev', `socket,id=agent,path=${escapeComma(paths.agent ?? '')},server=off`],
+  guestAgent === undefined ? [] : ['-device', 'virtio-serial-pci', '-device', AGENT_PORT]
+]
 
 const nicArguments = (mac: string, index: number, end: NicEnd): string[] => [
   '-netdev',

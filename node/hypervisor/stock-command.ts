@@ -8,6 +8,8 @@ import { type Accel, commonArguments, machineArguments } from './command-line.ts
 import { chainsOf, diskArguments } from './disk-chain.ts'
 
 export const RAM_FILE = 'ram.migration'
+/** Where the guest's agent is spoken to, if the VM has one. */
+const AGENT_SOCKET = 'agent.socket'
 export const diskFile = (disk: number): string => `disk${disk}.qcow2`
 
 const common = commonArguments('tcg', '')
@@ -33,6 +35,8 @@ export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec
   const nets = nicsOf(spec).map(({ network }, i) =>
     leadsOutside(network) ? `-netdev user,id=n${i}` : `-netdev hubport,id=n${i},hubid=${i}`
   )
+  const agent =
+    spec.guestAgent === undefined ? [] : [`-chardev socket,id=agent,path=${AGENT_SOCKET},server=on,wait=off`]
   const files = disksOf(spec).map(
     (_, i) => `-blockdev driver=qcow2,node-name=d${i},discard=unmap,file.driver=file,file.filename=${diskFile(i)}`
   )
@@ -41,6 +45,7 @@ export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec
     `-name ${quoted(`guest=${spec.id}`)}`,
     ...nets,
     ...files,
+    ...agent,
     ...devices,
     '-serial "${SERIAL:-mon:stdio}"',
     `-incoming ${quoted(`exec:cat ${RAM_FILE}`)}`,

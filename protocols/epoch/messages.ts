@@ -43,6 +43,9 @@ export const MAX_DRILL_WORDS = 400
 const MAX_NICS = 8
 const MAX_DISKS = 8
 const MAX_CPUS = 64
+const MAX_PROGRAM_WORDS = 32
+/** An hour: a guess. */
+const MAX_GUEST_AGENT_MS = 3_600_000
 /** 1 TiB: blocks of 4 KiB of all disks and RAM together are numbered by 32 bits. */
 const MAX_DISK_MIB = 1 << 20
 
@@ -63,6 +66,26 @@ function onDifferentNetworks(nics: readonly { network: string }[], context: z.Re
     context.addIssue({ code: 'custom', path: [index, 'network'], message, params: { says: true } })
   })
 }
+
+const word = z
+  .string()
+  .regex(/^[^\0]*$/)
+  .max(1024)
+  .describe('a text of at most 1024 characters')
+
+const guestAgentSchema = z
+  .strictObject({
+    afterRestore: z
+      .array(word)
+      .max(MAX_PROGRAM_WORDS)
+      .refine(([program]) => program?.startsWith('/'))
+      .describe(
+        `the path of a program in the guest, which begins with "/", and at most ${MAX_PROGRAM_WORDS - 1} arguments`
+      )
+      .optional(),
+    timeoutMs: z.number().int().min(100).max(MAX_GUEST_AGENT_MS).optional()
+  })
+  .describe('a table, such as {} or { afterRestore = ["/usr/local/sbin/restored"], timeoutMs = 30000 }')
 
 export const vmSpecSchema = z
   .strictObject({
@@ -94,6 +117,9 @@ export const vmSpecSchema = z
       .optional(),
     capture: z.enum(['dirty', 'portable']).optional(),
     apart: name.optional(),
+    generationId: z.boolean().optional(),
+    clock: z.enum(['wall', 'continue']).optional(),
+    guestAgent: guestAgentSchema.optional(),
     kernel: path,
     initrd: path,
     append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')

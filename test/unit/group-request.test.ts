@@ -50,6 +50,24 @@ describe('the file of a group', () => {
     expect(() => parse(daily(500))).toThrow('retention.daily: expected a whole number from 0 to 31')
   })
 
+  it('gives a VM a generation id unless it says that it has none, for no image of it is older', () => {
+    const of = (line: string) => parse(`${file('yard', 'false')}${line}`).vms[0]?.generationId
+    expect([of(''), of('generationId = true'), of('generationId = false')]).toEqual([true, true, false])
+  })
+
+  it('says what a guest is to notice of a restore, and is told what cannot be', () => {
+    const guest = (lines: string) => () => parse(`${file('yard', 'false')}${lines}`).vms[0]
+    expect(guest('clock = "continue"\nguestAgent = {}')()).toMatchObject({ clock: 'continue', guestAgent: {} })
+    const agent = { afterRestore: ['/bin/tell', 'all'], timeoutMs: 500 }
+    expect(guest('guestAgent = { afterRestore = ["/bin/tell", "all"], timeoutMs = 500 }')()?.guestAgent).toEqual(agent)
+    expect(guest('clock = "stopped"')).toThrow(/vms\[0\]\.clock: expected .*"wall".*"continue"/)
+    for (const wrong of ['[]', '["tell"]', '["/tell", 1]', `["/tell"${', "x"'.repeat(32)}]`]) {
+      expect(guest(`guestAgent = { afterRestore = ${wrong} }`)).toThrow(/vms\[0\]\.guestAgent.*expected/)
+    }
+    expect(guest('guestAgent = { afterRestore = ["tell"] }')).toThrow('the path of a program in the guest')
+    expect(guest('guestAgent = true')).toThrow('a table, such as {}')
+  })
+
   it('asks for output commit where something can leave the group, and has none unless it asks', () => {
     expect(parse(file('uplink', 'true')).outputCommit).toBe(true)
     expect(parse(file('shared/street', 'true')).outputCommit).toBe(true)

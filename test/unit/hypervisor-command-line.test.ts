@@ -38,6 +38,27 @@ describe("QEMU's command line", () => {
     expect(four.filter((_, at) => four[at] !== '-smp' && four[at - 1] !== '-smp')).toEqual(before)
   })
 
+  it('puts what a guest is to notice of a restore behind all other devices, whose places are in images of before', () => {
+    const disks = ['-device', 'virtio-blk-pci,drive=d0']
+    const before = machineArguments({ ...options, disks })
+    const guest = { generationId: true, guestAgent: {}, clock: 'continue' } as const
+    const after = machineArguments({
+      ...options,
+      disks,
+      paths: { ...paths, agent: '/r/a,b' },
+      spec: { ...spec, ...guest }
+    })
+    expect(after.slice(0, before.length)).toEqual(before)
+    expect(after.slice(before.length)).toEqual([
+      ...['-rtc', 'base=utc,clock=vm', '-device', 'vmgenid,guid=auto'],
+      ...['-chardev', 'socket,id=agent,path=/r/a,,b,server=off', '-device', 'virtio-serial-pci'],
+      ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0']
+    ])
+    expect(machineArguments({ ...options, disks, spec: { ...spec, generationId: false, clock: 'wall' } })).toEqual(
+      before
+    )
+  })
+
   it('calls the RAM block pc.ram also where RAM is an inherited file, with which images fit both', () => {
     const args = machineArguments({ ...options, sharedRam: true })
     expect(valueOf(args, '-object')).toMatch(/^memory-backend-file,id=pc\.ram,size=64M,mem-path=[^,]+,share=on$/)
