@@ -231,6 +231,17 @@ export const configSchema = z.strictObject({
       /** A tmpfs with room for the RAM of all VMs. */
       ramDir: path.default('/dev/shm'),
       /**
+       * RAM that VMs may have here, all groups together: VMs of hosts that are lost come only while there is room for them. What
+       * VMs have that run here already, or are placed here by name, is counted and not refused. Absent: 85 % of the host's
+       * memory, a guess, and no more than ramDir can hold.
+       */
+      vmMemoryMiB: z
+        .number()
+        .int()
+        .min(0)
+        .max(1 << 30)
+        .optional(),
+      /**
        * Deadline of the trial boot at a peer's start, which shows whether an accelerator runs guests; five times it, of the
        * trial VM that shows whether images made of written pages are RAM (230 ms on two idle cores, measured). 3 s: a guess.
        */

@@ -11,10 +11,11 @@ import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting } from './agents/group-agent.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { Placing } from './agents/placing.ts'
+import type { StoragePeers } from './agents/storage-peers.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { ImportedFile } from './edge/image-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
-import { planOwners } from './planning/placement.ts'
+import { placeVms, whyHomeless } from './planning/placement.ts'
 import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from './ports.ts'
 import { Reservation, type ReservationDeps, reservationLost } from './reservation.ts'
 
@@ -46,6 +47,7 @@ export interface GroupImportDeps extends ReservationDeps {
   readonly membership: MembershipAgent
   readonly detector: FailureDetector
   readonly placing: Placing
+  readonly storagePeers: Pick<StoragePeers, 'about'>
   readonly events: EventFeed
 }
 
@@ -204,16 +206,17 @@ export class GroupImport {
   }
 
   #ownersOf({ owner, vms }: GroupImportWish): Readonly<Record<string, PeerId>> {
-    const { directory, membership } = this.#deps
+    const { directory, membership, storagePeers } = this.#deps
     const hosts = this.#hosts()
     const named = membership.record().members.find(({ id, name }) => id === owner || name === owner)
     if (owner !== undefined && (named === undefined || !hosts.includes(named.id))) {
       throw new DiapauseError('HOST_NOT_ALIVE', `${owner} is no living storage member; name another one, or none.`)
     }
     const kept = named === undefined ? {} : Object.fromEntries(vms.map(({ id }) => [id, named.id]))
-    const plan = planOwners(vms, kept, { hosts, groups: directory.all().filter(({ removed }) => !removed) })
-    if (plan === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
-    return plan.owners
+    const facts = { hosts, groups: directory.all(), known: storagePeers.about(hosts) }
+    const { owners, homeless } = placeVms(vms, kept, facts)
+    if (homeless.length > 0) throw new DiapauseError('NO_HOST', whyHomeless(homeless, facts))
+    return owners
   }
 
   /** Living members that VMs and shards may go to. */

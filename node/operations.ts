@@ -23,7 +23,7 @@ import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { enduranceOf, placeOf } from './planning/endurance.ts'
-import { planOwners } from './planning/placement.ts'
+import { placeVms, whyHomeless } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
@@ -138,9 +138,9 @@ export class Operations implements PeerView {
     const absent = Object.values(request.owners).find(owner => !hosts.includes(owner))
     if (absent !== undefined)
       throw new DiapauseError('HOST_NOT_ALIVE', `${absent} is not alive; place the VM elsewhere or wait.`)
-    const plan = planOwners(request.vms, request.owners, { hosts, groups: this.groups() })
-    if (plan === undefined) throw new DiapauseError('NO_HOST', 'No living member can run VMs.')
-    const { owners } = plan
+    const facts = { hosts, groups: this.groups(), known: this.#deps.storagePeers.about(hosts) }
+    const { owners, homeless } = placeVms(request.vms, request.owners, facts)
+    if (homeless.length > 0) throw new DiapauseError('NO_HOST', whyHomeless(homeless, facts))
     if (request.retention !== undefined) {
       const made = createGroup(request.id, request.vms, owners, 0, request)(null)
       if (made !== undefined) checkRoom(made, request.retention)

@@ -50,6 +50,7 @@ import { goFirst } from './host/priority.ts'
 import { readSecret } from './host/secret.ts'
 import { Teardown } from './host/teardown.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
+import { vmMemoryMiB } from './host/vm-memory.ts'
 import { programVersion } from './host/version.ts'
 import { EpochOperations } from './epoch-operations.ts'
 import { GroupImport } from './group-import.ts'
@@ -204,7 +205,9 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
+  const { labels } = config.peer
+  const memory = await vmMemoryMiB(config.hypervisor)
+  const storagePeers = new StoragePeers({ ...shared, labels, vmMemoryMiB: memory, transport, members: ids })
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })
   const known = { lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
@@ -256,9 +259,10 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
   const leaving = (): PeerId[] => leavingHosts(membership.record())
-  const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving })
+  const { about } = voice.storagePeers
+  const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving, about, shape: config.shards })
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
-  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing }
+  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about }
   const keeping = () => keepBy(config.epochs.retention, wallMs())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))

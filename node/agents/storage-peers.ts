@@ -1,10 +1,11 @@
 /**
- * What the members that store have said of themselves, for whoever places columns: labels and free space. This peer says so,
- * too (`protocols/storage-facts.ts`).
+ * What the members that store and run VMs have said of themselves, for whoever places columns and VMs: labels, free space, memory.
+ * This peer says so, too (`protocols/storage-facts.ts`, `protocols/host-facts.ts`).
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import { HOST_PROTOCOL, type HostFacts, parseHostFacts } from '../../protocols/host-facts.ts'
 import { parseStorageFacts, STORAGE_PROTOCOL, type StorageFacts } from '../../protocols/storage-facts.ts'
 import { messageOf } from '../errors.ts'
 import { coarseFree, type StoragePeer } from '../planning/domains.ts'
@@ -18,6 +19,8 @@ const TELL_EVERY = 6
 export interface StoragePeersDeps {
   readonly self: PeerId
   readonly labels: Labels
+  /** MiB of RAM that this host gives to VMs. */
+  readonly vmMemoryMiB: number
   readonly bus: ControlBus
   readonly transport: Pick<Transport, 'onConnection'>
   readonly clock: Clock
@@ -28,6 +31,8 @@ export interface StoragePeersDeps {
 export class StoragePeers {
   readonly #deps: StoragePeersDeps
   readonly #said = new Map<PeerId, StorageFacts>()
+  readonly #hosts = new Map<PeerId, HostFacts>()
+  readonly #ownHost: HostFacts
   #own: StorageFacts
   #storing = false
   #looks = 0
@@ -37,21 +42,27 @@ export class StoragePeers {
   constructor(deps: StoragePeersDeps) {
     this.#deps = deps
     this.#own = { labels: deps.labels, freeBytes: null }
+    this.#ownHost = { vmMemoryMiB: deps.vmMemoryMiB }
     deps.bus.on(STORAGE_PROTOCOL, parseStorageFacts, (from, facts) => {
       if (deps.members().includes(from)) this.#said.set(from, facts)
     })
+    deps.bus.on(HOST_PROTOCOL, parseHostFacts, (from, facts) => {
+      if (deps.members().includes(from)) this.#hosts.set(from, facts)
+    })
     deps.transport.onConnection((peer, connected) => {
-      if (connected && this.#storing) deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
+      if (connected && this.#storing) this.#send(peer)
     })
   }
 
   /** All that is known of these, in their order. */
   readonly about = (peers: readonly PeerId[]): StoragePeer[] =>
     peers.map(peer => {
-      const facts = peer === this.#deps.self ? this.#own : this.#said.get(peer)
-      if (facts === undefined) return { peer }
+      const isSelf = peer === this.#deps.self
+      const facts = isSelf ? this.#own : this.#said.get(peer)
+      const host = isSelf ? this.#ownHost : this.#hosts.get(peer)
+      if (facts === undefined) return { peer, ...host }
       const { labels, freeBytes } = facts
-      return { peer, labels, ...(freeBytes === null ? {} : { freeBytes }) }
+      return { peer, labels, ...(freeBytes === null ? {} : { freeBytes }), ...host }
     })
 
   /** `freeBytes`: what this peer's store may still take; it is told of from now on. */
@@ -79,10 +90,17 @@ export class StoragePeers {
   }
 
   #tell(facts: StorageFacts): void {
-    const { self, members, bus } = this.#deps
+    const { self, members } = this.#deps
     this.#own = facts
     const all = members()
-    for (const peer of this.#said.keys()) if (!all.includes(peer)) this.#said.delete(peer)
-    for (const peer of all) if (peer !== self) bus.send(peer, STORAGE_PROTOCOL, facts)
+    for (const said of [this.#said, this.#hosts]) {
+      for (const peer of said.keys()) if (!all.includes(peer)) said.delete(peer)
+    }
+    for (const peer of all) if (peer !== self) this.#send(peer)
+  }
+
+  #send(peer: PeerId): void {
+    this.#deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
+    this.#deps.bus.send(peer, HOST_PROTOCOL, this.#ownHost)
   }
 }

@@ -9,23 +9,20 @@ import type { Note } from '../../protocols/decisions/facts.ts'
 import { cameTooLate, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { planRestore } from '../planning/placement.ts'
+import { placeRestore, whyHomeless } from '../planning/placement.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
 import { factOfPlan, factOfWait } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
+import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
 
 /** Survivor of rank r begins r × this later, so that usually one tries and the others need not. A guess: a round trip with fsync. */
 const RANK_STEP_MS = 60
 /** Shortest pause between two tries. */
 const RETRY_MS = 25
 
-export interface TakeoverDeps {
+export interface TakeoverDeps extends RestoreFactsDeps {
   readonly self: PeerId
-  /** Members that can run VMs. */
-  readonly hosts: () => readonly PeerId[]
-  /** Those that leave, and keep their VMs while they live. */
-  readonly leaving: () => readonly PeerId[]
   readonly directory: GroupDirectory
   readonly detector: FailureDetector
   readonly clock: Clock
@@ -79,21 +76,17 @@ export class TakeoverAgent {
   }
 
   async #attempt(id: string): Promise<void> {
-    const { directory, detector, hosts, leaving, log, report, note } = this.#deps
+    const { directory, log, report, note } = this.#deps
     const record = directory.get(id)
     const lost = record === undefined ? [] : this.#lost(record)
     if (this.#stopped || record === undefined || lost.length === 0) {
       this.#busy.delete(id)
       return this.#end(record, 'not-needed')
     }
-    const alive = new Set(detector.alive())
-    const plan = planRestore(record, {
-      hosts: hosts().filter(host => alive.has(host)),
-      leaving: leaving().filter(host => alive.has(host)),
-      groups: directory.all()
-    })
+    const facts = restoreFacts(this.#deps, record)
+    const plan = placeRestore(record, facts)
     try {
-      if (plan === undefined) throw new DiapauseError('TAKEOVER_NO_HOST', 'No living peer can run VMs.')
+      if (plan.homeless.length > 0) throw new DiapauseError('TAKEOVER_NO_HOST', whyHomeless(plan.homeless, facts))
       note(factOfPlan(record, plan))
       const { owners } = plan
       const { generation } = record

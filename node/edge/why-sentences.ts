@@ -100,7 +100,9 @@ function ofPlan({ generation, moves, owners }: FactOf<'plan'>, words: Words): st
     const others = promised.filter(({ peer }) => peer !== to)
     const own = promised.find(({ peer }) => peer === to)?.memoryMiB ?? 0
     const room = others.map(({ peer, memoryMiB: mib }) => `${words.name(peer)} ${mib} MiB`)
-    const why = others.length === 0 ? 'the only host left' : `least RAM promised: ${own} MiB, ${listed(room)}`
+    const least = others.every(({ memoryMiB: mib }) => mib >= own)
+    const ground = least ? 'least RAM promised' : 'for its room, a standby, or VMs to be apart; RAM promised'
+    const why = others.length === 0 ? 'the only host left' : `${ground}: ${own} MiB, ${listed(room)}`
     return `${vm} (${memoryMiB} MiB) to ${words.name(to)} (${why})`
   })
   const parts = [...moved, ...(stay > 0 ? [`${plural(stay, 'VM')} ${stay === 1 ? 'stays' : 'stay'}`] : [])]
@@ -162,7 +164,7 @@ function ofTakeover(
     case 'contended':
       return `cannot decide, since others keep changing the register; ${again}`
     case 'no-host':
-      return `cannot plan, since no living peer can run VMs; ${again}`
+      return `cannot plan: ${fact.text}; ${again}`
     case 'error':
       return `cannot decide: ${fact.text}; ${again}`
   }

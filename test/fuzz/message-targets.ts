@@ -10,6 +10,7 @@ import { clusterHash, decodeEnvelope, encodeMessage, envelopeHeader } from '../.
 import { parseEpochMessage } from '../../protocols/epoch/messages.ts'
 import { parseSwimMessage, PROTOCOL as SWIM_PROTOCOL } from '../../protocols/failure-detector/messages.ts'
 import { BatchWriter, decodeBatch, type FrameRecord } from '../../protocols/frames/records.ts'
+import { HOST_PROTOCOL, parseHostFacts } from '../../protocols/host-facts.ts'
 import { LEASE_PROTOCOL, parseLeaseMessage } from '../../protocols/lease/messages.ts'
 import { MEMBERSHIP_PROTOCOL, parseMembershipMessage } from '../../protocols/membership/messages.ts'
 import { decode } from '../../protocols/openflow/decode.ts'
@@ -54,6 +55,7 @@ const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [LEASE_PROTOCOL]: parseLeaseMessage,
   [MEMBERSHIP_PROTOCOL]: parseMembershipMessage,
   [STORAGE_PROTOCOL]: parseStorageFacts,
+  [HOST_PROTOCOL]: parseHostFacts,
   [DECISIONS_PROTOCOL]: parseDecisionsMessage,
   epoch: parseEpochMessage
 }

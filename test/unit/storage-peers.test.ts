@@ -4,13 +4,14 @@ import { Placing } from '../../node/agents/placing.ts'
 import { StoragePeers } from '../../node/agents/storage-peers.ts'
 import { coarseFree } from '../../node/planning/domains.ts'
 import type { ControlBus, Log } from '../../node/ports.ts'
-import { parseStorageFacts } from '../../protocols/storage-facts.ts'
+import { parseStorageFacts, STORAGE_PROTOCOL } from '../../protocols/storage-facts.ts'
 
 const log: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const GIB = 2 ** 30
 
 /** Three peers on a bus that delivers at once; time goes on when it is told to. */
 function cluster() {
+  /** By peer and protocol. */
   const handlers = new Map<string, (from: string, message: unknown) => void>()
   const links = new Map<string, (peer: string, connected: boolean) => void>()
   const timers: (() => void)[] = []
@@ -24,27 +25,27 @@ function cluster() {
     }
   }
   let members = ['a', 'b', 'c']
-  const peer = (self: string, labels: { rack?: string }): StoragePeers => {
+  const peer = (self: string, labels: { rack?: string }, vmMemoryMiB = 512): StoragePeers => {
     const bus: ControlBus = {
       self,
-      send(to, _, message) {
+      send(to, protocol, message) {
         sent.push(`${self} ${to}`)
-        if (!lost.has(to)) handlers.get(to)?.(self, structuredClone(message))
+        if (!lost.has(to)) handlers.get(`${to} ${protocol}`)?.(self, structuredClone(message))
         return true
       },
-      on(_, parse, handler) {
-        handlers.set(self, (from, message) => handler(from, parse(message)))
+      on(protocol, parse, handler) {
+        handlers.set(`${self} ${protocol}`, (from, message) => handler(from, parse(message)))
       }
     }
     const transport = { onConnection: (handler: (peer: string, up: boolean) => void) => void links.set(self, handler) }
-    return new StoragePeers({ self, labels, bus, transport, clock, log, members: () => members })
+    return new StoragePeers({ self, labels, vmMemoryMiB, bus, transport, clock, log, members: () => members })
   }
   return {
     peer,
     sent,
     lost,
     connect: (self: string, to: string) => links.get(self)?.(to, true),
-    say: (from: string, to: string, message: unknown) => handlers.get(to)?.(from, message),
+    say: (from: string, to: string, message: unknown) => handlers.get(`${to} ${STORAGE_PROTOCOL}`)?.(from, message),
     only: (some: string[]) => (members = some),
     async look() {
       for (const run of timers.splice(0)) run()
@@ -53,14 +54,15 @@ function cluster() {
   }
 }
 
-test('members learn of each other where they stand and how much room they have, again when it has changed', async () => {
+test('members learn of each other where they stand and how much room and memory they have, again when it has changed', async () => {
   const world = cluster()
-  const [a, b] = [world.peer('a', { rack: 'r1' }), world.peer('b', {})]
+  const [a, b] = [world.peer('a', { rack: 'r1' }, 1024), world.peer('b', {})]
   let free = 5 * GIB
-  expect(b.about(['a', 'b', 'c'])).toEqual([{ peer: 'a' }, { peer: 'b', labels: {} }, { peer: 'c' }])
+  const first = [{ peer: 'a' }, { peer: 'b', labels: {}, vmMemoryMiB: 512 }, { peer: 'c' }]
+  expect(b.about(['a', 'b', 'c'])).toEqual(first)
   a.start(async () => free)
   await setImmediate()
-  expect(b.about(['a'])).toEqual([{ peer: 'a', labels: { rack: 'r1' }, freeBytes: 4 * GIB }])
+  expect(b.about(['a'])).toEqual([{ peer: 'a', labels: { rack: 'r1' }, freeBytes: 4 * GIB, vmMemoryMiB: 1024 }])
   expect(a.about(['a'])).toEqual(b.about(['a']))
   const before = world.sent.length
   free = 4.5 * GIB

@@ -1,0 +1,47 @@
+import { expect, test } from 'vitest'
+import { restoreFacts } from '../../node/agents/restore-facts.ts'
+import { placeRestore, whyHomeless } from '../../node/planning/placement.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+
+const record: GroupRecord = {
+  id: 'g',
+  version: 1,
+  generation: 1,
+  vms: [{ id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 256, kernel: '/k', initrd: '/i', append: '' }],
+  owners: { a: 'p1' },
+  lastEpoch: 0,
+  open: null,
+  committed: null,
+  removed: false
+}
+
+const world = {
+  hosts: () => ['p1', 'p2', 'p3', 'p4'],
+  leaving: () => ['p5'],
+  detector: { alive: () => ['p2', 'p3', 'p5'] },
+  directory: { all: () => [record] }
+}
+
+test('facts are of those who live, and of what they have said of themselves', () => {
+  const about = (peers: readonly string[]) => peers.map(peer => ({ peer, vmMemoryMiB: peer === 'p2' ? 128 : 512 }))
+  const facts = restoreFacts({ ...world, about, shape: { k: 2, m: 1 } }, record)
+  expect(facts).toMatchObject({ hosts: ['p2', 'p3'], leaving: ['p5'], groups: [record] })
+  expect(facts.known?.map(({ peer }) => peer)).toEqual(['p2', 'p3', 'p5'])
+  const columns = facts.columns?.['a'] ?? {}
+  expect(Object.keys(columns).sort()).toEqual(['p2', 'p3'])
+  expect(Object.values(columns).reduce((sum, count) => sum + count, 0)).toBe(3)
+  expect(placeRestore(record, facts).owners).toEqual({ a: 'p3' })
+})
+
+test('of those who have said nothing all can be lost and all can be given, as before there was anything to say', () => {
+  const facts = restoreFacts(world, record)
+  expect(facts).toMatchObject({ known: [], standbys: {}, columns: { a: {} } })
+  expect(placeRestore(record, facts).owners).toEqual({ a: 'p2' })
+})
+
+test('where nobody has room, people are told for which VM', () => {
+  const about = (peers: readonly string[]) => peers.map(peer => ({ peer, vmMemoryMiB: 64 }))
+  const facts = restoreFacts({ ...world, about }, record)
+  expect(whyHomeless(placeRestore(record, facts).homeless, facts)).toContain('a (256 MiB)')
+  expect(whyHomeless(record.vms, { ...facts, hosts: [] })).toBe('No living peer can run VMs.')
+})
