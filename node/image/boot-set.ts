@@ -1,4 +1,4 @@
-/** Reads and opens the parts of an image that a restore needs before the VM runs: machine, page index, frames. */
+/** Reads and opens the parts of an image that a restore needs before the VM runs: machine, frames, and what leads to its page table. */
 import { DiapauseError } from '../errors.ts'
 import type { ByteRange } from '../ports.ts'
 import { sealOf, streamIdOf, type VmFacts } from './facts.ts'
@@ -8,11 +8,12 @@ import { decodeMachine, type MachinePart } from './machine.ts'
 import type { PageTable } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { type RecordKind, SALT_BYTES } from './seal.ts'
-import { readPageTable } from './table-reader.ts'
+import { LazyTable } from './table-reader.ts'
 
 export interface BootSet {
   readonly part: MachinePart
-  readonly table: PageTable
+  /** Being read. */
+  readonly pages: LazyTable
   /** Pieces; the first is on its way. */
   readonly frames: AsyncGenerator<Uint8Array>
 }
@@ -40,7 +41,14 @@ export async function readBootSet(facts: VmFacts, manifest: ImageOutline, read: 
   const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
   return {
     part: decodeMachine(open('machine', machine)),
-    table: await readPageTable(facts, manifest.streams, open('index', index), read),
+    pages: new LazyTable({ facts, streams: manifest.streams, index: open('index', index), read }),
     frames
   }
+}
+
+/** The whole page table of an image. As `readBootSet`. */
+export async function readWholeTable(facts: VmFacts, manifest: ImageOutline, read: ReadStream): Promise<PageTable> {
+  const { pages } = await readBootSet(facts, manifest, read)
+  await pages.whole()
+  return pages.table
 }

@@ -1,7 +1,7 @@
 /**
  * Deltas in the streams of an image: extents of their own kind among those of pages, and numbered with them. The page table has,
  * for a page with a delta, the extent that holds it; within one the last delta of a page counts. A restore reads all that
- * are live before it sends a page with one, so how much they are unpacked is bounded.
+ * are live before it pushes pages, and of a page that is asked for before, its own; how much they are unpacked is bounded.
  */
 import { DiapauseError } from '../errors.ts'
 import { MAX_DELTA_BYTES } from './delta-bounds.ts'
@@ -35,10 +35,15 @@ export class LiveDeltas {
     this.bytes = bytes
   }
 
-  /** All deltas of `table`. IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with. */
-  static async read(options: { facts: VmFacts; table: PageTable; read: ReadStream }): Promise<LiveDeltas> {
-    const { facts, table, read } = options
-    const wanted = wantedDeltas(table)
+  /** All deltas of `table`, or those of some pages. IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with. */
+  static async read(options: {
+    facts: VmFacts
+    table: PageTable
+    read: ReadStream
+    pages?: Iterable<number>
+  }): Promise<LiveDeltas> {
+    const { facts, table, read, pages: some } = options
+    const wanted = wantedDeltas(some === undefined ? pagesWithDeltas(table) : some, table)
     const [deltas, bytes] = [new Map<number, PageDelta>(), new Map<number, number>()]
     let total = 0
     const take = (run: DeltaRun, sealed: Uint8Array): void => {
@@ -84,21 +89,25 @@ export class LiveDeltas {
 export const openDeltas = (seal: StreamSeal, extent: number, sealed: Uint8Array): Uint8Array =>
   unpackBest(seal.open('delta', extent, sealed), DELTA_EXTENT_BYTES)
 
-/** Slot → extent → pages whose deltas are there. */
-function wantedDeltas(table: PageTable): Map<number, Map<number, Set<number>>> {
-  const wanted = new Map<number, Map<number, Set<number>>>()
+function* pagesWithDeltas(table: PageTable): Generator<number> {
   for (const [number, segment] of table.segments.entries()) {
     if (segment?.deltas === undefined) continue
-    const { slots, locators } = segment.deltas
-    for (let at = 0; at < SEGMENT_PAGES; at++) {
-      const slot = slots[at] ?? ZERO_SLOT
-      if (slot === ZERO_SLOT) continue
-      const extent = Math.floor((locators[at] ?? 0) / EXTENT_PAGES)
-      const extents = wanted.get(slot) ?? new Map<number, Set<number>>()
-      wanted.set(slot, extents)
-      const pages = extents.get(extent) ?? new Set<number>()
-      extents.set(extent, pages.add(number * SEGMENT_PAGES + at))
-    }
+    const { slots } = segment.deltas
+    for (let at = 0; at < SEGMENT_PAGES; at++) if (slots[at] !== ZERO_SLOT) yield number * SEGMENT_PAGES + at
+  }
+}
+
+/** Slot → extent → those of `pages` whose deltas are there. */
+function wantedDeltas(pages: Iterable<number>, table: PageTable): Map<number, Map<number, Set<number>>> {
+  const wanted = new Map<number, Map<number, Set<number>>>()
+  for (const page of pages) {
+    const place = table.deltaOf(page)
+    if (place === undefined) continue
+    const extent = Math.floor(place.locator / EXTENT_PAGES)
+    const extents = wanted.get(place.slot) ?? new Map<number, Set<number>>()
+    wanted.set(place.slot, extents)
+    const inside = extents.get(extent) ?? new Set<number>()
+    extents.set(extent, inside.add(page))
   }
   return wanted
 }

@@ -22,14 +22,13 @@ import {
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
 import type { BootSet } from './boot-set.ts'
-import { ContentIds } from './content-ids.ts'
-import { LiveDeltas } from './delta-extents.ts'
-import { openExtent } from './extents.ts'
-import { sealOf, type VmFacts } from './facts.ts'
+import type { LiveDeltas } from './delta-extents.ts'
+import type { VmFacts } from './facts.ts'
 import type { PageState } from './page-state.ts'
+import { SEGMENT_PAGES } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { type ExtentRun, RestorePlan } from './restore-plan.ts'
-import type { StreamSeal } from './seal.ts'
+import { RestoredPages } from './restored-pages.ts'
 
 /** One read of the push: several symbols of 64 KiB at once. A guess. */
 const RUN_BYTES = 512 << 10
@@ -59,15 +58,12 @@ interface Extent {
 
 export class PostcopySource {
   readonly #image: BootSet
-  readonly #state: PageState
-  readonly #ids: ContentIds
-  readonly #read: ReadStream
+  readonly #pages: RestoredPages
   readonly #plan: RestorePlan
-  readonly #seals: (StreamSeal | undefined)[]
-  /** Being read since the restore began: no page is sent before they are there. */
-  readonly #deltas: Promise<LiveDeltas>
-  /** Extents being read for a fault, by name. */
-  readonly #faulting = new Map<string, Promise<void>>()
+  readonly #ramPages: number
+  /** Answers under way, and the extents that are read for them, by name. */
+  readonly #answers = new Set<Promise<void>>()
+  readonly #faulting = new Set<string>()
   #socket: Socket | undefined
   #failure: Error | undefined
   #room: Promise<void> | undefined
@@ -77,17 +73,14 @@ export class PostcopySource {
   #pagesSent = 0
   #lastAskedMs = Number.NEGATIVE_INFINITY
 
-  /** `state` must have `image.table` as its committed table. */
+  /** `state` must have the table of `image` as its committed one. */
   constructor(options: { facts: VmFacts; image: BootSet; state: PageState; read: ReadStream }) {
-    this.#image = options.image
-    this.#state = options.state
-    this.#ids = new ContentIds(options.facts.key)
-    this.#read = options.read
-    this.#plan = new RestorePlan(options.image.table)
-    this.#asked = new Uint8Array(options.state.ramPages)
-    this.#seals = options.image.table.streams.map(stream => stream && sealOf(options.facts, stream))
-    this.#deltas = LiveDeltas.read({ facts: options.facts, table: options.image.table, read: options.read })
-    this.#deltas.catch(() => {}) // told by whoever sends a page
+    const { facts, image, state, read } = options
+    this.#image = image
+    this.#pages = new RestoredPages({ facts, pages: image.pages, state, read })
+    this.#plan = new RestorePlan(image.pages.table)
+    this.#ramPages = state.ramPages
+    this.#asked = new Uint8Array(state.ramPages)
   }
 
   /** Resolves when QEMU has every page and says so. MIGRATION_STREAM_CLOSED, _RETURN_PATH, SHARD_LOST, IMAGE_CANCELLED. */
@@ -106,9 +99,10 @@ export class PostcopySource {
     const work = async () => {
       await once(socket, 'connect')
       await this.#boot()
+      await this.#readTable()
       await this.#pushAll()
-      await Promise.all(this.#faulting.values())
-      this.#state.noteDeltas((await this.#deltas).bytes)
+      await Promise.all(this.#answers)
+      await this.#pages.noteDeltas()
       await this.#write(postcopyFinish(this.#image.part.machine.ramId))
       await shut
     }
@@ -168,14 +162,17 @@ export class PostcopySource {
     await this.#write(postcopyRun(machine))
   }
 
+  /** The VM runs, and asks for pages meanwhile. */
+  async #readTable(): Promise<void> {
+    await this.#image.pages.whole()
+    for (const _ of this.#plan.sort()) await nextTurn()
+    await this.#pages.tableIsWhole()
+  }
+
   /** A page request. Pages of other blocks were sent before the VM ran, and pages once sent are on their way. */
   #requested(block: string, offset: number, length: number): void {
     if (block !== MAIN_BLOCK) return
-    if (
-      length > MAX_REQUEST_BYTES ||
-      offset % PAGE_BYTES !== 0 ||
-      offset + length > this.#state.ramPages * PAGE_BYTES
-    ) {
+    if (length > MAX_REQUEST_BYTES || offset % PAGE_BYTES !== 0 || offset + length > this.#ramPages * PAGE_BYTES) {
       throw new DiapauseError('MIGRATION_STREAM_RETURN_PATH', `QEMU asks for ${length} bytes at ${offset} of its RAM`)
     }
     for (let page = offset / PAGE_BYTES; page * PAGE_BYTES < offset + length; page++) {
@@ -183,19 +180,30 @@ export class PostcopySource {
       if (this.#asked[page] === 0) this.#pagesAsked++
       this.#lastAskedMs = performance.now()
       this.#asked[page] = 1
-      if (this.#plan.isZero(page)) this.#sendZeros(this.#plan.takeZerosAround(page, ZEROS_PER_FAULT))
-      else this.#fault(this.#plan.extentOf(page))
+      const answer = this.#answer(page)
+        .catch((error: Error) => void this.#fail(error))
+        .finally(() => this.#answers.delete(answer))
+      this.#answers.add(answer)
     }
   }
 
-  #fault(run: ExtentRun): void {
-    const name = `${run.slot}:${run.first}`
+  /** A page that was asked for, and what lies with it. */
+  async #answer(page: number): Promise<void> {
+    if (!this.#image.pages.has(page)) await this.#image.pages.need(page)
+    if (this.#failure || this.#plan.isTaken(page)) return
+    const run = this.#plan.extentOf(page)
+    if (run === undefined) return this.#sendZeros(this.#plan.takeZerosAround(page, ZEROS_PER_FAULT))
+    // Until the table is whole an answer has pages of one segment.
+    const name = `${run.slot}:${run.first}:${Math.floor(page / SEGMENT_PAGES)}`
     if (this.#faulting.has(name)) return
-    const task = Promise.all([this.#readRun(run), this.#deltas])
-      .then(([bytes, deltas]) => this.#sendExtent({ ...run, extent: run.first }, bytes, deltas))
-      .catch((error: Error) => void this.#fail(error))
-      .finally(() => this.#faulting.delete(name))
-    this.#faulting.set(name, task)
+    this.#faulting.add(name)
+    try {
+      const pages = this.#plan.untakenWith(page)
+      const [bytes, deltas] = await Promise.all([this.#pages.read(run), this.#pages.deltas(pages)])
+      await this.#sendExtent({ ...run, extent: run.first }, bytes, pages, deltas)
+    } finally {
+      this.#faulting.delete(name)
+    }
   }
 
   async #pushAll(): Promise<void> {
@@ -228,14 +236,15 @@ export class PostcopySource {
   }
 
   async #pushRun(run: ExtentRun): Promise<void> {
-    const [bytes, deltas] = await Promise.all([this.#readRun(run), this.#deltas])
-    const lengths = this.#image.table.streams[run.slot]?.extentLengths
+    const [bytes, deltas] = await Promise.all([this.#pages.read(run), this.#pages.deltas([])])
+    const lengths = this.#image.pages.table.streams[run.slot]?.extentLengths
     let at = 0
     for (let extent = run.first; extent < run.end; extent++) {
       const length = lengths?.[extent] ?? 0
       await this.#untilQuiet()
       await this.#untilRoom()
-      await this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), deltas)
+      const pages = this.#plan.untaken(run.slot, extent)
+      await this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), pages, deltas)
       const zeros = this.#plan.takeZeros(ZEROS_PER_EXTENT)
       if (zeros.length > 0) this.#sendZeros(zeros)
       at += length
@@ -243,45 +252,31 @@ export class PostcopySource {
     }
   }
 
-  #readRun({ slot, offset, length }: ExtentRun): Promise<Uint8Array> {
-    const stream = this.#image.table.streams[slot]
-    if (stream === undefined) throw new DiapauseError('IMAGE_INVALID', `the image has no stream ${slot}`)
-    return this.#read(stream.manifest.stream, offset, length)
-  }
-
   /** As many pages may lie in an extent as have the same content: after the first batch, others are let in between. */
-  async #sendExtent({ slot, extent }: Extent, sealed: Uint8Array, deltas: LiveDeltas): Promise<void> {
-    const seal = this.#seals[slot]
-    if (!seal || this.#failure || !this.#plan.hasUntaken(slot, extent)) return
-    const raw = openExtent(seal, extent, sealed)
-    const taken = this.#plan.takeExtent(slot, extent)
-    if (taken.length > EXTENT_BATCH_PAGES) taken.sort((a, b) => this.#isAsked(b.page) - this.#isAsked(a.page))
+  async #sendExtent(
+    { slot, extent }: Extent,
+    sealed: Uint8Array,
+    pages: readonly number[],
+    deltas: LiveDeltas
+  ): Promise<void> {
+    const taken = this.#failure ? [] : this.#plan.take(pages)
+    if (taken.length === 0) return
+    const raw = this.#pages.open(slot, extent, sealed)
+    if (taken.length > EXTENT_BATCH_PAGES) taken.sort((a, b) => this.#isAsked(b) - this.#isAsked(a))
     for (let from = 0; from < taken.length; from += EXTENT_BATCH_PAGES) {
       if (from > 0) {
         await this.#untilRoom()
         await nextTurn()
         if (this.#failure) return // the page state may be another image's by now
       }
-      const pages = taken.slice(from, from + EXTENT_BATCH_PAGES).map(({ page, place }) => {
-        const anchor = raw.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
-        if (anchor.length !== PAGE_BYTES)
-          throw new DiapauseError('IMAGE_INVALID', `extent ${extent} lacks page ${page}`)
-        return { page, anchor, bytes: deltas.contentOf(page, anchor) }
-      })
-      this.#sendPages(pages)
+      const batch = this.#pages.contents(raw, taken.slice(from, from + EXTENT_BATCH_PAGES), this.#plan, deltas)
+      this.#send(batch.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
+      this.#pages.note(batch)
     }
   }
 
   #isAsked(page: number): number {
     return this.#asked[page] ?? 0
-  }
-
-  #sendPages(pages: readonly { page: number; anchor: Uint8Array; bytes: Uint8Array }[]): void {
-    this.#send(pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
-    for (const { page, anchor, bytes } of pages) {
-      this.#state.noteHash(page, this.#ids.of(bytes))
-      this.#state.anchors.put(page, anchor, bytes !== anchor)
-    }
   }
 
   #sendZeros(pages: readonly number[]): void {

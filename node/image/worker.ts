@@ -7,12 +7,11 @@ import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
 import type { BaseStream, Codec, DiskFile, PageRanges, StreamId } from '../ports.ts'
 import { useBases, type UsedFile, writeBase } from './base-stream.ts'
-import { readBootSet } from './boot-set.ts'
 import { CapturePipeline } from './capture.ts'
 import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
 import { ContentPublisher, type EpochName } from './content-board.ts'
 import { blocksOf, type StreamKey, type VmFacts } from './facts.ts'
-import { DiskReader, type DiskRange } from './disk-reader.ts'
+import type { DiskRange } from './disk-reader.ts'
 import type { MainCalls } from './image-worker.ts'
 import type { CapturedImage, ImageOutline } from './known-images.ts'
 import { type LeanOn, Neighbours, type NeighbourNews } from './neighbours.ts'
@@ -21,8 +20,8 @@ import { PageState } from './page-state.ts'
 import { PAGES_PER_MIB } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { ThreadPriority } from './priority.ts'
-import { PostcopySource } from './postcopy-source.ts'
 import { RamCopy } from './ram-copy.ts'
+import { ThreadRestore, torn } from './restores.ts'
 import type { NewStream } from './retiring.ts'
 import type { PutColumn } from './stream-writer.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
@@ -85,10 +84,12 @@ class VmThread {
   /** Every page but those is as in the committed table. */
   #covered = false
   #capture: RamCapture | StreamCapture | undefined
-  #restore: PostcopySource | undefined
-  #restoredFrames: AsyncGenerator<Uint8Array> | undefined
-  /** Of the restore of that number. */
-  #disks: { readonly restore: number; readonly reader: DiskReader } | undefined
+  /** Not served to its end yet. */
+  #restore: ThreadRestore | undefined
+  /** The last one, until its disks are closed. */
+  #disks: ThreadRestore | undefined
+  /** The last one that the page state is of. */
+  #restored: ThreadRestore | undefined
   readonly #neighbours: Neighbours
   readonly #publisher = new ContentPublisher()
   /** The epoch that was captured last, or is being, where it is to be published. */
@@ -114,6 +115,7 @@ class VmThread {
   async capture(request: CaptureRequest): Promise<void> {
     const { epoch, socketPath, ramPath } = request
     if (this.#capture || this.#restore) throw busy()
+    if (this.#restored?.isWhole === false) throw torn()
     this.#use(request.keys)
     const { stream, pipeline } = this.#pipeline(request)
     if (ramPath !== undefined) {
@@ -291,69 +293,61 @@ class VmThread {
     this.#use(keys)
     this.cancelRestore(this.#restoreNumber)
     this.#restoreNumber = restore
-    const read = (stream: StreamId, offset: number, length: number) =>
-      this.#main.call('readData', { restore, stream, offset, length })
-    const image = await readBootSet(this.#facts, manifest, read)
-    if (this.#restoreNumber !== restore) throw cancelled('restore')
-    if (this.#capture) throw busy()
+    const mayBegin = () => {
+      if (this.#restoreNumber !== restore) throw cancelled('restore')
+      if (this.#capture) throw busy()
+    }
+    const [facts, state, main] = [this.#facts, this.#state, this.#main]
+    const opened = await ThreadRestore.open({ number: restore, facts, state, manifest, main, mayBegin })
     this.#publisher.withdraw()
     this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
-    this.#state.reset(image.table)
     this.#uncommitted.clear()
     this.#covered = false
-    this.#restore = new PostcopySource({ facts: this.#facts, image, state: this.#state, read })
-    this.#restoredFrames = image.frames
-    const readShards = (stream: StreamId, offset: number, length: number) =>
-      this.#main.call('readForDisks', { restore, stream, offset, length })
-    const newest = () => this.#state.committed
-    this.#disks = {
-      restore,
-      reader: new DiskReader({ facts: this.#facts, table: image.table, read: readShards, newest })
-    }
+    this.#restore = opened
+    this.#restored = opened
+    this.#disks = opened
   }
 
   /** Also after `serve` and later commits. */
-  async readDisk({ restore, ...range }: DiskRequest): Promise<Uint8Array> {
-    return await this.#disksOf(restore).read(range)
+  readDisk({ restore, ...range }: DiskRequest): Promise<Uint8Array> {
+    return this.#disksOf(restore).readDisk(range)
   }
 
   diskExtents({ restore, most, ...range }: DiskRequest & { readonly most: number }) {
-    return this.#disksOf(restore).extents(range, most)
+    return this.#disksOf(restore).diskExtents(range, most)
   }
 
   closeDisks(restore: number): void {
-    if (this.#disks?.restore === restore) this.#disks = undefined
+    if (this.#disks?.number === restore) this.#disks = undefined
   }
 
-  #disksOf(restore: number): DiskReader {
-    if (this.#disks?.restore !== restore) throw cancelled('restore')
-    return this.#disks.reader
+  #disksOf(restore: number): ThreadRestore {
+    if (this.#disks?.number !== restore) throw cancelled('restore')
+    return this.#disks
   }
 
   /** The next piece of the image's frames; undefined: that was the last. */
   async restoredFrames(restore: number): Promise<Uint8Array | undefined> {
-    if (this.#restoreNumber !== restore) throw cancelled('restore')
-    const next = await this.#restoredFrames?.next()
-    return next?.done === false ? next.value : undefined
+    if (this.#restore?.number !== restore) throw cancelled('restore')
+    return await this.#restore.nextFrames()
   }
 
   async serve({ restore, socketPath }: { restore: number; socketPath: string }) {
-    const source = this.#restore
-    if (this.#restoreNumber !== restore || !source) throw cancelled('restore')
+    const serving = this.#restore
+    if (serving?.number !== restore) throw cancelled('restore')
     try {
-      const counts = await source.serve(socketPath)
+      const counts = await serving.source.serve(socketPath)
       this.#publish()
       return counts
     } finally {
-      if (this.#restore === source) this.#restore = undefined
+      if (this.#restore === serving) this.#restore = undefined
     }
   }
 
   cancelRestore(restore: number): void {
     if (this.#restoreNumber !== restore) return
-    this.#restore?.cancel()
+    this.#restore?.source.cancel()
     this.#restore = undefined
-    this.#restoredFrames = undefined
     this.#restoreNumber = 0
   }
 }

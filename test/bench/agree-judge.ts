@@ -14,7 +14,7 @@ import { createWriteStream } from 'node:fs'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { messageOf } from '../../node/errors.ts'
-import { readBootSet } from '../../node/image/boot-set.ts'
+import { readWholeTable } from '../../node/image/boot-set.ts'
 import { exportDisk } from '../../node/image/disk-files.ts'
 import { PlaceReader, type ReadStream } from '../../node/image/place-reader.ts'
 import type { BlockSource, ImageManifest } from '../../node/ports.ts'
@@ -70,7 +70,7 @@ export class Judge {
       if (!manifest) throw new Error(`image ${image.epoch} names no stream ${stream}`)
       return cluster.readData(manifest, offset, length)
     }
-    const { table } = await readBootSet(facts, image, read)
+    const table = await readWholeTable(facts, image, read)
     for await (const { bytes } of new PlaceReader({ facts, table, read }).contents([this.#page]))
       return counterInRam(Buffer.from(bytes))
     throw new Error(`image ${image.epoch} lacks page ${this.#page}`)

@@ -1,5 +1,5 @@
 /** RAM as images tell it, kept up to date from one image to the next: pages whose place has changed are read from their streams. */
-import { readBootSet } from '../../node/image/boot-set.ts'
+import { readWholeTable } from '../../node/image/boot-set.ts'
 import type { VmFacts } from '../../node/image/facts.ts'
 import type { PageTable } from '../../node/image/page-table.ts'
 import { PlaceReader, type ReadStream } from '../../node/image/place-reader.ts'
@@ -28,7 +28,7 @@ export class ImageCopy {
       if (!manifest) throw new Error(`image ${image.epoch} names no stream ${stream}`)
       return this.#cluster.readData(manifest, offset, length)
     }
-    const { table } = await readBootSet(this.#facts, image, read)
+    const table = await readWholeTable(this.#facts, image, read)
     const moved: number[] = []
     for (let page = 0; page < this.#places.length; page++) {
       const place = placeText(table, page)

@@ -1,4 +1,4 @@
-import { readBootSet } from '../../node/image/boot-set.ts'
+import { readWholeTable } from '../../node/image/boot-set.ts'
 import { LiveDeltas } from '../../node/image/delta-extents.ts'
 import { EXTENT_PAGES, extentStarts, openExtent } from '../../node/image/extents.ts'
 import { sealOf, type VmFacts } from '../../node/image/facts.ts'
@@ -14,7 +14,7 @@ export async function pagesOfImage(facts: VmFacts, image: ImageManifest, cluster
     if (!manifest) throw new Error(`no stream ${stream}`)
     return cluster.readData(manifest, offset, length)
   }
-  const { table } = await readBootSet(facts, image, read)
+  const table = await readWholeTable(facts, image, read)
   const deltas = await LiveDeltas.read({ facts, table, read })
   const all = Buffer.alloc(table.pages * PAGE_BYTES)
   const extents = new Map<string, Uint8Array>()

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
-import { readBootSet } from '../../../node/image/boot-set.ts'
+import { readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
 import type { VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
@@ -87,7 +87,7 @@ class DiskVm {
   async moved(): Promise<void> {
     const { image } = this
     if (!image) throw new Error('no epoch was committed')
-    const { table } = await readBootSet(facts, image, (stream, offset, length) => {
+    const table = await readWholeTable(facts, image, (stream, offset, length) => {
       const manifest = image.streams.find(each => each.stream === stream)
       if (!manifest) throw new Error(`no stream ${stream}`)
       return this.cluster.readData(manifest, offset, length)

@@ -1,8 +1,10 @@
 /** Blocks of a restored image's disks, read while epochs go on. */
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
 import { DiapauseError } from '../../../node/errors.ts'
-import { readBootSet } from '../../../node/image/boot-set.ts'
+import { readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
 import { DiskReader } from '../../../node/image/disk-reader.ts'
 import type { VmFacts } from '../../../node/image/facts.ts'
@@ -70,7 +72,7 @@ class Vm {
 
 async function readerOf(vm: Vm, image: ImageManifest): Promise<DiskReader> {
   const read = async (stream: string, offset: number, length: number) => vm.read(stream, offset, length)
-  const { table } = await readBootSet(facts, image, read)
+  const table = await readWholeTable(facts, image, read)
   return new DiskReader({ facts, table, read, newest: () => vm.state.committed })
 }
 
@@ -186,5 +188,16 @@ describe('the image worker', () => {
     expect((await disk?.read(0, 10))?.length).toBe(10)
     await restore.closeDisks()
     await expect(disk?.read(0, 10)).rejects.toThrow(expect.objectContaining({ code: 'IMAGE_CANCELLED' }))
+  })
+  test('captures nothing after a restore that ended before the page table had come: it would take disks for empty', async () => {
+    const vm = new Vm()
+    const image = await vm.epoch(1, blocks(SECOND + 3, 5, 1))
+    worker = await createImageWorker({ ...facts, cluster: vm.cluster, log: quietLog })
+    const restore = await worker.restore(image)
+    await restore.cancel()
+    const request = { generation: 2, epoch: 2, socketPath: join(tmpdir(), `torn-${process.pid}`), holders: HOLDERS }
+    await expect(worker.capture(request)).rejects.toThrow(expect.objectContaining({ code: 'IMAGE_CANCELLED' }))
+    await restore.disks[1]?.read(0, 10) // which reads all of the table
+    await (await worker.capture(request)).cancel()
   })
 })

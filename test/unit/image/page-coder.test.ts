@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
-import { readBootSet } from '../../../node/image/boot-set.ts'
+import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
 import type { VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
@@ -123,7 +123,7 @@ class TrackedVm {
     if (!this.image) throw new Error('no epoch was committed')
     const image = await readBootSet(facts, this.image, this.read)
     this.state = new PageState(RAM_PAGES, PAGES - RAM_PAGES, memoryBytes)
-    this.state.reset(image.table)
+    this.state.reset(image.pages.table)
     const folder = await mkdtemp(join(tmpdir(), 'coder-'))
     try {
       const target = fakeTarget(join(folder, 's'), faults)
@@ -143,7 +143,7 @@ class TrackedVm {
   /** Of the committed image, pages that are not zero. */
   async contents(): Promise<Map<number, Buffer>> {
     if (!this.image) throw new Error('no epoch was committed')
-    const { table } = await readBootSet(facts, this.image, this.read)
+    const table = await readWholeTable(facts, this.image, this.read)
     const contents = new Map<number, Buffer>()
     const reader = new PlaceReader({ facts, table, read: this.read })
     for await (const { page, bytes } of reader.contents(Array.from({ length: PAGES }, (_, page) => page))) {

@@ -1,0 +1,92 @@
+/** A restore in the thread: QEMU's source, the frames of the image, and its disks, which are read when both are done with, too. */
+import { DiapauseError } from '../errors.ts'
+import type { StreamId } from '../ports.ts'
+import { readBootSet } from './boot-set.ts'
+import { type DiskRange, DiskReader } from './disk-reader.ts'
+import type { VmFacts } from './facts.ts'
+import type { MainCalls } from './image-worker.ts'
+import type { ImageOutline } from './known-images.ts'
+import type { PageState } from './page-state.ts'
+import { PostcopySource } from './postcopy-source.ts'
+import type { LazyTable } from './table-reader.ts'
+import type { ThreadCalls } from './thread-calls.ts'
+
+export class ThreadRestore {
+  /** A number of its own, from 1. */
+  readonly number: number
+  readonly source: PostcopySource
+  readonly #frames: AsyncGenerator<Uint8Array>
+  readonly #pages: LazyTable
+  readonly #disks: DiskReader
+
+  private constructor(number: number, parts: Parts) {
+    this.number = number
+    this.source = parts.source
+    this.#frames = parts.frames
+    this.#pages = parts.pages
+    this.#disks = parts.disks
+  }
+
+  /** Reads what the VM needs before it runs; then `mayBegin` throws where it is too late. The page state is the image's from then on. */
+  static async open(options: {
+    readonly number: number
+    readonly facts: VmFacts
+    readonly state: PageState
+    readonly manifest: ImageOutline
+    readonly main: ThreadCalls<MainCalls>
+    readonly mayBegin: () => void
+  }): Promise<ThreadRestore> {
+    const { number, facts, state, manifest, main, mayBegin } = options
+    const read = (stream: StreamId, offset: number, length: number) =>
+      main.call('readData', { restore: number, stream, offset, length })
+    const readForDisks = (stream: StreamId, offset: number, length: number) =>
+      main.call('readForDisks', { restore: number, stream, offset, length })
+    const image = await readBootSet(facts, manifest, read)
+    mayBegin()
+    const { pages, frames } = image
+    state.reset(pages.table)
+    const newest = () => state.committed
+    return new ThreadRestore(number, {
+      source: new PostcopySource({ facts, image, state, read }),
+      frames,
+      pages,
+      disks: new DiskReader({ facts, table: pages.table, read: readForDisks, newest })
+    })
+  }
+
+  /** Whether the page state knows all of the image. */
+  get isWhole(): boolean {
+    return this.#pages.isWhole
+  }
+
+  /** The next piece of the image's frames; undefined: that was the last. */
+  async nextFrames(): Promise<Uint8Array | undefined> {
+    const next = await this.#frames.next()
+    return next.done === false ? next.value : undefined
+  }
+
+  /** Also when it has been served, and after later commits. */
+  async readDisk(range: DiskRange): Promise<Uint8Array> {
+    await this.#pages.whole()
+    return await this.#disks.read(range)
+  }
+
+  async diskExtents(range: DiskRange, most: number) {
+    await this.#pages.whole()
+    return this.#disks.extents(range, most)
+  }
+}
+
+interface Parts {
+  readonly source: PostcopySource
+  readonly frames: AsyncGenerator<Uint8Array>
+  readonly pages: LazyTable
+  readonly disks: DiskReader
+}
+
+/** The image that the thread had begun to restore has not come as a whole. */
+export const torn = (): DiapauseError =>
+  new DiapauseError(
+    'IMAGE_CANCELLED',
+    'the last restore has ended before the page table had come: restore again, or with a worker of its own'
+  )
