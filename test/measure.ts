@@ -48,6 +48,14 @@ export const atMost = (name: string, value: number, bound: number, unit: string)
   ok: value <= bound
 })
 
+export const below = (name: string, value: number, bound: number, unit: string): Check => ({
+  name,
+  value,
+  unit,
+  bound: `< ${bound}`,
+  ok: value < bound
+})
+
 export const atLeast = (name: string, value: number, bound: number, unit: string): Check => ({
   name,
   value,

@@ -122,6 +122,24 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     }
   ],
   [
+    'restore',
+    {
+      summary:
+        "VM of 256 MB to 4 GB out of the shards of five hosts, one of them dead: first instruction, first answer, all pages; beside QEMU's -incoming and loadvm",
+      options: { sizes: 'of RAM, MiB (256,1024,4096)', rounds: 'of each way (5)' },
+      run: async (progress, options) => (await import('./restore.ts')).measureRestore(progress, options)
+    }
+  ],
+  [
+    'sources',
+    {
+      summary:
+        'a host that serves pages is killed in the middle of a restore, round after round: is the VM there, is its RAM right?',
+      options: { rounds: 'how many (50)' },
+      run: async (progress, options) => (await import('./sources.ts')).measureSources(progress, options)
+    }
+  ],
+  [
     'loss',
     {
       summary:

@@ -17,9 +17,11 @@
  *                              order that looks random, and to each once before it comes to any again
  *   cache ID DEVICE            reads it to its end, so that the kernel caches it
  *   status ID                  answers what it has done since it was told
+ *   sum ID                     reads all of what was filled, in order, and answers with its hash: what it sees of its RAM
  *
  * It answers each with one line, and with ` sum=` and the FNV-1a hash of what stands before (bank.c says why):
  *   LOAD id=ID kind=idle|write|cache|status pages=P us=T        pages written, or read; the guest's own clock
+ *   LOAD id=ID kind=sum pages=P us=T hash=H                     H below 2^48
  *   LOAD id=ID kind=error error=ERRNO
  * `id=0 kind=ready`: memory is full. A guest that is given too little of a processor falls behind, and what is more than a
  * second behind it leaves out: `status` tells.
@@ -134,6 +136,13 @@ static int cache(int id, const char *path) {
   return 0;
 }
 
+/* As FNV-1a, by eight bytes. */
+static uint64_t sum_of_memory(void) {
+  uint64_t hash = 14695981039346656037ull;
+  for (uint64_t i = 0; i < pages * WORDS_IN_PAGE; i++) hash = (hash ^ memory[i]) * 1099511628211ull;
+  return (hash ^ hash >> 32) & 0xffffffffffffull;
+}
+
 /* ------------------------------------------------------------------------------------------------------- console */
 
 static void command(const char *line) {
@@ -143,7 +152,11 @@ static void command(const char *line) {
   char path[64];
   if (sscanf(line, "status %d", &id) == 1)
     say("LOAD id=%d kind=status pages=%" PRIu64 " us=%.0f", id, written, now_us() - begun_us);
-  else if (sscanf(line, "cache %d %63s", &id, path) == 2)
+  else if (sscanf(line, "sum %d", &id) == 1) {
+    double from = now_us();
+    uint64_t hash = sum_of_memory();
+    say("LOAD id=%d kind=sum pages=%" PRIu64 " us=%.0f hash=%" PRIu64, id, pages, now_us() - from, hash);
+  } else if (sscanf(line, "cache %d %63s", &id, path) == 2)
     error = cache(id, path);
   else if (sscanf(line, "write %d %lf %" SCNu64 " %" SCNu64, &id, &new_rate, &new_bytes, &new_area) == 4) {
     if (!(error = begin(new_rate, new_bytes, new_area))) say("LOAD id=%d kind=write pages=0 us=0", id);

@@ -1,0 +1,113 @@
+/**
+ * How long after the decision that a VM is to run here it runs, whatever its size. VM of 256 MB, 1 GB and 4 GB with half of it
+ * in use (`load.c`), which write to 8 MiB of it at 1,000 pages a second; images in the shards of five hosts, each a process
+ * with a store on disk (`restore-host.ts`), one of which is killed before anything is restored: the one that the VM ran on.
+ * Another one restores it again and again, in every way by turns:
+ *
+ *   plain        without a working set
+ *
+ * and beside them, from the same image in a local file, QEMU's `-incoming` and `loadvm`.
+ */
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UsageError } from '../../node/errors.ts'
+import { note } from '../measure.ts'
+import { watchOthers } from './processor.ts'
+import { RestoreHosts } from './restore-hosts.ts'
+import { checksOf, SIZES_MIB, type Round, type SizeSeen, tableOf, type Way, WAYS } from './restore-judge.ts'
+import { measureIncoming, measureLoadvm } from './restore-local.ts'
+import type { Completed } from './restore-vm.ts'
+import type { Measured, OptionValues } from './list.ts'
+
+const ROUNDS = 5
+/** Of larger VMs not every round waits for the last page. */
+const COMPLETE_MIB = 1_024
+const LARGE_COMPLETE_ROUNDS = 1
+/** Where nobody waits for the last page. */
+const LOOK_ON_MS = 1_000
+/** 64 bytes each, over 8 MiB. */
+const LOAD = 'write 1000 64 2048'
+/** For the load to go once over what it writes to, before the cut and after. */
+const LOAD_MS = 3_000
+const LOCAL_ROUNDS = 3
+
+interface Setup {
+  readonly sizes: readonly number[]
+  readonly rounds: number
+}
+
+export async function measureRestore(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
+  const setup = readSetup(options)
+  const others = watchOthers()
+  const seen: SizeSeen[] = []
+  let accel = ''
+  for (const memoryMiB of setup.sizes) {
+    const found = await measureSize(memoryMiB, setup.rounds, progress)
+    seen.push(found.size)
+    accel = found.accel
+  }
+  const checks = [...checksOf(seen), note('processors taken by other programs', others())]
+  return { checks, accel, details: { options: setup, sizes: seen }, text: tableOf(seen) }
+}
+
+function readSetup({ sizes = SIZES_MIB.join(','), rounds = `${ROUNDS}` }: OptionValues): Setup {
+  const all = sizes.split(',')
+  if (!all.every(size => /^\d{3,5}$/.test(size)))
+    throw new UsageError('BENCH_USAGE', `--sizes takes MiB, from 100 on, with commas, not ${JSON.stringify(sizes)}`)
+  if (!/^[1-9]\d?$/.test(rounds))
+    throw new UsageError('BENCH_USAGE', `--rounds takes a whole number from 1 to 99, not ${JSON.stringify(rounds)}`)
+  return { sizes: all.map(Number), rounds: Number(rounds) }
+}
+
+async function measureSize(memoryMiB: number, rounds: number, progress: (line: string) => void) {
+  const tell = (line: string) => progress(`${memoryMiB} MiB: ${line}`)
+  tell('starting five hosts and the VM')
+  const hosts = await RestoreHosts.start({ memoryMiB, fillMiB: memoryMiB / 2 })
+  try {
+    const [owner, survivor] = [hosts.calls(0), hosts.calls(1)]
+    const { accel, spec } = await owner.call('boot', undefined)
+    await owner.call('tell', LOAD)
+    await sleep(LOAD_MS)
+    tell('the image')
+    const { hash, epoch } = await owner.call('cut', undefined)
+    await hosts.kill(0)
+    const found: Record<Way, Round[]> = { plain: [] }
+    for (let round = 0; round < rounds; round++) {
+      for (const way of WAYS) {
+        const complete = memoryMiB <= COMPLETE_MIB || round < LARGE_COMPLETE_ROUNDS
+        const seen = await restored(survivor, { hash, epoch }, complete)
+        found[way].push(seen)
+        tell(`${way} ${round + 1}/${rounds}: ${roundText(seen)}`)
+      }
+    }
+    const image = { accel, spec, folder: hosts.folder, streamPath: join(hosts.folder, 'image') }
+    tell('the image as a file')
+    await survivor.call('exportTo', { hash, path: image.streamPath })
+    tell('-incoming')
+    const incoming = await measureIncoming(image, Math.min(rounds, LOCAL_ROUNDS))
+    tell('loadvm')
+    const loadvm = await measureLoadvm(image, Math.min(rounds, LOCAL_ROUNDS))
+    return { accel, size: { memoryMiB, rounds: found, incoming, loadvm } }
+  } finally {
+    await hosts.stop()
+  }
+}
+
+async function restored(
+  host: ReturnType<RestoreHosts['calls']>,
+  image: { readonly hash: string; readonly epoch: number },
+  complete: boolean
+): Promise<Round> {
+  const resumed = await host.call('resume', { ...image, question: 'status', look: false })
+  let completed: Completed | undefined
+  if (complete) completed = await host.call('complete', undefined)
+  else await sleep(LOOK_ON_MS)
+  await host.call('end', undefined)
+  return { ...resumed, completed }
+}
+
+function roundText({ runMs, answerMs, bytesBefore, completed }: Round): string {
+  const ms = (value: number) => `${Math.round(value)} ms`
+  const rest = completed && `, all pages ${ms(completed.completeMs)}, ${completed.pagesFaulted} faults`
+  return `runs after ${ms(runMs)} and ${(bytesBefore / 1e6).toFixed(1)} MB, answers after ${ms(answerMs)}${rest ?? ''}`
+}
