@@ -15,7 +15,7 @@ import type {
   WorkProgress
 } from './edge/redundancy-view.ts'
 import { messageOf, UsageError } from './errors.ts'
-import { exposureOf, missingColumns } from './planning/exposure.ts'
+import { exposures, missingColumns } from './planning/exposure.ts'
 import type { Unrepairable } from './planning/repair.ts'
 import type { PeerId } from '../protocols/core.ts'
 import type { Clock, ColumnState, Membership, ShardCluster, StreamId } from './ports.ts'
@@ -54,6 +54,8 @@ interface Storing {
 
 export class RedundancyOperations implements RedundancyView {
   readonly #deps: RedundancyOperationsDeps
+  /** What the last status was made of: it is asked for more often than anybody looks. */
+  #shown: { readonly sight: Sight; readonly exposed: readonly ImageRedundancy[] } | undefined
 
   constructor(deps: RedundancyOperationsDeps) {
     this.#deps = deps
@@ -64,8 +66,9 @@ export class RedundancyOperations implements RedundancyView {
     const { storing } = this.#deps
     if (storing === undefined) return null
     const { last } = storing.redundancy
+    if (last !== undefined && last !== this.#shown?.sight) this.#shown = { sight: last, exposed: exposedIn(last) }
     return {
-      exposed: last === undefined ? [] : exposedIn(last),
+      exposed: this.#shown?.exposed ?? [],
       repaired: storing.repair.stats(),
       scrubbed: storing.scrub.status()
     }
@@ -175,23 +178,24 @@ export class RedundancyOperations implements RedundancyView {
   }
 }
 
-function imagesOf({ kept, facts }: Sight): ImageRedundancy[] {
+function imagesOf({ kept, facts }: Sight, exposureOf = exposures(facts)): ImageRedundancy[] {
   return kept.images.map(({ group, vm, epoch, streams }) => ({
     group,
     vm,
     epoch,
     streams: streams.length,
-    ...exposureOf(streams, facts)
+    ...exposureOf(streams)
   }))
 }
 
 /** Of which columns are missing, or that could bear more losses than they do. */
 function exposedIn(sight: Sight): ImageRedundancy[] {
   const { kept, facts, plan } = sight
+  const exposureOf = exposures(facts)
   const planned = new Set(plan.repairs.map(({ stream }) => stream))
   const isExposed = ({ streams }: Sight['kept']['images'][number]): boolean =>
-    streams.some(stream => planned.has(stream)) || exposureOf(streams, facts).missing > 0
-  return imagesOf({ ...sight, kept: { ...kept, images: kept.images.filter(isExposed) } })
+    streams.some(stream => planned.has(stream)) || exposureOf(streams).missing > 0
+  return imagesOf({ ...sight, kept: { ...kept, images: kept.images.filter(isExposed) } }, exposureOf)
 }
 
 /** What of it is of a group or VM of that name. */

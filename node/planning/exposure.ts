@@ -26,21 +26,35 @@ export interface MissingColumn {
 
 export type ExposureFacts = Pick<RepairFacts, 'standing' | 'streams'>
 
-/** The exposure of an image that leans on `streams`. Of a stream that is not among the facts nothing is known. */
-export function exposureOf(streams: readonly StreamId[], facts: ExposureFacts): Exposure {
-  const wanted = new Set(streams)
-  const found = facts.streams.filter(({ stream }) => wanted.has(stream))
-  const seen = found.map(stream => {
-    const [whole, parts] = withinReach(stream, facts.standing)
-    const missing = whole.filter(peers => peers.length === 0).length
-    return { columns: whole.length, missing, tolerates: bearsNow(whole, parts, stream) }
-  })
-  const known = found.length === wanted.size
-  return {
-    columns: seen.reduce((sum, { columns }) => sum + columns, 0),
-    missing: seen.reduce((sum, { missing }) => sum + missing, 0),
-    tolerates: Math.min(...seen.map(each => each.tolerates), known ? Number.POSITIVE_INFINITY : -1)
+/**
+ * The exposure of an image, by the streams that it leans on; each stream is looked at once, however many images lean on it. Of
+ * a stream that is not among the facts nothing is known.
+ */
+export function exposures(facts: ExposureFacts): (streams: readonly StreamId[]) => Exposure {
+  const byName = new Map(facts.streams.map(stream => [stream.stream, stream]))
+  const seen = new Map<StreamId, Exposure>()
+  const look = (name: StreamId): Exposure => {
+    const stream = byName.get(name)
+    const exposure = seen.get(name) ?? (stream === undefined ? UNKNOWN : exposureOf(stream, facts.standing))
+    seen.set(name, exposure)
+    return exposure
   }
+  return streams => {
+    const all = [...new Set(streams)].map(look)
+    return {
+      columns: all.reduce((sum, { columns }) => sum + columns, 0),
+      missing: all.reduce((sum, { missing }) => sum + missing, 0),
+      tolerates: Math.min(...all.map(each => each.tolerates))
+    }
+  }
+}
+
+const UNKNOWN: Exposure = { columns: 0, missing: 0, tolerates: -1 }
+
+function exposureOf(stream: StreamFacts, standing: ExposureFacts['standing']): Exposure {
+  const [whole, parts] = withinReach(stream, standing)
+  const missing = whole.filter(peers => peers.length === 0).length
+  return { columns: whole.length, missing, tolerates: bearsNow(whole, parts, stream) }
 }
 
 export function missingColumns(facts: ExposureFacts): MissingColumn[] {
@@ -51,5 +65,7 @@ export function missingColumns(facts: ExposureFacts): MissingColumn[] {
   )
 }
 
-const bearsNow = (whole: PeerId[][], parts: PeerId[][], { m }: StreamFacts): number =>
-  Math.max(bears(whole, m), Math.min(0, bears(parts, m)))
+function bearsNow(whole: PeerId[][], parts: PeerId[][], { m }: StreamFacts): number {
+  const borne = bears(whole, m)
+  return borne >= 0 ? borne : Math.max(borne, Math.min(0, bears(parts, m)))
+}

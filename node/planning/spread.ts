@@ -65,8 +65,9 @@ export function bears(places: readonly (readonly PeerId[])[], m: number): number
 
 /** As `bears`, of so many columns spread evenly over so many peers. */
 export function bearsAtBest(columns: number, peers: number, m: number): number {
-  return bears(
-    Array.from({ length: columns }, (_, column) => [String(column % peers)]),
-    m
-  )
+  if (peers === 0) return 0
+  const [each, more] = [Math.floor(columns / peers), columns % peers]
+  const heavy = Math.min(more, Math.floor(m / (each + 1)))
+  if (heavy < more || each === 0) return heavy
+  return heavy + Math.min(peers - more, Math.floor((m - heavy * (each + 1)) / each))
 }

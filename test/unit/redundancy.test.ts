@@ -12,7 +12,7 @@ import { ApiClient } from '../../node/edge/client.ts'
 import type { WorkProgress } from '../../node/edge/redundancy-view.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import type { StreamManifest } from '../../node/ports.ts'
-import { exposureOf } from '../../node/planning/exposure.ts'
+import { exposures } from '../../node/planning/exposure.ts'
 import { RedundancyOperations } from '../../node/redundancy-operations.ts'
 import { RepairWorld } from './repair-world.ts'
 import { ship } from './shards-network.ts'
@@ -133,7 +133,9 @@ describe('the status of a peer', () => {
     expect(operations.status()?.exposed).toEqual([])
     world.body(3).memory.held.clear()
     await world.body(5).redundancy.look({ anew: true })
-    expect(operations.status()?.exposed).toMatchObject([{ group: 'g', vm: 'v', missing: 1, tolerates: 1 }])
+    const shown = operations.status()?.exposed
+    expect(shown).toMatchObject([{ group: 'g', vm: 'v', missing: 1, tolerates: 1 }])
+    expect(operations.status()?.exposed, 'it is worked out once for each look').toBe(shown)
   })
 })
 
@@ -226,15 +228,35 @@ describe('the exposure of an image', () => {
     const whole = { stream: 's', k: 3, m: 2, holders: five, places: five.map(peer => [peer]), partly: [] }
     const weak = { ...whole, stream: 't', places: [['a'], ['b'], ['c'], ['a'], []] }
     const facts = { standing, streams: [whole, weak] }
-    expect(exposureOf(['s'], facts)).toEqual({ columns: 5, missing: 0, tolerates: 2 })
-    expect(exposureOf(['s', 't'], facts)).toEqual({ columns: 10, missing: 1, tolerates: 0 })
-    expect(exposureOf(['s', 'u'], facts).tolerates).toBe(-1)
+    expect(exposures(facts)(['s'])).toEqual({ columns: 5, missing: 0, tolerates: 2 })
+    expect(exposures(facts)(['s', 't'])).toEqual({ columns: 10, missing: 1, tolerates: 0 })
+    expect(exposures(facts)(['s', 'u']).tolerates).toBe(-1)
     const elsewhere = { ...whole, places: [['e'], ['b'], ['c'], ['d'], ['e']] }
-    expect(exposureOf(['s'], { standing, streams: [elsewhere] }).tolerates).toBe(1)
+    expect(exposures({ standing, streams: [elsewhere] })(['s']).tolerates).toBe(1)
     // Three holders lack a grid each, perhaps different ones: it may be that all can be read.
     const torn = { ...whole, places: [['a'], ['b'], [], [], []], partly: [[], [], ['c'], ['d'], ['e']] }
-    expect(exposureOf(['s'], { standing, streams: [torn] })).toEqual({ columns: 5, missing: 3, tolerates: 0 })
+    expect(exposures({ standing, streams: [torn] })(['s'])).toEqual({ columns: 5, missing: 3, tolerates: 0 })
     const shreds = { ...torn, partly: [] }
-    expect(exposureOf(['s'], { standing, streams: [shreds] }).tolerates).toBe(-1)
+    expect(exposures({ standing, streams: [shreds] })(['s']).tolerates).toBe(-1)
+  })
+
+  it('is worked out once for each stream, however many images lean on it', () => {
+    let looks = 0
+    const stream = {
+      stream: 's',
+      k: 1,
+      m: 1,
+      holders: ['a', 'b'],
+      partly: [],
+      get places() {
+        looks++
+        return [['a'], ['b']]
+      }
+    }
+    const exposureOf = exposures({ standing: new Map([['a', 'up' as const]]), streams: [stream] })
+    expect(exposureOf(['s'])).toEqual({ columns: 2, missing: 1, tolerates: 0 })
+    const once = looks
+    for (let image = 0; image < 64; image++) exposureOf(['s'])
+    expect(looks).toBe(once)
   })
 })

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { StoragePeer } from '../../node/planning/domains.ts'
-import { exposureOf } from '../../node/planning/exposure.ts'
+import { exposures } from '../../node/planning/exposure.ts'
 import { type PeerStanding, planRepair, type RepairFacts, type StreamFacts } from '../../node/planning/repair.ts'
-import { spreadOf } from '../../node/planning/spread.ts'
+import { bears, bearsAtBest, spreadOf } from '../../node/planning/spread.ts'
 
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
 const upAll = (names: readonly string[]): Map<string, PeerStanding> => new Map(names.map(name => [name, 'up']))
@@ -203,7 +203,7 @@ describe('the plan of a repair', () => {
           expect(plans).toBeLessThan(3)
           const after = carriedOut(facts)
           for (const [i, each] of facts.streams.entries()) {
-            const bearing = (seen: RepairFacts): number => exposureOf([each.stream], seen).tolerates
+            const bearing = (seen: RepairFacts): number => exposures(seen)([each.stream]).tolerates
             expect(bearing(after), String(i)).toBeGreaterThanOrEqual(bearing(facts))
           }
           facts = after
@@ -229,6 +229,17 @@ describe('the plan of a repair', () => {
 })
 
 describe('what each peer counts for where several have a column', () => {
+  it('bears most losses when each has as many columns as any', () => {
+    const [columns, peers, m] = [fc.integer({ min: 1, max: 24 }), fc.integer({ min: 1, max: 26 }), fc.nat(8)]
+    fc.assert(
+      fc.property(columns, peers, m, (count, among, spare) => {
+        const even = Array.from({ length: count }, (_, column) => [`p${column % among}`])
+        expect(bearsAtBest(count, among, spare)).toBe(bears(even, spare))
+      }),
+      { numRuns: 500 }
+    )
+  })
+
   it('is spread as evenly as can be: as by trying all', () => {
     const column = fc.subarray(['a', 'b', 'c', 'd'], { minLength: 0 })
     fc.assert(
