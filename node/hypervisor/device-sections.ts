@@ -70,10 +70,15 @@ export function describeDevices(devices: Uint8Array): { readonly page_size: numb
 const RUN_STATE = { name: 'globalstate', instance: 0, wordBytes: 100 }
 
 /**
- * The devices of a VM that runs as soon as it is loaded: a cut stops it, so they say that it stood still, and a QEMU that
+ * The devices of a VM that runs as soon as it is loaded: a cut stops it, so they may say that it stood still, and a QEMU that
  * loads them from a file (post-copy does not ask) would wait for somebody to type `cont`.
  */
-export function runningDevices(devices: Uint8Array): Uint8Array {
+export const runningDevices = (devices: Uint8Array): Uint8Array => withRunState(devices, 'running')
+
+/** The devices of a VM that stands still when it is loaded, and waits for `cont`. */
+export const pausedDevices = (devices: Uint8Array): Uint8Array => withRunState(devices, 'paused')
+
+function withRunState(devices: Uint8Array, state: 'running' | 'paused'): Uint8Array {
   const out = Buffer.from(devices)
   const stateBytes = 4 + RUN_STATE.wordBytes
   for (let at = sectionOf(out, RUN_STATE, 0); at !== undefined; at = sectionOf(out, RUN_STATE, at + 1)) {
@@ -81,7 +86,7 @@ export function runningDevices(devices: Uint8Array): Uint8Array {
     const end = begin + stateBytes
     const fits = out[end] === SECTION.footer && out.subarray(end + 1, end + 5).equals(out.subarray(at + 1, at + 5))
     if (!fits) continue
-    const word = 'running\0'
+    const word = `${state}\0`
     out.writeUInt32BE(word.length, begin)
     out.fill(0, begin + 4, end).write(word, begin + 4)
   }

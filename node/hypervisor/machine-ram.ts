@@ -71,6 +71,23 @@ export class MachineRam {
     }
   }
 
+  /**
+   * As `arm`, of a QEMU that waits and has written nothing: the caller fills the file and knows what it holds, so what is told of
+   * is what the VM has written since it runs. The file's path. HYPERVISOR_CAPTURE where there is none.
+   */
+  async armEmpty(pid: number | undefined): Promise<string> {
+    const ram = this.#ram
+    if (ram !== undefined) {
+      ram.requireEmpty()
+      await this.arm(pid)
+      if (this.#armed) {
+        ram.isKnown()
+        return ram.ramPath
+      }
+    }
+    throw new DiapauseError('HYPERVISOR_CAPTURE', `VM ${this.#spec.id} cannot wait on a RAM file here: ${this.#why}`)
+  }
+
   /** Throws HYPERVISOR_CAPTURE where the VM may only be cut by its written pages, and they are not known. */
   requireMode(): void {
     if (this.#armed || this.#spec.capture !== 'dirty') return

@@ -1,9 +1,10 @@
 /**
  * One VM under QEMU. The states are
  *
- *     defined → starting → running ⇄ paused        (destroy leads from anywhere to destroyed,
- *                             ↕                     the end of the process to ended)
- *                          cutting
+ *     defined → starting → running ⇄ paused ← waiting     (destroy leads from anywhere to destroyed,
+ *                   ↓         ↕                  ↑         the end of the process to ended)
+ *                   ↓      cutting               ↑
+ *                   → → → → → → → → → → → → → → →
  *
  * and the calls that change them run one after the other. Two of them do not wait in that queue: `destroy`, which only
  * kills, and the wish of `stop`, which a cut in progress honours: a peer whose lease runs out must get its VM stopped,
@@ -17,12 +18,13 @@ import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSo
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { DiskLayers } from './disk-layers.ts'
+import { listenForStream, loadDevices, wholeStream } from './incoming.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import { Vcpus } from './vcpus.ts'
 
-type State = 'defined' | 'starting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
+type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
 interface Cut {
   readonly pauseMs: number
@@ -95,14 +97,33 @@ export class QemuMachine implements Machine {
     requireSocketPath(socketPath, `the incoming stream of VM ${this.#options.spec.id}`)
     await this.#launch('incoming', async qmp => {
       await this.#prepare(qmp, 'postcopy')
-      await rm(socketPath, { force: true })
       const running = qmp.waitEvent('RESUME')
       this.#incoming = handled(this.#receive(qmp, migrationEnd(qmp)))
       this.#busyUntil(this.#incoming)
-      await qmp.command('migrate-incoming', { uri: `unix:${socketPath}` })
+      await listenForStream(qmp, socketPath)
       connectable()
       await running
     })
+  }
+
+  async wait(): Promise<{ readonly ramPath: string }> {
+    let ramPath = ''
+    const ready = async (qmp: QmpClient) => {
+      await this.#prepare(qmp, 'devices')
+      ramPath = await this.#ram.armEmpty(this.pid)
+    }
+    await this.#launch('incoming', ready, 'waiting')
+    return { ramPath }
+  }
+
+  async load(socketPath: string, connectable: () => void): Promise<void> {
+    requireSocketPath(socketPath, `the incoming stream of VM ${this.#options.spec.id}`)
+    if (!this.#is('waiting') || !this.#qmp) throw this.#outOfOrder('load')
+    this.#enter('starting')
+    const loading = loadDevices(this.#qmp, this.#options.spec.id, { socketPath, connectable })
+    await loading.catch(error => this.#explain('load', error))
+    this.disks.goOn()
+    this.#enter('paused')
   }
 
   incomingComplete(): Promise<void> {
@@ -179,7 +200,11 @@ export class QemuMachine implements Machine {
   }
 
   /** Starts QEMU, waits until it answers, and does `ready`. Kills it where any of that fails. */
-  async #launch(how: 'boot' | 'incoming', ready: (qmp: QmpClient) => Promise<void>): Promise<void> {
+  async #launch(
+    how: 'boot' | 'incoming',
+    ready: (qmp: QmpClient) => Promise<void>,
+    then: State = 'running'
+  ): Promise<void> {
     if (this.#state !== 'defined') throw this.#outOfOrder('start')
     this.#enter('starting')
     const { binary, accel, guest, paths, clock } = this.#context
@@ -193,16 +218,8 @@ export class QemuMachine implements Machine {
         const sharedRam = ram !== undefined
         await this.disks.create()
         const disks = this.disks.arguments
-        const args = machineArguments({
-          accel,
-          guest,
-          spec,
-          ends,
-          disks,
-          paths,
-          incoming: how === 'incoming',
-          sharedRam
-        })
+        const incoming = how === 'incoming'
+        const args = machineArguments({ accel, guest, spec, ends, disks, paths, incoming, sharedRam })
         const process = await spawnQemu(binary, args, ram)
         this.#process = process
         if (this.#is('destroyed')) process.kill()
@@ -215,7 +232,7 @@ export class QemuMachine implements Machine {
       this.#vcpus.giveWay()
       await ready(this.#qmp)
       if (!this.#is('starting')) throw this.#outOfOrder('start')
-      this.#enter('running')
+      this.#enter(then)
     } catch (error) {
       const why = await this.#explain('start', error).catch(explained => explained)
       this.#giveUpLaunch?.()
@@ -229,15 +246,7 @@ export class QemuMachine implements Machine {
 
   async #receive(qmp: QmpClient, ended: ReturnType<typeof migrationEnd>): Promise<void> {
     try {
-      const { status } = (await ended).data
-      if (status !== 'completed') {
-        throw new DiapauseError(
-          'HYPERVISOR_INCOMING',
-          `The source of the pages of VM ${this.#options.spec.id} broke off (QEMU says ${String(status)}): ` +
-            'the VM has been killed, as the pages that it lacks will not come',
-          { details: { status } }
-        )
-      }
+      await wholeStream(this.#options.spec.id, ended)
       await this.#makeReadyToCut(qmp)
     } catch (error) {
       await this.#explain('startIncoming', error)
@@ -261,7 +270,12 @@ export class QemuMachine implements Machine {
     const { clock, resumesByItself } = this.#context
     const from = clock.now()
     await qmp.command('stop')
-    await this.#whileStopped(qmp, () => this.#frozen(stopped))
+    try {
+      await this.#frozen(stopped)
+    } catch (error) {
+      await qmp.command('cont')
+      throw error
+    }
     this.#unlessStopped()
     const { streamed } = await backgroundSnapshot(qmp, { path, resumesByItself, clock })
     return { pauseMs: clock.now() - from, streamed }
@@ -300,15 +314,6 @@ export class QemuMachine implements Machine {
     if (this.#stopsWaiting === 0) return
     this.#afterCut = 'paused'
     throw this.#outOfOrder('cut', 'stop was called in the middle of it; the VM stays stopped')
-  }
-
-  async #whileStopped(qmp: QmpClient, stopped: () => Promise<void>): Promise<void> {
-    try {
-      await stopped()
-    } catch (error) {
-      await qmp.command('cont')
-      throw error
-    }
   }
 
   /** Queues a call; it needs a VM that runs or is paused when its turn comes. */
@@ -361,7 +366,7 @@ export class QemuMachine implements Machine {
     const reason = this.#lost || status
     this.#exitReason = reason
     stopListening()
-    const alarm = this.#is('running') || this.#is('paused') || this.#is('cutting')
+    const alarm = (['running', 'paused', 'cutting', 'waiting'] as const).some(state => this.#is(state))
     if (!this.#is('destroyed')) this.#state = 'ended'
     void this.#cleanUp()
     if (alarm) this.#options.onExit(reason)

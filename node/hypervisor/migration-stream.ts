@@ -14,13 +14,15 @@
  * configuration has a subsection that names the capability, and in the block list an address follows each length. The
  * shared blocks then have no pages. Both are dropped, so that the machine is the same however it was captured.
  *
- * Writing: `migration-writer.ts` (what a file holds) and `postcopy-stream.ts`, which are to be had from here too.
+ * Writing: `migration-writer.ts` (what a file holds), `devices-stream.ts` (no RAM) and `postcopy-stream.ts`, which are to be had
+ * from here too.
  *
  * Checked against QEMU 7.2.22: everything is big-endian, RAM section version 4, pages of 4096 bytes. Whatever is not
  * known here (another version, compression, multifd, a second live section) is refused by name and never guessed.
  */
 import { DiapauseError } from '../errors.ts'
 import { readDevices } from './device-sections.ts'
+import { IGNORE_SHARED } from './devices-stream.ts'
 import {
   latin1,
   machineProblem,
@@ -45,17 +47,11 @@ export {
   type RamBlock,
   STREAM_LIMITS
 } from './migration-format.ts'
+export { devicesStream } from './devices-stream.ts'
 export { migrationHead, migrationTail, ramPages } from './migration-writer.ts'
 export { PostcopyFile } from './postcopy-file.ts'
 export * from './postcopy-stream.ts'
 
-/** Subsection "configuration/capabilities", version 1, of one capability. */
-const IGNORE_SHARED = Buffer.concat([
-  Buffer.of(SECTION.subsection, 26),
-  Buffer.from('configuration/capabilities'),
-  Buffer.of(0, 0, 0, 1, 0, 0, 0, 1, 15),
-  Buffer.from('x-ignore-shared')
-])
 const RECORD_BYTES = 8 + NAME_BYTES + PAGE_BYTES
 
 export interface SnapshotHandler {

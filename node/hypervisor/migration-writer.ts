@@ -77,7 +77,7 @@ export const ramEnd = (ramId: number): Uint8Array =>
 /** A block's name with its length before it. */
 export const nameOf = (text: string): Buffer => Buffer.concat([Buffer.of(text.length), Buffer.from(text, 'latin1')])
 
-const footer = (ramId: number): Buffer => Buffer.concat([Buffer.of(SECTION.footer), u32(ramId)])
+export const footer = (ramId: number): Buffer => Buffer.concat([Buffer.of(SECTION.footer), u32(ramId)])
 
 export function u32(value: number): Buffer {
   const out = Buffer.alloc(4)

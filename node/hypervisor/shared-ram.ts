@@ -147,6 +147,17 @@ export class SharedRam implements RamTracking {
     await tracker.arm(pid, { dev, ino, bytes })
   }
 
+  /** HYPERVISOR_TRACKING where anything was written to it. */
+  requireEmpty(): void {
+    if (fstatSync(this.fd).blocks === 0) return
+    throw new DiapauseError('HYPERVISOR_TRACKING', 'QEMU has written to RAM of a VM that it has not loaded yet')
+  }
+
+  /** What it holds is known: `changed` does not begin with all of it. */
+  isKnown(): void {
+    this.#everything = false
+  }
+
   async changed(): Promise<PageRanges> {
     const ranges = await this.#parts.tracker.scan()
     if (!this.#everything) return ranges

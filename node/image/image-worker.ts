@@ -143,10 +143,11 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       decide(epoch, calls.call('commit', epoch))
     },
     abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
-    async restore(manifest) {
+    async restore(manifest, ramPath) {
       const restore = ++restores.last
+      if (ramPath !== undefined) restores.served = restore // no VM waits for what is read
       const [outline, publishes] = [images.restoring(restore, manifest), member?.hasNeighbours === true]
-      await calls.call('restore', { restore, manifest: outline, keys: dataKeys?.(), publishes })
+      await calls.call('restore', { restore, manifest: outline, keys: dataKeys?.(), publishes, ramPath })
       images.restored(restore)
       return restoreOf(calls, restore, facts, restores)
     },

@@ -341,6 +341,19 @@ export class PageState {
     if (this.#committed.deltaOf(page) === undefined) this.#remember(this.#committed, page)
   }
 
+  /** The committed table came with the hashes of its pages of RAM: their contents can be found. */
+  rememberAll(): void {
+    const { segments } = this.#committed
+    for (let page = 0; page < this.ramPages; page++) {
+      if (segments[Math.floor(page / SEGMENT_PAGES)] === undefined) page += SEGMENT_PAGES - 1
+      else if (this.#isWhole(page)) this.#remember(this.#committed, page)
+    }
+  }
+
+  #isWhole(page: number): boolean {
+    return this.#committed.slotOf(page) !== ZERO_SLOT && this.#committed.deltaOf(page) === undefined
+  }
+
   /** Notes how large the delta extents of the committed table are, unpacked: by slot. */
   noteDeltas(bytes: ReadonlyMap<number, number>): void {
     this.#bounds.note(bytes)

@@ -1,20 +1,22 @@
 /** A restore in the thread: QEMU's source, the frames of the image, and its disks, which are read when both are done with, too. */
 import { DiapauseError } from '../errors.ts'
 import type { StreamId } from '../ports.ts'
-import { readBootSet } from './boot-set.ts'
+import { type BootSet, readBootSet } from './boot-set.ts'
 import { type DiskRange, DiskReader } from './disk-reader.ts'
 import type { VmFacts } from './facts.ts'
 import type { MainCalls } from './image-worker.ts'
 import type { ImageOutline } from './known-images.ts'
 import type { PageState } from './page-state.ts'
+import type { ReadStream } from './place-reader.ts'
 import { PostcopySource } from './postcopy-source.ts'
+import type { StandbySource } from './standby-source.ts'
 import type { LazyTable } from './table-reader.ts'
 import type { ThreadCalls } from './thread-calls.ts'
 
 export class ThreadRestore {
   /** A number of its own, from 1. */
   readonly number: number
-  readonly source: PostcopySource
+  readonly source: PostcopySource | StandbySource
   readonly #frames: AsyncGenerator<Uint8Array>
   readonly #pages: LazyTable
   readonly #disks: DiskReader
@@ -35,6 +37,8 @@ export class ThreadRestore {
     readonly manifest: ImageOutline
     readonly main: ThreadCalls<MainCalls>
     readonly mayBegin: () => void
+    /** Brings a file that is the VM's RAM to that image. Undefined: its RAM is sent. */
+    readonly follow: ((image: BootSet, read: ReadStream) => Promise<StandbySource>) | undefined
   }): Promise<ThreadRestore> {
     const { number, facts, state, manifest, main, mayBegin } = options
     const read = (stream: StreamId, offset: number, length: number) =>
@@ -42,12 +46,13 @@ export class ThreadRestore {
     const readForDisks = (stream: StreamId, offset: number, length: number) =>
       main.call('readForDisks', { restore: number, stream, offset, length })
     const image = await readBootSet(facts, manifest, read)
+    const followed = await options.follow?.(image, read)
     mayBegin()
     const { pages, frames } = image
     state.reset(pages.table)
     const newest = () => state.committed
     return new ThreadRestore(number, {
-      source: new PostcopySource({ facts, image, state, read }),
+      source: followed ?? new PostcopySource({ facts, image, state, read }),
       frames,
       pages,
       disks: new DiskReader({ facts, table: pages.table, read: readForDisks, newest })
@@ -78,7 +83,7 @@ export class ThreadRestore {
 }
 
 interface Parts {
-  readonly source: PostcopySource
+  readonly source: PostcopySource | StandbySource
   readonly frames: AsyncGenerator<Uint8Array>
   readonly pages: LazyTable
   readonly disks: DiskReader

@@ -23,6 +23,7 @@ import { ThreadPriority } from './priority.ts'
 import { RamCopy } from './ram-copy.ts'
 import { ThreadRestore, torn } from './restores.ts'
 import type { NewStream } from './retiring.ts'
+import { Standby } from './standby-source.ts'
 import type { PutColumn } from './stream-writer.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { standStill } from './thread-end.ts'
@@ -53,6 +54,8 @@ interface RestoreRequest {
   readonly keys: readonly StreamKey[] | undefined
   /** As in `CaptureRequest`, when all of it has come. */
   readonly publishes: boolean
+  /** The VM's RAM is that file. */
+  readonly ramPath: string | undefined
 }
 
 interface StoreBaseRequest {
@@ -86,6 +89,7 @@ class VmThread {
   #capture: RamCapture | StreamCapture | undefined
   /** Not served to its end yet. */
   #restore: ThreadRestore | undefined
+  readonly #standby: Standby
   /** The last one, until its disks are closed. */
   #disks: ThreadRestore | undefined
   /** The last one that the page state is of. */
@@ -105,6 +109,7 @@ class VmThread {
     const contentsBytes = facts.contentsMiB === undefined ? undefined : facts.contentsMiB * 2 ** 20
     this.#state = new PageState(facts.memoryMiB * PAGES_PER_MIB, blocksOf(facts), contentsBytes)
     this.#uncommitted = new PageSet(this.#state.ramPages)
+    this.#standby = new Standby(this.#facts, this.#state, () => void (this.#covered = true))
     this.#neighbours = new Neighbours(facts)
   }
 
@@ -288,7 +293,7 @@ class VmThread {
   }
 
   /** Takes the place of a restore that has not been served. */
-  async restore({ restore, manifest, keys, publishes }: RestoreRequest): Promise<void> {
+  async restore({ restore, manifest, keys, publishes, ramPath }: RestoreRequest): Promise<void> {
     if (this.#capture) throw busy()
     this.#use(keys)
     this.cancelRestore(this.#restoreNumber)
@@ -298,7 +303,8 @@ class VmThread {
       if (this.#capture) throw busy()
     }
     const [facts, state, main] = [this.#facts, this.#state, this.#main]
-    const opened = await ThreadRestore.open({ number: restore, facts, state, manifest, main, mayBegin })
+    const follow = this.#standby.to(ramPath)
+    const opened = await ThreadRestore.open({ number: restore, facts, state, manifest, main, mayBegin, follow })
     this.#publisher.withdraw()
     this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
     this.#uncommitted.clear()

@@ -107,8 +107,12 @@ export interface ImageWorker {
    * copied for this one are due again in the next.
    */
   abort(epoch: number): void
-  /** Reads the boot set of an image. The restore then sources the migration. */
-  restore(manifest: ImageManifest): Promise<Restore>
+  /**
+   * Reads the boot set of an image. The restore then sources the migration. With `ramPath`, of a machine that waits (`wait`), that
+   * file is made the RAM of the image first, from that of the image before, or zeros; `serve` then sends the devices alone. While
+   * that is under way, and where it rejects, the file is no image.
+   */
+  restore(manifest: ImageManifest, ramPath?: string): Promise<Restore>
   /** Absent: bases are captured as what was written is. */
   readonly bases?: BaseWorker | undefined
   close(): Promise<void>

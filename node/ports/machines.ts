@@ -93,6 +93,16 @@ export interface MachineCut {
   readonly layers: readonly DiskFile[]
 }
 
+/** The QEMU guest agent of a VM that runs, or whoever answers in its place. The guest is not trusted. */
+export interface GuestAgent {
+  /**
+   * What it answered. `args` is called when the agent has shown that it listens, at most `timeoutMs` after the call; then it has
+   * as long again to answer. Calls run one after the other. Rejects with GUEST_AGENT_SILENT, GUEST_AGENT_REFUSED (its words are
+   * in the message), GUEST_AGENT_MALFORMED, or GUEST_AGENT_GONE where the VM has ended.
+   */
+  command(name: string, args: () => Readonly<Record<string, unknown>>, timeoutMs: number): Promise<unknown>
+}
+
 /** One VM: define → start → (cut | stop | resume)* → destroy. Calls out of order reject with HYPERVISOR_STATE. */
 export interface Machine {
   readonly pid: number | undefined
@@ -101,12 +111,24 @@ export interface Machine {
   /** As `tracking`, for people. A VM that its specification holds to 'dirty' is not cut while this is 'portable'. */
   readonly capture: CaptureNow
   readonly disks: DiskControl
+  /** Where the specification has one (`VmSpec.guestAgent`) and the hypervisor a channel to it. */
+  readonly agent?: GuestAgent | undefined
   /** Boots; or, with `incoming`, starts as the target of a migration that the image worker sources on that unix socket. */
   start(): Promise<void>
   /** As `start`, but waits for a post-copy stream: `connectable` is called when QEMU listens on `socketPath`; resolves when the VM runs. */
   startIncoming(socketPath: string, connectable: () => void): Promise<void>
   /** After `startIncoming`: resolves when every page has come and the VM can be cut again. */
   incomingComplete(): Promise<void>
+  /**
+   * In the place of `start`: makes RAM of zeros, a file for the caller to fill with that of an image, and is ready to take the
+   * image's devices. HYPERVISOR_CAPTURE where RAM is no such file. Absent: this hypervisor cannot.
+   */
+  wait?(): Promise<{ readonly ramPath: string }>
+  /**
+   * After `wait`, when the file is the RAM of an image, whose devices are to come on `socketPath`; `connectable` as in
+   * `startIncoming`. When it resolves the VM stands still as after `stop`; `tracking` tells what is written from now on.
+   */
+  load?(socketPath: string, connectable: () => void): Promise<void>
   /** Pauses. When it resolves the VM executes nothing and every frame it sent is in the NIC socket. */
   stop(): Promise<void>
   /** Goes on after `stop`. */

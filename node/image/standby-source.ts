@@ -1,0 +1,91 @@
+/**
+ * The source side of the migration of a VM whose RAM is there as a file (`standby-ram.ts`): small blocks and devices. QEMU has all
+ * it needs when the stream has ended, and closes it.
+ */
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { DiapauseError } from '../errors.ts'
+import { devicesStream } from '../hypervisor/migration-stream.ts'
+import type { BootSet } from './boot-set.ts'
+import type { VmFacts } from './facts.ts'
+import type { MachinePart } from './machine.ts'
+import type { PageState } from './page-state.ts'
+import type { ReadStream } from './place-reader.ts'
+import { StandbyRam } from './standby-ram.ts'
+
+/** The file that a VM's worker keeps, if any. */
+export class Standby {
+  readonly #facts: VmFacts
+  readonly #state: PageState
+  readonly #onServed: () => void
+  #path = ''
+  #ram: StandbyRam | undefined
+
+  /** `onServed`: the VM has the file, and `state` has its image's table and knows all its contents. */
+  constructor(facts: VmFacts, state: PageState, onServed: () => void) {
+    this.#facts = facts
+    this.#state = state
+    this.#onServed = onServed
+  }
+
+  /** What makes the file at `path` the RAM of an image; undefined: no file. As `StandbyRam.follow`. */
+  to(path: string | undefined): ((image: BootSet, read: ReadStream) => Promise<StandbySource>) | undefined {
+    return path === undefined ? undefined : (image, read) => this.#follow(path, image, read)
+  }
+
+  async #follow(path: string, { pages, part }: BootSet, read: ReadStream): Promise<StandbySource> {
+    if (this.#ram === undefined || this.#path !== path) {
+      this.#ram?.close()
+      this.#ram = new StandbyRam(this.#facts, path, this.#state.ramPages)
+      this.#path = path
+    }
+    await pages.whole()
+    const { deltaBytes } = await this.#ram.follow(pages.table, read)
+    return new StandbySource(part, () => {
+      this.#ram?.close() // the VM's own from now on
+      this.#ram = undefined
+      this.#state.noteDeltas(deltaBytes)
+      this.#state.rememberAll()
+      this.#onServed()
+    })
+  }
+}
+
+export class StandbySource {
+  readonly #pieces: readonly Uint8Array[]
+  readonly #served: () => void
+  #socket: Socket | undefined
+  #failure: Error | undefined
+
+  /** `served` is called when QEMU has taken all of it. */
+  constructor({ machine, bootPages }: MachinePart, served: () => void) {
+    this.#pieces = [...devicesStream(machine, bootPages)] // now: nothing is to be done when it is needed
+    this.#served = served
+  }
+
+  /** Resolves when QEMU has read all. MIGRATION_STREAM_CLOSED, IMAGE_CANCELLED. */
+  async serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }> {
+    if (this.#failure) throw this.#failure
+    const socket = connect(socketPath)
+    this.#socket = socket
+    try {
+      await once(socket, 'connect')
+      for (const piece of this.#pieces) socket.write(piece)
+      socket.resume().end()
+      await once(socket, 'close')
+    } catch (cause) {
+      this.#failure ??= new DiapauseError('MIGRATION_STREAM_CLOSED', 'QEMU did not take the devices: see its log', {
+        cause
+      })
+    }
+    if (this.#failure) throw this.#failure
+    this.#served()
+    return { pagesFaulted: 0, pagesPushed: 0 }
+  }
+
+  /** Ends `serve`, now or when it is called. */
+  cancel(): void {
+    this.#failure ??= new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled')
+    this.#socket?.destroy()
+  }
+}
