@@ -102,7 +102,6 @@ export class Columns {
       const file = await this.#context.files.openSegment(path, false)
       try {
         await file.writeAll([right], 0)
-        await file.sync()
       } finally {
         await file.close()
       }

@@ -2,7 +2,7 @@
  * Space comes back when a stream is dropped: a segment is of one stream, so that is whole files. Between put and drop
  * bytes die only where a record was found damaged and its column put again, which is rare, but a stream may be kept for
  * years. So a segment of which half is dead is emptied: its live columns are put again behind (the same bytes, as
- * any put: fdatasync, then index), and the file goes. Until it has gone each column is there twice, and any crash between
+ * any put: durable, then index), and the file goes. Until it has gone each column is there twice, and any crash between
  * finds one of both.
  */
 import type { StreamState } from './stream-state.ts'

@@ -1,12 +1,11 @@
 /** The few file operations whose order decides what survives power loss. Tests replace them to fail or to forget. */
+import { constants } from 'node:fs'
 import { type FileHandle, open, stat, statfs } from 'node:fs/promises'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 
 export interface SegmentFile {
-  /** Writes all parts end to end at `position`. */
+  /** Writes all parts end to end at `position`. They survive power loss when it resolves. */
   writeAll(parts: readonly Uint8Array[], position: number): Promise<void>
-  /** What was written survives power loss (fdatasync). */
-  sync(): Promise<void>
   truncate(bytes: number): Promise<void>
   close(): Promise<void>
 }
@@ -24,13 +23,9 @@ export interface Files {
 
 export const nodeFiles: Files = {
   async openSegment(path, fresh) {
-    const file = await open(path, fresh ? 'wx' : 'r+')
-    return {
-      writeAll: (parts, position) => writeAll(file, parts, position),
-      sync: () => file.datasync(),
-      truncate: bytes => file.truncate(bytes),
-      close: () => file.close()
-    }
+    const flags = fresh ? constants.O_CREAT | constants.O_EXCL : 0
+    // Each write is its own fdatasync: that saves a way through Node's threads, a tenth of a small column's time.
+    return segmentFile(await open(path, constants.O_RDWR | constants.O_DSYNC | flags, 0o666))
   },
 
   async syncDirectory(path) {
@@ -56,6 +51,13 @@ export const nodeFiles: Files = {
     }
   }
 }
+
+/** What is written is as durable as `file` makes it. */
+export const segmentFile = (file: FileHandle): SegmentFile => ({
+  writeAll: (parts, position) => writeAll(file, parts, position),
+  truncate: bytes => file.truncate(bytes),
+  close: () => file.close()
+})
 
 /** writev may write less than asked for (a nearly full disk, very long lists): goes on until all is written. */
 async function writeAll(file: FileHandle, parts: readonly Uint8Array[], position: number): Promise<void> {

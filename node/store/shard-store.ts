@@ -7,7 +7,7 @@
  *   DIR/manifests/SHA256       (`manifests.ts`)
  *   DIR/reserve                nothing: space that is given up when the index has none (`space.ts`)
  *
- * A put resolves after fdatasync of its segment (and of the directory, for a new file). The index knows it then, and
+ * A put resolves when its segment has it durably (and the directory a new file). The index knows it then, and
  * writes it in the background.
  */
 import { mkdir } from 'node:fs/promises'

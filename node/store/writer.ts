@@ -1,10 +1,9 @@
 /**
- * Appends records of one stream. Puts that arrive while a write is under way wait and go together: one writev, one
- * fdatasync, one index batch (group commit), so that the cost of durability is shared by all that wait for it.
+ * Appends records of one stream. Puts that arrive while a write is under way wait and go together: pieces of a megabyte,
+ * each durable with its write, and one index batch (group commit), so that the cost of durability is shared by all that wait for it.
  *
- * After any error the segment is closed for good and the next batch begins a new one: what a failed write or a failed
- * fdatasync left in the page cache is unknown (a second fdatasync may succeed without having written anything), and
- * nothing may be appended behind it. What can be cut off is cut off, since the disk may be full.
+ * After any error the segment is closed for good and the next batch begins a new one: what a failed write has left in the
+ * page cache is unknown (a later sync may succeed without having written anything), and nothing may be appended behind it. What can be cut off is cut off, since the disk may be full.
  */
 import type { Log } from '../ports.ts'
 import { type NewRecord, writeRecords } from './append.ts'
@@ -123,7 +122,6 @@ export class StreamWriter {
     const open = await this.#current()
     const lead = open.bytes === 0 ? encodeSegmentHeader(this.#stream) : new Uint8Array()
     const { records, end } = await writeRecords(open.file, open.bytes, lead, this.#streamHash, group)
-    await open.file.sync()
     if (open.bytes === 0) await this.#context.files.syncDirectory(this.#context.segmentsDir)
     open.bytes = end
     open.records += group.length

@@ -9,9 +9,10 @@
  */
 import { hash } from 'node:crypto'
 import { statSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { messageOf } from '../../node/errors.ts'
 import type { ShardStore } from '../../node/ports.ts'
-import { type Files, nodeFiles } from '../../node/store/files.ts'
+import { type Files, nodeFiles, segmentFile } from '../../node/store/files.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { contentOf, manifestOf } from './shard-content.ts'
@@ -47,7 +48,7 @@ const MOST_MANIFESTS = 20
 const lazyFiles: Files = {
   ...nodeFiles,
   async openSegment(path, fresh) {
-    return { ...(await nodeFiles.openSegment(path, fresh)), sync: async () => {} }
+    return segmentFile(await open(path, fresh ? 'wx' : 'r+'))
   }
 }
 
