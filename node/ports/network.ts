@@ -1,5 +1,6 @@
 /** The switch. */
 import type { GroupRecord } from '../../protocols/group.ts'
+import type { Talk } from '../../protocols/talks.ts'
 import type { NicEnd } from './machines.ts'
 
 /**
@@ -20,6 +21,8 @@ export interface NicPort {
   drained(): Promise<void>
   /** The cut: from now on frames sent are of colour `epoch`; returns frames sent per receiver before it. Starts recording in-flight frames. */
   turn(epoch: number): Promise<FrameCounts>
+  /** With whom the VM had spoken by the last `turn`, as far as its frames passed here. */
+  talks(): readonly Talk[]
   /** What sender `vm` says it sent before its cut to `epoch`. */
   expect(epoch: number, vm: string, sent: FrameCounts): void
   /**
@@ -49,15 +52,27 @@ export interface FrameLog {
 /** Receiver VM id → number of frames. */
 export type FrameCounts = Readonly<Record<string, number>>
 
+/** Where a hypervisor connects the NICs of a VM that is not attached yet. */
+export interface NicSockets {
+  readonly ends: readonly NicEnd[]
+  /** Of no effect on what has been attached. */
+  close(): Promise<void>
+}
+
 export interface Switch {
   /** Who is where. Frames of an older generation are refused and counted; of a newer one held until this is called. */
   setGroup(record: GroupRecord): void
   removeGroup(id: string): void
   /**
    * Inbound frames are held until the first `release`. `epoch` is the VM's colour. NICs that end in a stream do so on
-   * `nicPath`, as `nicPathOf` says.
+   * `nicPath`, as `nicPathOf` says, or where they wait there already (`reserve`) go on.
    */
   attach(options: { group: string; vm: string; generation: number; epoch: number; nicPath: string }): Promise<NicPort>
+  /**
+   * For a hypervisor that starts before its VM is anybody's: NICs that are connected on `nicPath` wait until the VM is attached with
+   * it. Absent: there is no such thing here.
+   */
+  readonly reserve?: ((nicPath: string, nics: number) => Promise<NicSockets>) | undefined
   /** A frame of colour `epoch` has come for `vm`, which is older: it must be cut before more is delivered. */
   onMarker(handler: (group: string, vm: string, epoch: number) => void): void
   stats(): SwitchStats

@@ -16,6 +16,7 @@ import { joinPackets } from './ethernet.ts'
 import type { Lent } from './packet-batch.ts'
 import { PacketCutter } from './packets.ts'
 import { Untaken } from './untaken.ts'
+import type { WaitingNic } from './waiting-nics.ts'
 
 export interface LinkEvents {
   /** A packet from the VM: a view, valid during the call, whose bytes may be changed. */
@@ -45,7 +46,7 @@ const QUIET_TURNS = 2
 
 /** What a port asks of its NIC: `NicLink` in a peer, something simpler in a simulator. */
 export type VmLink = Pick<NicLink, 'write' | 'recent' | 'stoodStill' | 'drained' | 'close'>
-export type OpenSocket = (path: string, clock: Clock, events: LinkEvents) => Promise<VmLink>
+export type OpenSocket = (path: string, clock: Clock, events: LinkEvents, waiting?: WaitingNic) => Promise<VmLink>
 /** As NICs open one: what ends a burst is the same for all. */
 export type OpenLink = (path: string, clock: Clock, events: Omit<LinkEvents, 'burst'>) => Promise<VmLink>
 
@@ -60,18 +61,30 @@ export class NicLink {
   readonly #holdBytes: number
   #untaken: Untaken
 
-  private constructor(path: string, clock: Clock, events: LinkEvents, holdBytes: number) {
+  private constructor(
+    path: string,
+    clock: Clock,
+    events: LinkEvents,
+    { holdBytes, server }: { holdBytes: number; server: net.Server }
+  ) {
     this.path = path
     this.#clock = clock
     this.#holdBytes = holdBytes
     this.#untaken = new Untaken(holdBytes)
     this.#events = events
-    this.#server = net.createServer({ pauseOnConnect: true }, socket => this.#accept(socket))
+    this.#server = server.on('connection', socket => this.#accept(socket))
   }
 
-  /** Resolves when QEMU can connect to `path`; a stale socket file there is removed. NIC_LISTEN. */
-  static async listen(path: string, clock: Clock, events: LinkEvents): Promise<NicLink> {
-    const link = new NicLink(path, clock, events, (await socketBytes()) + QEMU_READ_BYTES + MAX_FRAME_BYTES)
+  /** Resolves when QEMU can connect to `path`; a stale socket file there is removed. It may be `waiting` there. NIC_LISTEN. */
+  static async listen(path: string, clock: Clock, events: LinkEvents, waiting?: WaitingNic): Promise<NicLink> {
+    const holdBytes = (await socketBytes()) + QEMU_READ_BYTES + MAX_FRAME_BYTES
+    const server = waiting?.server ?? net.createServer({ pauseOnConnect: true })
+    const link = new NicLink(path, clock, events, { holdBytes, server })
+    if (waiting !== undefined) {
+      server.on('error', error => events.broken(error))
+      if (waiting.socket?.destroyed === false) link.#accept(waiting.socket)
+      return link
+    }
     try {
       await rm(path, { force: true })
       await new Promise<void>((resolve, reject) => {

@@ -7,7 +7,7 @@ import type { ChunkKeeper } from '../../protocols/epoch/channel-queue.ts'
 import { decodeBatch, type FrameRecord } from '../../protocols/frames/records.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Clock, Log, NicPort, Switch, Transport } from '../ports.ts'
+import type { Clock, Log, NicPort, NicSockets, Switch, Transport } from '../ports.ts'
 import { type SwitchCounters, zeroCounters } from './counters.ts'
 import { Fabric, type FabricHost } from './fabric.ts'
 import { NicLink, type OpenLink, type OpenSocket } from './link.ts'
@@ -16,6 +16,7 @@ import { Parking } from './parking.ts'
 import { FrameSpace } from './spill.ts'
 import { Uplink } from './uplink.ts'
 import type { Trace, Verdict } from './trace.ts'
+import { WaitingNics } from './waiting-nics.ts'
 
 /** A Switch whose `stats` say more. */
 export interface VirtualSwitch extends Switch {
@@ -75,6 +76,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   readonly #sharedNetworks = new Map<string, Network>()
   readonly uplink: Uplink
   readonly #parking = new Parking()
+  readonly #waiting = new WaitingNics()
   readonly #scheduled = new Set<{ flush(): void }>()
   #inBurst = false
   readonly #markerHandlers: MarkerHandler[] = []
@@ -90,7 +92,8 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     this.trace = trace
     this.#bridged = options.bridged ?? false
     this.space = new FrameSpace({ ...room, log })
-    this.openLink = (path, at, events) => openLink(path, at, { ...events, burst: cut => this.#burst(cut) })
+    this.openLink = (path, at, events) =>
+      openLink(path, at, { ...events, burst: cut => this.#burst(cut) }, this.#waiting.take(path))
     this.#atTurnEnd = atTurnEnd
     this.uplink = new Uplink(this)
     transport.handle('frames', (from, message) => {
@@ -145,6 +148,10 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     const attaching = fabric.attach(vm, epoch, nicPath)
     this.#unpark(group) // before anything newer can come
     return await attaching
+  }
+
+  reserve(nicPath: string, nics: number): Promise<NicSockets> {
+    return this.#waiting.open(nicPath, nics)
   }
 
   onMarker(handler: MarkerHandler): void {

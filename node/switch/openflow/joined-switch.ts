@@ -147,6 +147,12 @@ export class JoinedSwitch implements VirtualSwitch {
     }
   }
 
+  /** NICs on the bridge do not wait: nobody reserves those of a group with openFlow. */
+  get reserve(): Switch['reserve'] {
+    const { own } = this.#options
+    return own.reserve?.bind(own)
+  }
+
   onMarker(handler: MarkerHandler): void {
     this.#markerHandlers.push(handler)
     this.#options.own.onMarker(handler)
