@@ -37,6 +37,8 @@ export interface LocalVmDeps extends LocalDisksDeps {
   /** Wall clock, milliseconds: for reports only. */
   wallMs(): number
   openWorker(group: string, spec: VmSpec): Promise<ImageWorker>
+  /** Resolves when this host has what the VM boots from, as far as the cluster keeps it. FILE_MISSING. Absent: it does. */
+  bootable?(spec: VmSpec): Promise<void>
   /** Paths of this VM's sockets and console; `layers`: of a folder for its disks, to which a generation is added. */
   path(kind: 'nic' | 'capture' | 'incoming' | 'blocks' | 'console' | 'layers', group: string, vm: string): string
 }
@@ -88,7 +90,7 @@ export class LocalVm {
 
   /** Cold boot; `mayRun` settles when the lease is ours. */
   async boot(epoch: number, mayRun: Promise<void>): Promise<void> {
-    const [worker] = await Promise.all([this.#openWorker(), mayRun])
+    const [worker] = await Promise.all([this.#openWorker(), mayRun, this.#deps.bootable?.(this.spec)])
     this.#nic = await this.#attach(epoch)
     await this.#defineMachine(this.#nic, this.disks.fresh(worker)).start()
     this.#setRunning()
@@ -111,7 +113,8 @@ export class LocalVm {
       return this.#restore
     })()
     bootSet.catch(() => {}) // awaited below; QEMU's start may fail first
-    const [nic, disks] = await Promise.all([this.#attach(committed.epoch), this.disks.restored(bootSet)])
+    const bootable = this.#deps.bootable?.(this.spec)
+    const [nic, disks] = await Promise.all([this.#attach(committed.epoch), this.disks.restored(bootSet), bootable])
     this.#nic = nic
     const socketPath = this.#deps.path('incoming', this.group, this.spec.id)
     const machine = this.#defineMachine(nic, disks)

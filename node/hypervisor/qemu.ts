@@ -10,7 +10,8 @@ import { UsageError } from '../errors.ts'
 import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
-import { guestName } from './command-line.ts'
+import { guestName, requireSocketPaths } from './command-line.ts'
+import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
 
 const run = promisify(execFile)
@@ -35,6 +36,8 @@ export interface QemuOptions {
   readonly runDir: string
   readonly log: Log
   readonly clock: Clock
+  /** Where on this host a kernel or initrd lies, by its name in a specification. Absent: names are paths. */
+  readonly bootPath?: (name: string) => string
 }
 
 /**
@@ -42,7 +45,7 @@ export interface QemuOptions {
  * UsageErrors: QEMU_MISSING, QEMU_TOO_OLD, QEMU_UNKNOWN, HYPERVISOR_KVM, HYPERVISOR_CAPTURE.
  */
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
-  const { settings, peer, runDir, log, clock } = options
+  const { settings, peer, runDir, log, clock, bootPath = name => name } = options
   const version = await qemuVersion(settings.qemu)
   await mkdir(runDir, { recursive: true, mode: 0o700 })
   const { accel } = await chooseAccel(options)
@@ -57,20 +60,26 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     capture,
     captureWhy,
     define: machine => {
-      const { spec, consolePath } = machine
+      const { consolePath } = machine
+      const { kernel, initrd } = machine.spec
+      const spec = { ...machine.spec, kernel: bootPath(kernel), initrd: bootPath(initrd) }
       // An id may have 63 letters and a socket's whole path 107: 72 bits of a hash tell the VMs of one host apart. The
       // number keeps apart two machines of one VM, of which the older is just being destroyed.
       const name = `${createHash('sha256').update(spec.id).digest('base64url').slice(0, 12)}.${++defined}`
       const paths = {
         qmp: join(runDir, `${name}.qmp`),
         console: join(runDir, `${name}.console`),
-        consoleLog: consolePath
+        consoleLog: consolePath,
+        agent: join(runDir, `${name}.agent`)
       }
-      return new QemuMachine(machine, {
+      requireSocketPaths(spec.id, paths)
+      const options = { ...machine, spec }
+      return new QemuMachine(options, {
         binary: settings.qemu,
         accel,
         guest: guestName(peer, spec.id),
         paths,
+        agent: spec.guestAgent && new GuestChannel(paths.agent, clock),
         resumesByItself: before(version.number, LEAVES_STOPPED),
         makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
         captureWhy,

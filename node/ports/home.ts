@@ -1,5 +1,6 @@
 /** The second home of a group's epochs: a bucket or a directory outside of the cluster. */
 import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
+import type { BootFile } from './boot-files.ts'
 import type { ImageManifest, StreamManifest } from './images.ts'
 
 /**
@@ -96,17 +97,6 @@ export interface HomeWish {
   readonly files?: readonly BootFile[] | undefined
   /** Public part of the recovery key. */
   readonly recovery: string
-}
-
-/** A kernel or initrd on this host. */
-export interface BootFile {
-  /** As the VMs' specifications name it. */
-  readonly path: string
-  /** Hex SHA-256 of its content. */
-  readonly hash: string
-  readonly bytes: number
-  /** FILE_CHANGED where it is not as it was when it was hashed. */
-  read(offset: number, length: number): Promise<Uint8Array>
 }
 
 /** A kernel or initrd in a second home. */

@@ -8,6 +8,7 @@ import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import { ShardService, type ShardServiceStats } from '../../protocols/shards/service.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type {
+  BootFiles,
   Clock,
   Codec,
   ColumnState,
@@ -41,6 +42,8 @@ export interface ShardClusterOptions {
   peers(): readonly PeerId[]
   /** What another peer has found or asks for here: for the agent that repairs. */
   readonly repair?: RepairHooks
+  /** What VMs of this peer boot from, for others that ask. */
+  readonly files?: Pick<BootFiles, 'piece' | 'at'>
   /** For tests: how long a peer may owe an answer before it counts as unreachable. */
   readonly requestTimeoutMs?: number
 }
@@ -84,6 +87,9 @@ export interface ClusterShards extends ShardCluster {
   ): Promise<readonly ColumnState[]>
   /** Lets `peer` look at once for columns that it should rebuild. SHARD_UNREACHABLE. */
   askRepair(peer: PeerId): Promise<void>
+  /** As `ShardService` has them. */
+  file(peer: PeerId, hash: string, offset: number): Promise<Uint8Array>
+  paths(peer: PeerId, paths: readonly string[]): Promise<Uint8Array>
   stats(): ShardStats
 }
 
@@ -139,6 +145,8 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
     },
     check: (...what) => service.check(...what),
     askRepair: peer => service.repair(peer),
+    file: (...which) => service.file(...which),
+    paths: (...which) => service.paths(...which),
 
     observeGeneration: (group, vm, generation) => service.observeGeneration(group, vm, generation),
 

@@ -1,7 +1,7 @@
 /**
  * How much is asked of a peer at once and how long it is waited for, by what is asked; and who leaves questions unanswered: a
- * peer of an older version drops kinds that it does not know (`have`, `check`) without a word. Each such kind has places of its
- * own, so that what hangs there holds up no read, and who left one unanswered is asked no more for a while. Pure.
+ * peer of an older version drops kinds that it does not know (`have`, `check`, `file`, `paths`) without a word. Such kinds have
+ * places of their own, so that what hangs there holds up no read, and who left one unanswered is asked no more for a while. Pure.
  */
 import type { PeerId } from '../core.ts'
 import type { ShardRequest } from './messages.ts'
@@ -17,10 +17,16 @@ const CHECK_TIMEOUTS = 3
 /** Who has left a question unanswered is asked again after this: how often an older version costs HAVE_TIMEOUT_MS. A guess. */
 const SILENT_MS = 60_000
 
-export type Lot = 'read' | 'write' | 'have' | 'check'
+export type Lot = 'read' | 'write' | 'have' | 'check' | 'file'
 
-/** `have` is small, and a restore asks it of some tens of streams; of the checks one at a time keeps a disk busy. Guesses. */
-export const PLACES: Readonly<Record<Lot, number>> = { read: IN_FLIGHT, write: IN_FLIGHT, have: 4, check: 2 }
+/**
+ * `have` is small, and a restore asks it of some tens of streams; of the checks one at a time keeps a disk busy, and of pieces
+ * of files two a link. Guesses.
+ */
+export const PLACES: Readonly<Record<Lot, number>> = { read: IN_FLIGHT, write: IN_FLIGHT, have: 4, check: 2, file: 2 }
+
+/** Kinds that peers of older versions drop. */
+const YOUNG: readonly ShardRequest['kind'][] = ['have', 'check', 'file', 'paths']
 
 /** How long an answer may take. `requestTimeoutMs`: for tests. */
 export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUEST_TIMEOUT_MS): number {
@@ -28,12 +34,12 @@ export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUE
   return kind === 'check' ? CHECK_TIMEOUTS * requestTimeoutMs : requestTimeoutMs
 }
 
-/** Who has lately left a `have` or a `check` unanswered. An answer that comes late shows that the peer was only slow. */
+/** Who has lately left a question of a YOUNG kind unanswered. An answer that comes late shows that the peer was only slow. */
 export class Unanswered {
   readonly #peers = new Map<PeerId, { untilMs: number; readonly ids: Set<number> }>()
 
   note(peer: PeerId, { id, kind }: Pick<ShardRequest, 'id' | 'kind'>, nowMs: number): void {
-    if (kind !== 'have' && kind !== 'check') return
+    if (!YOUNG.includes(kind)) return
     const known = this.#peers.get(peer) ?? { untilMs: 0, ids: new Set<number>() }
     known.untilMs = nowMs + SILENT_MS
     known.ids.add(id)
@@ -47,7 +53,7 @@ export class Unanswered {
 
   /** Whether it is of no use to ask this of it now. */
   covers(peer: PeerId, kind: ShardRequest['kind'], nowMs: number): boolean {
-    if (kind !== 'have' && kind !== 'check') return false
+    if (!YOUNG.includes(kind)) return false
     const known = this.#peers.get(peer)
     if (known !== undefined && known.untilMs <= nowMs) this.#peers.delete(peer)
     return this.#peers.has(peer)

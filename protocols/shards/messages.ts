@@ -21,6 +21,11 @@
  * |             |                             |               | of the stream, and of how many grids each                |
  * | check       | stream, column, first grid, |               | read these columns of its disk to the end and check      |
  * |             | grids                       |               | them; answer `ok` with a byte for each: CHECKED          |
+ * | file        | hash, offset                |               | answer `ok` with a piece of the file of that content that |
+ * |             |                             |               | it keeps for VMs to boot from, empty at its end, or      |
+ * |             |                             |               | FILE_MISSING                                             |
+ * | paths       | paths of files              |               | answer `ok` with a byte for each: 1 where it has a file  |
+ * |             |                             |               | there that a VM could boot from                          |
  * | repair      |                             |               | look at once for columns that it should rebuild; `ok`    |
  * | cancel      |                             |               | not answer the `get` of this id, if it has not yet; it   |
  * |             |                             |               | is itself not answered                                   |
@@ -45,6 +50,10 @@ export const MAX_RANGES = 30
 export const MAX_CHECKED = 16
 /** What stands for each grid in the answer to a `check`. */
 export const CHECKED = ['whole', 'damaged', 'missing'] as const
+/** In one `paths`: two of each VM of a group. */
+export const MAX_PATHS = 128
+/** Of a `paths`, each of at most 4,096 bytes. */
+const PATHS_LIMITS: MsgpackLimits = { depth: 1, tokens: 1 + MAX_PATHS }
 
 export interface Range {
   readonly offset: number
@@ -66,6 +75,8 @@ export type ShardRequest =
   | { kind: 'have'; id: number; stream: string }
   | { kind: 'check'; id: number; stream: string; column: number; firstGrid: number; grids: number }
   | { kind: 'repair'; id: number }
+  | { kind: 'file'; id: number; hash: string; offset: number }
+  | { kind: 'paths'; id: number; paths: readonly string[] }
 
 export type ShardAnswer =
   | { kind: 'ok'; id: number; payload: Uint8Array }
@@ -92,7 +103,9 @@ const KINDS = [
   'have',
   'check',
   'repair',
-  'cancel'
+  'cancel',
+  'file',
+  'paths'
 ] as const
 
 /** The parts to hand to the transport. */
@@ -104,6 +117,7 @@ export function encodeMessage(message: Outgoing): Uint8Array[] {
   const parts: Uint8Array[] = [prefix, header]
   if (message.kind === 'ok') parts.push(...message.payload)
   else if ('payload' in message) parts.push(message.payload)
+  else if (message.kind === 'paths') parts.push(packMessage(message.paths))
   return parts
 }
 
@@ -127,9 +141,12 @@ function fieldsOf(message: Outgoing): unknown[] {
       return [message.stream]
     case 'check':
       return [message.stream, message.column, message.firstGrid, message.grids]
+    case 'file':
+      return [message.hash, message.offset]
     case 'ok':
     case 'repair':
     case 'cancel':
+    case 'paths':
       return []
     case 'error':
       return [message.code.slice(0, 64), message.message.slice(0, 500)]
@@ -155,9 +172,17 @@ export function parseMessage(bytes: Uint8Array): ShardMessage {
     case 'get':
       return { kind, id, ...placeOf(fields, 4), ranges: rangesOf(fields[3]) }
     case 'putManifest':
+      arity(fields, 1)
       return { kind, id, hash: hashOf(fields), payload }
     case 'getManifest':
+      arity(fields, 1)
       return { kind, id, hash: hashOf(fields) }
+    case 'file':
+      arity(fields, 2)
+      return { kind, id, hash: hashOf(fields), offset: whole(fields[1], Number.MAX_SAFE_INTEGER, 'offset') }
+    case 'paths':
+      arity(fields, 0)
+      return { kind, id, paths: pathsOf(payload) }
     case 'drop':
       arity(fields, 2)
       return {
@@ -253,8 +278,18 @@ export function parseColumns(payload: Uint8Array): HeldColumn[] {
   return columns
 }
 
+function pathsOf(payload: Uint8Array): string[] {
+  let paths: unknown
+  try {
+    paths = unpackMessage(payload, PATHS_LIMITS)
+  } catch (cause) {
+    throw wrong('its paths are no MessagePack within limits', cause)
+  }
+  if (!Array.isArray(paths)) throw wrong('its paths are no list')
+  return paths.map(path => text(path, 4096, 'path'))
+}
+
 function hashOf(fields: unknown[]): string {
-  arity(fields, 1)
   const hash = text(fields[0], 64, 'hash')
   if (!/^[0-9a-f]{64}$/.test(hash)) throw wrong('its hash is no SHA-256 in hex')
   return hash

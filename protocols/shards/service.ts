@@ -13,6 +13,7 @@ import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import type { Clock, ColumnState, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
 import { type Lot, PLACES, timeoutMsOf, Unanswered } from './asking.ts'
+import { fileAnswer, type ServedFiles } from './boot-files.ts'
 import { Generations, parseStreamName } from './generations.ts'
 import { Lane, reasonOf } from './lane.ts'
 import {
@@ -45,6 +46,8 @@ export interface ShardServiceOptions {
   readonly onDamaged?: (stream: StreamId, column: number) => void
   /** Another peer asks this one to look at once for what it should rebuild. */
   readonly onRepair?: () => void
+  /** What VMs of this peer boot from. Absent: nothing of it is told. */
+  readonly files?: ServedFiles | undefined
 }
 
 export interface ShardServiceStats {
@@ -157,6 +160,16 @@ export class ShardService {
   /** Lets `peer` look at once for columns that it should rebuild. */
   async repair(peer: PeerId): Promise<void> {
     await this.#ask(peer, 'write', id => ({ kind: 'repair', id }))
+  }
+
+  /** Some bytes of a file that `peer` keeps, from `offset`; none at its end. FILE_MISSING, SHARD_UNREACHABLE. */
+  file(peer: PeerId, name: string, offset: number): Promise<Uint8Array> {
+    return this.#ask(peer, 'file', id => ({ kind: 'file', id, hash: name, offset }))
+  }
+
+  /** A byte for each of at most MAX_PATHS paths, as the table of messages has it. SHARD_UNREACHABLE. */
+  paths(peer: PeerId, paths: readonly string[]): Promise<Uint8Array> {
+    return this.#ask(peer, 'file', id => ({ kind: 'paths', id, paths }))
   }
 
   // -------------------------------------------------------------------------------------------- asking
@@ -342,6 +355,9 @@ export class ShardService {
       case 'repair':
         this.#options.onRepair?.()
         return []
+      case 'file':
+      case 'paths':
+        return [await fileAnswer(this.#options.files, request)]
     }
   }
 

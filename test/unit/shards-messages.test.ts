@@ -7,6 +7,7 @@ import { Generations, parseStreamName } from '../../protocols/shards/generations
 import {
   encodeMessage,
   MAX_CHECKED,
+  MAX_PATHS,
   MAX_PAYLOAD_BYTES,
   packColumns,
   parseColumns,
@@ -39,7 +40,13 @@ const requests: fc.Arbitrary<ShardRequest> = fc.oneof(
     firstGrid: fc.nat(),
     grids: fc.nat({ max: MAX_CHECKED })
   }),
-  fc.record({ kind: fc.constant('repair' as const), id })
+  fc.record({ kind: fc.constant('repair' as const), id }),
+  fc.record({ kind: fc.constant('file' as const), id, hash, offset: fc.nat() }),
+  fc.record({
+    kind: fc.constant('paths' as const),
+    id,
+    paths: fc.array(fc.string({ minLength: 1, maxLength: 50 }), { maxLength: MAX_PATHS })
+  })
 )
 
 /** A message with any header, well framed. */

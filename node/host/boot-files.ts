@@ -1,0 +1,151 @@
+/**
+ * Kernels and initrds on this host: at the paths that specifications of VMs name, and in the peer's data folder those that
+ * the cluster keeps itself, each under the SHA-256 of its content. A kept file is written beside, fsynced and renamed: it is whole.
+ */
+import { createHash, randomUUID } from 'node:crypto'
+import { constants, createReadStream } from 'node:fs'
+import { access, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import type { BootFile, BootFiles } from '../ports.ts'
+import { syncFolder } from './files.ts'
+
+/** Of a kept file, at once: a message between peers has 8 MiB. A guess. */
+const PIECE_BYTES = 1 << 20
+/** Hashed in one turn of the event loop: a quarter of a millisecond or less. */
+const HASHED_BYTES = 256 << 10
+/** Far more kernels than a host has. */
+const MAX_HASHES = 256
+
+const NAME = /^[0-9a-f]{64}$/
+
+/** `folder` is made; what an earlier run did not finish there is removed. `nowMs`: wall clock, as the file system has it. */
+export async function openBootFiles(folder: string, nowMs: () => number): Promise<BootFiles> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  for (const name of await readdir(folder)) if (name.endsWith('.new')) await rm(join(folder, name), { force: true })
+  const hashes = new Hashes()
+  const pathOf = (hash: string): string => {
+    if (NAME.test(hash)) return join(folder, hash)
+    throw new TypeError(`${hash} is no SHA-256`)
+  }
+  return {
+    open: path => hashes.open(path),
+    at: async paths => Uint8Array.from(await Promise.all(paths.map(async path => ((await isFile(path)) ? 1 : 0)))),
+    pathOf,
+    has: hash => isFile(pathOf(hash)),
+
+    async piece(hash, offset) {
+      return await readRange(pathOf(hash), offset, PIECE_BYTES).catch((cause: unknown) => {
+        throw missing(`the file of content ${hash}`, cause)
+      })
+    },
+
+    async keep(hash, content) {
+      const path = pathOf(hash)
+      const aside = join(folder, `${randomUUID()}.new`)
+      try {
+        const found = await writeSynced(aside, content)
+        if (found !== hash) throw new DiapauseError('FILE_DAMAGED', `a file has content ${found} instead of ${hash}`)
+        await rename(aside, path)
+      } finally {
+        await rm(aside, { force: true })
+      }
+      await syncFolder(folder)
+    },
+
+    async removeOthers(wanted, ageMs) {
+      for (const name of await readdir(folder)) {
+        if (!NAME.test(name) || wanted.has(name)) continue
+        const { ctimeMs } = await stat(join(folder, name))
+        if (ctimeMs < nowMs() - ageMs) await rm(join(folder, name), { force: true })
+      }
+    }
+  }
+}
+
+/** Hashes of files that have not changed since by what the file system says of them. */
+class Hashes {
+  readonly #known = new Map<string, string>()
+
+  async open(path: string): Promise<BootFile> {
+    try {
+      const { identity, bytes } = await identityOf(path)
+      const hash = this.#known.get(identity) ?? (await hashOf(path))
+      await requireSame(path, identity)
+      this.#known.set(identity, hash)
+      const [oldest = ''] = this.#known.keys()
+      if (this.#known.size > MAX_HASHES) this.#known.delete(oldest)
+      const read = async (offset: number, length: number): Promise<Uint8Array> => {
+        const piece = await readRange(path, offset, length)
+        await requireSame(path, identity)
+        return piece
+      }
+      return { path, hash, bytes, read }
+    } catch (cause) {
+      throw cause instanceof DiapauseError ? cause : missing(path, cause)
+    }
+  }
+}
+
+async function identityOf(path: string): Promise<{ readonly identity: string; readonly bytes: number }> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true })
+  return { identity: [path, dev, ino, size, mtimeNs, ctimeNs].join(' '), bytes: Number(size) }
+}
+
+async function requireSame(path: string, identity: string): Promise<void> {
+  if ((await identityOf(path)).identity === identity) return
+  throw new DiapauseError('FILE_CHANGED', `${path} has changed while it was read`)
+}
+
+async function hashOf(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const piece of createReadStream(path, { highWaterMark: HASHED_BYTES })) hash.update(piece as Buffer)
+  return hash.digest('hex')
+}
+
+/** Up to `length` bytes. */
+async function readRange(path: string, offset: number, length: number): Promise<Uint8Array> {
+  const file = await open(path, 'r')
+  try {
+    const bytes = new Uint8Array(length)
+    let at = 0
+    while (at < length) {
+      const { bytesRead } = await file.read(bytes, at, length - at, offset + at)
+      if (bytesRead === 0) break
+      at += bytesRead
+    }
+    return bytes.subarray(0, at)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The hash of what was written. */
+async function writeSynced(path: string, content: AsyncIterable<Uint8Array>): Promise<string> {
+  const hash = createHash('sha256')
+  const file = await open(path, 'wx', 0o600)
+  try {
+    for await (const piece of content) {
+      hash.update(piece)
+      await file.writeFile(piece)
+    }
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  return hash.digest('hex')
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    if (!(await stat(path)).isFile()) return false
+    await access(path, constants.R_OK)
+    return true
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'EACCES'].some(code => hasCode(error, code))) return false
+    throw error
+  }
+}
+
+const missing = (what: string, cause: unknown) =>
+  new DiapauseError('FILE_MISSING', `${what} cannot be read here: ${messageOf(cause)}`, { cause })

@@ -1,0 +1,27 @@
+/**
+ * How specifications of VMs name what they boot from: by a path, at which each host that may run the VM has the file; or by
+ * the file's content, which the cluster then keeps itself: whoever may run the VM fetches it from a member that has it. Pure.
+ */
+import type { VmSpec } from './group.ts'
+
+const PREFIX = 'content:'
+
+export const contentName = (hash: string): string => `${PREFIX}${hash}`
+
+/** The hex SHA-256; undefined for a path. */
+export function contentHash(path: string): string | undefined {
+  const hash = path.startsWith(PREFIX) ? path.slice(PREFIX.length) : ''
+  return /^[0-9a-f]{64}$/.test(hash) ? hash : undefined
+}
+
+/** What they boot from, each once. */
+export const bootPaths = (vms: readonly Pick<VmSpec, 'kernel' | 'initrd'>[]): string[] => [
+  ...new Set(vms.flatMap(({ kernel, initrd }) => [kernel, initrd]))
+]
+
+/** With other names for what it boots from, where there are. */
+export const renamed = (vm: VmSpec, names: ReadonlyMap<string, string>): VmSpec => ({
+  ...vm,
+  kernel: names.get(vm.kernel) ?? vm.kernel,
+  initrd: names.get(vm.initrd) ?? vm.initrd
+})
