@@ -50,6 +50,8 @@ interface Member {
   readonly id: string
   /** Those of its NICs whose frames pass here. */
   readonly stations: readonly Station[]
+  /** Of all its NICs. */
+  readonly networks: readonly string[]
   readonly owner: PeerId | undefined
 }
 
@@ -146,7 +148,7 @@ export class Fabric implements PortGroup, OutputGroup {
         if (onBridge(record, network)) return []
         return { group: this.id, vm: spec.id, nic, mac: macNumber(mac), owner, network: this.#networkOf(network) }
       })
-      return { id: spec.id, owner, stations }
+      return { id: spec.id, owner, stations, networks: nicsOf(spec).map(({ network }) => network) }
     })
     this.#byId = new Map(this.#members.map(member => [member.id, member]))
     this.#setStations(this.#members.flatMap(({ stations }) => stations))
@@ -181,7 +183,7 @@ export class Fabric implements PortGroup, OutputGroup {
     }
     const { counters, log, clock, openLink } = this.#host
     const keeper = this.#host.space.keeper()
-    const nics = member.stations.map(({ nic }) => nic)
+    const nics = new Map(member.stations.map(({ nic }) => [nic, member.networks[nic] ?? '']))
     const port = new VmPort({ vm, nics, epoch, group: this, previous, counters, clock, log, openLink, keeper })
     port.receiver.setSenders(this.#othersOf(vm))
     this.#ports.set(vm, port)
@@ -252,7 +254,10 @@ export class Fabric implements PortGroup, OutputGroup {
     if (to !== undefined) {
       if (to.group !== this.id) this.#outwards(port, from, packet, by)
       else if (to.vm === port.vm) counters.droppedUnknown++
-      else this.#send(port, to, packet)
+      else {
+        port.saidTo(to.vm, nic, packet, nowMs)
+        this.#send(port, to, packet)
+      }
     } else if (this.#floods.allows()) {
       counters.flooded++
       this.#toAll(port, from, packet, by)
@@ -315,16 +320,10 @@ export class Fabric implements PortGroup, OutputGroup {
 
   #send(port: VmPort, to: Station, packet: Uint8Array): void {
     this.#host.counters.sent++
-    const sequence = port.sender.next(to.vm)
-    const { nic } = to
-    this.#toOwner(to.owner, {
-      source: port.vm,
-      destination: to.vm,
-      colour: port.sender.colour,
-      sequence,
-      nic,
-      packet
-    })
+    const { vm: destination, nic, owner } = to
+    const { colour } = port.sender
+    const sequence = port.sender.next(destination)
+    this.#toOwner(owner, { source: port.vm, destination, colour, sequence, nic, packet })
   }
 
   /** Without number and colour: no cut is common to the two groups. */

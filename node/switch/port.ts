@@ -2,15 +2,17 @@
 import { type Arrival, ChannelReceiver, ChannelSender, MAX_RECORDINGS } from '../../protocols/epoch/channel.ts'
 import type { ChunkKeeper } from '../../protocols/epoch/channel-queue.ts'
 import { nicPathOf } from '../../protocols/group.ts'
+import type { Talk } from '../../protocols/talks.ts'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, FrameCounts, FrameLog, Log, NicEnd, NicPort } from '../ports.ts'
 import { encodeAddresses, type HeardAddress, takeAddresses } from './addresses.ts'
 import type { Counters } from './counters.ts'
-import { announcement } from './ethernet.ts'
+import { announcement, isMulticast } from './ethernet.ts'
 import type { OpenLink } from './link.ts'
 import { Nic } from './nic.ts'
 import { RecordedFrames } from './recorded-frames.ts'
 import { roomFor } from './room.ts'
+import { Talks } from './talks.ts'
 
 /** What a port asks of the group it belongs to. */
 export interface PortGroup {
@@ -44,8 +46,8 @@ interface Recording extends PromiseWithResolvers<FrameLog> {
 
 export interface PortOptions {
   readonly vm: string
-  /** The numbers of its NICs whose frames pass here. */
-  readonly nics: readonly number[]
+  /** The numbers of its NICs whose frames pass here, with their networks. */
+  readonly nics: ReadonlyMap<number, string>
   readonly epoch: number
   readonly group: PortGroup
   /** The detached port of the same VM and generation, whose numbering goes on. */
@@ -67,6 +69,9 @@ export class VmPort implements NicPort {
   readonly #recordings = new Map<number, Recording>()
   readonly #openLink: OpenLink
   readonly #nics: readonly Nic[]
+  readonly #now = (): number => this.#clock.now()
+  readonly #talks: Talks
+  #talksAtTurn: readonly Talk[] = []
   #ends: readonly NicEnd[] = []
   #released = false
   /** Since when nothing is given to the VM; undefined: it is. */
@@ -82,13 +87,14 @@ export class VmPort implements NicPort {
     this.#counters = counters
     this.#clock = clock
     this.#openLink = options.openLink
-    this.#nics = nics.map(index => this.#newNic(index, options.log))
+    this.#nics = [...nics.keys()].map(index => this.#newNic(index, options.log))
+    this.#talks = new Talks(nic => nics.get(nic) ?? '')
     const colour = Math.max(options.epoch, previous?.sender.colour ?? 0)
     this.sender = previous?.sender ?? new ChannelSender(colour)
     if (this.sender.colour < colour) this.sender.turn(colour)
     this.receiver = new ChannelReceiver({
       colour,
-      nics: Math.max(-1, ...nics) + 1,
+      nics: Math.max(-1, ...nics.keys()) + 1,
       keeper,
       tally: counters,
       sink: {
@@ -129,6 +135,17 @@ export class VmPort implements NicPort {
     if (arrival === 'early') this.#counters.heldEarly++
     else if (arrival === 'late') this.#counters.droppedLate++
     else if (arrival === 'unknown') this.#counters.droppedUnknown++
+    if (arrival === 'late' || arrival === 'unknown' || isMulticast(packet)) return
+    this.#talks.heard(source, packet[0] as number, packet.length, this.#now)
+  }
+
+  /** A packet of the VM's NIC number `nic` is for that VM of the group alone. */
+  saidTo(vm: string, nic: number, packet: Uint8Array, nowMs: number): void {
+    this.#talks.sent(vm, nic, packet.length, nowMs)
+  }
+
+  talks(): readonly Talk[] {
+    return this.#talksAtTurn
   }
 
   /** Writes what was delivered since the last time, or keeps it where this peer may not act. */
@@ -179,6 +196,8 @@ export class VmPort implements NicPort {
     )
     for (const old of [...this.#recordings.keys()].slice(0, -MAX_RECORDINGS)) this.#forget(old)
     const counts = this.sender.turn(epoch)
+    this.#talksAtTurn = this.#talks.list()
+    this.#talks.age()
     this.#group.turned(this)
     return counts
   }

@@ -102,6 +102,7 @@ export class SkewTap {
         this.#turnedMs.set(vm, performance.now())
         return counts
       },
+      talks: () => port.talks(),
       expect: (epoch, sender, sent) => port.expect(epoch, sender, sent),
       recorded: epoch => port.recorded(epoch),
       abandon: epoch => port.abandon(epoch),

@@ -257,6 +257,7 @@ export const boundNic = (nic: NicPort): NicPort => ({
   release: () => nic.release(),
   drained: () => nic.drained(),
   turn: epoch => nic.turn(epoch),
+  talks: () => nic.talks(),
   expect: (epoch, vm, sent) => nic.expect(epoch, vm, sent),
   recorded: epoch => nic.recorded(epoch),
   abandon: epoch => nic.abandon(epoch),

@@ -1,5 +1,6 @@
 /** One VM with NICs on a bridge and, perhaps, on the peer's own switch: both move together. */
 import { FrameQueue } from '../../../protocols/epoch/channel-queue.ts'
+import type { Talk } from '../../../protocols/talks.ts'
 import { messageOf } from '../../errors.ts'
 import type { FrameCounts, FrameLog, Log, NicEnd, NicPort } from '../../ports.ts'
 import { encodeAddresses, takeAddresses } from '../addresses.ts'
@@ -55,6 +56,11 @@ export class JoinedPort implements NicPort {
   async turn(epoch: number): Promise<FrameCounts> {
     const [counts] = await both(this.#own.turn(epoch), this.#bridged.turn(epoch))
     return counts
+  }
+
+  /** The bridge tells of none. */
+  talks(): readonly Talk[] {
+    return this.#own.talks()
   }
 
   expect(epoch: number, vm: string, sent: FrameCounts): void {
