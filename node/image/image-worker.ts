@@ -19,7 +19,7 @@ import type {
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import type { Publication } from './content-board.ts'
 import { DeviceReceiver } from './device-receiver.ts'
-import type { StreamKey, VmFacts } from './facts.ts'
+import { type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
 import { factsOf, KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
@@ -129,7 +129,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       const stored = images.stored(streams, storedAt)
       const publishes = member?.hasNeighbours === true
       await calls.call('capture', { ...request, stored, keys: dataKeys?.(), leanOn, publishes })
-      images.leanOn(streams)
+      images.begun({ epoch, stream: streamIdOf(facts, request.generation, epoch) }, streams)
       const finish: Finish = async (frames, disks, machine) => {
         inFlight.begin(epoch, frames)
         const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
@@ -142,7 +142,10 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       images.committed(epoch)
       decide(epoch, calls.call('commit', epoch))
     },
-    abort: epoch => decide(epoch, calls.call('cancelCapture', epoch)),
+    abort: epoch => {
+      for (const stream of images.voided(epoch)) cluster.forgetStream?.(stream)
+      decide(epoch, calls.call('cancelCapture', epoch))
+    },
     async restore(manifest, ramPath) {
       const restore = ++restores.last
       if (ramPath !== undefined) restores.served = restore // no VM waits for what is read

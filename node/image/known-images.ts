@@ -23,6 +23,8 @@ export class KnownImages {
   #committed: ImageManifest | undefined
   /** Streams that a first epoch leans on. */
   #bases: readonly StreamManifest[] = []
+  /** What the last capture writes. */
+  #own: { readonly epoch: number; readonly stream: StreamId } | undefined
   /** Streams of other VMs that the open epoch may lean on. */
   #neighbours: readonly StreamManifest[] = []
 
@@ -31,8 +33,15 @@ export class KnownImages {
     return this.#committed
   }
 
-  leanOn(neighbours: readonly StreamManifest[]): void {
+  /** A capture, which may lean on these streams besides. */
+  begun(own: { readonly epoch: number; readonly stream: StreamId }, neighbours: readonly StreamManifest[]): void {
+    this.#own = own
     this.#neighbours = neighbours
+  }
+
+  /** What was written for that epoch: nobody wants it. */
+  voided(epoch: number): StreamId[] {
+    return this.#own?.epoch === epoch ? [this.#own.stream] : []
   }
 
   /** What is known of where streams are that a capture may lean on: of the committed image, bases, and these neighbours'. */
@@ -69,6 +78,7 @@ export class KnownImages {
 
   committed(epoch: number): void {
     if (this.#captured?.epoch === epoch) this.#committed = this.#captured
+    if (this.#own?.epoch === epoch) this.#own = undefined
   }
 
   /** IMAGE_CANCELLED where another restore has taken its place. */

@@ -40,6 +40,8 @@ export interface ImageManifest {
   readonly machine: ByteRange
   readonly index: ByteRange
   readonly frames: ByteRange
+  /** Of the last stream: which pages to send before the VM runs, and where they lie. Absent: none are known, as in images of older formats. */
+  readonly boot?: ByteRange | undefined
   readonly stats: ImageStats
 }
 
@@ -193,6 +195,8 @@ export interface ShardCluster {
     column: number,
     bytes: Uint8Array
   ): Promise<void>
+  /** Of a stream that nobody wants, such as of a void epoch: what is not under way to its holders yet is not put any more. */
+  forgetStream?(stream: StreamId): void
   /**
    * Bytes [offset, offset + length) of the stream's data, every symbol checked against its hash. A holder that is gone,
    * wrong or slower than the forced timeout is replaced by a degraded read. SHARD_LOST where fewer than k are left.

@@ -71,8 +71,6 @@ export interface ShardStats extends ShardServiceStats, UploadStats {
 }
 
 export interface ClusterShards extends ShardCluster {
-  /** Forgets a stream at `peers`, in the name of `generation` of its VM; resolves when all have answered. */
-  dropStream(stream: StreamId, generation: number, peers: readonly PeerId[]): Promise<void>
   /** From now on this peer refuses shards of older generations of the VM. */
   observeGeneration(group: string, vm: string, generation: number): void
   /** The columns that `peer` has of a stream. SHARD_UNREACHABLE. */
@@ -132,10 +130,9 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
       })
     },
 
-    async dropStream(stream, generation, peers) {
+    forgetStream(stream) {
       places.forget(stream)
       uploads.forget(stream)
-      await Promise.all([...new Set(peers)].map(peer => service.drop(peer, stream, generation)))
     },
 
     async have(peer, stream) {

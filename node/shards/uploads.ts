@@ -14,6 +14,8 @@ export const PATIENCE_MS = 500
 /** Bytes of the background: of one holder, and of all. Guesses: 50 columns of 5 × 64 KiB, and four such holders. */
 const HOLDER_BYTES = 16 << 20
 const ALL_BYTES = 64 << 20
+/** Streams that are forgotten and may still be written for a moment, the last ones. A guess: more than a host has VMs. */
+const MAX_FORGOTTEN = 256
 
 export interface UploadTarget {
   readonly stream: StreamId
@@ -72,6 +74,7 @@ export class Uploads {
   readonly #options: UploadsOptions
   readonly #queues = new Map<PeerId, HolderQueue>()
   readonly #grids = new Map<string, Grid>()
+  readonly #forgotten = new Set<StreamId>()
   readonly #stats = { lateColumns: 0, givenUpColumns: 0, failedColumns: 0 }
   #backgroundBytes = 0
 
@@ -88,6 +91,7 @@ export class Uploads {
     const { stream, holders } = target
     const holder = holders[column]
     if (holder === undefined) throw new RangeError(`column ${column} of ${holders.length}`)
+    if (this.#forgotten.has(stream)) return Promise.reject(late(holder, `${stream} is forgotten`))
     const queue = this.#queueOf(holder)
     const together = this.#gridOf(target, grid)
     return new Promise((resolve, reject) => {
@@ -100,8 +104,12 @@ export class Uploads {
     })
   }
 
-  /** Nobody wants this stream any more: what of it is not under way is not sent, or its holder would have it again after a drop. */
+  /** Nobody wants this stream any more: what of it is not under way is not sent, nor what its writer still puts. */
   forget(stream: StreamId): void {
+    this.#forgotten.add(stream)
+    const [oldest] = this.#forgotten
+    if (this.#forgotten.size > MAX_FORGOTTEN && oldest !== undefined) this.#forgotten.delete(oldest)
+    for (const grid of this.#grids.keys()) if (grid.startsWith(`${stream} `)) this.#grids.delete(grid)
     for (const queue of this.#queues.values()) {
       for (const waiting of [queue.needed, queue.background]) {
         const [gone, rest] = [

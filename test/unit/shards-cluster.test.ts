@@ -293,19 +293,6 @@ describe('a put to the cluster', () => {
   })
 })
 
-describe('a drop', () => {
-  it('forgets the stream, but not in the name of an older generation', async () => {
-    const stores = five()
-    const { peers } = cluster(stores)
-    const all = ['p0', 'p1', 'p2', 'p3', 'p4']
-    await ship(peers, randomBytes(500), { stream: 'g/v/2/5' })
-    await expect(reader(peers, 3).shards.dropStream('g/v/2/5', 1, all)).rejects.toMatchObject({ code: 'SHARD_STALE' })
-    expect(stores.every(({ held }) => held.size > 0)).toBe(true)
-    await reader(peers, 3).shards.dropStream('g/v/2/5', 2, all)
-    expect(stores.every(({ held }) => held.size === 0)).toBe(true)
-  })
-})
-
 describe('a manifest', () => {
   const bytes = randomBytes(500)
   const name = createHash('sha256').update(bytes).digest('hex')

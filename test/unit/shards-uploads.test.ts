@@ -164,6 +164,11 @@ test('of a stream that is forgotten nothing more is sent, and what was is not wa
   expect(holders.outcomes).toHaveLength(40 * 4 + 24)
   expect(holders.outcomes.at(-1)?.error).toEqual(LATE)
   const sent = holders.columns('e')
+  // Its writer hears of it a little later.
+  holders.put(40, 1)
+  await turn()
+  expect(holders.columns('a')).toEqual([])
+  expect(holders.outcomes.splice(-5).map(({ error }) => error)).toEqual(FIVE.map(() => LATE))
   await holders.answer(['e'])
   expect(sent).toHaveLength(16)
   expect(holders.outcomes).toHaveLength(40 * 5)
