@@ -17,9 +17,11 @@ import type { Hosting, Report, StartedGenerations } from './agents/group-agent.t
 import type { Placing } from './agents/placing.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
 import { createCodec } from './erasure/codec.ts'
+import { type DrillingDeps, openDrilling } from './drilling.ts'
 import { type HomesDeps, openHomes } from './homes.ts'
 import { BaseNames } from './host/base-names.ts'
 import { wallMs } from './host/clock.ts'
+import { clearStaleDrill } from './host/drill-room.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
 import { killStaleMachines } from './hypervisor/stale.ts'
 import { diskFile, MACHINE_NAME, RAM_FILE, stockScript } from './hypervisor/stock-command.ts'
@@ -92,6 +94,7 @@ export async function clearStale(options: {
   const killed = await killStaleMachines(options.self, options)
   if (killed > 0) options.log.warn({ killed }, 'killed VMs that an earlier run of this peer had left behind')
   await removeVmSockets(options.runDir) // of a run that was killed
+  await clearStaleDrill(options.runDir)
   await rm(layersIn(options.dataDir), { recursive: true, force: true })
 }
 
@@ -144,7 +147,7 @@ export async function openHosting(deps: HostingDeps) {
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const baseNames = await BaseNames.open(config.peer.dataDir)
-  const { hosting, repairing, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
+  const { hosting, openAlone, repairing, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
   const imported = join(config.peer.dataDir, 'imports')
   await rm(imported, { recursive: true, force: true }) // of a peer that was killed
   const imageFiles: ImageFiles = {
@@ -168,16 +171,22 @@ export async function openHosting(deps: HostingDeps) {
     repairing,
     imageFiles,
     refusedShards,
-    openHomes: openHomesWith
+    openHomes: openHomesWith,
+    openDrilling: (more: Omit<DrillingDeps, 'hosting' | 'openAlone'>) => openDrilling({ ...more, hosting, openAlone })
   }
 }
 
 function hostingOf(
   deps: HostingDeps,
   { store, hypervisor, started, baseNames }: Parts
-): { readonly hosting: Hosting; readonly repairing: Repairing; refusedShards(): number } {
-  const { config, dataKeys, runDir, clock, log, transport, detector, directory, membership, network } = deps
-  const { k, m, symbolBytes, durability } = config.shards
+): {
+  readonly hosting: Hosting
+  readonly openAlone: OpenWorker
+  readonly repairing: Repairing
+  refusedShards(): number
+} {
+  const { config, runDir, clock, log, transport, detector, directory, membership, network } = deps
+  const { k, m } = config.shards
   const settings = config.shards
   const codec = createCodec()
   // Members that leave still have what they stored.
@@ -194,7 +203,7 @@ function hostingOf(
   directory.onRecord(({ id, vms, generation }) => {
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
   })
-  const neighbours = new SharedContents()
+  const openWith = workersOf(deps, hypervisor, shards)
   const hosting: Hosting = {
     shards,
     shape: { k, m },
@@ -211,20 +220,7 @@ function hostingOf(
       log,
       serveBlocks: blockServing(log),
       shareBases: sharedBases(deps, shards, baseNames).share,
-      openWorker: (group, spec) =>
-        createImageWorker({
-          group,
-          vm: spec.id,
-          memoryMiB: spec.memoryMiB,
-          accel: hypervisor.accel,
-          ...groupKeys(dataKeys, group),
-          shape: { k, m, symbolBytes, durability },
-          disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
-          contentsMiB: config.images.memoryMiB,
-          cluster: shards,
-          log,
-          neighbours
-        }),
+      openWorker: openWith({ contentsMiB: config.images.memoryMiB, neighbours: new SharedContents() }),
       path: (kind, group, vm) => {
         if (kind === 'console') return join(runDir, 'console', `${group}.${vm}.log`)
         if (kind === 'layers') return join(layersIn(config.peer.dataDir), shortName(group, vm))
@@ -232,7 +228,28 @@ function hostingOf(
       }
     }
   }
-  return { hosting, repairing, refusedShards: () => shards.stats().refusedStale }
+  const openAlone = openWith({ contentsMiB: 0 })
+  return { hosting, openAlone, repairing, refusedShards: () => shards.stats().refusedStale }
+}
+
+type OpenWorker = Hosting['vm']['openWorker']
+
+function workersOf({ config, dataKeys, log }: HostingDeps, { accel }: Hypervisor, cluster: ShardCluster) {
+  const { k, m, symbolBytes, durability } = config.shards
+  return (more: { readonly contentsMiB: number; readonly neighbours?: SharedContents }): OpenWorker =>
+    (group, spec) =>
+      createImageWorker({
+        group,
+        vm: spec.id,
+        memoryMiB: spec.memoryMiB,
+        accel,
+        ...groupKeys(dataKeys, group),
+        shape: { k, m, symbolBytes, durability },
+        disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
+        cluster,
+        log,
+        ...more
+      })
 }
 
 function sharedBases(deps: HostingDeps, shards: ShardCluster, names: BaseNames): SharedBases {

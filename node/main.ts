@@ -45,6 +45,7 @@ const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
   defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
+  drillFolder: process.env['DIAPAUSE_DRILL'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
   runPeer: async config => {
     const { credentialsIn } = await import('./host/home-credentials.ts')

@@ -15,6 +15,7 @@ import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
+import type { DrillView } from './edge/drill-view.ts'
 import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { HomeView } from './edge/home-view.ts'
@@ -40,6 +41,7 @@ export interface OperationsDeps {
   readonly home: HomeView
   readonly redundancy: RedundancyView & { status(): RedundancyStatus | null }
   readonly epochs: EpochView
+  readonly drills: DrillView
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
   readonly decisions: DecisionLog
@@ -69,6 +71,7 @@ export class Operations implements PeerView {
   readonly home: HomeView
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
+  readonly drills: DrillView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -80,6 +83,7 @@ export class Operations implements PeerView {
     this.home = deps.home
     this.redundancy = deps.redundancy
     this.epochs = deps.epochs
+    this.drills = deps.drills
     this.#startedMs = deps.clock.now()
   }
 

@@ -52,6 +52,7 @@ import { Teardown } from './host/teardown.ts'
 import { unacknowledged } from './host/unacknowledged.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { programVersion } from './host/version.ts'
+import { DrillOperations } from './drill-operations.ts'
 import { EpochOperations } from './epoch-operations.ts'
 import { GroupImport } from './group-import.ts'
 import { HomeOperations } from './home-operations.ts'
@@ -64,7 +65,7 @@ import { RedundancyOperations } from './redundancy-operations.ts'
 import { openDecisionStore } from './store/decision-log.ts'
 import { openRegisterStore } from './store/register-store.ts'
 import { createSwitch } from './switch/switch.ts'
-import { openTrace, type Trace } from './switch/trace.ts'
+import { openTrace } from './switch/trace.ts'
 
 /** A member that is removed is still told so; then it is cut off. A guess: a message on a busy host. */
 const FAREWELL_MS = 250
@@ -225,7 +226,9 @@ async function openBody(home: Home, voice: Voice, { teardown, report }: Run) {
   const directory = join(config.peer.dataDir, 'frames')
   const { bufferMemoryMiB, bufferDiskMiB } = config.switch
   const room = { directory, memoryBytes: bufferMemoryMiB * 2 ** 20, diskBytes: bufferDiskMiB * 2 ** 20 }
-  const trace = openFrameTrace(home, teardown)
+  const { traceFile } = config.switch
+  const trace = traceFile === undefined ? undefined : openTrace(traceFile, log)
+  teardown.add(() => trace?.close())
   const bridged = home.hosting !== undefined && config.switch.openFlow !== undefined
   const own = createSwitch({ self, transport, clock, log, mayAct, trace, room, bridged })
   const network = (await home.hosting?.openBridge({ ...home, ...voice }, own, teardown)) ?? own
@@ -237,18 +240,6 @@ async function openBody(home: Home, voice: Voice, { teardown, report }: Run) {
   return { network, ...parts }
 }
 type Body = Awaited<ReturnType<typeof openBody>>
-
-function openFrameTrace({ config, log }: Home, teardown: Teardown): Trace | undefined {
-  const { traceFile } = config.switch
-  if (traceFile === undefined) return undefined
-  try {
-    const trace = openTrace(traceFile, log)
-    teardown.add(() => trace.close())
-    return trace
-  } catch (cause) {
-    throw new UsageError('TRACE_FILE', `cannot write switch.traceFile ${traceFile}: ${messageOf(cause)}`, { cause })
-  }
-}
 
 async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { events, report, teardown } = run
@@ -341,7 +332,7 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
     groups,
     housekeeping
   }
-  const { images, home: secondHome } = await openImages(home, voice, body, run)
+  const { images, home: secondHome, drills } = await openImages(home, voice, body, run)
   const noted = { directory, events, note: voice.decisions.note }
   const { retention: policy } = config.epochs
   const epochs = new EpochOperations({ ...noted, policy, readManifest: hosting?.readManifest })
@@ -353,6 +344,7 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
     home: secondHome,
     redundancy,
     epochs,
+    drills,
     network,
     store,
     refusedShards
@@ -361,19 +353,22 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   teardown.add(() => api.close())
 }
 
-/** Images as files, and in the second home. */
+/** Images as files, in the second home, and in drills. */
 async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
   const { self, log, clock, config } = home
   const { events, teardown } = run
-  const { hosting, imageFiles, openHomes } = body
+  const { hosting, imageFiles, openHomes, openDrilling } = body
   const imports = new GroupImport({ ...voice, ...config.epochs, self, clock, log, events })
   const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
   const readers = new EpochReaders({ ...shared, kind: 'file' })
   const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
   teardown.add(() => tools?.stop())
+  const drilling = openDrilling?.({ ...shared, report: run.report })
+  teardown.add(() => drilling?.stop())
   return {
     images: new ImageOperations({ ...shared, readers, hosting, files: imageFiles }),
-    home: new HomeOperations({ ...shared, tools })
+    home: new HomeOperations({ ...shared, tools }),
+    drills: new DrillOperations({ ...shared, drills: drilling?.drills, checks: config.drills.checks })
   }
 }
 

@@ -15,6 +15,9 @@
  * | DELETE /v1/groups/ID/epochs/N/holds[?name=NAME] | 204 |
  * | PATCH /v1/groups/ID/retention {keepLast?, hourly?, daily?, weekly?} | 204 |
  * | POST /v1/groups/ID/restore {epoch?, force?} | GroupRecord, when it is decided |
+ * | POST /v1/groups/ID/drill {epoch?, check?, cwd?, timeoutMs?} | DrillLines as NDJSON, the last with a DrillReport |
+ * | PUT /v1/groups/ID/drills {everyMs, check?, timeoutMs?} | GroupRecord |
+ * | DELETE /v1/groups/ID/drills | GroupRecord: no more of them but on request |
  * | POST /v1/groups/ID/vms/VM/console {text} | 204 |
  * | GET /v1/groups/ID/vms/VM/why[?agoMs=MS][&here=1] | Story |
  * | DELETE /v1/groups/ID | 204 |
@@ -48,6 +51,7 @@ import { groupNameSchema } from '../../protocols/epoch/messages.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
+import { drillRoutes } from './drill-routes.ts'
 import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { homeRoutes } from './home-routes.ts'
@@ -123,6 +127,7 @@ const routes: readonly Route[] = [
     }
   },
   ...epochRoutes,
+  ...drillRoutes,
   ...memberRoutes,
   ...homeRoutes,
   ...redundancyRoutes,
@@ -259,6 +264,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
   API_BODY_TOO_LARGE: 413,
   GROUP_EXISTS: 409,
   RESERVATION_LOST: 409,
+  DRILL_BUSY: 409,
+  DRILL_MEMORY: 409,
   EPOCH_OPEN: 409,
   EPOCH_NOT_KEPT: 409,
   EPOCHS_FULL: 409,

@@ -10,6 +10,7 @@ import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
+import { drillCommands, type DrillHost } from './cli-drill.ts'
 import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
@@ -20,7 +21,7 @@ import { ApiClient } from './client.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost extends MemberHost, ImageHost, HomeHost, Pick<DoctorHost, 'examine'> {
+export interface CliHost extends MemberHost, ImageHost, HomeHost, DrillHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
   /** The config file to use where no option names one. */
   readonly defaultConfigFile: string | undefined
@@ -80,6 +81,7 @@ function program(host: CliHost): Command {
   memberCommands(diapause, host, under, client)
   keyCommands(diapause, host, under, client)
   epochCommands(diapause, host, under, client)
+  drillCommands(diapause, host, under, client)
   doctorCommand(diapause, host, host.defaultConfigFile)
   imageCommands(atTop, host, client)
   redundancyCommands(atTop, host, client)

@@ -6,9 +6,10 @@ import { pipeline } from 'node:stream/promises'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
-import type { HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
+import type { DrillReport, DrillWish, HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
+import type { DrillLine, ScheduleWish } from './drill-view.ts'
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import type {
   HomePlace,
@@ -87,6 +88,26 @@ export class ApiClient {
   /** Settles when it is decided that the group goes back. */
   async restore(group: string, wish: RestoreWish): Promise<GroupRecord> {
     return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/restore`, wish)) as GroupRecord
+  }
+
+  /** Settles when nothing is left of it; `tell` hears how far it is. What aborts `signal` ends it. */
+  async drill({ group, ...wish }: DrillWish, tell: (text: string) => void, signal: AbortSignal): Promise<DrillReport> {
+    const response = await this.#send('POST', `/v1/groups/${encodeURIComponent(group)}/drill`, wish, signal)
+    if (response.statusCode !== 200) throw refusal(response, await readText(response))
+    for await (const text of lines(response, MAX_ANSWER_BYTES)) {
+      const line = JSON.parse(text) as DrillLine
+      if ('report' in line) return line.report
+      if ('error' in line) throw refusalOf(line.error, DiapauseError)
+      tell(line.progress.text)
+    }
+    throw new DiapauseError('API_ANSWER', 'the peer broke off; has it stopped?')
+  }
+
+  /** `wish` undefined: drills on request only. */
+  async scheduleDrills(group: string, wish: ScheduleWish | undefined): Promise<GroupRecord> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/drills`
+    const answer = wish === undefined ? this.#call('DELETE', path) : this.#call('PUT', path, wish)
+    return (await answer) as GroupRecord
   }
 
   async typeConsole(group: string, vm: string, text: string): Promise<void> {

@@ -93,10 +93,25 @@ function groupText({ record, running, captures, leaseRemainingMs }: GroupStatus,
         running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : ''
       ])
     ]),
+    ...drillText(record, status),
     ...Object.entries(captures).flatMap(([vm, { why }]) =>
       why === undefined || why === status.capture?.why ? [] : [`  ${vm} is cut by streams of all its RAM: ${why}`]
     )
   ]
+}
+
+/** When drills are due, and what became of the last. */
+function drillText({ drills }: GroupRecord, status: PeerStatus): string[] {
+  if (drills === undefined) return []
+  const { schedule, last } = drills
+  const every =
+    schedule && `every ${durationText(schedule.everyMs)}${schedule.runs === undefined ? '' : ', one runs now'}`
+  const how =
+    last && (last.failed === undefined ? `passed after ${durationText(last.tookMs)}` : `FAILED: ${last.failed}`)
+  const at =
+    last &&
+    `the last, ${new Date(last.atMs).toISOString()} on ${nameOf(last.by, status)} from epoch ${last.epoch}, ${how}`
+  return [`  drills: ${[every ?? 'on request', ...(at === undefined ? [] : [at])].join('; ')}`]
 }
 
 export function epochText(record: GroupRecord): string {

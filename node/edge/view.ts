@@ -8,6 +8,7 @@ import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView, CodeStatus } from './cluster-view.ts'
+import type { DrillView } from './drill-view.ts'
 import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
@@ -21,6 +22,7 @@ export interface PeerView {
   readonly home: HomeView
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
+  readonly drills: DrillView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */

@@ -45,9 +45,13 @@ const MAX_BYTES = 64 << 20
 /** The length before a frame. */
 const PREFIX_BYTES = 4
 
-/** Appends to `path`. Throws what the file system says. */
+/** Appends to `path`. UsageError TRACE_FILE. */
 export function openTrace(path: string, log: Log, maxBytes = MAX_BYTES): Trace {
-  return new TraceFile(path, log, maxBytes)
+  try {
+    return new TraceFile(path, log, maxBytes)
+  } catch (cause) {
+    throw new UsageError('TRACE_FILE', `cannot write switch.traceFile ${path}: ${messageOf(cause)}`, { cause })
+  }
 }
 
 class TraceFile implements Trace {

@@ -56,7 +56,10 @@ export function endDrill(outcome: DrillOutcome, by?: string) {
     const { failed, ...rest } = outcome
     const last = { ...rest, ...(failed !== undefined && { failed: failed.slice(0, MAX_DRILL_WORDS) }) }
     const schedule = current.drills?.schedule
-    if (by === undefined) return having(current, { schedule, last })
+    if (by === undefined) {
+      const isThere = JSON.stringify(current.drills?.last) === JSON.stringify(last)
+      return isThere ? undefined : having(current, { schedule, last })
+    }
     if (schedule?.runs !== by) return undefined
     const { runs: _, ...idle } = schedule
     return having(current, { schedule: idle, last })

@@ -37,6 +37,13 @@ interface Rule {
   readonly typesOf?: readonly string[]
 }
 
+const operations = (who: string, ...besides: readonly string[]): Rule => ({
+  who,
+  may: ['config/', 'protocols/', 'node/planning/', ...besides, ...contracts],
+  typesOf: ['node/agents/', 'node/edge/'],
+  why: 'operations join agents and edge by their types'
+})
+
 /** The first rule that fits a file holds. */
 const dependencyRules: readonly Rule[] = [
   { who: 'config/', may: ['config/'], why: 'config imports nothing of the project' },
@@ -85,18 +92,9 @@ const dependencyRules: readonly Rule[] = [
     why: 'the edge knows what it shows (view.ts), not who shows it'
   },
   { who: 'node/host/', may: ['config/', 'protocols/', 'node/host/', ...contracts], why: 'host files stand alone' },
-  {
-    who: 'node/operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
-    who: 'node/group-import.ts',
-    may: ['config/', 'protocols/', 'node/planning/', 'node/reservation.ts', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
+  ...['', 'member-', 'epoch-', 'redundancy-', 'drill-'].map(kind => operations(`node/${kind}operations.ts`)),
+  ...['image', 'home'].map(kind => operations(`node/${kind}-operations.ts`, 'node/group-import.ts')),
+  operations('node/group-import.ts', 'node/reservation.ts'),
   {
     who: 'node/reservation.ts',
     may: ['protocols/', ...contracts],
@@ -104,39 +102,14 @@ const dependencyRules: readonly Rule[] = [
     why: 'operations join agents and edge by their types'
   },
   {
-    who: 'node/home-operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
-    who: 'node/image-operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', 'node/group-import.ts', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
-    who: 'node/epoch-operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
-    who: 'node/redundancy-operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
-    who: 'node/member-operations.ts',
-    may: ['config/', 'protocols/', 'node/planning/', ...contracts],
-    typesOf: ['node/agents/', 'node/edge/'],
-    why: 'operations join agents and edge by their types'
-  },
-  {
     who: 'node/homes.ts',
     may: ['config/', 'protocols/', 'node/'],
     why: 'the part of the composition root that joins what a second home needs'
+  },
+  {
+    who: 'node/drilling.ts',
+    may: ['config/', 'protocols/', 'node/'],
+    why: 'the part of the composition root that joins what drills need'
   },
   {
     who: 'node/repairing.ts',

@@ -87,6 +87,7 @@ class FakePeer implements PeerView {
   readonly home = {} as PeerView['home']
   readonly redundancy = {} as PeerView['redundancy']
   readonly epochs = {} as PeerView['epochs']
+  readonly drills = {} as PeerView['drills']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
     invite: async request => {

@@ -1,0 +1,164 @@
+/**
+ * Drills that nobody has to ask for. The peer that owns a group's first VM runs them, as it does the group's epochs; after a
+ * takeover that is another one. When one is begun and what became of it stands in the group's record, so whoever runs the
+ * next knows when it is due.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import { beginDrill, drillDueInMs, isDriller } from '../../protocols/epoch/drills.ts'
+import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, FailureDetector, Log } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import type { Drills } from './drills.ts'
+
+/** A timer holds 24 days at the most. */
+const LONGEST_WAIT_MS = 86_400_000
+/** After a try that came to nothing, such as a register that did not answer. A guess. */
+const AGAIN_MS = 60_000
+
+export interface ScheduledDrillsDeps {
+  readonly self: PeerId
+  /** Of this run of the peer. */
+  readonly run: string
+  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten' | 'all' | 'get' | 'change'>
+  readonly detector: Pick<FailureDetector, 'livenessOf'>
+  readonly drills: Pick<Drills, 'run' | 'settled' | 'tellOutcome'>
+  readonly clock: Clock
+  readonly log: Log
+  wallMs(): number
+  /** `drills.checks`. */
+  readonly checks: Readonly<Record<string, string>>
+}
+
+interface Waiting {
+  /** The record's words that the timer was set by. */
+  readonly words: string
+  cancel(): void
+}
+
+export class ScheduledDrills {
+  readonly #deps: ScheduledDrillsDeps
+  /** In the record while a drill of ours runs. */
+  readonly #word: string
+  readonly #waiting = new Map<string, Waiting>()
+  /** Drills of the schedule that run here or wait for others; each ends when this peer is not the one to run it any more. */
+  readonly #running = new Map<string, AbortController>()
+  /** Those of a run that is over, being written down. */
+  readonly #closing = new Set<string>()
+  #queue: Promise<unknown> = Promise.resolve()
+  #stopped = false
+
+  constructor(deps: ScheduledDrillsDeps) {
+    this.#deps = deps
+    this.#word = `${deps.self} ${deps.run}`
+    deps.directory.onRecord(record => this.#consider(record))
+    deps.directory.onForgotten(group => this.#forget(group))
+    for (const record of deps.directory.all()) this.#consider(record)
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    for (const group of [...this.#waiting.keys(), ...this.#running.keys()]) this.#forget(group)
+    await this.#queue
+  }
+
+  #consider(record: GroupRecord): void {
+    const { self, wallMs } = this.#deps
+    const schedule = record.drills?.schedule
+    if (this.#stopped || record.removed || schedule === undefined || !isDriller(record, self)) {
+      return this.#forget(record.id)
+    }
+    if (this.#running.has(record.id)) return
+    if (this.#isOver(schedule.runs)) void this.#close(record, schedule)
+    const dueInMs = drillDueInMs(record, wallMs())
+    if (dueInMs === undefined) return this.#forget(record.id)
+    this.#wait(record.id, `${schedule.everyMs} ${schedule.begunMs}`, dueInMs)
+  }
+
+  /** Every change of a group comes by here: a timer that is right stays. */
+  #wait(group: string, words: string, ms: number): void {
+    const { clock, directory } = this.#deps
+    const before = this.#waiting.get(group)
+    if (before?.words === words) return
+    before?.cancel()
+    const cancel = clock.after(Math.min(ms, LONGEST_WAIT_MS), () => {
+      this.#waiting.delete(group)
+      const record = directory.get(group)
+      if (record === undefined) return
+      if (ms > LONGEST_WAIT_MS) this.#consider(record)
+      else this.#begin(record)
+    })
+    this.#waiting.set(group, { words, cancel })
+  }
+
+  #forget(group: string): void {
+    this.#waiting.get(group)?.cancel()
+    this.#waiting.delete(group)
+    this.#running.get(group)?.abort()
+  }
+
+  #begin({ id: group, drills }: GroupRecord): void {
+    const { directory, log } = this.#deps
+    const stop = new AbortController()
+    this.#running.set(group, stop)
+    this.#queue = this.#queue
+      .then(async () => await this.#run(group, drills?.schedule, stop.signal))
+      .catch((error: unknown) => {
+        log.warn({ group, error: messageOf(error) }, 'a drill of the schedule could not be begun')
+        if (!this.#stopped) this.#wait(group, 'again', AGAIN_MS)
+      })
+      .finally(() => {
+        this.#running.delete(group)
+        const now = directory.get(group)
+        if (now !== undefined && !this.#waiting.has(group)) this.#consider(now)
+      })
+  }
+
+  async #run(group: string, schedule: DrillSchedule | undefined, signal: AbortSignal): Promise<void> {
+    const { directory, drills, wallMs, checks, self } = this.#deps
+    await drills.settled()
+    if (signal.aborted || schedule === undefined) return
+    const begunMs = Math.round(wallMs())
+    const record = await directory.change(group, beginDrill(this.#word, begunMs, schedule.begunMs))
+    const now = record?.drills?.schedule
+    if (now?.runs !== this.#word || now.begunMs !== begunMs) return // it is somebody else's by now
+    const { check: name, timeoutMs } = now
+    try {
+      const check = name === undefined ? undefined : checks[name]
+      if (name !== undefined && check === undefined) throw noCheck(name)
+      await drills.run({ group, check, timeoutMs }, { signal, tell: () => {}, scheduled: this.#word })
+    } catch (error) {
+      if (this.#stopped) return // the next run of this peer, or the next owner, tells
+      const atMs = Math.round(wallMs())
+      const epoch = record?.committed?.epoch ?? 0
+      const outcome = { epoch, by: self, atMs, tookMs: atMs - begunMs, failed: messageOf(error) }
+      await drills.tellOutcome(group, outcome, this.#word)
+    }
+  }
+
+  /** Whoever ran it has died over it: that is told, and the next one comes when it is due. */
+  async #close({ id, committed }: GroupRecord, { runs = '', begunMs = 0 }: DrillSchedule): Promise<void> {
+    const { drills, self, wallMs } = this.#deps
+    if (this.#closing.has(runs)) return
+    this.#closing.add(runs)
+    const [by = self] = runs.split(' ')
+    const failed = 'the peer that ran it was ended over it, or has lost the group'
+    const atMs = Math.round(wallMs())
+    const outcome = { epoch: committed?.epoch ?? 0, by, atMs, tookMs: Math.max(0, atMs - begunMs), failed }
+    await drills.tellOutcome(id, outcome, runs)
+    this.#closing.delete(runs)
+  }
+
+  #isOver(runs: string | undefined): boolean {
+    if (runs === undefined || runs === this.#word) return false
+    const { self, detector } = this.#deps
+    const [peer = ''] = runs.split(' ')
+    return peer === self || detector.livenessOf(peer) === 'dead'
+  }
+}
+
+const noCheck = (name: string) =>
+  new DiapauseError(
+    'DRILL_CHECK_UNKNOWN',
+    `this peer has no check "${name}": put it under [drills.checks] of its config`
+  )

@@ -1,0 +1,69 @@
+/** The part of the composition root that joins what drills need; a witness does not load it. */
+import { join } from 'node:path'
+import type { Config } from '../config/schema.ts'
+import type { PeerId } from '../protocols/core.ts'
+import { type ClusterRecord, memberById } from '../protocols/membership/record.ts'
+import type { GroupDirectory } from './agents/directory.ts'
+import type { DrillRunDeps } from './agents/drill-run.ts'
+import { ScheduledDrills } from './agents/drill-schedule.ts'
+import { Drills } from './agents/drills.ts'
+import type { Hosting, Report } from './agents/group-agent.ts'
+import { createDrillHost } from './host/drill-room.ts'
+import { wallMs } from './host/clock.ts'
+import type { Clock, FailureDetector, Log, Transport } from './ports.ts'
+import { createSwitch } from './switch/switch.ts'
+
+export interface DrillingDeps {
+  readonly config: Config
+  readonly self: PeerId
+  /** Of this run of the peer. */
+  readonly run: string
+  readonly runDir: string
+  readonly clock: Clock
+  readonly log: Log
+  readonly report: Report
+  readonly directory: GroupDirectory
+  readonly membership: { record(): ClusterRecord }
+  readonly detector: FailureDetector
+  readonly hosting: Hosting
+  readonly openAlone: DrillRunDeps['openWorker']
+}
+
+export interface Drilling {
+  readonly drills: Drills
+  stop(): Promise<void>
+}
+
+export function openDrilling(deps: DrillingDeps): Drilling {
+  const { config, self, runDir, clock, log, membership, hosting, openAlone } = deps
+  const drills = new Drills({
+    ...deps,
+    wallMs,
+    nameOf: peer => memberById(membership.record(), peer)?.name ?? peer,
+    memoryMiB: config.drills.memoryMiB,
+    vm: hosting.vm,
+    readManifest: hosting.readManifest,
+    openWorker: openAlone,
+    openNetwork: () => createSwitch({ self, transport: nobody(self), clock, log, mayAct: () => true }),
+    host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, 'main.ts')] })
+  })
+  const scheduled = new ScheduledDrills({ ...deps, drills, wallMs, checks: config.drills.checks })
+  return {
+    drills,
+    async stop() {
+      await Promise.all([scheduled.stop(), drills.stop()])
+    }
+  }
+}
+
+/** No peer is there, and none ever comes. */
+const nobody = (self: PeerId): Transport => ({
+  self,
+  connected: () => false,
+  send: () => false,
+  write: () => Promise.reject(new TypeError('a drill has no way to other peers')),
+  handle: () => {},
+  onConnection: () => {},
+  start: async () => {},
+  stop: async () => {}
+})

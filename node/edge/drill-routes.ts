@@ -1,0 +1,46 @@
+/** The API's requests about drills; the table stands in `api.ts`. */
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { DrillWish } from '../ports.ts'
+import { type DrillLine, parseDrillWish, parseScheduleWish } from './drill-view.ts'
+import { type Context, readJson, type Route } from './routing.ts'
+
+export const drillRoutes: readonly Route[] = [
+  {
+    method: 'POST',
+    path: /^\/v1\/groups\/([^/]+)\/drill$/,
+    answer: async (context, [group = '']) =>
+      await inLines(context, parseDrillWish(group, await readJson(context.request)))
+  },
+  {
+    method: 'PUT',
+    path: /^\/v1\/groups\/([^/]+)\/drills$/,
+    answer: async ({ view, request }, [group = '']) => {
+      const wish = parseScheduleWish(await readJson(request))
+      return { status: 200, body: await view.drills.schedule(group, wish) }
+    }
+  },
+  {
+    method: 'DELETE',
+    path: /^\/v1\/groups\/([^/]+)\/drills$/,
+    answer: async ({ view }, [group = '']) => ({ status: 200, body: await view.drills.schedule(group, undefined) })
+  }
+]
+
+/** What is refused before the drill has begun is an answer with its own status. Whoever asked and goes away ends it. */
+async function inLines({ view, response }: Context, wish: DrillWish): Promise<undefined> {
+  const stop = new AbortController()
+  response.on('close', () => stop.abort())
+  const write = (line: DrillLine): void => {
+    if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+    response.write(`${JSON.stringify(line)}\n`)
+  }
+  try {
+    write({ report: await view.drills.run(wish, text => write({ progress: { text } }), stop.signal) })
+  } catch (error) {
+    if (!response.headersSent) throw error
+    const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
+    write({ error: { code, message: messageOf(error) } })
+  }
+  response.end()
+  return undefined
+}
