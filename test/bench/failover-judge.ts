@@ -10,6 +10,7 @@
  *     comes on them is known by the traces of those that it comes to.
  */
 import type { EventOf, KnownEvent, SeenEvent } from '../demo/events.ts'
+import type { TcpCounts } from '../guest/console.ts'
 import type { Connection } from '../hosts/wire-log.ts'
 
 /**
@@ -48,6 +49,8 @@ export interface Observed {
   /** When every connection of the workload had brought something again, and the longest silence by the guests' clocks. */
   readonly movingMs: number
   readonly stallMs: number
+  /** What the TCP of each VM has counted since before the epoch that they went back to. */
+  readonly tcp: readonly ({ readonly vm: string } & TcpCounts)[]
   /** What the workload complains of: lost or doubled transfers, broken connections, a VM that booted again. */
   readonly complaints: readonly string[]
   /** Processes of VMs that the old owner still has at the end. */
@@ -70,11 +73,16 @@ export interface Round {
   readonly suspectedMs: number | null
   readonly detectedMs: number | null
   readonly decidedMs: number | null
+  /** The first VM runs, and the last. */
+  readonly firstResumedMs: number | null
   readonly resumedMs: number | null
   /** All pages of all VMs are there. */
   readonly completeMs: number | null
   readonly movingMs: number
   readonly stallMs: number
+  /** Retransmission timeouts in all guests, and those that a lost frame may have caused: see `timeoutsOfLost`. */
+  readonly timeouts: number
+  readonly timeoutsOfLost: number
   /** When the old owner's lease was over by its own reckoning. */
   readonly lapsedMs: number | null
   readonly endedMs: number
@@ -143,10 +151,13 @@ export function judge(seen: Observed): Round {
     suspectedMs: since(liveness('suspect')?.atMs),
     detectedMs: since(liveness('dead')?.atMs),
     decidedMs: since(decided[0]?.atMs),
+    firstResumedMs: since(told('vm.resumed').find(event => event.generation === generation)?.atMs),
     resumedMs: all('vm.resumed'),
     completeMs: all('vm.complete'),
     movingMs: seen.movingMs - seen.faultMs,
     stallMs: seen.stallMs,
+    timeouts: seen.tcp.reduce((sum, { timeouts }) => sum + timeouts, 0),
+    timeoutsOfLost: timeoutsOfLost(seen.tcp),
     lapsedMs: since(lapsed?.atMs),
     endedMs: seen.endedMs - seen.faultMs,
     healthyMs: seen.healthyMs - seen.faultMs,
@@ -156,6 +167,14 @@ export function judge(seen: Observed): Round {
   }
   return { ...round, violations: [...violations(seen, round), ...seen.complaints] }
 }
+
+/**
+ * What was sent again after a timeout and had been there before, the receiver says so (duplicate SACK): then the timeout came
+ * of a guest that stood still, for its pages or for a processor. One that nobody says this of was caused by a lost frame.
+ * Tail-loss probes are answered in the same way, and may hide one: lost frames are also seen by the bank's gaps and stalls.
+ */
+const timeoutsOfLost = (tcp: Observed['tcp']): number =>
+  tcp.reduce((sum, { timeouts, duplicates }) => sum + Math.max(0, timeouts - duplicates), 0)
 
 const earliest = (list: readonly { readonly atMs: number }[]): number | undefined =>
   list.length === 0 ? undefined : list.reduce((least, { atMs }) => Math.min(least, atMs), Number.POSITIVE_INFINITY)

@@ -11,7 +11,7 @@ import type { SeenEvent } from '../demo/events.ts'
 import { naming, waitUntil } from '../demo/processes.ts'
 import { wallMs } from '../demo/story.ts'
 import { bankTotal } from '../guest/build.ts'
-import type { BankReport } from '../guest/console.ts'
+import { type BankReport, type TcpCounts, tcpCounts } from '../guest/console.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { Wire } from '../hosts/wire.ts'
 import { Bank, GROUP } from '../scenarios/bank.ts'
@@ -28,6 +28,7 @@ const LASTS_MS = { kill: 0, stop: 10_000, pause: 0, partition: 4_000 } as const
 const SPEAKS_MS = 100
 /** On every channel, between a cut and a fault, so that there is something to go back on. */
 const WORK_TRANSFERS = 20
+const ASK_AGAIN_MS = 1_000
 /** Longest wait for what must come soon; several times what a busy machine took. */
 const LIMIT_MS = 60_000
 
@@ -54,6 +55,9 @@ export class Rig {
   readonly #traces: Traces
   readonly #known = new Map<string, Copy>()
   #eventsRead = 0
+  #questions = 0
+  /** Of each VM, before the newest epoch: an image holds as much or a little more. */
+  #tcpBefore: ReadonlyMap<string, TcpCounts> = new Map()
   #nonces: readonly string[] = []
 
   private constructor(parts: { bank: Bank; hosts: Hosts; wire: Wire; traces: Traces }) {
@@ -79,6 +83,7 @@ export class Rig {
       const files = bank.cluster.peers.map(({ name }) => ({ peer: name, path: traceOf(join(bank.cluster.dir, name)) }))
       const rig = new Rig({ bank, hosts, wire, traces: new Traces(files) })
       await rig.audit()
+      rig.#tcpBefore = await rig.#tcp()
       await rig.#epoch(0)
       return rig
     } catch (error) {
@@ -120,6 +125,9 @@ export class Rig {
     const staleVms = await this.#staleVms(owner)
     await this.#complete()
     const reports = this.#reports()
+    const tcp = await this.#tcp()
+    const before = this.#tcpBefore
+    this.#tcpBefore = tcp
     await bank.type('reset')
     await this.#epoch(number)
     return {
@@ -133,6 +141,7 @@ export class Rig {
       healthyMs,
       movingMs,
       stallMs: Math.max(...reports.map(report => report.stallMs)),
+      tcp: [...tcp].map(([vm, counts]) => ({ vm, ...since(counts, before.get(vm)) })),
       complaints: this.#complaints(reports),
       staleVms,
       events: bank.cluster.events.slice(events).map(onMonotonic),
@@ -151,6 +160,7 @@ export class Rig {
     }
     await cluster.allConnected(LIMIT_MS)
     await this.bank.working()
+    this.#tcpBefore = await this.#tcp()
     await this.#epoch(0)
   }
 
@@ -285,6 +295,25 @@ export class Rig {
     })
   }
 
+  /** What the TCP of every VM has counted. */
+  async #tcp(): Promise<ReadonlyMap<string, TcpCounts>> {
+    const id = ++this.#questions
+    const found = new Map<string, TcpCounts>()
+    let askedMs = -Infinity
+    return await this.bank.until('a count of TCP of every VM', async () => {
+      // Again, as a guest that is busy loses what its serial port has no room for.
+      if (monotonicMs() - askedMs > ASK_AGAIN_MS) {
+        askedMs = monotonicMs()
+        await this.bank.type(`tcp ${id}`)
+      }
+      for (const [vm, { by }] of this.#copies) {
+        const counts = tcpCounts(consoleOf(this.bank.peer(by), vm), id)
+        if (counts) found.set(vm, counts)
+      }
+      return found.size === VMS ? found : undefined
+    })
+  }
+
   #complaints(reports: readonly BankReport[]): string[] {
     return reports.flatMap(({ vm, gaps, doubles, bad, broken, nonce }) => [
       ...(gaps + doubles + bad > 0 ? [`vm${vm} lost or doubled ${gaps + doubles + bad} transfers`] : []),
@@ -310,6 +339,14 @@ export class Rig {
       })
   }
 }
+
+const consoleOf = ({ consoleDir }: ClusterPeer, vm: string): string =>
+  readFileSync(join(consoleDir, `${GROUP}.${vm}.log`), 'latin1')
+
+const since = (now: TcpCounts, { timeouts = 0, duplicates = 0 }: Partial<TcpCounts> = {}): TcpCounts => ({
+  timeouts: now.timeouts - timeouts,
+  duplicates: now.duplicates - duplicates
+})
 
 /** Connections that the host of a process has open to `port` of others: their addresses and its own ports (proc(5)). */
 function openTo(port: number, pid: number): { address: string; port: number }[] {

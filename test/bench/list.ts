@@ -53,7 +53,7 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary:
         'real peers and VMs: kill -9, SIGSTOP and partition of an owner, round after round; who spoke when, how long it took',
-      options: { fault: 'kill, stop, pause, partition or all (all)', rounds: 'of each (5)' },
+      options: { fault: 'kill, stop, pause, partition or all (all)', rounds: 'of each (kill: 20, others: 5)' },
       run: async (progress, options) => (await import('./failover.ts')).measureFailover(progress, options)
     }
   ],

@@ -11,6 +11,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from '../../node/errors.ts'
+import { goFirst } from '../../node/host/priority.ts'
 import { note } from '../measure.ts'
 import { watchOthers } from './processor.ts'
 import { RestoreHosts } from './restore-hosts.ts'
@@ -38,6 +39,7 @@ interface Setup {
 
 export async function measureRestore(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
   const setup = readSetup(options)
+  goFirst() // as a peer does, whose QEMU inherits it: what is compared with it must not come after other programs
   const others = watchOthers()
   const seen: SizeSeen[] = []
   let accel = ''

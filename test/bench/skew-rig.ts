@@ -19,7 +19,7 @@ import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { clock, memoryLog } from '../contract/real-clock.ts'
 import { MemoryNetwork } from '../contract/switch-support.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
-import { type BankReport, parseConsole, tcpTimeouts } from '../guest/console.ts'
+import { type BankReport, parseConsole, tcpCounts } from '../guest/console.ts'
 import { MemoryCluster } from '../unit/image/support.ts'
 import { SkewTap } from './skew-tap.ts'
 
@@ -191,7 +191,7 @@ export class SkewRig {
           askedMs = performance.now()
           await vm.type(`\ntcp ${id}\n`)
         }
-        return tcpTimeouts(await this.#console(number), id)
+        return tcpCounts(await this.#console(number), id)?.timeouts
       })
     }
     const [one, two] = this.vms as [LocalVm, LocalVm]

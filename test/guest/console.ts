@@ -81,13 +81,21 @@ function parseLine(line: string): BankReport | undefined {
   return numbers.every(Number.isFinite) && /^[0-9a-f]{16}$/.test(report.nonce) ? report : undefined
 }
 
-const TCP_LINE = /(TCP id=(\d+) vm=\d+ timeouts=(-?\d+)) sum=([0-9a-f]{8})/g
+const TCP_LINE = /(TCP id=(\d+) vm=\d+ timeouts=(-?\d+) duplicates=(-?\d+)) sum=([0-9a-f]{8})/g
+
+/** Of a VM's TCP, since it booted. */
+export interface TcpCounts {
+  readonly timeouts: number
+  /** How often it was told that what it had sent again had been there. */
+  readonly duplicates: number
+}
 
 /** What the VM has answered to `tcp ID`; undefined: nothing yet, or it does not know. */
-export function tcpTimeouts(text: string, id: number): number | undefined {
-  for (const [, body = '', ofId, timeouts, sum = ''] of text.matchAll(TCP_LINE)) {
-    const good = fnv32(body) === Number.parseInt(sum, 16) && Number(timeouts) >= 0
-    if (good && Number(ofId) === id) return Number(timeouts)
+export function tcpCounts(text: string, id: number): TcpCounts | undefined {
+  for (const [, body = '', ofId, timeouts, duplicates, sum = ''] of text.matchAll(TCP_LINE)) {
+    const counts = { timeouts: Number(timeouts), duplicates: Number(duplicates) }
+    const good = fnv32(body) === Number.parseInt(sum, 16) && Math.min(counts.timeouts, counts.duplicates) >= 0
+    if (good && Number(ofId) === id) return counts
   }
   return undefined
 }

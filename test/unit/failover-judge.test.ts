@@ -45,6 +45,10 @@ function sound(change: Partial<Observed> = {}): Observed {
     healthyMs: FAULT + 4_500,
     movingMs: FAULT + 2_900,
     stallMs: 1_234,
+    tcp: [
+      { vm: 'vm1', timeouts: 3, duplicates: 5 },
+      { vm: 'vm2', timeouts: 2, duplicates: 1 }
+    ],
     complaints: [],
     staleVms: [],
     events: [
@@ -80,6 +84,7 @@ describe('a round that is judged', () => {
       suspectedMs: 300,
       detectedMs: 1_000,
       decidedMs: 1_100,
+      firstResumedMs: 2_000,
       resumedMs: 2_200,
       completeMs: 2_600,
       lapsedMs: 800,
@@ -90,6 +95,10 @@ describe('a round that is judged', () => {
       frames: { lastOldSentMs: -10, lastOldAcceptedMs: -9, firstNewMs: 2_010, silenceMs: 2_019, oldRefused: 1 },
       wire: { connections: 1, lastMs: -10, bytesAfter: 0, smallBytesAfter: 30 }
     })
+  })
+
+  it('holds a timeout for one of a lost frame where nobody says that it had what came again', () => {
+    expect(judge(sound())).toMatchObject({ timeouts: 5, timeoutsOfLost: 1 })
   })
 
   it('counts times from the newest generation, where a first takeover failed', () => {

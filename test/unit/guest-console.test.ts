@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { conservation, fnv32, latest, parseConsole, tcpTimeouts } from '../guest/console.ts'
+import { conservation, fnv32, latest, parseConsole, tcpCounts } from '../guest/console.ts'
 
 const sealed = (body: string) => `${body} sum=${fnv32(body).toString(16).padStart(8, '0')}`
 
@@ -58,10 +58,11 @@ describe('reading the console of a bank', () => {
   })
 
   it("finds the answer to a question about TCP's timeouts, whole, known, and to that question", () => {
-    const answer = (id: number, timeouts: number) => sealed(`TCP id=${id} vm=1 timeouts=${timeouts}`)
+    const answer = (id: number, timeouts: number) => sealed(`TCP id=${id} vm=1 timeouts=${timeouts} duplicates=2`)
     const text = `${sealed(`BANK ${bank(1)}`)}\r\nTCP id=3 vm=1 tim${answer(2, 5)}\n${answer(3, 7)}\r\n${answer(4, -1)}`
-    expect([1, 2, 3, 4].map(id => tcpTimeouts(text, id))).toEqual([undefined, 5, 7, undefined])
-    expect(tcpTimeouts(answer(3, 7).replace('=7', '=8'), 3)).toBeUndefined()
+    expect([1, 2, 3, 4].map(id => tcpCounts(text, id)?.timeouts)).toEqual([undefined, 5, 7, undefined])
+    expect(tcpCounts(text, 3)?.duplicates).toBe(2)
+    expect(tcpCounts(answer(3, 7).replace('=7', '=8'), 3)).toBeUndefined()
   })
 
   it('gives the latest report of each VM', () => {
