@@ -7,7 +7,7 @@
 import { closeSync, openSync, renameSync, statSync, writeSync } from 'node:fs'
 import { decodeBatch } from '../../protocols/frames/records.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { messageOf } from '../errors.ts'
+import { messageOf, UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 
 /**
