@@ -15,8 +15,6 @@
  * |             | [offset, length, …]         |               |                                                          |
  * | putManifest | hash                        | the manifest  | check the hash, store durably, then answer `ok`          |
  * | getManifest | hash                        |               | answer `ok` with it, or MANIFEST_MISSING                 |
- * | drop        | stream, generation          |               | forget the stream, then answer `ok`; SHARD_STALE where   |
- * |             |                             |               | the asker acts under an older generation than it has seen |
  * | have        | stream                      |               | answer `ok` with `packColumns`: the columns that it has  |
  * |             |                             |               | of the stream, and of how many grids each                |
  * | check       | stream, column, first grid, |               | read these columns of its disk to the end and check      |
@@ -71,7 +69,6 @@ export type ShardRequest =
   | { kind: 'get'; id: number; stream: string; grid: number; column: number; ranges: readonly Range[] }
   | { kind: 'putManifest'; id: number; hash: string; payload: Uint8Array }
   | { kind: 'getManifest'; id: number; hash: string }
-  | { kind: 'drop'; id: number; stream: string; generation: number }
   | { kind: 'have'; id: number; stream: string }
   | { kind: 'check'; id: number; stream: string; column: number; firstGrid: number; grids: number }
   | { kind: 'repair'; id: number }
@@ -91,13 +88,13 @@ export type ShardMessage = ShardRequest | ShardAnswer | ShardCancel
 export type OutgoingOk = { kind: 'ok'; id: number; payload: readonly Uint8Array[] }
 type Outgoing = Exclude<ShardMessage, { kind: 'ok' }> | OutgoingOk
 
-/** By their numbers on the wire: new ones come last. */
+/** By their numbers on the wire: new ones come last. `unused` was one that nobody ever sent. */
 const KINDS = [
   'put',
   'get',
   'putManifest',
   'getManifest',
-  'drop',
+  'unused',
   'ok',
   'error',
   'have',
@@ -135,8 +132,6 @@ function fieldsOf(message: Outgoing): unknown[] {
     case 'putManifest':
     case 'getManifest':
       return [message.hash]
-    case 'drop':
-      return [message.stream, message.generation]
     case 'have':
       return [message.stream]
     case 'check':
@@ -183,14 +178,6 @@ export function parseMessage(bytes: Uint8Array): ShardMessage {
     case 'paths':
       arity(fields, 0)
       return { kind, id, paths: pathsOf(payload) }
-    case 'drop':
-      arity(fields, 2)
-      return {
-        kind,
-        id,
-        stream: text(fields[0], 255, 'stream'),
-        generation: whole(fields[1], Number.MAX_SAFE_INTEGER, 'generation')
-      }
     case 'have':
       arity(fields, 1)
       return { kind, id, stream: text(fields[0], 255, 'stream') }

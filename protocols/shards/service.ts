@@ -133,11 +133,6 @@ export class ShardService {
     throw new DiapauseError('MANIFEST_HASH', `${peer} answered with other bytes than manifest ${name}`)
   }
 
-  /** Forgets a stream at `peer`, in the name of `generation` of its VM. */
-  async drop(peer: PeerId, stream: StreamId, generation: number): Promise<void> {
-    await this.#ask(peer, 'write', id => ({ kind: 'drop', id, stream, generation }))
-  }
-
   /** The columns that `peer` has of a stream. SHARD_UNREACHABLE also where it is of a version that does not know the question. */
   async have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]> {
     return parseColumns(await this.#ask(peer, 'have', id => ({ kind: 'have', id, stream })))
@@ -331,13 +326,6 @@ export class ShardService {
         const bytes = await store.getManifest(request.hash)
         if (bytes === undefined) throw new DiapauseError('MANIFEST_MISSING', `manifest ${request.hash} is not here`)
         return [bytes]
-      }
-      case 'drop': {
-        await this.#loaded
-        const name = nameOf(request.stream)
-        if (request.generation < this.#generations.newest(name.group, name.vm)) throw this.#stale(request.stream)
-        await store.dropStream(request.stream)
-        return []
       }
       case 'have':
         return [packColumns(await store.columns(request.stream))]

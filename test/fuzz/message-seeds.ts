@@ -161,7 +161,6 @@ export const shardSeeds = (): Uint8Array[] =>
       ]
     }),
     encodeShards({ kind: 'putManifest', id: 2, hash: HASH, payload }),
-    encodeShards({ kind: 'drop', id: 3, stream: place.stream, generation: 2 }),
     encodeShards({ kind: 'have', id: 4, stream: place.stream }),
     encodeShards({ kind: 'check', id: 4, stream: place.stream, column: 2, firstGrid: 3, grids: 4 }),
     encodeShards({ kind: 'repair', id: 4 }),

@@ -30,7 +30,6 @@ const requests: fc.Arbitrary<ShardRequest> = fc.oneof(
   }),
   fc.record({ kind: fc.constant('putManifest' as const), id, hash, payload }),
   fc.record({ kind: fc.constant('getManifest' as const), id, hash }),
-  fc.record({ kind: fc.constant('drop' as const), id, stream: place.stream, generation: fc.nat() }),
   fc.record({ kind: fc.constant('have' as const), id, stream: place.stream }),
   fc.record({
     kind: fc.constant('check' as const),
