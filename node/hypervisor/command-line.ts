@@ -139,6 +139,12 @@ export function requireSocketPath(path: string, whatFor: string): void {
   )
 }
 
+/** As `requireSocketPath`, of all of a VM's control sockets. */
+export function requireSocketPaths(vm: string, { qmp, console, agent = '' }: MachinePaths): void {
+  const sockets = { QMP: qmp, console, "guest agent's": agent }
+  for (const [name, path] of Object.entries(sockets)) requireSocketPath(path, `the ${name} socket of VM ${vm}`)
+}
+
 /**
  * Throws HYPERVISOR_NICS where `ends` are not one for each NIC, or where a name is longer than any device's, and
  * HYPERVISOR_SOCKET_PATH.

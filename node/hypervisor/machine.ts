@@ -19,6 +19,7 @@ import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { DiskLayers } from './disk-layers.ts'
 import { listenForStream, loadDevices, wholeStream } from './incoming.ts'
+import type { GuestChannel } from './guest-agent.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
@@ -26,10 +27,7 @@ import { Vcpus } from './vcpus.ts'
 
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
-interface Cut {
-  readonly pauseMs: number
-  readonly streamed: Promise<void>
-}
+type Cut = Pick<MachineCut, 'pauseMs' | 'streamed'>
 
 export interface MachineContext extends HostRam {
   readonly binary: string
@@ -37,6 +35,8 @@ export interface MachineContext extends HostRam {
   /** Marks the process, see command-line.ts. */
   readonly guest: string
   readonly paths: MachinePaths
+  /** The channel at `paths.agent`. */
+  readonly agent: GuestChannel | undefined
   /** Whether this QEMU starts a VM again when its background snapshot has begun (before 9.0). */
   readonly resumesByItself: boolean
   readonly clock: Clock
@@ -52,6 +52,7 @@ export class QemuMachine implements Machine {
   readonly #console: GuestConsole
   readonly #ram: MachineRam
   readonly disks: DiskLayers
+  readonly agent: GuestChannel | undefined
   /** What QEMU is prepared for. */
   #mode: Mode | undefined
   /** The last call of the queue; never rejects. */
@@ -71,9 +72,7 @@ export class QemuMachine implements Machine {
     this.#console = new GuestConsole(context.paths.console)
     this.#ram = new MachineRam(options.spec, context)
     this.disks = new DiskLayers(options.spec, options.disks, context)
-    for (const [name, path] of Object.entries({ QMP: context.paths.qmp, console: context.paths.console })) {
-      requireSocketPath(path, `the ${name} socket of VM ${options.spec.id}`)
-    }
+    this.agent = context.agent
     requireEnds(options.spec, options.ends)
   }
 
@@ -215,11 +214,10 @@ export class QemuMachine implements Machine {
       else {
         const { spec, ends } = this.#options
         const ram = await this.#ram.make()
-        const sharedRam = ram !== undefined
         await this.disks.create()
-        const disks = this.disks.arguments
-        const incoming = how === 'incoming'
-        const args = machineArguments({ accel, guest, spec, ends, disks, paths, incoming, sharedRam })
+        await this.agent?.listen()
+        const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
+        const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
         const process = await spawnQemu(binary, args, ram)
         this.#process = process
         if (this.#is('destroyed')) process.kill()
@@ -374,6 +372,7 @@ export class QemuMachine implements Machine {
 
   async #cleanUp(): Promise<void> {
     this.#qmp?.close()
+    this.agent?.close()
     await this.#ram.close()
     await this.disks.remove()
     const { qmp, console } = this.#context.paths

@@ -10,7 +10,8 @@ import { UsageError } from '../errors.ts'
 import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
-import { guestName } from './command-line.ts'
+import { guestName, requireSocketPaths } from './command-line.ts'
+import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
 
 const run = promisify(execFile)
@@ -68,14 +69,17 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
       const paths = {
         qmp: join(runDir, `${name}.qmp`),
         console: join(runDir, `${name}.console`),
-        consoleLog: consolePath
+        consoleLog: consolePath,
+        agent: join(runDir, `${name}.agent`)
       }
+      requireSocketPaths(spec.id, paths)
       const options = { ...machine, spec }
       return new QemuMachine(options, {
         binary: settings.qemu,
         accel,
         guest: guestName(peer, spec.id),
         paths,
+        agent: spec.guestAgent && new GuestChannel(paths.agent, clock),
         resumesByItself: before(version.number, LEAVES_STOPPED),
         makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
         captureWhy,
