@@ -156,6 +156,28 @@ export const groupRecordSchema = z.strictObject({
     .max(MAX_HOLDS)
     .optional(),
   retention: retentionSchema.optional(),
+  drills: z
+    .strictObject({
+      schedule: z
+        .strictObject({
+          everyMs: count,
+          timeoutMs: count,
+          check: name.optional(),
+          begunMs: wallMs,
+          runs: z.string().max(200).optional()
+        })
+        .optional(),
+      last: z
+        .strictObject({
+          epoch: count,
+          by: peer,
+          atMs: count,
+          tookMs: duration,
+          failed: z.string().max(MAX_DRILL_WORDS).optional()
+        })
+        .optional()
+    })
+    .optional(),
   removed: z.boolean()
 })
 
@@ -186,28 +208,6 @@ export type EpochMessage =
 
 export const parseEpochMessage = (message: unknown): EpochMessage => epochMessageSchema.parse(message)
 
-  drills: z
-    .strictObject({
-      schedule: z
-        .strictObject({
-          everyMs: count,
-          timeoutMs: count,
-          check: name.optional(),
-          begunMs: wallMs,
-          runs: z.string().max(200).optional()
-        })
-        .optional(),
-      last: z
-        .strictObject({
-          epoch: count,
-          by: peer,
-          atMs: count,
-          tookMs: duration,
-          failed: z.string().max(MAX_DRILL_WORDS).optional()
-        })
-        .optional()
-    })
-    .optional(),
 /** The value of a group's register, or null before the first. Throws on any other shape. */
 export const parseGroupRecord = (value: unknown): GroupRecord | null =>
   value === null || value === undefined ? null : groupRecordSchema.parse(value)
