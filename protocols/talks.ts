@@ -35,3 +35,15 @@ export const talkSchema = z.strictObject({
 })
 
 export const talksSchema = z.array(talkSchema).max(MAX_TALKS)
+
+/** Fields in a fixed order. */
+export const talkOf = ({ vm, network, sent, sentBytes, heard, heardBytes, answers, answerMs }: Talk): Talk => ({
+  vm,
+  network,
+  sent,
+  sentBytes,
+  heard,
+  heardBytes,
+  answers,
+  answerMs
+})
