@@ -42,7 +42,7 @@ export interface StoreSpace {
   readonly liveBytes: number
   /** Taken by what is damaged and was put again, until it is worth giving back. */
   readonly deadBytes: number
-  /** What may still be put. */
+  /** What may still be put; 0 also while the disk takes nothing, whatever room it has. */
   readonly freeBytes: number
 }
 

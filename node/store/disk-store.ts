@@ -116,7 +116,7 @@ export class DiskShardStore implements ShardStore {
     await this.#context.space.claim(recordBytes(bytes.length))
     this.#writing.delete(state)
     this.#writing.add(state)
-    await state.writer.append(grid, column, bytes)
+    await this.#context.space.noting(state.writer.append(grid, column, bytes))
     state.damaged.delete(placeKey(grid, column))
     state.refuted.delete(placeKey(grid, column))
     const use = before && state.segments.get(before.segment)
@@ -200,13 +200,14 @@ export class DiskShardStore implements ShardStore {
     const uses = [...this.#streams.values()].flatMap(({ segments }) => [...segments.values()])
     const sum = (of: (use: SegmentUse) => number): number => uses.reduce((total, use) => total + of(use), 0)
     const deadBytes = sum(use => use.deadBytes)
-    return { liveBytes: sum(use => use.bytes) - deadBytes, deadBytes, freeBytes: await this.#context.space.freeBytes() }
+    const freeBytes = await this.#context.space.offeredBytes()
+    return { liveBytes: sum(use => use.bytes) - deadBytes, deadBytes, freeBytes }
   }
 
   async putManifest(hash: string, bytes: Uint8Array): Promise<void> {
     this.#checkOpen()
     await this.#context.space.claim(bytes.length)
-    await this.#manifests.put(hash, bytes)
+    await this.#context.space.noting(this.#manifests.put(hash, bytes))
   }
 
   async getManifest(hash: string): Promise<Uint8Array | undefined> {

@@ -6,6 +6,7 @@
  *   DIR/index/                 level (`catalog.ts`), rebuilt from the segments where it lags or is lost (`recovery.ts`)
  *   DIR/manifests/SHA256       (`manifests.ts`)
  *   DIR/reserve                nothing: space that is given up when the index has none (`space.ts`)
+ *   DIR/trial                  nothing, for a moment: whether a disk that refused writes takes them again (`space.ts`)
  *
  * A put resolves when its segment has it durably (and the directory a new file). The index knows it then, and
  * writes it in the background.

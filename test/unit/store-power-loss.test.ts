@@ -250,6 +250,28 @@ describe('a disk that fails', () => {
     })
   })
 
+  it('offers no room, whatever it says to have, until it takes something: which is tried', async () => {
+    await withDirectory(async dir => {
+      const files = disk()
+      const store = await open(dir, files)
+      const freeBytes = async (): Promise<number> => (await store.space()).freeBytes
+      expect(await freeBytes()).toBeGreaterThan(0)
+      for (const name of ['EIO', 'EDQUOT']) {
+        files.fail.write = code(name)
+        await expect(store.putColumn('g/v/1/1', 0, 0, randomBytes(500))).rejects.toThrow()
+        expect(await freeBytes()).toBe(0)
+        expect(await freeBytes()).toBe(0)
+        files.fail = {}
+        expect(await freeBytes()).toBeGreaterThan(0)
+      }
+      // What is wrong with a request says nothing of the disk.
+      await expect(store.putManifest('0'.repeat(64), randomBytes(9))).rejects.toMatchObject({ code: 'MANIFEST_HASH' })
+      expect(await freeBytes()).toBeGreaterThan(0)
+      expect(await readdir(dir)).not.toContain('trial')
+      await store.close()
+    })
+  })
+
   it('when it is to keep what was written acknowledges nothing, and never writes behind what may not be on the disk', async () => {
     await withDirectory(async dir => {
       const files = disk()
