@@ -10,8 +10,11 @@ import type { CheckOptions, CheckOutcome } from '../ports.ts'
 /** Lines that are kept of what it prints, the last, and of each so many characters. Guesses: a screen. */
 const LINES = 20
 const LINE_CHARACTERS = 500
-/** From the word to end, for what it wants to put away, to the end. A guess. */
+/** From the word to end, for what it wants to put away, to the end; and for its last words. A guess. */
 const LAST_MS = 500
+/** A killed process is gone within milliseconds. */
+const LOOK_AGAIN_MS = 5
+const MOST_LOOKS = 1_000
 /** The peer may go before all others (`priority.ts`); its operator's command must not. The most that nice(1) takes off. */
 const NICE = '20'
 
@@ -41,9 +44,9 @@ export async function runCheck(command: string, place: CheckPlace, options: Chec
       const message = `the check cannot be started in ${cwd}: ${cause.message}`
       reject(new DiapauseError('DRILL_CHECK', message, { cause }))
     })
-    // Not 'close': what it has left running may keep its output open.
-    child.once('exit', code => setTimeout(() => resolve(code), 20))
+    child.once('exit', resolve)
   })
+  const told = new Promise(resolve => child.once('close', resolve))
   let kill: NodeJS.Timeout | undefined
   const end = (): void => {
     endGroup(child.pid, 'SIGTERM')
@@ -52,24 +55,27 @@ export async function runCheck(command: string, place: CheckPlace, options: Chec
   if (signal.aborted) end()
   else signal.addEventListener('abort', end, { once: true })
   try {
-    return { exitCode: await ended, output: lines.last() }
+    const exitCode = await ended
+    endGroup(child.pid, 'SIGKILL')
+    await killChecksOf(folder)
+    // Whoever still keeps its output open has hidden from us.
+    await Promise.race([told, new Promise(resolve => setTimeout(resolve, LAST_MS).unref())])
+    return { exitCode, output: lines.last() }
   } finally {
     signal.removeEventListener('abort', end)
     clearTimeout(kill)
-    endGroup(child.pid, 'SIGKILL')
-    await killChecksOf(folder)
     child.stdout.destroy()
     child.stderr.destroy()
   }
 }
 
-/** Kills all that a check of a drill with this folder has started; how many processes there were. */
-export async function killChecksOf(folder: string): Promise<number> {
+/** Kills all that a check of a drill with this folder has started. Waits until it is gone, but not for one that the kernel is stuck with. */
+export async function killChecksOf(folder: string): Promise<void> {
   const mark = `${FOLDER_VARIABLE}=${folder}`
   const killed = new Set<number>()
-  for (;;) {
+  for (let looks = 0; looks < MOST_LOOKS; looks++) {
     const left = await marked(mark)
-    if (left.length === 0) return killed.size
+    if (left.length === 0) return
     for (const pid of left) {
       if (killed.has(pid)) continue
       killed.add(pid)
@@ -77,7 +83,7 @@ export async function killChecksOf(folder: string): Promise<number> {
         process.kill(pid, 'SIGKILL')
       } catch {} // it has gone by itself
     }
-    await new Promise(resolve => setTimeout(resolve, 5))
+    await new Promise(resolve => setTimeout(resolve, LOOK_AGAIN_MS))
   }
 }
 

@@ -36,12 +36,11 @@ export interface DrillHostOptions {
 
 export const drillFolder = (runDir: string): string => join(runDir, 'drill')
 
-/** Of a run of this peer that died over a drill; its VMs are found as all its VMs are. The number of processes killed. */
-export async function clearStaleDrill(runDir: string): Promise<number> {
+/** Of a run of this peer that died over a drill; its VMs are found as all its VMs are. */
+export async function clearStaleDrill(runDir: string): Promise<void> {
   const folder = drillFolder(runDir)
-  const killed = await killChecksOf(folder)
+  await killChecksOf(folder)
   await rm(folder, { recursive: true, force: true })
-  return killed
 }
 
 export function createDrillHost({ runDir, log, program }: DrillHostOptions): DrillHost {
