@@ -93,7 +93,7 @@ export class Fetcher {
 
   #enqueue(of: StreamGrid, column: number, waiter: Waiter): void {
     const { manifest, shape, grid } = of
-    const peer = this.#options.sources.pick(manifest, column, waiter.tried)
+    const peer = this.#options.sources.pick(manifest, grid, column, waiter.tried)
     if (peer === undefined) {
       void this.#options.sources.search(manifest.stream)
       waiter.to.settled('lost')
@@ -185,7 +185,7 @@ export class Fetcher {
     const { sources, onDamaged } = this.#options
     const damaged = hasCode(error, 'SHARD_CORRUPT')
     if (damaged) onDamaged?.(manifest.stream, grid, column, peer)
-    if (damaged || hasCode(error, 'SHARD_MISSING')) sources.lacks(manifest.stream, column, peer)
+    if (damaged || hasCode(error, 'SHARD_MISSING')) sources.lacks(manifest.stream, grid, column, peer)
     for (const waiter of waiting) if (!waiter.cancelled) this.#enqueue(batch, column, waiter)
   }
 

@@ -12,11 +12,13 @@ const MAX_STREAMS = 1_024
 /** Asks a peer (which may be this one) what it has of a stream. Rejects where it cannot tell. */
 export type AskColumns = (peer: PeerId, stream: StreamId) => Promise<readonly HeldColumn[]>
 
+type Manifest = Pick<StreamManifest, 'stream' | 'holders' | 'grids'>
+
 interface Known {
   /** Grids of a column by peer. */
   readonly held: Map<PeerId, ReadonlyMap<number, number>>
-  /** Who has said that it lacks a column: `COLUMN PEER`. */
-  readonly lacking: Set<string>
+  /** Who has said that it lacks a column of a grid: `COLUMN PEER` → grids. */
+  readonly lacking: Map<string, Set<number>>
 }
 
 export class ColumnPlaces {
@@ -29,29 +31,38 @@ export class ColumnPlaces {
     for (const { column } of columns) known.lacking.delete(`${column} ${peer}`)
   }
 
-  /** `peer` has been asked for this column, and lacks it or has it wrongly. */
-  lacks(stream: StreamId, column: number, peer: PeerId): void {
-    const known = this.#fresh(stream)
-    const held = known.held.get(peer)
-    if (held?.has(column)) known.held.set(peer, new Map([...held].filter(([each]) => each !== column)))
-    known.lacking.add(`${column} ${peer}`)
+  /** `peer` has been asked for this column of a grid, and lacks it or has it wrongly. */
+  lacks(stream: StreamId, grid: number, column: number, peer: PeerId): void {
+    const { lacking } = this.#fresh(stream)
+    const grids = lacking.get(`${column} ${peer}`) ?? new Set()
+    lacking.set(`${column} ${peer}`, grids.add(grid))
   }
 
-  /** Who has been heard to have the whole column, but its planned holder. */
-  of(manifest: Pick<StreamManifest, 'stream' | 'holders' | 'grids'>, column: number): readonly PeerId[] {
-    const held = this.#streams.get(manifest.stream)?.held
-    if (held === undefined) return []
-    const whole = [...held].filter(([, columns]) => (columns.get(column) ?? 0) >= manifest.grids.length)
-    return whole.map(([peer]) => peer).filter(peer => peer !== manifest.holders[column])
+  /**
+   * Who may have the column of that grid, but its planned holder: those that have been heard to have it in all grids, then in
+   * some; not who has said that it lacks this one.
+   */
+  of(manifest: Manifest, grid: number, column: number): readonly PeerId[] {
+    const known = this.#streams.get(manifest.stream)
+    if (known === undefined) return []
+    const [whole, partly]: [PeerId[], PeerId[]] = [[], []]
+    for (const [peer, columns] of known.held) {
+      const grids = columns.get(column) ?? 0
+      if (grids === 0 || peer === manifest.holders[column] || lacksIt(known, grid, column, peer)) continue
+      if (grids >= manifest.grids.length) whole.push(peer)
+      else partly.push(peer)
+    }
+    return [...whole, ...partly]
   }
 
-  /** Whom to ask for a column, in order: the planned holder, then others; and last it, where it has said that it lacks it. */
-  inOrder(manifest: Pick<StreamManifest, 'stream' | 'holders' | 'grids'>, column: number): readonly PeerId[] {
+  /** Whom to ask for a column of a grid, in order: the planned holder, then others; and last it, where it has said that it lacks it. */
+  inOrder(manifest: Manifest, grid: number, column: number): readonly PeerId[] {
     const planned = manifest.holders[column]
-    const others = this.of(manifest, column)
+    const others = this.of(manifest, grid, column)
     if (planned === undefined) return others
-    const lacking = this.#streams.get(manifest.stream)?.lacking.has(`${column} ${planned}`) === true
-    return lacking ? [...others, planned] : [planned, ...others]
+    const known = this.#streams.get(manifest.stream)
+    const hasNone = known?.held.get(planned)?.has(column) === false
+    return hasNone || lacksIt(known, grid, column, planned) ? [...others, planned] : [planned, ...others]
   }
 
   forget(stream: StreamId): void {
@@ -59,7 +70,7 @@ export class ColumnPlaces {
   }
 
   #fresh(stream: StreamId): Known {
-    const known = this.#streams.get(stream) ?? { held: new Map(), lacking: new Set() }
+    const known: Known = this.#streams.get(stream) ?? { held: new Map(), lacking: new Map() }
     this.#streams.delete(stream)
     this.#streams.set(stream, known)
     if (this.#streams.size > MAX_STREAMS) {
@@ -71,3 +82,6 @@ export class ColumnPlaces {
     return known
   }
 }
+
+const lacksIt = (known: Known | undefined, grid: number, column: number, peer: PeerId): boolean =>
+  known?.lacking.get(`${column} ${peer}`)?.has(grid) === true

@@ -103,7 +103,7 @@ export class Reader {
     if (found.symbols === undefined) {
       // Before giving up: a repair may have put columns elsewhere.
       await this.#sources.search(manifest.stream)
-      if (this.#sources.elsewhere(manifest, columns)) found = await this.#symbolsOf(of, columns, wanted, hedge)
+      if (this.#sources.elsewhere(manifest, grid, columns)) found = await this.#symbolsOf(of, columns, wanted, hedge)
       if (found.symbols === undefined) throw shardLost(manifest, grid, diagonal, found.coming)
     }
     const { symbols, degraded } = found
@@ -120,7 +120,7 @@ export class Reader {
 
   /** What comes first: the wanted rows, or any k; what is under way then is given up. */
   #symbolsOf(of: StreamGrid, columns: readonly number[], wanted: readonly number[], hedge: number): Promise<Outcome> {
-    const { manifest, shape } = of
+    const { manifest, shape, grid } = of
     const columnOf = (row: number): number => columns[row] ?? -1
     const giveUp: (() => void)[] = []
     return new Promise<Outcome>(resolve => {
@@ -129,7 +129,7 @@ export class Reader {
         rows: rowsOf(shape),
         wanted,
         hedge,
-        standing: row => this.#sources.standing(manifest, columnOf(row)),
+        standing: row => this.#sources.standing(manifest, grid, columnOf(row)),
         ask: row => {
           const settled = (symbol: Uint8Array | 'lost'): void => read.arrived(row, symbol)
           giveUp.push(this.#fetcher.fetch(of, columnOf(row), row, { settled, late: () => read.late(row) }))
@@ -137,7 +137,7 @@ export class Reader {
         done: (symbols, degraded) => resolve({ symbols, degraded }),
         lost: coming => resolve({ symbols: undefined, coming })
       })
-      const gone = wanted.some(row => this.#sources.standing(manifest, columnOf(row)) === 'gone')
+      const gone = wanted.some(row => this.#sources.standing(manifest, grid, columnOf(row)) === 'gone')
       if (gone) void this.#sources.search(manifest.stream)
       read.start()
     }).finally(() => {

@@ -33,28 +33,28 @@ export class Sources {
   }
 
   /** The best of its places. */
-  standing(manifest: StreamManifest, column: number): Standing {
-    const peer = this.pick(manifest, column)
+  standing(manifest: StreamManifest, grid: number, column: number): Standing {
+    const peer = this.pick(manifest, grid, column)
     return peer === undefined ? 'gone' : this.#options.holders.standing(peer)
   }
 
-  /** Whom to ask for a column: the first good one, else a doubtful one. Undefined: nobody within reach, or all were tried. */
-  pick(manifest: StreamManifest, column: number, tried?: ReadonlySet<PeerId>): PeerId | undefined {
+  /** Whom to ask for a column of a grid: the first good one, else a doubtful one. Undefined: nobody within reach, or all were tried. */
+  pick(manifest: StreamManifest, grid: number, column: number, tried?: ReadonlySet<PeerId>): PeerId | undefined {
     const { places, holders } = this.#options
-    const order = places.inOrder(manifest, column).filter(peer => tried?.has(peer) !== true)
+    const order = places.inOrder(manifest, grid, column).filter(peer => tried?.has(peer) !== true)
     return (
       order.find(peer => holders.standing(peer) === 'good') ?? order.find(peer => holders.standing(peer) === 'doubtful')
     )
   }
 
   /** Somebody within reach is known to have one of these columns besides its planned holder. */
-  elsewhere(manifest: StreamManifest, columns: readonly number[]): boolean {
+  elsewhere(manifest: StreamManifest, grid: number, columns: readonly number[]): boolean {
     const { places, holders } = this.#options
-    return columns.some(column => places.of(manifest, column).some(peer => holders.standing(peer) !== 'gone'))
+    return columns.some(column => places.of(manifest, grid, column).some(peer => holders.standing(peer) !== 'gone'))
   }
 
-  lacks(stream: StreamId, column: number, peer: PeerId): void {
-    this.#options.places.lacks(stream, column, peer)
+  lacks(stream: StreamId, grid: number, column: number, peer: PeerId): void {
+    this.#options.places.lacks(stream, grid, column, peer)
   }
 
   /** Asks all within reach what they have of a stream, unless they were asked just now. */

@@ -156,13 +156,15 @@ describe('a column that is not with its planned holder', () => {
   it('is read from another place that is known before its symbols count as lost', async () => {
     const stores = [...five(), new MemoryStore(), new MemoryStore()]
     const { peers } = cluster(stores)
-    const data = randomBytes(3_840)
+    const data = randomBytes(7_680)
     const manifest = await ship(peers.slice(0, 5), data)
     for (const [column, to] of [
       [2, 5],
       [1, 6]
     ] as const)
       move(stores, column, column, to)
+    const [, one, , , , , elsewhere] = stores
+    one?.held.set('g/v/1/1 1 1', elsewhere?.held.get('g/v/1/1 1 1') ?? new Uint8Array()) // it has another grid of it
     const who = peerOf(peers, 0)
     // Column 2, row 0: it is lost where it should be, and where all columns are is asked for meanwhile. Then column 1, row 0.
     expect(same(await who.shards.readData(manifest, 6 * 256, 256), data.subarray(6 * 256, 7 * 256))).toBe(true)
@@ -189,6 +191,24 @@ describe('a column that is not with its planned holder', () => {
     network.kill('p5')
     const lost = peerOf(peers, 0).shards.readData(manifest, 0, data.length)
     await expect(lost).rejects.toMatchObject({ code: 'SHARD_LOST', details: { have: 2 } })
+  })
+})
+
+describe('a column of which different peers have different grids', () => {
+  it('is read from each what that has, where it is needed', async () => {
+    const stores = [...five(), new MemoryStore(), new MemoryStore()]
+    const { network, peers } = cluster(stores)
+    const data = randomBytes(9_000)
+    const manifest = await ship(peers.slice(0, 5), data)
+    const [, source, , , , one, other] = stores
+    for (const [key, bytes] of source?.held ?? []) (key.endsWith(' 1 1') ? one : other)?.held.set(key, bytes)
+    for (const gone of ['p1', 'p3', 'p4']) network.kill(gone)
+    const who = peerOf(peers, 0)
+    expect(same(await who.shards.readData(manifest, 0, data.length), data)).toBe(true)
+    network.kill('p6')
+    const half = who.shards.readData(manifest, 0, data.length)
+    await expect(half).rejects.toMatchObject({ code: 'SHARD_LOST', details: { have: 2 } })
+    expect(same(await who.shards.readData(manifest, 3_840, 3_840), data.subarray(3_840, 7_680))).toBe(true)
   })
 })
 
