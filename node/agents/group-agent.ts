@@ -6,12 +6,13 @@ import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/ep
 import type { ReportMessage } from '../../protocols/epoch/messages.ts'
 import type { Keeping } from '../../protocols/epoch/kept.ts'
 import { abortEpoch, cameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
-import { type GroupRecord, groupKey, nicsOf, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
+import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planRestore, without } from '../planning/placement.ts'
 import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
+import { type TellingDeps, tellOfRestore, tellTime, tellUplink } from './after-restore.ts'
 import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
@@ -131,6 +132,8 @@ export class GroupAgent {
       if (vm.generation !== generation) continue
       if (event === 'regained') vm.unfence()
       else vm.fence()
+      const { hosting } = this.#deps
+      if (event === 'regained' && hosting !== undefined) void tellTime(vm, this.#telling(vm, hosting))
     }
     // Lost for good: a newer generation exists. Its record, read from a majority, ends these VMs.
     if (event === 'lost') void this.#refresh()
@@ -248,15 +251,16 @@ export class GroupAgent {
       if (committed === null) {
         await vm.boot(0, mayRun)
         this.#reportVm('vm.started', vm)
-        this.#tellUplink(vm, hosting)
+        tellUplink(vm.spec, this.#telling(vm, hosting))
         await vm.disks.shared
         if (this.#vms.get(spec.id) === vm) this.#feed({ kind: 'vm-ready', vm: spec.id, colour: 0 })
         return
       }
       const hash = committed.images[spec.id] as string
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
-      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
-      this.#tellUplink(vm, hosting)
+      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...held.told() })
+      tellUplink(vm.spec, this.#telling(vm, hosting))
+      void tellOfRestore(vm, this.#telling(vm, hosting))
       void vm.disks.local?.then(read => this.#reportVm('vm.disks-local', vm, { ...read }))
       const counts = await complete
       this.#reportVm('vm.complete', vm, { ...counts })
@@ -268,11 +272,8 @@ export class GroupAgent {
     }
   }
 
-  /** Each host has its own way to the outside, or none: a VM may lose it by a move. */
-  #tellUplink(vm: LocalVm, { uplink }: Hosting): void {
-    if (uplink || !nicsOf(vm.spec).some(({ network }) => network === UPLINK_NETWORK)) return
-    const warning = 'its NIC on network "uplink" leads nowhere: switch.uplink of this peer is "none"'
-    this.#reportVm('vm.without-uplink', vm, { warning })
+  #telling(vm: LocalVm, { vm: { wallMs }, uplink }: Hosting): TellingDeps {
+    return { clock: this.#deps.clock, wallMs, uplink, report: (kind, fields) => this.#reportVm(kind, vm, fields) }
   }
 
   async #takePart(id: string, epoch: number): Promise<void> {

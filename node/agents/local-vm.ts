@@ -18,6 +18,7 @@ import type {
   Switch
 } from '../ports.ts'
 import type { CutReport, CutWords } from './cut-words.ts'
+import { afterLastWords } from './last-words.ts'
 import { LocalDisks, type LocalDisksDeps } from './local-disks.ts'
 import { PageRounds } from './page-rounds.ts'
 import type { Placed } from './placing.ts'
@@ -27,9 +28,6 @@ import type { Placed } from './placing.ts'
  * is processor work that nobody waits for, so it waits for that. A guess: twice a pause.
  */
 const OTHERS_CUT_MS = 50
-
-/** From the end of QEMU's socket to the news of its exit, on a busy host. A guess. */
-const LAST_WORDS_MS = 300
 
 export interface LocalVmDeps extends LocalDisksDeps {
   readonly hypervisor: Hypervisor
@@ -83,6 +81,10 @@ export class LocalVm {
     return this.#machine?.pid
   }
 
+  get agent(): Machine['agent'] {
+    return this.#machine?.agent
+  }
+
   /** How it is cut now; undefined while there is no machine. */
   get capture(): Machine['capture'] | undefined {
     return this.#machine?.capture
@@ -127,18 +129,11 @@ export class LocalVm {
       await nic.inject(restore.frames)
       return await restore.serve(socketPath)
     })()
-    const complete = (async () => {
-      try {
-        const [counts] = await Promise.all([served, runs.then(() => machine.incomingComplete())])
-        return counts
-      } catch (error) {
-        // A QEMU that dies closes its socket, too; why it died comes with its exit, which is to be told first.
-        if (hasCode(error, 'MIGRATION_STREAM_CLOSED')) {
-          await new Promise<void>(resolve => this.#deps.clock.after(LAST_WORDS_MS, resolve))
-        }
-        throw error
-      }
-    })()
+    const whole = Promise.all([served, runs.then(() => machine.incomingComplete())])
+    const complete = afterLastWords(
+      this.#deps.clock,
+      whole.then(([counts]) => counts)
+    )
     complete.catch(() => {}) // the caller awaits it after this resolves, or hears of the failure from here
     await Promise.race([runs, complete])
     this.#setRunning()

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { GroupAgent, type GroupAgentDeps } from '../../node/agents/group-agent.ts'
+import type { GuestAgent } from '../../node/ports.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 
 const spec: VmSpec = {
@@ -23,14 +24,19 @@ const record = (owner: string): GroupRecord => ({
 })
 
 /** A peer that hears of a group; its VMs start at once. */
-function agent(uplink: boolean): { readonly agent: GroupAgent; readonly events: [string, Record<string, unknown>][] } {
+function agent(
+  uplink: boolean,
+  guest?: GuestAgent
+): { readonly agent: GroupAgent; readonly events: [string, Record<string, unknown>][] } {
   const events: [string, Record<string, unknown>][] = []
-  const nic = { ends: [], release: async () => {} }
+  const done = async () => {}
+  const nic = { ends: [], hold: done, release: done }
   const vm = {
-    hypervisor: { define: () => ({ start: async () => {} }) },
+    hypervisor: { define: () => ({ start: done, stop: done, resume: done, agent: guest }) },
     network: { attach: async () => nic },
     openWorker: async () => ({}),
-    path: () => ''
+    path: () => '',
+    wallMs: () => 5_000
   }
   const deps = {
     self: 'id-oak',
@@ -64,4 +70,17 @@ test('a VM that starts where the uplink leads nowhere is told of', async () => {
     const told = events.find(([kind]) => kind === 'vm.without-uplink')
     expect(told?.[1]['warning']).toEqual(uplink ? undefined : expect.stringContaining('switch.uplink of this peer'))
   }
+})
+
+test('a VM that stood still for want of its lease is told the time when it goes on', async () => {
+  const set: number[] = []
+  const setTime = async (nowMs: () => number) => void set.push(nowMs())
+  const { agent: peer, events } = agent(true, { setTime, run: async () => 0 })
+  peer.onRecord(record('id-oak'))
+  await expect.poll(() => events.map(([kind]) => kind)).toContain('vm.started')
+  peer.onLease('lapse', 1)
+  expect(set).toEqual([])
+  peer.onLease('regained', 1)
+  await expect.poll(() => events.at(-1)?.[0]).toBe('vm.clock-set')
+  expect(set).toEqual([5_000])
 })
