@@ -29,7 +29,7 @@ import type { CommittedEpoch, GroupRecord, VmSpec } from '../../protocols/group.
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
 import { parseSpeed, type SpeedReport } from '../guest/speed.ts'
-import { type Delivered, DeliveredRam } from './restore-delivered.ts'
+import { type Delivered, DeliveredRam, type Look } from './restore-delivered.ts'
 
 export interface VmSize {
   readonly memoryMiB: number
@@ -51,13 +51,17 @@ export interface CutTaken {
   readonly ramHash: string
 }
 
+/** plain: as an image that has no working set. */
+export type Way = 'plain' | 'working set'
+
 export interface ResumeWish {
   readonly hash: string
   readonly epoch: number
   /** What the guest is asked as soon as it runs: a command of load.c without its number. */
   readonly question: string
-  /** Whether what QEMU is handed is taken down on its way, which costs time. */
-  readonly look: boolean
+  readonly way: Way
+  /** Whether what QEMU is handed is looked at on its way, which costs time. */
+  readonly look: Look
 }
 
 /** Milliseconds since the decision. */
@@ -109,7 +113,7 @@ export class VmOnHost {
   #ramHash = ''
   #restoring: { fromMs: number; complete: Promise<{ pagesFaulted: number; pagesPushed: number }> } | undefined
   #delivered: DeliveredRam | undefined
-  #looks = false
+  #look: Look = 'no'
 
   private constructor(parts: VmParts, spec: VmSpec, hypervisor: Hypervisor) {
     this.#parts = parts
@@ -158,16 +162,17 @@ export class VmOnHost {
   }
 
   /** From the decision that it is to run here to its first answer. */
-  async resume({ hash, epoch, question, look }: ResumeWish): Promise<Resumed> {
+  async resume({ hash, epoch, question, way, look }: ResumeWish): Promise<Resumed> {
     const fromMs = clock.now()
     const { shards } = this.#parts
     const bytesFrom = shards.bytesRead
     this.#epoch = epoch
-    this.#looks = look
+    this.#look = look
     const committed = { epoch, generation: this.#generation, previousEpoch: 0, images: { [this.#spec.id]: hash } }
     const vm = this.#define(committed)
     const manifest = readManifest(hash, name => shards.getManifest(name))
-    const { complete } = await vm.resumeFrom(committed, manifest, Promise.resolve())
+    const wanted = way === 'plain' ? manifest.then(withoutWorkingSet) : manifest
+    const { complete } = await vm.resumeFrom(committed, wanted, Promise.resolve())
     const [runMs, bytesBefore] = [clock.now() - fromMs, shards.bytesRead - bytesFrom]
     this.#restoring = { fromMs, complete }
     // Where its pages cannot come any more it never answers.
@@ -247,7 +252,8 @@ export class VmOnHost {
 
   /** Stands between the image worker and QEMU where what passes there is to be seen. */
   #listening(worker: ImageWorker): ImageWorker {
-    if (!this.#looks) return worker
+    const look = this.#look
+    if (look === 'no') return worker
     return {
       ...worker,
       restore: async manifest => {
@@ -255,7 +261,7 @@ export class VmOnHost {
         return {
           ...restore,
           serve: async socketPath => {
-            this.#delivered = await DeliveredRam.between(socketPath, this.#parts.memoryMiB)
+            this.#delivered = await DeliveredRam.between(socketPath, this.#parts.memoryMiB, look)
             return await restore.serve(this.#delivered.path)
           }
         }
@@ -284,6 +290,12 @@ export class VmOnHost {
   #path(kind: string): string {
     return join(this.#parts.folder, kind)
   }
+}
+
+/** As images of before there were working sets are. */
+function withoutWorkingSet(manifest: ImageManifest): ImageManifest {
+  const { boot: _, ...rest } = manifest
+  return rest
 }
 
 /** '' where RAM is no file: then nobody can look. */

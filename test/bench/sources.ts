@@ -130,7 +130,7 @@ async function killInRestore(
 /** Until all is there and the guest has answered; then the VM is ended. */
 async function restored(hosts: RestoreHosts, { hash, epoch }: Image): Promise<Resumed & Completed> {
   const host = hosts.calls(RESTORER)
-  const resumed = await host.call('resume', { hash, epoch, question: 'sum', look: true })
+  const resumed = await host.call('resume', { hash, epoch, question: 'sum', way: 'working set', look: 'ram' })
   const completed = await host.call('complete', undefined)
   await host.call('end', undefined)
   return { ...resumed, ...completed }
