@@ -258,7 +258,7 @@ export class GroupAgent {
       }
       const hash = committed.images[spec.id] as string
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
-      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...held.told() })
+      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
       tellUplink(vm.spec, this.#telling(vm, hosting))
       void tellOfRestore(vm, this.#telling(vm, hosting))
       void vm.disks.local?.then(read => this.#reportVm('vm.disks-local', vm, { ...read }))

@@ -93,14 +93,16 @@ export interface MachineCut {
   readonly layers: readonly DiskFile[]
 }
 
-/** The QEMU guest agent of a VM that runs, or whoever answers in its place. The guest is not trusted. */
+/**
+ * The agent in a guest that runs, which is not trusted. Its calls run one after the other, and each waits at most `timeoutMs`
+ * until the agent shows that it listens, and as long again for what it is to do. They reject with GUEST_AGENT_SILENT,
+ * GUEST_AGENT_REFUSED (its words are in the message), GUEST_AGENT_MALFORMED, or GUEST_AGENT_GONE where the VM has ended.
+ */
 export interface GuestAgent {
-  /**
-   * What it answered. `args` is called when the agent has shown that it listens, at most `timeoutMs` after the call; then it has
-   * as long again to answer. Calls run one after the other. Rejects with GUEST_AGENT_SILENT, GUEST_AGENT_REFUSED (its words are
-   * in the message), GUEST_AGENT_MALFORMED, or GUEST_AGENT_GONE where the VM has ended.
-   */
-  command(name: string, args: () => Readonly<Record<string, unknown>>, timeoutMs: number): Promise<unknown>
+  /** Sets the guest's wall clock. `nowMs` is asked when the agent listens: milliseconds since 1970. */
+  setTime(nowMs: () => number, timeoutMs: number): Promise<void>
+  /** Runs a program with its arguments and gives its exit code, or the number of the signal that ended it, as a negative number. */
+  run(words: readonly string[], timeoutMs: number): Promise<number>
 }
 
 /** One VM: define → start → (cut | stop | resume)* → destroy. Calls out of order reject with HYPERVISOR_STATE. */
