@@ -6,7 +6,8 @@ import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../protocols/core.ts'
 import { type GroupSettings, importGroup, reserveGroup } from '../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
-import { placeable } from '../protocols/membership/record.ts'
+import { memberById, placeable } from '../protocols/membership/record.ts'
+import type { BootFileAgent } from './agents/boot-files.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting } from './agents/group-agent.ts'
 import type { MembershipAgent } from './agents/membership.ts'
@@ -23,6 +24,8 @@ import { Reservation, type ReservationDeps, reservationLost } from './reservatio
 export interface ImageFiles {
   /** As migration streams name it. */
   readonly machine: string
+  /** What VMs boot from, which is no part of images. */
+  readonly booting: BootFileAgent
   /** The file's name in the script's folder. */
   readonly ramFile: string
   script(options: { accel: 'kvm' | 'tcg'; spec: VmSpec; title: string }): string
@@ -87,9 +90,22 @@ export class GroupImport {
     this.#deps = deps
   }
 
+  /** UsageError FILES_MISSING where a member that may run these VMs lacks what they boot from. Who does not answer is passed over. */
+  async requireFiles(vms: readonly VmSpec[], { files }: ImportTools, hint = ''): Promise<void> {
+    const lacking = await files.booting.lacking(vms, this.#hosts())
+    if (lacking.length === 0) return
+    const record = this.#deps.membership.record()
+    const at = lacking.map(({ peer, paths }) => `${paths.join(' and ')} at ${memberById(record, peer)?.name ?? peer}`)
+    throw new UsageError(
+      'FILES_MISSING',
+      `The VMs boot from files that are not there: ${at.join(', ')}. Put them on every host that may run the VMs, at the same paths.${hint} Nothing was made.`,
+      { details: { lacking } }
+    )
+  }
+
   /**
    * One VM after the other is read and stored; then all of the group begins at once. Resolves when the record is decided.
-   * GROUP_EXISTS, RESERVATION_LOST, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
+   * GROUP_EXISTS, FILES_MISSING, FILE_MISSING, RESERVATION_LOST, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
    */
   async run(
     wish: GroupImportWish,
@@ -99,6 +115,8 @@ export class GroupImport {
     const { directory, events } = this.#deps
     const { group, vms, from } = wish
     const owners = this.#ownersOf(wish)
+    await this.requireFiles(vms, tools)
+    for (const vm of vms) await tools.files.booting.bootable(vm)
     if (this.#importing.has(group)) throw groupExists(group)
     this.#importing.add(group)
     let reservation: Reservation | undefined

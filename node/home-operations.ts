@@ -1,4 +1,5 @@
 /** What an operator can see and ask of the second home: the API's `HomeView` over its agent, and restores out of it. */
+import { contentName, renamed } from '../protocols/boot-files.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
 import { setRecovery } from '../protocols/membership/changes.ts'
@@ -10,6 +11,7 @@ import type { MembershipAgent } from './agents/membership.ts'
 import type { SecondHomeAgent } from './agents/second-home.ts'
 import type { EventFeed } from './edge/events.ts'
 import type {
+  HomeCopied,
   HomePlace,
   HomePushWish,
   HomeRestoreWish,
@@ -25,7 +27,6 @@ import { type GroupImport, type ImageFiles, requireAccel, type VmSource } from '
 import type {
   FrameLog,
   HomeCheck,
-  HomeCopy,
   HomeEpoch,
   HomeEpochName,
   HomeListing,
@@ -91,7 +92,7 @@ export class HomeOperations implements HomeView {
     }
   }
 
-  async push({ group, all }: HomePushWish): Promise<HomeCopy & { readonly epoch: number }> {
+  async push({ group, all }: HomePushWish): Promise<HomeCopied> {
     return await this.#configured().agent.push(group, all)
   }
 
@@ -128,23 +129,37 @@ export class HomeOperations implements HomeView {
         `several clusters have a group "${twice.group}" in ${home.url}: say which with --cluster (${clusters.join(', ')})`
       )
     }
+    const opened: OpenedEpoch[] = []
+    for (const epoch of found) opened.push(await home.open(epoch, secret))
+    await this.#requireAll(opened)
     const done: string[] = []
-    for (const epoch of found) {
+    for (const epoch of opened) {
+      const { group } = epoch.about
       try {
-        await this.#restore(await home.open(epoch, secret), wish)
+        await this.#restore(epoch, wish)
       } catch (error) {
-        throw done.length === 0 ? error : andDone(error, epoch.group, done)
+        throw done.length === 0 ? error : andDone(error, group, done)
       }
-      done.push(epoch.group)
+      done.push(group)
     }
     return found
+  }
+
+  /** Before anything is imported: what cannot go on here, and what its hosts lack and was not copied. */
+  async #requireAll(opened: readonly OpenedEpoch[]): Promise<void> {
+    const { hosting, files } = this.#tools()
+    for (const { images } of opened) for (const { accel } of Object.values(images)) requireAccel(accel, hosting)
+    const vms = opened.flatMap(epoch => epoch.vms.map(vm => renamed(vm, namesOf(epoch))))
+    const hint = ' The second home does not have them: the host that copied lacked them, or it was of an older version.'
+    await this.#deps.imports.requireFiles(vms, { hosting, files }, hint)
   }
 
   async #restore(epoch: OpenedEpoch, { owner }: HomeRestoreWish): Promise<GroupRecord> {
     const { imports } = this.#deps
     const { hosting, files } = this.#tools()
-    const { about, vms, images, outputCommit, openFlow, retention } = epoch
-    for (const image of Object.values(images)) requireAccel(image.accel, hosting)
+    const { about, outputCommit, openFlow, retention } = epoch
+    for (const { hash, content } of epoch.files) await files.booting.keep(hash, content)
+    const vms = epoch.vms.map(vm => renamed(vm, namesOf(epoch)))
     const from = `epoch ${about.epoch} of cluster ${about.clusterName} in the second home`
     const wish = { group: about.group, vms, owner, settings: { outputCommit, openFlow, retention }, from }
     return await imports.run(wish, { hosting, files }, spec => this.#sourceOf(epoch, spec))
@@ -212,6 +227,10 @@ export class HomeOperations implements HomeView {
     throw new DiapauseError('NOT_STORAGE', `${name} is a witness, which has no images: ask a storage member.`)
   }
 }
+
+/** What was copied with the epoch the cluster keeps itself from now on: its VMs name it by content. */
+const namesOf = ({ files }: OpenedEpoch): Map<string, string> =>
+  new Map(files.map(({ path, hash }) => [path, contentName(hash)]))
 
 const NO_FRAMES: FrameLog = { frames: 0, bytes: 0, async *pieces() {} }
 

@@ -17,7 +17,7 @@ import { type HomeCredentials, readCredentials } from './host/home-credentials.t
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, type ImageHead } from './image/manifest.ts'
 import { encodeStreamManifest } from './image/stream-manifest.ts'
-import type { Clock, Log, Membership, SecondHome, StreamKeys } from './ports.ts'
+import type { BootFile, Clock, Log, Membership, SecondHome, StreamKeys } from './ports.ts'
 import { createSecondHome } from './second-home/home.ts'
 import { openHome } from './second-home/open.ts'
 
@@ -51,8 +51,9 @@ export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): 
     if (from === undefined) throw new UsageError('HOME_URL', 'a second home has a URL')
     return homeAt(deps, from, credentials)
   }
+  const openFile = (name: string): Promise<BootFile> => files.booting.open(name)
   const home = settings && open({ from: settings.url })
-  const agent = settings && home && new SecondHomeAgent({ ...deps, ...settings, ...hosting, home })
+  const agent = settings && home && new SecondHomeAgent({ ...deps, ...settings, ...hosting, home, openFile })
   return {
     hosting,
     files,

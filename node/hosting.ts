@@ -9,9 +9,11 @@ import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { disksOf } from '../protocols/group.ts'
 import { BASES } from '../protocols/base.ts'
+import { contentHash } from '../protocols/boot-files.ts'
 import { memberById, placeable } from '../protocols/membership/record.ts'
 import type { DataKeyRing } from './agents/data-keys.ts'
 import { SharedBases } from './agents/bases.ts'
+import { BootFileAgent } from './agents/boot-files.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
 import type { Placing } from './agents/placing.ts'
@@ -20,6 +22,7 @@ import { createCodec } from './erasure/codec.ts'
 import { type DrillingDeps, openDrilling } from './drilling.ts'
 import { type HomesDeps, openHomes } from './homes.ts'
 import { BaseNames } from './host/base-names.ts'
+import { openBootFiles } from './host/boot-files.ts'
 import { wallMs } from './host/clock.ts'
 import { clearStaleDrill } from './host/drill-room.ts'
 import { createQemuHypervisor } from './hypervisor/qemu.ts'
@@ -35,6 +38,7 @@ import { describeManifest, encodeManifest, readManifest } from './image/manifest
 import { decodeStreamManifest, encodeStreamManifest } from './image/stream-manifest.ts'
 import type { ImageFiles } from './group-import.ts'
 import type {
+  BootFiles,
   Clock,
   FailureDetector,
   Hypervisor,
@@ -74,6 +78,7 @@ export interface HostingDeps {
   readonly report: Report
   readonly placing: Placing
   readonly storagePeers: StoragePeers
+  readonly teardown: { add(step: () => unknown): void }
 }
 
 interface Parts {
@@ -81,6 +86,7 @@ interface Parts {
   readonly hypervisor: Hypervisor
   readonly started: StartedGenerations
   readonly baseNames: BaseNames
+  readonly bootFiles: BootFiles
 }
 
 /** Before anything else: copies of our VMs that an earlier run left behind must not run beside their successors. */
@@ -143,18 +149,34 @@ export async function openBridge(
 /** UsageErrors where QEMU or the stores cannot be used. The store is the caller's to close. */
 export async function openHosting(deps: HostingDeps) {
   const { config, self, runDir, log, clock } = deps
-  const hypervisor = await createQemuHypervisor({ settings: config.hypervisor, peer: self, runDir, log, clock })
+  const bootFiles = await openBootFiles(join(config.peer.dataDir, 'files'), wallMs)
+  const bootPath = (name: string): string => {
+    const hash = contentHash(name)
+    return hash === undefined ? name : bootFiles.pathOf(hash)
+  }
+  const settings = config.hypervisor
+  const hypervisor = await createQemuHypervisor({ settings, peer: self, runDir, log, clock, bootPath })
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const baseNames = await BaseNames.open(config.peer.dataDir)
-  const { hosting, openAlone, repairing, refusedShards } = hostingOf(deps, { store, hypervisor, started, baseNames })
+  const { hosting, openAlone, repairing, booting, refusedShards } = hostingOf(deps, {
+    store,
+    hypervisor,
+    started,
+    baseNames,
+    bootFiles
+  })
   const imported = join(config.peer.dataDir, 'imports')
   await rm(imported, { recursive: true, force: true }) // of a peer that was killed
   const imageFiles: ImageFiles = {
     machine: MACHINE_NAME,
     ramFile: RAM_FILE,
     diskFile,
-    script: stockScript,
+    booting,
+    script: ({ spec, ...options }) => {
+      const { kernel, initrd } = spec
+      return stockScript({ ...options, spec: { ...spec, kernel: bootPath(kernel), initrd: bootPath(initrd) } })
+    },
     exportRam,
     exportDisk,
     importRam,
@@ -178,11 +200,12 @@ export async function openHosting(deps: HostingDeps) {
 
 function hostingOf(
   deps: HostingDeps,
-  { store, hypervisor, started, baseNames }: Parts
+  { store, hypervisor, started, baseNames, bootFiles }: Parts
 ): {
   readonly hosting: Hosting
   readonly openAlone: OpenWorker
   readonly repairing: Repairing
+  readonly booting: BootFileAgent
   refusedShards(): number
 } {
   const { config, runDir, clock, log, transport, detector, directory, membership, network } = deps
@@ -197,8 +220,19 @@ function hostingOf(
     verify: (...place) => repairing.verify(...place),
     asked: () => repairing.asked()
   }
-  const shards = createShardCluster({ transport, store, codec, clock, settings, detector, log, peers, repair })
+  const parts = { transport, store, codec, clock, settings, detector, log, peers, repair, files: bootFiles }
+  const shards = createShardCluster(parts)
   const repairing = openRepairing({ ...deps, store, shards, codec, hostFacts: deps.storagePeers.about })
+  const booting = new BootFileAgent({
+    files: bootFiles,
+    directory,
+    others: () => peers().filter(peer => peer !== deps.self),
+    askPiece: (...which) => shards.file(...which),
+    askPaths: (...which) => shards.paths(...which),
+    clock,
+    log
+  })
+  deps.teardown.add(() => booting.stop())
   // Shards of a generation that is over are refused as soon as we know of a newer one.
   directory.onRecord(({ id, vms, generation }) => {
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
@@ -220,6 +254,7 @@ function hostingOf(
       log,
       serveBlocks: blockServing(log),
       shareBases: sharedBases(deps, shards, baseNames).share,
+      bootable: spec => booting.bootable(spec),
       openWorker: openWith({ contentsMiB: config.images.memoryMiB, neighbours: new SharedContents() }),
       path: (kind, group, vm) => {
         if (kind === 'console') return join(runDir, 'console', `${group}.${vm}.log`)
@@ -229,7 +264,7 @@ function hostingOf(
     }
   }
   const openAlone = openWith({ contentsMiB: 0 })
-  return { hosting, openAlone, repairing, refusedShards: () => shards.stats().refusedStale }
+  return { hosting, openAlone, repairing, booting, refusedShards: () => shards.stats().refusedStale }
 }
 
 type OpenWorker = Hosting['vm']['openWorker']

@@ -235,7 +235,7 @@ async function openBody(home: Home, voice: Voice, { teardown, report }: Run) {
   if (home.hosting !== undefined && config.switch.uplink !== 'none') {
     teardown.add(await home.hosting.openUplink(home, network))
   }
-  const parts = await home.hosting?.openHosting({ ...home, ...voice, network, report })
+  const parts = await home.hosting?.openHosting({ ...home, ...voice, network, report, teardown })
   teardown.add(() => parts?.store.close())
   return { network, ...parts }
 }

@@ -3,11 +3,13 @@
  * once an interval; after a takeover that is another peer, and whoever was at it leaves off. What is copied is held in the
  * group's record meanwhile, as for an export, so that its shards stay whatever is committed. One group after the other.
  */
+import { bootPaths } from '../../protocols/boot-files.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { CommittedEpoch, GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
+  BootFile,
   Clock,
   HomeCopy,
   HomeCopying,
@@ -40,13 +42,18 @@ export interface SecondHomeAgentDeps {
   readonly keep: number
   wallMs(): number
   readManifest(hash: string): Promise<ImageManifest>
+  /** What VMs boot from, by its name in a specification. FILE_MISSING. */
+  openFile(name: string): Promise<BootFile>
   /** IMAGE_KEY. */
   keysOf(group: string): readonly StreamKeys[]
 }
 
+/** An epoch that was copied; `without`: what its VMs boot from, and this host does not have. */
+export type CopiedEpoch = HomeCopy & { readonly epoch: number; readonly without: readonly string[] }
+
 export interface GroupCopies {
   readonly copying?: { readonly epoch: number; readonly doneBytes: number; readonly allBytes: number } | undefined
-  readonly last?: (HomeCopy & { readonly epoch: number; readonly atMs: number }) | undefined
+  readonly last?: (CopiedEpoch & { readonly atMs: number }) | undefined
   readonly failed?: { readonly atMs: number; readonly code: string; readonly message: string } | undefined
 }
 
@@ -91,7 +98,7 @@ export class SecondHomeAgent {
   }
 
   /** Whoever copies it else: the committed epoch, now; `all` as `HomeCopying` has it. HOME_BUSY, HOME_NO_KEY, GROUP_UNKNOWN, EPOCH_NOT_KEPT. */
-  async push(group: string, all = false): Promise<HomeCopy & { readonly epoch: number }> {
+  async push(group: string, all = false): Promise<CopiedEpoch> {
     const state = this.#stateOf(group)
     if (state.busy) throw new DiapauseError('HOME_BUSY', `Group "${group}" is being copied at this moment.`)
     return await this.#inTurn(group, state, { signal: this.#stop.signal, all })
@@ -144,7 +151,7 @@ export class SecondHomeAgent {
   }
 
   /** Its outcome is told in status, log and events. */
-  #inTurn(group: string, state: GroupState, how: How): Promise<HomeCopy & { readonly epoch: number }> {
+  #inTurn(group: string, state: GroupState, how: How): Promise<CopiedEpoch> {
     const { log, report, wallMs, home, clock } = this.#deps
     const { signal } = how
     state.busy = true
@@ -172,7 +179,7 @@ export class SecondHomeAgent {
     return done
   }
 
-  async #copy(group: string, state: GroupState, how: How) {
+  async #copy(group: string, state: GroupState, how: How): Promise<CopiedEpoch> {
     const { membership, home, keep } = this.#deps
     const { id: cluster, name, recovery } = membership.record()
     if (recovery === undefined) {
@@ -189,6 +196,7 @@ export class SecondHomeAgent {
       const images: Record<string, ImageManifest> = {}
       for (const [vm, hash] of Object.entries(committed.images)) images[vm] = await this.#deps.readManifest(hash)
       const { vms, outputCommit = false, openFlow = false, retention } = record
+      const { files, without } = await this.#filesOf(record)
       const facts = {
         group,
         epoch,
@@ -198,15 +206,32 @@ export class SecondHomeAgent {
         openFlow,
         retention,
         images,
+        files,
         keys: this.#deps.keysOf(group)
       }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
       const copied = await home.copy(wish, { ...how, progress })
       await this.#sweep({ cluster, group, generation, epoch }, keep)
-      return { epoch, ...copied }
+      return { epoch, ...copied, without }
     } finally {
       await release()
     }
+  }
+
+  /** What this host lacks another may have, but an epoch without is worth more than none. */
+  async #filesOf({ id: group, vms }: GroupRecord) {
+    const files: BootFile[] = []
+    const without: string[] = []
+    for (const name of bootPaths(vms)) {
+      try {
+        files.push(await this.#deps.openFile(name))
+      } catch (error) {
+        if (!hasCode(error, 'FILE_MISSING')) throw error
+        this.#deps.log.warn({ group, error: messageOf(error) }, 'a file that VMs boot from is not copied')
+        without.push(name)
+      }
+    }
+    return { files, without }
   }
 
   /** An epoch that was copied is copied, whatever becomes of older ones. */

@@ -5,7 +5,7 @@ import { DiapauseError, messageOf, UsageError } from '../errors.ts'
 import type { HomeEpoch } from '../ports.ts'
 import type { ApiClient } from './client.ts'
 import { table } from './format.ts'
-import type { HomePlace, HomeStatus } from './home-view.ts'
+import type { HomeCopied, HomePlace, HomeStatus } from './home-view.ts'
 
 /** The machine, as these commands need it. */
 export interface HomeHost {
@@ -45,7 +45,7 @@ export function homeCommands(
     .action(async (group: string, options: Shared & { all?: boolean }) => {
       const copy = await (await clientOf(options)).pushHome({ group, all: options.all === true })
       const what = `${copy.streamsCopied} of its ${copy.streams} streams were not there, ${megabytes(copy.bytesSent)} sent`
-      tell(copy, options, `epoch ${copy.epoch} of ${group} is copied: ${what}`)
+      tell(copy, options, `epoch ${copy.epoch} of ${group} is copied: ${what}${withoutText(copy)}`)
     })
   withPlace(speaking(home, 'list'))
     .description('list the epochs that are there')
@@ -193,6 +193,10 @@ function epochNumber(text: string): number {
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`
 const timeOf = (ms: number): string => new Date(ms).toISOString()
 
+/** Of VMs that boot from what the copier lacks. */
+const withoutText = ({ without }: HomeCopied): string =>
+  without.length === 0 ? '' : `, without ${without.join(' and ')}, which its host does not have`
+
 function statusText({ url, recovery, groups }: HomeStatus): string {
   return [
     url === null ? 'this peer has no second home ([home] in its config)' : `second home ${url}`,
@@ -202,7 +206,7 @@ function statusText({ url, recovery, groups }: HomeStatus): string {
     ...groups.map(({ group, copier, here, copying, last, failed }) =>
       [
         `${group}: copied by ${copier}${here ? '' : ', as far as that has a second home in its config: ask there'}`,
-        last && `epoch ${last.epoch} at ${timeOf(last.atMs)}, ${megabytes(last.bytesSent)} sent`,
+        last && `epoch ${last.epoch} at ${timeOf(last.atMs)}, ${megabytes(last.bytesSent)} sent${withoutText(last)}`,
         copying && `epoch ${copying.epoch}: ${megabytes(copying.doneBytes)} of ${megabytes(copying.allBytes)}`,
         failed && `failed at ${timeOf(failed.atMs)}: ${failed.message} [${failed.code}]`
       ]

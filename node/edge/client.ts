@@ -6,13 +6,14 @@ import { pipeline } from 'node:stream/promises'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
-import type { DrillReport, DrillWish, HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
+import type { DrillReport, DrillWish, HomeCheck, HomeEpoch, HomeListing } from '../ports.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
 import type { DrillLine, ScheduleWish } from './drill-view.ts'
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import type {
   HomePlace,
+  HomeCopied,
   HomePushWish,
   HomeRestoreWish,
   HomeStatus,
@@ -153,8 +154,8 @@ export class ApiClient {
   }
 
   /** Settles when the committed epoch has been copied. */
-  async pushHome(wish: HomePushWish): Promise<HomeCopy & { readonly epoch: number }> {
-    return (await this.#call('POST', '/v1/home/push', wish)) as HomeCopy & { readonly epoch: number }
+  async pushHome(wish: HomePushWish): Promise<HomeCopied> {
+    return (await this.#call('POST', '/v1/home/push', wish)) as HomeCopied
   }
 
   async listHome(place: HomePlace): Promise<HomeListing> {

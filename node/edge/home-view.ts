@@ -10,18 +10,22 @@ import type { HomeCheck, HomeCopy, HomeEpoch, HomeListing } from '../ports.ts'
 export interface HomeView {
   status(): HomeStatus
   /** Copies the committed epoch of a group now. HOME_NONE, HOME_NO_KEY, HOME_BUSY, GROUP_UNKNOWN, EPOCH_NOT_KEPT, NOT_STORAGE. */
-  push(wish: HomePushWish): Promise<HomeCopy & { readonly epoch: number }>
+  push(wish: HomePushWish): Promise<HomeCopied>
   list(place: HomePlace): Promise<HomeListing>
   /** HOME_NO_EPOCH. */
   verify(wish: HomeVerifyWish): Promise<HomeCheck & { readonly of: HomeEpoch }>
   /**
    * Makes groups that go on from epochs of a second home, which may be another cluster's: of each group that the key opens, or of
-   * one. Resolves when their records are decided. HOME_NO_EPOCH, RECOVERY_KEY, GROUP_EXISTS, IMPORT_ACCEL, NO_HOST, NOT_STORAGE.
+   * one. What they boot from the new cluster keeps itself; where it was not copied, hosts must have it (FILES_MISSING).
+   * Resolves when their records are decided. HOME_NO_EPOCH, RECOVERY_KEY, GROUP_EXISTS, IMPORT_ACCEL, NO_HOST, NOT_STORAGE.
    */
   restore(wish: HomeRestoreWish): Promise<readonly HomeEpoch[]>
   /** What epochs are sealed to from now on. RECOVERY_KEY_THERE where there is one, unless it is the one to be replaced. */
   setRecovery(wish: RecoveryWish): Promise<RecoveryStatus>
 }
+
+/** `without`: what its VMs boot from, and the copier does not have: the hosts of another cluster must have it. */
+export type HomeCopied = HomeCopy & { readonly epoch: number; readonly without: readonly string[] }
 
 /** A name of the key that tells it from others, and when it was made. */
 export interface RecoveryStatus {
@@ -45,7 +49,7 @@ export interface HomeGroupStatus {
   readonly here: boolean
   /** What follows is of copies by this peer since it started. */
   readonly copying?: { readonly epoch: number; readonly doneBytes: number; readonly allBytes: number } | undefined
-  readonly last?: (HomeCopy & { readonly epoch: number; readonly atMs: number }) | undefined
+  readonly last?: (HomeCopied & { readonly atMs: number }) | undefined
   readonly failed?: { readonly atMs: number; readonly code: string; readonly message: string } | undefined
 }
 

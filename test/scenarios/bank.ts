@@ -25,6 +25,8 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly openFlow?: boolean
   /** Of each VM; the bank makes no use of them. */
   readonly disks?: readonly DiskSpec[]
+  /** What each VM boots from instead of the guest's own files: copies of them. */
+  readonly boot?: Pick<VmSpec, 'kernel' | 'initrd'>
   /** The network of a second NIC of each VM, of which the bank makes no use. */
   readonly besides?: string
   /** How busy each bank is. */
@@ -61,14 +63,14 @@ export class Bank {
   static async start(setup: BankSetup): Promise<Bank> {
     needPrograms()
     const guest = await buildGuest()
-    const { vms: total, memoryMiB, load, openFlow = false, besides, disks } = setup
+    const { vms: total, memoryMiB, load, openFlow = false, besides, disks, boot } = setup
     const cluster = await Cluster.create(setup)
     const bank = new Bank(cluster, total, setup.auditsBefore ?? 0)
     try {
       for (const peer of cluster.peers) cluster.startPeer(peer)
       await cluster.allConnected(LIMIT_MS)
       const vms = bank.vms
-        .map((_, i) => bankVm(guest, { ...load, index: i + 1, total, memoryMiB }))
+        .map((_, i) => bankVm({ ...guest, ...boot }, { ...load, index: i + 1, total, memoryMiB }))
         .map(vm => (disks === undefined ? vm : { ...vm, disks }))
         .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))

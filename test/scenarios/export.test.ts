@@ -12,6 +12,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { StockQemu } from '../contract/stock-qemu.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
+import type { VmSpec } from '../../protocols/group.ts'
 import { type BankReport, parseConsole } from '../guest/console.ts'
 import { Bank, calm, GROUP } from './bank.ts'
 
@@ -187,11 +188,14 @@ describe('a VM that leaves a cluster and comes back', () => {
   }, 60_000)
 
   it('refuses to import what is not whole, not of its kind, or there already', async () => {
-    const other = async (name: string, change: (ram: Buffer, about: { image: { accel: string } }) => Buffer) => {
+    const other = async (
+      name: string,
+      change: (ram: Buffer, about: { image: { accel: string; spec: VmSpec } }) => Buffer
+    ) => {
       const copy = join(folder, name)
       await cp(dir, copy, { recursive: true })
       const about = JSON.parse(await readFile(join(dir, 'image.json'), 'utf8')) as {
-        image: { accel: string }
+        image: { accel: string; spec: VmSpec }
         files: Record<string, object>
       }
       const ram = change(await readFile(join(dir, 'ram.migration')), about)
@@ -209,6 +213,14 @@ describe('a VM that leaves a cluster and comes back', () => {
       about.image.accel = about.image.accel === 'kvm' ? 'tcg' : 'kvm'
       return ram
     }
+    const nowhere = (ram: Buffer, about: { image: { spec: VmSpec } }) => {
+      about.image.spec = { ...about.image.spec, kernel: '/nowhere/vmlinuz' }
+      return ram
+    }
+    const unkept = (ram: Buffer, about: { image: { spec: VmSpec } }) => {
+      about.image.spec = { ...about.image.spec, initrd: `content:${'ab'.repeat(32)}` }
+      return ram
+    }
     const q35 = (ram: Buffer) => Buffer.concat([ram.subarray(0, 13), Buffer.from('pc-q35-7.2   '), ram.subarray(26)])
     await refusals(
       [left, ['import', join(folder, 'none')], /cannot read .*image\.json.*IMPORT_FOLDER/, 2],
@@ -217,6 +229,8 @@ describe('a VM that leaves a cluster and comes back', () => {
       [left, await other('machine', q35), /machine type "pc-q35-7\.2 *".*IMPORT_MACHINE/, 2],
       [left, await other('noise', () => Buffer.alloc(5_000, 7)), /no migration stream.*IMPORT_MACHINE/, 2],
       [left, await other('short', ram => ram.subarray(0, 5_000_000)), /ended.*MIGRATION_STREAM_TRUNCATED/, 1],
+      [left, await other('kernel', nowhere), /\/nowhere\/vmlinuz at p1, \/nowhere\/vmlinuz at p2.*FILES_MISSING/, 2],
+      [left, await other('initrd', unkept), /no member within reach has the file.*FILE_MISSING/, 1],
       [left, ['import', dir, '--group', GROUP], /a group "bank" already.*GROUP_EXISTS/, 2],
       [left, ['import', dir, '--group', 'new', '--owner', witness.name], /no living storage member.*HOST_NOT_ALIVE/, 1],
       [witness, ['import', dir, '--group', 'new'], /ask a storage member.*NOT_STORAGE/, 2]

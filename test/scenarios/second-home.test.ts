@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { HomeEpoch } from '../../node/ports.ts'
 import { CREDENTIALS, S3Server } from '../contract/s3-server.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
+import { buildGuest } from '../guest/build.ts'
 import { Bank, type BankSetup, calm, GROUP } from './bank.ts'
 
 const main = join(import.meta.dirname, '../../node/main.ts')
@@ -47,6 +48,8 @@ describe('a cluster that is lost with all its disks', () => {
   let last: number
   /** What their disks hold. */
   let disk: Buffer
+  /** What they boot from, at the hosts of the first cluster. */
+  let boot: { kernel: string; initrd: string }
 
   const settings = { ...calm, shards: { k: 1, m: 1 } }
   const setup: BankSetup = { peers: 2, vms: 2, memoryMiB: 128, settings }
@@ -63,8 +66,13 @@ describe('a cluster that is lost with all its disks', () => {
     disk = randomBytes(300_000)
     await writeFile(base, disk)
     const home = { url: server.url('site-a'), credentialsFile, intervalMs: 1_000 }
+    boot = { kernel: join(folder, 'kernel'), initrd: join(folder, 'initrd') }
+    const guest = await buildGuest()
+    await copyFile(guest.kernel, boot.kernel)
+    await copyFile(guest.initrd, boot.initrd)
     bank = await Bank.start({
       ...setup,
+      boot,
       settings: { ...settings, home },
       disks: [{ sizeMiB: 8, base: { path: base, format: 'raw' } }]
     })
@@ -133,13 +141,14 @@ describe('a cluster that is lost with all its disks', () => {
     await theBank().cluster.stop()
     bank = undefined
     await expect(readdir(dir)).rejects.toThrow(/ENOENT/)
-    await rm(join(folder, 'base')) // it was on the disks
+    for (const file of ['base', 'kernel', 'initrd']) await rm(join(folder, file)) // they were on the disks
   }, 60_000)
 
   it('goes on as another, of which only the bucket and the key are asked', async () => {
     let restored: readonly HomeEpoch[] = []
     bank = await Bank.start({
       ...setup,
+      peers: 3,
       auditsBefore: 1,
       begin: async ({ peers: [first, second] }) => {
         const [one, other] = [first as ClusterPeer, second as ClusterPeer]
@@ -155,6 +164,16 @@ describe('a cluster that is lost with all its disks', () => {
     expect(await bank.epoch(p('p2'))).toBeGreaterThan(1)
     expect((await bank.record()).retention).toMatchObject({ keepLast: 2 })
   }, 240_000)
+
+  it('has what its VMs boot from on every host, although it is on none of their paths', async () => {
+    const { vms } = await theBank().record()
+    const names = [...new Set(vms.flatMap(({ kernel, initrd }) => [kernel, initrd]))]
+    expect(names).toEqual(names.map(() => expect.stringMatching(/^content:[0-9a-f]{64}$/) as string))
+    for (const { dataDir } of theBank().cluster.peers) {
+      const kept = await readdir(join(dataDir, 'files'))
+      expect(kept.sort()).toEqual(names.map(name => name.replace('content:', '')).sort())
+    }
+  })
 
   it('has its disks, although what they began with is gone', async () => {
     const exported = join(folder, 'exported')

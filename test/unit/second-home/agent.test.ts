@@ -33,6 +33,8 @@ class World {
   /** Images that were held at the end of each copy. */
   readonly held: string[][] = []
   hasKey = true
+  /** A path at which this host has nothing. */
+  absent = ''
   /** Its registers take a while to answer. */
   isSlow = false
   readonly agent: SecondHomeAgent
@@ -95,6 +97,10 @@ class World {
       keep: 7,
       wallMs: () => this.nowMs,
       readManifest: hash => Promise.resolve({ vm: hash } as unknown as ImageManifest),
+      openFile: path => {
+        if (path === this.absent) return Promise.reject(new DiapauseError('FILE_MISSING', path))
+        return Promise.resolve({ path, hash: 'h', bytes: 1, read: () => Promise.resolve(new Uint8Array(1)) })
+      },
       keysOf: () => [{ id: 0, key: new Uint8Array(32) }]
     })
   }
@@ -172,6 +178,22 @@ describe('copies to the second home', () => {
     await world.run(0)
     expect(world.held).toEqual([['a1', 'b1']])
     expect(world.record?.held).toBeUndefined()
+  })
+
+  it('take along what VMs boot from, each once, and say what their host lacks', async () => {
+    world.commit()
+    await world.run(2_000)
+    expect(world.copying?.wish.files?.map(({ path }) => path)).toEqual(['/k', '/i'])
+    world.finish()
+    await world.run(0)
+    expect(world.agent.copiesOf('g').last?.without).toEqual([])
+    world.absent = '/i'
+    world.commit()
+    await world.run(INTERVAL_MS)
+    expect(world.copying?.wish.files?.map(({ path }) => path)).toEqual(['/k'])
+    world.finish()
+    await world.run(0)
+    expect(world.agent.copiesOf('g').last).toMatchObject({ epoch: 2, without: ['/i'] })
   })
 
   it('say how far they are', async () => {
