@@ -215,7 +215,7 @@ function only(sight: Sight, name: string | undefined): Sight {
   }
 }
 
-/** Reads every stream to its end, as a restore does: every symbol is checked. */
+/** Reads every stream to its end, as a restore does: every symbol that comes is checked. Parity is not asked for without need: `#checks` has read it. */
 async function* readings(
   streams: readonly KeptStream[],
   shards: Storing['shards'],

@@ -19,6 +19,10 @@ interface Shared {
 /** Of a long list people are shown so many; `--json` has all. */
 const SHOWN = 20
 
+/** What was read, so that nobody takes more for checked than was. */
+const DEEP =
+  'read: every column by the member that has it, data and parity, and compared with its manifest; then the data of every stream, from wherever it comes first'
+
 /** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
 export function redundancyCommands(
   speaking: (nameAndArguments: string) => Command,
@@ -30,7 +34,7 @@ export function redundancyCommands(
     .description(
       'look whether all that snapshots need is stored, of all groups or of a group or VM; fails (1) where not'
     )
-    .option('--deep', 'read every column where it lies, and every stream as a restore reads it')
+    .option('--deep', 'read every column where it lies, parity too, and the data of every stream as a restore does')
     .action(async (name: string | undefined, options: Shared & { deep?: boolean }) => {
       const client = await clientOf(options)
       const wish = { name, deep: options.deep === true }
@@ -72,6 +76,7 @@ export function verifyText(report: VerifyReport): string {
       return `damaged: column ${column} of grid ${grid} of ${stream} at ${member}, which repairs it`
     }),
     ...shown(unreadable, ({ what, why }) => `cannot be read: ${what}: ${why}`),
+    ...(deep ? [DEEP] : []),
     isWhole(report) ? `nothing is missing${deep ? ' or damaged' : ''}` : 'not everything is there'
   ].join('\n')
 }

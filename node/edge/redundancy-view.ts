@@ -52,6 +52,10 @@ export interface VerifyReport {
   readonly unreadable: readonly { readonly what: string; readonly why: string }[]
   /** Storage members that did not answer, by name. */
   readonly silent: readonly string[]
+  /**
+   * Each member has read what it has, data and parity, and compared it with the manifests, and the data of every stream was
+   * read from here, as a restore does: parity only where data was missing.
+   */
   readonly deep: boolean
 }
 

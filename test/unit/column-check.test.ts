@@ -37,6 +37,7 @@ const keptOf = (manifest: () => Promise<StreamManifest>) => ({
 describe('the check of a column that somebody doubts', () => {
   it.each([
     ['has one wrong bit', (right: Uint8Array) => right.map((byte, i) => (i === 700 ? byte ^ 1 : byte))],
+    ['has one wrong bit in its parity', (right: Uint8Array) => right.map((byte, i) => (i === 1_000 ? byte ^ 1 : byte))],
     ['is too short', (right: Uint8Array) => right.slice(0, -1)]
   ])('finds what %s though its checksums are right, and a put of what was rebuilt mends it', async (_, spoil) => {
     await withDirectory(async dir => {

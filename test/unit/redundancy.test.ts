@@ -101,6 +101,7 @@ describe('diapause verify', () => {
     expect(report.damaged).toEqual([{ stream: 'g/v/1/1', grid: 1, column: 2, member: 'p2' }])
     expect(report.unreadable).toEqual([])
     expect(world.damaged).toEqual(['g/v/1/1 2'])
+    expect(verifyText(report)).toContain('data and parity')
     const reading = heard.filter(({ text }) => text === 'columns read where they lie')
     expect(reading.at(-1)).toMatchObject({ done: 15, total: 15 })
     expect(heard.at(-1)).toEqual({ text: 'streams read', done: 1, total: 1 })
