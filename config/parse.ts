@@ -64,6 +64,7 @@ function wellShapedSections(raw: unknown): Sections {
     repair: section('repair', shape.repair),
     scrub: section('scrub', shape.scrub),
     images: section('images', shape.images),
+    restore: section('restore', shape.restore),
     drills: section('drills', shape.drills),
     hypervisor: section('hypervisor', shape.hypervisor),
     switch: section('switch', shape.switch),

@@ -200,6 +200,16 @@ export const configSchema = z.strictObject({
       memoryMiB: z.number().int().min(0).max(65_536).default(96)
     })
     .prefault({}),
+  restore: z
+    .strictObject({
+      /**
+       * A VM that goes back to an image, and is ready, waits, stopped, for those of its group whose answers it waits for, so that
+       * none talks into silence; no longer than this after the first of them was ready. 0: for nobody. 2 s: a guess, what a
+       * restore takes on a busy host; TCP that talks into silence for so long has tried three times (after 0.2, 0.6 and 1.4 s).
+       */
+      togetherMs: ms(0, 60_000).default(2_000)
+    })
+    .prefault({}),
   drills: z
     .strictObject({
       /**

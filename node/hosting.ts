@@ -34,7 +34,7 @@ import { exportRam, importRam } from './image/export.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { SharedContents } from './image/shared-contents.ts'
 import { blockServing } from './nbd/server.ts'
-import { describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
+import { decodeManifest, describeManifest, encodeManifest, readManifest } from './image/manifest.ts'
 import { decodeStreamManifest, encodeStreamManifest } from './image/stream-manifest.ts'
 import type { ImageFiles } from './group-import.ts'
 import type {
@@ -245,6 +245,7 @@ function hostingOf(
     storedAt: stream => repairing.redundancy.storedAt(stream),
     started,
     readManifest: hash => readManifest(hash, name => shards.getManifest(name)),
+    readTalks: async hash => decodeManifest(await shards.getManifest(hash)).talks ?? [],
     encodeManifest,
     vm: {
       hypervisor,

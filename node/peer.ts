@@ -34,6 +34,7 @@ import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
 import { MembershipAgent } from './agents/membership.ts'
 import { Placing } from './agents/placing.ts'
+import { RestoreLine } from './agents/restore-line.ts'
 import { StoragePeers } from './agents/storage-peers.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
 import { serveApi } from './edge/api.ts'
@@ -253,7 +254,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { about } = voice.storagePeers
   const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving, about, shape: config.shards })
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
-  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about }
+  const line = new RestoreLine({ ...shared, ...config.restore, bus: voice.bus })
+  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about, line }
   const keeping = () => keepBy(config.epochs.retention, wallMs())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
@@ -278,7 +280,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   teardown.add(() => detector.stop())
   membership.start()
   steps.start()
-  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps])
+  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line])
     teardown.add(() => agent.stop())
   teardown.add(() => groups.stop())
   repairing?.start()

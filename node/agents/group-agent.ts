@@ -20,12 +20,13 @@ import { lossesBorne } from './leaning.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
 import type { Placed, Placing } from './placing.ts'
 import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
+import { heldBack, type LineDeps, type TalksReader } from './restore-line.ts'
 
 /** Something that happened, for people and for the API's event stream. */
 export type Report = (kind: string, fields: Record<string, unknown>) => void
 
 /** What a peer needs to run VMs; a witness has none of it. */
-export interface Hosting {
+export interface Hosting extends TalksReader {
   readonly vm: LocalVmDeps
   readonly shards: ShardCluster
   readonly shape: { k: number; m: number }
@@ -48,7 +49,7 @@ export interface StartedGenerations {
   note(group: string, generation: number): Promise<void>
 }
 
-export interface GroupAgentDeps extends Pick<RestoreFactsDeps, 'leaving' | 'about' | 'standbys'> {
+export interface GroupAgentDeps extends LineDeps, Pick<RestoreFactsDeps, 'leaving' | 'about' | 'standbys'> {
   readonly self: PeerId
   readonly members: () => readonly PeerId[]
   /** Members that new VMs and new shards may go to. */
@@ -240,7 +241,8 @@ export class GroupAgent {
   }
 
   async #startVm(record: GroupRecord, spec: VmSpec, hosting: Hosting, after: Promise<unknown>): Promise<void> {
-    const vm = new LocalVm(record, spec, hosting.vm, reason => this.#failed(vm, reason))
+    const held = heldBack(record, spec.id, this.#deps, hosting)
+    const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, reason => this.#failed(vm, reason))
     this.#vms.set(spec.id, vm)
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)
     mayRun.catch(() => {}) // awaited by the VM's start
@@ -258,7 +260,7 @@ export class GroupAgent {
       }
       const hash = committed.images[spec.id] as string
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
-      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs })
+      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...held.told() })
       tellUplink(vm.spec, this.#telling(vm, hosting))
       void tellOfRestore(vm, this.#telling(vm, hosting))
       void vm.disks.local?.then(read => this.#reportVm('vm.disks-local', vm, { ...read }))

@@ -32,6 +32,8 @@ const OTHERS_CUT_MS = 50
 export interface LocalVmDeps extends LocalDisksDeps {
   readonly hypervisor: Hypervisor
   readonly network: Switch
+  /** Awaited when the VM could go on from its image: others are to start with it. Absent: nobody is. */
+  readonly together?: () => Promise<void>
   /** Wall clock, milliseconds: for reports only. */
   wallMs(): number
   openWorker(group: string, spec: VmSpec): Promise<ImageWorker>
@@ -127,6 +129,8 @@ export class LocalVm {
       const [restore] = await Promise.all([bootSet, mayRun])
       this.#alive()
       await nic.inject(restore.frames)
+      await this.#deps.together?.()
+      this.#alive()
       return await restore.serve(socketPath)
     })()
     const whole = Promise.all([served, runs.then(() => machine.incomingComplete())])
@@ -185,7 +189,7 @@ export class LocalVm {
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
       await new Promise<void>(resolve => clock.after(OTHERS_CUT_MS, resolve))
-      const manifest = await capture.finish(frames, end.files)
+      const manifest = { ...(await capture.finish(frames, end.files)), talks: nic.talks() }
       return { manifest, stats: manifest.stats }
     } catch (error) {
       // The tracker tells of a page once: the worker must hear of it, also where this cut has come to nothing.

@@ -1,5 +1,6 @@
 /** Images: one VM at one epoch. */
 import type { PeerId } from '../../protocols/core.ts'
+import type { Talk } from '../../protocols/talks.ts'
 import type { BlockSource } from './blocks.ts'
 import type { DiskFile, PageRanges } from './machines.ts'
 import type { FrameLog } from './network.ts'
@@ -43,6 +44,8 @@ export interface ImageManifest {
   /** Of the last stream: which pages to send before the VM runs, and where they lie. Absent: none are known, as in images of older formats. */
   readonly boot?: ByteRange | undefined
   readonly stats: ImageStats
+  /** With whom the VM had spoken lately. Absent: nobody, or it is not known. */
+  readonly talks?: readonly Talk[] | undefined
 }
 
 export interface ByteRange {

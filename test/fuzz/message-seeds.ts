@@ -108,6 +108,7 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['membership', { kind: 'ask', version: 1 }],
   ['storage', { labels: { host: 'h', rack: 'r1', site: 's' }, freeBytes: 2 ** 40 }],
   ['host', { vmMemoryMiB: 2 ** 15 }],
+  ['restore', { kind: 'ready', group: 'bank', generation: 3, vm: 'vm1' }],
   ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
   ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
   ['epoch', { kind: 'record', record: group }],

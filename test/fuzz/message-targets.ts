@@ -19,6 +19,7 @@ import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/registe
 import { parseColumns, parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
 import { parseStorageFacts, STORAGE_PROTOCOL } from '../../protocols/storage-facts.ts'
+import { parseReadyMessage, RESTORE_PROTOCOL } from '../../protocols/restore-line.ts'
 import { opening, option, request } from '../unit/nbd-client.ts'
 import { batchSeeds, controlSeeds, directSeed, openFlowSeeds, sealedRecords, shardSeeds } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
@@ -56,6 +57,7 @@ const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [MEMBERSHIP_PROTOCOL]: parseMembershipMessage,
   [STORAGE_PROTOCOL]: parseStorageFacts,
   [HOST_PROTOCOL]: parseHostFacts,
+  [RESTORE_PROTOCOL]: parseReadyMessage,
   [DECISIONS_PROTOCOL]: parseDecisionsMessage,
   epoch: parseEpochMessage
 }
