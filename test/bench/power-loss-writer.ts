@@ -27,6 +27,10 @@ export interface WriterOrder {
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
+/** Heard, whatever becomes of this process: where nobody reads for some hundred lines, they wait in its memory. */
+const tell = (line: string): Promise<void> =>
+  new Promise(resolve => process.stdout.write(`${line}\n`, () => resolve()))
+
 /**
  * For a moment after its shutdown, xfs may answer fsync with success for those that wait for its log: three were seen at
  * once, and what they had written was gone. A machine without power answers nobody. So whoever has an answer looks
@@ -89,11 +93,11 @@ async function putManifests(store: ShardStore, dir: string, round: number): Prom
 /** All from before this round, so that nothing is acknowledged after it was given up. */
 async function dropOld(store: ShardStore, streams: readonly string[], manifests: readonly string[]): Promise<void> {
   for (const stream of streams) {
-    say(`drop ${stream}`)
+    await tell(`drop ${stream}`)
     await store.dropStream(stream)
   }
   for (const manifest of manifests) {
-    say(`forget ${manifest}`)
+    await tell(`forget ${manifest}`)
     await store.dropManifest(manifest)
   }
 }
