@@ -28,8 +28,7 @@ export interface WriterOrder {
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
 /** Heard, whatever becomes of this process: where nobody reads for some hundred lines, they wait in its memory. */
-const tell = (line: string): Promise<void> =>
-  new Promise(resolve => process.stdout.write(`${line}\n`, () => resolve()))
+const tell = (line: string): Promise<void> => new Promise(resolve => process.stdout.write(`${line}\n`, () => resolve()))
 
 /**
  * For a moment after its shutdown, xfs may answer fsync with success for those that wait for its log: three were seen at
