@@ -17,8 +17,7 @@ import type {
 import { messageOf, UsageError } from './errors.ts'
 import { exposures, missingColumns } from './planning/exposure.ts'
 import type { Unrepairable } from './planning/repair.ts'
-import type { PeerId } from '../protocols/core.ts'
-import type { Clock, ColumnState, Membership, ShardCluster, StreamId } from './ports.ts'
+import type { Clock, ColumnHolders, Membership, ShardCluster } from './ports.ts'
 
 /** How often it is looked how far the others are. A guess: often enough for a person. */
 const LOOK_MS = 500
@@ -40,16 +39,7 @@ interface Storing {
   readonly redundancy: Redundancy
   readonly repair: Pick<RepairAgent, 'stats'>
   readonly scrub: Pick<Scrub, 'status'>
-  readonly shards: Pick<ShardCluster, 'readData'> & {
-    check(
-      peer: PeerId,
-      stream: StreamId,
-      column: number,
-      firstGrid: number,
-      grids: number
-    ): Promise<readonly ColumnState[]>
-    askRepair(peer: PeerId): Promise<void>
-  }
+  readonly shards: Pick<ShardCluster, 'readData'> & Pick<ColumnHolders, 'check' | 'askRepair'>
 }
 
 export class RedundancyOperations implements RedundancyView {

@@ -5,13 +5,11 @@
  * (`repair.ts`), since one that has found damage may have no room to repair it.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import { messageOf } from '../errors.ts'
-import type { Log, StreamId } from '../ports.ts'
+import type { ColumnHolders, Log, StreamId } from '../ports.ts'
 import type { KeptStream } from './kept-streams.ts'
 
-export interface HoldingsDeps {
-  have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]>
+export interface HoldingsDeps extends Pick<ColumnHolders, 'have'> {
   readonly log: Log
 }
 

@@ -1,10 +1,11 @@
 /** Images: one VM at one epoch. */
 import type { PeerId } from '../../protocols/core.ts'
+import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import type { Talk } from '../../protocols/talks.ts'
 import type { BlockSource } from './blocks.ts'
 import type { DiskFile, PageRanges } from './machines.ts'
 import type { FrameLog } from './network.ts'
-import type { StreamId } from './store.ts'
+import type { ColumnState, StreamId } from './store.ts'
 
 /** The shards of one stream: what a reader needs to find, check and decode it. */
 export interface StreamManifest {
@@ -170,7 +171,7 @@ export interface Restore {
   /** The pieces of the image's frame log, for the switch. To be read once, before `serve`. */
   readonly frames: AsyncIterable<Uint8Array>
   /** Connects to QEMU's incoming socket, sends the boot set, serves faults, pushes the rest. Resolves when all is sent. */
-  serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }>
+  serve(socketPath: string): Promise<RestoreCounts>
   cancel(): Promise<void>
   /**
    * The disks of the image, in their order, until `closeDisks`: also after `serve`, and when later epochs were committed. What
@@ -178,6 +179,18 @@ export interface Restore {
    */
   readonly disks: readonly BlockSource[]
   closeDisks(): Promise<void>
+}
+
+/** What became of the pages of a restore. */
+export interface RestoreCounts {
+  readonly pagesFaulted: number
+  readonly pagesPushed: number
+  /** Sent before the VM ran, of those pushed; and the bytes of streams that were read for that. Absent: RAM was there. */
+  readonly bootPages?: number | undefined
+  readonly bootBytes?: number | undefined
+  /** From a page request to its answer being on its way, at the source. Absent: there were none. */
+  readonly faultP50Ms?: number | undefined
+  readonly faultP99Ms?: number | undefined
 }
 
 export interface ReadOptions {
@@ -209,4 +222,20 @@ export interface ShardCluster {
   putManifest(hash: string, bytes: Uint8Array, peers: readonly PeerId[]): Promise<void>
   /** From this peer's store, else from any other. MANIFEST_MISSING. */
   getManifest(hash: string): Promise<Uint8Array>
+}
+
+/** What members may be asked of the columns that they have themselves. All: SHARD_UNREACHABLE. */
+export interface ColumnHolders {
+  /** The columns that `peer` has of a stream. */
+  have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]>
+  /** Lets `peer` read and check its column of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. */
+  check(
+    peer: PeerId,
+    stream: StreamId,
+    column: number,
+    firstGrid: number,
+    grids: number
+  ): Promise<readonly ColumnState[]>
+  /** Lets `peer` look at once for columns that it should rebuild. */
+  askRepair(peer: PeerId): Promise<void>
 }

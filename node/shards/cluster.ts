@@ -4,13 +4,13 @@
  */
 import type { ShardSettings } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import type { HeldColumn } from '../../protocols/shards/messages.ts'
 import { ShardService, type ShardServiceStats } from '../../protocols/shards/service.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type {
   BootFiles,
   Clock,
   Codec,
+  ColumnHolders,
   ColumnState,
   FailureDetector,
   Log,
@@ -70,21 +70,9 @@ export interface ShardStats extends ShardServiceStats, UploadStats {
   readonly forcedTimeoutMs: number
 }
 
-export interface ClusterShards extends ShardCluster {
+export interface ClusterShards extends ShardCluster, ColumnHolders {
   /** From now on this peer refuses shards of older generations of the VM. */
   observeGeneration(group: string, vm: string, generation: number): void
-  /** The columns that `peer` has of a stream. SHARD_UNREACHABLE. */
-  have(peer: PeerId, stream: StreamId): Promise<readonly HeldColumn[]>
-  /** Lets `peer` read and check its column of grids [firstGrid, firstGrid + grids), at most MAX_CHECKED. SHARD_UNREACHABLE. */
-  check(
-    peer: PeerId,
-    stream: StreamId,
-    column: number,
-    firstGrid: number,
-    grids: number
-  ): Promise<readonly ColumnState[]>
-  /** Lets `peer` look at once for columns that it should rebuild. SHARD_UNREACHABLE. */
-  askRepair(peer: PeerId): Promise<void>
   /** As `ShardService` has them. */
   file(peer: PeerId, hash: string, offset: number): Promise<Uint8Array>
   paths(peer: PeerId, paths: readonly string[]): Promise<Uint8Array>
