@@ -66,6 +66,8 @@ interface GroupState {
   /** When the last copy was begun, by the clock. */
   begunMs: number | undefined
   cancelTimer: (() => void) | undefined
+  /** By the clock: when that timer goes off. */
+  dueMs: number
   /** Ends a copy that is under way because this peer is the group's copier. */
   stop: AbortController | undefined
 }
@@ -109,9 +111,13 @@ export class SecondHomeAgent {
     const { id, committed, removed } = record
     if (removed || !isCopier(record, self)) return this.#forget(id)
     const state = this.#stateOf(id)
-    if (committed === null || state.copies.last?.epoch === committed.epoch) return
-    if (state.cancelTimer !== undefined || this.#stop.signal.aborted) return
-    state.cancelTimer = clock.after(this.#waitMs(state), () => {
+    if (committed === null || state.copies.last?.epoch === committed.epoch || this.#stop.signal.aborted) return
+    const waitMs = this.#waitMs(state, committed)
+    const dueMs = clock.now() + waitMs
+    if (state.cancelTimer !== undefined && (state.stop !== undefined || dueMs >= state.dueMs)) return
+    state.cancelTimer?.()
+    state.dueMs = dueMs
+    state.cancelTimer = clock.after(waitMs, () => {
       const stop = new AbortController()
       state.stop = stop
       this.#inTurn(id, state, { signal: AbortSignal.any([stop.signal, this.#stop.signal]) })
@@ -125,16 +131,19 @@ export class SecondHomeAgent {
     })
   }
 
-  #waitMs({ copies, begunMs }: GroupState): number {
+  #waitMs({ copies, begunMs }: GroupState, { epoch }: CommittedEpoch): number {
     const { clock, intervalMs } = this.#deps
     if (copies.failed !== undefined) return Math.min(AGAIN_MS, intervalMs)
+    // Somebody went back: what was given up must not stay the newest there for an interval.
+    if (copies.last !== undefined && epoch < copies.last.epoch) return SETTLE_MS
     return begunMs === undefined ? SETTLE_MS : Math.max(0, begunMs + intervalMs - clock.now())
   }
 
   #stateOf(group: string): GroupState {
     const known = this.#groups.get(group)
     if (known !== undefined) return known
-    const state: GroupState = { copies: {}, busy: false, begunMs: undefined, cancelTimer: undefined, stop: undefined }
+    const idle = { begunMs: undefined, cancelTimer: undefined, stop: undefined }
+    const state: GroupState = { copies: {}, busy: false, dueMs: 0, ...idle }
     this.#groups.set(group, state)
     return state
   }
@@ -150,7 +159,7 @@ export class SecondHomeAgent {
     if (!state.busy) this.#groups.delete(group)
   }
 
-  /** Its outcome is told in status, log and events. */
+  /** Its outcome is told in status, log and events: of failures there only the first, and others than the one before. */
   #inTurn(group: string, state: GroupState, how: How): Promise<CopiedEpoch> {
     const { log, report, wallMs, home, clock } = this.#deps
     const { signal } = how
@@ -166,8 +175,9 @@ export class SecondHomeAgent {
       } catch (error) {
         const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
         const failed = { atMs: wallMs(), code, message: messageOf(error) }
+        const isNews = state.copies.failed?.code !== code
         state.copies = { ...state.copies, copying: undefined, ...(code !== 'HOME_CANCELLED' && { failed }) }
-        if (!signal.aborted) report('home.failed', { group, code, reason: messageOf(error) })
+        if (!signal.aborted && isNews) report('home.failed', { group, code, reason: messageOf(error) })
         throw error
       } finally {
         state.busy = false
@@ -201,6 +211,7 @@ export class SecondHomeAgent {
         group,
         epoch,
         generation,
+        groupGeneration: record.generation,
         vms,
         outputCommit,
         openFlow,
@@ -211,7 +222,7 @@ export class SecondHomeAgent {
       }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
       const copied = await home.copy(wish, { ...how, progress })
-      await this.#sweep({ cluster, group, generation, epoch }, keep)
+      await this.#sweep({ cluster, group, generation: copied.generation, epoch }, keep)
       return { epoch, ...copied, without }
     } finally {
       await release()

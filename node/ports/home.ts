@@ -54,7 +54,7 @@ export interface HomeEpochName {
   /** Id of the cluster. */
   readonly cluster: string
   readonly group: string
-  /** Grows with each life of the group's name; numbers of epochs begin again. */
+  /** Grows with each life of the group's name, where numbers of epochs begin again, and when the group goes back. */
   readonly generation: number
   readonly epoch: number
 }
@@ -85,7 +85,10 @@ export interface HomeWish {
   readonly cluster: { readonly id: string; readonly name: string }
   readonly group: string
   readonly epoch: number
+  /** Of the epoch. */
   readonly generation: number
+  /** Of the group now. An epoch that the group has gone back to is named by it, so that it is newer than those it gave up. */
+  readonly groupGeneration: number
   readonly vms: readonly VmSpec[]
   readonly outputCommit: boolean
   readonly openFlow: boolean
@@ -121,6 +124,8 @@ export interface HomeCopying {
 }
 
 export interface HomeCopy {
+  /** By which the epoch is named there. */
+  readonly generation: number
   /** Of its streams, those that were not there. */
   readonly streamsCopied: number
   readonly streams: number

@@ -19,7 +19,7 @@ import {
   hashIn,
   parseEpochName,
   streamName,
-  streamsOf
+  streamsOf as streamsIn
 } from './layout.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
@@ -46,10 +46,13 @@ type Named = EpochHeader['streams'][number]
 
 export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying): Promise<HomeCopy> {
   const { store, wallMs } = deps
-  const { cluster, group, epoch, generation, vms, outputCommit, openFlow, retention, images, keys } = wish
+  const { cluster, group, epoch, vms, outputCommit, openFlow, retention, images, keys } = wish
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
-  const there = how.all === true ? new Map<string, Named>() : await streamsOfNewest(store, place)
+  const newest = await newestName(store, place)
+  const isBehind = newest > epochName({ ...place, generation: wish.generation, epoch })
+  const generation = isBehind ? wish.groupGeneration : wish.generation
+  const there = how.all === true ? new Map<string, Named>() : await streamsOf(store, place, newest)
   const { streams, files } = sentOf(deps, wish)
   const missing = [...streams].filter(([name]) => !there.has(name))
   const sender = new Sender(
@@ -87,7 +90,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
   )
   await sender.mend()
   await store.put(epochName({ ...place, generation, epoch }), bytes)
-  return { streams: streams.size, streamsCopied: missing.length, bytesSent: sender.sentBytes }
+  return { generation, streams: streams.size, streamsCopied: missing.length, bytesSent: sender.sentBytes }
 }
 
 /** All that the epoch needs, by the names that its header has for it: streams of images, and what VMs boot from. */
@@ -110,16 +113,21 @@ function sentOf({ nameOf, readData }: CopyDeps, { images, keys, files = [] }: Ho
   return { streams, files: notes }
 }
 
-/** By the hashes of their manifests. Nobody removes what the newest epoch needs. */
-async function streamsOfNewest(store: ObjectStore, place: GroupPlace): Promise<Map<string, Named>> {
+/** '' where there is none. */
+async function newestName(store: ObjectStore, place: GroupPlace): Promise<string> {
   let newest = ''
   for await (const { name } of store.list(epochsOf(place)))
     if (parseEpochName(name) !== undefined && name > newest) newest = name
+  return newest
+}
+
+/** Of the newest epoch, by the hashes of their manifests. Nobody removes what that needs. */
+async function streamsOf(store: ObjectStore, place: GroupPlace, newest: string): Promise<Map<string, Named>> {
   if (newest === '') return new Map()
   try {
     const { streams } = decodeHeader(await store.get(newest))
     const found = new Set<string>()
-    for await (const { name } of store.list(streamsOf(place))) found.add(hashIn(name))
+    for await (const { name } of store.list(streamsIn(place))) found.add(hashIn(name))
     return new Map(streams.flatMap(each => (found.has(each.object) ? [[each.manifest, each]] : [])))
   } catch (error) {
     // One that cannot be read has nothing that could be relied upon.

@@ -6,8 +6,9 @@
  *     streams/CLUSTER/GROUP/HASH                a stream: its chunks in order (stream-object.ts)
  *     chunks/CLUSTER/GROUP/HASH                 sealed bytes of a stream, as they lie in the cluster's shards
  *
- * CLUSTER is the cluster's id, GENERATION and EPOCH have 15 digits, so that names are in the order in which the epochs were
- * taken: the numbers of epochs begin again where a removed group's name is used anew, those of generations never. HASH is the SHA-256 of the object: what is there is never written
+ * CLUSTER is the cluster's id, GENERATION and EPOCH have 15 digits, so that the last name is that of what the group goes on
+ * from: the numbers of epochs begin again where a removed group's name is used anew, those of generations never; and an epoch
+ * that a group has gone back to, past others that are there, is there again under the generation that it began. HASH is the SHA-256 of the object: what is there is never written
  * otherwise, and a stream that two epochs need is there once. All of a group lies apart, so that what one peer cleans up for
  * a group is no business of whoever copies another.
  */

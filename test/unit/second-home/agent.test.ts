@@ -11,6 +11,7 @@ import {
   removeGroup,
   takeOver
 } from '../../../protocols/epoch/record.ts'
+import { goBackTo } from '../../../protocols/epoch/kept.ts'
 import type { GroupRecord } from '../../../protocols/group.ts'
 import { initialRecord } from '../../../protocols/membership/genesis.ts'
 
@@ -60,7 +61,7 @@ class World {
             this.held.push(this.record?.held?.flatMap(({ images }) => Object.values(images)) ?? [])
             if (error !== undefined) return reject(error)
             this.copied.push(wish.epoch)
-            resolve({ streams: 2, streamsCopied: 1, bytesSent: 10 })
+            resolve({ generation: wish.generation, streams: 2, streamsCopied: 1, bytesSent: 10 })
           }
           how.signal.addEventListener('abort', () => this.finish(new DiapauseError('HOME_CANCELLED', 'ended')))
         })
@@ -219,6 +220,44 @@ describe('copies to the second home', () => {
     expect(world.agent.copiesOf('g')).toMatchObject({ last: { epoch: 1 } })
     expect(world.agent.copiesOf('g').failed).toBeUndefined()
     expect(world.events).toEqual(['home.failed HOME_UNREACHABLE', 'home.copied 1'])
+  })
+
+  it('that fail again and again are told of once, and when they fail otherwise', async () => {
+    world.hasKey = false
+    world.commit()
+    await world.run(5 * 60_000)
+    expect(world.events).toEqual(['home.failed HOME_NO_KEY'])
+    expect(world.agent.copiesOf('g').failed?.atMs).toBeGreaterThan(4 * 60_000)
+    world.hasKey = true
+    await world.run(60_000)
+    world.finish(new DiapauseError('HOME_UNREACHABLE', 'nobody answers'))
+    await world.run(60_000)
+    world.finish()
+    await world.run(0)
+    world.hasKey = false
+    world.commit()
+    await world.run(INTERVAL_MS)
+    const once = ['home.failed HOME_NO_KEY', 'home.failed HOME_UNREACHABLE', 'home.copied 1']
+    expect(world.events).toEqual([...once, 'home.failed HOME_NO_KEY'])
+  })
+
+  it('are made at once when the group has gone back, of what it has gone back to', async () => {
+    world.commit()
+    world.commit()
+    await world.run(2_000)
+    world.finish()
+    await world.run(0)
+    world.commit() // waits for the interval
+    await world.run(2_000)
+    expect(world.copying).toBeUndefined()
+    const kept = { epoch: 1, generation: 1, images: { a: 'a1', b: 'b1' } }
+    world.change(now => (now === null ? undefined : { ...now, version: now.version + 1, kept: [kept] }))
+    world.change(goBackTo(1, 1))
+    await world.run(2_000)
+    expect(world.copying?.wish).toMatchObject({ epoch: 1, generation: 1, groupGeneration: 2 })
+    world.finish()
+    await world.run(INTERVAL_MS)
+    expect(world.copied).toEqual([2, 1])
   })
 
   it('are not made without a recovery key', async () => {

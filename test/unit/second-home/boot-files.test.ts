@@ -109,6 +109,7 @@ describe('a second home', () => {
     group: 'shop',
     epoch,
     generation: 1,
+    groupGeneration: 1,
     vms: [{ id: 'till', memoryMiB: 64, mac: '52:54:00:00:00:01', kernel: '/k', initrd: '/i', append: '' }],
     outputCommit: false,
     openFlow: false,
@@ -139,7 +140,7 @@ describe('a second home', () => {
     kernel.reads = 0
     const second = await home.copy(wish(2, [kernel, fileOf('/i', content.initrd)]), quiet)
     expect(kernel.reads).toBe(0)
-    expect(second).toEqual({ streams: 2, streamsCopied: 1, bytesSent: content.initrd.length + 16 })
+    expect(second).toEqual({ generation: 1, streams: 2, streamsCopied: 1, bytesSent: content.initrd.length + 16 })
     expect((await home.open(nameIn(1), secret)).files.map(({ path }) => path)).toEqual(['/k', '/k-2'])
   })
 

@@ -52,6 +52,7 @@ function wish(epoch: number, streams: readonly StreamManifest[]): HomeWish {
     group: 'shop',
     epoch,
     generation: 1,
+    groupGeneration: 1,
     outputCommit: false,
     openFlow: false,
     retention: { keepLast: 3, hourly: 24, daily: 7, weekly: 0 },
@@ -145,7 +146,12 @@ describe('a second home', () => {
   it('takes an unchanged stream once: it is neither sent nor read again', async () => {
     expect(await home.copy(wish(1, [first]), quiet)).toMatchObject({ streamsCopied: 1, bytesSent: first.dataBytes })
     reads = []
-    expect(await home.copy(wish(2, [first, second]), quiet)).toEqual({ streams: 2, streamsCopied: 1, bytesSent: 1_000 })
+    expect(await home.copy(wish(2, [first, second]), quiet)).toEqual({
+      generation: 1,
+      streams: 2,
+      streamsCopied: 1,
+      bytesSent: 1_000
+    })
     expect(new Set(reads)).toEqual(new Set([second.stream]))
     await expectReadable(2, [first, second])
   })
@@ -213,6 +219,22 @@ describe('a second home', () => {
     reads = []
     await home.copy({ ...again, epoch: 2 }, quiet)
     expect(reads).toEqual([]) // it leans on the newest
+  })
+
+  it('takes an epoch that the group has gone back to for the newest, not those that were given up', async () => {
+    for (const epoch of [8, 9, 10]) await home.copy(wish(epoch, [first, stream(epoch, 500)]), quiet)
+    const back = { ...wish(8, [first, stream(8, 500)]), groupGeneration: 2 }
+    expect(await home.copy(back, quiet)).toMatchObject({ generation: 2, bytesSent: 0 })
+    expect(await home.copy(back, quiet)).toMatchObject({ generation: 2 }) // once more
+    expect(await home.sweep(place, 2, { ...nameIn(8), generation: 2 })).toMatchObject({ epochs: 2 })
+    const { epochs } = await home.epochs()
+    expect(epochs.map(({ generation, epoch }) => [generation, epoch])).toEqual([
+      [1, 10],
+      [2, 8]
+    ])
+    const next = { ...wish(11, [first]), generation: 2, groupGeneration: 2 }
+    expect(await home.copy(next, quiet)).toMatchObject({ generation: 2 })
+    expect((await home.epochs()).epochs.at(-1)).toMatchObject({ generation: 2, epoch: 11 })
   })
 
   it('keeps the epoch that was just copied, however old it is', async () => {
@@ -313,7 +335,7 @@ describe('a second home', () => {
   it('sends again what went astray there: a stream at once, a chunk when all of it is looked for', async () => {
     await home.copy(wish(1, [first, second]), quiet)
     for (const name of store.names('streams/')) store.objects.delete(name)
-    expect(await home.copy(wish(1, [first, second]), quiet)).toEqual({ streams: 2, streamsCopied: 2, bytesSent: 0 })
+    expect(await home.copy(wish(1, [first, second]), quiet)).toMatchObject({ streamsCopied: 2, bytesSent: 0 })
     await expectReadable(1, [first, second])
     const [chunk = ''] = store.names('chunks/')
     store.objects.delete(chunk)
