@@ -93,11 +93,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
   const { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB } = rest
   if (key.length !== GROUP_KEY_BYTES) throw new TypeError(`the group key must have ${GROUP_KEY_BYTES} bytes`)
   const facts: VmFacts = { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB }
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), {
-    workerData: facts,
-    resourceLimits: RESOURCE_LIMITS,
-    name: `image ${vm}`
-  })
+  const worker = openThread(facts)
   const images = new KnownImages()
   const restores: Restores = { last: 0, served: 0 }
   const inFlight = new InFlight()
@@ -130,11 +126,7 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       const publishes = member?.hasNeighbours === true
       await calls.call('capture', { ...request, stored, keys: dataKeys?.(), leanOn, publishes })
       images.begun({ epoch, stream: streamIdOf(facts, request.generation, epoch) }, streams)
-      const finish: Finish = async (frames, disks, machine) => {
-        inFlight.begin(epoch, frames)
-        const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
-        return images.captured(await calls.call('finishCapture', argument, wholeMemoryOf(machine)))
-      }
+      const finish = finishing(calls, images, inFlight, epoch)
       if (ramPath === undefined) return streamCapture(calls, epoch, finish)
       return await openRamCapture(calls, { epoch, ramPath, socketPath, finish })
     },
@@ -162,6 +154,14 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       await worker.terminate()
     }
   }
+}
+
+function openThread(facts: VmFacts): Worker {
+  return new Worker(new URL('./worker.ts', import.meta.url), {
+    workerData: facts,
+    resourceLimits: RESOURCE_LIMITS,
+    name: `image ${facts.vm}`
+  })
 }
 
 function basesOf(
@@ -202,6 +202,14 @@ function mainCalls(
 }
 
 type Finish = (frames: FrameLog, disks: readonly DiskFile[], machine?: Uint8Array) => Promise<ImageManifest>
+
+function finishing(calls: ThreadCalls<WorkerCalls>, images: KnownImages, inFlight: InFlight, epoch: number): Finish {
+  return async (frames, disks, machine) => {
+    inFlight.begin(epoch, frames)
+    const argument = { epoch, frames: frames.frames, disks, ...(machine && { machine }) }
+    return images.captured(await calls.call('finishCapture', argument, wholeMemoryOf(machine)))
+  }
+}
 
 /** The frame log of the capture that is being finished, which the thread reads as fast as it can ship it. */
 class InFlight {
