@@ -8,9 +8,10 @@ import type { DrillRunDeps } from './agents/drill-run.ts'
 import { ScheduledDrills } from './agents/drill-schedule.ts'
 import { Drills } from './agents/drills.ts'
 import type { Hosting, Report } from './agents/group-agent.ts'
+import { RestoreLine } from './agents/restore-line.ts'
 import { createDrillHost } from './host/drill-room.ts'
 import { wallMs } from './host/clock.ts'
-import type { Clock, FailureDetector, Log, Transport } from './ports.ts'
+import type { Clock, ControlBus, FailureDetector, Log, Transport } from './ports.ts'
 import { createSwitch } from './switch/switch.ts'
 
 export interface DrillingDeps {
@@ -36,13 +37,14 @@ export interface Drilling {
 
 export function openDrilling(deps: DrillingDeps): Drilling {
   const { config, self, runDir, clock, log, membership, hosting, openAlone } = deps
+  const { togetherMs } = config.restore
   const drills = new Drills({
     ...deps,
+    ...hosting,
     wallMs,
     nameOf: peer => memberById(membership.record(), peer)?.name ?? peer,
     memoryMiB: config.drills.memoryMiB,
-    vm: hosting.vm,
-    readManifest: hosting.readManifest,
+    openLine: () => new RestoreLine({ self, bus: silence(self), clock, togetherMs }),
     openWorker: openAlone,
     openNetwork: () => createSwitch({ self, transport: nobody(self), clock, log, mayAct: () => true }),
     host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, 'main.ts')] })
@@ -67,3 +69,6 @@ const nobody = (self: PeerId): Transport => ({
   start: async () => {},
   stop: async () => {}
 })
+
+/** All VMs of a drill are here. */
+const silence = (self: PeerId): ControlBus => ({ self, send: () => false, on: () => {} })

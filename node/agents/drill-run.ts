@@ -3,14 +3,7 @@
  * them, and all of it is taken away. They are no owners of anything: no lease, no epoch, no word to other peers; their shards
  * are read as a restore reads them.
  */
-import {
-  type CommittedEpoch,
-  type GroupRecord,
-  type KeptEpoch,
-  type NicSpec,
-  nicsOf,
-  type VmSpec
-} from '../../protocols/group.ts'
+import { type GroupRecord, type KeptEpoch, type NicSpec, nicsOf, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type {
@@ -24,13 +17,19 @@ import type {
   ImageWorker,
   Switch
 } from '../ports.ts'
+import { tellOfRestore } from './after-restore.ts'
+import type { Report } from './group-agent.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
+import { heldBack, type RestoreLine, type TalksReader } from './restore-line.ts'
 
-export interface DrillRunDeps {
+export interface DrillRunDeps extends TalksReader {
   readonly self: PeerId
   readonly clock: Clock
   readonly vm: LocalVmDeps
   readonly host: DrillHost
+  readonly report: Report
+  /** Of this drill's VMs and of no others. */
+  openLine(): RestoreLine
   /** A switch of its own, from which no frame leaves. */
   openNetwork(): Switch
   /** Of no image's neighbours: what a drill restores, the live VMs of this host must not lean on. */
@@ -112,12 +111,15 @@ export class DrillRun {
   }
 
   async #inRoom(room: DrillRoom): Promise<void> {
-    const { openNetwork, clock } = this.#deps
+    const { openNetwork, openLine, clock } = this.#deps
     const network = openNetwork()
+    const line = openLine()
     const { id: group, generation } = this.#record
-    const vms = this.#specs.map(
-      spec => new LocalVm(this.#record, spec, this.#vmDeps(network, room), reason => this.#ended(spec.id, reason))
-    )
+    const vms = this.#specs.map(spec => {
+      const { together } = heldBack(this.#record, spec.id, { line }, this.#deps)
+      const deps = { ...this.#vmDeps(network, room), together }
+      return new LocalVm(this.#record, spec, deps, reason => this.#ended(spec.id, reason))
+    })
     const ended = new AbortController()
     let station: Awaited<ReturnType<Switch['attach']>> | undefined
     try {
@@ -136,6 +138,7 @@ export class DrillRun {
     } finally {
       this.#closing = true
       ended.abort()
+      line.stop()
       await Promise.allSettled(vms.map(vm => vm.destroy()))
       await station?.detach()
       network.removeGroup(group)
@@ -152,13 +155,19 @@ export class DrillRun {
   async #resume(vm: LocalVm, room: DrillRoom, begunMs: number): Promise<{ whole: Promise<void> }> {
     const { clock, readManifest } = this.#deps
     const { id } = vm.spec
-    const { epoch, generation, images } = this.#epoch
-    const committed: CommittedEpoch = { epoch, generation, previousEpoch: 0, images }
-    const hash = images[id] as string // every epoch has an image of every VM
+    const { committed } = this.#record
+    if (committed === null) throw new TypeError('a drill is one of an epoch')
+    const hash = committed.images[id] as string // every epoch has an image of every VM
     try {
       const { complete } = await vm.resumeFrom(committed, readManifest(hash), Promise.resolve())
       this.#note(id, { runsMs: clock.now() - begunMs })
       if (vm.pid !== undefined) await room.giveWay(vm.pid)
+      void tellOfRestore(vm, {
+        ...this.#deps,
+        wallMs: this.#deps.vm.wallMs,
+        uplink: true,
+        report: this.#guestReport(id)
+      })
       const whole = complete.then(
         ({ pagesFaulted, pagesPushed }) =>
           this.#note(id, { wholeMs: clock.now() - begunMs, pagesFaulted, pagesPushed }),
@@ -169,6 +178,11 @@ export class DrillRun {
     } catch (error) {
       return this.#lost(id, messageOf(error))
     }
+  }
+
+  #guestReport(vm: string): Report {
+    const { group } = this.#wish
+    return (kind, fields) => this.#deps.report(`drill.${kind}`, { group, vm, ...fields })
   }
 
   async #runCheck(room: DrillRoom, signal: AbortSignal): Promise<void> {
@@ -241,7 +255,7 @@ function networksOf(vms: readonly VmSpec[]): NicSpec[] {
  */
 function drillRecord(
   { id, vms, generation }: GroupRecord,
-  { epoch }: KeptEpoch,
+  { epoch, generation: ofEpoch, images }: KeptEpoch,
   networks: readonly NicSpec[],
   self: PeerId
 ): GroupRecord {
@@ -250,6 +264,7 @@ function drillRecord(
   const station = { id: STATION, nics: networks, memoryMiB: 0, kernel: '', initrd: '', append: '' }
   const all = networks.length > 0 ? [...specs, station] : specs
   const owners = Object.fromEntries(all.map(spec => [spec.id, self]))
-  const numbers = { version: 1, generation, lastEpoch: epoch, open: null, committed: null, removed: false }
-  return { id: `drill of ${id}`, vms: all, owners, ...numbers }
+  const committed = { epoch, generation: ofEpoch, previousEpoch: 0, images }
+  const numbers = { version: 1, generation, lastEpoch: epoch, open: null, removed: false }
+  return { id: `drill of ${id}`, vms: all, owners, committed, ...numbers }
 }

@@ -12,7 +12,6 @@ import type { DrillReport, DrillWish, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import { DrillRun, type DrillRunDeps, interrupted } from './drill-run.ts'
 import { EpochReaders } from './epoch-readers.ts'
-import type { Report } from './group-agent.ts'
 
 export interface DrillsDeps extends DrillRunDeps {
   /** Of this run of the peer: what an earlier one held is over. */
@@ -21,7 +20,6 @@ export interface DrillsDeps extends DrillRunDeps {
   readonly membership: { record(): ClusterRecord }
   readonly nameOf: (peer: PeerId) => string
   readonly log: Log
-  readonly report: Report
   wallMs(): number
   /** `drills.memoryMiB`. */
   readonly memoryMiB: number | undefined

@@ -2,6 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { Drills, type DrillsDeps } from '../../node/agents/drills.ts'
 import { ScheduledDrills } from '../../node/agents/drill-schedule.ts'
+import { RestoreLine } from '../../node/agents/restore-line.ts'
 import type { CheckOutcome, Clock, DrillAbout, DrillWish, Machine, MachineOptions, NicPort } from '../../node/ports.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
@@ -116,7 +117,10 @@ export class DrillWorld {
     }
   }
 
-  #deps(): Pick<DrillsDeps, 'nameOf' | 'report' | 'host' | 'vm' | 'openNetwork' | 'openWorker' | 'readManifest'> {
+  #deps(): Pick<
+    DrillsDeps,
+    'nameOf' | 'report' | 'host' | 'vm' | 'openNetwork' | 'openLine' | 'openWorker' | 'readManifest'
+  > {
     const call = (what: string): void => void this.calls.push(what)
     const port = { ends: [], detach: async () => call('nic ends') }
     const nic = { ...port, release: async () => {}, inject: async () => {}, hold: async () => {} } as unknown as NicPort
@@ -128,6 +132,7 @@ export class DrillWorld {
       }),
       close: async () => call('worker ends')
     }
+    const bus = { self: 'me', send: () => false, on: () => {} }
     const live = { path: () => 'live', clock: this.clock, log: this.#shared().log, wallMs: () => 0 }
     return {
       nameOf: () => 'oak',
@@ -170,6 +175,7 @@ export class DrillWorld {
           throw new TypeError('nobody asks')
         }
       }),
+      openLine: () => new RestoreLine({ self: 'me', bus, clock: this.clock, togetherMs: 2_000 }),
       openWorker: async () => worker as never,
       readManifest: async () => ({}) as never
     }

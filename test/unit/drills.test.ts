@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { scheduleDrills } from '../../protocols/epoch/drills.ts'
 import { removeGroup, takeOver } from '../../protocols/epoch/record.ts'
+import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
 import { DrillWorld } from './drill-world.ts'
 
 let world: DrillWorld
@@ -122,6 +123,8 @@ describe('a drill', () => {
 
 describe('drills of a schedule', () => {
   const hourly = { everyMs: 3_600_000, timeoutMs: 60_000 }
+  const withSchedule = (schedule: DrillSchedule) => (record: GroupRecord | null) =>
+    record === null ? undefined : { ...record, version: record.version + 1, drills: { schedule } }
   const begun = (): number => world.events.filter(event => event === 'drill.begun').length
 
   test('begin soon, and then once an interval', async () => {
@@ -182,12 +185,10 @@ describe('drills of a schedule', () => {
 
   test('that nobody has ended are told of: by the next run of the peer, or the next owner', async () => {
     const schedule = { ...hourly, begunMs: 999_000, runs: 'me run0' }
-    world.change(record => record && { ...record, version: record.version + 1, drills: { schedule } })
+    world.change(withSchedule(schedule))
     await world.pass(1_000)
     expect(world.record?.drills?.last?.failed).toMatch(/ended over it/)
-    world.change(
-      record => record && { ...record, version: record.version + 1, drills: { schedule: { ...schedule, runs: 'x y' } } }
-    )
+    world.change(withSchedule({ ...schedule, runs: 'x y' }))
     await world.pass(1_000)
     expect(world.record?.drills?.schedule).toHaveProperty('runs')
     world.alive = false
