@@ -119,6 +119,7 @@ function hostingOf(
     uplink: true,
     started: wiring.started(life.host.disk.startedFile(life)),
     readManifest: async hash => decodeSimManifest(await shards.getManifest(hash)),
+    readTalks: async hash => decodeSimManifest(await shards.getManifest(hash)).talks ?? [],
     encodeManifest: encodeSimManifest,
     vm: {
       hypervisor,

@@ -15,6 +15,7 @@ import { gatherFacts, leanReader } from '../../node/agents/membership-facts.ts'
 import { MembershipSteps } from '../../node/agents/membership-steps.ts'
 import { MembershipAgent } from '../../node/agents/membership.ts'
 import { Placing } from '../../node/agents/placing.ts'
+import { RestoreLine } from '../../node/agents/restore-line.ts'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import type { ControlBus, Leases, Liveness, Log } from '../../node/ports.ts'
 import { keepBy } from '../../node/planning/retention-policy.ts'
@@ -67,6 +68,8 @@ export interface PeerWorld {
 
 /** As in `node/peer.ts`. */
 const FAREWELL_MS = 250
+/** A few restores long. */
+const TOGETHER_MS = 300
 /** Longer than any run: what a member that is gone for good takes with it is not what is looked for. */
 const LOST_AFTER_MS = 600_000
 
@@ -162,7 +165,8 @@ export class SimPeer {
     const takeover = new TakeoverAgent({ ...agents, hosts: storage, leaving })
     const { network, hosting, store } = body
     const placing = new Placing({ self, transport, about: peers => peers.map(peer => ({ peer })) })
-    const where = { members: ids, storage, leaving, placing, nameOf: (peer: PeerId) => peer }
+    const line = new RestoreLine({ self, bus, clock, togetherMs: TOGETHER_MS })
+    const where = { members: ids, storage, leaving, placing, line, nameOf: (peer: PeerId) => peer }
     const keeping = () => keepBy(settings.epochs.retention, host.wallMs())
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network, keeping })
     const describeManifest = hosting && body.describeManifest
@@ -191,7 +195,7 @@ export class SimPeer {
     this.detector = detector
     this.directory = directory
     this.body = body
-    this.#agents = [takeover, this.housekeeping, forgetting, directory, membership, lost, this.#steps]
+    this.#agents = [takeover, this.housekeeping, forgetting, directory, membership, lost, this.#steps, line]
     this.#follow(takeover)
   }
 
