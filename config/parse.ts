@@ -65,6 +65,7 @@ function wellShapedSections(raw: unknown): Sections {
     scrub: section('scrub', shape.scrub),
     images: section('images', shape.images),
     restore: section('restore', shape.restore),
+    standby: section('standby', shape.standby),
     drills: section('drills', shape.drills),
     hypervisor: section('hypervisor', shape.hypervisor),
     switch: section('switch', shape.switch),

@@ -210,6 +210,27 @@ export const configSchema = z.strictObject({
       togetherMs: ms(0, 60_000).default(2_000)
     })
     .prefault({}),
+  standby: z
+    .strictObject({
+      /**
+       * RAM of the standby copies that this host keeps of VMs with `standby`, all together; 0: none. Each takes what its VM uses, and
+       * some 60 MB for a hypervisor. 16 GiB: a guess; the next setting is what bounds them on smaller hosts.
+       */
+      memoryMiB: z
+        .number()
+        .int()
+        .min(0)
+        .max(1 << 24)
+        .default(16_384),
+      /** Copies are given up, the largest first, while this host has less memory available (MemAvailable). 512 MiB: a guess. */
+      keepFreeMiB: z
+        .number()
+        .int()
+        .min(0)
+        .max(1 << 24)
+        .default(512)
+    })
+    .prefault({}),
   drills: z
     .strictObject({
       /**

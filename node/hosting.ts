@@ -4,19 +4,21 @@
  */
 import { createHash, hkdfSync } from 'node:crypto'
 import { readdir, rm } from 'node:fs/promises'
+import { freemem } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { disksOf } from '../protocols/group.ts'
 import { BASES } from '../protocols/base.ts'
 import { contentHash } from '../protocols/boot-files.ts'
-import { memberById, placeable } from '../protocols/membership/record.ts'
+import { leavingHosts, memberById, placeable } from '../protocols/membership/record.ts'
 import type { DataKeyRing } from './agents/data-keys.ts'
 import { SharedBases } from './agents/bases.ts'
 import { BootFileAgent } from './agents/boot-files.ts'
 import type { GroupDirectory } from './agents/directory.ts'
 import type { Hosting, Report, StartedGenerations } from './agents/group-agent.ts'
 import type { Placing } from './agents/placing.ts'
+import { Standbys } from './agents/standby.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
 import { createCodec } from './erasure/codec.ts'
 import { type DrillingDeps, openDrilling } from './drilling.ts'
@@ -238,7 +240,7 @@ function hostingOf(
     for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
   })
   const openWith = workersOf(deps, hypervisor, shards)
-  const hosting: Hosting = {
+  const parted: Hosting = {
     shards,
     shape: { k, m },
     uplink: config.switch.uplink !== 'none',
@@ -265,7 +267,24 @@ function hostingOf(
     }
   }
   const openAlone = openWith({ contentsMiB: 0 })
+  const hosting: Hosting = { ...parted, standbys: openStandbys(deps, parted) }
   return { hosting, openAlone, repairing, booting, refusedShards: () => shards.stats().refusedStale }
+}
+
+/** Ended with the peer. */
+function openStandbys({ teardown, ...deps }: HostingDeps, hosting: Hosting): Standbys {
+  const { config, membership, storagePeers } = deps
+  const standbys = new Standbys({
+    ...deps,
+    hosts: () => placeable(membership.record()),
+    leaving: () => leavingHosts(membership.record()),
+    about: storagePeers.about,
+    copy: hosting,
+    settings: config.standby,
+    availableMiB: () => Math.floor(freemem() / 2 ** 20)
+  })
+  teardown.add(() => standbys.stop())
+  return standbys
 }
 
 type OpenWorker = Hosting['vm']['openWorker']

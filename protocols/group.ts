@@ -140,8 +140,8 @@ export interface VmSpec {
   /** The only way in which it may be cut. Absent: the best of its host (`Hypervisor.capture`). */
   readonly capture?: 'dirty' | 'portable' | undefined
   /**
-   * Hosts besides its own that keep its last committed RAM ready, with a hypervisor that waits on it; then its own does so, too,
-   * for a rollback in place. Absent: none.
+   * Hosts besides its own that keep its last committed RAM ready, with a hypervisor that waits on it: 1, and then its own does so,
+   * too, for a rollback in place. Absent: none.
    */
   readonly standby?: number | undefined
   /** Anti-affinity: VMs of the group with the same name here run on different hosts, and racks, where that can be. */

@@ -11,45 +11,21 @@ import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planRestore, without } from '../planning/placement.ts'
-import type { Clock, FailureDetector, ImageManifest, Leases, Log, ShardCluster, Switch } from '../ports.ts'
+import type { Clock, FailureDetector, Leases, Log, Switch } from '../ports.ts'
 import { type TellingDeps, tellOfRestore, tellTime, tellUplink } from './after-restore.ts'
 import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
+import type { Hosting, Report } from './host-parts.ts'
 import { lossesBorne } from './leaning.ts'
-import { LocalVm, type LocalVmDeps } from './local-vm.ts'
-import type { Placed, Placing } from './placing.ts'
+import { LocalVm } from './local-vm.ts'
+import type { Placing } from './placing.ts'
 import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
-import { heldBack, type LineDeps, type TalksReader } from './restore-line.ts'
+import { heldBack, type LineDeps } from './restore-line.ts'
 
-/** Something that happened, for people and for the API's event stream. */
-export type Report = (kind: string, fields: Record<string, unknown>) => void
+export type { Hosting, Report, StartedGenerations } from './host-parts.ts'
 
-/** What a peer needs to run VMs; a witness has none of it. */
-export interface Hosting extends TalksReader {
-  readonly vm: LocalVmDeps
-  readonly shards: ShardCluster
-  readonly shape: { k: number; m: number }
-  /** Whether NICs on network "uplink" lead anywhere from this host (`switch.uplink`). */
-  readonly uplink: boolean
-  /** Of streams that are stored. Absent: they are as planned. */
-  readonly storedAt?: Placed['storedAt']
-  /** Which generation of each group has been started here, in an earlier run of this peer, too. */
-  readonly started: StartedGenerations
-  readManifest(hash: string): Promise<ImageManifest>
-  /** The image's name, and all that is to be stored of it. */
-  encodeManifest(manifest: ImageManifest): { hash: string; objects: readonly { hash: string; bytes: Uint8Array }[] }
-}
-
-/** On disk: a VM whose peer was restarted must not be started a second time in the same generation. */
-export interface StartedGenerations {
-  /** 0 where none. */
-  of(group: string): number
-  /** Durable when it resolves. */
-  note(group: string, generation: number): Promise<void>
-}
-
-export interface GroupAgentDeps extends LineDeps, Pick<RestoreFactsDeps, 'leaving' | 'about' | 'standbys'> {
+export interface GroupAgentDeps extends LineDeps, Pick<RestoreFactsDeps, 'leaving' | 'about'> {
   readonly self: PeerId
   readonly members: () => readonly PeerId[]
   /** Members that new VMs and new shards may go to. */
@@ -247,8 +223,10 @@ export class GroupAgent {
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)
     mayRun.catch(() => {}) // awaited by the VM's start
     try {
-      await after
-      if (this.#vms.get(spec.id) !== vm) return // it would open what nobody closes: its end is behind it
+      const standby = await hosting.standbys?.take(record, spec)
+      const ready = typeof standby === 'object' ? standby : undefined
+      if (ready === undefined) await after
+      if (ready === undefined && this.#vms.get(spec.id) !== vm) return // it would open what nobody closes: its end is behind it
       const { committed } = record
       if (committed === null) {
         await vm.boot(0, mayRun)
@@ -259,8 +237,10 @@ export class GroupAgent {
         return
       }
       const hash = committed.images[spec.id] as string
-      const { spawnToRunMs, complete } = await vm.resumeFrom(committed, hosting.readManifest(hash), mayRun)
-      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...held.told() })
+      const [manifest, mayGoOn] = [hosting.readManifest(hash), Promise.all([mayRun, after])]
+      const { spawnToRunMs, complete } = await vm.resumeFrom(committed, manifest, mayGoOn, ready)
+      const from = ready ? { from: 'standby' } : { from: 'shards', noStandby: standby }
+      this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...from, ...held.told() })
       tellUplink(vm.spec, this.#telling(vm, hosting))
       void tellOfRestore(vm, this.#telling(vm, hosting))
       void vm.disks.local?.then(read => this.#reportVm('vm.disks-local', vm, { ...read }))

@@ -2,13 +2,16 @@
 import { groupKey } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
 import { GroupAgent, type GroupAgentDeps } from './group-agent.ts'
+import type { StandbySource, StandbyStatus } from './host-parts.ts'
 import type { LocalVm } from './local-vm.ts'
 
 export class Groups {
   readonly #agents = new Map<string, GroupAgent>()
+  readonly #standbys: StandbySource | undefined
 
   constructor(deps: GroupAgentDeps) {
     const { directory, leases, network } = deps
+    this.#standbys = deps.hosting?.standbys
     directory.onRecord(record => {
       let agent = this.#agents.get(record.id)
       if (agent === undefined) {
@@ -42,6 +45,11 @@ export class Groups {
   /** Reports about epochs of a generation that is over. */
   refusedReports(): number {
     return [...this.#agents.values()].reduce((sum, agent) => sum + agent.refusedReports, 0)
+  }
+
+  /** Of all groups, on this host. */
+  get standbys(): readonly StandbyStatus[] {
+    return this.#standbys?.status ?? []
   }
 
   vmsOf(group: string): readonly LocalVm[] {

@@ -18,10 +18,11 @@ import type {
   Switch
 } from '../ports.ts'
 import type { CutReport, CutWords } from './cut-words.ts'
-import { afterLastWords } from './last-words.ts'
 import { LocalDisks, type LocalDisksDeps } from './local-disks.ts'
 import { PageRounds } from './page-rounds.ts'
 import type { Placed } from './placing.ts'
+import { type PageCounts, resumeByPostcopy, resumeOnStandby } from './resume.ts'
+import type { StandbyParts } from './standby-copy.ts'
 
 /**
  * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
@@ -49,7 +50,7 @@ export class LocalVm {
   readonly generation: number
   readonly #deps: LocalVmDeps
   readonly #onEnd: (reason: string) => void
-  readonly disks: LocalDisks
+  disks: LocalDisks
   #machine: Machine | undefined
   #attaching: Promise<NicPort> | undefined
   #nic: NicPort | undefined
@@ -101,48 +102,47 @@ export class LocalVm {
   }
 
   /**
-   * Starts from a committed image by post-copy. QEMU, the boot set and the lease come at the same time; the VM runs when
-   * all three are there. Resolves when it runs; `complete` when its last page has come and it can be cut.
+   * Starts from a committed image: by post-copy, QEMU, boot set and lease coming at the same time, or on a standby copy of it.
+   * Resolves when it runs; `complete` when its last page has come and it can be cut.
    */
   async resumeFrom(
     committed: CommittedEpoch,
     manifest: Promise<ImageManifest>,
-    mayRun: Promise<void>
-  ): Promise<{ spawnToRunMs: number; complete: Promise<{ pagesFaulted: number; pagesPushed: number }> }> {
+    mayRun: Promise<unknown>,
+    standby?: StandbyParts
+  ): Promise<{ spawnToRunMs: number; complete: Promise<PageCounts> }> {
     const startedMs = this.#deps.clock.now()
-    const bootSet = (async () => {
-      const [worker, image] = await Promise.all([this.#openWorker(), manifest])
-      this.#alive()
-      this.#restore = await worker.restore(image)
-      return this.#restore
-    })()
-    bootSet.catch(() => {}) // awaited below; QEMU's start may fail first
-    const bootable = this.#deps.bootable?.(this.spec)
-    const [nic, disks] = await Promise.all([this.#attach(committed.epoch), this.disks.restored(bootSet), bootable])
+    if (standby) await this.#adopt(standby)
+    const bootSet = standby ? Promise.resolve(standby.restore) : this.#bootSet(manifest)
+    for (const each of [bootSet, manifest, mayRun]) each.catch(() => {}) // awaited below; others may fail first
+    const [nic, disks] = await Promise.all([
+      this.#attach(committed.epoch, standby?.nicPath),
+      standby ? undefined : this.disks.restored(bootSet),
+      this.#deps.bootable?.(this.spec)
+    ])
     this.#nic = nic
-    const socketPath = this.#deps.path('incoming', this.group, this.spec.id)
-    const machine = this.#defineMachine(nic, disks)
-    const connectable = Promise.withResolvers<void>()
-    const runs = machine.startIncoming(socketPath, connectable.resolve)
-    const served = (async () => {
-      await Promise.race([connectable.promise, runs])
-      const [restore] = await Promise.all([bootSet, mayRun])
-      this.#alive()
-      await nic.inject(restore.frames)
-      await this.#deps.together?.()
-      this.#alive()
-      return await restore.serve(socketPath)
-    })()
-    const whole = Promise.all([served, runs.then(() => machine.incomingComplete())])
-    const complete = afterLastWords(
-      this.#deps.clock,
-      whole.then(([counts]) => counts)
-    )
-    complete.catch(() => {}) // the caller awaits it after this resolves, or hears of the failure from here
-    await Promise.race([runs, complete])
+    const machine = standby?.machine ?? this.#defineMachine(nic, disks)
+    const socketPath = standby?.socketPath ?? this.#deps.path('incoming', this.group, this.spec.id)
+    const parts = { ...this.#deps, nic, mayRun, alive: () => this.#alive(), bootSet, socketPath }
+    const { complete } = await (standby ? resumeOnStandby : resumeByPostcopy)(machine, parts)
     this.#setRunning()
     this.disks.begun(machine)
     return { spawnToRunMs: this.#deps.clock.now() - startedMs, complete }
+  }
+
+  async #bootSet(manifest: Promise<ImageManifest>): Promise<Restore> {
+    const [worker, image] = await Promise.all([this.#openWorker(), manifest])
+    this.#alive()
+    this.#restore = await worker.restore(image)
+    return this.#restore
+  }
+
+  /** All of it is this VM's from now on. */
+  async #adopt({ machine, worker, restore, disks, setOnExit }: StandbyParts): Promise<void> {
+    ;[this.#machine, this.#worker, this.#restore, this.disks] = [machine, worker, restore, disks]
+    setOnExit(reason => this.#exited(reason))
+    if (this.#destroyed) await this.destroy()
+    this.#alive()
   }
 
   /**
@@ -364,9 +364,9 @@ export class LocalVm {
     return worker
   }
 
-  async #attach(epoch: number): Promise<NicPort> {
+  async #attach(epoch: number, waitsAt?: string): Promise<NicPort> {
     const { group, spec, generation } = this
-    const nicPath = this.#deps.path('nic', group, spec.id)
+    const nicPath = waitsAt ?? this.#deps.path('nic', group, spec.id)
     this.#attaching = this.#deps.network.attach({ group, vm: spec.id, generation, epoch, nicPath })
     const nic = await this.#attaching
     this.#alive()
@@ -382,11 +382,13 @@ export class LocalVm {
       ends,
       disks,
       consolePath: this.#deps.path('console', this.group, this.spec.id),
-      onExit: reason => {
-        if (!this.#destroyed) this.#onEnd(reason)
-      }
+      onExit: reason => this.#exited(reason)
     })
     return this.#machine
+  }
+
+  #exited(reason: string): void {
+    if (!this.#destroyed) this.#onEnd(reason)
   }
 
   #parts(): { machine: Machine; nic: NicPort; worker: ImageWorker } {

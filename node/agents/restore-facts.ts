@@ -4,6 +4,7 @@ import type { GroupRecord } from '../../protocols/group.ts'
 import type { StoragePeer } from '../planning/domains.ts'
 import { placeColumns } from '../planning/holders.ts'
 import type { PlacementFacts } from '../planning/placement.ts'
+import { plannedStandbys } from '../planning/standby.ts'
 import type { FailureDetector } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 
@@ -16,17 +17,16 @@ export interface RestoreFactsDeps {
   readonly directory: Pick<GroupDirectory, 'all'>
   /** What hosts have said of themselves. Absent: nothing is known. */
   readonly about?: ((peers: readonly PeerId[]) => readonly StoragePeer[]) | undefined
-  /** VM of the group → who keeps a copy of it ready. Absent: nobody does. */
-  readonly standbys?: ((group: string) => Readonly<Record<string, readonly PeerId[]>>) | undefined
   /** Of the streams that images are made of. Absent: it is not known who has columns. */
   readonly shape?: { readonly k: number; readonly m: number } | undefined
 }
 
 /** Columns are where they are planned (`planning/holders.ts`): to ask who really has them would cost a failover its time. */
 export function restoreFacts(
-  { hosts, leaving, detector, directory, about, standbys, shape }: RestoreFactsDeps,
-  { id, vms }: GroupRecord
+  { hosts, leaving, detector, directory, about, shape }: RestoreFactsDeps,
+  record: GroupRecord
 ): PlacementFacts {
+  const { id, vms } = record
   const alive = new Set(detector.alive())
   const here = hosts().filter(host => alive.has(host))
   const staying = leaving().filter(host => alive.has(host))
@@ -35,12 +35,10 @@ export function restoreFacts(
   if (shape !== undefined && about !== undefined) {
     for (const holder of placeColumns(about(here), { ...shape, key: id })) columns[holder] = (columns[holder] ?? 0) + 1
   }
+  const facts = { hosts: here, leaving: staying, groups: directory.all(), known }
   return {
-    hosts: here,
-    leaving: staying,
-    groups: directory.all(),
-    known,
-    standbys: standbys?.(id) ?? {},
+    ...facts,
+    standbys: plannedStandbys(record, facts),
     columns: Object.fromEntries(vms.map(vm => [vm.id, columns]))
   }
 }

@@ -116,6 +116,7 @@ export const vmSpecSchema = z
       .describe(`1 to ${MAX_DISKS} disks (sizeMiB, and base with path and format where it is not empty)`)
       .optional(),
     capture: z.enum(['dirty', 'portable']).optional(),
+    standby: z.number().int().min(0).max(1).describe('0 or 1 hosts that keep a standby copy').optional(),
     apart: name.optional(),
     generationId: z.boolean().optional(),
     clock: z.enum(['wall', 'continue']).optional(),
