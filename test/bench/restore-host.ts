@@ -20,7 +20,7 @@ import type { Libp2pTransport } from '../../protocols/transport.ts'
 import { type ChildOptions, childTransport } from '../contract/loopback.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { ProcessCalls } from './capture-calls.ts'
-import { type Answer, type CutTaken, type ResumeWish, type VmSize, VmOnHost } from './restore-vm.ts'
+import { type Answer, type CutTaken, type ImageName, type ResumeWish, type VmSize, VmOnHost } from './restore-vm.ts'
 
 export interface HostOptions extends ChildOptions {
   /** Its own; kept when it is killed. */
@@ -135,6 +135,7 @@ function handlers(host: () => Promise<RestoreHost>) {
     boot: async () => (await host()).vm.boot(),
     tell: async (command: string): Promise<Answer> => (await host()).vm.tell(command),
     cut: async () => (await host()).cut(),
+    standBy: async (image: ImageName) => (await host()).vm.standBy(image),
     resume: async (wish: ResumeWish) => (await host()).vm.resume(wish),
     complete: async () => (await host()).vm.complete(),
     end: async () => (await host()).vm.end(),

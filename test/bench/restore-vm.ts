@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { configSchema } from '../../config/schema.ts'
 import { LocalVm, type LocalVmDeps } from '../../node/agents/local-vm.ts'
+import { StandbyCopy, type StandbyParts } from '../../node/agents/standby-copy.ts'
 import { wallMs } from '../../node/host/clock.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import type { VmFacts } from '../../node/image/facts.ts'
@@ -51,12 +52,15 @@ export interface CutTaken {
   readonly ramHash: string
 }
 
-/** plain: as an image that has no working set. */
-export type Way = 'plain' | 'working set'
+/** plain: as an image that has no working set. standby: on a copy, which `standBy` makes. */
+export type Way = 'plain' | 'working set' | 'standby'
 
-export interface ResumeWish {
+export interface ImageName {
   readonly hash: string
   readonly epoch: number
+}
+
+export interface ResumeWish extends ImageName {
   /** What the guest is asked as soon as it runs: a command of load.c without its number. */
   readonly question: string
   readonly way: Way
@@ -105,6 +109,8 @@ export class VmOnHost {
   readonly #network: Switch
   #vm: LocalVm | undefined
   #machine: Machine | undefined
+  #standby: StandbyCopy | undefined
+  #standbys = 0
   #ended: string | undefined
   #generation = 0
   #epoch = 0
@@ -168,17 +174,32 @@ export class VmOnHost {
     const bytesFrom = shards.bytesRead
     this.#epoch = epoch
     this.#look = look
-    const committed = { epoch, generation: this.#generation, previousEpoch: 0, images: { [this.#spec.id]: hash } }
+    const committed = this.#committed({ hash, epoch })
     const vm = this.#define(committed)
-    const manifest = readManifest(hash, name => shards.getManifest(name))
+    const standby = way === 'standby' ? await this.#taken(hash) : undefined
+    const manifest = standby ? new Promise<never>(() => {}) : this.#manifest(hash)
     const wanted = way === 'plain' ? manifest.then(withoutWorkingSet) : manifest
-    const { complete } = await vm.resumeFrom(committed, wanted, Promise.resolve())
+    const { complete } = await vm.resumeFrom(committed, wanted, Promise.resolve(), standby)
     const [runMs, bytesBefore] = [clock.now() - fromMs, shards.bytesRead - bytesFrom]
     this.#restoring = { fromMs, complete }
     // Where its pages cannot come any more it never answers.
     const broken = complete.then(() => new Promise<never>(() => {}))
     const answer = await Promise.race([this.tell(question), broken])
     return { runMs, answerMs: clock.now() - fromMs, answer, bytesBefore }
+  }
+
+  /** Makes a copy of that image for the next `resume`, and resolves when a machine waits on it; how long that took. */
+  async standBy(image: ImageName): Promise<number> {
+    const fromMs = clock.now()
+    const of = { group: GROUP, spec: this.#spec, committed: this.#committed(image), number: ++this.#standbys }
+    const deps = { vm: this.#deps(), readManifest: (hash: string) => this.#manifest(hash) }
+    const copy = new StandbyCopy(of, deps, why => (this.#ended = why))
+    this.#standby = copy
+    for (; copy.status.state !== 'ready'; await sleep(LOOK_MS)) {
+      const { state, why } = copy.status
+      if (state === 'ended' || state === 'failing') throw new Error(`there is no standby copy: ${why}`)
+    }
+    return clock.now() - fromMs
   }
 
   /** Resolves when all of its pages are here. */
@@ -202,6 +223,20 @@ export class VmOnHost {
     return createImageWorker({ ...facts, cluster: shards, log: quietLog })
   }
 
+  async #taken(hash: string): Promise<StandbyParts> {
+    const parts = (await this.#standby?.take(hash, 0)) ?? 'nobody made one'
+    if (typeof parts === 'string') throw new Error(`no standby copy can be taken: ${parts}`)
+    return parts
+  }
+
+  #committed({ hash, epoch }: ImageName): CommittedEpoch {
+    return { epoch, generation: this.#generation, previousEpoch: 0, images: { [this.#spec.id]: hash } }
+  }
+
+  #manifest(hash: string): Promise<ImageManifest> {
+    return readManifest(hash, name => this.#parts.shards.getManifest(name))
+  }
+
   get #life(): LocalVm {
     if (this.#vm === undefined) throw new TypeError('there is no VM here')
     return this.#vm
@@ -214,7 +249,7 @@ export class VmOnHost {
     const record: GroupRecord = { id: GROUP, vms: [this.#spec], owners, committed, ...numbers }
     this.#network.setGroup(record)
     this.#ended = undefined
-    writeFileSync(this.#path('console'), '')
+    writeFileSync(this.#consolePath, '')
     const vm = new LocalVm(record, this.#spec, this.#deps(), reason => (this.#ended = reason))
     this.#vm = vm
     return vm
@@ -230,7 +265,7 @@ export class VmOnHost {
       log: quietLog,
       serveBlocks: blockServing(quietLog),
       openWorker: async () => this.#listening(await this.openWorker()),
-      path: kind => this.#path(kind)
+      path: (kind, _, vm) => this.#path(kind, vm)
     }
   }
 
@@ -278,7 +313,7 @@ export class VmOnHost {
         askedMs = clock.now()
         await this.#life.type(question)
       }
-      const text = await readFile(this.#path('console'), 'latin1')
+      const text = await readFile(this.#consolePath, 'latin1')
       const report = parseSpeed(text).find(each => each.id === id)
       if (report) return report
       if (this.#ended !== undefined) throw new Error(`the VM has ended: ${this.#ended}`)
@@ -287,8 +322,12 @@ export class VmOnHost {
     }
   }
 
-  #path(kind: string): string {
-    return join(this.#parts.folder, kind)
+  get #consolePath(): string {
+    return this.#path('console', this.#spec.id)
+  }
+
+  #path(kind: string, vm: string): string {
+    return join(this.#parts.folder, `${kind}.${vm}`)
   }
 }
 

@@ -6,6 +6,7 @@
  *
  *   plain        as an image without a working set
  *   working set  with what the image says of it, which it has from one restore before on the VM's own host, and of three cuts
+ *   standby      on a copy of its RAM that is there, with a QEMU that waits
  *
  * and beside them, from the same image in a local file, QEMU's `-incoming` and `loadvm`. How long pages take that the VM waits for
  * is seen in a round more of each way, whose other times do not count.
@@ -19,7 +20,7 @@ import { watchOthers } from './processor.ts'
 import { RestoreHosts } from './restore-hosts.ts'
 import { checksOf, SIZES_MIB, type Round, type SizeSeen, tableOf, WAYS } from './restore-judge.ts'
 import { measureIncoming, measureLoadvm } from './restore-local.ts'
-import type { Completed, Way } from './restore-vm.ts'
+import type { Completed, ImageName, Way } from './restore-vm.ts'
 import type { Measured, OptionValues } from './list.ts'
 
 const ROUNDS = 5
@@ -32,6 +33,8 @@ const LOOK_ON_MS = 1_000
 const LOAD = 'write 1000 64 2048'
 /** For the load to go once over what it writes to, before the cut and after. */
 const LOAD_MS = 3_000
+/** Of larger VMs not every round has a standby copy: to make one takes as long as to restore all. */
+const LARGE_STANDBY_ROUNDS = 3
 /** When a restored VM is cut: its working set is settled. */
 const LEARNING_CUTS = 2
 const LOCAL_ROUNDS = 3
@@ -77,17 +80,7 @@ async function measureSize(memoryMiB: number, rounds: number, progress: (line: s
     tell('the image')
     const { hash, epoch } = await makeImage(owner)
     await hosts.kill(0)
-    const [found, looked]: [Record<Way, Round[]>, Partial<Record<Way, Round>>] = [{ plain: [], 'working set': [] }, {}]
-    for (let round = 0; round <= rounds; round++) {
-      for (const way of WAYS) {
-        const [look, complete] =
-          round === 0 ? [true, true] : [false, memoryMiB <= COMPLETE_MIB || round <= LARGE_COMPLETE_ROUNDS]
-        const seen = await restored(survivor, { hash, epoch, way, look }, complete)
-        if (look) looked[way] = seen
-        else found[way].push(seen)
-        tell(`${way}, ${look ? 'looked at' : `${round}/${rounds}`}: ${roundText(seen)}`)
-      }
-    }
+    const found = await measureRounds(survivor, { hash, epoch }, { memoryMiB, rounds }, tell)
     const image = { accel, spec, folder: hosts.folder, streamPath: join(hosts.folder, 'image') }
     tell('the image as a file')
     await survivor.call('exportTo', { hash, path: image.streamPath })
@@ -95,14 +88,36 @@ async function measureSize(memoryMiB: number, rounds: number, progress: (line: s
     const incoming = await measureIncoming(image, Math.min(rounds, LOCAL_ROUNDS))
     tell('loadvm')
     const loadvm = await measureLoadvm(image, Math.min(rounds, LOCAL_ROUNDS))
-    return { accel, size: { memoryMiB, rounds: found, looked, incoming, loadvm } }
+    return { accel, size: { memoryMiB, ...found, incoming, loadvm } }
   } finally {
     await hosts.stop()
   }
 }
 
+async function measureRounds(
+  host: Host,
+  image: ImageName,
+  { memoryMiB, rounds }: { memoryMiB: number; rounds: number },
+  tell: (line: string) => void
+): Promise<Pick<SizeSeen, 'rounds' | 'looked'>> {
+  const found: Record<Way, Round[]> = { plain: [], 'working set': [], standby: [] }
+  const looked: Partial<Record<Way, Round>> = {}
+  const large = memoryMiB > COMPLETE_MIB
+  for (let round = 0; round <= rounds; round++) {
+    const look = round === 0
+    for (const way of WAYS) {
+      if (way === 'standby' && (look || (large && round > LARGE_STANDBY_ROUNDS))) continue
+      const seen = await restored(host, { ...image, way, look }, look || !large || round <= LARGE_COMPLETE_ROUNDS)
+      if (look) looked[way] = seen
+      else found[way].push(seen)
+      tell(`${way}, ${look ? 'looked at' : `${round}/${rounds}`}: ${roundText(seen)}`)
+    }
+  }
+  return { rounds: found, looked }
+}
+
 /** Of a VM that has been restored once, on its own host. */
-async function makeImage(owner: Host): Promise<{ hash: string; epoch: number }> {
+async function makeImage(owner: Host): Promise<ImageName> {
   await owner.call('tell', LOAD)
   await sleep(LOAD_MS)
   let image = await owner.call('cut', undefined)
@@ -117,10 +132,11 @@ async function makeImage(owner: Host): Promise<{ hash: string; epoch: number }> 
 
 async function restored(
   host: Host,
-  { look, ...image }: { readonly hash: string; readonly epoch: number; readonly way: Way; readonly look: boolean },
+  { look, ...image }: ImageName & { readonly way: Way; readonly look: boolean },
   complete: boolean,
   end = true
 ): Promise<Round> {
+  if (image.way === 'standby') await host.call('standBy', { hash: image.hash, epoch: image.epoch })
   const resumed = await host.call('resume', { ...image, question: 'status', look: look ? 'faults' : 'no' })
   let completed: Completed | undefined
   if (complete) completed = await host.call('complete', undefined)

@@ -13,8 +13,8 @@ function round(runMs: number, pagesFaulted: number, faultMs?: readonly number[])
   }
 }
 
-const RUN_MS: Readonly<Record<Way, number>> = { plain: 200, 'working set': 150 }
-const FAULTS: Readonly<Record<Way, number>> = { plain: 100, 'working set': 10 }
+const RUN_MS: Readonly<Record<Way, number>> = { plain: 200, 'working set': 150, standby: 20 }
+const FAULTS: Readonly<Record<Way, number>> = { plain: 100, 'working set': 10, standby: 0 }
 
 /** All bounds hold, just so. */
 function size(memoryMiB: number, times = 1): SizeSeen {
@@ -22,7 +22,7 @@ function size(memoryMiB: number, times = 1): SizeSeen {
   const local = [{ runMs: 900, answerMs: 1_000 }]
   return {
     memoryMiB,
-    rounds: { plain: rounds('plain'), 'working set': rounds('working set') },
+    rounds: { plain: rounds('plain'), 'working set': rounds('working set'), standby: rounds('standby') },
     looked: { plain: round(9_999, 100, [1, 2, 3, 40]), 'working set': round(9_999, 10, [5]) },
     incoming: local,
     loadvm: [{ runMs: 2_000, answerMs: 2_100 }]
@@ -49,16 +49,21 @@ describe('restores of several sizes', () => {
 
   it('fail where one is not back in time, waits for too many pages, or is no faster than a full load', () => {
     const seen = size(1_024)
-    const slow = { ...seen, rounds: { ...seen.rounds, 'working set': [round(400, 11)] }, looked: {} }
+    const slow = {
+      ...seen,
+      rounds: { ...seen.rounds, 'working set': [round(400, 11)], standby: [round(30, 0)] },
+      looked: {}
+    }
     expect(failed([slow])).toEqual([
       'working set: first instruction, 1024 MiB',
+      'standby: first instruction, 1024 MiB',
       'working set: part of faults that it saves, 1024 MiB',
       "working set: first instruction, QEMU's full load by it, 1024 MiB"
     ])
   })
 
   it('are told beside what QEMU takes for a full load, faults by the round that was looked at', () => {
-    const [, , plain, , incoming] = tableOf([size(256)])
+    const [, , plain, , , incoming] = tableOf([size(256)])
     expect(plain).toMatch(/plain +256 +220 +240 +1,220 +100 +3\.0 +40\.0 +2\.5/)
     expect(incoming).toMatch(/-incoming +256 +900 +1,000 +900/)
   })
