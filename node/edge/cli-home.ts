@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'
-import type { HomeEpoch } from '../ports.ts'
+import type { HomeEpoch, HomeListing } from '../ports.ts'
 import type { ApiClient } from './client.ts'
 import { table } from './format.ts'
 import type { HomeCopied, HomePlace, HomeStatus } from './home-view.ts'
@@ -52,7 +52,7 @@ export function homeCommands(
     .action(async (options: Shared) => {
       const listing = await (await clientOf(options)).listHome(await placeOf(options, host))
       const damaged = listing.damaged.map(({ name }) => `cannot be read: ${name}`)
-      tell(listing, options, [...listText(listing.epochs), ...damaged].join('\n'))
+      tell(listing, options, [...listText(listing.epochs), ...damaged, ...othersText(listing)].join('\n'))
     })
   verifyCommand(home, host, speaking, clientOf)
   restoreCommand(home, host, speaking, clientOf)
@@ -214,6 +214,13 @@ function statusText({ url, recovery, groups }: HomeStatus): string {
         .join('; ')
     )
   ].join('\n')
+}
+
+/** A program that knows other names than ours may have put them there: an older version, or a newer one. */
+function othersText({ others }: HomeListing): string[] {
+  if (others.length === 0) return []
+  const more = others.length > 3 ? ` and ${others.length - 3} more` : ''
+  return [`passed over, as no epoch is called so: ${others.slice(0, 3).join(', ')}${more}`]
 }
 
 function listText(epochs: readonly HomeEpoch[]): string[] {

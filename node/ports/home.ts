@@ -62,6 +62,8 @@ export interface HomeEpochName {
 export interface HomeListing {
   readonly epochs: readonly HomeEpoch[]
   readonly damaged: readonly DamagedEpoch[]
+  /** Names of objects among them that no epoch has: put by somebody else, or by an older version. */
+  readonly others: readonly string[]
 }
 
 /** An epoch whose object cannot be read, by the object's name. */

@@ -8,7 +8,7 @@ import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, HomeCopy, HomeCopying, HomeWish, ImageManifest, ObjectStore, StreamManifest } from '../ports.ts'
 import { type FileNote, sealFile, type Sent } from './boot-files.ts'
-import { decodeHeader, encodeEpoch, type EpochHeader } from './epoch-object.ts'
+import { decodeHeader, encodeEpoch, type EpochHeader, unreadable } from './epoch-object.ts'
 import {
   ABOUT_NAME,
   aboutText,
@@ -21,6 +21,7 @@ import {
   streamName,
   streamsOf as streamsIn
 } from './layout.ts'
+import type { ImageHead } from './read.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
 
@@ -40,6 +41,8 @@ export interface CopyDeps {
   nameOf(stream: StreamManifest): string
   /** An image's manifest without those of its streams, which it names. */
   encodeImage(manifest: ImageManifest): Uint8Array
+  /** The opposite of `encodeImage`. MANIFEST_INVALID. */
+  decodeImage(bytes: Uint8Array): ImageHead
 }
 
 type Named = EpochHeader['streams'][number]
@@ -67,6 +70,8 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
     const message = `epoch ${epoch} took too long to be copied to ${store.url}: allow it more bandwidth`
     throw new DiapauseError('HOME_SLOW', message)
   }
+  const encoded = Object.fromEntries(Object.entries(images).map(([vm, image]) => [vm, deps.encodeImage(image)]))
+  for (const image of Object.values(encoded)) requireStreams(wish, deps.decodeImage(image), there)
   const bytes = encodeEpoch(
     {
       cluster,
@@ -82,7 +87,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
       outputCommit,
       openFlow,
       retention,
-      images: Object.fromEntries(Object.entries(images).map(([vm, image]) => [vm, deps.encodeImage(image)])),
+      images: encoded,
       keys,
       files
     },
@@ -111,6 +116,12 @@ function sentOf({ nameOf, readData }: CopyDeps, { images, keys, files = [] }: Ho
     streams.set(note.stream, sent)
   }
   return { streams, files: notes }
+}
+
+/** HOME_UNREADABLE where whoever opens the image would not find a stream. */
+function requireStreams(wish: HomeWish, { vm, streams }: ImageHead, named: ReadonlyMap<string, Named>): void {
+  const lost = streams.find(({ stream, manifest }) => named.get(manifest)?.stream !== stream)
+  if (lost !== undefined) throw unreadable(wish, new Error(`the image of ${vm} needs stream ${lost.stream}`))
 }
 
 /** '' where there is none. */

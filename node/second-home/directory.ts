@@ -8,7 +8,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promis
 import { dirname, join, relative } from 'node:path'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
-import { MAX_OBJECT_BYTES } from './layout.ts'
+import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
 
 /** No name begins with a dot. */
@@ -63,9 +63,11 @@ export function openDirectory(root: string): ObjectStore {
 
     async *list(prefix) {
       await told(url, () => requireRoot(root))
+      let seen = 0
       const folder = prefix.includes('/') ? dirname(`${prefix}.`) : '.'
       for await (const path of filesIn(join(root, folder), url)) {
         const name = relative(root, path)
+        if (++seen > MAX_LISTED) throw tooMany(url, `${MAX_LISTED} files under ${prefix}`)
         if (!name.startsWith(prefix) || !isName(name)) continue
         const facts = await this.stat(name)
         if (facts !== undefined) yield { name, ...facts }

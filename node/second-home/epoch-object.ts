@@ -11,9 +11,10 @@ import { retentionSchema } from '../../config/schema.ts'
 import { vmSpecSchema } from '../../protocols/epoch/messages.ts'
 import { openWithRecovery, recoveryName, recoveryPublic, sealForRecovery } from '../../protocols/membership/recovery.ts'
 import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
-import { DiapauseError, UsageError } from '../errors.ts'
+import { DiapauseError, messageOf, UsageError } from '../errors.ts'
 import type { FileNote } from './boot-files.ts'
 import { encodeFrame, invalid, openFrame, parseJson } from './frame.ts'
+import { MAX_OBJECT_BYTES } from './layout.ts'
 
 /** What is sealed has at most this many bytes before it is packed: manifests of 64 VMs. A guess with room. */
 const MAX_BODY_BYTES = 64 << 20
@@ -81,16 +82,36 @@ export interface GroupKey {
   readonly baseKey?: Uint8Array | undefined
 }
 
-/** `once`: 32 random bytes. `recoveryPart`: the public part of the key. */
+/**
+ * `once`: 32 random bytes. `recoveryPart`: the public part of the key. HOME_UNREADABLE where nobody could read what would be
+ * written: whoever finds that out after a fire has nothing.
+ */
 export function encodeEpoch(
   about: Omit<EpochHeader, 'recovery'>,
   body: EpochBody,
   { recoveryPart, once }: { readonly recoveryPart: string; readonly once: Uint8Array }
 ): Uint8Array {
   const header = Buffer.from(JSON.stringify({ ...about, recovery: recoveryName(recoveryPart) } satisfies EpochHeader))
-  const plain = zstdCompressSync(Buffer.from(JSON.stringify(textOf(body))))
-  return encodeFrame('epoch', header, sealForRecovery(recoveryPart, { context: CONTEXT, beside: header, once }, plain))
+  const plain = Buffer.from(JSON.stringify(textOf(body)))
+  const packed = zstdCompressSync(plain)
+  const sealed = sealForRecovery(recoveryPart, { context: CONTEXT, beside: header, once }, packed)
+  const bytes = encodeFrame('epoch', header, sealed)
+  try {
+    bodyOf(parseJson(bodySchema, plain), decodeHeader(bytes))
+    if (plain.length > MAX_BODY_BYTES || bytes.length > MAX_OBJECT_BYTES)
+      throw invalid(`${plain.length} bytes are sealed in it`)
+  } catch (cause) {
+    throw unreadable(about, cause)
+  }
+  return bytes
 }
+
+export const unreadable = ({ group, epoch }: Pick<EpochHeader, 'group' | 'epoch'>, cause: unknown) =>
+  new DiapauseError(
+    'HOME_UNREADABLE',
+    `epoch ${epoch} of group "${group}" is not copied, as nobody could read the copy: ${messageOf(cause)}`,
+    { cause }
+  )
 
 /** What everybody may read. HOME_INVALID. */
 export const decodeHeader = (bytes: Uint8Array): EpochHeader =>

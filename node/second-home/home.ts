@@ -10,19 +10,13 @@ import {
   type GroupPlace,
   hashIn,
   isHash,
-  parseEpochName,
   streamName,
   streamsOf
 } from './layout.ts'
-import { type ImageHead, listEpochs, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
+import { epochNames, listEpochs, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
 import { isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
 
-export interface SecondHomeDeps extends CopyDeps {
-  /** The opposite of `encodeImage`. MANIFEST_INVALID. */
-  decodeImage(bytes: Uint8Array): ImageHead
-}
-
-export function createSecondHome(deps: SecondHomeDeps): SecondHome {
+export function createSecondHome(deps: CopyDeps): SecondHome {
   const { store } = deps
   return {
     url: store.url,
@@ -36,7 +30,7 @@ export function createSecondHome(deps: SecondHomeDeps): SecondHome {
 
 /** Objects are listed before epochs are: who names one meanwhile is seen. */
 async function sweep(
-  { store, wallMs }: SecondHomeDeps,
+  { store, wallMs }: CopyDeps,
   place: GroupPlace,
   keep: number,
   copied?: HomeEpochName
@@ -79,11 +73,10 @@ async function hashesIn(store: ObjectStore, prefix: string): Promise<StoredHash[
 }
 
 async function readEpochs(store: ObjectStore, place: GroupPlace) {
-  const names: string[] = []
-  for await (const { name } of store.list(epochsOf(place))) if (parseEpochName(name) !== undefined) names.push(name)
+  const { names } = await epochNames(store, epochsOf(place))
   const epochs: { name: string; streams: string[] }[] = []
   const damaged: string[] = []
-  for (const name of names) {
+  for (const [name] of names) {
     const header = await unlessDamaged(async () => decodeHeader(await store.get(name)))
     if (header === undefined) damaged.push(name)
     else epochs.push({ name, streams: header.streams.map(({ object }) => object) })

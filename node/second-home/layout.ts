@@ -13,12 +13,22 @@
  * a group is no business of whoever copies another.
  */
 
+import { DiapauseError } from '../errors.ts'
 import type { HomeEpochName } from '../ports.ts'
 
 export const HOME_FORMAT = 1
 
 /** An epoch of 64 VMs is the largest object; a chunk has 4 MiB, a page of a listing a thousand names. A guess with room. */
 export const MAX_OBJECT_BYTES = 128 << 20
+
+/** Under one prefix: chunks of a group of 4 TB. Whoever owns the bucket may make more, and memory must not go by that. A guess. */
+export const MAX_LISTED = 1_000_000
+
+export const tooMany = (url: string, what: string) =>
+  new DiapauseError(
+    'HOME_TOO_MANY',
+    `${url} has more than ${what}: give each cluster a prefix of its own, and delete what belongs to groups that are no more`
+  )
 
 export const ABOUT_NAME = 'diapause-home.json'
 

@@ -14,11 +14,23 @@ import type {
 } from '../ports.ts'
 import { openFile } from './boot-files.ts'
 import { decodeHeader, type EpochHeader, openEpoch } from './epoch-object.ts'
-import { chunkName, epochName, EPOCHS, epochsOf, type GroupPlace, parseEpochName, streamName } from './layout.ts'
+import {
+  chunkName,
+  epochName,
+  EPOCHS,
+  epochsOf,
+  type GroupPlace,
+  parseEpochName,
+  streamName,
+  tooMany
+} from './layout.ts'
 import { decodeStream, type HomeStream } from './stream-object.ts'
 
 /** Chunks in memory while an image is read: of four streams read in turns, four each. A guess. */
 const CACHED_CHUNKS = 16
+
+/** All groups of all clusters: each is read to be listed, which takes minutes for so many. A guess. */
+const MAX_EPOCHS = 20_000
 
 /** An image's manifest that names its streams. */
 export type ImageHead = Omit<ImageManifest, 'streams'> & {
@@ -26,18 +38,28 @@ export type ImageHead = Omit<ImageManifest, 'streams'> & {
 }
 
 export async function listEpochs(store: ObjectStore, of?: GroupPlace): Promise<HomeListing> {
-  const names: string[] = []
-  for await (const { name } of store.list(of === undefined ? EPOCHS : epochsOf(of))) names.push(name)
+  const { names, others } = await epochNames(store, of === undefined ? EPOCHS : epochsOf(of))
   const epochs: HomeEpoch[] = []
   const damaged: DamagedEpoch[] = []
-  for (const name of names.sort()) {
-    const place = parseEpochName(name)
-    if (place === undefined) continue // not put there by this program
+  for (const [name, place] of names) {
     const facts = await unlessDamaged(async () => aboutOf(name, decodeHeader(await store.get(name))))
     if (facts === undefined) damaged.push({ name, ...place })
     else epochs.push(facts)
   }
-  return { epochs, damaged }
+  return { epochs, damaged, others }
+}
+
+/** In their order; `others`: what else lies there, put by somebody else or by an older version. HOME_TOO_MANY. */
+export async function epochNames(store: ObjectStore, prefix: string) {
+  const found: [name: string, of: HomeEpochName][] = []
+  const others: string[] = []
+  for await (const { name } of store.list(prefix)) {
+    const of = parseEpochName(name)
+    if (of === undefined) others.push(name)
+    else found.push([name, of])
+    if (found.length > MAX_EPOCHS) throw tooMany(store.url, `${MAX_EPOCHS} epochs under ${prefix}`)
+  }
+  return { names: found.sort(([a], [b]) => (a < b ? -1 : 1)), others: others.sort() }
 }
 
 /** Undefined where it says that it is in another place. */

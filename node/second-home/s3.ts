@@ -9,7 +9,7 @@ import { hash } from 'node:crypto'
 import { AwsClient } from 'aws4fetch'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
-import { MAX_OBJECT_BYTES } from './layout.ts'
+import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
 
 /** Of one request with all of its body. A minute: 4 MiB at 0.6 Mb/s; a guess. */
@@ -39,8 +39,9 @@ interface Call {
 }
 
 export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore {
-  const { bucket, prefix } = place
-  const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}`
+  const { bucket, prefix, endpoint } = place
+  const at = endpoint === undefined ? '' : `?endpoint=${endpoint}`
+  const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}${at}`
   const send = sending(url, place, credentials)
   const keyOf = (name: string): string => {
     checkName(name)
@@ -68,10 +69,13 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
     async *list(wanted) {
       const folder = prefix === '' ? '' : `${prefix}/`
       let after = ''
+      let seen = 0
       for (;;) {
         const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
         const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted)).toString()
         const { objects, more } = readListing(text)
+        seen += objects.length
+        if (seen > MAX_LISTED) throw tooMany(url, `${MAX_LISTED} objects under ${wanted}`)
         for (const { key, ...facts } of objects) {
           const name = key.slice(folder.length)
           if (isName(name)) yield { name, ...facts }

@@ -87,6 +87,13 @@ test('status says where to ask whether a group is copied that another peer copie
   expect(out.join('\n')).toMatch(/^shop: copied by p3, as far as .*: ask there$/m)
 })
 
+test('list says what lies there that it takes for no epoch', async () => {
+  const others = ['a', 'b', 'c', 'd', 'e'].map(name => `epochs/${name}`)
+  home.list = () => Promise.resolve({ epochs: [], damaged: [], others })
+  await run('home', 'list')
+  expect(out.join('\n')).toMatch(/^passed over, .*: epochs\/a, epochs\/b, epochs\/c and 2 more$/m)
+})
+
 describe('the newest epoch in a second home', () => {
   const epoch = (generation: number, number: number): HomeEpoch => ({
     cluster: 'ab'.repeat(16),
@@ -113,8 +120,10 @@ describe('the newest epoch in a second home', () => {
     ]
     const chosen = [epoch(3, 9)]
     for (const newer of [damaged(3, 10), damaged(4, 1)]) {
-      expect(() => refuseDamaged({ epochs: [], damaged: newer }, chosen)).toThrow(/copied 2026-02-03.*--epoch 9$/)
+      expect(() => refuseDamaged({ epochs: [], damaged: newer, others: [] }, chosen)).toThrow(
+        /copied 2026-02-03.*--epoch 9$/
+      )
     }
-    refuseDamaged({ epochs: [], damaged: damaged(3, 8) }, chosen)
+    refuseDamaged({ epochs: [], damaged: damaged(3, 8), others: [] }, chosen)
   })
 })

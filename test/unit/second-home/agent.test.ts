@@ -46,7 +46,7 @@ class World {
     const cluster = { ...initialRecord('0'.repeat(32), 'forest', founder), removed: ['gone'] }
     const home: SecondHome = {
       url: 'memory:',
-      epochs: () => Promise.resolve({ epochs: [], damaged: [] }),
+      epochs: () => Promise.resolve({ epochs: [], damaged: [], others: [] }),
       verify: () => Promise.reject(new Error('unused')),
       open: () => Promise.reject(new Error('unused')),
       sweep: (_, keep) => {

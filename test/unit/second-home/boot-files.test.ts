@@ -89,7 +89,9 @@ describe('a second home', () => {
   const nameIn = (epoch: number) => ({ ...place, generation: 1, epoch })
   let store: MemoryHome
   let home: SecondHome
+  let inImage: ImageHead['streams']
   beforeEach(() => {
+    inImage = []
     store = new MemoryHome()
     home = createSecondHome({
       store,
@@ -100,7 +102,7 @@ describe('a second home', () => {
       readData: () => Promise.reject(new Error('images have no streams here')),
       nameOf: () => '',
       encodeImage: ({ vm }) => Buffer.from(vm),
-      decodeImage: bytes => ({ vm: Buffer.from(bytes).toString(), streams: [] }) as unknown as ImageHead
+      decodeImage: bytes => ({ vm: Buffer.from(bytes).toString(), streams: inImage }) as unknown as ImageHead
     })
   })
 
@@ -153,6 +155,16 @@ describe('a second home', () => {
     expect((await home.verify(nameIn(2), true)).damaged).toEqual([])
     expect(await home.sweep(place, 1)).toMatchObject({ objects: 3 }) // two chunks and what names them
     expect((await home.verify(nameIn(3), true)).damaged).toEqual([])
+  })
+
+  it('gets no epoch whose image needs a stream that it does not name', async () => {
+    inImage = [{ stream: 'shop/till/1/1', manifest: 'ab'.repeat(32) }]
+    const unreadable = {
+      code: 'HOME_UNREADABLE',
+      message: expect.stringContaining('needs stream shop/till/1/1') as string
+    }
+    await expect(home.copy(wish(1, []), quiet)).rejects.toMatchObject(unreadable)
+    expect(store.names('epochs/')).toEqual([])
   })
 
   it('opens epochs of before there were such files', async () => {

@@ -249,10 +249,22 @@ describe('a second home', () => {
       for (const name of ['desktop.ini', '999999999999999', '.DS_Store', ''])
         store.objects.set(`${prefix}${name}`, { bytes: new Uint8Array(1), putMs: 0 })
     }
-    expect(await home.epochs()).toMatchObject({ damaged: [], epochs: [{ epoch: 1 }] })
+    const others = expect.arrayContaining(['epochs/desktop.ini']) as string[]
+    expect(await home.epochs()).toMatchObject({ damaged: [], epochs: [{ epoch: 1 }], others })
     await home.copy(wish(2, [second]), quiet)
     expect(await home.sweep(place, 1)).toEqual({ epochs: 1, objects: 0, damaged: [] })
     await expectReadable(2, [second])
+  })
+
+  it('lists no more epochs than it could read', async () => {
+    store.list = async function* (prefix) {
+      for (let i = 0; ; i++) {
+        if (i % 1_000 === 0) await Promise.resolve()
+        const name = `${prefix}${place.cluster}/shop/000000000000001-${String(i).padStart(15, '0')}`
+        yield { name, bytes: 1, putMs: 0 }
+      }
+    }
+    await expect(home.epochs()).rejects.toMatchObject({ code: 'HOME_TOO_MANY' })
   })
 
   it('does not remove what a copier has put anew since it was listed', async () => {

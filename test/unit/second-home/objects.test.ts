@@ -62,6 +62,28 @@ describe('an epoch in a second home', () => {
       expect(readable).not.toContain(hidden)
   })
 
+  it('is not made where nobody could read it', () => {
+    const [vm] = body.vms
+    for (const [of, what] of [
+      [about, { ...body, vms: body.vms.map(each => ({ ...each, append: 'x'.repeat(3_000) })) }],
+      [about, { ...body, images: {} }],
+      [about, { ...body, keys: [{ id: 0, key: new Uint8Array(31) }] }],
+      [about, { ...body, vms: Array.from({ length: 65 }, () => vm as (typeof body.vms)[number]) }],
+      [about, { ...body, images: { till: new Uint8Array(50 << 20) } }],
+      [{ ...about, epoch: -1 }, body],
+      [
+        { ...about, streams: Array.from({ length: 10_001 }, () => about.streams[0] as (typeof about.streams)[number]) },
+        body
+      ]
+    ] as const)
+      expect(() => encodeEpoch(of, what, sealing)).toThrow(
+        expect.objectContaining({
+          code: 'HOME_UNREADABLE',
+          message: expect.stringContaining('is not copied') as string
+        })
+      )
+  })
+
   it('opens with no other key', () => {
     const bytes = encodeEpoch(about, body, sealing)
     const opening = () => openEpoch(bytes, new Uint8Array(32).fill(4))
