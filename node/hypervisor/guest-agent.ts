@@ -13,8 +13,8 @@ import { listenForQmp } from './qmp.ts'
 /** How often a program in the guest is asked after. A guess: such programs take a second. */
 const POLL_MS = 200
 const NS_PER_MS = 1_000_000
-/** A guest's clock that is as near to its host's has been set. A guess: its answer takes some of that. */
-const SET_WITHIN_MS = 1_000
+/** A guest's clock that is as near to what it was set to has been set. A guess: answers take some of that. */
+const SET_WITHIN_MS = 2_000
 
 export class GuestChannel implements GuestAgent {
   readonly path: string
@@ -45,26 +45,44 @@ export class GuestChannel implements GuestAgent {
   }
 
   async setTime(nowMs: () => number, timeoutMs: number): Promise<void> {
-    const time = () => ({ time: Math.round(nowMs()) * NS_PER_MS })
     try {
-      await this.#command('guest-set-time', time, timeoutMs)
+      await this.#command('guest-set-time', () => ({ time: Math.round(nowMs()) * NS_PER_MS }), timeoutMs)
     } catch (error) {
-      // It writes the time to the CMOS, too, when it has set the guest's: where only that fails nothing is lost.
       if (!hasCode(error, 'GUEST_AGENT_REFUSED')) throw error
-      const ns = await this.#command('guest-get-time', () => ({}), timeoutMs).catch(() => undefined)
-      if (typeof ns !== 'number' || Math.abs(ns / NS_PER_MS - nowMs()) > SET_WITHIN_MS) throw error
+      // It writes the time to CMOS, too, by a program that not every guest has (in Debian 12 util-linux-extra has hwclock).
+      if (await this.#isSet(nowMs, timeoutMs)) return
+      for (const digits of [3, 0]) {
+        const exitCode = await this.#run(() => ['date', '-s', `@${(nowMs() / 1000).toFixed(digits)}`], timeoutMs)
+        if (exitCode === 0 && (await this.#isSet(nowMs, timeoutMs))) return
+      }
+      throw error
     }
   }
 
-  async run([path, ...arg]: readonly string[], timeoutMs: number): Promise<number> {
-    const started = await this.#command('guest-exec', () => ({ path, arg }), timeoutMs)
+  async #isSet(nowMs: () => number, timeoutMs: number): Promise<boolean> {
+    const ns = await this.#command('guest-get-time', () => ({}), timeoutMs)
+    return typeof ns === 'number' && Math.abs(ns / NS_PER_MS - nowMs()) <= SET_WITHIN_MS
+  }
+
+  run(words: readonly string[], timeoutMs: number): Promise<number> {
+    return this.#run(() => words, timeoutMs)
+  }
+
+  async #run(words: () => readonly string[], timeoutMs: number): Promise<number> {
+    let program: string | undefined
+    const request = () => {
+      const [path, ...arg] = words()
+      program = path
+      return { path, arg }
+    }
+    const started = await this.#command('guest-exec', request, timeoutMs)
     const pid = isRecord(started) ? started.pid : undefined
     for (const endMs = this.#clock.now() + timeoutMs; ; ) {
       const status = await this.#command('guest-exec-status', () => ({ pid }), timeoutMs)
       if (isRecord(status) && status.exited === true) {
         return typeof status.signal === 'number' ? -status.signal : Number(status.exitcode)
       }
-      if (this.#clock.now() >= endMs) throw silent(`whether ${path} has ended`, timeoutMs)
+      if (this.#clock.now() >= endMs) throw silent(`whether ${program} has ended`, timeoutMs)
       await new Promise<void>(resolve => this.#clock.after(POLL_MS, resolve))
     }
   }

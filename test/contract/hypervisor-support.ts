@@ -32,9 +32,12 @@ export async function receive(path: string, { hold = false } = {}) {
   }
 }
 
-/** What a VM of one NIC is plugged into: a switch that forgets what it gets. */
-export async function plug(path: string): Promise<{ readonly ends: readonly NicEnd[]; close(): Promise<void> }> {
-  const server = createServer(socket => socket.resume().on('error', () => {}))
+/** What a VM of one NIC is plugged into: a switch that forgets what it gets, or gives it to `heard`. */
+export async function plug(
+  path: string,
+  heard: (chunk: Buffer) => void = () => {}
+): Promise<{ readonly ends: readonly NicEnd[]; close(): Promise<void> }> {
+  const server = createServer(socket => socket.on('data', heard).on('error', () => {}))
   await new Promise<void>(resolve => server.listen(path, resolve))
   return { ends: [{ kind: 'stream', path }], close: () => closeServer(server) }
 }

@@ -131,20 +131,50 @@ describe('the channel to a guest agent', () => {
     expect([asked, said[1]]).toEqual([1, '{"execute":"guest-set-time","arguments":{"time":1700000000123000000}}'])
   })
 
-  it('has set the time also where the agent could not write it to the CMOS, and not where it is another', async () => {
-    let guestMs = 0
+  /** A guest whose agent refuses to set the time, and whose `date` does what `date` says. */
+  async function without(hwclock: string, date: (words: string) => number) {
+    const guest = { nowMs: 1_000 }
     const { channel } = await open((line, end) => {
-      const failed = '{"error": {"class": "GenericError", "desc": "hwclock failed"}}\n'
-      const time = `{"return": ${guestMs}000000}\n`
-      write(end, synced(line) ?? (line.includes('guest-get-time') ? time : failed))
+      const words = /"arg":\["-s","(.*)"\]/.exec(line)?.[1]
+      if (words !== undefined) exitcode = date(words)
+      const answer = line.includes('guest-set-time')
+        ? `{"error": {"class": "GenericError", "desc": "${hwclock}"}}\n`
+        : line.includes('guest-get-time')
+          ? `{"return": ${guest.nowMs}000000}\n`
+          : words === undefined
+            ? `{"return": {"exited": true, "exitcode": ${exitcode}}}\n`
+            : '{"return": {"pid": 1}}\n'
+      write(end, synced(line) ?? answer)
     })
-    guestMs = 1_700_000_000_500
-    await channel.setTime(() => 1_700_000_000_000, 1_000)
-    guestMs = 1_700_000_002_000
-    const missed = channel.setTime(() => 1_700_000_000_000, 1_000)
+    let exitcode = 0
+    return { channel, guest }
+  }
+  const HOST_MS = 1_700_000_000_250
+
+  it('has set the time also where the agent could not write it to CMOS', async () => {
+    const { channel, guest } = await without('hwclock failed', () => 1)
+    guest.nowMs = HOST_MS + 500
+    await channel.setTime(() => HOST_MS, 1_000)
+  })
+
+  it('sets the time by the program date where the agent sets none, in whole seconds where that takes no others', async () => {
+    const dates: string[] = []
+    const { channel, guest } = await without('not currently supported', words => {
+      dates.push(words)
+      if (words.includes('.')) return 1
+      guest.nowMs = HOST_MS
+      return 0
+    })
+    await channel.setTime(() => HOST_MS, 1_000)
+    expect(dates).toEqual(['@1700000000.250', '@1700000000'])
+  })
+
+  it('says why the agent set no time where date does not either', async () => {
+    const { channel } = await without('not currently supported', () => 0)
+    const missed = channel.setTime(() => HOST_MS, 1_000)
     await expect(missed).rejects.toMatchObject({
       code: 'GUEST_AGENT_REFUSED',
-      message: expect.stringMatching(/hwclock/)
+      message: expect.stringMatching(/not currently/)
     })
   })
 
