@@ -122,9 +122,10 @@ export function drillText({ group, epoch, peer, tookMs, vms, check, failed }: Dr
   ].join('\n')
 }
 
-function rowOf({ vm, runsMs, wholeMs, pagesFaulted, pagesPushed, failed = '' }: DrilledVm): string[] {
+function rowOf({ vm, runsMs, wholeMs, pagesFaulted, pagesPushed, faultP99Ms, failed = '' }: DrilledVm): string[] {
   const time = (ms: number | undefined): string => (ms === undefined ? '-' : durationText(ms))
-  return [vm, time(runsMs), time(wholeMs), `${pagesFaulted ?? '-'}`, `${pagesPushed ?? '-'}`, failed]
+  const slowest = faultP99Ms === undefined ? '' : ` (99 % within ${Math.ceil(faultP99Ms)} ms)`
+  return [vm, time(runsMs), time(wholeMs), `${pagesFaulted ?? '-'}${slowest}`, `${pagesPushed ?? '-'}`, failed]
 }
 
 function numberOf(text: string): number {

@@ -1,5 +1,6 @@
 /** What a drill needs of its host beside machines: a folder with sockets, and a process. */
 import type { NicSpec, VmSpec } from '../../protocols/group.ts'
+import type { RestoreCounts } from './images.ts'
 
 export interface DrillHost {
   /** Memory that could be taken now without harm to others. */
@@ -68,16 +69,13 @@ export interface DrillReport {
   readonly failed?: string | undefined
 }
 
-/** Times are from its start, of the hypervisor's process and all. */
-export interface DrilledVm {
+/** Times are from its start, of the hypervisor's process and all; what became of its pages, when it has all of them. */
+export interface DrilledVm extends Partial<RestoreCounts> {
   readonly vm: string
   /** To its first instruction. Absent: it came to none. */
   readonly runsMs?: number | undefined
   /** To its last page. */
   readonly wholeMs?: number | undefined
-  /** Pages that it had to ask for, and those that came by themselves. */
-  readonly pagesFaulted?: number | undefined
-  readonly pagesPushed?: number | undefined
   /** Why it ended before the drill did. */
   readonly failed?: string | undefined
 }

@@ -78,8 +78,11 @@ describe('a drill of a bank that works', () => {
     expect(naming(folderOf(peer)).map(({ command }) => command)).toEqual([])
     const { running } = await bank.at(peer)
     expect(naming(`guest=diapause:${peer.id}:`).length).toBe(running.length)
-    const sockets = (await readdir(peer.runDir)).filter(name => /\.(nic\d?|incoming|blocks)$/.test(name))
-    expect(sockets.length).toBe(running.length)
+    const files = async (folder: string, name: RegExp) =>
+      (await readdir(folder).catch(() => [])).filter(each => name.test(each)).length
+    for (const kind of [/\.nic\d?$/, /\.console$/]) expect(await files(peer.runDir, kind)).toBe(running.length)
+    expect(await files(peer.runDir, /\.(incoming|blocks)$/)).toBe(0)
+    expect(await files(join(peer.dataDir, 'disks'), /./)).toBe(running.length)
   }
 
   it('goes on from an epoch while the bank does not notice: its VMs speak with each other, with nobody else, and are sound', async () => {

@@ -20,7 +20,7 @@ const passed: DrillReport = {
   epoch: 7,
   peer: 'oak',
   tookMs: 4_321,
-  vms: [{ vm: 'a', runsMs: 812, wholeMs: 3_000, pagesFaulted: 21, pagesPushed: 900 }],
+  vms: [{ vm: 'a', runsMs: 812, wholeMs: 3_000, pagesFaulted: 21, pagesPushed: 900, faultP99Ms: 11.2 }],
   check: { command: 'count', tookMs: 1_000, exitCode: 0, output: ['all is well'] }
 }
 
@@ -82,8 +82,8 @@ describe('diapause drill', () => {
     expect(progress).toEqual(['half of it', ''])
     expect(out.split('\n')).toEqual([
       'drill of group bank from epoch 7 on oak: 4.3 s',
-      '  vm  runs after  all pages after  asked for  pushed',
-      '  a   0.8 s       3.0 s            21         900',
+      '  vm  runs after  all pages after  asked for               pushed',
+      '  a   0.8 s       3.0 s            21 (99 % within 12 ms)  900',
       'check: exit code 0 after 1.0 s: count',
       '    all is well',
       'PASSED: it would come back'
