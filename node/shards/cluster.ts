@@ -90,7 +90,7 @@ export function createShardCluster(options: ShardClusterOptions): ClusterShards 
   })
   const holders = new Holders({ transport, detector, clock, floorMs: settings.forcedTimeoutMs })
   const { places, sources, fetcher, damage } = readingOf(options, service, holders)
-  const reader = new Reader(codec, sources, fetcher)
+  const reader = new Reader(codec, sources, fetcher, clock)
   const uploads = new Uploads({ put: (...column) => service.put(...column), clock, log })
 
   return {

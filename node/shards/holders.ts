@@ -60,6 +60,13 @@ export class Holders {
     return (detector?.livenessOf(peer) ?? 'alive') === 'alive' ? 'good' : 'doubtful'
   }
 
+  /** Cannot be asked now, and lives as far as anybody knows: its link was reset, or this host or that one stands still. */
+  mayReturn(peer: PeerId): boolean {
+    const { transport, detector } = this.#options
+    if (peer === transport.self || transport.connected(peer)) return false
+    return detector !== undefined && detector.livenessOf(peer) !== 'dead'
+  }
+
   isSelf(peer: PeerId): boolean {
     return peer === this.#options.transport.self
   }

@@ -65,6 +65,12 @@ export class ColumnPlaces {
     return hasNone || lacksIt(known, grid, column, planned) ? [...others, planned] : [planned, ...others]
   }
 
+  /** Everybody who may have the column of that grid: nobody who has said that it lacks it. */
+  possible(manifest: Manifest, grid: number, column: number): readonly PeerId[] {
+    const known = this.#streams.get(manifest.stream)
+    return this.inOrder(manifest, grid, column).filter(peer => !lacksIt(known, grid, column, peer))
+  }
+
   forget(stream: StreamId): void {
     this.#streams.delete(stream)
   }

@@ -11,23 +11,32 @@ import {
   type SymbolRange
 } from '../erasure/grid.ts'
 import { DiapauseError } from '../errors.ts'
-import type { Codec, ReadOptions, StreamManifest } from '../ports.ts'
+import type { Clock, Codec, ReadOptions, StreamManifest } from '../ports.ts'
 import { DiagonalRead } from './diagonal-read.ts'
 import type { Fetcher, StreamGrid } from './fetcher.ts'
 import type { Sources } from './sources.ts'
 
 /** Grids of one read that are under way at once: at the defaults 4 MB of symbols from five holders. A guess. */
 const GRIDS_IN_FLIGHT = 4
+/**
+ * Symbols that are out of reach are tried again for so long while enough holders live: who gives up ends a VM, and its whole group
+ * goes back once more. A link that was reset is there again within a second; who does not return is declared dead within two.
+ */
+const PATIENCE_MS = 4_000
+/** A guess: a new link takes 50 to 300 ms. */
+const RETRY_MS = 100
 
 export class Reader {
   readonly #codec: Codec
   readonly #sources: Sources
   readonly #fetcher: Fetcher
+  readonly #clock: Clock
   readonly #starts = new WeakMap<StreamManifest, readonly number[]>()
   directReads = 0
   degradedReads = 0
 
-  constructor(codec: Codec, sources: Sources, fetcher: Fetcher) {
+  constructor(codec: Codec, sources: Sources, fetcher: Fetcher, clock: Clock) {
+    this.#clock = clock
     this.#codec = codec
     this.#sources = sources
     this.#fetcher = fetcher
@@ -99,13 +108,9 @@ export class Reader {
   ): Promise<readonly (Uint8Array | undefined)[]> {
     const { manifest, shape, grid } = of
     const columns = diagonalMembers(shape, diagonal).map(({ column }) => column)
-    let found = await this.#symbolsOf(of, columns, wanted, hedge)
-    if (found.symbols === undefined) {
-      // Before giving up: a repair may have put columns elsewhere.
-      await this.#sources.search(manifest.stream)
-      if (this.#sources.elsewhere(manifest, grid, columns)) found = await this.#symbolsOf(of, columns, wanted, hedge)
-      if (found.symbols === undefined) throw shardLost(manifest, grid, diagonal, found.coming)
-    }
+    const first = await this.#symbolsOf(of, columns, wanted, hedge)
+    const found = first.symbols === undefined ? await this.#again(of, columns, wanted, hedge, first) : first
+    if (found.symbols === undefined) throw shardLost(manifest, grid, diagonal, found.coming)
     const { symbols, degraded } = found
     if (!degraded) {
       this.directReads++
@@ -116,6 +121,27 @@ export class Reader {
     return Array.from({ length: shape.k }, (_, row) =>
       data.subarray(row * shape.symbolBytes, (row + 1) * shape.symbolBytes)
     )
+  }
+
+  /** Before giving up: a repair may have put columns elsewhere, and who is cut off for a moment comes back. */
+  async #again(
+    of: StreamGrid,
+    columns: readonly number[],
+    wanted: readonly number[],
+    hedge: number,
+    first: Outcome
+  ): Promise<Outcome> {
+    const { manifest, shape, grid } = of
+    const untilMs = this.#clock.now() + PATIENCE_MS
+    await this.#sources.search(manifest.stream)
+    let found = first
+    if (this.#sources.elsewhere(manifest, grid, columns)) found = await this.#symbolsOf(of, columns, wanted, hedge)
+    while (found.symbols === undefined && this.#clock.now() < untilMs) {
+      if (this.#sources.within(manifest, grid, columns) < shape.k) return found
+      await new Promise<void>(resolve => this.#clock.after(RETRY_MS, resolve))
+      found = await this.#symbolsOf(of, columns, wanted, hedge)
+    }
+    return found
   }
 
   /** What comes first: the wanted rows, or any k; what is under way then is given up. */

@@ -15,7 +15,7 @@ const PATIENCE_MS = 2_000
 
 export interface SourcesOptions {
   readonly places: ColumnPlaces
-  readonly holders: Pick<Holders, 'standing'>
+  readonly holders: Pick<Holders, 'standing' | 'mayReturn'>
   readonly clock: Clock
   readonly log: Log
   /** Whom to ask; this peer may be among them. */
@@ -51,6 +51,13 @@ export class Sources {
   elsewhere(manifest: StreamManifest, grid: number, columns: readonly number[]): boolean {
     const { places, holders } = this.#options
     return columns.some(column => places.of(manifest, grid, column).some(peer => holders.standing(peer) !== 'gone'))
+  }
+
+  /** How many of these columns somebody may have who can be asked, or soon again. */
+  within(manifest: StreamManifest, grid: number, columns: readonly number[]): number {
+    const { places, holders } = this.#options
+    const mayAnswer = (peer: PeerId): boolean => holders.standing(peer) !== 'gone' || holders.mayReturn(peer)
+    return columns.filter(column => places.possible(manifest, grid, column).some(mayAnswer)).length
   }
 
   lacks(stream: StreamId, grid: number, column: number, peer: PeerId): void {

@@ -188,7 +188,8 @@ function archivedShards({ stores }: Archived, forcedTimeoutMs: number): ShardClu
   const places = new ColumnPlaces()
   const nobody = { peers: () => [], askColumns: async () => [] }
   const sources = new Sources({ places, holders, clock, log: quietLog, ...nobody })
-  const reader = new Reader(createCodec(), sources, new Fetcher({ read, holders, sources, clock, log: quietLog }))
+  const fetcher = new Fetcher({ read, holders, sources, clock, log: quietLog })
+  const reader = new Reader(createCodec(), sources, fetcher, clock)
   const refuse = () => Promise.reject(new TypeError('an archive takes nothing'))
   return {
     readData: (manifest, offset, length, how) => reader.read(manifest, offset, length, how),

@@ -32,6 +32,11 @@ export class Network {
     for (const other of this.#transports.values()) if (other.self !== peer) other.connection?.(peer, false)
   }
 
+  revive(peer: string): void {
+    this.#dead.delete(peer)
+    for (const other of this.#transports.values()) if (other.self !== peer) other.connection?.(peer, true)
+  }
+
   silence(peer: string): void {
     this.#silent.set(peer, [])
   }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
+import type { FailureDetector } from '../../node/ports.ts'
 import type { RepairHooks } from '../../node/shards/cluster.ts'
 import { DiagonalRead } from '../../node/shards/diagonal-read.ts'
 import { ShardService } from '../../protocols/shards/service.ts'
@@ -82,6 +83,39 @@ describe('a hedged read of the cluster', () => {
     network.kill('p3')
     const lost = peerOf(peers, 0).shards.readData(manifest, 0, data.length, { hedge: 2 })
     await expect(lost).rejects.toMatchObject({ code: 'SHARD_LOST' })
+  })
+})
+
+describe('a read that too few can answer', () => {
+  const detector = (dead: ReadonlySet<string>): FailureDetector => ({
+    livenessOf: peer => (dead.has(peer) ? 'dead' : 'alive'),
+    alive: () => [],
+    onChange() {},
+    start() {},
+    stop() {}
+  })
+
+  it('waits for those that live and are cut off, and goes on when they are back', async () => {
+    const { network, peers } = cluster(five(), { detector: detector(new Set()) })
+    const data = randomBytes(9_000)
+    const manifest = await ship(peers, data)
+    for (const gone of ['p2', 'p3', 'p4']) network.kill(gone)
+    const read = peerOf(peers, 0).shards.readData(manifest, 0, data.length)
+    await new Promise(resolve => setTimeout(resolve, 250))
+    network.revive('p3')
+    expect(same(await read, data)).toBe(true)
+  })
+
+  it('does not wait for the dead, nor for who has said that it lacks what is asked for', async () => {
+    const stores = five()
+    const { network, peers } = cluster(stores, { detector: detector(new Set(['p2', 'p3'])) })
+    const data = randomBytes(9_000)
+    const manifest = await ship(peers, data)
+    stores[4]?.held.clear()
+    for (const gone of ['p2', 'p3']) network.kill(gone)
+    const lost = peerOf(peers, 0).shards.readData(manifest, 0, data.length)
+    const soon = new Promise(resolve => setTimeout(resolve, 2_000)).then(() => 'waits')
+    await expect(Promise.race([lost, soon])).rejects.toMatchObject({ code: 'SHARD_LOST', details: { have: 2 } })
   })
 })
 
