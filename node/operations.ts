@@ -13,6 +13,7 @@ import type { Groups } from './agents/groups.ts'
 import type { Housekeeping } from './agents/housekeeping.ts'
 import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
+import type { TalksReader } from './agents/restore-line.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { DrillView } from './edge/drill-view.ts'
@@ -20,15 +21,17 @@ import type { EpochView } from './edge/epoch-view.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { HomeView } from './edge/home-view.ts'
 import type { ImageView } from './edge/image-view.ts'
+import type { PlanView } from './edge/plan-view.ts'
 import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { enduranceOf, placeOf } from './planning/endurance.ts'
+import { PlanOperations } from './plan-operations.ts'
 import { placeVms, whyHomeless } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
-export interface OperationsDeps {
+export interface OperationsDeps extends TalksReader {
   readonly config: Config
   readonly self: PeerId
   readonly version: string
@@ -72,6 +75,7 @@ export class Operations implements PeerView {
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly plans: PlanView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -84,6 +88,7 @@ export class Operations implements PeerView {
     this.redundancy = deps.redundancy
     this.epochs = deps.epochs
     this.drills = deps.drills
+    this.plans = new PlanOperations(deps)
     this.#startedMs = deps.clock.now()
   }
 

@@ -308,7 +308,7 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   const { config, log, clock, self, runDir } = home
   const { directory, membership } = voice
   const { network, store, hosting, repairing, hypervisor, refusedShards } = body
-  const { groups, housekeeping, seen, facts } = agents
+  const { seen, facts } = agents
   const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }
   const newInvite = async () => {
     const seed = randomBytes(32)
@@ -324,15 +324,15 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   })
   const parts = {
     ...voice,
+    ...agents,
+    ...(hosting && { readTalks: hosting.readTalks }),
     config,
     self,
     version: programVersion(),
     hypervisor: descriptionOf(body),
     capture,
     events,
-    clock,
-    groups,
-    housekeeping
+    clock
   }
   const { images, home: secondHome, drills } = await openImages(home, voice, body, run)
   const noted = { directory, events, note: voice.decisions.note }

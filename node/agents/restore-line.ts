@@ -156,10 +156,16 @@ export interface TalksReader {
   readTalks?(manifest: string): Promise<readonly Talk[]>
 }
 
-/**
- * What holds back VM `vm` of the record's committed epoch, and how long it did. What images say of talks is read from now on; one that
- * cannot be read says nothing.
- */
+/** By VM, of the committed images. One that cannot be read says nothing. */
+export async function imageTalks({ committed }: GroupRecord, reader: TalksReader): Promise<TalksOf> {
+  const each = Object.entries(committed?.images ?? {}).map(async ([vm, manifest]) => {
+    const talks = (await reader.readTalks?.(manifest).catch(() => undefined)) ?? []
+    return [vm, talks] as const
+  })
+  return Object.fromEntries(await Promise.all(each))
+}
+
+/** What holds back VM `vm` of the record's committed epoch, and how long it did. What images say of talks is read from now on. */
 export function heldBack(
   record: GroupRecord,
   vm: string,
@@ -167,13 +173,7 @@ export function heldBack(
   reader: TalksReader
 ): { together(): Promise<void>; told(): Partial<LineWait> } {
   if (line === undefined || reader.readTalks === undefined) return { together: async () => {}, told: () => ({}) }
-  const images = Object.entries(record.committed?.images ?? {})
-  const talks = Promise.all(
-    images.map(async ([id, manifest]) => {
-      const read = reader.readTalks?.(manifest) ?? Promise.resolve([])
-      return [id, await read.catch((): readonly Talk[] => [])] as const
-    })
-  ).then(all => Object.fromEntries(all))
+  const talks = imageTalks(record, reader)
   let wait: LineWait | undefined
   const told = ({ heldMs, without }: LineWait) => ({ heldMs, ...(without.length > 0 && { without }) })
   return {

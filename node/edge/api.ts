@@ -35,6 +35,7 @@
  * | PUT /v1/recovery-key {public, replaces?} | RecoveryStatus |
  * | GET /v1/keys | KeysStatus |
  * | POST /v1/keys | 201 KeysStatus, when there is a new one |
+ * | GET /v1/plan[?group=GROUP][&host=NAME] | GroupPlan[] |
  * | POST /v1/verify[?name=NAME][&deep=1] | WorkLines as NDJSON, the last with a VerifyReport |
  * | POST /v1/repair | WorkLines as NDJSON, the last with a RepairReport |
  * | POST /v1/leave {force?} | 204, when this peer is no member any more; it stops then |
@@ -57,6 +58,7 @@ import { parseGroupRequest } from './group-request.ts'
 import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
 import { memberRoutes } from './member-routes.ts'
+import { planRoutes } from './plan-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
 import { type Context, type Reply, readJson, type Route } from './routing.ts'
 import type { PeerView } from './view.ts'
@@ -130,6 +132,7 @@ const routes: readonly Route[] = [
   ...drillRoutes,
   ...memberRoutes,
   ...homeRoutes,
+  ...planRoutes,
   ...redundancyRoutes,
   ...imageRoutes
 ]

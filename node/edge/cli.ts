@@ -15,6 +15,7 @@ import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
+import { planCommand } from './cli-plan.ts'
 import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
 import { ApiClient } from './client.ts'
@@ -87,6 +88,7 @@ function program(host: CliHost): Command {
   redundancyCommands(atTop, host, client)
   homeCommands(diapause, host, under, client)
   whyCommand(atTop('why <vm>'), client, host.print)
+  planCommand(atTop('plan [group]'), client, host.print)
   return diapause
 }
 

@@ -23,6 +23,7 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
+import type { GroupPlan, PlanWish } from './plan-view.ts'
 import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
@@ -119,6 +120,11 @@ export class ApiClient {
   async why({ group, vm, agoMs, here }: WhyQuestion): Promise<Story> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/why`
     return (await this.#call('GET', `${path}?agoMs=${agoMs}${here ? '&here=1' : ''}`)) as Story
+  }
+
+  async plan({ group, host }: PlanWish): Promise<GroupPlan[]> {
+    const query = new URLSearchParams({ ...(group !== undefined && { group }), ...(host !== undefined && { host }) })
+    return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query}`)) as GroupPlan[]
   }
 
   async members(): Promise<ClusterStatus> {

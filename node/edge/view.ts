@@ -13,6 +13,7 @@ import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
+import type { PlanView } from './plan-view.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 
 export interface PeerView {
@@ -23,6 +24,7 @@ export interface PeerView {
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly plans: PlanView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */

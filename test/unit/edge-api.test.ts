@@ -88,6 +88,7 @@ class FakePeer implements PeerView {
   readonly redundancy = {} as PeerView['redundancy']
   readonly epochs = {} as PeerView['epochs']
   readonly drills = {} as PeerView['drills']
+  readonly plans = {} as PeerView['plans']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
     invite: async request => {

@@ -1,0 +1,11 @@
+/** The API's requests about plans; the table stands in `api.ts`. */
+import { parsePlanWish } from './plan-view.ts'
+import type { Route } from './routing.ts'
+
+export const planRoutes: readonly Route[] = [
+  {
+    method: 'GET',
+    path: /^\/v1\/plan$/,
+    answer: async ({ view, query }) => ({ status: 200, body: await view.plans.plan(parsePlanWish(query)) })
+  }
+]
