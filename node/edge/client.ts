@@ -124,7 +124,7 @@ export class ApiClient {
 
   async plan({ group, host }: PlanWish): Promise<GroupPlan[]> {
     const query = new URLSearchParams({ ...(group !== undefined && { group }), ...(host !== undefined && { host }) })
-    return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query}`)) as GroupPlan[]
+    return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query.toString()}`)) as GroupPlan[]
   }
 
   async members(): Promise<ClusterStatus> {
