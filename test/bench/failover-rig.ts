@@ -53,6 +53,7 @@ export class Rig {
   readonly #hosts: Hosts
   readonly #wire: Wire
   readonly #traces: Traces
+  readonly #standby: boolean
   readonly #known = new Map<string, Copy>()
   #eventsRead = 0
   #questions = 0
@@ -60,15 +61,16 @@ export class Rig {
   #tcpBefore: ReadonlyMap<string, TcpCounts> = new Map()
   #nonces: readonly string[] = []
 
-  private constructor(parts: { bank: Bank; hosts: Hosts; wire: Wire; traces: Traces }) {
+  private constructor(parts: { bank: Bank; hosts: Hosts; wire: Wire; traces: Traces; standby: boolean }) {
+    this.#standby = parts.standby
     this.bank = parts.bank
     this.#hosts = parts.hosts
     this.#wire = parts.wire
     this.#traces = parts.traces
   }
 
-  /** Resolves when the bank works and its first epoch is committed. */
-  static async start(): Promise<Rig> {
+  /** Resolves when the bank works and its first epoch is committed. `standby`: copies of all VMs are kept. */
+  static async start({ standby = false } = {}): Promise<Rig> {
     const hosts = await Hosts.make(PEERS)
     try {
       const wire = await Wire.watch(hosts, HOST_PORT)
@@ -78,10 +80,11 @@ export class Rig {
         hosts,
         vms: VMS,
         memoryMiB: MEMORY_MIB,
+        ...(standby && { standby: 1 }),
         settings: ({ dir }) => ({ epochs: { intervalMs: 0 }, switch: { traceFile: traceOf(dir) } })
       })
       const files = bank.cluster.peers.map(({ name }) => ({ peer: name, path: traceOf(join(bank.cluster.dir, name)) }))
-      const rig = new Rig({ bank, hosts, wire, traces: new Traces(files) })
+      const rig = new Rig({ bank, hosts, wire, traces: new Traces(files), standby })
       await rig.audit()
       rig.#tcpBefore = await rig.#tcp()
       await rig.#epoch(0)
@@ -292,6 +295,20 @@ export class Rig {
         if (hasCode(error, 'EPOCH_OPEN')) return undefined
         throw error
       }
+    })
+    if (this.#standby) await this.#copied()
+  }
+
+  /** Of every VM there are two copies that are of the newest epoch: its owner's, and one where it would go. */
+  async #copied(): Promise<void> {
+    const { bank } = this
+    await bank.until('standby copies of all VMs', async () => {
+      const { committed } = await bank.record()
+      const all = (await Promise.all(bank.cluster.alive.map(peer => peer.client.status()))).flatMap(
+        ({ standbys = [] }) => standbys
+      )
+      const ready = all.filter(({ state, epoch }) => state === 'ready' && epoch === committed?.epoch)
+      return ready.length === 2 * VMS ? true : undefined
     })
   }
 

@@ -13,84 +13,124 @@ import type { Measured, OptionValues } from './list.ts'
 /** From kill -9 to decided and to the last VM running, as issues of the project promise for default settings. */
 const DECIDED_MEDIAN_MS = 1_500
 const RUNNING_MEDIAN_MS = 2_500
-/** Of each fault, unless told. */
-const ROUNDS: Readonly<Record<Fault, number>> = { kill: 20, stop: 5, pause: 5, partition: 5 }
+const STANDBY_RUNNING_MEDIAN_MS = 1_500
+/** Unless told. */
+const KILLS = 20
+const ROUNDS = 5
 
-interface Setup {
-  readonly faults: readonly Fault[]
-  /** Of this fault. */
-  rounds(fault: Fault): number
+/** Rounds of one fault, in one cluster with others of the same `standby`. */
+interface Part {
+  readonly name: Fault | 'standby'
+  readonly fault: Fault
+  /** Whether copies of all VMs are kept. */
+  readonly standby: boolean
+  readonly rounds: number
 }
+
+const PARTS: readonly Part[] = [
+  ...FAULTS.map(fault => ({ name: fault, fault, standby: false, rounds: fault === 'kill' ? KILLS : ROUNDS })),
+  { name: 'standby', fault: 'kill', standby: true, rounds: KILLS }
+]
+const NAMES = PARTS.map(({ name }) => name)
 
 /** A round that could not be told to its end. */
 interface Lost {
   readonly number: number
-  readonly fault: Fault
   readonly error: string
 }
 
 interface Found {
+  readonly part: Part
   readonly rounds: Round[]
   readonly lost: Lost[]
-  readonly audits: { readonly fault: Fault; readonly faults: readonly string[] }[]
+  /** Of the workload, at the end. */
+  audit: readonly string[]
+}
+
+/** Of one cluster. */
+interface ClusterSeen {
+  readonly accel: string
+  readonly clockStepMs: number
+  readonly leftovers: readonly string[]
+  readonly segmentsLost: number
+  /** What ended it early. */
+  readonly error: string | undefined
 }
 
 export async function measureFailover(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
-  const setup = readSetup(options)
-  progress('starting five peers on five hosts, and three VMs')
-  const rig = await Rig.start()
-  const found: Found = { rounds: [], lost: [], audits: [] }
+  const found = readParts(options).map((part): Found => ({ part, rounds: [], lost: [], audit: [] }))
+  const clusters: ClusterSeen[] = []
+  for (const standby of [false, true]) {
+    const own = found.filter(({ part }) => part.standby === standby)
+    if (own.length > 0) clusters.push(await inOneCluster(standby, own, progress))
+  }
+  const leftovers = clusters.flatMap(cluster => cluster.leftovers)
+  const most = (of: (cluster: ClusterSeen) => number): number => Math.max(...clusters.map(of))
+  const checks = [
+    ...found.flatMap(checksOf),
+    equal(
+      'wire.segmentsLost',
+      most(({ segmentsLost }) => segmentsLost),
+      0
+    ),
+    atMost(
+      'clock.stepMs',
+      most(({ clockStepMs }) => clockStepMs),
+      5,
+      'ms'
+    ),
+    equal('leftovers', leftovers.length, 0)
+  ]
+  const violations = found.flatMap(violationsIn)
+  const errors = clusters.flatMap(({ error }) => error ?? [])
+  const details = { options, violations: violations.length, parts: found, leftovers, errors }
+  return { checks, accel: clusters[0]?.accel ?? '', details, text: [...tableOf(found), ...violations] }
+}
+
+async function inOneCluster(
+  standby: boolean,
+  found: readonly Found[],
+  progress: (line: string) => void
+): Promise<ClusterSeen> {
+  progress(`starting five peers on five hosts, and three VMs${standby ? ' with standby copies' : ''}`)
+  const rig = await Rig.start({ standby })
   const accel = await rig.hypervisor()
   let error: string | undefined
   try {
-    for (const fault of setup.faults) await breakAndMend(rig, fault, setup.rounds(fault), found, progress)
+    for (const part of found) await breakAndMend(rig, part, progress)
   } catch (reason) {
     error = messageOf(reason)
     progress(`the cluster is beyond repair: ${error}`)
   }
   const { clockStepMs } = rig
-  const { leftovers, segmentsLost } = await rig.stop()
-  const checks = [
-    ...setup.faults.flatMap(fault => checksOf(fault, setup, found)),
-    equal('wire.segmentsLost', segmentsLost, 0),
-    atMost('clock.stepMs', clockStepMs, 5, 'ms'),
-    equal('leftovers', leftovers.length, 0)
-  ]
-  const details = { options, violations: violationsIn(found).length, ...found, leftovers, error: error ?? null }
-  return { checks, accel, details, text: [...tableOf(setup.faults, found), ...violationsIn(found)] }
+  return { accel, clockStepMs, error, ...(await rig.stop()) }
 }
 
-function readSetup({ fault = 'all', rounds }: OptionValues): Setup {
-  const faults = fault === 'all' ? FAULTS : FAULTS.filter(known => known === fault)
-  if (faults.length === 0)
-    throw new UsageError('BENCH_USAGE', `--fault takes ${FAULTS.join(', ')} or all, not ${JSON.stringify(fault)}`)
+function readParts({ fault = 'all', rounds }: OptionValues): Part[] {
+  const parts = fault === 'all' ? PARTS : PARTS.filter(({ name }) => name === fault)
+  if (parts.length === 0)
+    throw new UsageError('BENCH_USAGE', `--fault takes ${NAMES.join(', ')} or all, not ${JSON.stringify(fault)}`)
   if (rounds !== undefined && !/^[1-9]\d{0,3}$/.test(rounds))
     throw new UsageError('BENCH_USAGE', `--rounds takes a whole number from 1 to 9999, not ${JSON.stringify(rounds)}`)
-  return { faults, rounds: known => Number(rounds ?? ROUNDS[known]) }
+  return parts.map(part => ({ ...part, rounds: Number(rounds ?? part.rounds) }))
 }
 
-async function breakAndMend(
-  rig: Rig,
-  fault: Fault,
-  rounds: number,
-  found: Found,
-  progress: (line: string) => void
-): Promise<void> {
+async function breakAndMend(rig: Rig, found: Found, progress: (line: string) => void): Promise<void> {
+  const { name, fault, rounds } = found.part
   for (let number = 1; number <= rounds; number++) {
     try {
       const round = judge(await rig.round(number, fault))
       found.rounds.push(round)
-      progress(`${fault} ${number}/${rounds}: ${roundText(round)}`)
+      progress(`${name} ${number}/${rounds}: ${roundText(round)}`)
     } catch (reason) {
       const error = messageOf(reason)
-      found.lost.push({ number, fault, error })
-      progress(`${fault} ${number}/${rounds}: NOT TOLD TO ITS END: ${error}`)
+      found.lost.push({ number, error })
+      progress(`${name} ${number}/${rounds}: NOT TOLD TO ITS END: ${error}`)
       await rig.mend()
     }
   }
-  const faults = await rig.audit()
-  found.audits.push({ fault, faults })
-  progress(`${fault}: the bank is ${faults.length === 0 ? 'sound' : `not sound: ${faults.join('; ')}`}`)
+  found.audit = await rig.audit()
+  progress(`${name}: the bank is ${found.audit.length === 0 ? 'sound' : `not sound: ${found.audit.join('; ')}`}`)
 }
 
 function roundText({ owner, vms, violations, failures, frames, wire, ...times }: Round): string {
@@ -107,51 +147,50 @@ function roundText({ owner, vms, violations, failures, frames, wire, ...times }:
   ].join('; ')
 }
 
-function violationsIn({ rounds, lost, audits }: Found): string[] {
+function violationsIn({ part: { name }, rounds, lost, audit }: Found): string[] {
   return [
-    ...rounds.flatMap(({ fault, number, violations }) => violations.map(each => `${fault} ${number}: ${each}`)),
-    ...lost.map(({ fault, number, error }) => `${fault} ${number}: not told to its end: ${error}`),
-    ...audits.flatMap(({ fault, faults }) => faults.map(each => `after ${fault}: ${each}`))
+    ...rounds.flatMap(({ number, violations }) => violations.map(each => `${name} ${number}: ${each}`)),
+    ...lost.map(({ number, error }) => `${name} ${number}: not told to its end: ${error}`),
+    ...audit.map(each => `after ${name}: ${each}`)
   ]
 }
 
-function checksOf(fault: Fault, setup: Setup, found: Found): Check[] {
-  const rounds = found.rounds.filter(round => round.fault === fault)
-  const only = { ...found, rounds, lost: found.lost.filter(lost => lost.fault === fault) }
-  const violations = violationsIn({ ...only, audits: found.audits.filter(audit => audit.fault === fault) })
+function checksOf(found: Found): Check[] {
+  const { part, rounds } = found
+  const { name, fault } = part
   const of = (value: (round: Round) => number | null, at: number): number => quantile(rounds.map(value), at)
+  const decided = note(
+    `${name}.decidedMs.p50`,
+    of(round => round.decidedMs, 0.5),
+    'ms'
+  )
   return [
-    equal(`${fault}.rounds`, rounds.length, setup.rounds(fault)),
-    equal(`${fault}.violations`, violations.length, 0),
-    ...(fault === 'kill'
-      ? killChecks(rounds)
-      : [
-          note(
-            `${fault}.decidedMs.p50`,
-            of(round => round.decidedMs, 0.5),
-            'ms'
-          )
-        ]),
+    equal(`${name}.rounds`, rounds.length, part.rounds),
+    equal(`${name}.violations`, violationsIn(found).length, 0),
+    ...(fault === 'kill' ? killChecks(found) : [decided]),
     note(
-      `${fault}.silenceMs.least`,
+      `${name}.silenceMs.least`,
       of(round => round.frames.silenceMs, 0),
       'ms'
     ),
     note(
-      `${fault}.stallMs.most`,
+      `${name}.stallMs.most`,
       of(round => round.stallMs, 1),
       'ms'
     ),
     note(
-      `${fault}.timeouts of TCP`,
+      `${name}.timeouts of TCP`,
       rounds.reduce((sum, { timeouts }) => sum + timeouts, 0)
     )
   ]
 }
 
 /** What is promised of a host that is lost. */
-function killChecks(rounds: readonly Round[]): Check[] {
-  const bounds: Readonly<Record<string, number>> = { decided: DECIDED_MEDIAN_MS, 'last running': RUNNING_MEDIAN_MS }
+function killChecks({ part: { name, standby }, rounds }: Found): Check[] {
+  const bounds: Readonly<Record<string, number>> = {
+    decided: DECIDED_MEDIAN_MS,
+    'last running': standby ? STANDBY_RUNNING_MEDIAN_MS : RUNNING_MEDIAN_MS
+  }
   const steps: readonly (readonly [string, (round: Round) => number | null])[] = [
     ['detected', round => round.detectedMs],
     ['decided', round => round.decidedMs],
@@ -159,17 +198,16 @@ function killChecks(rounds: readonly Round[]): Check[] {
     ['last running', round => round.resumedMs],
     ['moving', round => round.movingMs]
   ]
-  const timesOf = steps.flatMap(([name, of]) => {
-    const [median, late] = [0.5, 0.95].map(at => quantile(rounds.map(of), at)) as [number, number]
-    const bound = bounds[name]
-    const first = `kill.${name}.p50`
+  const timesOf = steps.flatMap(([step, of]) => {
+    const median = quantile(rounds.map(of), 0.5)
+    const [bound, first] = [bounds[step], `${name}.${step}.p50`]
     return [
       bound === undefined ? note(first, median, 'ms') : below(first, median, bound, 'ms'),
-      note(`kill.${name}.p95`, late, 'ms')
+      note(`${name}.${step}.p95`, quantile(rounds.map(of), 0.95), 'ms')
     ]
   })
   const lost = rounds.reduce((sum, { timeoutsOfLost }) => sum + timeoutsOfLost, 0)
-  return [...timesOf, equal('kill.timeouts of TCP by lost frames', lost, 0)]
+  return [...timesOf, equal(`${name}.timeouts of TCP by lost frames`, lost, 0)]
 }
 
 const columns: readonly (readonly [string, (round: Round) => number | null])[] = [
@@ -189,17 +227,16 @@ const columns: readonly (readonly [string, (round: Round) => number | null])[] =
 ]
 
 /** Milliseconds since the fault ("healthy": since its end): least, median, 95 % and most of the rounds. */
-function tableOf(faults: readonly Fault[], found: Found): string[] {
-  const rows = faults.flatMap(fault => {
-    const rounds = found.rounds.filter(round => round.fault === fault)
-    return [['least', 0] as const, ['median', 0.5] as const, ['95 %', 0.95] as const, ['most', 1] as const].map(
+function tableOf(found: readonly Found[]): string[] {
+  const rows = found.flatMap(({ part, rounds }) =>
+    [['least', 0] as const, ['median', 0.5] as const, ['95 %', 0.95] as const, ['most', 1] as const].map(
       ([name, at]) => [
-        name === 'least' ? `${fault} × ${rounds.length}` : '',
+        name === 'least' ? `${part.name} × ${rounds.length}` : '',
         name,
         ...columns.map(([, of]) => Math.round(quantile(rounds.map(of), at)).toLocaleString('en'))
       ]
     )
-  })
+  )
   return [
     'ms since the fault (healthy: since its end)',
     ...table([['', '', ...columns.map(([name]) => name)], ...rows])

@@ -53,7 +53,10 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary:
         'real peers and VMs: kill -9, SIGSTOP and partition of an owner, round after round; who spoke when, how long it took',
-      options: { fault: 'kill, stop, pause, partition or all (all)', rounds: 'of each (kill: 20, others: 5)' },
+      options: {
+        fault: 'kill, stop, pause, partition, standby (kill, with copies of all VMs) or all (all)',
+        rounds: 'of each (kill and standby: 20, others: 5)'
+      },
       run: async (progress, options) => (await import('./failover.ts')).measureFailover(progress, options)
     }
   ],
