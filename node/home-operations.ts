@@ -40,6 +40,9 @@ import type {
 /** In-flight frames of an image that are taken along: they are in memory. More of them are lost, as on any network. A guess. */
 const MAX_FRAME_BYTES = 64 << 20
 
+/** A cluster that lives copies a group that has new epochs once an interval, by default an hour (`home.intervalMs`). */
+const YOUNG_MS = 3_600_000
+
 /** What a storage member has for it. */
 export interface HomeTools {
   readonly hosting: Hosting
@@ -129,6 +132,7 @@ export class HomeOperations implements HomeView {
         `several clusters have a group "${twice.group}" in ${home.url}: say which with --cluster (${clusters.join(', ')})`
       )
     }
+    if (!wish.force) refuseYoung(found, this.#deps.membership.record().id, this.#deps.wallMs())
     const opened: OpenedEpoch[] = []
     for (const epoch of found) opened.push(await home.open(epoch, secret))
     await this.#requireAll(opened)
@@ -271,6 +275,23 @@ export function refuseDamaged({ damaged }: HomeListing, chosen: readonly HomeEpo
       'HOME_DAMAGED',
       `${newer.name}, an epoch of group "${of.group}", cannot be read. The newest that can is epoch ${of.epoch}, copied ${new Date(of.copiedMs).toISOString()}: ask for it with --epoch ${of.epoch}`,
       { details: { name: newer.name } }
+    )
+  }
+}
+
+/**
+ * HOME_YOUNG where another cluster has copied one of `chosen` lately: it may live, and then its VMs would run twice. Nothing
+ * here can know that: the register that gives each VM to one owner is that cluster's. In its own cluster it is that register
+ * which refuses, where the group is there still.
+ */
+export function refuseYoung(chosen: readonly HomeEpoch[], cluster: string, nowMs: number): void {
+  for (const { cluster: of, clusterName, group, epoch, copiedMs } of chosen) {
+    if (of === cluster || copiedMs < nowMs - YOUNG_MS) continue
+    const minutes = Math.max(0, Math.floor((nowMs - copiedMs) / 60_000))
+    throw new UsageError(
+      'HOME_YOUNG',
+      `cluster ${clusterName} copied epoch ${epoch} of group "${group}" ${minutes} minutes ago, so it may live, and each VM would then run twice, with the same addresses and the same money. See that its hosts are off, or cut off for good; then --force`,
+      { details: { cluster: of, group, copiedMs } }
     )
   }
 }

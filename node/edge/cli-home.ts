@@ -117,6 +117,7 @@ function restoreCommand(
     .option('--epoch <number>', 'which (default: the newest)', epochNumber)
     .option('--cluster <id>', 'of which cluster, where several have such a group')
     .option('--owner <peer>', 'the member that is to run the VMs (default: the cluster chooses)')
+    .option('--force', 'also of a cluster that copied within the last hour: its hosts are off, I have looked')
     .action(
       async (
         options: Shared & {
@@ -125,11 +126,12 @@ function restoreCommand(
           epoch?: number
           cluster?: string
           owner?: string
+          force?: boolean
         }
       ) => {
-        const { group, epoch, cluster, owner, recoveryKeyFile } = options
+        const { group, epoch, cluster, owner, recoveryKeyFile, force = false } = options
         const recoveryKey = readKey(recoveryKeyFile)
-        const wish = { ...(await placeOf(options, host)), recoveryKey, group, epoch, cluster, owner }
+        const wish = { ...(await placeOf(options, host)), recoveryKey, group, epoch, cluster, owner, force }
         const restored = await (await clientOf(options)).restoreHome(wish)
         const lines = restored.map(
           each =>

@@ -17,7 +17,7 @@ export interface HomeView {
   /**
    * Makes groups that go on from epochs of a second home, which may be another cluster's: of each group that the key opens, or of
    * one. What they boot from the new cluster keeps itself; where it was not copied, hosts must have it (FILES_MISSING).
-   * Resolves when their records are decided. HOME_NO_EPOCH, RECOVERY_KEY, GROUP_EXISTS, IMPORT_ACCEL, NO_HOST, NOT_STORAGE.
+   * Resolves when their records are decided. HOME_NO_EPOCH, RECOVERY_KEY, HOME_YOUNG, GROUP_EXISTS, IMPORT_ACCEL, NO_HOST, NOT_STORAGE.
    */
   restore(wish: HomeRestoreWish): Promise<readonly HomeEpoch[]>
   /** What epochs are sealed to from now on. RECOVERY_KEY_THERE where there is one, unless it is the one to be replaced. */
@@ -82,7 +82,9 @@ const restoreSchema = z.strictObject({
   cluster: clusterIdSchema.optional(),
   group: groupNameSchema.optional(),
   epoch,
-  owner: z.string().max(200).optional()
+  owner: z.string().max(200).optional(),
+  /** The cluster that copied is known to be gone, however lately it did. */
+  force: z.boolean().default(false)
 })
 export type HomeRestoreWish = z.output<typeof restoreSchema>
 

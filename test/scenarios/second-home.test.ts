@@ -153,7 +153,10 @@ describe('a cluster that is lost with all its disks', () => {
       begin: async ({ peers: [first, second] }) => {
         const [one, other] = [first as ClusterPeer, second as ClusterPeer]
         expect((await run(other, 'home', 'list', ...place)).out).toMatch(new RegExp(`${GROUP} +${last} `))
-        const { code, out, err } = await run(one, 'home', 'restore', ...place, '--recovery-key-file', keyFile, '--json')
+        const restore = ['home', 'restore', ...place, '--recovery-key-file', keyFile, '--json']
+        const young = await run(one, ...restore)
+        expect(young).toMatchObject({ code: 2, err: expect.stringMatching(/run twice.*HOME_YOUNG/) as string })
+        const { code, out, err } = await run(one, ...restore, '--force')
         expect({ code, err }).toEqual({ code: 0, err: '' })
         restored = JSON.parse(out) as HomeEpoch[]
       }
@@ -192,7 +195,7 @@ describe('a cluster that is lost with all its disks', () => {
     await writeFile(otherKey, (JSON.parse(out) as { key: string }).key)
     const from = (prefix: string) => ['--from', server.url(prefix), '--credentials-file', credentialsFile]
     for (const [args, message] of [
-      [[...place, '--recovery-key-file', keyFile], /a group "bank" already.*GROUP_EXISTS/],
+      [[...place, '--recovery-key-file', keyFile, '--force'], /a group "bank" already.*GROUP_EXISTS/],
       [[...place, '--recovery-key-file', otherKey], /no epoch in .* that recovery key \w+ opens.*HOME_NO_EPOCH/],
       [[...from('site-b'), '--recovery-key-file', keyFile], /HOME_NO_EPOCH/],
       [[...place, '--recovery-key-file', credentialsFile], /no recovery key.*RECOVERY_KEY/],

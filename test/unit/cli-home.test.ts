@@ -8,7 +8,7 @@ import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import type { HomeView } from '../../node/edge/home-view.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
-import { newestOf, refuseDamaged } from '../../node/home-operations.ts'
+import { newestOf, refuseDamaged, refuseYoung } from '../../node/home-operations.ts'
 import { newRecoveryKey } from '../../node/host/recovery-key.ts'
 import type { HomeEpoch } from '../../node/ports.ts'
 
@@ -111,6 +111,17 @@ describe('the newest epoch in a second home', () => {
   test('is of the last group of that name, wherever the epochs of an older one had come', () => {
     expect(newestOf([epoch(7, 1), epoch(3, 10), epoch(7, 2)], {})).toEqual([epoch(7, 2)])
     expect(newestOf([epoch(3, 2), epoch(7, 2)], { epoch: 2 })).toEqual([epoch(7, 2)])
+  })
+
+  test('that another cluster has copied within the hour is taken only by who says that it is gone', () => {
+    const of = epoch(3, 9)
+    const at = (minutes: number) => of.copiedMs + minutes * 60_000
+    for (const minutes of [-5, 0, 59]) {
+      const young = /forest copied epoch 9 of group "shop" \d+ minutes ago.* run twice.*--force$/
+      expect(() => refuseYoung([of], 'other', at(minutes)), `${minutes}`).toThrow(young)
+    }
+    refuseYoung([of], 'other', at(61))
+    refuseYoung([of], of.cluster, at(1)) // its own register knows better
   })
 
   test('is not passed over in silence where it cannot be read', () => {
