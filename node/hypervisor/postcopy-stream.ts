@@ -28,13 +28,28 @@ export function postcopyHeader(machine: MachineState): Uint8Array {
   ])
 }
 
+/** Of one command, whose length is a u16. */
+const MAX_DISCARDS = 4000
+
 /**
- * Discards the first page of RAM, which must not have been sent. QEMU 7.2 must see at least one discard before 'listen':
+ * Discards all of RAM but the pages that were sent before it, ascending, the first of RAM not among them: so what the target's
+ * kernel has put around them (a huge page for a small one) does not pass for what will come. Without pages, the first of
+ * RAM alone is discarded. QEMU 7.2 must see at least one discard before 'listen':
  * else its state stays at 'advise', pages take the pre-copy path and the listening thread faults on its own memory.
  */
-export function postcopyDiscard(): Uint8Array {
-  const version = Buffer.of(0)
-  return command(COMMAND.postcopyRamDiscard, version, nameOf(MAIN_BLOCK), Buffer.of(0), u64(0), u64(PAGE_BYTES))
+export function postcopyDiscard(sent: readonly number[] = [], ramPages = 1): Uint8Array {
+  const ranges: Buffer[] = []
+  let from = 0
+  for (const page of [...sent, ramPages]) {
+    if (page > from) ranges.push(Buffer.concat([u64(from * PAGE_BYTES), u64((page - from) * PAGE_BYTES)]))
+    from = page + 1
+  }
+  const head = [Buffer.of(0), nameOf(MAIN_BLOCK), Buffer.of(0)] // version; the end of the name
+  const commands: Buffer[] = []
+  for (let at = 0; at < ranges.length; at += MAX_DISCARDS) {
+    commands.push(command(COMMAND.postcopyRamDiscard, ...head, ...ranges.slice(at, at + MAX_DISCARDS)))
+  }
+  return Buffer.concat(commands)
 }
 
 /** Device state and the order to run, as one package. */

@@ -5,13 +5,22 @@ import { sealOf, streamIdOf, type VmFacts } from './facts.ts'
 import { openPieces } from './frame-pieces.ts'
 import type { ImageOutline } from './known-images.ts'
 import { decodeMachine, type MachinePart } from './machine.ts'
-import type { PageTable } from './page-table.ts'
+import { PAGES_PER_MIB, type PageTable } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
+import { decodeBootPart } from './boot-part.ts'
+import { type BootPages, readBootPages } from './boot-pages.ts'
 import { type RecordKind, SALT_BYTES } from './seal.ts'
 import { LazyTable } from './table-reader.ts'
+import type { WorkingPage } from './working-set.ts'
 
 export interface BootSet {
   readonly part: MachinePart
+  /** Of the image. */
+  readonly streams: ImageOutline['streams']
+  /** Its working set; undefined: it has none, or it was not asked for. */
+  readonly boot: BootPages | undefined
+  /** What the image knows of what the VM touches first, in learned order. */
+  readonly learned: readonly WorkingPage[]
   /** Being read. */
   readonly pages: LazyTable
   /** Pieces; the first is on its way. */
@@ -19,7 +28,12 @@ export interface BootSet {
 }
 
 /** IMAGE_MISMATCH (an image of another VM), IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with (SHARD_LOST). */
-export async function readBootSet(facts: VmFacts, manifest: ImageOutline, read: ReadStream): Promise<BootSet> {
+export async function readBootSet(
+  facts: VmFacts,
+  manifest: ImageOutline,
+  read: ReadStream,
+  { workingSet = false }: { readonly workingSet?: boolean } = {}
+): Promise<BootSet> {
   const stream = manifest.streams.at(-1)
   const same = (['group', 'vm', 'memoryMiB', 'accel'] as const).every(name => manifest[name] === facts[name])
   const disks = ({ disks = [] }: Pick<ImageOutline, 'disks'>) => disks.map(({ blocks }) => blocks).join()
@@ -37,11 +51,30 @@ export async function readBootSet(facts: VmFacts, manifest: ImageOutline, read: 
   const part = (range: ByteRange) => read(last, range.offset, range.length)
   const seal = read(last, 0, SALT_BYTES).then(salt => sealOf(facts, { manifest: stream, salt }))
   const frames = openPieces(seal, manifest.frames, (offset, length) => read(last, offset, length))
-  const [opener, machine, index] = await Promise.all([seal, part(manifest.machine), part(manifest.index)])
-  const open = (kind: RecordKind, bytes: Uint8Array) => opener.open(kind, 0, bytes)
+  const [machine, index, sealedBoot] = [
+    part(manifest.machine),
+    part(manifest.index),
+    manifest.boot && part(manifest.boot)
+  ]
+  const open = async (kind: RecordKind, bytes: Promise<Uint8Array>) => {
+    const [opener, sealed] = await Promise.all([seal, bytes])
+    return opener.open(kind, 0, sealed)
+  }
+  const { streams } = manifest
+  const boot = async () => {
+    if (sealedBoot === undefined) return undefined
+    const bytes = await open('boot', sealedBoot)
+    const known = decodeBootPart(bytes, facts.memoryMiB * PAGES_PER_MIB, streams)
+    const pages = workingSet ? await readBootPages({ facts, streams, part: known, read }) : undefined
+    return { learned: known.pages, pages }
+  }
+  const [found, openMachine, openIndex] = await Promise.all([boot(), open('machine', machine), open('index', index)])
   return {
-    part: decodeMachine(open('machine', machine)),
-    pages: new LazyTable({ facts, streams: manifest.streams, index: open('index', index), read }),
+    part: decodeMachine(openMachine),
+    streams,
+    boot: found?.pages,
+    learned: found?.learned ?? [],
+    pages: new LazyTable({ facts, streams, index: openIndex, read }),
     frames
   }
 }

@@ -6,7 +6,7 @@
  */
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
-import type { ByteRange, Codec, DiskFile } from '../ports.ts'
+import type { ByteRange, Codec, DiskFile, PageRanges } from '../ports.ts'
 import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
 import { ExtentWriter } from './extents.ts'
@@ -15,6 +15,7 @@ import { spareColumns } from './durability.ts'
 import { newestKey, placesOf, type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
 import { sealPiece } from './frame-pieces.ts'
 import { type CapturedImage, factsOf } from './known-images.ts'
+import { encodeBootPart } from './boot-part.ts'
 import { type BootPage, encodeMachine, MAX_BOOT_BYTES } from './machine.ts'
 import { encodeDirectory } from './page-directory.ts'
 import { PageCoder } from './page-coder.ts'
@@ -25,6 +26,11 @@ import { encodeSegments, GROUP_SEGMENTS } from './segment-records.ts'
 import { newSalt, type RecordKind, StreamSeal } from './seal.ts'
 import { inPages } from './stream-choice.ts'
 import { type PutColumn, StreamWriter } from './stream-writer.ts'
+import { countPages } from './last-pages.ts'
+import type { PageSet } from './page-set.ts'
+import { bootPartOf, WarmPages } from './warm-pages.ts'
+import { MAX_WORKING_PAGES, WorkingSet } from './working-set.ts'
+import { WriteOrder } from './write-order.ts'
 
 /** `partial`: pages that do not pass are as in the last committed epoch; else each must. */
 export interface CaptureOptions extends Pick<NewStream, 'holders' | 'peers' | 'partial' | 'neighbours' | 'stored'> {
@@ -34,6 +40,8 @@ export interface CaptureOptions extends Pick<NewStream, 'holders' | 'peers' | 'p
   readonly generation: number
   readonly epoch: number
   readonly put: PutColumn
+  /** What the VM touches first. Absent: not known. It learns from what is captured, and is kept with the image. */
+  readonly working?: WorkingSet | undefined
   /** Reads the streams of the last committed image. */
   readonly read: ReadStream
 }
@@ -53,6 +61,9 @@ export class CapturePipeline {
   readonly #writer: StreamWriter
   readonly #extents: ExtentWriter
   readonly #coder: PageCoder
+  readonly #working: WorkingSet
+  readonly #warm: WarmPages
+  readonly #order: WriteOrder
   readonly #parser: SnapshotParser
   #anchors: PlaceReader | undefined
   #main = -1
@@ -77,8 +88,15 @@ export class CapturePipeline {
     })
     const spare = spareColumns(holders, m, durability)
     state.begin(epoch, { holders, peers, m, spare, partial, neighbours, stored })
+    this.#working = options.working ?? new WorkingSet()
+    this.#warm = new WarmPages(
+      state.committed,
+      this.#workingPages().map(({ page }) => page)
+    )
+    this.#order = new WriteOrder(state.ramPages)
     this.#coder = new PageCoder({
       state,
+      warm: this.#warm,
       extents: this.#extents,
       ids: new ContentIds(facts.key),
       readAnchors: (pages, spent) => {
@@ -107,6 +125,21 @@ export class CapturePipeline {
   /** Blocks of disks, after all pages of RAM: `copyDisks` says of which files. */
   async copyDisks(files: readonly DiskFile[]): Promise<void> {
     await copyDisks(files, placesOf(this.#options.facts), this)
+  }
+
+  /** These pages were written since the last cut. */
+  wereWritten(pages: PageRanges): void {
+    if (countPages(pages) > MAX_WORKING_PAGES) return // as in a first round: it says nothing
+    const written: number[] = []
+    for (let i = 0; i + 1 < pages.length; i += 2) {
+      for (let page = 0; page < (pages[i + 1] ?? 0); page++) written.push((pages[i] ?? 0) + page)
+    }
+    this.#working.learnWritten(written)
+  }
+
+  /** Pages that are to pass although nobody wrote them: they will lie with others of the working set. */
+  get moving(): PageSet {
+    return this.#warm.moving
   }
 
   /** Voids the candidate; `finish` rejects with IMAGE_CANCELLED. */
@@ -139,7 +172,11 @@ export class CapturePipeline {
     await this.#coder.drain()
     this.#unlessCancelled()
     await this.#writeAgain()
-    this.#coder.flush()
+    for (const _ of this.#coder.flush()) {
+      await this.#writer.congestion()
+      this.#unlessCancelled()
+    }
+    if (this.#order.written.length > 0) this.#working.learnWritten(this.#order.written)
     const counts = this.#state.endPages()
     const machine = this.#record(
       'machine',
@@ -147,6 +184,7 @@ export class CapturePipeline {
     )
     const { table, slot } = this.#state.candidate()
     const extentLengths = Uint32Array.from(this.#extents.lengths)
+    const boot = this.#bootPart(extentLengths)
     const lengths = this.#record('lengths', encodeExtentLengths(extentLengths))
     await this.#storeSegments(counts.segments)
     const own = {
@@ -177,6 +215,7 @@ export class CapturePipeline {
       machine,
       index,
       frames: inFlight,
+      ...(boot && { boot }),
       stats: {
         pages: this.#state.ramPages,
         pagesNonZero: counts.nonZero,
@@ -219,6 +258,20 @@ export class CapturePipeline {
       return read(stream, offset, length)
     }
     return new PlaceReader({ facts, table: this.#state.candidate().table, read: counted })
+  }
+
+  /** Of the candidate: what was learned up to now, and where it lies. Undefined: nothing was. */
+  #bootPart(extentLengths: Uint32Array): ByteRange | undefined {
+    const set = this.#workingPages()
+    if (set.length === 0) return undefined
+    const { table, slot } = this.#state.candidate()
+    const older = table.streams.flatMap((stream, at) => (stream ? [{ slot: at, stream }] : []))
+    const streams = [...older, { slot, stream: { salt: this.#salt, extentLengths } }]
+    return this.#record('boot', encodeBootPart(bootPartOf(table, streams, set)))
+  }
+
+  #workingPages() {
+    return this.#working.list(this.#state.committed.nonZeroRam)
   }
 
   #unlessCancelled(): void {
@@ -267,8 +320,10 @@ export class CapturePipeline {
   }
 
   #page(block: number, offset: number, bytes: Uint8Array | undefined): void {
-    if (block === this.#main) this.page(offset / PAGE_BYTES, bytes)
-    else this.#bootPage(block, offset, bytes)
+    if (block === this.#main) {
+      this.#order.pass(offset / PAGE_BYTES)
+      this.page(offset / PAGE_BYTES, bytes)
+    } else this.#bootPage(block, offset, bytes)
   }
 
   #bootPage(block: number, offset: number, bytes: Uint8Array | undefined): void {

@@ -13,6 +13,13 @@ export interface CopyRequest {
   readonly last: boolean
 }
 
+export interface KeepRequest {
+  readonly epoch: number
+  readonly pages: PageRanges
+  /** Of all these pages, end to end. */
+  readonly bytes: Uint8Array
+}
+
 export interface FinishRequest {
   readonly epoch: number
   /** Their number; the pieces are asked for. */
@@ -28,6 +35,8 @@ export class RamCapture {
   readonly epoch: number
   readonly #pipeline: CapturePipeline
   readonly #ram: RamCopy
+  /** The first pages were told of. */
+  #begun = false
 
   constructor(epoch: number, pipeline: CapturePipeline, ram: RamCopy) {
     this.epoch = epoch
@@ -36,6 +45,8 @@ export class RamCapture {
   }
 
   async copy({ pages, last }: CopyRequest): Promise<void> {
+    if (!this.#begun) this.#pipeline.wereWritten(pages)
+    this.#begun = true
     if (last) this.#ram.readLast(pages)
     else await this.#ram.copy(pages)
   }

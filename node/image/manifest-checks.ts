@@ -59,10 +59,10 @@ export function streamNames(streams: readonly Pick<StreamManifest, 'stream'>[]):
 
 /** The manifest itself. MANIFEST_INVALID where its parts contradict each other. */
 export function consistent(manifest: ImageManifest): ImageManifest {
-  const { streams, machine, index, frames } = manifest
+  const { streams, machine, index, frames, boot = machine } = manifest
   streamNames(streams)
   for (const stream of streams) checkedStream(stream)
-  for (const { offset, length } of [machine, index, frames]) {
+  for (const { offset, length } of [machine, index, frames, boot]) {
     if (offset + length > (streams.at(-1)?.dataBytes ?? 0)) throw invalid('a part lies outside of its stream')
   }
   return manifest

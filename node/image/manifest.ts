@@ -1,5 +1,5 @@
 /**
- * The manifest of an image as bytes, format 3 (`manifest-frame.ts`): what the image is of, where its parts are, and the
+ * The manifest of an image as bytes, format 4 (`manifest-frame.ts`): what the image is of, where its parts are, and the
  * streams that it leans on, each by its id and by the hash of that stream's own manifest (`stream-manifest.ts`), which was
  * stored with the epoch that made the stream. So what an epoch stores is one manifest of a stream and one of an image, and
  * both are as large as what has changed.
@@ -9,29 +9,34 @@
  * hashes in it those of its streams and every symbol, is what was committed. There is one encoding of each manifest, and
  * decoding takes no other.
  *
- * What changes here is a new format; older ones stay readable (`manifest-1.ts`, `manifest-2.ts`; one of each is kept in
+ * What changes here is a new format; older ones stay readable (`manifest-1.ts` to `manifest-3.ts`; one of each is kept in
  * `test/unit/image/fixtures`). Pure but for hashes.
  */
 import { hash } from 'node:crypto'
 import { z } from 'zod'
-import type { ImageManifest, StreamId, StreamManifest } from '../ports.ts'
+import { talkOf, talksSchema } from '../../protocols/talks.ts'
+import type { ByteRange, ImageManifest, StreamId, StreamManifest } from '../ports.ts'
 import { decodeManifest1, FORMAT_1 } from './manifest-1.ts'
 import { decodeManifest2, FORMAT_2 } from './manifest-2.ts'
-import { consistent, invalid, MAX_DISKS, MAX_INDEX_STREAMS, MAX_STREAM_BYTES, streamNames } from './manifest-checks.ts'
+import { decodeManifest3, FORMAT_3 } from './manifest-3.ts'
+import { consistent, invalid, streamNames } from './manifest-checks.ts'
 import { encodeFrame, formatOf, openFrame, parseHeader } from './manifest-frame.ts'
-import { countSchema, imageOf, imageSchema } from './manifest-schema.ts'
+import { disksSchema, imageOf, imageSchema, rangeOf, rangeSchema, streamNamesSchema } from './manifest-schema.ts'
 import { decodeStreamManifest, encodeStreamManifest, isStreamManifest, type StoredObject } from './stream-manifest.ts'
 
 const MAGIC = Buffer.from('diapause image\n')
-const FORMAT = 3
+const FORMAT = 4
+
+/** Of an image without one. */
+const NO_BOOT: ByteRange = { offset: 0, length: 0 }
 
 const headerSchema = z.strictObject({
   ...imageSchema,
-  disks: z.array(z.strictObject({ blocks: countSchema.max(2 ** 32) })).max(MAX_DISKS),
-  streams: z
-    .array(z.strictObject({ stream: z.string().max(MAX_STREAM_BYTES), manifest: z.string().regex(/^[0-9a-f]{64}$/) }))
-    .min(1)
-    .max(MAX_INDEX_STREAMS)
+  boot: rangeSchema,
+  disks: disksSchema,
+  streams: streamNamesSchema,
+  /** Absent: none. */
+  talks: talksSchema.optional()
 })
 
 /** An image whose streams' own manifests are elsewhere. */
@@ -75,13 +80,15 @@ export function decodeManifest(bytes: Uint8Array): ImageManifest | ImageHead {
   const format = formatOf(bytes, MAGIC)
   if (format === undefined && bytes[0] === FORMAT_1) return decodeManifest1(bytes)
   if (format === FORMAT_2) return decodeManifest2(bytes, MAGIC)
+  if (format === FORMAT_3) return decodeManifest3(bytes, MAGIC)
   if (format === undefined) throw invalid('it does not begin as one')
   if (format !== FORMAT) throw invalid(`format ${format}, and this version reads ${FORMAT_1} to ${FORMAT}`)
   const { header, more } = openFrame(bytes, MAGIC)
-  const { disks, ...rest } = parseHeader(headerSchema, header)
+  const { disks, boot, talks, ...rest } = parseHeader(headerSchema, header)
   more.end()
   streamNames(rest.streams)
-  const head = { ...rest, ...(disks.length === 0 ? {} : { disks }) }
+  const parts = { ...(disks.length > 0 && { disks }), ...(boot.length > 0 && { boot }) }
+  const head = { ...rest, ...parts, ...(talks !== undefined && { talks }) }
   if (!header.equals(Buffer.from(headerText(head)))) throw invalid('its header is written otherwise')
   return head
 }
@@ -90,7 +97,9 @@ export function decodeManifest(bytes: Uint8Array): ImageManifest | ImageHead {
 function headerText(head: ImageHead): string {
   const disks = (head.disks ?? []).map(({ blocks }) => ({ blocks }))
   const streams = head.streams.map(({ stream, manifest }) => ({ stream, manifest }))
-  return JSON.stringify({ ...imageOf(head), disks, streams } satisfies z.output<typeof headerSchema>)
+  const boot = rangeOf(head.boot ?? NO_BOOT)
+  const talks = head.talks?.length ? { talks: head.talks.map(talkOf) } : {}
+  return JSON.stringify({ ...imageOf(head), boot, disks, streams, ...talks } satisfies z.output<typeof headerSchema>)
 }
 
 /** `get`: the bytes of that name, as they should be. MANIFEST_INVALID, and what `get` rejects with. */

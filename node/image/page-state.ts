@@ -194,16 +194,16 @@ export class PageState {
   }
 
   /**
-   * A page has passed; `digest` is its content id as a latin1 string. Where it is 'new' it must be `place`d, where it is
-   * 'changed' that or `placeDelta`d: what it was last written whole with stays where it is.
+   * A page has passed; `digest` is its content id as a latin1 string. Where it is 'new' it must be `place`d, where it is 'changed'
+   * that or `placeDelta`d: what it was last written whole with stays where it is. `moves`: it shall lie elsewhere.
    */
-  data(page: number, digest: string): Passing {
+  data(page: number, digest: string, moves = false): Passing {
     const candidate = this.#see(page)
     const { table, retired } = candidate
     const same = knows(table, page, digest)
     const waited = candidate.waiting.has(page)
-    if (same && !waited && !isRetired(candidate, page)) return 'kept'
-    const found = this.#find(candidate, digest) // before the id is noted, while the page lies elsewhere, and waits
+    if (same && !waited && !moves && !isRetired(candidate, page)) return 'kept'
+    const found = moves ? undefined : this.#find(candidate, digest) // before the id is noted, while the page lies elsewhere, and waits
     candidate.waiting.delete(page)
     const slot = table.slotOf(page)
     if (!same) {
@@ -211,7 +211,7 @@ export class PageState {
       this.#forget(table, page)
       noteHash(table.writable(page), page, digest)
     }
-    if (found === undefined) return slot === ZERO_SLOT || retired[slot] === true ? 'new' : 'changed'
+    if (found === undefined) return moves || slot === ZERO_SLOT || retired[slot] === true ? 'new' : 'changed'
     table.place(page, found.slot, found.locator)
     this.#contents.offer(word(digest, 0), page)
     candidate.found++

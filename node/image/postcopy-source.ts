@@ -8,7 +8,7 @@
  */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
 import {
   MAIN_BLOCK,
@@ -21,14 +21,18 @@ import {
   postcopyRun,
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
+import { compareWithTable } from './boot-pages.ts'
 import type { BootSet } from './boot-set.ts'
 import type { LiveDeltas } from './delta-extents.ts'
 import type { VmFacts } from './facts.ts'
+import { FaultLog } from './fault-log.ts'
 import type { PageState } from './page-state.ts'
 import { SEGMENT_PAGES } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
+import type { RestoreCounts } from '../ports.ts'
 import { type ExtentRun, RestorePlan } from './restore-plan.ts'
 import { RestoredPages } from './restored-pages.ts'
+import type { Request } from './working-set.ts'
 
 /** One read of the push: several symbols of 64 KiB at once. A guess. */
 const RUN_BYTES = 512 << 10
@@ -40,13 +44,8 @@ const ZERO_BATCH_PAGES = 512
 const ZEROS_PER_EXTENT = 64
 /** Of an extent sent at once: 16, where no two have the same content. A guess. */
 const EXTENT_BATCH_PAGES = 256
-/** Zero pages around a faulted one that are sent with it: kernels clear and use memory in runs. */
-const ZEROS_PER_FAULT = 16
-/**
- * The push waits until no page was asked for during this time: what the VM misses now comes before what it may miss
- * later, and on a host without idle cores the VM needs them more. At most as many waits as faults. A guess.
- */
-const QUIET_MS = 4
+/** Zero pages around a faulted one that are sent with it, half a MiB: kernels clear and use memory in runs. A guess. */
+const ZEROS_PER_FAULT = 128
 /** A request is for one host page, 2 MiB at most. */
 const MAX_REQUEST_BYTES = 2 << 20
 
@@ -67,24 +66,31 @@ export class PostcopySource {
   #socket: Socket | undefined
   #failure: Error | undefined
   #room: Promise<void> | undefined
-  /** Pages that were asked for before they were sent. */
-  readonly #asked: Uint8Array
-  #pagesAsked = 0
   #pagesSent = 0
-  #lastAskedMs = Number.NEGATIVE_INFINITY
+  readonly #faults: FaultLog
 
   /** `state` must have the table of `image` as its committed one. */
-  constructor(options: { facts: VmFacts; image: BootSet; state: PageState; read: ReadStream }) {
+  constructor(options: {
+    facts: VmFacts
+    image: BootSet
+    state: PageState
+    read: ReadStream
+  }) {
     const { facts, image, state, read } = options
     this.#image = image
     this.#pages = new RestoredPages({ facts, pages: image.pages, state, read })
     this.#plan = new RestorePlan(image.pages.table)
     this.#ramPages = state.ramPages
-    this.#asked = new Uint8Array(state.ramPages)
+    this.#faults = new FaultLog(state.ramPages)
+  }
+
+  /** What there is to learn of the restore. */
+  get requests(): readonly Request[] {
+    return this.#faults.requests
   }
 
   /** Resolves when QEMU has every page and says so. MIGRATION_STREAM_CLOSED, _RETURN_PATH, SHARD_LOST, IMAGE_CANCELLED. */
-  async serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }> {
+  async serve(socketPath: string): Promise<RestoreCounts> {
     if (this.#failure) throw this.#failure
     const socket = connect(socketPath)
     this.#socket = socket
@@ -100,6 +106,7 @@ export class PostcopySource {
       await once(socket, 'connect')
       await this.#boot()
       await this.#readTable()
+      await this.#faults.untilLearned(!this.#image.learned.some(({ how }) => how === 'asked'))
       await this.#pushAll()
       await Promise.all(this.#answers)
       await this.#pages.noteDeltas()
@@ -113,7 +120,9 @@ export class PostcopySource {
     }
     this.#failure = closed()
     socket.destroy()
-    return { pagesFaulted: this.#pagesAsked, pagesPushed: this.#pagesSent - this.#pagesAsked }
+    const { counts } = this.#faults
+    const { pages = [], bytes = 0 } = this.#image.boot ?? {}
+    return { ...counts, pagesPushed: this.#pagesSent - counts.pagesFaulted, bootPages: pages.length, bootBytes: bytes }
   }
 
   /** Ends `serve`, now or when it is called. */
@@ -124,6 +133,7 @@ export class PostcopySource {
   /** The first failure is the one that tells; it comes back. */
   #fail(error: Error): Error {
     this.#failure ??= error
+    this.#faults.end()
     this.#socket?.destroy()
     return this.#failure
   }
@@ -158,13 +168,53 @@ export class PostcopySource {
         await this.#write(postcopyPages(machine.ramId, block.name, pages))
       }
     }
-    await this.#write(postcopyDiscard())
+    const sent = await this.#sendWorkingSet()
+    await this.#write(sent.length === 0 ? postcopyDiscard() : postcopyDiscard(sent, this.#ramPages))
     await this.#write(postcopyRun(machine))
+    this.#faults.runs()
+    this.#sendZeroth()
+  }
+
+  /**
+   * Before the VM runs QEMU puts pages where they belong as they come, which is cheap; but the first page of RAM must be discarded
+   * and comes later. Returns what was sent, ascending.
+   */
+  async #sendWorkingSet(): Promise<number[]> {
+    const { ramId } = this.#image.part.machine
+    const early = (this.#image.boot?.pages ?? []).filter(({ page }) => page > 0).sort((a, b) => a.page - b.page)
+    for (let at = 0; at < early.length; at += BOOT_BATCH_PAGES) {
+      const pages = early.slice(at, at + BOOT_BATCH_PAGES)
+      await this.#write(
+        postcopyPages(
+          ramId,
+          MAIN_BLOCK,
+          pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes }))
+        )
+      )
+    }
+    this.#pagesSent += early.length
+    return this.#plan.take(early.map(({ page }) => page))
+  }
+
+  /** The first page, where it is in the working set. */
+  #sendZeroth(): void {
+    const zeroth = this.#image.boot?.pages.find(({ page }) => page === 0)
+    if (zeroth === undefined || this.#plan.take([0]).length === 0) return
+    this.#send([{ offset: 0, bytes: zeroth.bytes }])
   }
 
   /** The VM runs, and asks for pages meanwhile. */
   async #readTable(): Promise<void> {
-    await this.#image.pages.whole()
+    const { streams, pages, boot } = this.#image
+    await pages.whole()
+    if (boot !== undefined) {
+      compareWithTable(boot.part, pages.table, streams)
+      const restored = boot.pages.filter(page => page.bytes !== undefined)
+      for (let at = 0; at < restored.length; at += BOOT_BATCH_PAGES) {
+        this.#pages.note(restored.slice(at, at + BOOT_BATCH_PAGES))
+        await nextTurn()
+      }
+    }
     for (const _ of this.#plan.sort()) await nextTurn()
     await this.#pages.tableIsWhole()
   }
@@ -177,9 +227,7 @@ export class PostcopySource {
     }
     for (let page = offset / PAGE_BYTES; page * PAGE_BYTES < offset + length; page++) {
       if (this.#plan.isTaken(page)) continue
-      if (this.#asked[page] === 0) this.#pagesAsked++
-      this.#lastAskedMs = performance.now()
-      this.#asked[page] = 1
+      this.#faults.ask(page)
       const answer = this.#answer(page)
         .catch((error: Error) => void this.#fail(error))
         .finally(() => this.#answers.delete(answer))
@@ -189,10 +237,15 @@ export class PostcopySource {
 
   /** A page that was asked for, and what lies with it. */
   async #answer(page: number): Promise<void> {
+    const askedMs = performance.now()
     if (!this.#image.pages.has(page)) await this.#image.pages.need(page)
     if (this.#failure || this.#plan.isTaken(page)) return
     const run = this.#plan.extentOf(page)
-    if (run === undefined) return this.#sendZeros(this.#plan.takeZerosAround(page, ZEROS_PER_FAULT))
+    if (run === undefined) {
+      const zeros = this.#plan.takeZerosAround(page, ZEROS_PER_FAULT)
+      this.#sendZeros(zeros)
+      return this.#faults.answer(page, askedMs, zeros)
+    }
     // Until the table is whole an answer has pages of one segment.
     const name = `${run.slot}:${run.first}:${Math.floor(page / SEGMENT_PAGES)}`
     if (this.#faulting.has(name)) return
@@ -201,6 +254,7 @@ export class PostcopySource {
       const pages = this.#plan.untakenWith(page)
       const [bytes, deltas] = await Promise.all([this.#pages.read(run), this.#pages.deltas(pages)])
       await this.#sendExtent({ ...run, extent: run.first }, bytes, pages, deltas)
+      this.#faults.answer(page, askedMs, pages)
     } finally {
       this.#faulting.delete(name)
     }
@@ -229,7 +283,7 @@ export class PostcopySource {
       const zeros = this.#plan.takeZeros(ZERO_BATCH_PAGES)
       if (zeros.length === 0) return
       this.#sendZeros(zeros)
-      await this.#untilQuiet()
+      await this.#faults.untilQuiet()
       await this.#untilRoom()
       await nextTurn() // faults are heard between two batches
     }
@@ -241,7 +295,7 @@ export class PostcopySource {
     let at = 0
     for (let extent = run.first; extent < run.end; extent++) {
       const length = lengths?.[extent] ?? 0
-      await this.#untilQuiet()
+      await this.#faults.untilQuiet()
       await this.#untilRoom()
       const pages = this.#plan.untaken(run.slot, extent)
       await this.#sendExtent({ slot: run.slot, extent }, bytes.subarray(at, at + length), pages, deltas)
@@ -262,7 +316,8 @@ export class PostcopySource {
     const taken = this.#failure ? [] : this.#plan.take(pages)
     if (taken.length === 0) return
     const raw = this.#pages.open(slot, extent, sealed)
-    if (taken.length > EXTENT_BATCH_PAGES) taken.sort((a, b) => this.#isAsked(b) - this.#isAsked(a))
+    if (taken.length > EXTENT_BATCH_PAGES)
+      taken.sort((a, b) => Number(this.#faults.wasAsked(b)) - Number(this.#faults.wasAsked(a)))
     for (let from = 0; from < taken.length; from += EXTENT_BATCH_PAGES) {
       if (from > 0) {
         await this.#untilRoom()
@@ -273,10 +328,6 @@ export class PostcopySource {
       this.#send(batch.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes })))
       this.#pages.note(batch)
     }
-  }
-
-  #isAsked(page: number): number {
-    return this.#asked[page] ?? 0
   }
 
   #sendZeros(pages: readonly number[]): void {
@@ -293,14 +344,6 @@ export class PostcopySource {
     if (this.#failure) throw this.#failure
     this.#socket?.write(bytes)
     await this.#untilRoom()
-  }
-
-  async #untilQuiet(): Promise<void> {
-    for (;;) {
-      const restMs = this.#lastAskedMs + QUIET_MS - performance.now()
-      if (restMs <= 0 || this.#failure) return
-      await sleep(restMs)
-    }
   }
 
   /** Settles when the socket takes more; throws when it is gone. */

@@ -12,11 +12,14 @@ import { PostcopySource } from './postcopy-source.ts'
 import type { StandbySource } from './standby-source.ts'
 import type { LazyTable } from './table-reader.ts'
 import type { ThreadCalls } from './thread-calls.ts'
+import type { WorkingPage } from './working-set.ts'
 
 export class ThreadRestore {
   /** A number of its own, from 1. */
   readonly number: number
   readonly source: PostcopySource | StandbySource
+  /** What the image knows of what the VM touches first. */
+  readonly learned: readonly WorkingPage[]
   readonly #frames: AsyncGenerator<Uint8Array>
   readonly #pages: LazyTable
   readonly #disks: DiskReader
@@ -24,6 +27,7 @@ export class ThreadRestore {
   private constructor(number: number, parts: Parts) {
     this.number = number
     this.source = parts.source
+    this.learned = parts.learned
     this.#frames = parts.frames
     this.#pages = parts.pages
     this.#disks = parts.disks
@@ -45,7 +49,7 @@ export class ThreadRestore {
       main.call('readData', { restore: number, stream, offset, length })
     const readForDisks = (stream: StreamId, offset: number, length: number) =>
       main.call('readForDisks', { restore: number, stream, offset, length })
-    const image = await readBootSet(facts, manifest, read)
+    const image = await readBootSet(facts, manifest, read, { workingSet: options.follow === undefined })
     const followed = await options.follow?.(image, read)
     mayBegin()
     const { pages, frames } = image
@@ -53,6 +57,7 @@ export class ThreadRestore {
     const newest = () => state.committed
     return new ThreadRestore(number, {
       source: followed ?? new PostcopySource({ facts, image, state, read }),
+      learned: image.learned,
       frames,
       pages,
       disks: new DiskReader({ facts, table: pages.table, read: readForDisks, newest })
@@ -84,6 +89,7 @@ export class ThreadRestore {
 
 interface Parts {
   readonly source: PostcopySource | StandbySource
+  readonly learned: readonly WorkingPage[]
   readonly frames: AsyncGenerator<Uint8Array>
   readonly pages: LazyTable
   readonly disks: DiskReader

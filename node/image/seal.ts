@@ -14,7 +14,7 @@ export const SALT_BYTES = 16
 export const TAG_BYTES = 16
 export const GROUP_KEY_BYTES = 32
 
-const KIND = { extent: 1, machine: 2, index: 3, frames: 4, delta: 5, segments: 8, lengths: 9 }
+const KIND = { extent: 1, machine: 2, index: 3, frames: 4, delta: 5, segments: 8, lengths: 9, boot: 10 }
 export type RecordKind = keyof typeof KIND
 
 export const newSalt = (): Uint8Array => randomBytes(SALT_BYTES)

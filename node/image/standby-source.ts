@@ -12,6 +12,7 @@ import type { MachinePart } from './machine.ts'
 import type { PageState } from './page-state.ts'
 import type { ReadStream } from './place-reader.ts'
 import { StandbyRam } from './standby-ram.ts'
+import type { Request } from './working-set.ts'
 
 /** The file that a VM's worker keeps, if any. */
 export class Standby {
@@ -52,6 +53,8 @@ export class Standby {
 }
 
 export class StandbySource {
+  /** The VM has all of its RAM: it asks for nothing. */
+  readonly requests: readonly Request[] = []
   readonly #pieces: readonly Uint8Array[]
   readonly #served: () => void
   #socket: Socket | undefined

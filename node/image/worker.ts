@@ -5,10 +5,10 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
-import type { BaseStream, Codec, DiskFile, PageRanges, StreamId } from '../ports.ts'
+import type { BaseStream, Codec, DiskFile, StreamId } from '../ports.ts'
 import { useBases, type UsedFile, writeBase } from './base-stream.ts'
 import { CapturePipeline } from './capture.ts'
-import { type CopyRequest, type FinishRequest, RamCapture, StreamCapture } from './captures.ts'
+import { type CopyRequest, type FinishRequest, type KeepRequest, RamCapture, StreamCapture } from './captures.ts'
 import { ContentPublisher, type EpochName } from './content-board.ts'
 import { blocksOf, type StreamKey, type VmFacts } from './facts.ts'
 import type { DiskRange } from './disk-reader.ts'
@@ -27,6 +27,7 @@ import { Standby } from './standby-source.ts'
 import type { PutColumn } from './stream-writer.ts'
 import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { standStill } from './thread-end.ts'
+import { WorkingSet } from './working-set.ts'
 
 interface CaptureRequest extends Pick<NewStream, 'holders' | 'peers' | 'stored'> {
   readonly generation: number
@@ -38,13 +39,6 @@ interface CaptureRequest extends Pick<NewStream, 'holders' | 'peers' | 'stored'>
   readonly leanOn: LeanOn | undefined
   /** There are VMs to publish for, when the epoch is committed. */
   readonly publishes: boolean
-}
-
-interface KeepRequest {
-  readonly epoch: number
-  readonly pages: PageRanges
-  /** Of all these pages, end to end. */
-  readonly bytes: Uint8Array
 }
 
 interface RestoreRequest {
@@ -94,6 +88,8 @@ class VmThread {
   #disks: ThreadRestore | undefined
   /** The last one that the page state is of. */
   #restored: ThreadRestore | undefined
+  /** What the VM touches first. */
+  #working = new WorkingSet()
   readonly #neighbours: Neighbours
   readonly #publisher = new ContentPublisher()
   /** The epoch that was captured last, or is being, where it is to be published. */
@@ -141,6 +137,7 @@ class VmThread {
   #ramCopy(ramPath: string, pipeline: CapturePipeline, epoch: number): RamCopy {
     const due = this.#state.toRewrite()
     due.addAll(this.#uncommitted)
+    due.addAll(pipeline.moving)
     // The machine tells of a page once: that may have been to the thread before this one, which has died.
     if (!this.#covered) due.addRanges(Uint32Array.of(0, this.#state.ramPages))
     try {
@@ -202,6 +199,7 @@ class VmThread {
       put: this.#putTo(stream, holders),
       partial: ramPath !== undefined && this.#covered,
       neighbours: leanOn && this.#neighbours.contents(leanOn),
+      working: this.#working,
       read: this.#readCommitted
     }
     const pipeline = new CapturePipeline(options)
@@ -309,6 +307,7 @@ class VmThread {
     this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
     this.#uncommitted.clear()
     this.#covered = false
+    this.#working = new WorkingSet(opened.learned)
     this.#restore = opened
     this.#restored = opened
     this.#disks = opened
@@ -343,6 +342,7 @@ class VmThread {
     if (serving?.number !== restore) throw cancelled('restore')
     try {
       const counts = await serving.source.serve(socketPath)
+      this.#working.learnAsked(serving.source.requests)
       this.#publish()
       return counts
     } finally {

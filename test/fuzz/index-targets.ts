@@ -1,11 +1,13 @@
-/** What an image's manifest leads to: the directory of its page table, groups of segments, lengths of extents. */
+/** What an image's manifest leads to: the directory of its page table, groups of segments, lengths of extents, the boot part. */
 import assert from 'node:assert/strict'
+import { decodeBootPart, encodeBootPart } from '../../node/image/boot-part.ts'
 import { decodeExtentLengths, encodeExtentLengths } from '../../node/image/extent-lengths.ts'
 import { decodeDirectory, DIRECTORY_FORMAT, encodeDirectory } from '../../node/image/page-directory.ts'
 import { PageTable, SEGMENT_PAGES } from '../../node/image/page-table.ts'
 import { pack, SALT_BYTES, unpack } from '../../node/image/seal.ts'
 import { decodeSegments, encodeSegments } from '../../node/image/segment-records.ts'
 import type { Random } from '../../protocols/core.ts'
+import { BOOT_RAM_PAGES, BOOT_STREAMS, bootFixture } from '../unit/image/boot-fixture.ts'
 import { attempt, type Target } from './target.ts'
 
 const IMAGE = /^IMAGE_INVALID$/
@@ -93,6 +95,24 @@ function lengths(input: Uint8Array, random: Random): string | undefined {
   )
 }
 
+/** `input` is a boot part before it is packed. Its extents must lie in their streams, its pages in RAM; there is one encoding of each. */
+function bootPart(input: Uint8Array, random: Random): string | undefined {
+  const plain = random() < 0.9
+  return attempt(
+    IMAGE,
+    () => decodeBootPart(plain ? Buffer.concat([Buffer.of(1), pack(input)]) : input, BOOT_RAM_PAGES, BOOT_STREAMS),
+    value => {
+      for (const { ordinal, offset, length } of value.extents) {
+        assert.ok(offset + length <= (BOOT_STREAMS[ordinal]?.dataBytes ?? 0), 'an extent lies outside of its stream')
+      }
+      assert.ok(value.pages.every(({ page }) => page < BOOT_RAM_PAGES))
+      const again = unpack(encodeBootPart(value).subarray(1), input.length + 1)
+      if (plain) assert.ok(Buffer.from(input).equals(again), 'another encoding of the same boot part')
+    }
+  )
+}
+
+const bootSeed = (): Uint8Array => Uint8Array.from(unpack(encodeBootPart(bootFixture()).subarray(1), 1 << 16))
 const lengthsSeed = (): Uint8Array => Uint8Array.from(unpack(encodeExtentLengths(new Uint32Array(30).fill(600)), 121))
 const segmentsSeed = (numbers: readonly number[]): Uint8Array =>
   Uint8Array.from(unpack(encodeSegments(table(), numbers), 1 << 18))
@@ -112,5 +132,12 @@ export const indexTargets: readonly Target[] = [
     seeds: () => [segmentsSeed([0]), segmentsSeed([1, 2])],
     run: segments
   },
-  { name: 'extent-lengths', group: 'images', summary: 'lengths of extents', seeds: () => [lengthsSeed()], run: lengths }
+  {
+    name: 'extent-lengths',
+    group: 'images',
+    summary: 'lengths of extents',
+    seeds: () => [lengthsSeed()],
+    run: lengths
+  },
+  { name: 'boot-part', group: 'images', summary: 'the boot part of an image', seeds: () => [bootSeed()], run: bootPart }
 ]

@@ -133,12 +133,14 @@ function rewritten(bytes: Buffer, change: (text: string) => string): Buffer {
 
 const fixture = (name: string): Buffer => readFileSync(join(import.meta.dirname, `fixtures/${name}.bin`))
 const WITH_DISKS = { ...MANIFEST, disks: [{ blocks: 2560 }, { blocks: 256 }] }
+const WITH_BOOT = { ...WITH_DISKS, boot: { offset: 900, length: 100 } }
 
 describe('a manifest', () => {
   test('comes back as it was, and its name depends on nothing but its content', async () => {
     const { hash } = encodeManifest(MANIFEST)
     expect(await storedAndRead(MANIFEST)).toEqual(MANIFEST)
     expect(await storedAndRead(WITH_DISKS)).toEqual(WITH_DISKS)
+    expect(await storedAndRead(WITH_BOOT)).toEqual(WITH_BOOT)
     const keyed = { ...MANIFEST, streams: MANIFEST.streams.map((stream, i) => ({ ...stream, key: i + 1 })) }
     expect(await storedAndRead(keyed)).toEqual(keyed)
     const reordered = Object.fromEntries(Object.entries(MANIFEST).reverse()) as unknown as ImageManifest
@@ -161,14 +163,20 @@ describe('a manifest', () => {
     expect(decodeManifest(bytes)).toEqual(MANIFEST)
   })
 
-  test('is written in format 3, byte for byte as ever, with those of its streams', async () => {
-    const { hash, objects } = encodeManifest(WITH_DISKS)
-    const stored = [fixture('stream-manifest-1'), fixture('manifest-3')]
-    expect(objects.map(({ bytes }) => Buffer.from(bytes))).toEqual(stored)
+  test.each([
+    ['3', WITH_DISKS],
+    ['4', WITH_BOOT]
+  ])('of format %s is read as it was written then, with those of its streams', async (format, manifest) => {
     const older = encodeStreamManifest(MANIFEST.streams[0] as ImageManifest['streams'][number])
-    const all = [...stored, older.bytes]
+    const image = fixture(`manifest-${format}`)
+    const all = [image, fixture('stream-manifest-1'), older.bytes]
     const get = async (name: string) => all.find(bytes => manifestHash(bytes) === name) ?? Buffer.alloc(0)
-    expect(await readManifest(hash, get)).toEqual(WITH_DISKS)
+    expect(await readManifest(manifestHash(image), get)).toEqual(manifest)
+  })
+
+  test('is written in format 4, byte for byte as ever', () => {
+    const stored = [fixture('stream-manifest-1'), fixture('manifest-4')]
+    expect(encodeManifest(WITH_BOOT).objects.map(({ bytes }) => Buffer.from(bytes))).toEqual(stored)
   })
 
   test('of a stream that is not the one that was named, or not there, is refused', async () => {
@@ -215,8 +223,8 @@ describe('a manifest', () => {
 
   test('of a format to come, or made otherwise, is refused by that name', () => {
     const later = Buffer.from(IMAGE)
-    later[15] = 4
-    expect(() => decodeManifest(later)).toThrow('format 4, and this version reads 1 to 3')
+    later[15] = 5
+    expect(() => decodeManifest(later)).toThrow('format 5, and this version reads 1 to 4')
     expect(() => decodeStreamManifest(rewritten(STREAM, text => text.replace('"zstd', '"lz4')))).toThrow(/zstd/)
     expect(() => decodeManifest(rewritten(fixture('manifest-2'), text => text.replace('"zstd"', '"lz4"')))).toThrow(
       /zstd/
@@ -267,6 +275,7 @@ describe('a manifest', () => {
       { streams: [] },
       { streams: [last, last] },
       { frames: { offset: last.dataBytes, length: 1 } },
+      { boot: { offset: last.dataBytes, length: 1 } },
       { streams: [{ ...older, dataBytes: 8 * 4096 }, last] },
       { streams: [{ ...older, dataBytes: 1 << 20 }, last] },
       { streams: [{ ...older, holders: ['p', 'q'] }, last] },

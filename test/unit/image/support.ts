@@ -157,11 +157,11 @@ export function readWholeSnapshot(bytes: Buffer) {
   throw new Error('no vmdesc')
 }
 
-/** Reads the whole stream of a post-copy source, to its EOF; throws RangeError where it is not whole. */
+/** Reads the whole stream of a post-copy source, to its EOF; throws RangeError where it is not whole. What is discarded is not there. */
 export function readPostcopy(bytes: Buffer) {
   const ram = new Map<string, Map<number, Buffer>>()
   const commands: string[] = []
-  let [at, block, sentTwice] = [13 + bytes.readUInt32BE(9), '', 0]
+  let [at, block, sentTwice, before] = [13 + bytes.readUInt32BE(9), '', 0, 0]
   let devices: Buffer | undefined
   const text = (): string => {
     const name = bytes.toString('latin1', at + 1, at + 1 + bytes.readUInt8(at))
@@ -170,12 +170,15 @@ export function readPostcopy(bytes: Buffer) {
   }
   for (;;) {
     const type = bytes.readUInt8(at)
-    if (type === 0) return { ram, commands, devices, sentTwice }
+    if (type === 0) return { ram, commands, devices, sentTwice, before }
     if (type === 8) {
       const id = bytes.readUInt16BE(at + 1)
       commands.push(`command ${id}`)
-      at += 5 + bytes.readUInt16BE(at + 3)
+      const end = at + 5 + bytes.readUInt16BE(at + 3)
+      if (id === 6) discard(ram.get('pc.ram'), bytes, end)
+      at = end
       if (id !== 7) continue
+      before = ram.get('pc.ram')?.size ?? 0
       const size = bytes.readUInt32BE(at - 4)
       devices = bytes.subarray(at + 5, at + size - 5) // between 'listen' and 'run'
       at += size
@@ -201,6 +204,14 @@ export function readPostcopy(bytes: Buffer) {
       at += flags & 2 ? 1 : PAGE
     }
     at += 5
+  }
+}
+
+function discard(ram: Map<number, Buffer> | undefined, command: Buffer, end: number): void {
+  for (let at = command.lastIndexOf('pc.ram', end) + 7; at < end; at += 16) {
+    const first = Number(command.readBigUInt64BE(at)) / PAGE
+    const count = Number(command.readBigUInt64BE(at + 8)) / PAGE
+    for (const page of ram?.keys() ?? []) if (page >= first && page < first + count) ram?.delete(page)
   }
 }
 

@@ -1,0 +1,137 @@
+/**
+ * The boot part of an image: its working set in learned order, and where each of its pages lies, so that a restore reads them
+ * without the page table. Extents and extents of deltas are listed with their bytes in their streams, pages with their
+ * place in one; a page without an extent is zero, or cold: it lies apart, and is read when somebody asks for it. What it says must be what the page table says: whoever has read
+ * both compares. Columnar, because that packs. Pure but for zstd.
+ */
+import { DiapauseError } from '../errors.ts'
+import type { ByteRange, StreamManifest } from '../ports.ts'
+import { ByteReader, ByteWriter } from './bytes.ts'
+import { EXTENT_PAGES } from './extents.ts'
+import { pack, SALT_BYTES, TAG_BYTES, unpack } from './seal.ts'
+import { MAX_WORKING_PAGES, TOUCHED, type WorkingPage } from './working-set.ts'
+
+const FORMAT = 1
+const EXTENT_BYTES = 1 + 1 + 4 + 8 + 4
+const PAGE_ENTRY_BYTES = 4 + 4 + 1 + 4 + 1 + 4 + 1
+/** Sealed: what a stream's extents may be at most (`extent-lengths.ts`). */
+const MAX_EXTENT_BYTES = 1 << 18
+/** In the place of a place. */
+const COLD = 255
+const KINDS = ['extent', 'delta'] as const
+
+/** An extent, sealed, in the stream of that place in the manifest. */
+export interface BootExtent extends ByteRange {
+  readonly ordinal: number
+  readonly kind: (typeof KINDS)[number]
+  /** Number within its stream. */
+  readonly extent: number
+}
+
+export interface BootPlace extends WorkingPage {
+  /** Index into the extents; undefined: the page is zero, or cold. */
+  readonly extent: number | undefined
+  /** Within its extent. */
+  readonly place: number
+  /** Index into the extents; undefined: it has no delta. */
+  readonly delta: number | undefined
+  /** To be read for it, and its delta, is not worth while before the VM runs. */
+  readonly cold: boolean
+}
+
+export interface BootPart {
+  /** Of each of the image's streams, in the manifest's order. */
+  readonly salts: readonly Uint8Array[]
+  readonly extents: readonly BootExtent[]
+  readonly pages: readonly BootPlace[]
+}
+
+export function encodeBootPart({ salts, extents, pages }: BootPart): Uint8Array {
+  const out = new ByteWriter(1 << 16).u32(salts.length)
+  for (const salt of salts) out.raw(salt)
+  out.u32(extents.length)
+  for (const { ordinal } of extents) out.u8(ordinal)
+  for (const { kind } of extents) out.u8(KINDS.indexOf(kind))
+  for (const { extent } of extents) out.u32(extent)
+  for (const { offset } of extents) out.u53(offset)
+  for (const { length } of extents) out.u32(length)
+  out.u32(pages.length)
+  for (const { page } of pages) out.u32(page)
+  for (const { extent } of pages) out.u32(extent === undefined ? 0 : extent + 1)
+  for (const { place, cold } of pages) out.u8(cold ? COLD : place)
+  for (const { delta } of pages) out.u32(delta === undefined ? 0 : delta + 1)
+  for (const { how } of pages) out.u8(TOUCHED.indexOf(how))
+  for (const { atMs } of pages) out.u32(atMs)
+  for (const { age } of pages) out.u8(age)
+  const packed = pack(out.bytes())
+  return new ByteWriter(packed.length + 1).u8(FORMAT).raw(packed).bytes()
+}
+
+/** Of an image with so many pages of RAM and these streams, as its manifest lists them. IMAGE_INVALID. */
+export function decodeBootPart(
+  bytes: Uint8Array,
+  ramPages: number,
+  manifests: readonly Pick<StreamManifest, 'dataBytes'>[]
+): BootPart {
+  if (bytes[0] !== FORMAT) throw invalid(`format ${bytes[0]}, and this version reads ${FORMAT}`)
+  const most = 12 + manifests.length * SALT_BYTES + MAX_WORKING_PAGES * (2 * EXTENT_BYTES + PAGE_ENTRY_BYTES)
+  const reader = new ByteReader(unpack(bytes.subarray(1), most), invalid)
+  const streams = reader.count(manifests.length, SALT_BYTES)
+  if (streams !== manifests.length) throw invalid(`${streams} streams, and the manifest names ${manifests.length}`)
+  const salts = manifests.map(() => new Uint8Array(reader.raw(SALT_BYTES)))
+  const extents = readExtents(reader, manifests)
+  const pages = readPages(reader, ramPages, extents)
+  reader.end()
+  return { salts, extents, pages }
+}
+
+function readExtents(reader: ByteReader, manifests: readonly Pick<StreamManifest, 'dataBytes'>[]): BootExtent[] {
+  const count = reader.count(2 * MAX_WORKING_PAGES, EXTENT_BYTES)
+  const column = (read: () => number): number[] => Array.from({ length: count }, read)
+  const ordinals = column(() => reader.u8())
+  const kinds = column(() => reader.u8())
+  const numbers = column(() => reader.u32())
+  const offsets = column(() => reader.u53())
+  const lengths = column(() => reader.u32())
+  return ordinals.map((ordinal, i) => {
+    const [kind, extent = 0, offset = 0, length = 0] = [KINDS[kinds[i] ?? -1], numbers[i], offsets[i], lengths[i]]
+    const dataBytes = manifests[ordinal]?.dataBytes
+    if (kind === undefined || dataBytes === undefined) throw invalid('an extent of no kind, or in no stream')
+    if (length < TAG_BYTES || length > MAX_EXTENT_BYTES || offset < SALT_BYTES || offset + length > dataBytes) {
+      throw invalid('an extent lies outside of its stream')
+    }
+    return { ordinal, kind, extent, offset, length }
+  })
+}
+
+function readPages(reader: ByteReader, ramPages: number, extents: readonly BootExtent[]): BootPlace[] {
+  const count = reader.count(MAX_WORKING_PAGES, PAGE_ENTRY_BYTES)
+  const column = (read: () => number): number[] => Array.from({ length: count }, read)
+  const numbers = column(() => reader.u32())
+  const inExtents = column(() => reader.u32())
+  const places = column(() => reader.u8())
+  const deltas = column(() => reader.u32())
+  const ways = column(() => reader.u8())
+  const times = column(() => reader.u32())
+  const ages = column(() => reader.u8())
+  if (new Set(numbers).size !== count) throw invalid('a page stands in it twice')
+  const indexOf = (index: number, kind: BootExtent['kind']): number | undefined => {
+    if (index === 0) return undefined
+    if (extents[index - 1]?.kind !== kind) throw invalid(`extent ${index - 1} is no ${kind}`)
+    return index - 1
+  }
+  return numbers.map((page, i) => {
+    const how = TOUCHED[ways[i] ?? -1]
+    const [stored = 0, atMs = 0, age = 0] = [places[i], times[i], ages[i]]
+    const cold = stored === COLD
+    const place = cold ? 0 : stored
+    const [extent, delta] = [indexOf(inExtents[i] ?? 0, 'extent'), indexOf(deltas[i] ?? 0, 'delta')]
+    if (how === undefined || page >= ramPages || place >= EXTENT_PAGES) throw invalid(`page ${page}`)
+    const nowhere = extent === undefined && delta === undefined && place === 0
+    if (cold ? !nowhere : extent === undefined && !nowhere) throw invalid(`page ${page} is nowhere and somewhere`)
+    return { page, how, atMs, age, extent, place, delta, cold }
+  })
+}
+
+const invalid = (what: string) =>
+  new DiapauseError('IMAGE_INVALID', `the boot part of the image is not valid: ${what}; restore another epoch`)

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type BootPart, decodeBootPart, encodeBootPart } from '../../../node/image/boot-part.ts'
+import { pack } from '../../../node/image/seal.ts'
+import { BOOT_RAM_PAGES, BOOT_STREAMS, bootFixture } from './boot-fixture.ts'
+
+const decode = (bytes: Uint8Array) => decodeBootPart(bytes, BOOT_RAM_PAGES, BOOT_STREAMS)
+
+describe('a boot part', () => {
+  test('of format 1 is read as it was written then, and comes back as it was', () => {
+    expect(decode(readFileSync(join(import.meta.dirname, 'fixtures/boot-part-1.bin')))).toEqual(bootFixture())
+    expect(decode(encodeBootPart(bootFixture()))).toEqual(bootFixture())
+  })
+
+  const [first, second] = bootFixture().pages
+  test.each<[string, Partial<BootPart>]>([
+    [
+      'an extent outside of its stream',
+      { extents: [{ ordinal: 0, kind: 'extent', extent: 0, offset: 49_000, length: 1_001 }] }
+    ],
+    ['an extent in no stream', { extents: [{ ordinal: 2, kind: 'extent', extent: 0, offset: 16, length: 100 }] }],
+    ['a page twice', { pages: [first, first] as BootPart['pages'] }],
+    ['a page beyond RAM', { pages: [{ ...first, page: BOOT_RAM_PAGES }] as BootPart['pages'] }],
+    ['a page in an extent of deltas', { pages: [{ ...first, extent: 2 }] as BootPart['pages'] }],
+    ['a delta in an extent of pages', { pages: [{ ...first, delta: 0 }] as BootPart['pages'] }],
+    ['a delta of a page that is zero', { pages: [{ ...second, extent: undefined, place: 0 }] as BootPart['pages'] }],
+    [
+      'a page that is cold and has a delta',
+      { pages: [{ ...second, extent: undefined, place: 0, cold: true }] as BootPart['pages'] }
+    ],
+    ['a stream too few', { salts: bootFixture().salts.slice(1) }]
+  ])('is refused with %s', (_, wrong) => {
+    const bytes = encodeBootPart({ ...bootFixture(), ...wrong })
+    expect(() => decode(bytes)).toThrow(expect.objectContaining({ code: 'IMAGE_INVALID' }))
+  })
+
+  test('answers any bytes with IMAGE_INVALID', () => {
+    const property = fc.property(fc.uint8Array(), fc.boolean(), (bytes, packs) => {
+      try {
+        decode(packs ? Buffer.concat([Buffer.of(1), pack(bytes)]) : bytes)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'IMAGE_INVALID' })
+      }
+    })
+    fc.assert(property, { numRuns: 300 })
+  })
+})

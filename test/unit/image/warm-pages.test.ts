@@ -1,0 +1,73 @@
+import { expect, test } from 'vitest'
+import { compareWithTable } from '../../../node/image/boot-pages.ts'
+import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
+import { WriteOrder } from '../../../node/image/write-order.ts'
+import { facts, fill, RAM_PAGES, touch, TrackedVm } from './tracked-vm.ts'
+
+/** Every eighth page, in no order. */
+const TOUCHED = Array.from({ length: 48 }, (_, i) => ((i * 29) % 48) * 8 + 1)
+const asked = (pages: readonly number[]) => pages.map((page, atMs) => ({ atMs, pages: [page] }))
+
+async function bootOf(vm: TrackedVm) {
+  if (!vm.image) throw new Error('no image')
+  const { boot } = await readBootSet(facts, vm.image, vm.read, { workingSet: true })
+  if (!boot) throw new Error('no boot part')
+  return boot
+}
+
+test('pages that are learned lie together an epoch later, in learned order, and stay where they are', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const moved = await vm.epoch([])
+  expect(moved.stats.pagesChanged).toBe(0)
+  const { part, pages } = await bootOf(vm)
+  expect(part.extents.length).toBe(3)
+  expect(pages.map(({ page }) => page)).toEqual(TOUCHED)
+  expect(part.extents.map(({ extent }) => extent)).toEqual([0, 1, 2])
+  const idle = await vm.epoch([])
+  expect(idle.stats.bytesData).toBeLessThan(moved.stats.bytesData / 10)
+  expect((await bootOf(vm)).part.extents).toHaveLength(3)
+  expect(await vm.wrong()).toEqual([])
+})
+
+test('what is in the set comes before the VM runs, with what changed of it since, and its next epoch is a difference', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked([0, 450, ...TOUCHED])) // the first of RAM, and one that is zero
+  await vm.epoch([])
+  await vm.epoch([touch(1, 30, 77, 5)])
+  const sent = await vm.moves(8 << 20)
+  expect(vm.sentBefore).toBe(TOUCHED.length + 1)
+  for (const [page, bytes] of sent)
+    if (page < RAM_PAGES) expect(vm.committed[page]?.equals(bytes), `${page}`).toBe(true)
+  const next = await vm.epoch([fill(9, 10, 7777)])
+  expect(next.stats.pagesChanged).toBe(1)
+  expect(vm.working.list(RAM_PAGES).map(({ page }) => page)).toEqual([0, 450, ...TOUCHED])
+  expect(await vm.wrong()).toEqual([])
+})
+
+test('a boot part that is not what the page table says is refused', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const image = await vm.epoch([])
+  const { part } = await bootOf(vm)
+  const table = await readWholeTable(facts, image, vm.read)
+  compareWithTable(part, table, image.streams)
+  const [first, second, ...rest] = part.pages
+  if (!first || !second) throw new Error('two pages')
+  const swapped = [{ ...first, page: second.page }, { ...second, page: first.page }, ...rest]
+  const zero = [{ ...first, extent: undefined, place: 0 }, second, ...rest]
+  for (const pages of [swapped, zero]) {
+    expect(() => compareWithTable({ ...part, pages }, table, image.streams)).toThrow(
+      expect.objectContaining({ code: 'IMAGE_INVALID' })
+    )
+  }
+})
+
+test('pages that come before their turn were written, in that order', () => {
+  const order = new WriteOrder(12)
+  for (const page of [0, 1, 7, 2, 11, 5, 3, 4, 6, 8, 9, 10]) order.pass(page)
+  expect(order.written).toEqual([7, 11, 5])
+})
