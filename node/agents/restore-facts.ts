@@ -33,7 +33,9 @@ export function restoreFacts(
   const known = about?.([...here, ...staying]) ?? []
   const columns: Record<PeerId, number> = {}
   if (shape !== undefined && about !== undefined) {
-    for (const holder of placeColumns(about(here), { ...shape, key: id })) columns[holder] = (columns[holder] ?? 0) + 1
+    // Also who is dead by now was alive when they were planned.
+    for (const holder of placeColumns(about(hosts()), { ...shape, key: id }))
+      columns[holder] = (columns[holder] ?? 0) + 1
   }
   const facts = { hosts: here, leaving: staying, groups: directory.all(), known }
   return {
