@@ -59,8 +59,9 @@ export async function resumeOnStandby(
   const serving = Promise.withResolvers<PageCounts>()
   const complete = serving.promise
   complete.catch(() => {}) // as above
+  await nic.inject(restore.frames) // a restore that has been served has none any more
   const load = machine.load?.(socketPath, () => serving.resolve(restore.serve(socketPath)))
-  await Promise.all([load, nic.inject(restore.frames), mayRun])
+  await Promise.all([load, mayRun])
   await together?.()
   alive()
   await machine.resume()
