@@ -11,7 +11,7 @@ import type { Hosting, Report } from './agents/group-agent.ts'
 import { RestoreLine } from './agents/restore-line.ts'
 import { createDrillHost } from './host/drill-room.ts'
 import { wallMs } from './host/clock.ts'
-import type { Clock, ControlBus, FailureDetector, Log, Transport } from './ports.ts'
+import type { Clock, ControlBus, FailureDetector, Log, Switch, Transport } from './ports.ts'
 import { createSwitch } from './switch/switch.ts'
 
 export interface DrillingDeps {
@@ -46,7 +46,7 @@ export function openDrilling(deps: DrillingDeps): Drilling {
     memoryMiB: config.drills.memoryMiB,
     openLine: () => new RestoreLine({ self, bus: silence(self), clock, togetherMs }),
     openWorker: openAlone,
-    openNetwork: () => createSwitch({ self, transport: nobody(self), clock, log, mayAct: () => true }),
+    openNetwork: () => switchOfItsOwn(deps),
     host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, 'main.ts')] })
   })
   const scheduled = new ScheduledDrills({ ...deps, drills, wallMs, checks: config.drills.checks })
@@ -57,6 +57,10 @@ export function openDrilling(deps: DrillingDeps): Drilling {
     }
   }
 }
+
+/** No link leads out of it: not to the live VMs of this host, other groups or peers, nor to the uplink or the bridge. */
+export const switchOfItsOwn = ({ self, clock, log }: Pick<DrillingDeps, 'self' | 'clock' | 'log'>): Switch =>
+  createSwitch({ self, transport: nobody(self), clock, log, mayAct: () => true })
 
 /** No peer is there, and none ever comes. */
 const nobody = (self: PeerId): Transport => ({
