@@ -13,7 +13,7 @@ import type { Groups } from './agents/groups.ts'
 import type { Housekeeping } from './agents/housekeeping.ts'
 import type { LocalVm } from './agents/local-vm.ts'
 import type { MembershipAgent } from './agents/membership.ts'
-import type { TalksReader } from './agents/restore-line.ts'
+import type { Objectives } from './agents/objectives.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
 import type { ClusterView } from './edge/cluster-view.ts'
 import type { DrillView } from './edge/drill-view.ts'
@@ -26,12 +26,11 @@ import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { enduranceOf, placeOf } from './planning/endurance.ts'
-import { PlanOperations } from './plan-operations.ts'
 import { placeVms, whyHomeless } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
 
-export interface OperationsDeps extends TalksReader {
+export interface OperationsDeps {
   readonly config: Config
   readonly self: PeerId
   readonly version: string
@@ -45,6 +44,8 @@ export interface OperationsDeps extends TalksReader {
   readonly redundancy: RedundancyView & { status(): RedundancyStatus | null }
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly plans: PlanView
+  readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
   readonly decisions: DecisionLog
@@ -88,7 +89,7 @@ export class Operations implements PeerView {
     this.redundancy = deps.redundancy
     this.epochs = deps.epochs
     this.drills = deps.drills
-    this.plans = new PlanOperations(deps)
+    this.plans = deps.plans
     this.#startedMs = deps.clock.now()
   }
 
@@ -125,7 +126,8 @@ export class Operations implements PeerView {
       groups: this.groups().map(group => ({
         record: group,
         ...runningOf(groups.vmsOf(group.id)),
-        leaseRemainingMs: leases.remainingMs(groupKey(group.id), group.generation)
+        leaseRemainingMs: leases.remainingMs(groupKey(group.id), group.generation),
+        outlooks: this.#deps.objectives.outlooksOf(group.id)
       })),
       frames: network.stats(),
       refused: {
@@ -136,7 +138,8 @@ export class Operations implements PeerView {
         changes: this.#deps.directory.refusedChanges
       },
       store: await this.#storeStatus(),
-      redundancy: this.#deps.redundancy.status()
+      redundancy: this.#deps.redundancy.status(),
+      standbys: groups.standbys
     }
   }
 

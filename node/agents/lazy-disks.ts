@@ -20,7 +20,7 @@ export interface LazyDisksOptions {
   readonly vm: string
   /** Sizes of the disks in their order, in bytes. */
   readonly sizes: readonly number[]
-  readonly restore: Promise<Restore>
+  readonly restore: Promise<Pick<Restore, 'disks' | 'closeDisks'>>
   readonly serve: ServeBlocks
   readonly socketPath: string
   readonly clock: Clock

@@ -62,7 +62,7 @@ export class LocalDisks {
   }
 
   /** As an image holds them, which need not be read yet. Rejects where they cannot be served. */
-  async restored(restore: Promise<Restore>): Promise<MachineDisks | undefined> {
+  async restored(restore: Promise<Pick<Restore, 'disks' | 'closeDisks'>>): Promise<MachineDisks | undefined> {
     if (this.none) return undefined
     const { clock, log, serveBlocks: serve, path } = this.#deps
     const [group, vm] = [this.#group, this.#vm.id]

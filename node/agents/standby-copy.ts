@@ -3,14 +3,16 @@
  * with its NICs connected. It is of one image at a time, or between two; whoever is to run the VM takes all of it.
  */
 import type { CommittedEpoch, VmSpec } from '../../protocols/group.ts'
-import { nicsOf } from '../../protocols/group.ts'
+import { disksOf, nicsOf } from '../../protocols/group.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { ImageManifest, ImageWorker, Machine, NicSockets, Restore } from '../ports.ts'
 import { LocalDisks } from './local-disks.ts'
 import type { LocalVmDeps } from './local-vm.ts'
+import { StandbyDisks } from './standby-disks.ts'
 
 /** What cannot be read now may be later: a holder that restarts is back after seconds. A guess. */
 const RETRY_MS = 1_000
+const MIB = 1_048_576
 
 export interface StandbyCopyDeps {
   readonly vm: LocalVmDeps
@@ -55,8 +57,7 @@ export class StandbyCopy {
   #nics: NicSockets | undefined
   #restore: Restore | undefined
   readonly #disks: LocalDisks
-  /** What the machine's disks hold, when it is taken. */
-  readonly #taken = Promise.withResolvers<Restore>()
+  readonly #contents: StandbyDisks
   readonly #running: Promise<void>
   /** Resolved and renewed at each change of state. */
   #changed = Promise.withResolvers<void>()
@@ -75,7 +76,7 @@ export class StandbyCopy {
     this.#target = this.#imageIn(of.committed)
     const path: LocalVmDeps['path'] = kind => this.#path(kind)
     this.#disks = new LocalDisks(of.spec, { group: of.group, generation: of.number }, { ...deps.vm, path })
-    this.#taken.promise.catch(() => {}) // nobody may read its disks
+    this.#contents = new StandbyDisks(disksOf(of.spec).map(({ sizeMiB }) => sizeMiB * MIB))
     this.#onExit = reason => this.#fail(`its machine ${reason}`)
     this.#running = this.#run()
   }
@@ -108,7 +109,6 @@ export class StandbyCopy {
     const { machine, worker, restore, nics } = this.#parts()
     if (!this.#isOf(image) || !machine || !worker || !restore || !nics) return this.#whyNot(image)
     this.#change('taken')
-    this.#taken.resolve(restore)
     return {
       machine,
       worker,
@@ -126,7 +126,7 @@ export class StandbyCopy {
   async end(): Promise<void> {
     if (this.#state === 'taken' || this.#state === 'ended') return
     this.#change('ended')
-    this.#taken.reject(new DiapauseError('STANDBY_ENDED', 'the standby copy was given up'))
+    this.#contents.end(new DiapauseError('STANDBY_ENDED', 'the standby copy was given up'))
     await this.#close()
     await this.#running // what was being made when it ended closes itself
   }
@@ -153,7 +153,8 @@ export class StandbyCopy {
     this.#alive()
     this.#nics = await network.reserve?.(this.#path('nic'), nicsOf(this.spec).length)
     this.#alive()
-    const disks = await this.#disks.restored(this.#taken.promise)
+    if (!this.#disks.none) this.#contents.show(await worker.restore(await this.#deps.readManifest(this.#target.hash)))
+    const disks = await this.#disks.restored(Promise.resolve(this.#contents.image))
     this.#alive()
     const { spec } = this
     const consolePath = path('console', this.group, spec.id)
@@ -175,6 +176,7 @@ export class StandbyCopy {
       const restore = await this.#worker?.restore(manifest, ramPath)
       this.#alive()
       this.#restore = restore
+      if (restore !== undefined) this.#contents.show(restore)
       this.#ready = image
       this.#why = ''
       this.#change('ready')
@@ -220,7 +222,7 @@ export class StandbyCopy {
   #fail(why: string): void {
     if (this.#isOver) return
     this.#change('ended')
-    this.#taken.reject(new DiapauseError('STANDBY_ENDED', why))
+    this.#contents.end(new DiapauseError('STANDBY_ENDED', why))
     void this.#close().then(() => this.#onEnd(why))
   }
 

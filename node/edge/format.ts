@@ -34,6 +34,7 @@ export function statusText(status: PeerStatus): string {
     `refused, as of a generation that is over: ${refused.frames} frames, ${refused.reports} reports, ${refused.shards} shards, ` +
       `${refused.claims} claims of leases, ${refused.changes} changes of this peer`,
     ...redundancyText(status),
+    ...standbysText(status),
     `store:  ${bytesText(store.bytes)} in ${store.streams} streams and ${store.manifests} manifests`
   ].join('\n')
 }
@@ -54,6 +55,13 @@ function redundancyText({ redundancy }: PeerStatus): string[] {
       : [`scrub:  ${scrubbed.columns} columns read again in this pass, ${scrubbed.damaged} damaged`])
   ]
 }
+
+/** Standby copies, and why one is none. */
+const standbysText = ({ standbys = [] }: PeerStatus): string[] =>
+  standbys.map(({ group, vm, memoryMiB, state, epoch, why }) => {
+    const words = [state, ...(epoch === undefined ? [] : [`epoch ${epoch}`]), `${memoryMiB} MiB`]
+    return `standby of ${group}/${vm}: ${words.join(', ')}${why === undefined ? '' : ` (${why})`}`
+  })
 
 /** How VMs are cut; where that is not the best way, why. */
 function captureText({ capture }: PeerStatus): string[] {
@@ -79,7 +87,8 @@ function outputText({ frames, groups }: PeerStatus): string[] {
   ]
 }
 
-function groupText({ record, running, captures, leaseRemainingMs }: GroupStatus, status: PeerStatus): string[] {
+function groupText(group: GroupStatus, status: PeerStatus): string[] {
+  const { record, running, captures, leaseRemainingMs } = group
   const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
   const output = `${record.outputCommit ? ', output commit' : ''}${record.openFlow ? ', OpenFlow' : ''}`
   return [
@@ -93,11 +102,23 @@ function groupText({ record, running, captures, leaseRemainingMs }: GroupStatus,
         running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : ''
       ])
     ]),
+    ...outlookText(group),
     ...drillText(record, status),
     ...Object.entries(captures).flatMap(([vm, { why }]) =>
       why === undefined || why === status.capture?.why ? [] : [`  ${vm} is cut by streams of all its RAM: ${why}`]
     )
   ]
+}
+
+/** What it would mean for VMs that run here if this host died. */
+function outlookText({ record, outlooks = {} }: GroupStatus): string[] {
+  return Object.entries(outlooks).map(([vm, { backMs, lossMs, missed }]) => {
+    const { objective } = record.vms.find(({ id }) => id === vm) ?? {}
+    const over = (name: 'backMs' | 'lossMs'): string =>
+      missed.includes(name) ? ` (OVER ITS OBJECTIVE of ${durationText(objective?.[name] ?? 0)})` : ''
+    const back = backMs === null ? 'back after a time not measured yet' : `back in about ${durationText(backMs)}`
+    return `  if this host died now: ${vm} ${back}${over('backMs')}, losing ${durationText(lossMs)}${over('lossMs')}`
+  })
 }
 
 /** When drills are due, and what became of the last. */

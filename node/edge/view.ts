@@ -79,6 +79,18 @@ export interface PeerStatus {
   readonly store: StoreStatus
   /** Null: it stores nothing (a witness). */
   readonly redundancy: RedundancyStatus | null
+  /** Copies of VMs with `standby` that are kept here, or should be. Absent: a peer of before there were any. */
+  readonly standbys?: readonly StandbyStatus[] | undefined
+}
+
+export interface StandbyStatus {
+  readonly group: string
+  readonly vm: string
+  readonly memoryMiB: number
+  /** 'ready': the VM could go on from it at once, from `epoch`. */
+  readonly state: string
+  readonly epoch?: number | undefined
+  readonly why?: string | undefined
 }
 
 export interface RefusedStatus {
@@ -116,6 +128,20 @@ export interface GroupStatus {
   readonly captures: Readonly<Record<string, CaptureNow>>
   /** How long this peer may still run them without another renewal; 0 where it holds no lease. */
   readonly leaseRemainingMs: number
+  /** What it would mean for each VM that this peer owns if this host died now. Absent: a peer of before that was told. */
+  readonly outlooks?: Readonly<Record<string, VmOutlook>> | undefined
+}
+
+/** As `planning/outlook.ts` has it. */
+export interface VmOutlook {
+  /** From the host's death to the VM running; null: no restore of it was measured. */
+  readonly backMs: number | null
+  readonly parts: { readonly detectMs: number | null; readonly decideMs: number | null; readonly runsMs: number | null }
+  /** Parts that follow from the settings, because they were not measured. */
+  readonly bySettings: readonly string[]
+  readonly lossMs: number
+  /** Which of its objectives it would miss. */
+  readonly missed: readonly ('backMs' | 'lossMs')[]
 }
 
 export interface StoreStatus {

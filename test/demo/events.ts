@@ -38,7 +38,14 @@ export type KnownEvent =
       readonly lost: readonly string[]
     })
   | (AboutVm &
-      AboutEpoch & { readonly kind: 'vm.resumed'; readonly generation: number; readonly spawnToRunMs?: number })
+      AboutEpoch & {
+        readonly kind: 'vm.resumed'
+        readonly generation: number
+        readonly spawnToRunMs?: number
+        readonly from?: 'standby' | 'shards'
+        /** Why not from a standby copy, where the VM asks for one. */
+        readonly noStandby?: string
+      })
   | (AboutVm & { readonly kind: 'vm.failed'; readonly reason: string })
   | (AboutVm & { readonly kind: 'vm.destroyed'; readonly generation: number })
   | (AboutLease & { readonly kind: 'lease.lapsed' })

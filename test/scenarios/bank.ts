@@ -29,6 +29,8 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly boot?: Pick<VmSpec, 'kernel' | 'initrd'>
   /** The network of a second NIC of each VM, of which the bank makes no use. */
   readonly besides?: string
+  /** Of each VM: how many hosts besides its own keep a standby copy. */
+  readonly standby?: number
   /** How busy each bank is. */
   readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
   /** VM → name of its first owner. Default: vmN on pN. */
@@ -71,7 +73,7 @@ export class Bank {
       await cluster.allConnected(LIMIT_MS)
       const vms = bank.vms
         .map((_, i) => bankVm({ ...guest, ...boot }, { ...load, index: i + 1, total, memoryMiB }))
-        .map(vm => (disks === undefined ? vm : { ...vm, disks }))
+        .map(vm => ({ ...vm, ...(disks && { disks }), ...(setup.standby !== undefined && { standby: setup.standby }) }))
         .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       if (setup.begin !== undefined) await setup.begin(cluster)
