@@ -44,6 +44,8 @@ function specOf(nics: number, memoryMiB: number, cpus: number): VmSpec {
     cpus,
     nics: Array.from({ length: nics }, (_, i) => ({ mac: `52:54:00:00:01:0${i}`, network: `net${i}` })),
     memoryMiB,
+    // The devices by which a guest notices a restore, where RAM is not compared: an id that is loaded is not the one of the image.
+    ...(memoryMiB > OWN_READING_MIB && { generationId: true, guestAgent: {} }),
     kernel: guest.kernel,
     initrd: guest.initrd,
     append: ''

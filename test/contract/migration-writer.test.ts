@@ -35,7 +35,8 @@ const running: StockQemu[] = []
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'mw-'))
-  spec = { ...bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: 128 }), cpus: 2 }
+  const devices = { cpus: 2, guestAgent: {} }
+  spec = { ...bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB: 128 }), ...devices }
   const settings = {
     qemu: 'qemu-system-x86_64',
     accel: 'auto',
