@@ -33,6 +33,7 @@ import { diskFile, MACHINE_NAME, RAM_FILE, stockScript } from './hypervisor/stoc
 import { UplinkRelay } from './hypervisor/uplink-relay.ts'
 import { exportDisk, saveDisk } from './image/disk-files.ts'
 import { exportRam, importRam } from './image/export.ts'
+import { ImageThreads } from './image/image-threads.ts'
 import { createImageWorker } from './image/image-worker.ts'
 import { SharedContents } from './image/shared-contents.ts'
 import { blockServing } from './nbd/server.ts'
@@ -289,8 +290,10 @@ function openStandbys({ teardown, ...deps }: HostingDeps, hosting: Hosting): Sta
 
 type OpenWorker = Hosting['vm']['openWorker']
 
-function workersOf({ config, dataKeys, log }: HostingDeps, { accel }: Hypervisor, cluster: ShardCluster) {
+function workersOf({ config, dataKeys, log, teardown }: HostingDeps, { accel }: Hypervisor, cluster: ShardCluster) {
   const { k, m, symbolBytes, durability } = config.shards
+  const threads = new ImageThreads()
+  teardown.add(() => threads.close())
   return (more: { readonly contentsMiB: number; readonly neighbours?: SharedContents }): OpenWorker =>
     (group, spec) =>
       createImageWorker({
@@ -303,6 +306,7 @@ function workersOf({ config, dataKeys, log }: HostingDeps, { accel }: Hypervisor
         disks: disksOf(spec).map(({ sizeMiB }) => ({ blocks: sizeMiB * BLOCKS_PER_MIB })),
         cluster,
         log,
+        threads,
         ...more
       })
 }

@@ -2,7 +2,6 @@
  * The main thread's side of an image worker: thin, because everything that takes time is in the thread (`worker.ts`).
  * Here columns leave for the cluster and reads come from it; bytes are moved between the threads, not copied.
  */
-import { Worker } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type {
   BaseWorker,
@@ -20,6 +19,7 @@ import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import type { Publication } from './content-board.ts'
 import { DeviceReceiver } from './device-receiver.ts'
 import { type StreamKey, streamIdOf, type VmFacts } from './facts.ts'
+import { type ImageThreads, newThread } from './image-threads.ts'
 import { factsOf, KnownImages } from './known-images.ts'
 import { countPages, LastPages, MAX_LAST_PAGES } from './last-pages.ts'
 import { GROUP_KEY_BYTES } from './seal.ts'
@@ -28,14 +28,13 @@ import { ThreadCalls, wholeMemoryOf } from './thread-calls.ts'
 import { stoodStill } from './thread-end.ts'
 import type { WorkerCalls } from './worker.ts'
 
-/** A large young generation makes a thread that allocates buffers slower, not faster (LIBRARIES: 3 MB, +70 %). */
-const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 3 }
-
 export interface ImageWorkerOptions extends VmFacts {
   /** `VmFacts.keys` as they are now, for each capture and each restore. IMAGE_KEY where this peer has not been given them. */
   readonly dataKeys?: (() => readonly StreamKey[]) | undefined
   readonly cluster: ShardCluster
   readonly log: Log
+  /** Absent: a thread is loaded for it. */
+  readonly threads?: ImageThreads | undefined
   /** The VMs of this host. Absent: it shares nothing with others. */
   readonly neighbours?: SharedContents | undefined
 }
@@ -89,11 +88,11 @@ export interface MainCalls extends Record<string, (argument: never) => unknown> 
  * rejects with.
  */
 export async function createImageWorker(options: ImageWorkerOptions): Promise<ImageWorker> {
-  const { cluster, log, dataKeys, neighbours, ...rest } = options
+  const { cluster, log, threads, dataKeys, neighbours, ...rest } = options
   const { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB } = rest
   if (key.length !== GROUP_KEY_BYTES) throw new TypeError(`the group key must have ${GROUP_KEY_BYTES} bytes`)
   const facts: VmFacts = { group, vm, memoryMiB, accel, key, keys, shape, disks, contentsMiB }
-  const worker = openThread(facts)
+  const worker = threads?.take() ?? newThread()
   const images = new KnownImages()
   const restores: Restores = { last: 0, served: 0 }
   const inFlight = new InFlight()
@@ -116,6 +115,8 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
     member?.leave()
     calls.fail(new DiapauseError('IMAGE_WORKER', `the image worker of ${vm} has ended`))
   })
+
+  calls.call('begin', facts).catch(() => {}) // its end is told otherwise
 
   const decide = (epoch: number, decision: Promise<unknown>): void => tellOf(decision, log, { vm, epoch })
   return {
@@ -154,14 +155,6 @@ export async function createImageWorker(options: ImageWorkerOptions): Promise<Im
       await worker.terminate()
     }
   }
-}
-
-function openThread(facts: VmFacts): Worker {
-  return new Worker(new URL('./worker.ts', import.meta.url), {
-    workerData: facts,
-    resourceLimits: RESOURCE_LIMITS,
-    name: `image ${facts.vm}`
-  })
 }
 
 function basesOf(

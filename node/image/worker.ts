@@ -2,7 +2,7 @@
  * The thread of one VM's image worker: its page state, and at most one capture or restore at a time. It talks to QEMU's
  * sockets itself; columns and reads go through the main thread, which has the connections to other peers.
  */
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
 import type { BaseStream, Codec, DiskFile, StreamId } from '../ports.ts'
@@ -387,12 +387,11 @@ function handlers(thread: () => VmThread) {
 }
 
 /** What the main thread may call. */
-export type WorkerCalls = ReturnType<typeof handlers>
+export type WorkerCalls = ReturnType<typeof handlers> & { begin(facts: VmFacts): void }
 
 if (parentPort) {
-  const calls = new ThreadCalls<MainCalls>(
-    parentPort,
-    handlers(() => thread)
-  )
-  const thread = new VmThread(workerData as VmFacts, calls, createCodec())
+  const codec = createCodec()
+  let thread: VmThread | undefined
+  const begin = (facts: VmFacts): void => void (thread = new VmThread(facts, calls, codec))
+  const calls = new ThreadCalls<MainCalls>(parentPort, { ...handlers(() => thread as VmThread), begin })
 }

@@ -7,7 +7,8 @@
  *   device   what the device state leads to
  *   written  pages written right after a cut, or since the last: most that a VM touches it has touched before
  *
- * What was learned ages with each further lesson of its kind and goes when that is too long ago, or when there is no room: the set is
+ * What was learned ages with each further lesson of its kind, and goes first when there is no room; what was only written goes
+ * when it was not written again for long. What was asked for once is sent from then on, so nobody will ask for it again. The set is
  * bounded, because a VM waits for all of it. It is kept with the image (`boot-part.ts`), so whoever restores has it. Pure.
  */
 
@@ -17,9 +18,9 @@ export const MAX_WORKING_PAGES = 8192
 const USED_PART = 1 / 4
 /** Of the set at most this part was only written: which of it will be touched again soon, nobody knows. A guess. */
 const WRITTEN_PART = 1 / 4
-/** Captures without a page being written again until it is forgotten; restores likewise. Guesses. */
+/** Captures without a page being written again until it is forgotten. A guess. */
 const WRITTEN_ROUNDS = 4
-const ASKED_ROUNDS = 16
+const MAX_AGE = 255
 /** The window is this long at least, and doubles while requests come at no less than that part of their rate before. Guesses. */
 const FIRST_WINDOW_MS = 250
 const FLAT_PART = 1 / 16
@@ -52,10 +53,12 @@ export class WorkingSet {
 
   /** The requests of one restore, in their order. */
   learnAsked(requests: readonly Request[]): void {
-    this.#grow('asked', ASKED_ROUNDS)
+    this.#grow('asked', MAX_AGE)
     const windowMs = elasticWindowMs(requests.map(({ atMs }) => atMs))
+    let room = 2 * MAX_WORKING_PAGES
     for (const { atMs, pages } of requests) {
-      if (atMs > windowMs) continue
+      room -= pages.length
+      if (atMs > windowMs || room < 0) continue
       for (const page of pages) this.#learn(page, 'asked', Math.min(Math.floor(atMs), MAX_AT_MS))
     }
   }
