@@ -48,6 +48,10 @@ const STATION_MAC = '06:d1:a9:00:00'
 export const interrupted = (group: string): DiapauseError =>
   new DiapauseError('DRILL_INTERRUPTED', `The drill of group "${group}" was given up, and nothing is left of it.`)
 
+/** Why it is given up: what `signal` was aborted with, where that says so. */
+const givenUp = ({ reason }: AbortSignal, group: string): DiapauseError =>
+  reason instanceof DiapauseError ? reason : interrupted(group)
+
 export class DrillRun {
   readonly #deps: DrillRunDeps
   readonly #wish: DrillWish
@@ -73,7 +77,7 @@ export class DrillRun {
     this.#over.promise.catch(() => {}) // it may come when nobody waits for it any more
   }
 
-  /** Resolves when nothing is left of it, also where it fails. DRILL_INTERRUPTED when `signal` aborts, DRILL_FOLDER. */
+  /** Resolves when nothing is left of it, also where it fails. DRILL_INTERRUPTED, or its own reason, when `signal` aborts. */
   async run(signal: AbortSignal): Promise<DrillResult> {
     const { clock, host } = this.#deps
     const { group, timeoutMs } = this.#wish
@@ -81,7 +85,7 @@ export class DrillRun {
     const seconds = Math.round(timeoutMs / 1_000)
     const late = new DiapauseError('DRILL_LATE', `it had not passed after ${seconds} s`)
     const disarm = clock.after(timeoutMs, () => this.#over.reject(late))
-    const abort = (): void => this.#over.reject(interrupted(group))
+    const abort = (): void => this.#over.reject(givenUp(signal, group))
     signal.addEventListener('abort', abort)
     if (signal.aborted) abort()
     let failed: string | undefined
@@ -94,7 +98,7 @@ export class DrillRun {
         await room.close()
       }
     } catch (error) {
-      if (signal.aborted) throw interrupted(group)
+      if (signal.aborted) throw givenUp(signal, group)
       failed = messageOf(error)
     } finally {
       disarm()

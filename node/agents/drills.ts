@@ -6,7 +6,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { endDrill } from '../../protocols/epoch/drills.ts'
 import type { DrillOutcome, GroupRecord, KeptEpoch } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
-import { DiapauseError, hasCode, messageOf } from '../errors.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
 import { keptEpoch } from '../planning/retention-policy.ts'
 import type { DrillReport, DrillWish, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
@@ -43,11 +43,17 @@ export class Drills {
   readonly #stop = new AbortController()
   /** The group that a drill is under way of. */
   #busy: string | undefined
+  /** Ends it for what comes first. */
+  #precedence = new AbortController()
+  /** Of each group that we have heard of. */
+  readonly #generations = new Map<string, number>()
   #done: Promise<unknown> = Promise.resolve()
 
   constructor(deps: DrillsDeps) {
     this.#deps = deps
     this.#readers = new EpochReaders({ ...deps, kind: 'drill' })
+    for (const { id, generation } of deps.directory.all()) this.#generations.set(id, generation)
+    deps.directory.onRecord(record => this.#giveWay(record))
   }
 
   /** Resolves when nothing is left of one that was under way. */
@@ -63,7 +69,8 @@ export class Drills {
 
   /**
    * A drill that fails resolves, too, and says so. What cannot be done at all rejects: GROUP_UNKNOWN, EPOCH_NOT_KEPT, EPOCHS_READ,
-   * DRILL_BUSY, DRILL_MEMORY, DRILL_FOLDER, REGISTER_UNAVAILABLE; DRILL_INTERRUPTED when `signal` aborts.
+   * DRILL_BUSY, DRILL_MEMORY, DRILL_FOLDER, REGISTER_UNAVAILABLE; DRILL_INTERRUPTED when `signal` aborts;
+   * DRILL_GAVE_WAY.
    */
   async run(wish: DrillWish, { signal, ...options }: DrillOptions): Promise<DrillReport> {
     if (this.#busy !== undefined) {
@@ -72,8 +79,9 @@ export class Drills {
     }
     if (this.#stop.signal.aborted) throw interrupted(wish.group)
     this.#busy = wish.group
-    const both = AbortSignal.any([signal, this.#stop.signal])
-    const drill = this.#drill(wish, { ...options, signal: both }).finally(() => {
+    this.#precedence = new AbortController()
+    const any = AbortSignal.any([signal, this.#stop.signal, this.#precedence.signal])
+    const drill = this.#drill(wish, { ...options, signal: any }).finally(() => {
       this.#busy = undefined
     })
     this.#done = drill.catch(() => {})
@@ -111,8 +119,8 @@ export class Drills {
     try {
       return await new DrillRun(this.#deps, wish, record, epoch, tell).run(signal)
     } catch (error) {
-      if (hasCode(error, 'DRILL_INTERRUPTED')) {
-        this.#deps.report('drill.interrupted', { group: wish.group, epoch: epoch.epoch })
+      if (signal.aborted) {
+        this.#deps.report('drill.interrupted', { group: wish.group, epoch: epoch.epoch, reason: messageOf(error) })
       }
       throw error
     }
@@ -138,6 +146,16 @@ export class Drills {
     const { self, wallMs } = this.#deps
     const outcome = { epoch, by: self, atMs: Math.round(wallMs()), tookMs, ...(failed !== undefined && { failed }) }
     await this.tellOutcome(group, outcome, scheduled)
+  }
+
+  /** VMs that go back to an epoch on this host need its processors, disks and network more than a drill does. */
+  #giveWay({ id, generation, owners, removed }: GroupRecord): void {
+    const before = this.#generations.get(id)
+    this.#generations.set(id, generation)
+    if (before === undefined || generation <= before || removed) return
+    if (!Object.values(owners).includes(this.#deps.self)) return
+    const message = `group "${id}" is being restored on this host, which comes first: try the drill again later`
+    this.#precedence.abort(new DiapauseError('DRILL_GAVE_WAY', message))
   }
 
   #requireMemory({ id, vms }: GroupRecord): void {

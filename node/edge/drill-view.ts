@@ -9,7 +9,7 @@ import type { DrillReport, DrillWish } from '../ports.ts'
 export interface DrillView {
   /**
    * Resolves with what became of it, also where it failed. GROUP_UNKNOWN, EPOCH_NOT_KEPT, EPOCHS_READ, DRILL_BUSY, DRILL_MEMORY,
-   * DRILL_FOLDER; DRILL_INTERRUPTED when `signal` aborts; UsageError NOT_STORAGE (a witness runs no VMs).
+   * DRILL_FOLDER, DRILL_GAVE_WAY; DRILL_INTERRUPTED when `signal` aborts; UsageError NOT_STORAGE (a witness runs no VMs).
    */
   run(wish: DrillWish, tell: (text: string) => void, signal: AbortSignal): Promise<DrillReport>
   /** Undefined: no more but on request. GROUP_UNKNOWN; UsageError DRILL_CHECK_UNKNOWN. */

@@ -102,6 +102,24 @@ describe('a drill', () => {
     expect(world.record).not.toHaveProperty('drills')
   })
 
+  test('gives way to VMs that are restored on this host, and to no others', async () => {
+    world.check = new Promise(() => {})
+    const drill = world.run({ check: 'count' })
+    await world.pass(0)
+    world.change(takeOver(world.record?.generation ?? 0, { a: 'other', b: 'other' }))
+    await world.pass(1_000)
+    expect(world.calls).not.toContain('room closes')
+    world.change(takeOver(world.record?.generation ?? 0, { a: 'other', b: 'me' }))
+    await expect(drill).rejects.toMatchObject({
+      code: 'DRILL_GAVE_WAY',
+      message: /"bank" is being restored on this host/
+    })
+    isTakenAway(world.calls)
+    expect(world.events).toEqual(['drill.begun', expect.stringMatching(/^drill\.interrupted .*comes first/)])
+    world.check = Promise.resolve({ exitCode: 0, output: [] })
+    expect(await world.run({ check: 'count' })).not.toHaveProperty('failed')
+  })
+
   test('is refused where memory is short, where the setting says so, and for what is not there', async () => {
     world.availableMiB = 800 // each VM takes 160 MiB beside its 64
     await expect(world.run()).rejects.toThrow(
