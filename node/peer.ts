@@ -60,6 +60,7 @@ import { HomeOperations } from './home-operations.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
 import { Operations } from './operations.ts'
+import { PlanOperations } from './plan-operations.ts'
 import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
 import { RedundancyOperations } from './redundancy-operations.ts'
@@ -280,13 +281,12 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   teardown.add(() => detector.stop())
   membership.start()
   steps.start()
-  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line])
+  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
-  teardown.add(() => groups.stop())
   repairing?.start()
   if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes)
   teardown.add(() => repairing?.stop())
-  await serve(home, voice, body, run, { groups, housekeeping, seen, facts })
+  await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
@@ -295,6 +295,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
 /** What is seen of the agents from outside. */
 interface Served {
   readonly groups: Groups
+  readonly takeover: TakeoverAgent
   readonly housekeeping: Housekeeping
   readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
   readonly facts: () => ReturnType<typeof gatherFacts>
@@ -325,7 +326,7 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   const parts = {
     ...voice,
     ...agents,
-    ...(hosting && { readTalks: hosting.readTalks }),
+    plans: new PlanOperations({ ...voice, ...agents, config }),
     config,
     self,
     version: programVersion(),
@@ -336,8 +337,7 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   }
   const { images, home: secondHome, drills } = await openImages(home, voice, body, run)
   const noted = { directory, events, note: voice.decisions.note }
-  const { retention: policy } = config.epochs
-  const epochs = new EpochOperations({ ...noted, policy, readManifest: hosting?.readManifest })
+  const epochs = new EpochOperations({ ...noted, policy: config.epochs.retention, readManifest: hosting?.readManifest })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const view = new Operations({
     ...parts,

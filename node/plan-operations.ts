@@ -3,26 +3,26 @@ import type { Config } from '../config/schema.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { MAX_AGO_MS } from '../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../protocols/group.ts'
-import { leavingHosts, memberById, placeable } from '../protocols/membership/record.ts'
+import { memberById } from '../protocols/membership/record.ts'
 import type { DecisionLog } from './agents/decisions.ts'
 import type { GroupDirectory } from './agents/directory.ts'
+import type { Groups } from './agents/groups.ts'
 import type { MembershipAgent } from './agents/membership.ts'
-import { restoreFacts } from './agents/restore-facts.ts'
-import { imageTalks, type TalksReader } from './agents/restore-line.ts'
 import type { StoragePeers } from './agents/storage-peers.ts'
+import type { TakeoverAgent } from './agents/takeover.ts'
 import type { GroupPlan, PlannedLoss, PlanView, PlanWish } from './edge/plan-view.ts'
 import { UsageError } from './errors.ts'
 import { hostsToLose, type LossPlan, planLoss } from './planning/loss-plan.ts'
 import { type MeasuredParts, measuredParts } from './planning/measured-parts.ts'
-import type { FailureDetector } from './ports.ts'
 
-export interface PlanOperationsDeps extends TalksReader {
-  readonly config: Pick<Config, 'restore' | 'shards'>
+export interface PlanOperationsDeps {
+  readonly config: Pick<Config, 'restore'>
   readonly membership: Pick<MembershipAgent, 'record'>
   readonly directory: Pick<GroupDirectory, 'all'>
-  readonly detector: Pick<FailureDetector, 'alive'>
   readonly storagePeers: Pick<StoragePeers, 'about'>
   readonly decisions: Pick<DecisionLog, 'why'>
+  readonly takeover: Pick<TakeoverAgent, 'facts'>
+  readonly groups: Pick<Groups, 'talksOf'>
 }
 
 export class PlanOperations implements PlanView {
@@ -42,12 +42,9 @@ export class PlanOperations implements PlanView {
   }
 
   async #planOf(record: GroupRecord, lost: PeerId | undefined): Promise<GroupPlan> {
-    const { config, membership, storagePeers } = this.#deps
-    const { about } = storagePeers
-    const hosts = (): PeerId[] => placeable(membership.record())
-    const leaving = (): PeerId[] => leavingHosts(membership.record())
-    const placement = restoreFacts({ ...this.#deps, hosts, leaving, about, shape: config.shards }, record)
-    const [talks, measured] = await Promise.all([imageTalks(record, this.#deps), this.#measured(record)])
+    const { config, takeover, groups } = this.#deps
+    const placement = takeover.facts(record)
+    const [talks, measured] = await Promise.all([groups.talksOf(record), this.#measured(record)])
     const facts = { record, placement, talks, measured, togetherMs: config.restore.togetherMs }
     const losses = lost === undefined ? hostsToLose(record, placement) : [lost]
     return {

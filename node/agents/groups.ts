@@ -1,17 +1,21 @@
 /** All groups on this peer: one agent each, made when the first record of a group is learned. */
-import { groupKey } from '../../protocols/group.ts'
+import { type GroupRecord, groupKey } from '../../protocols/group.ts'
 import { DiapauseError } from '../errors.ts'
+import type { TalksOf } from '../planning/communication.ts'
 import { GroupAgent, type GroupAgentDeps } from './group-agent.ts'
 import type { StandbySource, StandbyStatus } from './host-parts.ts'
 import type { LocalVm } from './local-vm.ts'
+import { imageTalks, type TalksReader } from './restore-line.ts'
 
 export class Groups {
   readonly #agents = new Map<string, GroupAgent>()
   readonly #standbys: StandbySource | undefined
+  readonly #reader: TalksReader
 
   constructor(deps: GroupAgentDeps) {
     const { directory, leases, network } = deps
     this.#standbys = deps.hosting?.standbys
+    this.#reader = deps.hosting ?? {}
     directory.onRecord(record => {
       let agent = this.#agents.get(record.id)
       if (agent === undefined) {
@@ -50,6 +54,11 @@ export class Groups {
   /** Of all groups, on this host. */
   get standbys(): readonly StandbyStatus[] {
     return this.#standbys?.status ?? []
+  }
+
+  /** What the committed images of the group's VMs say of whom they spoke with. */
+  talksOf(record: GroupRecord): Promise<TalksOf> {
+    return imageTalks(record, this.#reader)
   }
 
   vmsOf(group: string): readonly LocalVm[] {

@@ -9,7 +9,7 @@ import type { Note } from '../../protocols/decisions/facts.ts'
 import { cameTooLate, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import { placeRestore, whyHomeless } from '../planning/placement.ts'
+import { type PlacementFacts, placeRestore, whyHomeless } from '../planning/placement.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
 import { factOfPlan, factOfWait } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
@@ -44,6 +44,11 @@ export class TakeoverAgent {
       if (liveness === 'dead') this.considerAll()
     })
     deps.directory.onRecord(record => this.#consider(record))
+  }
+
+  /** By which a takeover of the group would be planned now. */
+  facts(record: GroupRecord): PlacementFacts {
+    return restoreFacts(this.#deps, record)
   }
 
   /** The members changed: an owner that was removed counts as dead. */
@@ -83,7 +88,7 @@ export class TakeoverAgent {
       this.#busy.delete(id)
       return this.#end(record, 'not-needed')
     }
-    const facts = restoreFacts(this.#deps, record)
+    const facts = this.facts(record)
     const plan = placeRestore(record, facts)
     try {
       if (plan.homeless.length > 0) throw new DiapauseError('TAKEOVER_NO_HOST', whyHomeless(plan.homeless, facts))

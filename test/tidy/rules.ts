@@ -92,7 +92,7 @@ const dependencyRules: readonly Rule[] = [
     why: 'the edge knows what it shows (view.ts), not who shows it'
   },
   { who: 'node/host/', may: ['config/', 'protocols/', 'node/host/', ...contracts], why: 'host files stand alone' },
-  ...['', 'member-', 'epoch-', 'redundancy-', 'drill-'].map(kind => operations(`node/${kind}operations.ts`)),
+  ...['', 'member-', 'epoch-', 'redundancy-', 'plan-', 'drill-'].map(kind => operations(`node/${kind}operations.ts`)),
   ...['image', 'home'].map(kind => operations(`node/${kind}-operations.ts`, 'node/group-import.ts')),
   operations('node/group-import.ts', 'node/reservation.ts'),
   {

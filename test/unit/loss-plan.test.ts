@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { restoreFacts } from '../../node/agents/restore-facts.ts'
 import { planText } from '../../node/edge/cli-plan.ts'
 import { parsePlanWish } from '../../node/edge/plan-view.ts'
 import { PlanOperations, type PlanOperationsDeps } from '../../node/plan-operations.ts'
@@ -107,16 +108,24 @@ function operations(limits: Partial<Record<string, number>> = OLD_LIMITS) {
     role: 'storage' as const,
     leaving: false
   }))
+  const hosts = () => members.map(({ id }) => id)
+  const about = (peers: readonly string[]) => peers.map(peer => ({ peer, labels: {}, vmMemoryMiB: limits[peer] }))
+  const world = {
+    hosts,
+    leaving: () => [],
+    detector: { alive: hosts },
+    directory: { all: () => [record] },
+    about,
+    shape: { k: 2, m: 1 }
+  }
   return new PlanOperations({
-    config: { restore: { togetherMs: 2_000 }, shards: { k: 2, m: 1 } },
+    config: { restore: { togetherMs: 2_000 } },
     membership: { record: () => ({ members }) },
     directory: { all: () => [record] },
-    detector: { alive: () => ['p1', 'p2', 'p3', 'p4'] },
-    storagePeers: {
-      about: (peers: readonly string[]) => peers.map(peer => ({ peer, labels: {}, vmMemoryMiB: limits[peer] }))
-    },
+    storagePeers: { about },
     decisions: { why: async () => ({ told: FAILOVER }) },
-    readTalks: async (manifest: string) => ({ w: TALKS.web, d: TALKS.db, l: TALKS.log })[manifest] ?? []
+    takeover: { facts: () => restoreFacts(world, record) },
+    groups: { talksOf: async () => TALKS }
   } as unknown as PlanOperationsDeps)
 }
 
