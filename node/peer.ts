@@ -59,8 +59,8 @@ import { GroupImport } from './group-import.ts'
 import { HomeOperations } from './home-operations.ts'
 import { ImageOperations } from './image-operations.ts'
 import { MemberOperations } from './member-operations.ts'
+import { openOutlooks } from './outlooks.ts'
 import { Operations } from './operations.ts'
-import { PlanOperations } from './plan-operations.ts'
 import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
 import { RedundancyOperations } from './redundancy-operations.ts'
@@ -326,7 +326,6 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
   const parts = {
     ...voice,
     ...agents,
-    plans: new PlanOperations({ ...voice, ...agents, config }),
     config,
     self,
     version: programVersion(),
@@ -335,18 +334,19 @@ async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Ser
     events,
     clock
   }
-  const { images, home: secondHome, drills } = await openImages(home, voice, body, run)
+  const shown = await openImages(home, voice, body, run)
   const noted = { directory, events, note: voice.decisions.note }
   const epochs = new EpochOperations({ ...noted, policy: config.epochs.retention, readManifest: hosting?.readManifest })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
+  const outlooks = openOutlooks({ ...parts, log, report: run.report })
+  teardown.add(() => outlooks.objectives.stop())
   const view = new Operations({
     ...parts,
     cluster,
-    images,
-    home: secondHome,
+    ...shown,
     redundancy,
     epochs,
-    drills,
+    ...outlooks,
     network,
     store,
     refusedShards

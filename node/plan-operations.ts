@@ -12,8 +12,9 @@ import type { StoragePeers } from './agents/storage-peers.ts'
 import type { TakeoverAgent } from './agents/takeover.ts'
 import type { GroupPlan, PlannedLoss, PlanView, PlanWish } from './edge/plan-view.ts'
 import { UsageError } from './errors.ts'
-import { hostsToLose, type LossPlan, planLoss } from './planning/loss-plan.ts'
+import { hostsToLose, type LossFacts, type LossPlan, planLoss } from './planning/loss-plan.ts'
 import { type MeasuredParts, measuredParts } from './planning/measured-parts.ts'
+import type { BackParts } from './planning/outlook.ts'
 
 export interface PlanOperationsDeps {
   readonly config: Pick<Config, 'restore'>
@@ -41,17 +42,35 @@ export class PlanOperations implements PlanView {
     return plans.toSorted((a, b) => (a.group < b.group ? -1 : 1))
   }
 
+  /** For each VM of the group, the parts of a failover if `lost` died. */
+  async partsIfLost(group: string, lost: PeerId): Promise<Record<string, BackParts>> {
+    const record = this.#deps.directory.all().find(({ id, removed }) => id === group && !removed)
+    if (record === undefined) return {}
+    const { detectMs = null, decideMs = null, line, unmeasured } = planLoss(lost, await this.#factsOf(record))
+    const starts = line.together.flatMap(each => each.starts)
+    const parts = ({ vm, atMs }: { readonly vm: string; readonly atMs: number }): BackParts => ({
+      detectMs,
+      decideMs,
+      runsMs: unmeasured.includes(vm) ? null : atMs
+    })
+    return Object.fromEntries(starts.map(start => [start.vm, parts(start)]))
+  }
+
   async #planOf(record: GroupRecord, lost: PeerId | undefined): Promise<GroupPlan> {
-    const { config, takeover, groups } = this.#deps
-    const placement = takeover.facts(record)
-    const [talks, measured] = await Promise.all([groups.talksOf(record), this.#measured(record)])
-    const facts = { record, placement, talks, measured, togetherMs: config.restore.togetherMs }
-    const losses = lost === undefined ? hostsToLose(record, placement) : [lost]
+    const facts = await this.#factsOf(record)
+    const losses = lost === undefined ? hostsToLose(record, facts.placement) : [lost]
     return {
       group: record.id,
       epoch: record.committed?.epoch ?? 0,
       losses: losses.map(each => this.#told(planLoss(each, facts), record))
     }
+  }
+
+  async #factsOf(record: GroupRecord): Promise<LossFacts> {
+    const { config, takeover, groups } = this.#deps
+    const placement = takeover.facts(record)
+    const [talks, measured] = await Promise.all([groups.talksOf(record), this.#measured(record)])
+    return { record, placement, talks, measured, togetherMs: config.restore.togetherMs }
   }
 
   /** What peers that answer remember. A VM of which nobody knows anything has no parts. */

@@ -158,6 +158,8 @@ export interface VmSpec {
   readonly clock?: 'wall' | 'continue' | undefined
   /** It has a channel for the QEMU guest agent. Absent: none. */
   readonly guestAgent?: GuestAgentSpec | undefined
+  /** Whoever runs it raises an alarm when it would be missed (`node/agents/objectives.ts`). Absent: none. */
+  readonly objective?: VmObjective | undefined
   /** Direct kernel boot; paths on every host that may run the VM. */
   readonly kernel: string
   readonly initrd: string
@@ -174,6 +176,12 @@ export interface GuestAgentSpec {
 
 /** A guess: a guest that was cut in the middle of a long flush hears its agent's channel only afterwards. */
 export const GUEST_AGENT_TIMEOUT_MS = 30_000
+
+/** What its restore is to achieve, milliseconds: back at most so long after its host died (RTO), so much lost at most (RPO). */
+export interface VmObjective {
+  readonly backMs?: number | undefined
+  readonly lossMs?: number | undefined
+}
 
 /** A disk of a VM. What the guest writes is its image's; a base is never written. */
 export interface DiskSpec {

@@ -6,6 +6,7 @@
  * |---|---|
  * | GET /v1/status | PeerStatus |
  * | GET /v1/events[?follow=1] | PeerEvents as NDJSON, the kept ones first; with follow it does not end |
+ * | GET /metrics | Prometheus' text format |
  * | GET /v1/groups | GroupRecord[] |
  * | POST /v1/groups {id, vms, owners?, outputCommit?, openFlow?, retention?} | 201 GroupRecord |
  * | POST /v1/groups/ID/epochs | EpochResult, when the epoch is committed or aborted |
@@ -57,6 +58,7 @@ import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
+import { METRICS_TYPE, metricsText } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
 import { planRoutes } from './plan-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
@@ -84,6 +86,16 @@ const routes: readonly Route[] = [
     method: 'GET',
     path: /^\/v1\/events$/,
     answer: async context => streamEvents(context)
+  },
+  {
+    method: 'GET',
+    path: /^\/metrics$/,
+    answer: async ({ view, response }) => {
+      const text = await metricsText(await view.status())
+      response.writeHead(200, { 'content-type': METRICS_TYPE })
+      response.end(text)
+      return undefined
+    }
   },
   {
     method: 'GET',

@@ -87,6 +87,8 @@ const guestAgentSchema = z
   })
   .describe('a table, such as {} or { afterRestore = ["/usr/local/sbin/restored"], timeoutMs = 30000 }')
 
+const objectiveMs = z.number().int().min(1).max(86_400_000)
+
 export const vmSpecSchema = z
   .strictObject({
     id: name,
@@ -121,6 +123,11 @@ export const vmSpecSchema = z
     generationId: z.boolean().optional(),
     clock: z.enum(['wall', 'continue']).optional(),
     guestAgent: guestAgentSchema.optional(),
+    objective: z
+      .strictObject({ backMs: objectiveMs.optional(), lossMs: objectiveMs.optional() })
+      .refine(({ backMs, lossMs }) => backMs !== undefined || lossMs !== undefined)
+      .describe('backMs or lossMs or both, in milliseconds from 1 to a day')
+      .optional(),
     kernel: path,
     initrd: path,
     append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')

@@ -107,6 +107,11 @@ const dependencyRules: readonly Rule[] = [
     why: 'the part of the composition root that joins what a second home needs'
   },
   {
+    who: 'node/outlooks.ts',
+    may: ['config/', 'protocols/', 'node/'],
+    why: 'the part of the composition root that knows what would become of VMs'
+  },
+  {
     who: 'node/drilling.ts',
     may: ['config/', 'protocols/', 'node/'],
     why: 'the part of the composition root that joins what drills need'

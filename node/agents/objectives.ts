@@ -1,0 +1,140 @@
+/**
+ * What would become of this host's VMs if it died now, looked at all the time, with an alarm when one would miss its objective
+ * (`VmSpec.objective`). Each VM is looked at by who runs it: so one peer raises the alarm, and who would be asked for it is
+ * there. How long a restore takes is asked of the others (they remember earlier ones), so that is asked for seldom.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import { messageOf } from '../errors.ts'
+import { type BackParts, type Outlook, outlookOf } from '../planning/outlook.ts'
+import type { Clock, Log } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
+import type { Report } from './group-agent.ts'
+
+/** A guess: a fifth of the shortest loss that anybody would set at the default interval of epochs. */
+const LOOK_EVERY_MS = 2_000
+/** Missed in so many looks running before it is told, and kept in as many: an epoch that takes a little longer is no alarm. */
+const LOOKS = 2
+/** How long a restore takes is asked for again after this, and when a group has another generation. A guess. */
+const ASK_EVERY_MS = 60_000
+
+export interface ObjectivesDeps {
+  readonly self: PeerId
+  readonly directory: Pick<GroupDirectory, 'all'>
+  readonly clock: Clock
+  readonly wallMs: () => number
+  readonly log: Log
+  readonly report: Report
+  /** Parts of a failover as they were measured, by VM, if this host died now. */
+  readonly measured: (group: string) => Promise<Readonly<Record<string, BackParts>>>
+  readonly bySettings: { readonly detectMs: number; readonly decideMs: number }
+}
+
+interface Known {
+  readonly generation: number
+  /** By this host's wall clock: where nothing is committed, the VMs go back to then. */
+  readonly seenMs: number
+  askedAt: number
+  parts: Readonly<Record<string, BackParts>>
+  outlooks: Readonly<Record<string, Outlook>>
+}
+
+const NOTHING: BackParts = { detectMs: null, decideMs: null, runsMs: null }
+
+export class Objectives {
+  readonly #deps: ObjectivesDeps
+  readonly #groups = new Map<string, Known>()
+  /** Alarms that were raised, and looks that say otherwise than what was told last: `GROUP VM OBJECTIVE`. */
+  readonly #alarms = new Set<string>()
+  readonly #looks = new Map<string, number>()
+  #cancel: () => void = () => {}
+  #stopped = false
+
+  constructor(deps: ObjectivesDeps) {
+    this.#deps = deps
+  }
+
+  start(): void {
+    this.#look()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#cancel()
+  }
+
+  /** Of the VMs of a group that this peer owns. */
+  outlooksOf(group: string): Readonly<Record<string, Outlook>> {
+    return this.#groups.get(group)?.outlooks ?? {}
+  }
+
+  #look(): void {
+    if (this.#stopped) return
+    const { directory, self, clock } = this.#deps
+    const records = directory.all().filter(({ removed }) => !removed)
+    for (const group of this.#groups.keys()) if (!records.some(({ id }) => id === group)) this.#forget(group)
+    for (const record of records) {
+      const own = record.vms.filter(({ id }) => record.owners[id] === self)
+      if (own.length > 0) this.#lookAt(record, own)
+      else this.#forget(record.id)
+    }
+    this.#cancel = clock.after(LOOK_EVERY_MS, () => this.#look())
+  }
+
+  #lookAt(record: GroupRecord, own: readonly VmSpec[]): void {
+    const { clock, wallMs, bySettings } = this.#deps
+    const nowMs = wallMs()
+    let known = this.#groups.get(record.id)
+    if (known?.generation !== record.generation) {
+      known = {
+        generation: record.generation,
+        seenMs: nowMs,
+        askedAt: -Infinity,
+        parts: known?.parts ?? {},
+        outlooks: {}
+      }
+      this.#groups.set(record.id, known)
+    }
+    if (clock.now() - known.askedAt >= ASK_EVERY_MS) void this.#ask(record.id, known)
+    const { parts, seenMs } = known
+    const sinceMs = record.committed === null ? seenMs : (record.committed.wallMs ?? seenMs)
+    const each = own.map(({ id, objective }) => {
+      return [id, outlookOf(objective, parts[id] ?? NOTHING, bySettings, { nowMs, sinceMs })] as const
+    })
+    known.outlooks = Object.fromEntries(each)
+    for (const spec of own) this.#judge(record.id, spec, known.outlooks[spec.id])
+  }
+
+  async #ask(group: string, known: Known): Promise<void> {
+    known.askedAt = this.#deps.clock.now()
+    try {
+      known.parts = await this.#deps.measured(group)
+    } catch (error) {
+      this.#deps.log.debug({ group, error: messageOf(error) }, 'it is not known how long restores took')
+    }
+  }
+
+  #judge(group: string, { id: vm, objective }: VmSpec, outlook: Outlook | undefined): void {
+    for (const name of ['backMs', 'lossMs'] as const) {
+      const key = `${group} ${vm} ${name}`
+      const misses = outlook?.missed.includes(name) === true
+      const told = this.#alarms.has(key)
+      const looks = misses === told ? 0 : (this.#looks.get(key) ?? 0) + 1
+      if (looks === 0) this.#looks.delete(key)
+      else this.#looks.set(key, looks)
+      if (looks < LOOKS) continue
+      this.#looks.delete(key)
+      if (misses) this.#alarms.add(key)
+      else this.#alarms.delete(key)
+      const kind = misses ? 'objective.missed' : 'objective.kept'
+      this.#deps.report(kind, { group, vm, objective: name, atMostMs: objective?.[name], wouldBeMs: outlook?.[name] })
+    }
+  }
+
+  #forget(group: string): void {
+    this.#groups.delete(group)
+    for (const keys of [this.#alarms, this.#looks]) {
+      for (const key of keys.keys()) if (key.startsWith(`${group} `)) keys.delete(key)
+    }
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * What it would mean for a VM if its host died now: back after so long, with so much lost; and whether that is what its
+ * objective allows (in words of disaster recovery, RTO and RPO). Pure.
+ *
+ * Parts that were measured count, those of the last time (`measured-parts.ts`). Detection and decision follow from settings,
+ * so before the first failover they are worked out from them; a restore follows from the VM and its host, so that is not known
+ * before one was measured.
+ */
+import type { VmObjective } from '../../protocols/group.ts'
+
+/** Milliseconds; null: not measured. */
+export interface BackParts {
+  readonly detectMs: number | null
+  readonly decideMs: number | null
+  /** From the decision to the VM running. */
+  readonly runsMs: number | null
+}
+
+export interface Outlook {
+  /** From the host's death to the VM running; null: no restore of it was measured. */
+  readonly backMs: number | null
+  readonly parts: BackParts
+  /** Parts that follow from the settings, because they were not measured. */
+  readonly bySettings: readonly ('detectMs' | 'decideMs')[]
+  /** The VM would go back by so much. */
+  readonly lossMs: number
+  /** Which of its objectives it would miss. */
+  readonly missed: readonly (keyof VmObjective)[]
+}
+
+/** `sinceMs`: when what would be gone back to was committed, or when the VM began where nothing is committed. */
+export function outlookOf(
+  objective: VmObjective | undefined,
+  measured: BackParts,
+  bySettings: { readonly detectMs: number; readonly decideMs: number },
+  { nowMs, sinceMs }: { readonly nowMs: number; readonly sinceMs: number }
+): Outlook {
+  const detectMs = measured.detectMs ?? bySettings.detectMs
+  const decideMs = measured.decideMs ?? bySettings.decideMs
+  const backMs = measured.runsMs === null ? null : detectMs + decideMs + measured.runsMs
+  const lossMs = Math.max(0, nowMs - sinceMs)
+  const over = (most: number | undefined, value: number | null): boolean => most !== undefined && (value ?? 0) > most
+  return {
+    backMs,
+    parts: { detectMs, decideMs, runsMs: measured.runsMs },
+    bySettings: (['detectMs', 'decideMs'] as const).filter(part => measured[part] === null),
+    lossMs,
+    missed: (['backMs', 'lossMs'] as const).filter(name => over(objective?.[name], name === 'backMs' ? backMs : lossMs))
+  }
+}
+
+/**
+ * Detection and decision as the settings let expect them: a period until a probe fails and is repeated, the shortest
+ * suspicion (with enough peers that confirm it); then until the dead host's lease has run out, by the slowest clock.
+ */
+export function partsBySettings(
+  { periodMs, suspicionMinMs }: { readonly periodMs: number; readonly suspicionMinMs: number },
+  { durationMs, driftPerMille }: { readonly durationMs: number; readonly driftPerMille: number }
+): { detectMs: number; decideMs: number } {
+  const detectMs = periodMs + suspicionMinMs
+  return { detectMs, decideMs: Math.max(0, Math.round(durationMs * (1 + driftPerMille / 1_000)) - detectMs) }
+}

@@ -1,0 +1,102 @@
+import { describe, expect, it } from 'vitest'
+import { Objectives } from '../../node/agents/objectives.ts'
+import type { GroupRecord, VmObjective } from '../../protocols/group.ts'
+import { JumpingClock } from './jumping-clock.ts'
+import { memoryLog } from './store-support.ts'
+
+const record = (over: Partial<GroupRecord>, objective?: VmObjective): GroupRecord => ({
+  id: 'bank',
+  version: 1,
+  generation: 1,
+  vms: ['a', 'b'].map(id => ({
+    id,
+    mac: '52:54:00:00:00:01',
+    memoryMiB: 64,
+    kernel: '/k',
+    initrd: '/i',
+    append: '',
+    objective
+  })),
+  owners: { a: 'me', b: 'other' },
+  lastEpoch: 0,
+  open: null,
+  committed: null,
+  removed: false,
+  ...over
+})
+
+function world(parts = { detectMs: 400, decideMs: 500, runsMs: 1_100 }) {
+  const clock = new JumpingClock()
+  const state = { records: [] as GroupRecord[], asked: 0 }
+  const told: { kind: string; vm?: unknown; objective?: unknown }[] = []
+  const objectives = new Objectives({
+    self: 'me',
+    directory: { all: () => state.records },
+    clock,
+    wallMs: () => 995_000 + clock.now(), // 1,000,000 at first
+    log: memoryLog(),
+    report: (kind, fields) => told.push({ kind, ...fields }),
+    measured: async () => {
+      state.asked++
+      return { a: parts }
+    },
+    bySettings: { detectMs: 600, decideMs: 400 }
+  })
+  const pass = (ms: number) => clock.until(clock.nowMs + ms)
+  return { state, told, objectives, pass }
+}
+
+const committed = (wallMs: number) => ({ epoch: 1, generation: 1, previousEpoch: 0, images: {}, wallMs })
+
+describe('objectives', () => {
+  it('say of the VMs that run here what a death of this host would mean', async () => {
+    const { state, objectives, pass } = world()
+    state.records = [record({ committed: committed(999_000) })]
+    objectives.start()
+    await pass(4_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { backMs: 2_000, lossMs: 5_000, missed: [] } })
+    expect(Object.keys(objectives.outlooksOf('bank'))).toEqual(['a'])
+    expect(state.asked).toBe(1)
+    objectives.stop()
+  })
+
+  it('raise an alarm when one is missed for two looks, once, and take it back', async () => {
+    const { state, told, objectives, pass } = world()
+    state.records = [record({ committed: committed(1_000_000) }, { lossMs: 3_000 })]
+    objectives.start()
+    await pass(4_000)
+    expect(told).toEqual([])
+    await pass(8_000)
+    expect(told).toMatchObject([{ kind: 'objective.missed', vm: 'a', objective: 'lossMs', atMostMs: 3_000 }])
+    state.records = [record({ committed: committed(1_012_000), version: 2 }, { lossMs: 30_000 })]
+    await pass(6_000)
+    expect(told.map(({ kind }) => kind)).toEqual(['objective.missed', 'objective.kept'])
+    objectives.stop()
+  })
+
+  it('count what is lost from the first look on where nothing is committed', async () => {
+    const { state, told, objectives, pass } = world()
+    state.records = [record({}, { lossMs: 5_000, backMs: 2_100 })]
+    objectives.start()
+    await pass(4_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 4_000 } })
+    await pass(6_000)
+    expect(told).toMatchObject([{ kind: 'objective.missed', objective: 'lossMs' }])
+    objectives.stop()
+  })
+
+  it('forget a group that is removed or goes elsewhere, and ask anew in another generation', async () => {
+    const { state, told, objectives, pass } = world()
+    state.records = [record({}, { lossMs: 1 })]
+    objectives.start()
+    await pass(6_000)
+    state.records = [record({ generation: 2, owners: { a: 'other', b: 'other' } }, { lossMs: 1 })]
+    await pass(2_000)
+    expect(objectives.outlooksOf('bank')).toEqual({})
+    state.records = [record({ generation: 3 }, { lossMs: 1 })]
+    await pass(6_000)
+    expect(state.asked).toBe(2)
+    expect(told.map(({ kind }) => kind)).toEqual(['objective.missed', 'objective.missed'])
+    objectives.stop()
+  })
+})
