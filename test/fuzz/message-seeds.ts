@@ -84,7 +84,11 @@ export const clusterRecord: ClusterRecord = {
 const keeping = {
   kept: [{ epoch: 1, generation: 1, images: { vm1: HASH }, wallMs: 5 }],
   holds: [{ epoch: 1, name: 'audit' }],
-  retention: { keepLast: 2, hourly: 1, daily: 0, weekly: 0 }
+  retention: { keepLast: 2, hourly: 1, daily: 0, weekly: 0 },
+  drills: {
+    schedule: { everyMs: 86_400_000, timeoutMs: 300_000, check: 'books', begunMs: 5, runs: 'p1 run' },
+    last: { epoch: 1, by: 'p1', atMs: 6, tookMs: 1.5, failed: 'VM vm1: no shards' }
+  }
 }
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
