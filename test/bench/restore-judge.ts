@@ -99,7 +99,9 @@ const number = (value: number): string => (Number.isNaN(value) ? '' : Math.round
 
 function wayRow(size: SizeSeen, way: Way): string[] {
   const rounds = size.rounds[way]
-  const faultMs = size.looked[way]?.completed?.delivered?.faultMs ?? []
+  const looked = size.looked[way]
+  const whole = rounds.flatMap(({ completed }) => completed?.completeMs ?? [])
+  const faultMs = looked?.completed?.delivered?.faultMs ?? []
   const fault = (at: number) =>
     faultMs.length === 0
       ? ''
@@ -107,7 +109,7 @@ function wayRow(size: SizeSeen, way: Way): string[] {
   return [
     number(runMsOf(rounds)),
     number(median(rounds.map(round => round.answerMs))),
-    number(median(rounds.flatMap(({ completed }) => completed?.completeMs ?? []))),
+    number(whole.length === 0 ? (looked?.completed?.completeMs ?? Number.NaN) : median(whole)),
     number(faultsOf(size, way)),
     fault(0.5),
     fault(0.99),

@@ -9,7 +9,7 @@
  *   standby      on a copy of its RAM that is there, with a QEMU that waits
  *
  * and beside them, from the same image in a local file, QEMU's `-incoming` and `loadvm`. How long pages take that the VM waits for
- * is seen in a round more of each way, whose other times do not count.
+ * is seen in a round more of each way, whose times do not count otherwise: but for all pages of the largest VM.
  */
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,9 +24,8 @@ import type { Completed, ImageName, Way } from './restore-vm.ts'
 import type { Measured, OptionValues } from './list.ts'
 
 const ROUNDS = 5
-/** Of larger VMs not every round waits for the last page. */
+/** Of larger VMs only the round that is looked at waits for the last page. */
 const COMPLETE_MIB = 1_024
-const LARGE_COMPLETE_ROUNDS = 1
 /** Where nobody waits for the last page. */
 const LOOK_ON_MS = 1_000
 /** 64 bytes each, over 8 MiB. */
@@ -107,7 +106,7 @@ async function measureRounds(
     const look = round === 0
     for (const way of WAYS) {
       if (way === 'standby' && (look || (large && round > LARGE_STANDBY_ROUNDS))) continue
-      const seen = await restored(host, { ...image, way, look }, look || !large || round <= LARGE_COMPLETE_ROUNDS)
+      const seen = await restored(host, { ...image, way, look }, look || !large)
       if (look) looked[way] = seen
       else found[way].push(seen)
       tell(`${way}, ${look ? 'looked at' : `${round}/${rounds}`}: ${roundText(seen)}`)
