@@ -208,9 +208,7 @@ async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
-  const { labels } = config.peer
-  const memory = await vmMemoryMiB(config.hypervisor)
-  const storagePeers = new StoragePeers({ ...shared, labels, vmMemoryMiB: memory, transport, members: ids })
+  const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })
   const known = { lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
@@ -284,7 +282,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
   repairing?.start()
-  if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes)
+  const host = { vmMemoryMiB: await vmMemoryMiB(config.hypervisor, body.hypervisor?.capture) }
+  if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
   teardown.add(() => repairing?.stop())
   await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })

@@ -19,8 +19,6 @@ const TELL_EVERY = 6
 export interface StoragePeersDeps {
   readonly self: PeerId
   readonly labels: Labels
-  /** MiB of RAM that this host gives to VMs. */
-  readonly vmMemoryMiB: number
   readonly bus: ControlBus
   readonly transport: Pick<Transport, 'onConnection'>
   readonly clock: Clock
@@ -32,7 +30,7 @@ export class StoragePeers {
   readonly #deps: StoragePeersDeps
   readonly #said = new Map<PeerId, StorageFacts>()
   readonly #hosts = new Map<PeerId, HostFacts>()
-  readonly #ownHost: HostFacts
+  #ownHost: HostFacts | undefined
   #own: StorageFacts
   #storing = false
   #looks = 0
@@ -42,7 +40,6 @@ export class StoragePeers {
   constructor(deps: StoragePeersDeps) {
     this.#deps = deps
     this.#own = { labels: deps.labels, freeBytes: null }
-    this.#ownHost = { vmMemoryMiB: deps.vmMemoryMiB }
     deps.bus.on(STORAGE_PROTOCOL, parseStorageFacts, (from, facts) => {
       if (deps.members().includes(from)) this.#said.set(from, facts)
     })
@@ -65,9 +62,10 @@ export class StoragePeers {
       return { peer, labels, ...(freeBytes === null ? {} : { freeBytes }), ...host }
     })
 
-  /** `freeBytes`: what this peer's store may still take; it is told of from now on. */
-  start(freeBytes: () => Promise<number>): void {
+  /** `freeBytes`: what this peer's store may still take; `host`: what it gives to VMs. All are told from now on. */
+  start(freeBytes: () => Promise<number>, host: HostFacts): void {
     this.#storing = true
+    this.#ownHost = host
     void this.#look(freeBytes)
   }
 
@@ -101,6 +99,6 @@ export class StoragePeers {
 
   #send(peer: PeerId): void {
     this.#deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
-    this.#deps.bus.send(peer, HOST_PROTOCOL, this.#ownHost)
+    if (this.#ownHost !== undefined) this.#deps.bus.send(peer, HOST_PROTOCOL, this.#ownHost)
   }
 }

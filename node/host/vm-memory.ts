@@ -7,13 +7,16 @@ const MIB = 2 ** 20
 /** The part of the host's memory that is left to the peer, each VM's QEMU beside its RAM, and the system. A guess. */
 const LEFT = 0.15
 
-/** In MiB. What is in `ramDir` is bounded by that file system, too. */
-export async function vmMemoryMiB({ vmMemoryMiB: said, capture, ramDir }: HypervisorSettings): Promise<number> {
+/** In MiB. `capture`: how VMs of this host are cut; those with `dirty` have their RAM in `ramDir`, which bounds it, too. */
+export async function vmMemoryMiB(
+  { vmMemoryMiB: said, ramDir }: Pick<HypervisorSettings, 'vmMemoryMiB' | 'ramDir'>,
+  capture: 'dirty' | 'portable' | undefined
+): Promise<number> {
   if (said !== undefined) return said
   const limit = process.constrainedMemory()
   const memory = limit > 0 ? Math.min(limit, totalmem()) : totalmem()
   const most = Math.floor(((1 - LEFT) * memory) / MIB)
-  if (capture === 'portable') return most
+  if (capture !== 'dirty') return most
   try {
     const { blocks, bsize } = await statfs(ramDir)
     return Math.min(most, Math.floor((blocks * bsize) / MIB))

@@ -25,7 +25,7 @@ function cluster() {
     }
   }
   let members = ['a', 'b', 'c']
-  const peer = (self: string, labels: { rack?: string }, vmMemoryMiB = 512): StoragePeers => {
+  const peer = (self: string, labels: { rack?: string }): StoragePeers => {
     const bus: ControlBus = {
       self,
       send(to, protocol, message) {
@@ -38,7 +38,7 @@ function cluster() {
       }
     }
     const transport = { onConnection: (handler: (peer: string, up: boolean) => void) => void links.set(self, handler) }
-    return new StoragePeers({ self, labels, vmMemoryMiB, bus, transport, clock, log, members: () => members })
+    return new StoragePeers({ self, labels, bus, transport, clock, log, members: () => members })
   }
   return {
     peer,
@@ -56,11 +56,10 @@ function cluster() {
 
 test('members learn of each other where they stand and how much room and memory they have, again when it has changed', async () => {
   const world = cluster()
-  const [a, b] = [world.peer('a', { rack: 'r1' }, 1024), world.peer('b', {})]
+  const [a, b] = [world.peer('a', { rack: 'r1' }), world.peer('b', {})]
   let free = 5 * GIB
-  const first = [{ peer: 'a' }, { peer: 'b', labels: {}, vmMemoryMiB: 512 }, { peer: 'c' }]
-  expect(b.about(['a', 'b', 'c'])).toEqual(first)
-  a.start(async () => free)
+  expect(b.about(['a', 'b', 'c'])).toEqual([{ peer: 'a' }, { peer: 'b', labels: {} }, { peer: 'c' }])
+  a.start(async () => free, { vmMemoryMiB: 1024 })
   await setImmediate()
   expect(b.about(['a'])).toEqual([{ peer: 'a', labels: { rack: 'r1' }, freeBytes: 4 * GIB, vmMemoryMiB: 1024 }])
   expect(a.about(['a'])).toEqual(b.about(['a']))
@@ -79,7 +78,7 @@ test('who is connected later is told, and who missed a message hears of it again
   world.lost.add('b')
   world.connect('a', 'b') // it has nothing to say yet
   expect(world.sent).toEqual([])
-  a.start(async () => 2 * GIB)
+  a.start(async () => 2 * GIB, { vmMemoryMiB: 512 })
   await setImmediate()
   expect(b.about(['a'])).toEqual([{ peer: 'a' }])
   world.lost.clear()
@@ -102,7 +101,7 @@ test('nothing is kept of who is no member, and nothing is believed that is no su
   world.say('b', 'a', { labels: { rack: 'r' }, freeBytes: null })
   expect(a.about(['b'])).toEqual([{ peer: 'b', labels: { rack: 'r' } }])
   world.only(['a', 'c'])
-  a.start(async () => GIB)
+  a.start(async () => GIB, { vmMemoryMiB: 512 })
   await setImmediate()
   expect(a.about(['b'])).toEqual([{ peer: 'b' }])
   for (const wrong of [null, {}, { labels: { rack: 'R 1' }, freeBytes: 1 }, { labels: {}, freeBytes: -1 }]) {
