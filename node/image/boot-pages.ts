@@ -1,6 +1,6 @@
 /**
- * The contents of an image's working set, read by its boot part: all extents at once, those that lie end to end together, before
- * anything is known of the page table. When that has come the two are compared: a page that was sent cannot be taken back, so a VM
+ * The contents of an image's working set, read by its boot part in learned order, extents that lie end to end together, before
+ * anything is known of the page table. A VM waits for the first of them. When the table has come the two are compared: a page that was sent cannot be taken back, so a VM
  * whose image contradicts itself must end.
  */
 import { DiapauseError } from '../errors.ts'
@@ -15,69 +15,27 @@ import type { ReadStream } from './place-reader.ts'
 import type { RestoredPage } from './restored-pages.ts'
 import type { StreamSeal } from './seal.ts'
 
-/** As in `table-reader.ts`: read in vain rather than read once more, and one read at most. Guesses. */
+/** Read in vain rather than read once more, and one read at most. Guesses. */
 const GAP_BYTES = 64 << 10
-const READ_BYTES = 1 << 20
+const READ_BYTES = 512 << 10
+/** Reads under way at most. A guess, as at the push. */
+const READS_AHEAD = 6
+/**
+ * What the VM waits for: sealed bytes of what it touches at once. The rest comes while QEMU gets ready, and while the VM runs, before it
+ * is touched. A guess: of a set of 11 MB a starved host reads 12 MB a second.
+ */
+const FIRST_BYTES = 2 << 20
 
-export interface BootPages {
-  readonly part: BootPart
-  /** To be sent before the VM runs; `bytes` are undefined where the page is zero. */
-  readonly pages: readonly (RestoredPage | { readonly page: number; readonly bytes: undefined })[]
-  /** Sealed, as they were read. */
-  readonly bytes: number
-}
+/** `bytes` and `anchor` are undefined where the page is zero. */
+export type BootPage = RestoredPage | { readonly page: number; readonly bytes: undefined }
 
 interface Source {
   readonly facts: VmFacts
   readonly streams: readonly StreamFacts[]
   readonly part: BootPart
   readonly read: ReadStream
-}
-
-/** IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with. */
-export async function readBootPages(source: Source): Promise<BootPages> {
-  const { facts, streams, part, read } = source
-  const pagesOfAll = facts.memoryMiB * PAGES_PER_MIB + blocksOf(facts)
-  const raws: Uint8Array[] = []
-  const deltas: ReadonlyMap<number, PageDelta>[] = []
-  const seals = new Map<number, StreamSeal>()
-  const open = (index: number, { ordinal, kind, extent }: BootExtent, sealed: Uint8Array): void => {
-    const [manifest, salt] = [streams[ordinal], part.salts[ordinal]]
-    if (manifest === undefined || salt === undefined) throw invalid('an extent lies in no stream')
-    const seal = seals.get(ordinal) ?? sealOf(facts, { manifest, salt })
-    seals.set(ordinal, seal)
-    if (kind === 'extent') raws[index] = openExtent(seal, extent, sealed)
-    else
-      deltas[index] = new Map(readDeltas(openDeltas(seal, extent, sealed), pagesOfAll).map(each => [each.page, each]))
-  }
-  const runs = runsOf(part.extents)
-  await Promise.all(
-    runs.map(async ({ ordinal, offset, end, indexes }) => {
-      const bytes = await read(streams[ordinal]?.stream ?? '', offset, end - offset)
-      for (const index of indexes) {
-        const extent = part.extents[index]
-        if (extent === undefined) continue
-        const at = extent.offset - offset
-        open(index, extent, bytes.subarray(at, at + extent.length))
-      }
-    })
-  )
-  const pages = part.pages.filter(({ cold }) => !cold).map(place => contentOf(place, raws, deltas))
-  return { part, pages, bytes: runs.reduce((sum, { offset, end }) => sum + end - offset, 0) }
-}
-
-function contentOf(
-  { page, extent, place, delta }: BootPlace,
-  raws: readonly Uint8Array[],
-  deltas: readonly ReadonlyMap<number, PageDelta>[]
-): BootPages['pages'][number] {
-  if (extent === undefined) return { page, bytes: undefined }
-  const anchor = raws[extent]?.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
-  if (anchor?.length !== PAGE_BYTES) throw invalid(`an extent lacks page ${page}`)
-  if (delta === undefined) return { page, anchor, bytes: anchor }
-  const found = deltas[delta]?.get(page)
-  if (found === undefined) throw invalid(`page ${page} has no delta where it should`)
-  return { page, anchor, bytes: applyDelta(found, anchor) }
+  /** Sealed bytes that the VM waits for; FIRST_BYTES unless a test wants less. */
+  readonly firstBytes?: number | undefined
 }
 
 interface Run {
@@ -87,9 +45,159 @@ interface Run {
   readonly indexes: number[]
 }
 
-function runsOf(extents: readonly BootExtent[]): Run[] {
+export class BootPages {
+  readonly part: BootPart
+  /** Resolves when what the VM touches at once is there. IMAGE_SEAL, IMAGE_INVALID, and what `read` rejects with. */
+  readonly first: Promise<void>
+  /** Sealed, of all reads. */
+  readonly bytes: number
+  readonly #source: Source
+  readonly #seals = new Map<number, StreamSeal>()
+  readonly #raws: Uint8Array[] = []
+  readonly #deltas: ReadonlyMap<number, PageDelta>[] = []
+  /** Index of an extent → pages that need it. */
+  readonly #waiting = new Map<number, BootPlace[]>()
+  /** Page → extents that it lacks. */
+  readonly #lacks = new Map<number, number>()
+  readonly #early: Set<number>
+  readonly #firstReady = Promise.withResolvers<void>()
+  #ready: BootPage[] = []
+  #left = 0
+  #news = Promise.withResolvers<void>()
+  #failure: Error | undefined
+
+  /** Begins to read. */
+  constructor(source: Source) {
+    const { part, firstBytes = FIRST_BYTES } = source
+    this.#source = source
+    this.part = part
+    this.first = this.#firstReady.promise
+    const pages = part.pages.filter(({ cold }) => !cold)
+    this.#left = pages.length
+    this.#early = firstPages(part, pages, firstBytes)
+    const turns = new Map<number, number>()
+    for (const place of pages) {
+      const needs = [place.extent, place.delta].filter(index => index !== undefined)
+      for (const index of needs) {
+        if (!turns.has(index)) turns.set(index, turns.size)
+        const waiting = this.#waiting.get(index) ?? []
+        this.#waiting.set(index, waiting)
+        waiting.push(place)
+      }
+      this.#lacks.set(place.page, needs.length)
+    }
+    for (const place of pages) if (this.#lacks.get(place.page) === 0) this.#isThere(place)
+    const runs = runsOf(part.extents, turns)
+    this.bytes = runs.reduce((sum, { offset, end }) => sum + end - offset, 0)
+    if (this.#early.size === 0) this.#firstReady.resolve()
+    this.#readAll(runs).catch((error: Error) => {
+      this.#failure = error
+      this.#firstReady.reject(error)
+      this.#news.reject(error)
+    })
+    for (const promise of [this.first, this.#news.promise]) promise.catch(() => {}) // told to whoever waits
+  }
+
+  /** Pages that are there and were not taken. */
+  take(): BootPage[] {
+    const ready = this.#ready
+    this.#ready = []
+    return ready
+  }
+
+  /** Resolves when there is something to take; false: all was taken. As `first`. */
+  async more(): Promise<boolean> {
+    while (this.#ready.length === 0) {
+      if (this.#failure !== undefined) throw this.#failure
+      if (this.#left === 0) return false
+      await this.#news.promise
+    }
+    return true
+  }
+
+  async #readAll(runs: Run[]): Promise<void> {
+    const left = runs.values()
+    const next = async (): Promise<void> => {
+      for (const { ordinal, offset, end, indexes } of left) {
+        const bytes = await this.#source.read(this.#source.streams[ordinal]?.stream ?? '', offset, end - offset)
+        for (const index of indexes) this.#open(index, bytes, offset)
+        this.#tell()
+      }
+    }
+    await Promise.all(Array.from({ length: READS_AHEAD }, next))
+    this.#tell()
+  }
+
+  #tell(): void {
+    this.#news.resolve()
+    this.#news = Promise.withResolvers()
+    this.#news.promise.catch(() => {}) // told to whoever waits
+  }
+
+  /** An extent of the bytes that were read from `offset` on. */
+  #open(index: number, bytes: Uint8Array, offset: number): void {
+    const { facts, streams, part } = this.#source
+    const found = part.extents[index]
+    const [manifest, salt] = [streams[found?.ordinal ?? -1], part.salts[found?.ordinal ?? -1]]
+    if (found === undefined || manifest === undefined || salt === undefined)
+      throw invalid('an extent lies in no stream')
+    const seal = this.#seals.get(found.ordinal) ?? sealOf(facts, { manifest, salt })
+    this.#seals.set(found.ordinal, seal)
+    const sealed = bytes.subarray(found.offset - offset, found.offset - offset + found.length)
+    if (found.kind === 'extent') this.#raws[index] = openExtent(seal, found.extent, sealed)
+    else {
+      const pagesOfAll = facts.memoryMiB * PAGES_PER_MIB + blocksOf(facts)
+      const all = readDeltas(openDeltas(seal, found.extent, sealed), pagesOfAll)
+      this.#deltas[index] = new Map(all.map(each => [each.page, each]))
+    }
+    for (const place of this.#waiting.get(index) ?? []) {
+      const lacks = (this.#lacks.get(place.page) ?? 0) - 1
+      this.#lacks.set(place.page, lacks)
+      if (lacks === 0) this.#isThere(place)
+    }
+    this.#waiting.delete(index)
+  }
+
+  #isThere(place: BootPlace): void {
+    this.#ready.push(this.#contentOf(place))
+    this.#left--
+    if (this.#early.delete(place.page) && this.#early.size === 0) this.#firstReady.resolve()
+  }
+
+  #contentOf({ page, extent, place, delta }: BootPlace): BootPage {
+    if (extent === undefined) return { page, bytes: undefined }
+    const anchor = this.#raws[extent]?.subarray(place * PAGE_BYTES, (place + 1) * PAGE_BYTES)
+    if (anchor?.length !== PAGE_BYTES) throw invalid(`an extent lacks page ${page}`)
+    if (delta === undefined) return { page, anchor, bytes: anchor }
+    const found = this.#deltas[delta]?.get(page)
+    if (found === undefined) throw invalid(`page ${page} has no delta where it should`)
+    return { page, anchor, bytes: applyDelta(found, anchor) }
+  }
+}
+
+/** Those that a VM waits for, in learned order. */
+function firstPages({ extents }: BootPart, pages: readonly BootPlace[], most: number): Set<number> {
+  const counted = new Set<number>()
+  const first = new Set<number>()
+  let bytes = 0
+  for (const { page, extent, delta } of pages) {
+    for (const index of [extent, delta]) {
+      if (index === undefined || counted.has(index)) continue
+      counted.add(index)
+      bytes += extents[index]?.length ?? 0
+    }
+    if (bytes > most) break
+    first.add(page)
+  }
+  return first
+}
+
+/** In the order of what is wanted first. `turns`: index of an extent → its turn. */
+function runsOf(extents: readonly BootExtent[], turns: ReadonlyMap<number, number>): Run[] {
   const runs: Run[] = []
-  const order = [...extents.entries()].sort(([, a], [, b]) => a.ordinal - b.ordinal || a.offset - b.offset)
+  const order = [...extents.entries()]
+    .filter(([index]) => turns.has(index))
+    .sort(([, a], [, b]) => a.ordinal - b.ordinal || a.offset - b.offset)
   for (const [index, { ordinal, offset, length }] of order) {
     const last = runs.at(-1)
     const end = offset + length
@@ -98,7 +206,8 @@ function runsOf(extents: readonly BootExtent[]): Run[] {
       last.indexes.push(index)
     } else runs.push({ ordinal, offset, end, indexes: [index] })
   }
-  return runs
+  const turnOf = ({ indexes }: Run): number => Math.min(...indexes.map(index => turns.get(index) ?? 0))
+  return runs.sort((a, b) => turnOf(a) - turnOf(b))
 }
 
 /** IMAGE_INVALID where a page that was sent lies elsewhere by the page table, which is whole. */

@@ -8,7 +8,7 @@ import { decodeMachine, type MachinePart } from './machine.ts'
 import { PAGES_PER_MIB, type PageTable } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { decodeBootPart } from './boot-part.ts'
-import { type BootPages, readBootPages } from './boot-pages.ts'
+import { BootPages } from './boot-pages.ts'
 import { type RecordKind, SALT_BYTES } from './seal.ts'
 import { LazyTable } from './table-reader.ts'
 import type { WorkingPage } from './working-set.ts'
@@ -17,7 +17,7 @@ export interface BootSet {
   readonly part: MachinePart
   /** Of the image. */
   readonly streams: ImageOutline['streams']
-  /** Its working set; undefined: it has none, or it was not asked for. */
+  /** Its working set, the first of it; undefined: it has none, or it was not asked for. */
   readonly boot: BootPages | undefined
   /** What the image knows of what the VM touches first, in learned order. */
   readonly learned: readonly WorkingPage[]
@@ -32,7 +32,7 @@ export async function readBootSet(
   facts: VmFacts,
   manifest: ImageOutline,
   read: ReadStream,
-  { workingSet = false }: { readonly workingSet?: boolean } = {}
+  { workingSet = false, firstBytes }: { readonly workingSet?: boolean; readonly firstBytes?: number } = {}
 ): Promise<BootSet> {
   const stream = manifest.streams.at(-1)
   const same = (['group', 'vm', 'memoryMiB', 'accel'] as const).every(name => manifest[name] === facts[name])
@@ -65,7 +65,8 @@ export async function readBootSet(
     if (sealedBoot === undefined) return undefined
     const bytes = await open('boot', sealedBoot)
     const known = decodeBootPart(bytes, facts.memoryMiB * PAGES_PER_MIB, streams)
-    const pages = workingSet ? await readBootPages({ facts, streams, part: known, read }) : undefined
+    const pages = workingSet ? new BootPages({ facts, streams, part: known, read, firstBytes }) : undefined
+    await pages?.first
     return { learned: known.pages, pages }
   }
   const [found, openMachine, openIndex] = await Promise.all([boot(), open('machine', machine), open('index', index)])

@@ -21,7 +21,7 @@ import {
   postcopyRun,
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
-import { compareWithTable } from './boot-pages.ts'
+import { type BootPage, compareWithTable } from './boot-pages.ts'
 import type { BootSet } from './boot-set.ts'
 import type { LiveDeltas } from './delta-extents.ts'
 import type { VmFacts } from './facts.ts'
@@ -31,7 +31,7 @@ import { SEGMENT_PAGES } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import type { RestoreCounts } from '../ports.ts'
 import { type ExtentRun, RestorePlan } from './restore-plan.ts'
-import { RestoredPages } from './restored-pages.ts'
+import { type RestoredPage, RestoredPages } from './restored-pages.ts'
 import type { Request } from './working-set.ts'
 
 /** One read of the push: several symbols of 64 KiB at once. A guess. */
@@ -67,6 +67,10 @@ export class PostcopySource {
   #failure: Error | undefined
   #room: Promise<void> | undefined
   #pagesSent = 0
+  #bootPages = 0
+  /** Of the working set: there before the VM ran, to be sent after; sent before, and not noted. */
+  #unsent: readonly BootPage[] = []
+  #unnoted: readonly BootPage[] = []
   readonly #faults: FaultLog
 
   /** `state` must have the table of `image` as its committed one. */
@@ -105,7 +109,8 @@ export class PostcopySource {
     const work = async () => {
       await once(socket, 'connect')
       await this.#boot()
-      await this.#readTable()
+      await Promise.all([this.#sendWorkingSet(), this.#readTable()])
+      await this.#pages.tableIsWhole()
       await this.#faults.untilLearned(!this.#image.learned.some(({ how }) => how === 'asked'))
       await this.#pushAll()
       await Promise.all(this.#answers)
@@ -121,8 +126,8 @@ export class PostcopySource {
     this.#failure = closed()
     socket.destroy()
     const { counts } = this.#faults
-    const { pages = [], bytes = 0 } = this.#image.boot ?? {}
-    return { ...counts, pagesPushed: this.#pagesSent - counts.pagesFaulted, bootPages: pages.length, bootBytes: bytes }
+    const pagesPushed = this.#pagesSent - counts.pagesFaulted
+    return { ...counts, pagesPushed, bootPages: this.#bootPages, bootBytes: this.#image.boot?.bytes ?? 0 }
   }
 
   /** Ends `serve`, now or when it is called. */
@@ -168,55 +173,58 @@ export class PostcopySource {
         await this.#write(postcopyPages(machine.ramId, block.name, pages))
       }
     }
-    const sent = await this.#sendWorkingSet()
+    const sent = await this.#sendFirst()
     await this.#write(sent.length === 0 ? postcopyDiscard() : postcopyDiscard(sent, this.#ramPages))
     await this.#write(postcopyRun(machine))
     this.#faults.runs()
-    this.#sendZeroth()
   }
 
   /**
-   * Before the VM runs QEMU puts pages where they belong as they come, which is cheap; but the first page of RAM must be discarded
-   * and comes later. Returns what was sent, ascending.
+   * What is there of the working set. Before the VM runs QEMU puts pages where they belong as they come, which is cheap; but the first
+   * page of RAM must be discarded and comes later. Returns what was sent, ascending.
    */
-  async #sendWorkingSet(): Promise<number[]> {
-    const { ramId } = this.#image.part.machine
-    const early = (this.#image.boot?.pages ?? []).filter(({ page }) => page > 0).sort((a, b) => a.page - b.page)
+  async #sendFirst(): Promise<number[]> {
+    const ready = (this.#image.boot?.take() ?? []).sort((a, b) => a.page - b.page)
+    this.#unsent = ready.filter(({ page }) => page === 0)
+    const early = ready.slice(this.#unsent.length)
     for (let at = 0; at < early.length; at += BOOT_BATCH_PAGES) {
-      const pages = early.slice(at, at + BOOT_BATCH_PAGES)
-      await this.#write(
-        postcopyPages(
-          ramId,
-          MAIN_BLOCK,
-          pages.map(({ page, bytes }) => ({ offset: page * PAGE_BYTES, bytes }))
-        )
-      )
+      this.#send(early.slice(at, at + BOOT_BATCH_PAGES).map(toSend))
+      await this.#untilRoom()
     }
-    this.#pagesSent += early.length
+    this.#unnoted = early
+    this.#bootPages = early.length
     return this.#plan.take(early.map(({ page }) => page))
   }
 
-  /** The first page, where it is in the working set. */
-  #sendZeroth(): void {
-    const zeroth = this.#image.boot?.pages.find(({ page }) => page === 0)
-    if (zeroth === undefined || this.#plan.take([0]).length === 0) return
-    this.#send([{ offset: 0, bytes: zeroth.bytes }])
+  /** The rest of the working set, as it comes, in learned order: before the VM touches it, where that goes well. */
+  async #sendWorkingSet(): Promise<void> {
+    const { boot } = this.#image
+    await this.#sendAndNote(this.#unsent)
+    while ((await boot?.more()) === true) await this.#sendAndNote(boot?.take() ?? [])
+    for (let at = 0; at < this.#unnoted.length; at += BOOT_BATCH_PAGES) {
+      this.#pages.note(this.#unnoted.slice(at, at + BOOT_BATCH_PAGES).filter(isRestored))
+      await nextTurn()
+    }
+  }
+
+  async #sendAndNote(pages: readonly BootPage[]): Promise<void> {
+    for (let at = 0; at < pages.length; at += BOOT_BATCH_PAGES) {
+      await this.#untilRoom()
+      const batch = pages.slice(at, at + BOOT_BATCH_PAGES)
+      const taken = new Set(this.#plan.take(batch.map(({ page }) => page)))
+      const sent = batch.filter(({ page }) => taken.has(page))
+      this.#send(sent.map(toSend))
+      this.#pages.note(sent.filter(isRestored))
+      await nextTurn() // faults are heard between two batches
+    }
   }
 
   /** The VM runs, and asks for pages meanwhile. */
   async #readTable(): Promise<void> {
     const { streams, pages, boot } = this.#image
     await pages.whole()
-    if (boot !== undefined) {
-      compareWithTable(boot.part, pages.table, streams)
-      const restored = boot.pages.filter(page => page.bytes !== undefined)
-      for (let at = 0; at < restored.length; at += BOOT_BATCH_PAGES) {
-        this.#pages.note(restored.slice(at, at + BOOT_BATCH_PAGES))
-        await nextTurn()
-      }
-    }
+    if (boot !== undefined) compareWithTable(boot.part, pages.table, streams)
     for (const _ of this.#plan.sort()) await nextTurn()
-    await this.#pages.tableIsWhole()
   }
 
   /** A page request. Pages of other blocks were sent before the VM ran, and pages once sent are on their way. */
@@ -239,7 +247,8 @@ export class PostcopySource {
   async #answer(page: number): Promise<void> {
     const askedMs = performance.now()
     if (!this.#image.pages.has(page)) await this.#image.pages.need(page)
-    if (this.#failure || this.#plan.isTaken(page)) return
+    if (this.#failure) return
+    if (this.#plan.isTaken(page)) return this.#faults.answer(page, askedMs, [page]) // it was on its way
     const run = this.#plan.extentOf(page)
     if (run === undefined) {
       const zeros = this.#plan.takeZerosAround(page, ZEROS_PER_FAULT)
@@ -363,6 +372,9 @@ export class PostcopySource {
     if (this.#failure) throw this.#failure
   }
 }
+
+const toSend = ({ page, bytes }: BootPage): PageToSend => ({ offset: page * PAGE_BYTES, bytes })
+const isRestored = (page: BootPage): page is RestoredPage => page.bytes !== undefined
 
 const closed = (cause?: unknown) =>
   new DiapauseError('MIGRATION_STREAM_CLOSED', 'QEMU has closed its incoming socket: see its log for the reason', {

@@ -17,6 +17,7 @@ describe('an image of pages that change in little', () => {
       rounds: fc.array(fc.array(write, { maxLength: 40 }), { maxLength: 3 }),
       commits: fc.oneof(fc.constant(true), fc.boolean()),
       moves: fc.oneof(fc.constant(false), fc.boolean()),
+      firstBytes: fc.constantFrom(0, 20_000, 1 << 20),
       touched: fc.array(fc.oneof(fc.nat(RAM_PAGES - 1), fc.nat(40)), { maxLength: 60 })
     })
     // Room for all, and for eight pages.
@@ -24,12 +25,12 @@ describe('an image of pages that change in little', () => {
     const property = fc.asyncProperty(memory, fc.array(epoch, { maxLength: 10 }), async (memoryBytes, epochs) => {
       const vm = new TrackedVm(memoryBytes)
       await vm.epoch([fill(0, 20, 1)])
-      for (const { rounds, commits, moves, touched } of epochs) {
+      for (const { rounds, commits, moves, touched, firstBytes } of epochs) {
         vm.working.learnAsked(touched.map((page, atMs) => ({ atMs, pages: [page] })))
         await vm.epoch(rounds, { commits })
         expect(await vm.wrong()).toEqual([])
         if (!moves) continue
-        const sent = await vm.moves(memoryBytes, [3, 200, 0])
+        const sent = await vm.moves(memoryBytes, [3, 200, 0], firstBytes)
         expect([...sent].filter(([page, bytes]) => !vm.committed[page]?.equals(bytes))).toEqual([])
       }
     })

@@ -125,9 +125,12 @@ export class TrackedVm {
   }
 
   /** Another host has it now, that asks for some pages first. Returns what RAM it was sent. */
-  async moves(memoryBytes: number, faults: readonly number[] = []): Promise<Map<number, Buffer>> {
+  async moves(memoryBytes: number, faults: readonly number[] = [], firstBytes?: number): Promise<Map<number, Buffer>> {
     if (!this.image) throw new Error('no epoch was committed')
-    const image = await readBootSet(facts, this.image, this.read, { workingSet: true })
+    const image = await readBootSet(facts, this.image, this.read, {
+      workingSet: true,
+      ...(firstBytes !== undefined && { firstBytes })
+    })
     this.state = new PageState(RAM_PAGES, PAGES - RAM_PAGES, memoryBytes)
     this.state.reset(image.pages.table)
     const folder = await mkdtemp(join(tmpdir(), 'coder-'))

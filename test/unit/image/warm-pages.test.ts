@@ -1,7 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { compareWithTable } from '../../../node/image/boot-pages.ts'
+import { DiapauseError } from '../../../node/errors.ts'
+import { BootPages, compareWithTable } from '../../../node/image/boot-pages.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { WriteOrder } from '../../../node/image/write-order.ts'
+import { PAGE } from './support.ts'
 import { facts, fill, RAM_PAGES, touch, TrackedVm } from './tracked-vm.ts'
 
 /** Every eighth page, in no order. */
@@ -12,7 +15,9 @@ async function bootOf(vm: TrackedVm) {
   if (!vm.image) throw new Error('no image')
   const { boot } = await readBootSet(facts, vm.image, vm.read, { workingSet: true })
   if (!boot) throw new Error('no boot part')
-  return boot
+  const pages = new Map<number, Uint8Array | undefined>()
+  while (await boot.more()) for (const { page, bytes } of boot.take()) pages.set(page, bytes)
+  return { part: boot.part, pages }
 }
 
 test('pages that are learned lie together an epoch later, in learned order, and stay where they are', async () => {
@@ -23,7 +28,8 @@ test('pages that are learned lie together an epoch later, in learned order, and 
   expect(moved.stats.pagesChanged).toBe(0)
   const { part, pages } = await bootOf(vm)
   expect(part.extents.length).toBe(3)
-  expect(pages.map(({ page }) => page)).toEqual(TOUCHED)
+  expect(part.pages.map(({ page }) => page)).toEqual(TOUCHED)
+  for (const page of TOUCHED) expect(vm.committed[page]?.equals(pages.get(page) ?? Buffer.alloc(0))).toBe(true)
   expect(part.extents.map(({ extent }) => extent)).toEqual([0, 1, 2])
   const idle = await vm.epoch([])
   expect(idle.stats.bytesData).toBeLessThan(moved.stats.bytesData / 10)
@@ -45,6 +51,34 @@ test('what is in the set comes before the VM runs, with what changed of it since
   expect(next.stats.pagesChanged).toBe(1)
   expect(vm.working.list(RAM_PAGES).map(({ page }) => page)).toEqual([0, 450, ...TOUCHED])
   expect(await vm.wrong()).toEqual([])
+})
+
+test('what has not come when the VM runs is sent while it does', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked([0, ...TOUCHED]))
+  await vm.epoch([])
+  const { read } = vm
+  vm.read = async (stream, offset, length) => {
+    if (length > 16 * PAGE) await sleep(100) // extents, not what a boot needs: the VM runs before them unless the host is starved
+    return await read(stream, offset, length)
+  }
+  const sent = await vm.moves(8 << 20, [TOUCHED[40] ?? 0], 0)
+  for (const [page, bytes] of sent)
+    if (page < RAM_PAGES) expect(vm.committed[page]?.equals(bytes), `${page}`).toBe(true)
+  expect(sent.size).toBe(RAM_PAGES)
+})
+
+test('a working set that cannot be read is told of, to whoever waits and whoever comes later', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const image = await vm.epoch([])
+  const { part } = await bootOf(vm)
+  const read = () => Promise.reject(new DiapauseError('SHARD_LOST', 'gone'))
+  const boot = new BootPages({ facts, streams: image.streams, part, read })
+  await expect(boot.first).rejects.toMatchObject({ code: 'SHARD_LOST' })
+  await expect(boot.more()).rejects.toMatchObject({ code: 'SHARD_LOST' })
 })
 
 test('a boot part that is not what the page table says is refused', async () => {
