@@ -15,7 +15,7 @@ export function plannedStandbys(
   if (asking.length === 0) return {}
   // As it was before an owner was lost: then it was decided who keeps them.
   const hosts = [...new Set([...facts.hosts, ...Object.values(record.owners)])]
-  const planned = standbyHosts(record, { ...facts, hosts, standbys: {} })
+  const planned = standbyHosts(record, { ...facts, hosts, standbys: {}, columns: {} })
   return Object.fromEntries(
     asking.flatMap(({ id }): [string, readonly PeerId[]][] => {
       const host = planned[id]
