@@ -78,13 +78,28 @@ test.each([
   const source = await host.define('source', spec)
   await source.boot()
   expect(source.machine.capture.mode).toBe(capture)
+  let last: ImageManifest | undefined
   for (let epoch = 1; epoch <= CUTS; epoch++) {
     await sleep(below(500))
     const { image, ram } = await source.cut(epoch)
     const target = await host.define(`target${epoch}`, spec)
     const found = await restoredRam(target, image, capture === 'dirty')
     expect(differentPages(found, ram), `seed ${seed}, cut ${epoch}`).toEqual([])
+    if (epoch === CUTS) last = image
     await target.end()
   }
   await source.end()
+  // What that VM asks for when it goes on is its working set, and sent before the next one runs.
+  const again = await host.define('again', spec)
+  await again.resume(last as ImageManifest)
+  await again.goesOn()
+  await again.cut(CUTS + 1)
+  await sleep(below(500))
+  const { image, ram } = await again.cut(CUTS + 2)
+  expect(image.boot).toBeDefined()
+  const target = await host.define('learned', spec)
+  const found = await restoredRam(target, image, capture === 'dirty')
+  expect(differentPages(found, ram), `seed ${seed}, with a working set`).toEqual([])
+  await target.end()
+  await again.end()
 })
