@@ -8,7 +8,7 @@ import { hash } from 'node:crypto'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, HomeCopy, HomeCopying, HomeWish, ImageManifest, ObjectStore, StreamManifest } from '../ports.ts'
 import { type FileNote, sealFile, type Sent } from './boot-files.ts'
-import { decodeHeader, encodeEpoch, type EpochHeader, unreadable } from './epoch-object.ts'
+import { encodeEpoch, type EpochHeader, unreadable } from './epoch-object.ts'
 import {
   ABOUT_NAME,
   aboutText,
@@ -21,7 +21,7 @@ import {
   streamName,
   streamsOf as streamsIn
 } from './layout.ts'
-import type { ImageHead } from './read.ts'
+import { type ImageHead, readHeader } from './read.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
 
@@ -136,7 +136,7 @@ async function newestName(store: ObjectStore, place: GroupPlace): Promise<string
 async function streamsOf(store: ObjectStore, place: GroupPlace, newest: string): Promise<Map<string, Named>> {
   if (newest === '') return new Map()
   try {
-    const { streams } = decodeHeader(await store.get(newest))
+    const { streams } = await readHeader(store, newest)
     const found = new Set<string>()
     for await (const { name } of store.list(streamsIn(place))) found.add(hashIn(name))
     return new Map(streams.flatMap(each => (found.has(each.object) ? [[each.manifest, each]] : [])))

@@ -1,7 +1,6 @@
 /** The port `SecondHome` over any object store. */
 import type { HomeEpochName, HomeSweep, ObjectStore, SecondHome } from '../ports.ts'
 import { type CopyDeps, copyEpoch } from './copy.ts'
-import { decodeHeader } from './epoch-object.ts'
 import {
   chunkName,
   chunksOf,
@@ -13,7 +12,7 @@ import {
   streamName,
   streamsOf
 } from './layout.ts'
-import { epochNames, listEpochs, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
+import { epochNames, listEpochs, readHeader, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
 import { isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
 
 export function createSecondHome(deps: CopyDeps): SecondHome {
@@ -77,7 +76,7 @@ async function readEpochs(store: ObjectStore, place: GroupPlace) {
   const epochs: { name: string; streams: string[] }[] = []
   const damaged: string[] = []
   for (const [name] of names) {
-    const header = await unlessDamaged(async () => decodeHeader(await store.get(name)))
+    const header = await unlessDamaged(() => readHeader(store, name))
     if (header === undefined) damaged.push(name)
     else epochs.push({ name, streams: header.streams.map(({ object }) => object) })
   }

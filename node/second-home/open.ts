@@ -2,7 +2,7 @@
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
 import { openDirectory } from './directory.ts'
-import { openS3, type S3Credentials, type S3Place } from './s3.ts'
+import { openS3, type S3Credentials, type S3Limits, type S3Place } from './s3.ts'
 
 const FORMS = 'dir:/FOLDER or s3://BUCKET[/PREFIX][?endpoint=http://HOST:PORT&region=REGION]'
 
@@ -32,11 +32,11 @@ export function parseHomeUrl(url: string): Place {
   return { bucket, prefix, region, ...(endpoint === undefined ? {} : { endpoint }) }
 }
 
-/** UsageError HOME_URL, HOME_CREDENTIALS. Nothing is asked of it yet. */
-export function openHome(url: string, credentials: S3Credentials | undefined): ObjectStore {
+/** UsageError HOME_URL, HOME_CREDENTIALS. Nothing is asked of it yet. `limits`: for tests. */
+export function openHome(url: string, credentials: S3Credentials | undefined, limits?: S3Limits): ObjectStore {
   const place = parseHomeUrl(url)
   if ('directory' in place) return openDirectory(place.directory)
-  if (credentials !== undefined) return openS3(place, credentials)
+  if (credentials !== undefined) return openS3(place, credentials, limits)
   throw new UsageError(
     'HOME_CREDENTIALS',
     `${url} needs credentials: a file with accessKeyId = "…" and secretAccessKey = "…" (home.credentialsFile, or --credentials-file), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the peer`

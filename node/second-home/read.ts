@@ -42,7 +42,7 @@ export async function listEpochs(store: ObjectStore, of?: GroupPlace): Promise<H
   const epochs: HomeEpoch[] = []
   const damaged: DamagedEpoch[] = []
   for (const [name, place] of names) {
-    const facts = await unlessDamaged(async () => aboutOf(name, decodeHeader(await store.get(name))))
+    const facts = await unlessDamaged(async () => aboutOf(name, await readHeader(store, name)))
     if (facts === undefined) damaged.push({ name, ...place })
     else epochs.push(facts)
   }
@@ -81,14 +81,28 @@ export async function unlessDamaged<T>(read: () => Promise<T>): Promise<T | unde
   }
 }
 
-export async function readStream(store: ObjectStore, place: GroupPlace, object: string): Promise<HomeStream> {
-  const name = streamName(place, object)
-  return decodeStream(checked(name, object, await store.get(name)))
+/** What came to harm on its way is read once more: then it is the object itself. */
+async function twice<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read()
+  } catch (error) {
+    if (!hasCode(error, 'HOME_INVALID') && !hasCode(error, 'HOME_DAMAGED')) throw error
+    return await read()
+  }
 }
 
-async function readChunk(store: ObjectStore, place: GroupPlace, chunk: string): Promise<Uint8Array> {
+/** HOME_INVALID, HOME_MISSING. */
+export const readHeader = (store: ObjectStore, name: string): Promise<EpochHeader> =>
+  twice(async () => decodeHeader(await store.get(name)))
+
+export function readStream(store: ObjectStore, place: GroupPlace, object: string): Promise<HomeStream> {
+  const name = streamName(place, object)
+  return twice(async () => decodeStream(checked(name, object, await store.get(name))))
+}
+
+function readChunk(store: ObjectStore, place: GroupPlace, chunk: string): Promise<Uint8Array> {
   const name = chunkName(place, chunk)
-  return checked(name, chunk, await store.get(name))
+  return twice(async () => checked(name, chunk, await store.get(name)))
 }
 
 function checked(name: string, expected: string, bytes: Uint8Array): Uint8Array {
@@ -99,7 +113,7 @@ function checked(name: string, expected: string, bytes: Uint8Array): Uint8Array 
 }
 
 export async function verifyEpoch(store: ObjectStore, of: HomeEpochName, deep: boolean): Promise<HomeCheck> {
-  const { streams } = decodeHeader(await store.get(epochName(of)))
+  const { streams } = await readHeader(store, epochName(of))
   const damaged: string[] = []
   let [chunks, bytes] = [0, 0]
   for (const { object } of streams) {
@@ -125,7 +139,7 @@ export async function openHomeEpoch(
   decodeImage: (bytes: Uint8Array) => ImageHead
 ): Promise<OpenedEpoch> {
   const name = epochName(of)
-  const { header, body } = openEpoch(await store.get(name), recoveryKey)
+  const { header, body } = await twice(async () => openEpoch(await store.get(name), recoveryKey))
   const about = aboutOf(name, header)
   if (about === undefined) throw new DiapauseError('HOME_INVALID', `${name} is the epoch of another place`)
   const objects = new Map(header.streams.map(each => [each.manifest, each.object]))

@@ -2,20 +2,25 @@
  * A bucket of an S3-compatible service as a second home (Amazon S3 API Reference: PutObject, GetObject, HeadObject,
  * ListObjects, DeleteObject, and Signature Version 4). Of the two ways to list this is the older, which every such server has,
  * and goes on behind a name; the newer one gives tokens. A PutObject that was answered is durable and whole, and its SHA-256 is
- * signed with it, so that what arrives otherwise is refused. With an endpoint the bucket is the first part of the path, as
+ * signed with it, so that what arrives otherwise is refused; as not all servers look, the MD5 in the answer is compared, too. With an endpoint the bucket is the first part of the path, as
  * every such server takes it; without one it is Amazon's, and the bucket is a part of the host's name.
  */
 import { hash } from 'node:crypto'
 import { AwsClient } from 'aws4fetch'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ObjectStore } from '../ports.ts'
 import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
 
-/** Of one request with all of its body. A minute: 4 MiB at 0.6 Mb/s; a guess. */
-const REQUEST_LIMIT_MS = 60_000
-/** Answers that mean "later" (429 and 5xx) are asked for again so often, by aws4fetch, with pauses that double. A guess. */
-const RETRIES = 4
+export interface S3Limits {
+  /** Of one request with all of its body. */
+  readonly requestMs: number
+  /** What is not answered, not to its end or with "later" (429 and 5xx) is asked for again after each of these. */
+  readonly pausesMs: readonly number[]
+}
+
+/** A minute: 4 MiB at 0.6 Mb/s. All pauses together: a server that is started anew. Guesses. */
+const LIMITS: S3Limits = { requestMs: 60_000, pausesMs: [100, 500, 2_000, 5_000] }
 
 export interface S3Credentials {
   readonly accessKeyId: string
@@ -38,11 +43,13 @@ interface Call {
   readonly body?: Uint8Array
 }
 
-export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore {
+export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMITS): ObjectStore {
   const { bucket, prefix, endpoint } = place
   const at = endpoint === undefined ? '' : `?endpoint=${endpoint}`
   const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}${at}`
-  const send = sending(url, place, credentials)
+  const send = sending(place, credentials, url, limits.requestMs)
+  const again = <T>(work: () => Promise<T>): Promise<T> => retried(work, limits.pausesMs)
+  let etagsSayMore = true
   const keyOf = (name: string): string => {
     checkName(name)
     return prefix === '' ? name : `${prefix}/${name}`
@@ -51,20 +58,32 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
     url,
 
     async put(name, bytes) {
-      await done(await send('PUT', { key: keyOf(name), body: bytes }), url, name)
+      await again(async () => {
+        const { headers } = done(await send('PUT', { key: keyOf(name), body: bytes }), url, name)
+        const etag = headers.get('etag')?.replaceAll('"', '') ?? ''
+        if (!etagsSayMore || !/^[0-9a-f]{32}$/.test(etag) || etag === hash('md5', bytes)) return
+        // Either it came otherwise than it was sent, or this server's ETags are no MD5 (as where it encrypts): it is looked at, once.
+        const stored = done(await send('GET', { key: keyOf(name) }), url, name)
+        if (Buffer.compare(stored.body, bytes) !== 0) {
+          await send('DELETE', { key: keyOf(name) }) // by name and size it would be taken for what it should be
+          throw new DiapauseError('HOME_UNREACHABLE', `${url} has stored ${name} otherwise than it was sent`)
+        }
+        etagsSayMore = false
+      })
     },
 
-    get: async name => await bytesOf(await send('GET', { key: keyOf(name) }), url, name),
+    get: name => again(async () => done(await send('GET', { key: keyOf(name) }), url, name).body),
 
-    async stat(name) {
-      const response = await send('HEAD', { key: keyOf(name) })
-      if (response.status === 404) return undefined
-      if (!response.ok) throw await refusal(response, url, name)
-      return {
-        bytes: Number(response.headers.get('content-length') ?? 0),
-        putMs: Date.parse(response.headers.get('last-modified') ?? '') || 0
-      }
-    },
+    stat: name =>
+      again(async () => {
+        const answer = await send('HEAD', { key: keyOf(name) })
+        if (answer.status === 404) return undefined
+        const { headers } = done(answer, url, name)
+        return {
+          bytes: Number(headers.get('content-length') ?? 0),
+          putMs: Date.parse(headers.get('last-modified') ?? '') || 0
+        }
+      }),
 
     async *list(wanted) {
       const folder = prefix === '' ? '' : `${prefix}/`
@@ -72,7 +91,8 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
       let seen = 0
       for (;;) {
         const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
-        const text = Buffer.from(await bytesOf(await send('GET', { query }), url, wanted)).toString()
+        const page = await again(async () => done(await send('GET', { query }), url, wanted))
+        const text = Buffer.from(page.body).toString()
         const { objects, more } = readListing(text)
         seen += objects.length
         if (seen > MAX_LISTED) throw tooMany(url, `${MAX_LISTED} objects under ${wanted}`)
@@ -87,67 +107,101 @@ export function openS3(place: S3Place, credentials: S3Credentials): ObjectStore 
       }
     },
 
-    async delete(name) {
-      const response = await send('DELETE', { key: keyOf(name) })
-      if (response.status !== 404) await done(response, url, name)
+    delete: name =>
+      again(async () => {
+        const answer = await send('DELETE', { key: keyOf(name) })
+        if (answer.status !== 404) done(answer, url, name)
+      })
+  }
+}
+
+/** All that is asked may be asked twice. */
+async function retried<T>(work: () => Promise<T>, [pauseMs, ...more]: readonly number[]): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (pauseMs === undefined || !hasCode(error, 'HOME_UNREACHABLE')) throw error
+  }
+  await new Promise<void>(resolve => setTimeout(resolve, pauseMs))
+  return await retried(work, more)
+}
+
+/** What the server says, read to its end. */
+interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Uint8Array
+}
+
+function sending(place: S3Place, credentials: S3Credentials, url: string, requestMs: number) {
+  const { bucket, region, endpoint } = place
+  const { sessionToken, ...keys } = credentials
+  const session = sessionToken === undefined ? {} : { sessionToken }
+  const client = new AwsClient({ ...keys, ...session, service: 's3', region })
+  const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
+  return async (method: string, { key = '', query = {}, body }: Call): Promise<Answer> => {
+    const target = new URL(key === '' ? base : `${base}/${key}`)
+    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
+    const digest = hash('sha256', body ?? new Uint8Array())
+    const request = await client.sign(target, {
+      method,
+      headers: { 'x-amz-content-sha256': digest },
+      redirect: 'error',
+      ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
+    })
+    try {
+      return await within(requestMs, async signal => await answerOf(await fetch(request, { signal })))
+    } catch (cause) {
+      if (cause instanceof DiapauseError) throw cause
+      const message = `${url} does not answer, or not to the end: ${messageOf(cause)}${reasonOf(cause)}`
+      throw new DiapauseError('HOME_UNREACHABLE', message, { cause })
     }
   }
 }
 
-function sending(url: string, { bucket, region, endpoint }: S3Place, credentials: S3Credentials) {
-  const { sessionToken, ...keys } = credentials
-  const session = sessionToken === undefined ? {} : { sessionToken }
-  const client = new AwsClient({ ...keys, ...session, service: 's3', region, retries: RETRIES })
-  const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
-  return async (method: string, { key = '', query = {}, body }: Call): Promise<Response> => {
-    const target = new URL(key === '' ? base : `${base}/${key}`)
-    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
-    const digest = hash('sha256', body ?? new Uint8Array())
-    try {
-      return await client.fetch(target, {
-        method,
-        headers: { 'x-amz-content-sha256': digest },
-        signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
-        redirect: 'error',
-        ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
-      })
-    } catch (cause) {
-      const message = `${url} does not answer: ${messageOf(cause)}${reasonOf(cause)}`
-      throw new DiapauseError('HOME_UNREACHABLE', message, { cause })
-    }
+/** Node forgets signals that nobody holds, and with them the end of a request: so the waiting ends by itself, too. */
+async function within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const ending = new AbortController()
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    const error = new Error(`nothing in ${ms} ms`)
+    late.reject(error)
+    ending.abort(error)
+  }, ms)
+  const working = work(ending.signal)
+  working.catch(() => {}) // it may end after we have
+  try {
+    return await Promise.race([working, late.promise])
+  } finally {
+    clearTimeout(timer)
   }
+}
+
+/** What comes is not believed to be small: HOME_DAMAGED. */
+async function answerOf(response: Response): Promise<Answer> {
+  const parts: Uint8Array[] = []
+  let bytes = 0
+  for await (const part of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+    parts.push(part)
+    bytes += part.length
+    if (bytes > MAX_OBJECT_BYTES)
+      throw new DiapauseError('HOME_DAMAGED', `${response.url} is larger than anything that was put there`)
+  }
+  const { status, headers } = response
+  return { status, headers, body: new Uint8Array(Buffer.concat(parts)) }
 }
 
 /** The message of `fetch`'s "fetch failed" says nothing; its cause does. */
 const reasonOf = (cause: unknown): string =>
   cause instanceof Error && cause.cause instanceof Error ? ` (${cause.cause.message})` : ''
 
-async function done(response: Response, url: string, name: string): Promise<void> {
-  if (!response.ok) throw await refusal(response, url, name)
-  await response.body?.cancel()
+function done(answer: Answer, url: string, name: string): Answer {
+  if (answer.status >= 200 && answer.status < 300) return answer
+  throw refusal(answer, url, name)
 }
 
-/** What comes is not believed to be small. */
-async function bytesOf(response: Response, url: string, name: string): Promise<Uint8Array> {
-  if (!response.ok) throw await refusal(response, url, name)
-  const parts: Uint8Array[] = []
-  let bytes = 0
-  try {
-    for await (const part of (response.body ?? []) as AsyncIterable<Uint8Array>) {
-      parts.push(part)
-      bytes += part.length
-      if (bytes > MAX_OBJECT_BYTES) break
-    }
-  } catch (cause) {
-    throw new DiapauseError('HOME_UNREACHABLE', `${url} broke off in the middle of ${name}`, { cause })
-  }
-  if (bytes <= MAX_OBJECT_BYTES) return new Uint8Array(Buffer.concat(parts))
-  throw new DiapauseError('HOME_DAMAGED', `${name} in ${url} is larger than anything that was put there`)
-}
-
-async function refusal(response: Response, url: string, name: string): Promise<DiapauseError> {
-  const { status } = response
-  const text = (await response.text().catch(() => '')).slice(0, 4096)
+function refusal({ status, body }: Answer, url: string, name: string): DiapauseError {
+  const text = Buffer.from(body.subarray(0, 4096)).toString()
   const said = [tagIn(text, 'Code'), tagIn(text, 'Message')].filter(part => part !== undefined).join(': ')
   const details = { status, name }
   if (status === 404 && tagIn(text, 'Code') !== 'NoSuchBucket') {

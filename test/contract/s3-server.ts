@@ -9,7 +9,7 @@ interface Server {
   run(): Promise<{ port: number }>
   close(): Promise<void>
 }
-type ServerClass = new (options: {
+export type ServerClass = new (options: {
   port: number
   address: string
   directory: string

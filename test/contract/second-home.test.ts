@@ -125,7 +125,8 @@ describe('a bucket', () => {
   })
 
   it('says that nobody answers', async () => {
-    const home = openHome('s3://epochs/p?endpoint=http://127.0.0.1:1', CREDENTIALS)
+    const limits = { requestMs: 1_000, pausesMs: [1] }
+    const home = openHome('s3://epochs/p?endpoint=http://127.0.0.1:1', CREDENTIALS, limits)
     await expect(home.get('a')).rejects.toMatchObject({ code: 'HOME_UNREACHABLE' })
   })
 })
