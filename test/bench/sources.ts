@@ -24,7 +24,7 @@ const [OWNER, RESTORER] = [0, 1]
 const SERVERS = [2, 3, 4]
 /** A kill that comes when all is there shows nothing, and is tried again; so often at most, for each round. */
 const TRIES = 4
-/** Part of an undisturbed restore's time within which hosts are killed: less than all, as times differ. */
+/** Part of the last restore's time within which a host is killed: less than all, as times differ. */
 const PART = 0.9
 
 export interface SourceRound {
@@ -97,7 +97,7 @@ async function killAndRestore(
         seen.push(round)
         number++
       }
-      within = Math.max(within, round.completeMs * PART)
+      within = round.completeMs * PART // other work comes and goes
       progress(roundText(round, rounds))
     } catch (error) {
       lost.push(`round ${number}, host ${killed}: ${messageOf(error)}`)
