@@ -20,7 +20,7 @@ import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
 import { ApiClient } from './client.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
-import { epochText, eventText, statusText } from './format.ts'
+import { drillMark, epochText, eventText, statusText } from './format.ts'
 
 export interface CliHost extends MemberHost, ImageHost, HomeHost, DrillHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
@@ -174,7 +174,9 @@ function groupCommands(diapause: Command, host: CliHost): void {
     .action(async (options: PeerOptions) => {
       const records = await (await clientOf(options, host)).groups()
       if (options.json) host.print(JSON.stringify(records, null, 2))
-      else for (const record of records) host.print(`${record.id}: ${record.vms.length} VMs, ${epochText(record)}`)
+      else
+        for (const record of records)
+          host.print(`${record.id}: ${record.vms.length} VMs, ${epochText(record)}${drillMark(record)}`)
     })
   peerCommand(group, host, 'remove <group>')
     .description('stop the VMs of a group and forget its snapshots')

@@ -121,6 +121,12 @@ function outlookText({ record, outlooks = {} }: GroupStatus): string[] {
   })
 }
 
+/** What became of the last drill, in a list of groups. */
+export function drillMark({ drills }: GroupRecord): string {
+  if (drills?.last === undefined) return ''
+  return drills.last.failed === undefined ? ', last drill passed' : ', LAST DRILL FAILED'
+}
+
 /** When drills are due, and what became of the last. */
 function drillText({ drills }: GroupRecord, status: PeerStatus): string[] {
   if (drills === undefined) return []

@@ -34,6 +34,14 @@ export async function metricsText(status: PeerStatus): Promise<string> {
   }
   const epoch = gauge('group_epoch', 'The committed epoch', ['group'])
   for (const { record } of status.groups) epoch.set({ group: record.id }, record.committed?.epoch ?? 0)
+  const drill = gauge('drill_failed', '1: the last drill of the group failed', ['group'])
+  const drilled = gauge('drill_ended_seconds', 'When the last drill of the group ended, since 1970', ['group'])
+  for (const { record } of status.groups) {
+    const last = record.drills?.last
+    if (last === undefined) continue
+    drill.set({ group: record.id }, last.failed === undefined ? 0 : 1)
+    drilled.set({ group: record.id }, last.atMs / 1_000)
+  }
   const members = gauge('members', 'Members of the cluster as this peer sees them', ['liveness'])
   for (const liveness of ['alive', 'suspect', 'dead'] as const) {
     members.set({ liveness }, status.members.filter(member => member.liveness === liveness).length)

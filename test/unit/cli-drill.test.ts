@@ -6,7 +6,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type ApiServer, apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import type { DrillView } from '../../node/edge/drill-view.ts'
-import { statusText } from '../../node/edge/format.ts'
+import { drillMark, statusText } from '../../node/edge/format.ts'
+import { metricsText } from '../../node/edge/metrics.ts'
 import type { PeerStatus, PeerView } from '../../node/edge/view.ts'
 import { DrillOperations } from '../../node/drill-operations.ts'
 import { DiapauseError } from '../../node/errors.ts'
@@ -132,26 +133,19 @@ describe('diapause drill', () => {
     expect(record).not.toHaveProperty('drills')
   })
 
-  test('stands in the status of the group', () => {
+  test('stands in the status of the group, in lists and metrics', async () => {
     const numbers = { delivered: 0, heldEarly: 0, recordedInFlight: 0, heldFenced: 0, droppedUnknown: 0 }
-    const linesWith = (drills: GroupRecord['drills']): string[] => {
+    const statusWith = (drills: GroupRecord['drills']): PeerStatus => {
       const group = { record: { ...(record as GroupRecord), drills }, running: [], captures: {}, leaseRemainingMs: 0 }
-      const status = {
-        uptimeMs: 0,
-        capture: null,
-        members: [{ id: 'p1', name: 'oak', role: 'storage', liveness: 'alive', address: '' }],
-        groups: [group]
-      }
+      const members = [{ id: 'p1', name: 'oak', role: 'storage', liveness: 'alive', address: '' }]
       const code = { k: 1, m: 1, storage: 2, tolerates: 1, domains: [] }
-      const rest = {
-        code,
-        frames: numbers,
-        refused: {},
-        redundancy: null,
-        store: { streams: 0, manifests: 0, bytes: 0 }
-      }
-      const text = statusText({ ...status, ...rest } as unknown as PeerStatus)
-      return text.split('\n').filter(line => line.includes('drills:'))
+      const store = { streams: 0, manifests: 0, bytes: 0 }
+      const rest = { code, frames: numbers, refused: {}, redundancy: null, store }
+      return { uptimeMs: 0, capture: null, members, groups: [group], ...rest } as unknown as PeerStatus
+    }
+    const linesWith = (drills: GroupRecord['drills']): string[] => {
+      const lines = statusText(statusWith(drills)).split('\n')
+      return lines.filter(line => line.includes('drills:'))
     }
     const last = { epoch: 7, by: 'p1', atMs: Date.UTC(2026, 4, 1), tookMs: 4_000 }
     const schedule = { everyMs: 86_400_000, timeoutMs: 60_000 }
@@ -163,5 +157,20 @@ describe('diapause drill', () => {
     expect(linesWith({ last: { ...last, failed: 'no shards' } })).toEqual([
       '  drills: on request; the last, 2026-05-01T00:00:00.000Z on oak from epoch 7, FAILED: no shards'
     ])
+    const bad = { ...last, failed: 'no shards' }
+    const withDrills = (drills: GroupRecord['drills']): GroupRecord => ({ ...(record as GroupRecord), drills })
+    expect([undefined, { last }, { last: bad }].map(drills => drillMark(withDrills(drills)))).toEqual([
+      '',
+      ', last drill passed',
+      ', LAST DRILL FAILED'
+    ])
+    const metrics = async (drills: GroupRecord['drills']) =>
+      (await metricsText(statusWith(drills))).split('\n').filter(line => line.startsWith('diapause_drill'))
+    expect(await metrics({ schedule })).toEqual([])
+    expect(await metrics({ last: bad })).toEqual([
+      'diapause_drill_failed{group="bank"} 1',
+      `diapause_drill_ended_seconds{group="bank"} ${last.atMs / 1_000}`
+    ])
+    expect(await metrics({ last })).toContain('diapause_drill_failed{group="bank"} 0')
   })
 })
