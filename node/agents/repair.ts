@@ -18,8 +18,8 @@ import type { Redundancy } from './redundancy.ts'
 
 /** After a group has a new generation its VMs are restored, and read the same disks and links. A guess. */
 const QUIET_MS = 5_000
-/** After this all are asked again what they have: one may have found damage, and no room to repair it. A guess: ten checks. */
-const ANEW_MS = 600_000
+/** After so many checks all are asked again what they have: one may have found damage, and no room to repair it. A guess. */
+const ANEW_CHECKS = 10
 
 export interface RepairDeps {
   readonly self: PeerId
@@ -145,7 +145,7 @@ export class RepairAgent {
   /** Looks once, and rebuilds what is due here until it is done or it is time to look again. */
   async #round(urgent: boolean): Promise<void> {
     const { redundancy, clock, settings } = this.#deps
-    const anew = urgent || clock.now() - this.#askedAllAtMs >= ANEW_MS
+    const anew = urgent || clock.now() - this.#askedAllAtMs >= ANEW_CHECKS * settings.checkEveryMs
     if (anew) this.#askedAllAtMs = clock.now()
     const before = [...this.#hurt, ...this.#failed]
     const { kept, plan } = await redundancy.look({ urgent, anew })

@@ -9,10 +9,11 @@ import { exitCode, machineFacts, reportText, writeReport } from '../measure.ts'
 import { cluster } from './cluster.ts'
 import { detection } from './detection.ts'
 import { registers } from './registers.ts'
+import { repairs } from './repairs.ts'
 import type { Options, Scenario } from './scenario.ts'
 import { seeds } from './seeds.ts'
 
-const SCENARIOS: readonly Scenario[] = [seeds, registers, cluster, detection]
+const SCENARIOS: readonly Scenario[] = [seeds, registers, cluster, repairs, detection]
 
 const usage = (): string => `Usage: npm run sim -- [--scenario NAME] [--OPTION VALUE …] [--json FILE]
 
