@@ -15,8 +15,12 @@ import type { Report } from './group-agent.ts'
 const LOOK_EVERY_MS = 2_000
 /** Missed in so many looks running before it is told, and kept in as many: an epoch that takes a little longer is no alarm. */
 const LOOKS = 2
-/** How long a restore takes is asked for again after this, and when a group has another generation. A guess. */
-const ASK_EVERY_MS = 60_000
+/**
+ * How long a restore takes is asked for so long after a group has another generation, by when its VMs run: in all who answer
+ * remember. Then now and then, since who answers changes. Guesses.
+ */
+const ASK_AFTER_MS = [0, 8_000, 60_000]
+const ASK_EVERY_MS = 600_000
 
 export interface ObjectivesDeps {
   readonly self: PeerId
@@ -34,10 +38,15 @@ interface Known {
   readonly generation: number
   /** By this host's wall clock: where nothing is committed, the VMs go back to then. */
   readonly seenMs: number
-  askedAt: number
+  readonly sinceMs: number
+  /** How often it was asked. */
+  asks: number
   parts: Readonly<Record<string, BackParts>>
   outlooks: Readonly<Record<string, Outlook>>
 }
+
+const dueMs = (asks: number): number =>
+  ASK_AFTER_MS[asks] ?? (ASK_AFTER_MS.at(-1) ?? 0) + (asks - ASK_AFTER_MS.length + 1) * ASK_EVERY_MS
 
 const NOTHING: BackParts = { detectMs: null, decideMs: null, runsMs: null }
 
@@ -89,13 +98,14 @@ export class Objectives {
       known = {
         generation: record.generation,
         seenMs: nowMs,
-        askedAt: -Infinity,
+        sinceMs: clock.now(),
+        asks: 0,
         parts: known?.parts ?? {},
         outlooks: {}
       }
       this.#groups.set(record.id, known)
     }
-    if (clock.now() - known.askedAt >= ASK_EVERY_MS) void this.#ask(record.id, known)
+    if (clock.now() - known.sinceMs >= dueMs(known.asks)) void this.#ask(record.id, known)
     const { parts, seenMs } = known
     const sinceMs = record.committed === null ? seenMs : (record.committed.wallMs ?? seenMs)
     const each = own.map(({ id, objective }) => {
@@ -106,7 +116,7 @@ export class Objectives {
   }
 
   async #ask(group: string, known: Known): Promise<void> {
-    known.askedAt = this.#deps.clock.now()
+    known.asks++
     try {
       known.parts = await this.#deps.measured(group)
     } catch (error) {

@@ -44,4 +44,15 @@ describe('a bank of three VMs that talk to each other over TCP', () => {
     }
     expect((await bank.audit()).broken).toBe(0)
   })
+
+  it('is told from then on how soon its VMs would be back, as it was measured', async () => {
+    const of = (name: string) => bank.peer(name).client.status()
+    const known = async () => {
+      const all = (await Promise.all(['p2', 'p3'].map(of))).flatMap(({ groups }) =>
+        Object.values(groups[0]?.outlooks ?? {})
+      )
+      return all.length === 3 && all.every(({ backMs, lossMs }) => backMs !== null && lossMs > 0)
+    }
+    await expect.poll(known, { timeout: 30_000, interval: 500 }).toBe(true)
+  })
 })

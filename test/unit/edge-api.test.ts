@@ -15,52 +15,10 @@ import { DiapauseError, UsageError } from '../../node/errors.ts'
 import type { Log } from '../../node/ports.ts'
 import { MAX_AGO_MS, type Story, type WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aStatus, member } from './status-support.ts'
 
 const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
-const member = (name: string, role: 'storage' | 'witness' = 'storage') =>
-  ({
-    name,
-    id: `id-${name}`,
-    address: '/ip4/127.0.0.1/tcp/1',
-    role,
-    votes: true,
-    liveness: 'alive',
-    connected: true
-  }) as const
 const vm = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
-
-const status: PeerStatus = {
-  name: 'one',
-  id: 'id-one',
-  version: '0.1.0',
-  cluster: 'c',
-  pid: 1,
-  uptimeMs: 5,
-  hypervisor: 'QEMU 7.2, tcg',
-  capture: { mode: 'dirty' },
-  members: [member('one'), member('two'), member('wit', 'witness')],
-  code: { k: 3, m: 2, storage: 2, tolerates: 0, domains: [] },
-  groups: [],
-  frames: {
-    delivered: 0,
-    heldEarly: 0,
-    recordedInFlight: 0,
-    refusedGeneration: 0,
-    refusedSource: 0,
-    heldFenced: 0,
-    droppedUnknown: 0,
-    bridgeUp: 0,
-    bridgeDown: 0,
-    outputWaiting: 0,
-    outputWaitingBytes: 0,
-    outputReleased: 0,
-    outputDiscarded: 0,
-    outputLongestMs: 0
-  },
-  refused: { frames: 0, reports: 0, shards: 0, claims: 0, changes: 0 },
-  store: { streams: 0, manifests: 0, bytes: 0 },
-  redundancy: null
-}
 
 const clusterStatus: ClusterStatus = {
   id: '0'.repeat(32),
@@ -111,7 +69,7 @@ class FakePeer implements PeerView {
 
   async status(): Promise<PeerStatus> {
     if (this.failure !== undefined) throw this.failure
-    return status
+    return aStatus
   }
 
   groups(): GroupRecord[] {
@@ -186,7 +144,21 @@ describe('the local API', () => {
   })
 
   it('tells the status of the peer', async () => {
-    expect(await client.status()).toEqual(status)
+    expect(await client.status()).toEqual(aStatus)
+  })
+
+  it('tells metrics in the format of Prometheus', async () => {
+    const text = await new Promise<string>((resolve, reject) => {
+      const request = httpRequest({ socketPath: server.socketPath, path: '/metrics', agent: false }, response => {
+        expect(response.headers['content-type']).toMatch(/^text\/plain; version=0\.0\.4/)
+        let all = ''
+        response.setEncoding('utf8').on('data', (part: string) => (all += part))
+        response.on('end', () => resolve(all))
+      })
+      request.on('error', reject)
+      request.end()
+    })
+    expect(text).toContain('\ndiapause_members{liveness="alive"} 3\n')
   })
 
   it('makes a group whose owners are named by name or id, lists it, and removes it', async () => {
