@@ -197,7 +197,7 @@ export class RepairsPeer {
 
   async #scrub(): Promise<void> {
     for (const [stream, places] of this.life.host.disk.columns) {
-      for (const place of [...places]) {
+      for (const place of places) {
         const [grid = 0, column = 0] = place.split('/').map(Number)
         await this.doubt(stream, grid, column)
       }
