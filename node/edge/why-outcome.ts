@@ -132,7 +132,7 @@ function hindrance(seen: Seen, words: Words): string {
     case 'contended':
       return `but others kept changing the register while ${by} tried to take over`
     case 'no-host':
-      return `but ${by} knew no living peer that can run VMs`
+      return `but ${by} knew no living host with room for its VMs`
     case 'error':
       return `but ${by} could not take over: ${waits?.text ?? ''}`
   }

@@ -103,7 +103,7 @@ describe('a VM that was not moved', () => {
       'Not moved so far: p1 was declared dead, but no majority of voters answered p2, which tried to take over.'
     ])
     expect(outcomes([...noMajority, waits('no-host', 6_200)])).toEqual([
-      'Not moved so far: p1 was declared dead, but p2 knew no living peer that can run VMs.'
+      'Not moved so far: p1 was declared dead, but p2 knew no living host with room for its VMs.'
     ])
   })
 
