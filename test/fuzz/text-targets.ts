@@ -7,6 +7,7 @@ import { parseConfig, readToml } from '../../config/parse.ts'
 import { encodeRecord, type ImageRecord, RecordReader } from '../../node/edge/image-records.ts'
 import { parseImportWish } from '../../node/edge/image-view.ts'
 import { groupFileToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
+import { AgentLines, isSynced, replyOf } from '../../node/hypervisor/guest-agent-protocol.ts'
 import { LineSplitter, parseQmpLine } from '../../node/hypervisor/qmp-protocol.ts'
 import {
   encodeRecordHead,
@@ -42,6 +43,18 @@ const QMP = [
   { timestamp: { seconds: 1, microseconds: 2 }, event: 'MIGRATION', data: { status: 'active' } }
 ]
 const LINE_LIMIT_BYTES = 300
+
+/** Lines of a guest's agent, as answers to one command. */
+const agent = (input: Uint8Array, random: Random): string | undefined =>
+  inAnyChunks(/^GUEST_AGENT_(REFUSED|MALFORMED)$/, { input, random }, chunks => {
+    const reader = new AgentLines()
+    const lines = chunks.flatMap(chunk => {
+      const found = reader.push(chunk)
+      chunk.fill(0xa5) // a view that was kept longer than allowed would show
+      return found
+    })
+    return JSON.stringify(lines.map(line => (isSynced(line, 1) ? 'synced' : replyOf(line, 'guest-exec'))))
+  })
 
 const qmp = (input: Uint8Array, random: Random): string | undefined =>
   inAnyChunks(/^QMP_(LINE_TOO_LONG|MALFORMED)$/, { input, random, reasons: false }, chunks => {
@@ -232,6 +245,16 @@ export const textTargets: readonly Target[] = [
     summary: 'an image on its way between a peer and the command line, in any chunks',
     seeds: () => [new Uint8Array(Buffer.concat(IMPORT.flatMap(encodeRecord)))],
     run: records
+  },
+  {
+    name: 'guest-agent',
+    group: 'texts',
+    summary: 'what the agent in a guest says',
+    seeds: () => [
+      Buffer.from('{"return": {"half\xff{"return": 1}\n{"return": {"pid": 812}}\n', 'latin1'),
+      Buffer.from('{"error": {"class": "GenericError", "desc": "hwclock failed"}}\n{"return": {"exited": false}}\r\n')
+    ],
+    run: agent
   },
   {
     name: 'qmp',
