@@ -42,8 +42,7 @@ const AHEAD_READS = 12
 const BOOT_BATCH_PAGES = 64
 const ZERO_BATCH_PAGES = 512
 const ZEROS_PER_EXTENT = 64
-/** Of an extent sent at once: 16, where no two have the same content. A guess. */
-const EXTENT_BATCH_PAGES = 256
+const EXTENT_BATCH_PAGES = 256 // of an extent sent at once: 16, where no two have the same content; a guess
 /** Zero pages around a faulted one that are sent with it, half a MiB: kernels clear and use memory in runs. A guess. */
 const ZEROS_PER_FAULT = 128
 /** A request is for one host page, 2 MiB at most. */
@@ -66,6 +65,8 @@ export class PostcopySource {
   #socket: Socket | undefined
   #failure: Error | undefined
   #room: Promise<void> | undefined
+  readonly #readMs: number
+  #sendMs = 0
   #pagesSent = 0
   #bootPages = 0
   /** Of the working set: there before the VM ran, to be sent after; sent before, and not noted. */
@@ -77,10 +78,13 @@ export class PostcopySource {
   constructor(options: {
     facts: VmFacts
     image: BootSet
+    /** How long it was read. */
+    readMs: number
     state: PageState
     read: ReadStream
   }) {
-    const { facts, image, state, read } = options
+    const { facts, image, readMs, state, read } = options
+    this.#readMs = readMs
     this.#image = image
     this.#pages = new RestoredPages({ facts, pages: image.pages, state, read })
     this.#plan = new RestorePlan(image.pages.table)
@@ -108,7 +112,9 @@ export class PostcopySource {
     const shut = new Promise<void>(resolve => this.#listen(socket, resolve))
     const work = async () => {
       await once(socket, 'connect')
+      const fromMs = performance.now()
       await this.#boot()
+      this.#sendMs = performance.now() - fromMs
       await Promise.all([this.#sendWorkingSet(), this.#readTable()])
       await this.#pages.tableIsWhole()
       await this.#faults.untilLearned(!this.#image.learned.some(({ how }) => how === 'asked'))
@@ -127,7 +133,8 @@ export class PostcopySource {
     socket.destroy()
     const { counts } = this.#faults
     const pagesPushed = this.#pagesSent - counts.pagesFaulted
-    return { ...counts, pagesPushed, bootPages: this.#bootPages, bootBytes: this.#image.boot?.bytes ?? 0 }
+    const [bootReadMs, bootSendMs, bootBytes] = [this.#readMs, this.#sendMs, this.#image.boot?.bytes ?? 0]
+    return { ...counts, pagesPushed, bootPages: this.#bootPages, bootBytes, bootReadMs, bootSendMs }
   }
 
   /** Ends `serve`, now or when it is called. */
@@ -197,8 +204,7 @@ export class PostcopySource {
   }
 
   /** The rest of the working set, as it comes, in learned order: before the VM touches it, where that goes well. */
-  async #sendWorkingSet(): Promise<void> {
-    const { boot } = this.#image
+  async #sendWorkingSet({ boot } = this.#image): Promise<void> {
     await this.#sendAndNote(this.#unsent)
     while ((await boot?.more()) === true) await this.#sendAndNote(boot?.take() ?? [])
     for (let at = 0; at < this.#unnoted.length; at += BOOT_BATCH_PAGES) {
@@ -269,10 +275,19 @@ export class PostcopySource {
     }
   }
 
+  /** What is known to be touched and lies apart, in learned order; then all that is left. */
+  *#runs(): Generator<ExtentRun> {
+    for (const { page } of this.#image.learned) {
+      const run = this.#plan.isTaken(page) ? undefined : this.#plan.extentOf(page)
+      if (run !== undefined) yield run
+    }
+    yield* this.#plan.runs(RUN_BYTES)
+  }
+
   async #pushAll(): Promise<void> {
     const underway = new Map<Promise<void>, number>()
     let bytesAhead = 0
-    for (const run of this.#plan.runs(RUN_BYTES)) {
+    for (const run of this.#runs()) {
       while (underway.size >= AHEAD_READS || (underway.size > 0 && bytesAhead + run.length > AHEAD_BYTES)) {
         await Promise.race(underway.keys())
       }

@@ -49,14 +49,16 @@ export class ThreadRestore {
       main.call('readData', { restore: number, stream, offset, length })
     const readForDisks = (stream: StreamId, offset: number, length: number) =>
       main.call('readForDisks', { restore: number, stream, offset, length })
+    const fromMs = performance.now()
     const image = await readBootSet(facts, manifest, read, { workingSet: options.follow === undefined })
+    const readMs = performance.now() - fromMs
     const followed = await options.follow?.(image, read)
     mayBegin()
     const { pages, frames } = image
     state.reset(pages.table)
     const newest = () => state.committed
     return new ThreadRestore(number, {
-      source: followed ?? new PostcopySource({ facts, image, state, read }),
+      source: followed ?? new PostcopySource({ facts, image, readMs, state, read }),
       learned: image.learned,
       frames,
       pages,

@@ -1,10 +1,9 @@
 /**
  * The working set: pages that a VM touches first when it is resumed, in learned order. What is sent before it runs is not missed
- * when it does. Three things teach it, and are believed in this order:
+ * when it does. Two things teach it, and are believed in this order:
  *
  *   asked    page requests of restores, and what was sent with each. As in HotRestore (elastic working set) the window of time that
  *            counts grows until the rate of requests flattens.
- *   device   what the device state leads to
  *   written  pages written right after a cut, or since the last: most that a VM touches it has touched before
  *
  * What was learned ages with each further lesson of its kind, and goes first when there is no room; what was only written goes
@@ -26,7 +25,7 @@ const FIRST_WINDOW_MS = 250
 const FLAT_PART = 1 / 16
 export const MAX_AT_MS = 2 ** 32 - 1
 
-export const TOUCHED = ['asked', 'device', 'written'] as const
+export const TOUCHED = ['asked', 'written'] as const
 export type Touched = (typeof TOUCHED)[number]
 
 export interface WorkingPage {
@@ -61,11 +60,6 @@ export class WorkingSet {
       if (atMs > windowMs || room < 0) continue
       for (const page of pages) this.#learn(page, 'asked', Math.min(Math.floor(atMs), MAX_AT_MS))
     }
-  }
-
-  learnDevice(pages: readonly number[]): void {
-    this.#grow('device', 1)
-    for (const [i, page] of pages.entries()) this.#learn(page, 'device', i)
   }
 
   /** In the order in which they were written, as far as that is known. */

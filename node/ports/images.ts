@@ -188,6 +188,9 @@ export interface RestoreCounts {
   /** Sent before the VM ran, of those pushed; and the bytes of streams that were read for that. Absent: RAM was there. */
   readonly bootPages?: number | undefined
   readonly bootBytes?: number | undefined
+  /** Of reading what the VM needs before it runs, and of sending it. Absent: as `bootPages`. */
+  readonly bootReadMs?: number | undefined
+  readonly bootSendMs?: number | undefined
   /** From a page request to its answer being on its way, at the source. Absent: there were none. */
   readonly faultP50Ms?: number | undefined
   readonly faultP99Ms?: number | undefined

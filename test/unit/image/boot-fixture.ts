@@ -15,7 +15,7 @@ export function bootFixture(): BootPart {
     pages: [
       { page: 7, how: 'asked', atMs: 0, age: 0, extent: 0, place: 5, delta: undefined, cold: false },
       { page: 300, how: 'asked', atMs: 70_000, age: 255, extent: 1, place: 15, delta: 2, cold: false },
-      { page: 8, how: 'device', atMs: 1, age: 1, extent: undefined, place: 0, delta: undefined, cold: false },
+      { page: 8, how: 'written', atMs: 1, age: 1, extent: undefined, place: 0, delta: undefined, cold: false },
       { page: 509, how: 'written', atMs: 2 ** 32 - 1, age: 3, extent: 0, place: 6, delta: undefined, cold: false },
       { page: 511, how: 'written', atMs: 3, age: 0, extent: undefined, place: 0, delta: undefined, cold: true }
     ]

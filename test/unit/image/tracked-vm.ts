@@ -137,7 +137,7 @@ export class TrackedVm {
     try {
       const target = fakeTarget(join(folder, 's'), faults)
       await once(target.server, 'listening')
-      const source = new PostcopySource({ facts, image, state: this.state, read: this.read })
+      const source = new PostcopySource({ facts, image, readMs: 0, state: this.state, read: this.read })
       const [, sent] = await Promise.all([source.serve(target.path), target.done])
       target.server.close()
       for (let page = 0; page < PAGES; page++) this.#due.add(page)

@@ -10,8 +10,7 @@ describe('a working set', () => {
   const page = fc.nat(400)
   const lesson = fc.oneof(
     fc.record({ how: fc.constant('asked' as const), pages: fc.array(page, { maxLength: 60 }) }),
-    fc.record({ how: fc.constant('written' as const), pages: fc.array(page, { maxLength: 60 }) }),
-    fc.record({ how: fc.constant('device' as const), pages: fc.array(page, { maxLength: 10 }) })
+    fc.record({ how: fc.constant('written' as const), pages: fc.array(page, { maxLength: 60 }) })
   )
 
   test('lists no page twice, what was asked for first and in that order, within its bounds, whatever it was taught', () => {
@@ -19,13 +18,12 @@ describe('a working set', () => {
       const set = new WorkingSet()
       for (const { how, pages } of lessons) {
         if (how === 'asked') set.learnAsked(asked(...pages))
-        else if (how === 'device') set.learnDevice(pages)
         else set.learnWritten(pages)
       }
       const list = set.list(inUse)
       expect(list.length).toBeLessThanOrEqual(Math.floor(inUse / 4))
       expect(new Set(list.map(each => each.page)).size).toBe(list.length)
-      const ranks = list.map(({ how }) => ['asked', 'device', 'written'].indexOf(how))
+      const ranks = list.map(({ how }) => ['asked', 'written'].indexOf(how))
       expect(ranks).toEqual(ranks.toSorted((a, b) => a - b))
       const taught = new Set(lessons.flatMap(({ pages }) => pages))
       expect(list.every(each => taught.has(each.page))).toBe(true)
