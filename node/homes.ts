@@ -17,9 +17,9 @@ import { type HomeCredentials, readCredentials } from './host/home-credentials.t
 import { createImageWorker } from './image/image-worker.ts'
 import { decodeManifest, encodeManifest, type ImageHead } from './image/manifest.ts'
 import { encodeStreamManifest } from './image/stream-manifest.ts'
-import type { BootFile, Clock, Log, Membership, SecondHome, StreamKeys } from './ports.ts'
+import type { BootFile, Clock, Log, Membership, ObjectStore, SecondHome, StreamKeys } from './ports.ts'
 import { createSecondHome } from './second-home/home.ts'
-import { openHome } from './second-home/open.ts'
+import { openConfigured, openHome } from './second-home/open.ts'
 
 /** Images know disks as they know RAM: in pages of 4096 bytes. */
 const BLOCKS_PER_MIB = 256
@@ -49,10 +49,10 @@ export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): 
   const own = file === undefined ? deps.credentials : await readCredentials(file)
   const open = ({ from, credentials = own }: HomePlace): SecondHome => {
     if (from === undefined) throw new UsageError('HOME_URL', 'a second home has a URL')
-    return homeAt(deps, from, credentials)
+    return homeOn(deps, openHome(from, credentials))
   }
   const openFile = (name: string): Promise<BootFile> => files.booting.open(name)
-  const home = settings && open({ from: settings.url })
+  const home = settings && homeOn(deps, openConfigured(settings.url, own))
   const agent = settings && home && new SecondHomeAgent({ ...deps, ...settings, ...hosting, home, openFile })
   return {
     hosting,
@@ -82,12 +82,7 @@ export async function openHomes(deps: HomesDeps): Promise<HomeTools & { stop(): 
 
 const shapeOf = ({ k, m, symbolBytes, durability }: ShardSettings) => ({ k, m, symbolBytes, durability })
 
-function homeAt(
-  { config, hosting, clock, wallMs }: HomesDeps,
-  url: string,
-  credentials: HomeCredentials | undefined
-): SecondHome {
-  const store = openHome(url, credentials)
+function homeOn({ config, hosting, clock, wallMs }: HomesDeps, store: ObjectStore): SecondHome {
   return createSecondHome({
     store,
     clock,

@@ -9,6 +9,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { pino } from 'pino'
 import { runDirOf } from '../config/limits.ts'
 import type { Config } from '../config/schema.ts'
+import { sharedSettings } from '../config/shared.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { createFailureDetector } from '../protocols/failure-detector/shell.ts'
 import { groupKey } from '../protocols/group.ts'
@@ -378,9 +379,7 @@ function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { r
   const { config, clock, log, secret, self } = home
   const { transport, registers, leases, detector, membership, ids } = voice
   const admit = ({ invites }: ClusterRecord): void => transport.setInvited(new Set(invites.map(invite => invite.id)))
-  const { detector: swim, lease, register, membership: changes, epochs, shards, repair, scrub } = config
-  const settings = { detector: swim, lease, register, membership: changes, epochs, shards, repair, scrub }
-  const joins = { membership, secret, settings, log, wallMs, verify: signedBy }
+  const joins = { membership, secret, settings: sharedSettings(config), log, wallMs, verify: signedBy }
   transport.onJoin((invite, request) => answerJoin(joins, invite, request))
   admit(membership.record())
   membership.onChange((record, before) => {

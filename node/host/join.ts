@@ -3,6 +3,7 @@
  * the same data folder when it was interrupted, also where the cluster had admitted this peer already.
  */
 import { checkConfig } from '../../config/parse.ts'
+import { SHARED_SECTIONS } from '../../config/shared.ts'
 import { problemText } from '../../config/words.ts'
 import { requestJoin } from '../../protocols/join-channel.ts'
 import { encodeJoinRequest, type JoinReply, joinProof, parseJoinReply } from '../../protocols/membership/join.ts'
@@ -18,9 +19,6 @@ const ASK_TIMEOUT_MS = 20_000
 
 /** Refusals after which another member may do better: this one does not reach a majority just now. */
 const PASSING = /^(REGISTER_\w+|JOIN_FAILED)$/
-
-/** Sections of the config that all members have alike: another lease or code than the others' would be refused, or weaker. */
-const SHARED_SECTIONS = ['detector', 'lease', 'register', 'membership', 'epochs', 'shards', 'repair', 'scrub']
 
 type Welcome = Extract<JoinReply, { kind: 'welcome' }>
 
@@ -47,7 +45,13 @@ export async function joinCluster(
   if (record.id !== token.cluster.id || memberById(record, id) === undefined) {
     throw new DiapauseError('JOIN_MESSAGE', 'the member answered with the record of a cluster without this peer')
   }
-  await writeNewPeer(peer, { record, secret, settings: checkedSettings(peer, welcome), by: 'join' })
+  const settings = checkedSettings(peer, welcome)
+  await writeNewPeer(peer, { record, secret, settings, by: 'join' })
+  if (settings['home'] !== undefined) {
+    options.tell(
+      `the cluster has a second home: give this peer credentials for it, if it needs any ([home] in ${peer.configFile})`
+    )
+  }
   return { id, name, cluster: record.name, configFile: peer.configFile }
 }
 
@@ -82,7 +86,9 @@ async function askAll(
 
 /** What came from the member, if this version of diapause can run with it. */
 function checkedSettings(peer: NewPeer, { settings }: Welcome): Record<string, unknown> {
-  const shared = Object.fromEntries(Object.entries(settings).filter(([name]) => SHARED_SECTIONS.includes(name)))
+  const shared = Object.fromEntries(
+    Object.entries(settings).filter(([name]) => SHARED_SECTIONS.some(shared => shared === name))
+  )
   const parsed = checkConfig({ ...peer.config, ...shared })
   if (parsed.ok) return shared
   const problems = parsed.problems.map(problem => `  ${problemText(problem)}`).join('\n')

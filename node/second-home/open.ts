@@ -43,5 +43,22 @@ export function openHome(url: string, credentials: S3Credentials | undefined, li
   )
 }
 
+/**
+ * As `openHome`, but where it lacks credentials each use of it says so: a peer that has just joined knows of its cluster's
+ * second home, and is to run before somebody has given it any.
+ */
+export function openConfigured(url: string, credentials: S3Credentials | undefined): ObjectStore {
+  try {
+    return openHome(url, credentials)
+  } catch (error) {
+    if (!(error instanceof DiapauseError) || error.code !== 'HOME_CREDENTIALS') throw error
+    const refuse = (): Promise<never> => Promise.reject(error)
+    const list = async function* (): AsyncGenerator<never> {
+      yield await refuse()
+    }
+    return { url, put: refuse, get: refuse, stat: refuse, delete: refuse, list }
+  }
+}
+
 const wrong = (url: string, why: string): DiapauseError =>
   new UsageError('HOME_URL', `${JSON.stringify(url)} is no second home: ${why}`)

@@ -2,9 +2,12 @@
 import { describe, expect, test } from 'vitest'
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import { Forgetting } from '../../node/agents/forgetting.ts'
+import type { MembershipAgent } from '../../node/agents/membership.ts'
+import type { FailureDetector } from '../../node/ports.ts'
 import { Reservation } from '../../node/reservation.ts'
 import { createGroup, importGroup, removeGroup, reserveGroup, takeOver } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { JumpingClock } from './jumping-clock.ts'
 import { LEASE_MS, MembershipWorld, type WorldPeer } from './membership-world.ts'
 
 const FORGET_MS = 500
@@ -111,6 +114,46 @@ describe('a removed group', () => {
   test('whose record goes just when its name is used again is seen as gone first', () => {
     expect(createGroup('g', [vm], {}, null)(null)).toBeUndefined()
     expect(createGroup('g', [vm], {}, 7)(null)).toMatchObject({ version: 8, generation: 8 })
+  })
+})
+
+describe('the register of a removed group', () => {
+  test('is not deleted when it has been written anew since, also where that is of a removed group again', async () => {
+    const removed = removeGroup(createGroup('g', [vm], { vm1: 'a' }, 0)(null) ?? null) as GroupRecord
+    const clock = new JumpingClock()
+    let only: (current: unknown) => boolean = () => true
+    let learn: (record: GroupRecord) => void = () => {}
+    const directory = {
+      onRecord: (handler: typeof learn) => void (learn = handler),
+      get: () => removed,
+      refresh: () => Promise.resolve(null)
+    }
+    new Forgetting({
+      self: 'a',
+      directory: directory as unknown as GroupDirectory,
+      membership: {
+        onChange: () => {},
+        change: () => Promise.resolve({ groupFloor: 9 })
+      } as unknown as MembershipAgent,
+      registers: {
+        delete: (_, options) => {
+          only = options?.only ?? only
+          return Promise.resolve(true)
+        }
+      },
+      detector: { alive: () => ['a'] } as unknown as FailureDetector,
+      clock,
+      log: { debug() {}, info() {}, warn() {}, error() {} },
+      forgetRemovedMs: FORGET_MS
+    })
+    learn(removed)
+    await clock.until(clock.nowMs + FORGET_MS)
+    expect(only(removed)).toBe(true)
+    const taken = reserveGroup('g', [vm], 'b', null)(removed) as GroupRecord
+    expect(taken.removed).toBe(true) // a name that somebody imports under
+    expect(only(taken)).toBe(false)
+    expect(only({ ...removed, removed: false })).toBe(false)
+    expect(only(null)).toBe(false)
   })
 })
 

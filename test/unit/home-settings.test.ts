@@ -2,8 +2,10 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { SHARED_SECTIONS, sharedSettings } from '../../config/shared.ts'
 import { configFromToml } from '../../node/host/config-file.ts'
 import { credentialsIn, readCredentials } from '../../node/host/home-credentials.ts'
+import { openConfigured } from '../../node/second-home/open.ts'
 
 const head = '[cluster]\nname = "c"\n[peer]\nname = "p"\ndataDir = "data"\n'
 const read = (text: string) => configFromToml(head + text, '/etc/diapause/peer.toml').home
@@ -24,6 +26,30 @@ describe('the second home in a config', () => {
   it('is refused where it is none', () => {
     for (const url of ['/folder', 'http://host', 'dir:relative', 's3://'])
       expect(() => read(`[home]\nurl = "${url}"\n`), url).toThrow(/home\.url: expected "dir:\/FOLDER" or "s3:/)
+  })
+})
+
+describe('a newcomer', () => {
+  const text = '[home]\nurl = "s3://bucket/a"\ncredentialsFile = "keys.toml"\nkeep = 3\n[lease]\ndurationMs = 9000\n'
+
+  it('is given the second home with the other settings that all have alike, and no credentials', () => {
+    const shared = sharedSettings(configFromToml(head + text, '/etc/diapause/peer.toml'))
+    expect(Object.keys(shared).sort()).toEqual([...SHARED_SECTIONS].sort())
+    expect(shared['home']).toEqual({ url: 's3://bucket/a', intervalMs: 3_600_000, keep: 3, megabytesPerSecond: 10 })
+    expect(shared['lease']).toMatchObject({ durationMs: 9_000 })
+    expect(sharedSettings(configFromToml(head, '/etc/diapause/peer.toml'))).not.toHaveProperty('home')
+  })
+
+  it('that has no credentials yet runs, and says so whenever the second home is used', async () => {
+    const home = openConfigured('s3://bucket/a', undefined)
+    const refused = { code: 'HOME_CREDENTIALS' }
+    await expect(home.put('a', new Uint8Array(1))).rejects.toMatchObject(refused)
+    await expect(home.stat('a')).rejects.toMatchObject(refused)
+    const listed = async () => {
+      for await (const _ of home.list('')) break
+    }
+    await expect(listed()).rejects.toMatchObject(refused)
+    expect(() => openConfigured('s3://B', undefined)).toThrow(expect.objectContaining({ code: 'HOME_URL' }))
   })
 })
 
