@@ -200,8 +200,10 @@ export class GroupAgent {
     // An earlier run of this peer had these VMs in this very generation. They died with it, and the others have gone on
     // since: alone they would come back to a past that no longer fits. The whole group goes back, in a new generation.
     if (hosting.started.of(record.id) >= record.generation) return this.#restart(record.generation, 0, 'peer-restarted')
-    const begun = Promise.all([ended, hosting.started.note(record.id, record.generation)])
-    for (const spec of ours) void this.#startVm(record, spec, hosting, begun)
+    const noted = hosting.started.note(record.id, record.generation)
+    const after = { noted, ended: Promise.all([ended, noted]) }
+    for (const each of Object.values(after)) each.catch(() => {}) // awaited by those that start
+    for (const spec of ours) void this.#startVm(record, spec, hosting, after)
   }
 
   #endAll(): Promise<unknown> {
@@ -216,7 +218,12 @@ export class GroupAgent {
     return this.#ending
   }
 
-  async #startVm(record: GroupRecord, spec: VmSpec, hosting: Hosting, after: Promise<unknown>): Promise<void> {
+  async #startVm(
+    record: GroupRecord,
+    spec: VmSpec,
+    hosting: Hosting,
+    after: { readonly noted: Promise<void>; readonly ended: Promise<unknown> }
+  ): Promise<void> {
     const held = heldBack(record, spec.id, this.#deps, hosting)
     const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, reason => this.#failed(vm, reason))
     this.#vms.set(spec.id, vm)
@@ -225,7 +232,7 @@ export class GroupAgent {
     try {
       const standby = await hosting.standbys?.take(record, spec)
       const ready = typeof standby === 'object' ? standby : undefined
-      if (ready === undefined) await after
+      if (ready === undefined) await after.ended
       if (ready === undefined && this.#vms.get(spec.id) !== vm) return // it would open what nobody closes: its end is behind it
       const { committed } = record
       if (committed === null) {
@@ -237,7 +244,8 @@ export class GroupAgent {
         return
       }
       const hash = committed.images[spec.id] as string
-      const [manifest, mayGoOn] = [hosting.readManifest(hash), Promise.all([mayRun, after])]
+      // The VM of before was killed, and nobody hears it any more; what a copy has is its own, so its end need not be waited for.
+      const [manifest, mayGoOn] = [hosting.readManifest(hash), Promise.all([mayRun, ready ? after.noted : after.ended])]
       const { spawnToRunMs, complete } = await vm.resumeFrom(committed, manifest, mayGoOn, ready)
       const from = ready ? { from: 'standby' } : { from: 'shards', noStandby: standby }
       this.#reportVm('vm.resumed', vm, { epoch: committed.epoch, spawnToRunMs, ...from, ...held.told() })

@@ -302,7 +302,9 @@ class VmThread {
     }
     const [facts, state, main] = [this.#facts, this.#state, this.#main]
     const follow = this.#standby.to(ramPath)
-    const opened = await ThreadRestore.open({ number: restore, facts, state, manifest, main, mayBegin, follow })
+    if (follow !== undefined) this.#priority.giveWay() // no VM waits for it
+    const opening = ThreadRestore.open({ number: restore, facts, state, manifest, main, mayBegin, follow })
+    const opened = await opening.finally(() => this.#priority.goOn())
     this.#publisher.withdraw()
     this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
     this.#uncommitted.clear()
