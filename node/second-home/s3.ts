@@ -8,7 +8,7 @@
 import { hash } from 'node:crypto'
 import { AwsClient } from 'aws4fetch'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { ObjectStore } from '../ports.ts'
+import type { ObjectStore, StoredFacts } from '../ports.ts'
 import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
 
@@ -77,12 +77,7 @@ export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMI
     stat: name =>
       again(async () => {
         const answer = await send('HEAD', { key: keyOf(name) })
-        if (answer.status === 404) return undefined
-        const { headers } = done(answer, url, name)
-        return {
-          bytes: Number(headers.get('content-length') ?? 0),
-          putMs: Date.parse(headers.get('last-modified') ?? '') || 0
-        }
+        return answer.status === 404 ? undefined : factsOf(done(answer, url, name))
       }),
 
     async *list(wanted) {
@@ -114,6 +109,11 @@ export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMI
       })
   }
 }
+
+const factsOf = ({ headers }: Answer): StoredFacts => ({
+  bytes: Number(headers.get('content-length') ?? 0),
+  putMs: Date.parse(headers.get('last-modified') ?? '') || 0
+})
 
 /** All that is asked may be asked twice. */
 async function retried<T>(work: () => Promise<T>, [pauseMs, ...more]: readonly number[]): Promise<T> {
