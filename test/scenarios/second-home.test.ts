@@ -164,6 +164,15 @@ describe('a cluster that is lost with all its disks', () => {
     expect(restored).toMatchObject([{ group: GROUP, epoch: last, vms: ['vm1', 'vm2'] }])
     const after = await bank.audit()
     expect(after).toEqual({ money, gaps: 0, broken: 0, faults: [], nonces })
+    await bank.until('its VMs to be whole', () =>
+      new Set(
+        theBank()
+          .events('vm.complete')
+          .map(({ vm }) => vm)
+      ).size === setup.vms
+        ? true
+        : undefined
+    )
     expect(await bank.epoch(p('p2'))).toBeGreaterThan(1)
     expect((await bank.record()).retention).toMatchObject({ keepLast: 2 })
   }, 240_000)
