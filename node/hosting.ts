@@ -284,6 +284,7 @@ function openStandbys({ teardown, ...deps }: HostingDeps, hosting: Hosting): Sta
     settings: config.standby,
     availableMiB: () => Math.floor(freemem() / 2 ** 20)
   })
+  hosting.vm.hypervisor.onFull?.(bytes => standbys.makeRoom(bytes))
   teardown.add(() => standbys.stop())
   return standbys
 }

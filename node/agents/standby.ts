@@ -85,6 +85,7 @@ export class Standbys implements StandbySource {
   /** Gives up copies, the largest first, until `bytes` of memory are free; resolves when they are gone. */
   async makeRoom(bytes: number): Promise<void> {
     const wantedMiB = Math.ceil(bytes / 1_048_576)
+    if (this.#copies.size > 0) this.#pausedUntilMs = this.#deps.clock.now() + PAUSE_MS
     let freedMiB = 0
     for (const copy of this.#largestFirst()) {
       if (freedMiB >= wantedMiB) break

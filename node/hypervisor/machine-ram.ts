@@ -13,7 +13,7 @@ const MIB = 1_048_576
 
 export interface HostRam {
   /** RAM whose written pages are known; rejects where there is none to be had now. Undefined: never on this host. */
-  readonly makeRam: ((bytes: number) => Promise<SharedRam>) | undefined
+  readonly makeRam: ((bytes: number, waits: boolean) => Promise<SharedRam>) | undefined
   /** Why not, where it is undefined. */
   readonly captureWhy: string | undefined
   readonly log: Log
@@ -43,11 +43,11 @@ export class MachineRam {
     return this.#armed ? { mode: 'dirty' } : { mode: 'portable', why: this.#why }
   }
 
-  /** What QEMU is to inherit; undefined: RAM is its own. HYPERVISOR_CAPTURE where the VM may not be cut so. */
-  async make(): Promise<SharedRam | undefined> {
+  /** What QEMU is to inherit; undefined: RAM is its own. `waits`: nobody makes room for it. HYPERVISOR_CAPTURE where the VM may not be cut so. */
+  async make(waits = false): Promise<SharedRam | undefined> {
     if (this.#spec.capture === 'portable') return undefined
     try {
-      this.#ram = await this.#host.makeRam?.(this.#spec.memoryMiB * MIB)
+      this.#ram = await this.#host.makeRam?.(this.#spec.memoryMiB * MIB, waits)
     } catch (error) {
       this.#fallBack(error)
     }

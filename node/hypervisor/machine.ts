@@ -213,7 +213,7 @@ export class QemuMachine implements Machine {
       if (this.#is('destroyed')) listener.close()
       else {
         const { spec, ends } = this.#options
-        const ram = await this.#ram.make()
+        const ram = await this.#ram.make(then === 'waiting')
         await this.disks.create()
         await this.agent?.listen()
         const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }

@@ -54,11 +54,15 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
   const description = `QEMU ${version.text}, ${accel}`
   log.info({ hypervisor: description, capture }, 'hypervisor chosen')
   let defined = 0
+  let makeRoom: ((bytes: number) => Promise<void>) | undefined
   return {
     description,
     accel,
     capture,
     captureWhy,
+    onFull: handler => {
+      makeRoom = handler
+    },
     define: machine => {
       const { consolePath } = machine
       const { kernel, initrd } = machine.spec
@@ -81,7 +85,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
         paths,
         agent: spec.guestAgent && new GuestChannel(paths.agent, clock),
         resumesByItself: before(version.number, LEAVES_STOPPED),
-        makeRam: ramFolder && (bytes => ramFolder.make(name, bytes)),
+        makeRam: ramFolder && ((bytes, waits) => ramFolder.make(name, bytes, waits ? undefined : makeRoom)),
         captureWhy,
         clock,
         log

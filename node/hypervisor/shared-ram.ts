@@ -54,9 +54,18 @@ export class RamFolder {
     return new RamFolder(native, folder, runDir, clock)
   }
 
-  /** RAM for a VM that is about to start; rejects with HYPERVISOR_TRACKING where there is no room or no helper. */
-  async make(name: string, bytes: number): Promise<SharedRam> {
-    this.#requireRoom(bytes)
+  /**
+   * RAM for a VM that is about to start; rejects with HYPERVISOR_TRACKING where there is no room, also after `makeRoom`, or no
+   * helper.
+   */
+  async make(name: string, bytes: number, makeRoom?: (bytes: number) => Promise<void>): Promise<SharedRam> {
+    try {
+      this.#requireRoom(bytes)
+    } catch (error) {
+      if (makeRoom === undefined) throw error
+      await makeRoom(bytes)
+      this.#requireRoom(bytes)
+    }
     const fd = this.#createFile(bytes)
     const socketPath = join(this.#runDir, `${name}.uffd`)
     let tracker: TrackerProcess

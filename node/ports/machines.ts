@@ -31,6 +31,8 @@ export interface Hypervisor {
   readonly capture: 'dirty' | 'portable'
   /** Why it is not 'dirty', and what to do about it. */
   readonly captureWhy?: string | undefined
+  /** Called, and awaited, where there is no room for the RAM of a machine that starts; those that `wait` go without. Absent: never. */
+  onFull?(makeRoom: (bytes: number) => Promise<void>): void
   define(options: MachineOptions): Machine
 }
 

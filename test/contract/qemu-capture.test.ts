@@ -66,6 +66,18 @@ describe('the choice of capture', () => {
     close()
   })
 
+  it('asks for room before a VM is started without its RAM in a file, but not for one that is to wait', async () => {
+    const hypervisor = await create('dirty', '/dev/shm')
+    const asked: number[] = []
+    hypervisor.onFull?.(async bytes => void asked.push(bytes))
+    const { options, close } = await vm({ memoryMiB: 1 << 20, capture: 'dirty' })
+    await expect(hypervisor.define(options).wait?.()).rejects.toMatchObject({ code: 'HYPERVISOR_CAPTURE' })
+    expect(asked).toEqual([])
+    await expect(hypervisor.define(options).start()).rejects.toMatchObject({ code: 'HYPERVISOR_CAPTURE' })
+    expect(asked).toEqual([2 ** 40])
+    close()
+  })
+
   it('does not start a VM that is held to dirty capture where that cannot be: why, and what to do', async () => {
     for (const [hypervisor, changes, why] of [
       [await create('portable', '/dev/shm'), {}, /hypervisor\.capture is "portable".*another host/],

@@ -229,6 +229,17 @@ test('a host that has too little memory begins none, says why, and gives up what
   expect(world.states).toEqual(['missing it was given up a moment ago'])
 })
 
+test('a VM that starts and finds no room gets that of copies, which are not begun again at once', async () => {
+  const world = new World()
+  await world.hear({ committed: committed(1) })
+  await world.came()
+  await world.standbys.makeRoom(64 << 20)
+  expect(world.calls).toContain('machine ends')
+  expect(world.told).toEqual(['standby.ended: a VM that runs here needs its memory'])
+  await world.hear({ committed: committed(2) })
+  expect(world.states).toEqual(['missing it was given up a moment ago'])
+})
+
 test('no more memory is used for copies than the settings say', async () => {
   const world = new World(99)
   await world.hear({ committed: committed(1) })
