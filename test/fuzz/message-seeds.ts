@@ -167,6 +167,8 @@ export const shardSeeds = (): Uint8Array[] =>
     }),
     encodeShards({ kind: 'putManifest', id: 2, hash: HASH, payload }),
     encodeShards({ kind: 'have', id: 4, stream: place.stream }),
+    encodeShards({ kind: 'file', id: 5, hash: 'ab'.repeat(32), offset: 4_096 }),
+    encodeShards({ kind: 'paths', id: 6, paths: ['/boot/vmlinuz', '/boot/initrd'] }),
     encodeShards({ kind: 'check', id: 4, stream: place.stream, column: 2, firstGrid: 3, grids: 4 }),
     encodeShards({ kind: 'repair', id: 4 }),
     encodeShards({ kind: 'cancel', id: 4 }),
