@@ -21,8 +21,8 @@ const READ_BYTES = 512 << 10
 /** Reads under way at most. A guess, as at the push. */
 const READS_AHEAD = 6
 /**
- * What the VM waits for: sealed bytes of what it touches at once. The rest comes while QEMU gets ready, and while the VM runs, before it
- * is touched. A guess: of a set of 11 MB a starved host reads 12 MB a second.
+ * What the VM waits for: sealed bytes of what it touches at once. The rest is read while the VM runs, before it is touched; while QEMU
+ * starts, it would take the processor from that. A guess: of a set of 11 MB a starved host reads 12 MB a second.
  */
 const FIRST_BYTES = 2 << 20
 
@@ -60,6 +60,10 @@ export class BootPages {
   /** Page → extents that it lacks. */
   readonly #lacks = new Map<number, number>()
   readonly #early: Set<number>
+  /** Extents that those need. */
+  readonly #urgent = new Set<number>()
+  /** The rest is asked for. */
+  readonly #rest = Promise.withResolvers<void>()
   readonly #firstReady = Promise.withResolvers<void>()
   #ready: BootPage[] = []
   #left = 0
@@ -83,6 +87,7 @@ export class BootPages {
         const waiting = this.#waiting.get(index) ?? []
         this.#waiting.set(index, waiting)
         waiting.push(place)
+        if (this.#early.has(place.page)) this.#urgent.add(index)
       }
       this.#lacks.set(place.page, needs.length)
     }
@@ -107,6 +112,7 @@ export class BootPages {
 
   /** Resolves when there is something to take; false: all was taken. As `first`. */
   async more(): Promise<boolean> {
+    this.#rest.resolve()
     while (this.#ready.length === 0) {
       if (this.#failure !== undefined) throw this.#failure
       if (this.#left === 0) return false
@@ -119,6 +125,7 @@ export class BootPages {
     const left = runs.values()
     const next = async (): Promise<void> => {
       for (const { ordinal, offset, end, indexes } of left) {
+        if (!indexes.some(index => this.#urgent.has(index))) await this.#rest.promise
         const bytes = await this.#source.read(this.#source.streams[ordinal]?.stream ?? '', offset, end - offset)
         for (const index of indexes) this.#open(index, bytes, offset)
         this.#tell()
