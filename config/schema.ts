@@ -264,7 +264,7 @@ export const configSchema = z.strictObject({
       /**
        * RAM that VMs may have here, all groups together: VMs of hosts that are lost come only while there is room for them. What
        * VMs have that run here already, or are placed here by name, is counted and not refused. Absent: 85 % of the host's
-       * memory, a guess, and no more than ramDir can hold.
+       * memory, a guess. (A VM whose RAM does not fit in ramDir is cut another way.)
        */
       vmMemoryMiB: z
         .number()

@@ -283,7 +283,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
   repairing?.start()
-  const host = { vmMemoryMiB: await vmMemoryMiB(config.hypervisor, body.hypervisor?.capture) }
+  const host = { vmMemoryMiB: vmMemoryMiB(config.hypervisor) }
   if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
   teardown.add(() => repairing?.stop())
   await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts })

@@ -86,10 +86,26 @@ export function planOwners(
 
 /** A restore of the whole group: who lives keeps its VMs, the others' go to survivors. */
 export function placeRestore(record: GroupRecord, facts: PlacementFacts): PartialPlacement {
-  return placeVms(record.vms, record.owners, {
-    ...facts,
-    groups: facts.groups.filter(group => group.id !== record.id)
-  })
+  return placeVms(record.vms, record.owners, { ...facts, groups: othersRestored(record, facts) })
+}
+
+/**
+ * The other groups as they will be. A host's death takes VMs of many groups at once, each is restored for itself, and all would
+ * find the same room: so those of smaller names count as restored already, where they would go without copies and columns.
+ */
+function othersRestored(record: GroupRecord, facts: PlacementFacts): GroupRecord[] {
+  const alive = new Set([...facts.hosts, ...(facts.leaving ?? [])])
+  const lost = ({ removed, vms, owners }: GroupRecord): boolean =>
+    !removed && vms.some(({ id }) => !alive.has(owners[id] ?? ''))
+  const others = new Map(facts.groups.filter(({ id }) => id !== record.id).map(group => [group.id, group]))
+  const before = [...others.values()].filter(group => group.id < record.id && lost(group))
+  for (const group of before.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
+    const groups = [...others.values()].filter(({ id }) => id !== group.id)
+    const { hosts, leaving = [], known = [] } = facts
+    const { owners } = placeVms(group.vms, group.owners, { hosts, leaving, known, groups })
+    others.set(group.id, { ...group, owners })
+  }
+  return [...others.values()]
 }
 
 /** As `placeRestore`; undefined where a VM has no host. */

@@ -224,3 +224,15 @@ describe('who restores what', () => {
     expect(placeVms([vm('a')], {}, facts).moves).toMatchObject([{ to: 'p3', columns: 2, standby: false }])
   })
 })
+
+test('groups that lose VMs with one host do not all count on the same room', () => {
+  const groups = ['a', 'b', 'c'].map(id => record([vm(`${id}1`)], { [`${id}1`]: 'p1' }, id))
+  const known = ['p2', 'p3'].map(peer => ({ peer, vmMemoryMiB: 64 }))
+  const facts: PlacementFacts = { hosts: ['p2', 'p3'], groups, known }
+  const [a, b, c] = groups.map(group => placeRestore(group, facts))
+  expect(Object.values({ ...a?.owners, ...b?.owners }).sort()).toEqual(['p2', 'p3'])
+  expect(c?.homeless.map(({ id }) => id)).toEqual(['c1'])
+  // Once the first is decided the others see it in its record, and plan as before.
+  const decided = groups.map(group => (group.id === 'a' ? { ...group, owners: a?.owners ?? {} } : group))
+  expect(placeRestore(groups[1] as GroupRecord, { ...facts, groups: decided }).owners).toEqual(b?.owners)
+})

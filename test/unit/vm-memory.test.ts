@@ -1,13 +1,10 @@
-import { tmpdir, totalmem } from 'node:os'
-import { expect, test } from 'vitest'
+import { totalmem } from 'node:os'
+import { expect, it } from 'vitest'
 import { vmMemoryMiB } from '../../node/host/vm-memory.ts'
 
-test('a host gives what its config says, else a part of its memory, and of VMs with RAM in a folder no more than that holds', async () => {
-  expect(await vmMemoryMiB({ vmMemoryMiB: 1, ramDir: '/nowhere' }, 'dirty')).toBe(1)
-  const all = await vmMemoryMiB({ ramDir: '/proc' }, 'portable')
-  expect(all).toBeGreaterThan(0)
-  expect(all).toBeLessThan(totalmem() / 2 ** 20)
-  expect(await vmMemoryMiB({ ramDir: '/proc' }, 'dirty')).toBe(0) // which holds nothing
-  expect(await vmMemoryMiB({ ramDir: '/nowhere' }, 'dirty')).toBe(all)
-  expect(await vmMemoryMiB({ ramDir: tmpdir() }, 'dirty')).toBeLessThanOrEqual(all)
+it('a host gives to VMs what was said, or most of the memory that it may use itself', () => {
+  expect(vmMemoryMiB({ vmMemoryMiB: 1 })).toBe(1)
+  const most = vmMemoryMiB({})
+  expect(most).toBeGreaterThan(0)
+  expect(most * 2 ** 20).toBeLessThanOrEqual(0.85 * totalmem())
 })
