@@ -46,12 +46,14 @@ export class PlanOperations implements PlanView {
   async partsIfLost(group: string, lost: PeerId): Promise<Record<string, BackParts>> {
     const record = this.#deps.directory.all().find(({ id, removed }) => id === group && !removed)
     if (record === undefined) return {}
-    const { detectMs = null, decideMs = null, line, unmeasured } = planLoss(lost, await this.#factsOf(record))
+    const { detectMs = null, decideMs = null, line, unmeasured, homeless } = planLoss(lost, await this.#factsOf(record))
+    const never = homeless.length > 0
     const starts = line.together.flatMap(each => each.starts)
     const parts = ({ vm, atMs }: { readonly vm: string; readonly atMs: number }): BackParts => ({
       detectMs,
       decideMs,
-      runsMs: unmeasured.includes(vm) ? null : atMs
+      runsMs: never || unmeasured.includes(vm) ? null : atMs,
+      ...(never && { never })
     })
     return Object.fromEntries(starts.map(start => [start.vm, parts(start)]))
   }
@@ -88,7 +90,7 @@ export class PlanOperations implements PlanView {
     const owners = { ...record.owners, ...Object.fromEntries(moves.map(({ vm, to }) => [vm.id, to])) }
     const nowhere = new Set(homeless.map(({ id }) => id))
     const lastMs = Math.max(0, ...line.together.flatMap(({ starts }) => starts.map(({ atMs }) => atMs)))
-    const known = detectMs !== null && decideMs !== null && unmeasured.length === 0
+    const known = detectMs !== null && decideMs !== null && unmeasured.length === 0 && homeless.length === 0
     return {
       host: this.#nameOf(plan.lost),
       vms: plan.vms,

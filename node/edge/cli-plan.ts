@@ -36,16 +36,18 @@ function groupText({ group, epoch, losses }: GroupPlan): string[] {
 }
 
 function lossText(loss: PlannedLoss): string[] {
-  const { host, vms, moves, homeless, together } = loss
+  const { host, vms, moves, homeless } = loss
   const nothing = vms.length === 0 ? ' none of its VMs run there' : ''
   return [
     `  if ${host} died:${nothing}`,
     ...moves.map(move => `    ${moveText(move)}`),
     ...homeless.map(({ vm, memoryMiB }) => `    ${vm} (${memoryMiB} MiB): NO HOST HAS ROOM, and the group stays down`),
-    ...together.flatMap(each => startsText(each, loss).map(line => `    ${line}`)),
-    `    ${timesText(loss)}`
+    ...(homeless.length > 0 ? [] : startsAndTimes(loss))
   ]
 }
+
+const startsAndTimes = (loss: PlannedLoss): string[] =>
+  [...loss.together.flatMap(each => startsText(each, loss)), timesText(loss)].map(line => `    ${line}`)
 
 function moveText({ vm, to, memoryMiB, promisedMiB, givesMiB, standby, columns, shares }: PlannedMove): string {
   const room =

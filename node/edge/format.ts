@@ -112,11 +112,12 @@ function groupText(group: GroupStatus, status: PeerStatus): string[] {
 
 /** What it would mean for VMs that run here if this host died. */
 function outlookText({ record, outlooks = {} }: GroupStatus): string[] {
-  return Object.entries(outlooks).map(([vm, { backMs, lossMs, missed }]) => {
+  return Object.entries(outlooks).map(([vm, { backMs, never, lossMs, missed }]) => {
     const { objective } = record.vms.find(({ id }) => id === vm) ?? {}
     const over = (name: 'backMs' | 'lossMs'): string =>
       missed.includes(name) ? ` (OVER ITS OBJECTIVE of ${durationText(objective?.[name] ?? 0)})` : ''
-    const back = backMs === null ? 'back after a time not measured yet' : `back in about ${durationText(backMs)}`
+    const late = backMs === null ? 'back after a time not measured yet' : `back in about ${durationText(backMs)}`
+    const back = never ? 'NOT BACK, for no host has room for its group' : late
     return `  if this host died now: ${vm} ${back}${over('backMs')}, losing ${durationText(lossMs)}${over('lossMs')}`
   })
 }

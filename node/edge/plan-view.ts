@@ -32,7 +32,7 @@ export interface PlannedLoss {
   /** Parts of the last failover, and of restores; null: not measured yet. */
   readonly detectMs: number | null
   readonly decideMs: number | null
-  /** From the first suspicion to the last VM running; null: a part was not measured yet. */
+  /** From the first suspicion to the last VM running; null: a part was not measured yet, or VMs are homeless. */
   readonly totalMs: number | null
   /** VMs of which no restore was measured: their times are those of others. */
   readonly unmeasured: readonly string[]

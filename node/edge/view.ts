@@ -134,8 +134,10 @@ export interface GroupStatus {
 
 /** As `planning/outlook.ts` has it. */
 export interface VmOutlook {
-  /** From the host's death to the VM running; null: no restore of it was measured. */
+  /** From the host's death to the VM running; null: no restore of it was measured, or `never`. */
   readonly backMs: number | null
+  /** It would not come back: no host has room for its group. */
+  readonly never?: true | undefined
   readonly parts: { readonly detectMs: number | null; readonly decideMs: number | null; readonly runsMs: number | null }
   /** Parts that follow from the settings, because they were not measured. */
   readonly bySettings: readonly string[]

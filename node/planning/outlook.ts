@@ -14,11 +14,15 @@ export interface BackParts {
   readonly decideMs: number | null
   /** From the decision to the VM running. */
   readonly runsMs: number | null
+  /** No host has room for some VM of its group: while that is so, none of them comes back. */
+  readonly never?: boolean
 }
 
 export interface Outlook {
-  /** From the host's death to the VM running; null: no restore of it was measured. */
+  /** From the host's death to the VM running; null: no restore of it was measured, or `never`. */
   readonly backMs: number | null
+  /** It would not come back: no host has room for its group. */
+  readonly never?: true
   readonly parts: BackParts
   /** Parts that follow from the settings, because they were not measured. */
   readonly bySettings: readonly ('detectMs' | 'decideMs')[]
@@ -37,15 +41,18 @@ export function outlookOf(
 ): Outlook {
   const detectMs = measured.detectMs ?? bySettings.detectMs
   const decideMs = measured.decideMs ?? bySettings.decideMs
-  const backMs = measured.runsMs === null ? null : detectMs + decideMs + measured.runsMs
+  const never = measured.never === true
+  const backMs = never || measured.runsMs === null ? null : detectMs + decideMs + measured.runsMs
   const lossMs = Math.max(0, nowMs - sinceMs)
-  const over = (most: number | undefined, value: number | null): boolean => most !== undefined && (value ?? 0) > most
+  const over = (most: number | undefined, value: number): boolean => most !== undefined && value > most
+  const wouldBe = { backMs: never ? Number.POSITIVE_INFINITY : (backMs ?? 0), lossMs }
   return {
     backMs,
+    ...(never && { never }),
     parts: { detectMs, decideMs, runsMs: measured.runsMs },
     bySettings: (['detectMs', 'decideMs'] as const).filter(part => measured[part] === null),
     lossMs,
-    missed: (['backMs', 'lossMs'] as const).filter(name => over(objective?.[name], name === 'backMs' ? backMs : lossMs))
+    missed: (['backMs', 'lossMs'] as const).filter(name => over(objective?.[name], wouldBe[name]))
   }
 }
 

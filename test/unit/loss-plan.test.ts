@@ -152,7 +152,20 @@ describe('diapause plan', () => {
       { vm: 'db', memoryMiB: 512 }
     ])
     expect(planText(plan === undefined ? [] : [plan])).toContain('db (512 MiB): NO HOST HAS ROOM')
+    expect(plan?.losses[0]?.totalMs).toBeNull()
+    expect(planText(plan === undefined ? [] : [{ ...plan, losses: plan.losses.slice(0, 1) }])).not.toMatch(
+      /start|last time/
+    )
     expect(planText([])).toBe('there are no groups')
+  })
+  test('knows no time until a VM is back while one of its group would have no host', async () => {
+    const known = { detectMs: 620, decideMs: 430 }
+    expect(await operations().partsIfLost('shop', 'p1')).toMatchObject({ web: { ...known, runsMs: 900 } })
+    expect(await operations({ p1: 64, p2: 128, p3: 128, p4: 128 }).partsIfLost('shop', 'p1')).toEqual({
+      web: { ...known, runsMs: null, never: true },
+      db: { ...known, runsMs: null, never: true },
+      log: { ...known, runsMs: null, never: true }
+    })
   })
   test('refuses groups and hosts that there are not', async () => {
     await expect(operations().plan({ group: 'x' })).rejects.toMatchObject({ code: 'GROUP_UNKNOWN' })
