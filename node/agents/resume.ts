@@ -61,7 +61,9 @@ export async function resumeOnStandby(
   complete.catch(() => {}) // as above
   await nic.inject(restore.frames) // a restore that has been served has none any more
   const load = machine.load?.(socketPath, () => serving.resolve(restore.serve(socketPath)))
-  await Promise.all([load, mayRun])
+  // Where nobody comes to QEMU's socket it waits for ever: a thread that has died says so by `complete` alone.
+  const loaded = load && Promise.race([load, complete.then(() => load)])
+  await Promise.all([loaded, mayRun])
   await together?.()
   alive()
   await machine.resume()

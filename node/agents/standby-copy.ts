@@ -4,7 +4,7 @@
  */
 import type { CommittedEpoch, VmSpec } from '../../protocols/group.ts'
 import { disksOf, nicsOf } from '../../protocols/group.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ImageManifest, ImageWorker, Machine, NicSockets, Restore } from '../ports.ts'
 import { LocalDisks } from './local-disks.ts'
 import type { LocalVmDeps } from './local-vm.ts'
@@ -181,7 +181,8 @@ export class StandbyCopy {
       this.#why = ''
       this.#change('ready')
     } catch (error) {
-      if (this.#isOver) throw error
+      // A thread that has died takes what it knew of the file with it: the copy is made anew.
+      if (this.#isOver || hasCode(error, 'IMAGE_WORKER')) throw error
       this.#why = messageOf(error)
       this.#change('failing')
       const again = new Promise<void>(resolve => this.#deps.vm.clock.after(RETRY_MS, resolve))

@@ -72,7 +72,8 @@ export class StandbySource {
     const socket = connect(socketPath)
     this.#socket = socket
     try {
-      await once(socket, 'connect')
+      await Promise.race([once(socket, 'connect'), once(socket, 'close')]) // closed at once where it is cancelled
+      if (this.#failure) throw this.#failure
       for (const piece of this.#pieces) socket.write(piece)
       socket.resume().end()
       await once(socket, 'close')

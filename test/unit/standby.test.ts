@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { Standbys, type StandbysDeps } from '../../node/agents/standby.ts'
 import type { StandbyParts } from '../../node/agents/standby-copy.ts'
+import { DiapauseError } from '../../node/errors.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 
 const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 100, standby: 1, kernel: '/k', initrd: '/i', append: '' }
@@ -161,6 +162,17 @@ test('whoever takes a copy has all of it; it is not ended with the others', asyn
   expect(await world.take()).toBe('there is no copy here')
   await world.standbys.stop()
   expect(world.calls).toEqual(['follow image 1'])
+})
+
+test('a copy whose thread has died is taken away, and made anew with a later epoch', async () => {
+  const world = new World()
+  await world.hear({ committed: committed(1) })
+  await world.came(new DiapauseError('IMAGE_WORKER', 'it has died'))
+  expect(world.states.filter(state => state.startsWith('fail'))).toEqual([])
+  expect(world.calls).toEqual(['follow image 1', 'machine ends', 'nics end', 'worker ends'])
+  await world.pass(600_000)
+  await world.hear({ committed: committed(2) })
+  expect(world.calls.at(-1)).toBe('follow image 2')
 })
 
 test('a copy between two images is waited for a little, and never given away', async () => {
