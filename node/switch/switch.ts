@@ -75,7 +75,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   readonly #fabrics = new Map<string, Fabric>()
   readonly #sharedNetworks = new Map<string, Network>()
   readonly uplink: Uplink
-  readonly #parking = new Parking()
+  readonly #parking: Parking
   readonly #waiting = new WaitingNics()
   readonly #scheduled = new Set<{ flush(): void }>()
   #inBurst = false
@@ -87,6 +87,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
     this.self = self
     this.transport = transport
     this.clock = clock
+    this.#parking = new Parking(clock, group => this.#fabrics.has(group))
     this.log = log
     this.mayAct = mayAct
     this.trace = trace
