@@ -25,8 +25,14 @@ export type Lot = 'read' | 'write' | 'have' | 'check' | 'file'
  */
 export const PLACES: Readonly<Record<Lot, number>> = { read: IN_FLIGHT, write: IN_FLIGHT, have: 4, check: 2, file: 2 }
 
-/** Kinds that peers of older versions drop. */
-const YOUNG: readonly ShardRequest['kind'][] = ['have', 'check', 'file', 'paths']
+/** Kinds that peers of older versions drop; what came with the same version has one lot. */
+const YOUNG: Readonly<Partial<Record<ShardRequest['kind'], Lot>>> = {
+  have: 'have',
+  check: 'check',
+  file: 'file',
+  paths: 'file'
+}
+const youngLot = (kind: ShardRequest['kind']): Lot | undefined => YOUNG[kind]
 
 /** How long an answer may take. `requestTimeoutMs`: for tests. */
 export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUEST_TIMEOUT_MS): number {
@@ -34,29 +40,37 @@ export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUE
   return kind === 'check' ? CHECK_TIMEOUTS * requestTimeoutMs : requestTimeoutMs
 }
 
-/** Who has lately left a question of a YOUNG kind unanswered. An answer that comes late shows that the peer was only slow. */
+/**
+ * Who has lately left a question of a YOUNG kind unanswered, and of which kind: who does not know one may know another, and
+ * who is late with one need not be with another. An answer that comes late shows that the peer was only slow.
+ */
 export class Unanswered {
-  readonly #peers = new Map<PeerId, { untilMs: number; readonly ids: Set<number> }>()
+  readonly #peers = new Map<PeerId, Map<Lot, { untilMs: number; readonly ids: Set<number> }>>()
 
   note(peer: PeerId, { id, kind }: Pick<ShardRequest, 'id' | 'kind'>, nowMs: number): void {
-    if (!YOUNG.includes(kind)) return
-    const known = this.#peers.get(peer) ?? { untilMs: 0, ids: new Set<number>() }
+    const lot = youngLot(kind)
+    if (lot === undefined) return
+    const lots = this.#peers.get(peer) ?? new Map<Lot, { untilMs: number; readonly ids: Set<number> }>()
+    const known = lots.get(lot) ?? { untilMs: 0, ids: new Set<number>() }
     known.untilMs = nowMs + SILENT_MS
     known.ids.add(id)
-    this.#peers.set(peer, known)
+    this.#peers.set(peer, lots.set(lot, known))
   }
 
   /** An answer has come that nobody waits for. */
   late(peer: PeerId, id: number): void {
-    if (this.#peers.get(peer)?.ids.has(id)) this.#peers.delete(peer)
+    const lots = this.#peers.get(peer)
+    for (const [lot, { ids }] of lots ?? []) if (ids.has(id)) lots?.delete(lot)
   }
 
   /** Whether it is of no use to ask this of it now. */
   covers(peer: PeerId, kind: ShardRequest['kind'], nowMs: number): boolean {
-    if (!YOUNG.includes(kind)) return false
-    const known = this.#peers.get(peer)
-    if (known !== undefined && known.untilMs <= nowMs) this.#peers.delete(peer)
-    return this.#peers.has(peer)
+    const lot = youngLot(kind)
+    const lots = this.#peers.get(peer)
+    const known = lot && lots?.get(lot)
+    if (lot === undefined || known === undefined) return false
+    if (known.untilMs <= nowMs) lots?.delete(lot)
+    return known.untilMs > nowMs
   }
 
   /** It is disconnected: it may come back as a newer version. */

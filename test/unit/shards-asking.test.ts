@@ -54,12 +54,11 @@ test('questions that are left open hold up no read', async () => {
 })
 
 test('who leaves one open is asked no more for a minute', async () => {
-  const { asker, asked, transport, clock, have, get } = await two()
+  const { asked, transport, clock, have, get } = await two()
   makeOld(asked)
   expect(await outcomes(clock, [have()], 2_000)).toEqual(['rejected'])
   const before = transport.sent.get('b')
   await expect(have()).rejects.toMatchObject(OPEN)
-  await expect(asker.check('b', STREAM, 0, 0, 1)).rejects.toMatchObject(OPEN)
   expect(transport.sent.get('b')).toBe(before)
   expect(await get()).toHaveLength(8)
   await clock.pass(60_000)
@@ -81,4 +80,18 @@ test('who was only slow, or has come back, is asked again at once', async () => 
   transport.connection?.('b', false)
   asked.handler = handler
   expect(await have()).toEqual([{ column: 0, grids: 1 }])
+})
+
+test('who does not know one kind of question is asked the others as before', async () => {
+  const { asker, asked, transport, clock, have } = await two()
+  const { handler } = asked
+  asked.handler = async (from, message) => {
+    if (parseMessage(message).kind !== 'file') await handler?.(from, message)
+  }
+  expect(await outcomes(clock, [asker.file('b', 'a'.repeat(64), 0)], 10_000)).toEqual(['rejected'])
+  expect(await have()).toEqual([{ column: 0, grids: 1 }])
+  const before = transport.sent.get('b')
+  await expect(asker.file('b', 'a'.repeat(64), 0)).rejects.toMatchObject(OPEN)
+  await expect(asker.paths('b', ['/kernel'])).rejects.toMatchObject(OPEN) // both came with one version
+  expect(transport.sent.get('b')).toBe(before)
 })
