@@ -36,7 +36,7 @@ export interface Drilling {
 }
 
 export function openDrilling(deps: DrillingDeps): Drilling {
-  const { config, self, runDir, clock, log, membership, hosting, openAlone } = deps
+  const { config, self, runDir, clock, log, directory, membership, hosting, openAlone } = deps
   const { togetherMs } = config.restore
   const drills = new Drills({
     ...deps,
@@ -44,7 +44,7 @@ export function openDrilling(deps: DrillingDeps): Drilling {
     wallMs,
     nameOf: peer => memberById(membership.record(), peer)?.name ?? peer,
     memoryMiB: config.drills.memoryMiB,
-    openLine: () => new RestoreLine({ self, bus: silence(self), clock, togetherMs }),
+    openLine: () => new RestoreLine({ self, bus: silence(self), clock, directory, togetherMs }),
     openWorker: openAlone,
     openNetwork: () => switchOfItsOwn(deps),
     host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, 'main.ts')] })

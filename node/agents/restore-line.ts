@@ -9,6 +9,7 @@ import type { Talk } from '../../protocols/talks.ts'
 import type { TalksOf } from '../planning/communication.ts'
 import { startsWith } from '../planning/restore-line.ts'
 import type { Clock, ControlBus } from '../ports.ts'
+import type { GroupDirectory } from './directory.ts'
 
 /** A peer that missed the word hears of it again. A guess: half of TCP's shortest timeout. */
 const REPEAT_MS = 100
@@ -18,6 +19,7 @@ const MAX_GROUPS = 1_000
 export interface RestoreLineDeps {
   readonly self: PeerId
   readonly bus: ControlBus
+  readonly directory: Pick<GroupDirectory, 'get'>
   readonly clock: Clock
   readonly togetherMs: number
 }
@@ -47,6 +49,10 @@ export class RestoreLine {
   constructor(deps: RestoreLineDeps) {
     this.#deps = deps
     deps.bus.on(RESTORE_PROTOCOL, parseReadyMessage, (from, { group, generation, vm }) => {
+      // A word of a generation that this peer has not heard of yet is repeated; kept, any member could say what it likes.
+      const record = deps.directory.get(group)
+      if (record === undefined || record.removed || record.generation !== generation) return
+      if (!record.vms.some(({ id }) => id === vm) || record.owners[vm] !== from) return
       const now = this.#at(group, generation)
       if (now !== undefined) this.#note(now, vm, from)
     })

@@ -175,7 +175,10 @@ export class DrillWorld {
           throw new TypeError('nobody asks')
         }
       }),
-      openLine: () => new RestoreLine({ self: 'me', bus, clock: this.clock, togetherMs: 2_000 }),
+      openLine: () => {
+        const directory = { get: () => undefined }
+        return new RestoreLine({ self: 'me', bus, clock: this.clock, directory, togetherMs: 2_000 })
+      },
       openWorker: async () => worker as never,
       readManifest: async () => ({}) as never
     }

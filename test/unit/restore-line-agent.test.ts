@@ -38,6 +38,8 @@ function cluster(togetherMs = 2_000) {
   const handlers = new Map<string, (from: string, message: unknown) => void>()
   const started: { vm: string; atMs: number; wait: LineWait }[] = []
   const startMs = clock.now()
+  /** What each peer's directory has. */
+  const known = new Map<string, GroupRecord>()
   const state = { lost: 0, sent: 0 }
   const peer = (self: string): RestoreLine => {
     const bus: ControlBus = {
@@ -50,7 +52,8 @@ function cluster(togetherMs = 2_000) {
       },
       on: (_, parse, handler) => void handlers.set(self, (from, message) => handler(from, parse(message)))
     }
-    return new RestoreLine({ self, bus, clock, togetherMs })
+    const directory = { get: () => known.get(self) }
+    return new RestoreLine({ self, bus, clock, directory, togetherMs })
   }
   const peers = { p1: peer('p1'), p2: peer('p2'), p3: peer('p3') }
   return {
@@ -64,8 +67,11 @@ function cluster(togetherMs = 2_000) {
       on: keyof typeof peers,
       vm: string,
       record = recordOf(OWNERS),
-      talks: Promise<typeof TALKS> = Promise.resolve(TALKS)
+      talks: Promise<typeof TALKS> = Promise.resolve(TALKS),
+      heardBy: readonly string[] = Object.keys(peers)
     ) {
+      const newest = ({ generation }: GroupRecord): boolean => generation <= record.generation
+      for (const id of heardBy) if (newest(known.get(id) ?? record)) known.set(id, record)
       void peers[on].together(record, vm, talks).then(wait => {
         started.push({ vm, atMs: clock.now() - startMs, wait })
       })
@@ -173,6 +179,36 @@ describe('VMs of a group that goes back', () => {
     world.peers.p1.stop()
     await world.at(2_201)
     expect(world.started).toHaveLength(3)
+  })
+  test('are not kept from each other by words of another than the owner, of no such VM, or of another generation', async () => {
+    const world = cluster()
+    world.ready('p1', 'a')
+    for (const [generation, vm] of [
+      [Number.MAX_SAFE_INTEGER, 'b'],
+      [3, 'c'],
+      [2, 'nobody']
+    ]) {
+      world.say('p2', 'p1', { kind: 'ready', group: 'bank', generation, vm })
+    }
+    await world.at(50)
+    expect(world.started.filter(({ vm }) => vm === 'a')).toEqual([])
+    world.ready('p2', 'b')
+    await world.at(51)
+    world.say('p3', 'p1', { kind: 'ready', group: 'bank', generation: 2, vm: 'b' })
+    world.ready('p1', 'a')
+    await world.at(52)
+    expect(world.started.filter(({ vm }) => vm === 'a').map(({ atMs }) => atMs)).toEqual([50, 51])
+  })
+  test('hear a word again that came before news of its generation', async () => {
+    const world = cluster()
+    world.ready('p2', 'b', recordOf(OWNERS), Promise.resolve(TALKS), ['p2'])
+    await world.at(1)
+    world.ready('p1', 'a')
+    await world.at(200)
+    expect(world.started).toMatchObject([
+      { vm: 'b', atMs: 1 },
+      { vm: 'a', atMs: 100 }
+    ])
   })
   test('are told of by messages that are such, and no others', () => {
     for (const wrong of [
