@@ -4,9 +4,9 @@
  * next knows when it is due.
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { beginDrill, drillDueInMs, isDriller } from '../../protocols/epoch/drills.ts'
+import { beginDrill, drillDueInMs, isDriller, withdrawDrill } from '../../protocols/epoch/drills.ts'
 import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Drills } from './drills.ts'
@@ -15,6 +15,10 @@ import type { Drills } from './drills.ts'
 const LONGEST_WAIT_MS = 86_400_000
 /** After a try that came to nothing, such as a register that did not answer. A guess. */
 const AGAIN_MS = 60_000
+/** The words of a timer that waits for so long. */
+const AGAIN = 'again'
+/** What came between says nothing of whether the group would come back. */
+const CAME_BETWEEN = ['DRILL_GAVE_WAY', 'DRILL_INTERRUPTED', 'DRILL_BUSY', 'EPOCHS_READ', 'REGISTER_UNAVAILABLE']
 
 export interface ScheduledDrillsDeps {
   readonly self: PeerId
@@ -68,7 +72,7 @@ export class ScheduledDrills {
     if (this.#stopped || record.removed || schedule === undefined || !isDriller(record, self)) {
       return this.#forget(record.id)
     }
-    if (this.#running.has(record.id)) return
+    if (this.#running.has(record.id) || this.#waiting.get(record.id)?.words === AGAIN) return
     if (this.#isOver(schedule.runs)) void this.#close(record, schedule)
     const dueInMs = drillDueInMs(record, wallMs())
     if (dueInMs === undefined) return this.#forget(record.id)
@@ -105,7 +109,7 @@ export class ScheduledDrills {
       .then(async () => await this.#run(group, drills?.schedule, stop.signal))
       .catch((error: unknown) => {
         log.warn({ group, error: messageOf(error) }, 'a drill of the schedule could not be begun')
-        if (!this.#stopped) this.#wait(group, 'again', AGAIN_MS)
+        if (!this.#stopped) this.#wait(group, AGAIN, AGAIN_MS)
       })
       .finally(() => {
         this.#running.delete(group)
@@ -129,11 +133,19 @@ export class ScheduledDrills {
       await drills.run({ group, check, timeoutMs }, { signal, tell: () => {}, scheduled: this.#word })
     } catch (error) {
       if (this.#stopped) return // the next run of this peer, or the next owner, tells
+      if (CAME_BETWEEN.some(code => hasCode(error, code))) return await this.#withdraw(group, schedule, signal)
       const atMs = Math.round(wallMs())
       const epoch = record?.committed?.epoch ?? 0
       const outcome = { epoch, by: self, atMs, tookMs: atMs - begunMs, failed: messageOf(error) }
       await drills.tellOutcome(group, outcome, this.#word)
     }
+  }
+
+  /** Others go on as if it had not begun: the one that owns the first VM by now, or this peer a little later. */
+  async #withdraw(group: string, { begunMs }: DrillSchedule, signal: AbortSignal): Promise<void> {
+    const record = await this.#deps.directory.change(group, withdrawDrill(this.#word, begunMs))
+    const isAsBefore = record?.drills?.schedule !== undefined && record.drills.schedule.begunMs === begunMs
+    if (isAsBefore && !signal.aborted) this.#wait(group, AGAIN, AGAIN_MS)
   }
 
   /** Whoever ran it has died over it: that is told, and the next one comes when it is due. */

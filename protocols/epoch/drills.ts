@@ -66,6 +66,16 @@ export function endDrill(outcome: DrillOutcome, by?: string) {
   }
 }
 
+/** One of the schedule, run by `by`, made way before it told anything: as if it had not begun. `begunMs`: of the one before it. */
+export function withdrawDrill(by: string, begunMs: number | undefined) {
+  return (current: GroupRecord | null): GroupRecord | undefined => {
+    const { schedule, last } = current?.drills ?? {}
+    if (current === null || current.removed || schedule?.runs !== by) return undefined
+    const { runs: _, begunMs: __, ...idle } = schedule
+    return having(current, { schedule: { ...idle, ...(begunMs !== undefined && { begunMs }) }, last })
+  }
+}
+
 /** What is not there has no word in the record: peers of an older version refuse words that they do not know. */
 function having(record: GroupRecord, { schedule, last }: GroupDrills): GroupRecord {
   const { drills: _, ...rest } = record

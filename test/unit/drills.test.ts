@@ -171,8 +171,27 @@ describe('drills of a schedule', () => {
     isTakenAway(world.calls)
     await world.pass(3 * hourly.everyMs)
     expect(begun()).toBe(1)
-    expect(world.record?.drills?.last?.failed).toMatch(/given up/)
-    expect(world.record?.drills?.schedule).not.toHaveProperty('runs')
+    expect(world.record?.drills).toEqual({ schedule: { ...hourly, check: 'books' } }) // for the other to begin
+  })
+
+  test('that make way have not failed: they begin again a little later', async () => {
+    world.change(scheduleDrills({ ...hourly, check: 'books' }))
+    await world.pass(20_000)
+    const { drills } = world.record ?? {}
+    world.check = new Promise(() => {})
+    await world.pass(hourly.everyMs)
+    expect(begun()).toBe(2)
+    world.change(takeOver(world.record?.generation ?? 0, { a: 'me', b: 'me' }))
+    await world.pass(0)
+    expect(world.record?.drills).toEqual(drills)
+    expect(world.events.slice(2)).toEqual(['drill.begun', expect.stringMatching(/^drill\.interrupted /)])
+    world.check = Promise.resolve({ exitCode: 0, output: [] })
+    world.commit() // no change of the group's makes it come sooner
+    await world.pass(59_000)
+    expect(begun()).toBe(2)
+    await world.pass(1_000)
+    expect(begun()).toBe(3)
+    expect(world.events.at(-1)).toBe('drill.passed')
   })
 
   test('fail loudly where this peer cannot run them, and come again when they are due', async () => {
