@@ -3,6 +3,7 @@
  * anything is known of the page table. A VM waits for the first of them. When the table has come the two are compared: a page that was sent cannot be taken back, so a VM
  * whose image contradicts itself must end.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
 import { PAGE_BYTES } from '../hypervisor/migration-stream.ts'
 import type { BootExtent, BootPart, BootPlace } from './boot-part.ts'
@@ -20,6 +21,8 @@ const GAP_BYTES = 64 << 10
 const READ_BYTES = 512 << 10
 /** Reads under way at most. A guess, as at the push. */
 const READS_AHEAD = 6
+/** Extents opened between two turns of the event loop: 2 ms, since the VM may run and wait for a page. */
+const OPENED_AT_ONCE = 16
 /**
  * What the VM waits for: sealed bytes of what it touches at once. The rest is read while the VM runs, before it is touched; while QEMU
  * starts, it would take the processor from that. A guess: of a set of 11 MB a starved host reads 12 MB a second.
@@ -68,6 +71,8 @@ export class BootPages {
   #ready: BootPage[] = []
   #left = 0
   #news = Promise.withResolvers<void>()
+  /** Of the last read; one is opened after the other, so that turns are as short as one makes them. */
+  #opened = Promise.resolve()
   #failure: Error | undefined
 
   /** Begins to read. */
@@ -127,12 +132,20 @@ export class BootPages {
       for (const { ordinal, offset, end, indexes } of left) {
         if (!indexes.some(index => this.#urgent.has(index))) await this.#rest.promise
         const bytes = await this.#source.read(this.#source.streams[ordinal]?.stream ?? '', offset, end - offset)
-        for (const index of indexes) this.#open(index, bytes, offset)
-        this.#tell()
+        this.#opened = this.#opened.then(() => this.#openAll(indexes, bytes, offset))
+        await this.#opened
       }
     }
     await Promise.all(Array.from({ length: READS_AHEAD }, next))
     this.#tell()
+  }
+
+  async #openAll(indexes: readonly number[], bytes: Uint8Array, offset: number): Promise<void> {
+    for (let at = 0; at < indexes.length; at += OPENED_AT_ONCE) {
+      for (const index of indexes.slice(at, at + OPENED_AT_ONCE)) this.#open(index, bytes, offset)
+      this.#tell()
+      await nextTurn()
+    }
   }
 
   #tell(): void {

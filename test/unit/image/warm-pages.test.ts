@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
 import { BootPages, compareWithTable } from '../../../node/image/boot-pages.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
+import { bootPartOf } from '../../../node/image/warm-pages.ts'
 import { WriteOrder } from '../../../node/image/write-order.ts'
 import { PAGE } from './support.ts'
 import { facts, fill, RAM_PAGES, touch, TrackedVm } from './tracked-vm.ts'
@@ -67,6 +68,27 @@ test('what has not come when the VM runs is sent while it does', async () => {
   for (const [page, bytes] of sent)
     if (page < RAM_PAGES) expect(vm.committed[page]?.equals(bytes), `${page}`).toBe(true)
   expect(sent.size).toBe(RAM_PAGES)
+})
+
+test('of a read with many small extents pages are there before all are opened', async () => {
+  const vm = new TrackedVm(8 << 20)
+  const pages = Array.from({ length: 480 }, (_, page) => page)
+  // Pack so well that all extents come in one read.
+  const bytes = (page: number) => [0, 1].map(at => [at, 1 + ((page >> (4 * at)) % 16) + at * 40] as const)
+  await vm.epoch([pages.map(page => ({ page, bytes: [...bytes(page), [2, 1 + (page >> 8)] as const] }))])
+  if (!vm.image) throw new Error('no image')
+  const table = await readWholeTable(facts, vm.image, vm.read)
+  const streams = table.streams.flatMap((stream, slot) => (stream ? [{ slot, stream }] : []))
+  const part = bootPartOf(
+    table,
+    streams,
+    pages.map(page => ({ page, how: 'asked', atMs: 0, age: 0 }))
+  )
+  const boot = new BootPages({ facts, streams: vm.image.streams, part, read: vm.read })
+  const taken: number[] = []
+  while (await boot.more()) taken.push(boot.take().length)
+  expect(part.extents).toHaveLength(30)
+  expect(taken).toEqual([256, 224])
 })
 
 test('a working set that cannot be read is told of, to whoever waits and whoever comes later', async () => {
