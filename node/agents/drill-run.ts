@@ -119,8 +119,9 @@ export class DrillRun {
     const network = openNetwork()
     const line = openLine()
     const { id: group, generation } = this.#record
+    const heldOf = heldBack(this.#record, { line }, this.#deps)
     const vms = this.#specs.map(spec => {
-      const { together } = heldBack(this.#record, spec.id, { line }, this.#deps)
+      const { together } = heldOf(spec.id)
       const deps = { ...this.#vmDeps(network, room), together }
       return new LocalVm(this.#record, spec, deps, reason => this.#ended(spec.id, reason))
     })

@@ -21,7 +21,7 @@ import { lossesBorne } from './leaning.ts'
 import { LocalVm } from './local-vm.ts'
 import type { Placing } from './placing.ts'
 import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
-import { heldBack, type LineDeps } from './restore-line.ts'
+import { type Held, heldBack, type LineDeps } from './restore-line.ts'
 
 export type { Hosting, Report, StartedGenerations } from './host-parts.ts'
 
@@ -203,7 +203,8 @@ export class GroupAgent {
     const noted = hosting.started.note(record.id, record.generation)
     const after = { noted, ended: Promise.all([ended, noted]) }
     for (const each of Object.values(after)) each.catch(() => {}) // awaited by those that start
-    for (const spec of ours) void this.#startVm(record, spec, hosting, after)
+    const heldOf = heldBack(record, this.#deps, hosting)
+    for (const spec of ours) void this.#startVm(record, spec, hosting, { ...after, held: heldOf(spec.id) })
   }
 
   #endAll(): Promise<unknown> {
@@ -222,9 +223,8 @@ export class GroupAgent {
     record: GroupRecord,
     spec: VmSpec,
     hosting: Hosting,
-    after: { readonly noted: Promise<void>; readonly ended: Promise<unknown> }
+    { held, ...after }: { readonly noted: Promise<void>; readonly ended: Promise<unknown>; readonly held: Held }
   ): Promise<void> {
-    const held = heldBack(record, spec.id, this.#deps, hosting)
     const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, reason => this.#failed(vm, reason))
     this.#vms.set(spec.id, vm)
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)

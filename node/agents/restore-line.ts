@@ -63,12 +63,17 @@ export class RestoreLine {
     for (const generation of this.#groups.values()) end(generation)
   }
 
+  /** Whether any VM of the group may have to wait for another. */
+  waits({ vms }: GroupRecord): boolean {
+    return this.#deps.togetherMs > 0 && vms.length > 1
+  }
+
   /** VM `vm` of ours is ready; resolves when it is to run. `talks`: of the group's images. */
   async together(record: GroupRecord, vm: string, talks: Promise<TalksOf>): Promise<LineWait> {
     const { clock, self, togetherMs } = this.#deps
     const now = this.#at(record.id, record.generation)
     const readyMs = clock.now()
-    if (now === undefined || togetherMs === 0 || record.vms.length === 1) return { heldMs: 0, without: [] }
+    if (now === undefined || !this.waits(record)) return { heldMs: 0, without: [] }
     this.#note(now, vm, self)
     this.#announce(record, vm, now, readyMs + togetherMs)
     let partners: readonly string[] | undefined
@@ -171,21 +176,28 @@ export async function imageTalks({ committed }: GroupRecord, reader: TalksReader
   return Object.fromEntries(await Promise.all(each))
 }
 
-/** What holds back VM `vm` of the record's committed epoch, and how long it did. What images say of talks is read from now on. */
-export function heldBack(
-  record: GroupRecord,
-  vm: string,
-  { line }: LineDeps,
-  reader: TalksReader
-): { together(): Promise<void>; told(): Partial<LineWait> } {
-  if (line === undefined || reader.readTalks === undefined) return { together: async () => {}, told: () => ({}) }
-  const talks = imageTalks(record, reader)
-  let wait: LineWait | undefined
+/** What holds back a VM, and how long it did. */
+export interface Held {
+  together(): Promise<void>
+  told(): Partial<LineWait>
+}
+
+/**
+ * For each VM here of the record's committed epoch. What images say of talks is read from now on, once for all of them, and only
+ * where any has to wait.
+ */
+export function heldBack(record: GroupRecord, { line }: LineDeps, reader: TalksReader): (vm: string) => Held {
+  if (line === undefined || reader.readTalks === undefined)
+    return () => ({ together: async () => {}, told: () => ({}) })
+  const talks = line.waits(record) ? imageTalks(record, reader) : Promise.resolve({})
   const told = ({ heldMs, without }: LineWait) => ({ heldMs, ...(without.length > 0 && { without }) })
-  return {
-    async together() {
-      wait = await line.together(record, vm, talks)
-    },
-    told: () => (wait === undefined ? {} : told(wait))
+  return vm => {
+    let wait: LineWait | undefined
+    return {
+      async together() {
+        wait = await line.together(record, vm, talks)
+      },
+      told: () => (wait === undefined ? {} : told(wait))
+    }
   }
 }

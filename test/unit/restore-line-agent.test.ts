@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type LineWait, RestoreLine } from '../../node/agents/restore-line.ts'
+import { heldBack, type LineWait, RestoreLine } from '../../node/agents/restore-line.ts'
 import type { ControlBus } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { parseReadyMessage } from '../../protocols/restore-line.ts'
@@ -198,6 +198,26 @@ describe('VMs of a group that goes back', () => {
     world.ready('p1', 'a')
     await world.at(52)
     expect(world.started.filter(({ vm }) => vm === 'a').map(({ atMs }) => atMs)).toEqual([50, 51])
+  })
+  test('read what images say of talks once for all VMs of a peer, and only where one may wait', async () => {
+    const reads: string[] = []
+    const readTalks = async (manifest: string) => {
+      reads.push(manifest)
+      return []
+    }
+    const committed = (owners: Record<string, string>): GroupRecord => {
+      const images = Object.fromEntries(Object.keys(owners).map(vm => [vm, `image-${vm}`]))
+      return { ...recordOf(owners), committed: { epoch: 5, generation: 1, previousEpoch: 4, images } }
+    }
+    const hold = (line: RestoreLine, owners: Record<string, string>) => {
+      const heldOf = heldBack(committed(owners), { line }, { readTalks })
+      return Promise.all(Object.keys(owners).map(async vm => await heldOf(vm).together()))
+    }
+    await hold(cluster(0).peers.p1, OWNERS)
+    await hold(cluster().peers.p1, { a: 'p1' })
+    expect(reads).toEqual([])
+    await hold(cluster().peers.p1, OWNERS)
+    expect(reads).toEqual(['image-a', 'image-b', 'image-c'])
   })
   test('hear a word again that came before news of its generation', async () => {
     const world = cluster()
