@@ -6,6 +6,11 @@ import type { VmSpec } from './group.ts'
 
 const PREFIX = 'content:'
 
+/** Of a kept file, at once; a shorter piece is its last. A message between peers has 8 MiB. A guess. */
+export const PIECE_BYTES = 1 << 20
+/** Beyond it no file is kept: it fits the memory of no small VM, and what a member sends must end somewhere. A guess. */
+export const MAX_KEPT_BYTES = 1 << 30
+
 export const contentName = (hash: string): string => `${PREFIX}${hash}`
 
 /** The hex SHA-256; undefined for a path. */

@@ -4,7 +4,7 @@
  * a group's record names as soon as it hears of it, from any member that has it, so that no single host is needed later on; and
  * forgets it when no group names it any more.
  */
-import { bootPaths, contentHash } from '../../protocols/boot-files.ts'
+import { bootPaths, contentHash, MAX_KEPT_BYTES, PIECE_BYTES } from '../../protocols/boot-files.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
@@ -76,10 +76,10 @@ export class BootFileAgent {
     return { ...(await this.#deps.files.open(await this.pathOf(name))), path: name }
   }
 
-  /** Kept here from now on, for a group that is to name it. FILE_DAMAGED. */
+  /** Kept here from now on, for a group that is to name it. FILE_DAMAGED, FILE_TOO_LARGE. */
   async keep(hash: string, content: () => AsyncIterable<Uint8Array>): Promise<void> {
     this.#given.add(hash)
-    if (!(await this.#deps.files.has(hash))) await this.#deps.files.keep(hash, content())
+    if (!(await this.#deps.files.has(hash))) await this.#deps.files.keep(hash, limited(content(), 'who brings it'))
   }
 
   /** Of `hosts` (which may be this one), those that lack what these VMs boot from; who does not answer is not among them. */
@@ -135,7 +135,7 @@ export class BootFileAgent {
     const reasons: Record<string, string> = {}
     for (const peer of others()) {
       try {
-        await files.keep(hash, this.#contentAt(peer, hash))
+        await files.keep(hash, limited(this.#contentAt(peer, hash), `member ${peer}`))
         log.info({ peer, hash }, 'fetched a file that VMs boot from')
         return
       } catch (error) {
@@ -150,8 +150,12 @@ export class BootFileAgent {
   async *#contentAt(peer: PeerId, hash: string): AsyncGenerator<Uint8Array> {
     for (let offset = 0; ; ) {
       const piece = await this.#deps.askPiece(peer, hash, offset)
-      if (piece.length === 0) return
-      yield piece
+      if (piece.length > PIECE_BYTES) {
+        const told = `member ${peer} gives ${piece.length} bytes of a file at once instead of ${PIECE_BYTES} or fewer`
+        throw new DiapauseError('FILE_DAMAGED', told)
+      }
+      if (piece.length > 0) yield piece
+      if (piece.length < PIECE_BYTES) return
       offset += piece.length
     }
   }
@@ -171,6 +175,19 @@ export class BootFileAgent {
         })
     })
     this.#timers.set('sweep', cancel)
+  }
+}
+
+/** Its hash is known at its end only: FILE_TOO_LARGE before it fills the disk. `who` gives it. */
+async function* limited(content: AsyncIterable<Uint8Array>, who: string): AsyncGenerator<Uint8Array> {
+  let bytes = 0
+  for await (const piece of content) {
+    bytes += piece.length
+    if (bytes > MAX_KEPT_BYTES) {
+      const message = `a file that VMs boot from may have ${MAX_KEPT_BYTES} bytes, and ${who} gives more: take a smaller one, or name it by its path`
+      throw new DiapauseError('FILE_TOO_LARGE', message)
+    }
+    yield piece
   }
 }
 

@@ -6,12 +6,11 @@ import { createHash, randomUUID } from 'node:crypto'
 import { constants, createReadStream } from 'node:fs'
 import { access, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { PIECE_BYTES } from '../../protocols/boot-files.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { BootFile, BootFiles } from '../ports.ts'
 import { syncFolder } from './files.ts'
 
-/** Of a kept file, at once: a message between peers has 8 MiB. A guess. */
-const PIECE_BYTES = 1 << 20
 /** Hashed in one turn of the event loop: a quarter of a millisecond or less. */
 const HASHED_BYTES = 256 << 10
 /** Far more kernels than a host has. */

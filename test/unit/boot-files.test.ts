@@ -123,6 +123,30 @@ describe('a file that the cluster keeps', () => {
     expect(await readdir(join(dir, 'b'))).toEqual([])
   })
 
+  test('is taken from nobody who gives ever more, or too much at once', async () => {
+    const [first, second] = hosts
+    const full = new Uint8Array(1 << 20)
+    let pieces = 0
+    first.files.piece = () => Promise.resolve(pieces++ < 3 * 1_024 ? full : new Uint8Array())
+    second.files.keep = async (_hash, content) => {
+      for await (const _ of content); // faster than a disk
+    }
+    network.kill('c')
+    await expect(second.agent.pathOf(spec.kernel)).rejects.toMatchObject({
+      code: 'FILE_MISSING',
+      details: { reasons: { a: expect.stringMatching(/member a gives more/) } }
+    })
+    expect(pieces).toBe(1_025)
+    first.files.piece = () => Promise.resolve(new Uint8Array((1 << 20) + 1))
+    await expect(second.agent.pathOf(spec.kernel)).rejects.toMatchObject({
+      details: { reasons: { a: expect.stringMatching(/bytes of a file at once/) } }
+    })
+    const endless = async function* () {
+      for (;;) yield await Promise.resolve(full)
+    }
+    await expect(second.agent.keep(hashOf(kernel), endless)).rejects.toMatchObject({ code: 'FILE_TOO_LARGE' })
+  })
+
   test('goes when no group has named it for a day', async () => {
     const [, second] = hosts
     second.learn(record())
