@@ -17,10 +17,13 @@ const LOOK_EVERY_MS = 2_000
 const LOOKS = 2
 /**
  * How long a restore takes is asked for so long after a group has another generation, by when its VMs run: in all who answer
- * remember. Then now and then, since who answers changes. Guesses.
+ * remember. Then now and then, since who answers changes. At once only by a peer that has just started: later, that would be in
+ * the midst of a restore, and what was known before it is good enough. Guesses.
  */
 const ASK_AFTER_MS = [0, 8_000, 60_000]
 const ASK_EVERY_MS = 600_000
+/** A peer counts as just started for so long: by then it has heard of its groups. A guess. */
+const FIRST_MS = 6_000
 
 export interface ObjectivesDeps {
   readonly self: PeerId
@@ -56,6 +59,7 @@ export class Objectives {
   /** Alarms that were raised, and looks that say otherwise than what was told last: `GROUP VM OBJECTIVE`. */
   readonly #alarms = new Set<string>()
   readonly #looks = new Map<string, number>()
+  #startedMs = 0
   #cancel: () => void = () => {}
   #stopped = false
 
@@ -64,6 +68,7 @@ export class Objectives {
   }
 
   start(): void {
+    this.#startedMs = this.#deps.clock.now()
     this.#look()
   }
 
@@ -99,7 +104,7 @@ export class Objectives {
         generation: record.generation,
         seenMs: nowMs,
         sinceMs: clock.now(),
-        asks: 0,
+        asks: known === undefined && clock.now() - this.#startedMs < FIRST_MS ? 0 : 1,
         parts: known?.parts ?? {},
         outlooks: {}
       }

@@ -85,7 +85,7 @@ describe('objectives', () => {
     objectives.stop()
   })
 
-  it('forget a group that is removed or goes elsewhere, and ask anew in another generation', async () => {
+  it('forget a group that is removed or goes elsewhere', async () => {
     const { state, told, objectives, pass } = world()
     state.records = [record({}, { lossMs: 1 })]
     objectives.start()
@@ -95,8 +95,22 @@ describe('objectives', () => {
     expect(objectives.outlooksOf('bank')).toEqual({})
     state.records = [record({ generation: 3 }, { lossMs: 1 })]
     await pass(6_000)
-    expect(state.asked).toBe(2)
     expect(told.map(({ kind }) => kind)).toEqual(['objective.missed', 'objective.missed'])
+    objectives.stop()
+  })
+
+  it('ask how long restores take at once after the start, and in another generation when its VMs should run', async () => {
+    const { state, objectives, pass } = world()
+    state.records = [record({})]
+    objectives.start()
+    await pass(6_000)
+    expect(state.asked).toBe(1)
+    state.records = [record({ generation: 2 }), record({ id: 'shop' })]
+    await pass(6_000)
+    expect(state.asked).toBe(1)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { backMs: 2_000 } })
+    await pass(4_000)
+    expect(state.asked).toBe(3)
     objectives.stop()
   })
 })
