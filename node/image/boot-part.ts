@@ -9,7 +9,7 @@ import type { ByteRange, StreamManifest } from '../ports.ts'
 import { ByteReader, ByteWriter } from './bytes.ts'
 import { EXTENT_PAGES } from './extents.ts'
 import { pack, SALT_BYTES, TAG_BYTES, unpack } from './seal.ts'
-import { MAX_WORKING_PAGES, TOUCHED, type WorkingPage } from './working-set.ts'
+import { MAX_WORKING_PAGES, type Touched, type WorkingPage } from './working-set.ts'
 
 const FORMAT = 1
 const EXTENT_BYTES = 1 + 1 + 4 + 8 + 4
@@ -19,6 +19,9 @@ const MAX_EXTENT_BYTES = 1 << 18
 /** In the place of a place. */
 const COLD = 255
 const KINDS = ['extent', 'delta'] as const
+/** As they are stored. The first builds had another one that was 1, and wrote 2 for `written`. */
+const WAYS: Readonly<Record<Touched, number>> = { asked: 0, written: 1 }
+const TOUCHED_BY_WAY: readonly Touched[] = ['asked', 'written', 'written']
 
 /** An extent, sealed, in the stream of that place in the manifest. */
 export interface BootExtent extends ByteRange {
@@ -60,7 +63,7 @@ export function encodeBootPart({ salts, extents, pages }: BootPart): Uint8Array 
   for (const { extent } of pages) out.u32(extent === undefined ? 0 : extent + 1)
   for (const { place, cold } of pages) out.u8(cold ? COLD : place)
   for (const { delta } of pages) out.u32(delta === undefined ? 0 : delta + 1)
-  for (const { how } of pages) out.u8(TOUCHED.indexOf(how))
+  for (const { how } of pages) out.u8(WAYS[how])
   for (const { atMs } of pages) out.u32(atMs)
   for (const { age } of pages) out.u8(age)
   const packed = pack(out.bytes())
@@ -121,7 +124,7 @@ function readPages(reader: ByteReader, ramPages: number, extents: readonly BootE
     return index - 1
   }
   return numbers.map((page, i) => {
-    const how = TOUCHED[ways[i] ?? -1]
+    const how = TOUCHED_BY_WAY[ways[i] ?? -1]
     const [stored = 0, atMs = 0, age = 0] = [places[i], times[i], ages[i]]
     const cold = stored === COLD
     const place = cold ? 0 : stored

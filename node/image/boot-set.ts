@@ -1,5 +1,5 @@
 /** Reads and opens the parts of an image that a restore needs before the VM runs: machine, frames, and what leads to its page table. */
-import { DiapauseError } from '../errors.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
 import type { ByteRange } from '../ports.ts'
 import { sealOf, streamIdOf, type VmFacts } from './facts.ts'
 import { openPieces } from './frame-pieces.ts'
@@ -17,7 +17,7 @@ export interface BootSet {
   readonly part: MachinePart
   /** Of the image. */
   readonly streams: ImageOutline['streams']
-  /** Its working set, the first of it; undefined: it has none, or it was not asked for. */
+  /** Its working set, the first of it; undefined: it has none that can be read, or it was not asked for. */
   readonly boot: BootPages | undefined
   /** What the image knows of what the VM touches first, in learned order. */
   readonly learned: readonly WorkingPage[]
@@ -61,24 +61,38 @@ export async function readBootSet(
     return opener.open(kind, 0, sealed)
   }
   const { streams } = manifest
-  const boot = async () => {
+  const known = async () => {
     if (sealedBoot === undefined) return undefined
-    const bytes = await open('boot', sealedBoot)
-    const known = decodeBootPart(bytes, facts.memoryMiB * PAGES_PER_MIB, streams)
-    const pages = workingSet ? new BootPages({ facts, streams, part: known, read, firstBytes }) : undefined
-    await pages?.first
-    return { learned: known.pages, pages }
+    return decodeBootPart(await open('boot', sealedBoot), facts.memoryMiB * PAGES_PER_MIB, streams)
+  }
+  const boot = async () => {
+    const found = await known().catch(unless('SHARD_LOST', 'IMAGE_SEAL', 'IMAGE_INVALID'))
+    if (found === undefined || !workingSet) return { learned: found?.pages ?? [] }
+    const pages = new BootPages({ facts, streams, part: found, read, firstBytes })
+    // Where a page is lost, the image is, and nothing runs yet.
+    const isRight = await pages.first.then(() => true, unless('IMAGE_SEAL', 'IMAGE_INVALID'))
+    return isRight ? { learned: found.pages, pages } : { learned: [] }
   }
   const [found, openMachine, openIndex] = await Promise.all([boot(), open('machine', machine), open('index', index)])
   return {
     part: decodeMachine(openMachine),
     streams,
-    boot: found?.pages,
-    learned: found?.learned ?? [],
+    boot: found.pages,
+    learned: found.learned,
     pages: new LazyTable({ facts, streams, index: openIndex, read }),
     frames
   }
 }
+
+/**
+ * Answers these errors with nothing: an image is whole without what is known of its first pages, which may be in a later format, not be
+ * valid or not be read.
+ */
+const unless =
+  (...codes: readonly string[]) =>
+  (error: unknown): undefined => {
+    if (!codes.some(code => hasCode(error, code))) throw error
+  }
 
 /** The whole page table of an image. As `readBootSet`. */
 export async function readWholeTable(facts: VmFacts, manifest: ImageOutline, read: ReadStream): Promise<PageTable> {

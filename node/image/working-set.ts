@@ -25,7 +25,7 @@ const FIRST_WINDOW_MS = 250
 const FLAT_PART = 1 / 16
 export const MAX_AT_MS = 2 ** 32 - 1
 
-export const TOUCHED = ['asked', 'written'] as const
+const TOUCHED = ['asked', 'written'] as const
 export type Touched = (typeof TOUCHED)[number]
 
 export interface WorkingPage {

@@ -14,6 +14,10 @@ describe('a boot part', () => {
     expect(decode(encodeBootPart(bootFixture()))).toEqual(bootFixture())
   })
 
+  test('of the first builds is read, which knew of another way to touch a page', () => {
+    expect(decode(readFileSync(join(import.meta.dirname, 'fixtures/boot-part-1-first.bin')))).toEqual(bootFixture())
+  })
+
   const [first, second] = bootFixture().pages
   test.each<[string, Partial<BootPart>]>([
     [

@@ -1,10 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
+import { decodeBootPart, encodeBootPart } from '../../../node/image/boot-part.ts'
 import { BootPages, compareWithTable } from '../../../node/image/boot-pages.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { bootPartOf } from '../../../node/image/warm-pages.ts'
+import { sealOf } from '../../../node/image/facts.ts'
 import { WriteOrder } from '../../../node/image/write-order.ts'
+import type { ImageManifest } from '../../../node/ports.ts'
 import { PAGE } from './support.ts'
 import { facts, fill, RAM_PAGES, touch, TrackedVm } from './tracked-vm.ts'
 
@@ -101,6 +104,43 @@ test('a working set that cannot be read is told of, to whoever waits and whoever
   const boot = new BootPages({ facts, streams: image.streams, part, read })
   await expect(boot.first).rejects.toMatchObject({ code: 'SHARD_LOST' })
   await expect(boot.more()).rejects.toMatchObject({ code: 'SHARD_LOST' })
+})
+
+const lost = () => {
+  throw new DiapauseError('SHARD_LOST', 'gone')
+}
+const laterFormat = (bytes: Uint8Array) => Buffer.concat([Buffer.of(2), bytes.subarray(1)])
+const otherExtents = (bytes: Uint8Array, image: ImageManifest) => {
+  const part = decodeBootPart(bytes, RAM_PAGES, image.streams)
+  const extents = part.extents.map(each => ({ ...each, extent: each.extent + 1 }))
+  return encodeBootPart({ ...part, extents })
+}
+
+test.each<[string, (bytes: Uint8Array, image: ImageManifest) => Uint8Array]>([
+  ['is lost', lost],
+  ['is of a later format', laterFormat],
+  ['is cut off', bytes => bytes.subarray(0, -9)],
+  ['says wrong where pages lie', otherExtents]
+])('an image whose boot part %s is restored without', async (_, change) => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const image = await vm.epoch([])
+  const manifest = image.streams.at(-1)
+  if (!manifest) throw new Error('no stream')
+  const { read } = vm
+  vm.read = async (stream, offset, length) => {
+    const bytes = await read(stream, offset, length)
+    if (stream !== manifest.stream || offset !== image.boot?.offset) return bytes
+    const seal = sealOf(facts, { manifest, salt: await read(stream, 0, 16) })
+    return seal.seal('boot', 0, change(seal.open('boot', 0, bytes), image))
+  }
+  expect(await readBootSet(facts, image, vm.read, { workingSet: true })).toMatchObject({ boot: undefined, learned: [] })
+  const sent = await vm.moves(8 << 20)
+  expect(vm.sentBefore).toBe(0)
+  for (const [page, bytes] of sent)
+    if (page < RAM_PAGES) expect(vm.committed[page]?.equals(bytes), `${page}`).toBe(true)
+  expect(sent.size).toBe(RAM_PAGES)
 })
 
 test('a boot part that is not what the page table says is refused', async () => {
