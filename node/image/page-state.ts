@@ -341,10 +341,10 @@ export class PageState {
     if (this.#committed.deltaOf(page) === undefined) this.#remember(this.#committed, page)
   }
 
-  /** The committed table came with the hashes of its pages of RAM: their contents can be found. */
-  rememberAll(): void {
+  /** The committed table came with the hashes of these pages of RAM: their contents can be found. `from`: of a segment the first. */
+  rememberPages(from: number, end: number): void {
     const { segments } = this.#committed
-    for (let page = 0; page < this.ramPages; page++) {
+    for (let page = from; page < Math.min(end, this.ramPages); page++) {
       if (segments[Math.floor(page / SEGMENT_PAGES)] === undefined) page += SEGMENT_PAGES - 1
       else if (this.#isWhole(page)) this.#remember(this.#committed, page)
     }

@@ -4,15 +4,20 @@
  */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DiapauseError } from '../errors.ts'
 import { devicesStream } from '../hypervisor/migration-stream.ts'
 import type { BootSet } from './boot-set.ts'
 import type { VmFacts } from './facts.ts'
 import type { MachinePart } from './machine.ts'
 import type { PageState } from './page-state.ts'
+import { SEGMENT_PAGES } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { StandbyRam } from './standby-ram.ts'
 import type { Request } from './working-set.ts'
+
+/** Pages whose contents are noted between two turns of the event loop: 3 ms, while the VM runs already and reads its disks. */
+const NOTED_AT_ONCE = 4 * SEGMENT_PAGES
 
 /** The file that a VM's worker keeps, if any. */
 export class Standby {
@@ -42,11 +47,15 @@ export class Standby {
     }
     await pages.whole()
     const { deltaBytes } = await this.#ram.follow(pages.table, read)
-    return new StandbySource(part, () => {
+    return new StandbySource(part, async goesOn => {
       this.#ram?.close() // the VM's own from now on
       this.#ram = undefined
       this.#state.noteDeltas(deltaBytes)
-      this.#state.rememberAll()
+      for (let page = 0; page < this.#state.ramPages; page += NOTED_AT_ONCE) {
+        this.#state.rememberPages(page, page + NOTED_AT_ONCE)
+        await nextTurn()
+        goesOn() // else the page state may be another image's
+      }
       this.#onServed()
     })
   }
@@ -56,24 +65,24 @@ export class StandbySource {
   /** The VM has all of its RAM: it asks for nothing. */
   readonly requests: readonly Request[] = []
   readonly #pieces: readonly Uint8Array[]
-  readonly #served: () => void
+  readonly #served: (goesOn: () => void) => Promise<void>
   #socket: Socket | undefined
   #failure: Error | undefined
 
-  /** `served` is called when QEMU has taken all of it. */
-  constructor({ machine, bootPages }: MachinePart, served: () => void) {
+  /** `served` is called when QEMU has taken all of it, and `serve` ends with it; `goesOn` throws where it was cancelled. */
+  constructor({ machine, bootPages }: MachinePart, served: (goesOn: () => void) => Promise<void>) {
     this.#pieces = [...devicesStream(machine, bootPages)] // now: nothing is to be done when it is needed
     this.#served = served
   }
 
   /** Resolves when QEMU has read all. MIGRATION_STREAM_CLOSED, IMAGE_CANCELLED. */
   async serve(socketPath: string): Promise<{ pagesFaulted: number; pagesPushed: number }> {
-    if (this.#failure) throw this.#failure
+    this.#goesOn()
     const socket = connect(socketPath)
     this.#socket = socket
     try {
       await Promise.race([once(socket, 'connect'), once(socket, 'close')]) // closed at once where it is cancelled
-      if (this.#failure) throw this.#failure
+      this.#goesOn()
       for (const piece of this.#pieces) socket.write(piece)
       socket.resume().end()
       await once(socket, 'close')
@@ -82,9 +91,13 @@ export class StandbySource {
         cause
       })
     }
-    if (this.#failure) throw this.#failure
-    this.#served()
+    this.#goesOn()
+    await this.#served(() => this.#goesOn())
     return { pagesFaulted: 0, pagesPushed: 0 }
+  }
+
+  #goesOn(): void {
+    if (this.#failure) throw this.#failure
   }
 
   /** Ends `serve`, now or when it is called. */
