@@ -54,6 +54,7 @@ export class LocalVm {
   #machine: Machine | undefined
   #attaching: Promise<NicPort> | undefined
   #nic: NicPort | undefined
+  #reserved: StandbyParts['nics'] | undefined // those of a standby copy wait until they are attached
   #worker: ImageWorker | undefined
   #capture: { readonly epoch: number; cancel(): Promise<void> } | undefined
   #restore: Restore | undefined
@@ -64,8 +65,7 @@ export class LocalVm {
   #destroyed = false
   /** Settles when no cut asks for changed pages: the next may. */
   #copied: Promise<unknown> = Promise.resolve()
-  /** The newest. */
-  #voidedEpoch = -1
+  #voidedEpoch = -1 // the newest
 
   constructor(record: GroupRecord, spec: VmSpec, deps: LocalVmDeps, onEnd: (reason: string) => void) {
     this.spec = spec
@@ -138,8 +138,8 @@ export class LocalVm {
   }
 
   /** All of it is this VM's from now on. */
-  async #adopt({ machine, worker, restore, disks, setOnExit }: StandbyParts): Promise<void> {
-    ;[this.#machine, this.#worker, this.#restore, this.disks] = [machine, worker, restore, disks]
+  async #adopt({ machine, worker, restore, disks, nics, setOnExit }: StandbyParts): Promise<void> {
+    ;[this.#machine, this.#worker, this.#restore, this.disks, this.#reserved] = [machine, worker, restore, disks, nics]
     setOnExit(reason => this.#exited(reason))
     if (this.#destroyed) await this.destroy()
     this.#alive()
@@ -309,8 +309,8 @@ export class LocalVm {
 
   /** Also what is still being attached: the next generation uses the same sockets. */
   async #detach(): Promise<void> {
-    const nic = await this.#attaching?.catch(() => undefined)
-    await nic?.detach()
+    await (await this.#attaching?.catch(() => undefined))?.detach()
+    await this.#reserved?.close() // what has not been attached
   }
 
   #setRunning(): void {

@@ -25,6 +25,8 @@ export interface StandbyParts {
   readonly worker: ImageWorker
   readonly restore: Restore
   readonly disks: LocalDisks
+  /** Its NICs wait on them until they are attached. */
+  readonly nics: NicSockets
   readonly nicPath: string
   /** For the machine's incoming stream. */
   readonly socketPath: string
@@ -114,6 +116,7 @@ export class StandbyCopy {
       worker,
       restore,
       disks: this.#disks,
+      nics,
       nicPath: this.#path('nic'),
       socketPath: this.#path('incoming'),
       setOnExit: onExit => {
@@ -148,7 +151,9 @@ export class StandbyCopy {
   /** The file's path. */
   async #start(): Promise<string> {
     const { openWorker, network, hypervisor, path, bootable } = this.#deps.vm
-    const [worker] = await Promise.all([openWorker(this.group, this.spec), bootable?.(this.spec)])
+    await bootable?.(this.spec) // before there is anything to give back
+    this.#alive()
+    const worker = await openWorker(this.group, this.spec)
     this.#worker = worker
     this.#alive()
     this.#nics = await network.reserve?.(this.#path('nic'), nicsOf(this.spec).length)

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { CutWords } from '../../node/agents/cut-words.ts'
 import { LocalVm } from '../../node/agents/local-vm.ts'
+import type { StandbyParts } from '../../node/agents/standby-copy.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type {
   Clock,
@@ -125,9 +126,23 @@ class World {
     } as unknown as NicPort
   }
 
-  async resume() {
+  /** The switch does not take the VM's NIC. */
+  refuse(): void {
+    this.attached = Promise.reject(new Error('GENERATION_OLD'))
+    this.attached.catch(() => {})
+  }
+
+  async resume(standby?: StandbyParts) {
     const committed = { epoch: 4, images: {} } as unknown as Parameters<LocalVm['resumeFrom']>[0]
-    return await this.vm.resumeFrom(committed, Promise.resolve({} as ImageManifest), Promise.resolve())
+    return await this.vm.resumeFrom(committed, Promise.resolve({} as ImageManifest), Promise.resolve(), standby)
+  }
+
+  /** Nobody has attached its NICs. */
+  standby(): StandbyParts {
+    const parts = { machine: this.#machine(), worker: this.#worker(), restore: { cancel: () => this.#did('restore') } }
+    const nics = { ends: [], close: () => this.#did('reserved NICs') }
+    const disks = { end: () => this.#did('disks') }
+    return { ...parts, nics, disks, nicPath: '', socketPath: '', setOnExit() {} } as unknown as StandbyParts
   }
 }
 
@@ -172,6 +187,18 @@ describe('a VM of this peer', () => {
     const { complete } = await resumed
     complete.catch(() => {})
     expect(world.calls).toEqual(['abandon 5'])
+  })
+
+  it.each([
+    ['it is ended first', (world: World) => void world.vm.destroy()],
+    ['the switch refuses its generation', (world: World) => world.refuse()]
+  ])('gives back all of a standby copy that it does not come to attach, where %s', async (_, end) => {
+    const world = new World()
+    world.machineGone.resolve()
+    end(world)
+    await expect(world.resume(world.standby())).rejects.toThrow()
+    await world.vm.destroy()
+    for (const part of ['machine', 'worker', 'restore', 'disks', 'reserved NICs']) expect(world.calls).toContain(part)
   })
 
   it('lets no frame in during a cut, also when it has just got its lease back', async () => {

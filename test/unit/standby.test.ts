@@ -29,6 +29,10 @@ class World {
   /** Of a copy's image: settled by the test. */
   following = Promise.withResolvers<object>()
   exit: (reason: string) => void = () => {}
+  /** That are open. */
+  workers = 0
+  /** What the VM boots from is here. */
+  bootable: Promise<void> = Promise.resolve()
   #nowMs = 0
   #timers: { readonly atMs: number; readonly run: () => void }[] = []
   #hear: (record: GroupRecord) => void = () => {}
@@ -44,7 +48,10 @@ class World {
         note(`follow ${image}`)
         return this.following.promise
       },
-      close: async () => note('worker ends')
+      close: async () => {
+        this.workers--
+        note('worker ends')
+      }
     }
     const clock = {
       now: () => this.#nowMs,
@@ -67,7 +74,11 @@ class World {
         log: {},
         hypervisor: { capture: 'dirty', define },
         network: { reserve },
-        openWorker: async () => worker,
+        openWorker: async () => {
+          this.workers++
+          return worker
+        },
+        bootable: () => this.bootable,
         path: (kind: string) => kind
       },
       readManifest: async (hash: string) => hash
@@ -256,6 +267,13 @@ test('no more memory is used for copies than the settings say', async () => {
   const world = new World(99)
   await world.hear({ committed: committed(1) })
   expect(world.states).toEqual(['missing standby.memoryMiB of this host is 99'])
+})
+
+test('a copy of a VM whose kernel is nowhere leaves nothing behind', async () => {
+  const world = new World()
+  world.bootable = Promise.reject(new Error('no kernel'))
+  await world.hear({ committed: committed(1) })
+  expect([world.told, world.workers]).toEqual([['standby.failed: no kernel'], 0])
 })
 
 test('a copy whose machine ends is given up, and begun again with a later epoch', async () => {
