@@ -16,6 +16,10 @@ const EXTENT_BYTES = 1 + 1 + 4 + 8 + 4
 const PAGE_ENTRY_BYTES = 4 + 4 + 1 + 4 + 1 + 4 + 1
 /** Sealed: what a stream's extents may be at most (`extent-lengths.ts`). */
 const MAX_EXTENT_BYTES = 1 << 18
+/** Of pages or deltas: so much an extent opens to at most, however short it is sealed. */
+const OPEN_BYTES = 64 << 10
+/** What a restore may hold: 1,088 extents of pages are written at most, and 32 MiB of deltas (`warm-pages.ts`, `delta-bounds.ts`). */
+const MAX_BYTES = 128 << 20
 /** In the place of a place. */
 const COLD = 255
 const KINDS = ['extent', 'delta'] as const
@@ -96,6 +100,8 @@ function readExtents(reader: ByteReader, manifests: readonly Pick<StreamManifest
   const numbers = column(() => reader.u32())
   const offsets = column(() => reader.u53())
   const lengths = column(() => reader.u32())
+  const bytes = lengths.reduce((sum, length) => sum + Math.max(length, OPEN_BYTES), 0)
+  if (bytes > MAX_BYTES) throw invalid(`its ${count} extents are ${bytes} bytes`)
   return ordinals.map((ordinal, i) => {
     const [kind, extent = 0, offset = 0, length = 0] = [KINDS[kinds[i] ?? -1], numbers[i], offsets[i], lengths[i]]
     const dataBytes = manifests[ordinal]?.dataBytes

@@ -6,6 +6,8 @@ import { type BootPart, decodeBootPart, encodeBootPart } from '../../../node/ima
 import { pack } from '../../../node/image/seal.ts'
 import { BOOT_RAM_PAGES, BOOT_STREAMS, bootFixture } from './boot-fixture.ts'
 
+const extents = (count: number, length: number): BootPart['extents'] =>
+  Array.from({ length: count }, (_, extent) => ({ ordinal: 1, kind: 'extent', extent, offset: 16, length }))
 const decode = (bytes: Uint8Array) => decodeBootPart(bytes, BOOT_RAM_PAGES, BOOT_STREAMS)
 
 describe('a boot part', () => {
@@ -25,6 +27,8 @@ describe('a boot part', () => {
       { extents: [{ ordinal: 0, kind: 'extent', extent: 0, offset: 49_000, length: 1_001 }] }
     ],
     ['an extent in no stream', { extents: [{ ordinal: 2, kind: 'extent', extent: 0, offset: 16, length: 100 }] }],
+    ['so many extents that a restore cannot hold them', { extents: extents(2049, 100) }],
+    ['extents that are too long in all', { extents: [...bootFixture().extents, ...extents(1700, 80_000)] }],
     ['a page twice', { pages: [first, first] as BootPart['pages'] }],
     ['a page beyond RAM', { pages: [{ ...first, page: BOOT_RAM_PAGES }] as BootPart['pages'] }],
     ['a page in an extent of deltas', { pages: [{ ...first, extent: 2 }] as BootPart['pages'] }],
@@ -38,6 +42,11 @@ describe('a boot part', () => {
   ])('is refused with %s', (_, wrong) => {
     const bytes = encodeBootPart({ ...bootFixture(), ...wrong })
     expect(() => decode(bytes)).toThrow(expect.objectContaining({ code: 'IMAGE_INVALID' }))
+  })
+
+  test('may list as many extents as a working set can lie in', () => {
+    const part = { ...bootFixture(), extents: [...bootFixture().extents, ...extents(2000, 60_000)] }
+    expect(decode(encodeBootPart(part))).toEqual(part)
   })
 
   test('answers any bytes with IMAGE_INVALID', () => {
