@@ -21,6 +21,15 @@ export interface RestoreFactsDeps {
   readonly shape?: { readonly k: number; readonly m: number } | undefined
 }
 
+/** What the room for VMs follows from, as a text: the same text, the same room. Much cheaper than a plan. */
+export function roomText({ hosts, leaving, detector, directory, about }: RestoreFactsDeps): string {
+  const alive = new Set(detector.alive())
+  const here = [hosts(), leaving()].map(peers => peers.filter(peer => alive.has(peer)))
+  const gives = about?.(here.flat()).map(({ peer, vmMemoryMiB }) => [peer, vmMemoryMiB])
+  const groups = directory.all().map(({ id, generation, removed }) => [id, generation, removed])
+  return JSON.stringify([here, gives, groups])
+}
+
 /** Columns are where they are planned (`planning/holders.ts`): to ask who really has them would cost a failover its time. */
 export function restoreFacts(
   { hosts, leaving, detector, directory, about, shape }: RestoreFactsDeps,

@@ -14,12 +14,16 @@ import type { Clock, FailureDetector, Log } from '../ports.ts'
 import { factOfPlan, factOfWait } from './decisions-sources.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
-import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
+import { restoreFacts, type RestoreFactsDeps, roomText } from './restore-facts.ts'
 
 /** Survivor of rank r begins r × this later, so that usually one tries and the others need not. A guess: a round trip with fsync. */
 const RANK_STEP_MS = 60
 /** Shortest pause between two tries. */
 const RETRY_MS = 25
+/** After a try that failed; where no host had room, only what the room follows from is looked at so often. A guess. */
+const LOOK_MS = 500
+/** Where no host has room, a plan is made again after so long although nothing has changed. A guess. */
+const NO_ROOM_MS = 10_000
 
 export interface TakeoverDeps extends RestoreFactsDeps {
   readonly self: PeerId
@@ -36,6 +40,8 @@ export class TakeoverAgent {
   readonly #deps: TakeoverDeps
   /** Groups with an attempt under way or waiting. */
   readonly #busy = new Set<string>()
+  /** Groups that no host had room for: what that followed from, and until when it is believed. */
+  readonly #full = new Map<string, { readonly room: string; readonly untilMs: number }>()
   #stopped = false
 
   constructor(deps: TakeoverDeps) {
@@ -81,13 +87,18 @@ export class TakeoverAgent {
   }
 
   async #attempt(id: string): Promise<void> {
-    const { directory, log, report, note } = this.#deps
+    const { directory, clock, log, report, note } = this.#deps
     const record = directory.get(id)
     const lost = record === undefined ? [] : this.#lost(record)
     if (this.#stopped || record === undefined || lost.length === 0) {
       this.#busy.delete(id)
+      this.#full.delete(id)
       return this.#end(record, 'not-needed')
     }
+    const room = roomText(this.#deps)
+    const full = this.#full.get(id)
+    if (full?.room === room && clock.now() < full.untilMs) return this.#later(id, LOOK_MS)
+    this.#full.delete(id)
     const facts = this.facts(record)
     const plan = placeRestore(record, facts)
     try {
@@ -108,10 +119,12 @@ export class TakeoverAgent {
       if (now !== null) this.#consider(now) // another peer may have died meanwhile
     } catch (error) {
       const leased = hasCode(error, 'REGISTER_LEASED') && error instanceof DiapauseError
-      const retryMs = leased ? Number(error.details.retryMs) : 20 * RETRY_MS
+      const retryMs = leased ? Number(error.details.retryMs) : LOOK_MS
       if (!leased) log.warn({ group: id, error: messageOf(error) }, 'takeover not decided yet')
       const waitMs = Math.max(RETRY_MS, Number.isFinite(retryMs) ? retryMs : RETRY_MS)
-      note(factOfWait(record, error, waitMs))
+      const noRoom = hasCode(error, 'TAKEOVER_NO_HOST')
+      if (noRoom) this.#full.set(id, { room, untilMs: clock.now() + NO_ROOM_MS })
+      note(factOfWait(record, error, noRoom ? NO_ROOM_MS : waitMs))
       this.#later(id, waitMs)
     }
   }

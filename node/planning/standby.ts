@@ -26,9 +26,12 @@ export function plannedStandbys(
 
 export const asksForStandby = ({ standby = 0 }: Pick<VmSpec, 'standby'>): boolean => standby > 0
 
-/** VMs of which `self` is to keep a copy: those of others that it would run, and its own, for a rollback in place. */
+/**
+ * VMs of which `self` is to keep a copy: those of others that it would run, and its own, for a rollback in place. What the facts
+ * have as planned is not planned again.
+ */
 export function standbysAt(self: PeerId, record: GroupRecord, facts: PlacementFacts): readonly VmSpec[] {
-  const planned = plannedStandbys(record, facts)
+  const planned = facts.standbys ?? plannedStandbys(record, facts)
   return record.vms.filter(vm => {
     if (record.removed || !asksForStandby(vm)) return false
     return record.owners[vm.id] === self || planned[vm.id]?.includes(self) === true
