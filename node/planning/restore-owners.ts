@@ -4,9 +4,11 @@
  * 1. Memory is never given up: a host that runs out of it kills VMs that live. A VM for which nobody has room gets no host.
  * 2. Different hosts for VMs that are to be `apart`: one failure fewer is survived, but all of them run.
  * 3. Different racks for these.
- * 4. A host that keeps a copy of the VM ready (a standby): the restore is slower without, and as right.
- * 5. The host that is least full, in eighths of what it gives to VMs.
- * 6. Among hosts that are as full, the one that has most columns of the VM's image: it fetches less.
+ * 4. A host that has said how much memory it gives to VMs: one that has not may be of an older version, which may not know how to
+ *    read the VM's image.
+ * 5. A host that keeps a copy of the VM ready (a standby): the restore is slower without, and as right.
+ * 6. The host that is least full, in eighths of what it gives to VMs.
+ * 7. Among hosts that are as full, the one that has most columns of the VM's image: it fetches less.
  *
  * 1 to 3 are minimised in this order over all VMs together, as exactly as `MAX_TRIES` lets it; the others are each VM's own, largest
  * VM first. So where the first try, each VM to its best host, gives nothing up, it is the plan.
@@ -135,7 +137,8 @@ class Search {
       const share = needs / (this.#capacities.get(room.peer) ?? 1)
       const shared = this.#apart.shared(vm, room)
       const standby = standbys.includes(room.peer) ? 0 : 1
-      const rank = [...shared, standby, Math.floor(8 * share), -(columns[room.peer] ?? 0), share]
+      const silent = room.vmMemoryMiB === undefined ? 1 : 0
+      const rank = [...shared, silent, standby, Math.floor(8 * share), -(columns[room.peer] ?? 0), share]
       return [{ room, shared, rank }]
     })
     return fitting.sort((a, b) => compare(a.rank, b.rank))

@@ -208,7 +208,7 @@ describe('who restores what', () => {
     const facts = { hosts: ['p1'], groups: [gone], known: [{ peer: 'p1', vmMemoryMiB: 64 }] }
     expect(placeVms([vm('a')], {}, facts).owners).toEqual({ a: 'p1' })
   })
-  test('a host twice as large gets twice as much, and one that said nothing counts as the others', () => {
+  test('a host twice as large gets twice as much', () => {
     const known = [
       { peer: 'p1', vmMemoryMiB: 2048 },
       { peer: 'p2', vmMemoryMiB: 1024 }
@@ -216,8 +216,16 @@ describe('who restores what', () => {
     const nine = Array.from({ length: 9 }, (_, i) => vm(`v${i}`, 128))
     const { owners } = placeVms(nine, {}, { hosts: ['p1', 'p2'], groups: [], known })
     expect(Object.values(owners).filter(host => host === 'p1')).toHaveLength(6)
-    const three = placeVms(nine, {}, { hosts: ['p1', 'p2', 'p3'], groups: [], known: known.slice(0, 1) })
-    expect(new Set(Object.values(three.owners)).size).toBe(3)
+  })
+  test('a host that said nothing, as one of an older version, gets what no other has room for', () => {
+    const four = Array.from({ length: 4 }, (_, i) => vm(`v${i}`, 128))
+    const facts = { hosts: ['p1', 'p2', 'p3'], groups: [], known: [{ peer: 'p2', vmMemoryMiB: 256 }] }
+    const { owners, homeless } = placeVms(four, {}, { ...facts, standbys: { v0: ['p1'] } })
+    expect(Object.values(owners).toSorted()).toEqual(['p1', 'p2', 'p2', 'p3'])
+    expect([owners['v0'], owners['v1'], homeless]).toEqual(['p2', 'p2', []])
+    expect(Object.values(placeVms(four.slice(0, 3), {}, { ...facts, known: [] }).owners).toSorted()).toEqual(
+      facts.hosts
+    )
   })
   test('of hosts that are as full, the one with more of the image is taken', () => {
     const facts = { hosts: ['p1', 'p2', 'p3'], groups: [], columns: { a: { p1: 0, p2: 1, p3: 2 } } }
