@@ -16,7 +16,7 @@ import { StandbyCopy, type StandbyCopyDeps, type StandbyParts } from './standby-
 const WAIT_MS = 250
 /** How often memory is looked at. A guess. */
 const LOOK_MS = 1_000
-/** After memory was short no copy is begun for so long. A guess. */
+/** After memory was short no copy is begun for so long, and after one could not be made none of its VM. A guess. */
 const PAUSE_MS = 60_000
 
 export interface StandbySettings {
@@ -43,8 +43,8 @@ export class Standbys implements StandbySource {
   readonly #deps: StandbysDeps
   /** By group and VM. */
   readonly #copies = new Map<string, StandbyCopy>()
-  /** Those that are to be here and are not: why. */
-  readonly #missing = new Map<string, StandbyStatus>()
+  /** Those that are to be here and are not: why. None is begun before `untilMs`. */
+  readonly #missing = new Map<string, { readonly status: StandbyStatus; readonly untilMs: number }>()
   #made = 0
   #pausedUntilMs = 0
   #cancelLook: () => void = () => {}
@@ -69,7 +69,7 @@ export class Standbys implements StandbySource {
     if (!asksForStandby(spec)) return undefined
     const key = keyOf(id, spec.id)
     const copy = this.#copies.get(key)
-    if (copy === undefined || committed === null) return this.#missing.get(key)?.why ?? 'there is no copy here'
+    if (copy === undefined || committed === null) return this.#missing.get(key)?.status.why ?? 'there is no copy here'
     const taken = await copy.take(committed.images[spec.id] ?? '', WAIT_MS)
     if (typeof taken !== 'string' && this.#copies.get(key) === copy) this.#copies.delete(key)
     return taken
@@ -79,7 +79,7 @@ export class Standbys implements StandbySource {
     const here = [...this.#copies.values()].map(({ group, spec, status }) => {
       return { group, vm: spec.id, memoryMiB: spec.memoryMiB, ...status }
     })
-    return [...here, ...this.#missing.values()]
+    return [...here, ...[...this.#missing.values()].map(({ status }) => status)]
   }
 
   /** Gives up copies, the largest first, until `bytes` of memory are free; resolves when they are gone. */
@@ -126,21 +126,24 @@ export class Standbys implements StandbySource {
   #begin(record: GroupRecord, spec: VmSpec): void {
     const { committed } = record
     const key = keyOf(record.id, spec.id)
+    const { clock } = this.#deps
+    if (clock.now() < (this.#missing.get(key)?.untilMs ?? 0)) return
     const why = this.#whyNot(record, spec)
     this.#missing.delete(key)
-    if (why !== undefined || committed === null) {
-      const about = { group: record.id, vm: spec.id, memoryMiB: spec.memoryMiB }
-      this.#missing.set(key, { ...about, state: 'missing', why })
-      return
-    }
+    if (why !== undefined || committed === null) return this.#miss(record.id, spec, why, 0)
     const of = { group: record.id, spec, committed, number: ++this.#made }
     const copy = new StandbyCopy(of, this.#deps.copy, reason => {
-      if (this.#copies.get(key) === copy) this.#copies.delete(key)
-      this.#pausedUntilMs = this.#deps.clock.now() + LOOK_MS // it begins again with a later epoch
       this.#tell('standby.failed', copy, reason)
+      if (this.#copies.get(key) !== copy) return
+      this.#copies.delete(key)
+      this.#miss(record.id, spec, reason, clock.now() + PAUSE_MS) // it begins again with a later epoch
     })
     this.#copies.set(key, copy)
     this.#deps.log.info({ group: record.id, vm: spec.id, epoch: committed.epoch }, 'keeping a standby copy')
+  }
+
+  #miss(group: string, { id: vm, memoryMiB }: VmSpec, why: string | undefined, untilMs: number): void {
+    this.#missing.set(keyOf(group, vm), { status: { group, vm, memoryMiB, state: 'missing', why }, untilMs })
   }
 
   #whyNot(record: GroupRecord, spec: VmSpec): string | undefined {
@@ -162,7 +165,9 @@ export class Standbys implements StandbySource {
     for (const copy of this.#copies.values()) {
       if (copy.group === group && !vms.has(copy.spec.id)) this.#giveUp(copy, why)
     }
-    for (const [key, { group: of, vm }] of this.#missing) if (of === group && !vms.has(vm)) this.#missing.delete(key)
+    for (const [key, { status }] of this.#missing) {
+      if (status.group === group && !vms.has(status.vm)) this.#missing.delete(key)
+    }
   }
 
   #look(): void {

@@ -263,6 +263,21 @@ test('a VM that starts and finds no room gets that of copies, which are not begu
   expect(world.states).toEqual(['missing it was given up a moment ago'])
 })
 
+test('a copy that cannot be made takes nothing off the pause after memory was short', async () => {
+  const world = new World()
+  const b = { ...vm, id: 'b' }
+  await world.hear({ vms: [vm, b], owners: { a: 'me', b: 'me' } })
+  await world.hear({ committed: { ...committed(1), images: { a: 'image 1', b: 'image 1' } } })
+  await world.came()
+  expect(world.states).toEqual(['ready 1', 'ready 1'])
+  await world.standbys.makeRoom(1) // of a
+  world.exit('was killed') // of b
+  await world.settle()
+  await world.pass(2_000)
+  await world.hear({ committed: { ...committed(2), images: { a: 'image 2', b: 'image 2' } } })
+  expect(world.states.toSorted()).toEqual(['missing it was given up a moment ago', 'missing its machine was killed'])
+})
+
 test('no more memory is used for copies than the settings say', async () => {
   const world = new World(99)
   await world.hear({ committed: committed(1) })
@@ -276,15 +291,22 @@ test('a copy of a VM whose kernel is nowhere leaves nothing behind', async () =>
   expect([world.told, world.workers]).toEqual([['standby.failed: no kernel'], 0])
 })
 
-test('a copy whose machine ends is given up, and begun again with a later epoch', async () => {
+test('a copy whose machine ends is given up, says why, and is begun again with an epoch a minute later', async () => {
   const world = new World()
   await world.hear({ committed: committed(1) })
   await world.came()
   world.exit('was killed')
   await world.settle()
-  expect([world.states, world.told]).toEqual([[], ['standby.failed: its machine was killed']])
-  await world.pass(2_000)
+  expect([world.states, world.told]).toEqual([
+    ['missing its machine was killed'],
+    ['standby.failed: its machine was killed']
+  ])
+  expect(await world.take()).toBe('its machine was killed')
+  await world.pass(59_000)
   await world.hear({ committed: committed(2) })
+  expect(world.states).toEqual(['missing its machine was killed'])
+  await world.pass(1_000)
+  await world.hear({ committed: committed(3) })
   await world.came()
-  expect(world.states).toEqual(['ready 2'])
+  expect(world.states).toEqual(['ready 3'])
 })
