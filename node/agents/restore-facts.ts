@@ -49,7 +49,8 @@ export function restoreFacts(
   const facts = { hosts: here, leaving: staying, groups: directory.all(), known }
   return {
     ...facts,
-    standbys: plannedStandbys(record, facts),
+    // Who leaves and is dead by now kept its VMs when copies were planned.
+    standbys: plannedStandbys(record, { ...facts, leaving: leaving() }),
     columns: Object.fromEntries(vms.map(vm => [vm.id, columns]))
   }
 }

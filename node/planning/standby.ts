@@ -13,8 +13,9 @@ export function plannedStandbys(
 ): Readonly<Record<string, readonly PeerId[]>> {
   const asking = record.removed ? [] : record.vms.filter(asksForStandby)
   if (asking.length === 0) return {}
-  // As it was before an owner was lost: then it was decided who keeps them.
-  const hosts = [...new Set([...facts.hosts, ...Object.values(record.owners)])]
+  // As it was before an owner was lost: then it was decided who keeps them. Who leaves is given nothing, and so no copy either.
+  const leaving = new Set(facts.leaving)
+  const hosts = [...new Set([...facts.hosts, ...Object.values(record.owners).filter(owner => !leaving.has(owner))])]
   const planned = standbyHosts(record, { ...facts, hosts, standbys: {}, columns: {} })
   return Object.fromEntries(
     asking.flatMap(({ id }): [string, readonly PeerId[]][] => {

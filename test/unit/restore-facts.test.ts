@@ -38,6 +38,16 @@ test('of those who have said nothing all can be lost and all can be given, as be
   expect(placeRestore(record, facts).owners).toEqual({ a: 'p2' })
 })
 
+test('who leaves is to keep no copies of others, also when it is dead', () => {
+  const [a] = record.vms.map(vm => ({ ...vm, standby: 1 }))
+  const b = { ...a, id: 'b' } as typeof a
+  const both = { ...record, vms: [a, b].flatMap(vm => vm ?? []), owners: { a: 'p2', b: 'p5' } }
+  const alone = { hosts: () => ['p2'], leaving: () => ['p5'], directory: { all: () => [both] } }
+  for (const alive of [['p2', 'p5'], ['p2']]) {
+    expect(restoreFacts({ ...alone, detector: { alive: () => alive } }, both).standbys).toEqual({ b: ['p2'] })
+  }
+})
+
 test('where nobody has room, people are told for which VM', () => {
   const about = (peers: readonly string[]) => peers.map(peer => ({ peer, vmMemoryMiB: 64 }))
   const facts = restoreFacts({ ...world, about }, record)

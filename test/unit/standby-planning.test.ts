@@ -75,6 +75,15 @@ test('a host keeps copies of its own VMs, for a rollback in place, and of those 
   expect([plannedStandbys(removed, facts), standbysAt('p1', removed, facts)]).toEqual([{}, []])
 })
 
+test('who leaves is to keep no copies but of its own VMs, for it would be given none', () => {
+  const vms = [vm('a', 64, 1), vm('b', 64, 1), vm('c', 256)] // p3 has more to run than p2
+  const record = recordOf(vms, { a: 'p1', b: 'p2', c: 'p3' })
+  const facts = { hosts: ['p1', 'p3'], leaving: ['p2'], groups: [record] }
+  expect(plannedStandbys(record, facts)['a']).toEqual(['p3'])
+  expect(planRestore(record, without(facts, 'p1'))?.owners).toEqual({ a: 'p3', b: 'p2', c: 'p3' })
+  expect(standbysAt('p2', record, facts).map(({ id }) => id)).toEqual(['b'])
+})
+
 test('where there is no other host, nobody but the owner keeps one', () => {
   const record = recordOf([vm('a', 64, 1)], { a: 'p1' })
   const facts = { hosts: ['p1'], groups: [record] }
