@@ -48,12 +48,6 @@ const ZEROS_PER_FAULT = 128
 /** A request is for one host page, 2 MiB at most. */
 const MAX_REQUEST_BYTES = 2 << 20
 
-interface Extent {
-  readonly slot: number
-  /** Number within the stream. */
-  readonly extent: number
-}
-
 export class PostcopySource {
   readonly #image: BootSet
   readonly #pages: RestoredPages
@@ -116,11 +110,11 @@ export class PostcopySource {
       await this.#boot()
       this.#sendMs = performance.now() - fromMs
       await Promise.all([this.#sendWorkingSet(), this.#readTable()])
-      await this.#pages.tableIsWhole()
+      await this.#pages.tableIsWhole(() => this.#goOn())
       await this.#faults.untilLearned(!this.#image.learned.some(({ how }) => how === 'asked'))
       await this.#pushAll()
       await Promise.all(this.#answers)
-      await this.#pages.noteDeltas()
+      await this.#pages.noteDeltas(() => this.#goOn())
       await this.#write(postcopyFinish(this.#image.part.machine.ramId))
       await shut
     }
@@ -148,6 +142,11 @@ export class PostcopySource {
     this.#faults.end()
     this.#socket?.destroy()
     return this.#failure
+  }
+
+  /** After each wait, before the page state is told anything: when the restore has ended it may be another image's. */
+  #goOn(): void {
+    if (this.#failure) throw this.#failure
   }
 
   #listen(socket: Socket, done: () => void): void {
@@ -208,6 +207,7 @@ export class PostcopySource {
     await this.#sendAndNote(this.#unsent)
     while ((await boot?.more()) === true) await this.#sendAndNote(boot?.take() ?? [])
     for (let at = 0; at < this.#unnoted.length; at += BOOT_BATCH_PAGES) {
+      this.#goOn()
       this.#pages.note(this.#unnoted.slice(at, at + BOOT_BATCH_PAGES).filter(isRestored))
       await nextTurn()
     }
@@ -332,7 +332,7 @@ export class PostcopySource {
 
   /** As many pages may lie in an extent as have the same content: after the first batch, others are let in between. */
   async #sendExtent(
-    { slot, extent }: Extent,
+    { slot, extent }: { readonly slot: number; readonly extent: number },
     sealed: Uint8Array,
     pages: readonly number[],
     deltas: LiveDeltas

@@ -46,14 +46,17 @@ export class RestoredPages {
     this.#ids = new ContentIds(options.facts.key)
   }
 
-  /** The table is whole: all deltas are read from here on. */
-  async tableIsWhole(): Promise<void> {
+  /** The table is whole: all deltas are read from here on. `goOn` throws where the page state is no more to be told. */
+  async tableIsWhole(goOn: () => void): Promise<void> {
+    goOn()
     this.#all = this.#deltasOf(undefined)
     this.#all.catch(() => {}) // told by whoever sends a page
     let noted = 0
     for (const [page, digest] of this.#early ?? []) {
       this.#state.noteHash(page, digest)
-      if (++noted % NOTED_AT_ONCE === 0) await nextTurn()
+      if (++noted % NOTED_AT_ONCE !== 0) continue
+      await nextTurn()
+      goOn()
     }
     this.#early = undefined
   }
@@ -63,9 +66,11 @@ export class RestoredPages {
     return this.#all ?? this.#deltasOf(pages)
   }
 
-  /** The page state knows how large the deltas of the image are. */
-  async noteDeltas(): Promise<void> {
-    if (this.#all !== undefined) this.#state.noteDeltas((await this.#all).bytes)
+  /** The page state knows how large the deltas of the image are. As `tableIsWhole`. */
+  async noteDeltas(goOn: () => void): Promise<void> {
+    const all = await this.#all
+    goOn()
+    if (all !== undefined) this.#state.noteDeltas(all.bytes)
   }
 
   #deltasOf(pages: readonly number[] | undefined): Promise<LiveDeltas> {

@@ -1,13 +1,20 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, test } from 'vitest'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { expect, test, vi } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
 import { decodeBootPart, encodeBootPart } from '../../../node/image/boot-part.ts'
 import { BootPages, compareWithTable } from '../../../node/image/boot-pages.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { bootPartOf } from '../../../node/image/warm-pages.ts'
 import { sealOf } from '../../../node/image/facts.ts'
+import { PostcopySource } from '../../../node/image/postcopy-source.ts'
 import { WriteOrder } from '../../../node/image/write-order.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
+import { collected } from './collected.ts'
+import { fakeTarget } from './fake-target.ts'
 import { PAGE } from './support.ts'
 import { facts, fill, RAM_PAGES, touch, TrackedVm } from './tracked-vm.ts'
 
@@ -94,6 +101,25 @@ test('of a read with many small extents pages are there before all are opened', 
   expect(taken).toEqual([256, 224])
 })
 
+test('what was opened of a working set goes when its pages have been made', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const image = await vm.epoch([])
+  const { part } = await bootOf(vm)
+  const boot = new BootPages({ facts, streams: image.streams, part, read: vm.read })
+  const openAll = async () => {
+    const opened: WeakRef<ArrayBufferLike>[] = []
+    while (await boot.more()) for (const { bytes } of boot.take()) if (bytes) opened.push(new WeakRef(bytes.buffer))
+    return opened
+  }
+  const opened = await openAll()
+  await collected()
+  expect(opened).toHaveLength(TOUCHED.length)
+  expect(opened.filter(each => each.deref() !== undefined)).toEqual([])
+  expect(await boot.more()).toBe(false)
+})
+
 test('a working set that cannot be read is told of, to whoever waits and whoever comes later', async () => {
   const vm = new TrackedVm(8 << 20)
   await vm.epoch([fill(0, 400, 1)])
@@ -141,6 +167,34 @@ test.each<[string, (bytes: Uint8Array, image: ImageManifest) => Uint8Array]>([
   for (const [page, bytes] of sent)
     if (page < RAM_PAGES) expect(vm.committed[page]?.equals(bytes), `${page}`).toBe(true)
   expect(sent.size).toBe(RAM_PAGES)
+})
+
+test.each([
+  ['the first batch', 1, 64],
+  ['the last page', 128, 128]
+])('a restore that is cancelled when %s is noted tells the page state no more', async (_, at, notes) => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, RAM_PAGES, 1)])
+  vm.working.learnAsked(asked(Array.from({ length: 128 }, (_, i) => i + 1)))
+  const outline = await vm.epoch([])
+  const { read } = vm
+  const image = await readBootSet(facts, outline, read, { workingSet: true })
+  const { state } = vm
+  state.reset(image.pages.table)
+  const source = new PostcopySource({ facts, image, readMs: 0, state, read })
+  const put = vi.spyOn(state.anchors, 'put').mockImplementation(() => {
+    if (put.mock.calls.length === at) source.cancel()
+  })
+  const noteHash = vi.spyOn(state, 'noteHash')
+  const folder = await mkdtemp(join(tmpdir(), 'warm-'))
+  const target = fakeTarget(join(folder, 's'), [])
+  await once(target.server, 'listening')
+  await expect(source.serve(target.path)).rejects.toMatchObject({ code: 'IMAGE_CANCELLED' })
+  for (let turn = 0; turn < 100; turn++) await nextTurn()
+  expect(put).toHaveBeenCalledTimes(notes)
+  expect(noteHash).not.toHaveBeenCalled()
+  target.server.close()
+  await rm(folder, { recursive: true })
 })
 
 test('a boot part that is not what the page table says is refused', async () => {
