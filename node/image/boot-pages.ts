@@ -181,6 +181,7 @@ export class BootPages {
   #isThere(place: BootPlace): void {
     this.#ready.push(this.#contentOf(place))
     this.#left--
+    if (this.#left === 0) this.#raws.length = this.#deltas.length = 0 // up to 68 MiB
     if (this.#early.delete(place.page) && this.#early.size === 0) this.#firstReady.resolve()
   }
 

@@ -1,4 +1,7 @@
-/** A restore in the thread: QEMU's source, the frames of the image, and its disks, which are read when both are done with, too. */
+/**
+ * A restore in the thread: QEMU's source, the frames of the image, and its disks, which are read when both are done with, too: those are
+ * kept alone then, because what was read to send RAM is as large as the working set.
+ */
 import { DiapauseError } from '../errors.ts'
 import type { StreamId } from '../ports.ts'
 import { type BootSet, readBootSet } from './boot-set.ts'
@@ -20,17 +23,15 @@ export class ThreadRestore {
   readonly source: PostcopySource | StandbySource
   /** What the image knows of what the VM touches first. */
   readonly learned: readonly WorkingPage[]
+  readonly disks: RestoredDisks
   readonly #frames: AsyncGenerator<Uint8Array>
-  readonly #pages: LazyTable
-  readonly #disks: DiskReader
 
   private constructor(number: number, parts: Parts) {
     this.number = number
     this.source = parts.source
     this.learned = parts.learned
+    this.disks = parts.disks
     this.#frames = parts.frames
-    this.#pages = parts.pages
-    this.#disks = parts.disks
   }
 
   /** Reads what the VM needs before it runs; then `mayBegin` throws where it is too late. The page state is the image's from then on. */
@@ -61,20 +62,32 @@ export class ThreadRestore {
       source: followed ?? new PostcopySource({ facts, image, readMs, state, read }),
       learned: image.learned,
       frames,
-      pages,
-      disks: new DiskReader({ facts, table: pages.table, read: readForDisks, newest })
+      disks: new RestoredDisks(number, pages, new DiskReader({ facts, table: pages.table, read: readForDisks, newest }))
     })
-  }
-
-  /** Whether the page state knows all of the image. */
-  get isWhole(): boolean {
-    return this.#pages.isWhole
   }
 
   /** The next piece of the image's frames; undefined: that was the last. */
   async nextFrames(): Promise<Uint8Array | undefined> {
     const next = await this.#frames.next()
     return next.done === false ? next.value : undefined
+  }
+}
+
+export class RestoredDisks {
+  /** Of the restore. */
+  readonly number: number
+  readonly #pages: LazyTable
+  readonly #disks: DiskReader
+
+  constructor(number: number, pages: LazyTable, disks: DiskReader) {
+    this.number = number
+    this.#pages = pages
+    this.#disks = disks
+  }
+
+  /** Whether the page state knows all of the image. */
+  get isWhole(): boolean {
+    return this.#pages.isWhole
   }
 
   /** Also when it has been served, and after later commits. */
@@ -93,8 +106,7 @@ interface Parts {
   readonly source: PostcopySource | StandbySource
   readonly learned: readonly WorkingPage[]
   readonly frames: AsyncGenerator<Uint8Array>
-  readonly pages: LazyTable
-  readonly disks: DiskReader
+  readonly disks: RestoredDisks
 }
 
 /** The image that the thread had begun to restore has not come as a whole. */

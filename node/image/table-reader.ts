@@ -31,7 +31,8 @@ interface TableSource {
 /** Sealed records of one stream, on their way. */
 interface StreamRecords {
   readonly lengths: Promise<Uint8Array>
-  readonly groups: ReadonlyMap<SegmentGroup, Promise<Uint8Array>>
+  /** Those that are not open. */
+  readonly groups: Map<SegmentGroup, Promise<Uint8Array>>
 }
 
 export class LazyTable {
@@ -39,7 +40,8 @@ export class LazyTable {
   readonly table: PageTable
   readonly #source: TableSource
   readonly #directory: Directory | undefined
-  readonly #records: readonly StreamRecords[]
+  /** Until all is open. */
+  #records: readonly StreamRecords[]
   /** Groups that are not open, with the segments that are wanted of them. */
   readonly #closed: Map<SegmentGroup, Set<number>>
   readonly #opening = new Map<SegmentGroup, Promise<void>>()
@@ -123,6 +125,7 @@ export class LazyTable {
     }
     for (const [number, group] of (this.#directory?.segments ?? []).entries()) this.table.setRecord(number, group)
     this.#isWhole = true
+    this.#records = [] // disks are read by the table for as long as the VM lives
   }
 
   #open(group: SegmentGroup): Promise<void> {
@@ -144,6 +147,7 @@ export class LazyTable {
     decodeSegments(seal.open('segments', group.counter, sealed), this.table, numbers, ends)
     if (numbers.size > 0) throw invalid(`segment ${[...numbers][0]} is not where it should be`)
     this.#closed.delete(group)
+    this.#records[ordinal]?.groups.delete(group)
   }
 }
 

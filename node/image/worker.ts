@@ -21,7 +21,7 @@ import { PAGES_PER_MIB } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { ThreadPriority } from './priority.ts'
 import { RamCopy } from './ram-copy.ts'
-import { ThreadRestore, torn } from './restores.ts'
+import { type RestoredDisks, ThreadRestore, torn } from './restores.ts'
 import type { NewStream } from './retiring.ts'
 import { Standby } from './standby-source.ts'
 import type { PutColumn } from './stream-writer.ts'
@@ -85,9 +85,9 @@ class VmThread {
   #restore: ThreadRestore | undefined
   readonly #standby: Standby
   /** The last one, until its disks are closed. */
-  #disks: ThreadRestore | undefined
-  /** The last one that the page state is of. */
-  #restored: ThreadRestore | undefined
+  #disks: RestoredDisks | undefined
+  /** Of the last one that the page state is of, until that is captured. */
+  #restored: RestoredDisks | undefined
   /** What the VM touches first. */
   #working = new WorkingSet()
   readonly #neighbours: Neighbours
@@ -117,6 +117,7 @@ class VmThread {
     const { epoch, socketPath, ramPath } = request
     if (this.#capture || this.#restore) throw busy()
     if (this.#restored?.isWhole === false) throw torn()
+    this.#restored = undefined
     this.#use(request.keys)
     const { stream, pipeline } = this.#pipeline(request)
     if (ramPath !== undefined) {
@@ -137,7 +138,6 @@ class VmThread {
   #ramCopy(ramPath: string, pipeline: CapturePipeline, epoch: number): RamCopy {
     const due = this.#state.toRewrite()
     due.addAll(this.#uncommitted)
-    due.addAll(pipeline.moving)
     // The machine tells of a page once: that may have been to the thread before this one, which has died.
     if (!this.#covered) due.addRanges(Uint32Array.of(0, this.#state.ramPages))
     try {
@@ -311,8 +311,7 @@ class VmThread {
     this.#covered = false
     this.#working = new WorkingSet(opened.learned)
     this.#restore = opened
-    this.#restored = opened
-    this.#disks = opened
+    this.#restored = this.#disks = opened.disks
   }
 
   /** Also after `serve` and later commits. */
@@ -328,7 +327,7 @@ class VmThread {
     if (this.#disks?.number === restore) this.#disks = undefined
   }
 
-  #disksOf(restore: number): ThreadRestore {
+  #disksOf(restore: number): RestoredDisks {
     if (this.#disks?.number !== restore) throw cancelled('restore')
     return this.#disks
   }

@@ -6,6 +6,7 @@ import { encodeDirectory } from '../../../node/image/page-directory.ts'
 import { PageTable, SEGMENT_PAGES } from '../../../node/image/page-table.ts'
 import { encodeSegments } from '../../../node/image/segment-records.ts'
 import { LazyTable } from '../../../node/image/table-reader.ts'
+import { collected } from './collected.ts'
 
 const MIB_SEGMENTS = 4
 const SEGMENTS = 3
@@ -59,6 +60,21 @@ test('a place is known when the segment of its page has come, and the rest may s
   expect(pages.isWhole).toBe(true)
   for (let page = 0; page < table.pages; page++) expect(pages.table.placeOf(page)).toEqual(table.placeOf(page))
   expect(pages.table.recordOf(1)).toEqual(table.recordOf(1))
+})
+
+test('what was read of a table goes when all of it is there', async () => {
+  const { index, records } = stored()
+  const sealed: WeakRef<ArrayBufferLike>[] = []
+  const read = async (_: string, offset: number) => {
+    const bytes = Uint8Array.from(records.get(offset) ?? [])
+    sealed.push(new WeakRef(bytes.buffer))
+    return bytes
+  }
+  const pages = new LazyTable({ facts, streams: [manifest], index, read })
+  await pages.whole()
+  await collected()
+  expect(sealed.map(each => each.deref())).toEqual([undefined, undefined, undefined])
+  expect(pages.isWhole).toBe(true)
 })
 
 test('who waits for a segment that is lost is told, and so is who waits for the whole; others are not', async () => {
