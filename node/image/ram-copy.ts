@@ -22,6 +22,8 @@ export interface PageSink {
   page(page: number, bytes: Uint8Array | undefined): void
   /** Pending while no more should come. */
   congestion(): Promise<void> | undefined
+  /** Nobody wrote them: they pass in the first round, where there is time for all of it. */
+  readonly moving?: PageSet
 }
 
 export class RamCopy {
@@ -29,6 +31,8 @@ export class RamCopy {
   readonly #sink: PageSink
   /** To be copied yet. */
   #due: PageSet
+  /** Besides, until the first round has begun. */
+  #moving: PageSet | undefined
   readonly #buffer = Buffer.allocUnsafeSlow(RUN_PAGES * PAGE_BYTES)
   /** Read and not yet hashed, at most all RAM: what the guest wrote during the last round. */
   #last: { run: PageRun; bytes: Buffer }[] = []
@@ -44,18 +48,24 @@ export class RamCopy {
     this.#fd = openSync(ramPath, 'r')
     this.#due = due
     this.#sink = sink
+    this.#moving = sink.moving
   }
 
   copy(pages: PageRanges): Promise<void> {
-    const round = this.#copy(this.#take(pages))
+    const moving = this.#hurried ? undefined : this.#moving
+    this.#moving = undefined
+    const round = this.#copy(this.#take(pages), moving)
     this.#rounds = Promise.allSettled([this.#rounds, round])
     return round
   }
 
-  async #copy(pages: PageSet): Promise<void> {
-    for (const run of pages.runs(RUN_PAGES, GAP_PAGES)) {
+  /** What is left of `moving` when the VM is to be cut is not read in the pause, but moved another time. */
+  async #copy(pages: PageSet, moving: PageSet | undefined): Promise<void> {
+    const all = new PageSet(pages.pages)
+    for (const each of [pages, moving]) if (each !== undefined) all.addAll(each)
+    for (const run of all.runs(RUN_PAGES, GAP_PAGES)) {
       if (this.#hurried) {
-        for (const page of run.wanted) this.#due.add(page)
+        for (const page of run.wanted) if (pages.has(page)) this.#due.add(page)
         continue
       }
       this.#read(run, this.#buffer)

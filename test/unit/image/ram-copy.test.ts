@@ -203,6 +203,33 @@ describe('a capture out of a RAM file', () => {
     expect(copied.slice(PAGES)).toEqual([0, 1, ...Array.from({ length: 3 * PAGES }, (_, page) => PAGES + page)])
   })
 
+  test('moves pages with the first round, and leaves none of them for the pause that nobody wrote', async () => {
+    const ramPath = join(dir, `ram${files++}`)
+    await writeFile(ramPath, Buffer.alloc(4 * PAGES * PAGE, 1))
+    const copyOf = (stuck: Promise<void> | undefined) => {
+      const moving = new PageSet(4 * PAGES)
+      moving.addRanges(Uint32Array.of(3, 2, 2 * PAGES, PAGES))
+      const copied: number[] = []
+      const sink = { page: (page: number) => void copied.push(page), congestion: () => stuck, moving }
+      return { copied, copy: new RamCopy(ramPath, new PageSet(4 * PAGES), sink) }
+    }
+    const moved = Array.from({ length: PAGES }, (_, page) => 2 * PAGES + page)
+    const calm = copyOf(undefined)
+    await calm.copy.copy(Uint32Array.of(1, 1))
+    await calm.copy.copy(Uint32Array.of(9, 1))
+    expect(calm.copied).toEqual([1, 3, 4, ...moved, 9])
+    const hurried = copyOf(new Promise(() => {}))
+    const round = hurried.copy.copy(Uint32Array.of(1, 1, 2 * PAGES + 7, 1))
+    expect(await hurried.copy.hurry()).toBe(1)
+    await round
+    await hurried.copy.copy(Uint32Array.of())
+    expect(hurried.copied).toEqual([1, 3, 4])
+    for (const { copy } of [calm, hurried]) copy.close()
+    const cutAtOnce = copyOf(undefined)
+    expect(await cutAtOnce.copy.hurry()).toBe(0)
+    cutAtOnce.copy.close()
+  })
+
   test('tells how far it has come', async () => {
     const vm = await new FakeVm().start()
     await vm.write(Array.from({ length: PAGES }, (_, page) => [page, page + 1] as const))
