@@ -277,10 +277,7 @@ export class PostcopySource {
 
   /** What is known to be touched and lies apart, in learned order; then all that is left. */
   *#runs(): Generator<ExtentRun> {
-    for (const { page } of this.#image.learned) {
-      const run = this.#plan.isTaken(page) ? undefined : this.#plan.extentOf(page)
-      if (run !== undefined) yield run
-    }
+    yield* this.#plan.runsOf(this.#image.learned.map(({ page }) => page))
     yield* this.#plan.runs(RUN_BYTES)
   }
 

@@ -164,6 +164,17 @@ export class RestorePlan {
     }
   }
 
+  /** The extents of those pages that are not taken when their turn comes, each once, in the order of the pages. */
+  *runsOf(pages: Iterable<number>): Generator<ExtentRun> {
+    const told = new Set<string>()
+    for (const page of pages) {
+      const run = this.isTaken(page) ? undefined : this.extentOf(page)
+      if (run === undefined || told.has(`${run.slot}:${run.first}`)) continue
+      told.add(`${run.slot}:${run.first}`)
+      yield run
+    }
+  }
+
   /** Takes up to `count` zero pages, lowest first; none are left where it is empty. Only when the table is whole. */
   takeZeros(count: number): number[] {
     const pages: number[] = []

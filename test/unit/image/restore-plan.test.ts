@@ -61,3 +61,16 @@ test('every page is taken once, with pages of its extent, whatever is asked for 
   })
   fc.assert(property, { numRuns: 20 })
 })
+
+test('an extent of which several pages are known to be touched is read once, and not when they were taken meanwhile', () => {
+  const contents = Array.from({ length: PAGES }, (_, page) => (page < 40 ? 2 + 2 * (page % 4) : 0))
+  const plan = new RestorePlan(tableOf(contents))
+  const [first, other] = [plan.extentOf(0), plan.extentOf(1)]
+  expect(first).not.toEqual(other)
+  const pages = [0, 1, 4, 5, 300, 8] // 300 is zero; 0, 4 and 8 lie together, 1 and 5 do
+  expect([...plan.runsOf(pages)]).toEqual([first, other])
+  const runs = plan.runsOf(pages)
+  expect(runs.next().value).toEqual(first)
+  plan.take([1, 5])
+  expect(runs.next().done).toBe(true)
+})
