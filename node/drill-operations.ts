@@ -5,9 +5,10 @@ import type { GroupDirectory } from './agents/directory.ts'
 import type { Drills } from './agents/drills.ts'
 import type { DrillView, ScheduleWish } from './edge/drill-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
+import { memberOlder, olderMembers, type VersionFacts } from './planning/older-members.ts'
 import type { DrillReport, DrillWish } from './ports.ts'
 
-export interface DrillOperationsDeps {
+export interface DrillOperationsDeps extends VersionFacts {
   readonly directory: Pick<GroupDirectory, 'change'>
   /** Undefined at a witness. */
   readonly drills: Pick<Drills, 'run'> | undefined
@@ -41,6 +42,8 @@ export class DrillOperations implements DrillView {
         `this peer has no check "${check}" under [drills.checks] of its config (${has}); put it there, at every member that may run VMs of the group`
       )
     }
+    const older = wish === undefined ? [] : olderMembers(this.#deps)
+    if (older.length > 0) throw memberOlder(older, 'a schedule of drills')
     const record = await directory.change(group, scheduleDrills(wish))
     if (record !== null && !record.removed) return record
     throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)

@@ -11,6 +11,7 @@ import type { Hosting, Report } from './agents/group-agent.ts'
 import { RestoreLine } from './agents/restore-line.ts'
 import { createDrillHost } from './host/drill-room.ts'
 import { wallMs } from './host/clock.ts'
+import { olderMembers, type VersionFacts } from './planning/older-members.ts'
 import type { Clock, ControlBus, FailureDetector, Log, Switch, Transport } from './ports.ts'
 import { createSwitch } from './switch/switch.ts'
 
@@ -26,6 +27,7 @@ export interface DrillingDeps {
   readonly directory: GroupDirectory
   readonly membership: { record(): ClusterRecord }
   readonly detector: FailureDetector
+  readonly storagePeers: VersionFacts['storagePeers']
   readonly hosting: Hosting
   readonly openAlone: DrillRunDeps['openWorker']
 }
@@ -44,6 +46,7 @@ export function openDrilling(deps: DrillingDeps): Drilling {
     wallMs,
     nameOf: peer => memberById(membership.record(), peer)?.name ?? peer,
     memoryMiB: config.drills.memoryMiB,
+    olderMembers: () => olderMembers(deps),
     openLine: () => new RestoreLine({ self, bus: silence(self), clock, directory, togetherMs }),
     openWorker: openAlone,
     openNetwork: () => switchOfItsOwn(deps),

@@ -16,6 +16,7 @@ import type { StoragePeers } from './agents/storage-peers.ts'
 import type { EventFeed } from './edge/events.ts'
 import type { ImportedFile } from './edge/image-view.ts'
 import { DiapauseError, UsageError } from './errors.ts'
+import { olderMembers, requireKnown } from './planning/older-members.ts'
 import { placeVms, whyHomeless } from './planning/placement.ts'
 import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from './ports.ts'
 import { Reservation, type ReservationDeps, reservationLost } from './reservation.ts'
@@ -105,7 +106,7 @@ export class GroupImport {
 
   /**
    * One VM after the other is read and stored; then all of the group begins at once. Resolves when the record is decided.
-   * GROUP_EXISTS, FILES_MISSING, FILE_MISSING, RESERVATION_LOST, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
+   * GROUP_EXISTS, MEMBER_OLDER, FILES_MISSING, FILE_MISSING, RESERVATION_LOST, HOST_NOT_ALIVE, NO_HOST, IMPORT_…, and what `open` and storing an image reject with.
    */
   async run(
     wish: GroupImportWish,
@@ -114,6 +115,7 @@ export class GroupImport {
   ): Promise<GroupRecord> {
     const { directory, events } = this.#deps
     const { group, vms, from } = wish
+    requireKnown(vms, olderMembers(this.#deps))
     const owners = this.#ownersOf(wish)
     await this.requireFiles(vms, tools)
     for (const vm of vms) await tools.files.booting.bootable(vm)

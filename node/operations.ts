@@ -26,6 +26,7 @@ import type { RedundancyStatus, RedundancyView } from './edge/redundancy-view.ts
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from './edge/view.ts'
 import { DiapauseError } from './errors.ts'
 import { enduranceOf, placeOf } from './planning/endurance.ts'
+import { newVms, olderMembers } from './planning/older-members.ts'
 import { placeVms, whyHomeless } from './planning/placement.ts'
 import { checkRoom } from './planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from './ports.ts'
@@ -143,7 +144,8 @@ export class Operations implements PeerView {
     }
   }
 
-  async createGroup(request: GroupRequest): Promise<GroupRecord> {
+  async createGroup(wish: GroupRequest): Promise<GroupRecord> {
+    const request = { ...wish, vms: newVms(wish.vms, olderMembers(this.#deps)) }
     const { detector, membership, events } = this.#deps
     const alive = new Set(detector.alive())
     const hosts = placeable(membership.record()).filter(id => alive.has(id))

@@ -21,6 +21,8 @@ export interface DrillsDeps extends DrillRunDeps {
   readonly nameOf: (peer: PeerId) => string
   readonly log: Log
   wallMs(): number
+  /** While there are any, a drill on request leaves no word in the group's record. */
+  olderMembers(): readonly string[]
   /** `drills.memoryMiB`. */
   readonly memoryMiB: number | undefined
 }
@@ -135,6 +137,9 @@ export class Drills {
       report('drill.failed', { group, epoch, tookMs, reason: failed })
       log.error({ group, epoch, reason: failed }, 'a drill has failed: this group might not come back from that epoch')
     }
+    const older = scheduled === undefined ? this.#deps.olderMembers() : []
+    if (older.length > 0)
+      return log.info({ group, older }, 'what became of a drill is not noted: older members know no drills')
     try {
       await directory.change(group, endDrill(outcome, scheduled))
     } catch (error) {

@@ -12,7 +12,7 @@ export interface DrillView {
    * DRILL_FOLDER, DRILL_GAVE_WAY; DRILL_INTERRUPTED when `signal` aborts; UsageError NOT_STORAGE (a witness runs no VMs).
    */
   run(wish: DrillWish, tell: (text: string) => void, signal: AbortSignal): Promise<DrillReport>
-  /** Undefined: no more but on request. GROUP_UNKNOWN; UsageError DRILL_CHECK_UNKNOWN. */
+  /** Undefined: no more but on request. GROUP_UNKNOWN, MEMBER_OLDER; UsageError DRILL_CHECK_UNKNOWN. */
   schedule(group: string, wish: ScheduleWish | undefined): Promise<GroupRecord>
 }
 

@@ -11,11 +11,7 @@ import type { GroupRequest, MemberStatus } from './view.ts'
 
 const groupRequestSchema = z.strictObject({
   id: groupNameSchema,
-  /** With a generation id: who makes a VM now has no images of it without, and a guest that repeats random numbers has no secrets. */
-  vms: z
-    .array(vmSpecSchema.transform(spec => ({ generationId: true, ...spec })))
-    .min(1)
-    .max(MAX_GROUP_VMS),
+  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
   owners: z.record(z.string(), z.string()).default({}),
   /** Off: with it each answer to the outside waits for the next epoch (`node/switch/README.md` has the price). */
   outputCommit: z.boolean().default(false),

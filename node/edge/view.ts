@@ -27,7 +27,7 @@ export interface PeerView {
   readonly plans: PlanView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
-  /** Rejects with GROUP_EXISTS, or with what keeps its VMs from starting. Resolves when the record is decided. */
+  /** Rejects with GROUP_EXISTS, MEMBER_OLDER, or with what keeps its VMs from starting. Resolves when the record is decided. */
   createGroup(request: GroupRequest): Promise<GroupRecord>
   /** Stops its VMs and forgets its snapshots. GROUP_UNKNOWN. */
   removeGroup(group: string): Promise<void>

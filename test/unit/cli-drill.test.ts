@@ -14,8 +14,10 @@ import { DiapauseError } from '../../node/errors.ts'
 import type { DrillReport, DrillWish } from '../../node/ports.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { initialRecord } from '../../protocols/membership/genesis.ts'
 
 const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
+const founder = { id: 'p1', name: 'oak', address: '/ip4/127.0.0.1/tcp/1', role: 'storage' } as const
 const passed: DrillReport = {
   group: 'bank',
   epoch: 7,
@@ -49,7 +51,10 @@ beforeEach(async () => {
         return drill(wish, tell, signal)
       }
     },
-    checks: { books: 'count', hello: 'echo' }
+    checks: { books: 'count', hello: 'echo' },
+    membership: { record: () => initialRecord('0'.repeat(32), 'forest', founder) },
+    detector: { alive: () => ['p1'] },
+    storagePeers: { about: () => [{ peer: 'p1', vmMemoryMiB: 1_024 }] }
   })
   dir = mkdtempSync(join(tmpdir(), 'cli-drill-'))
   const view = { drills } as unknown as PeerView

@@ -36,6 +36,7 @@ export class DrillWorld {
   readonly exits = new Map<string, (reason: string) => void>()
   about: DrillAbout | undefined
   alive = true
+  older: readonly string[] = []
   readonly drills: Drills
   readonly scheduled: ScheduledDrills
   #timers: { atMs: number; fn: () => void }[] = []
@@ -119,7 +120,7 @@ export class DrillWorld {
 
   #deps(): Pick<
     DrillsDeps,
-    'nameOf' | 'report' | 'host' | 'vm' | 'openNetwork' | 'openLine' | 'openWorker' | 'readManifest'
+    'nameOf' | 'olderMembers' | 'report' | 'host' | 'vm' | 'openNetwork' | 'openLine' | 'openWorker' | 'readManifest'
   > {
     const call = (what: string): void => void this.calls.push(what)
     const port = { ends: [], detach: async () => call('nic ends') }
@@ -136,6 +137,7 @@ export class DrillWorld {
     const live = { path: () => 'live', clock: this.clock, log: this.#shared().log, wallMs: () => 0 }
     return {
       nameOf: () => 'oak',
+      olderMembers: () => this.older,
       report: (kind, { reason = '' }) => void this.events.push(`${kind} ${String(reason)}`.trim()),
       host: {
         availableBytes: () => this.availableMiB * 1_048_576,

@@ -40,6 +40,16 @@ describe('a drill', () => {
     expect(world.told.at(-1)).toBe('epoch 1: 2 of 2 VMs run, 2 have all their memory')
   })
 
+  test('on request leaves no word in the record while a member would not understand it, and is told all the same', async () => {
+    world.older = ['elm']
+    expect(await world.run()).not.toHaveProperty('failed')
+    expect(world.events).toEqual(['drill.begun', 'drill.passed'])
+    expect(world.record).not.toHaveProperty('drills')
+    world.older = []
+    await world.run()
+    expect(world.record?.drills?.last).toMatchObject({ epoch: 1 })
+  })
+
   test('holds its epoch while it is read, and no change of the group’s besides', async () => {
     const checked = Promise.withResolvers<{ exitCode: number; output: string[] }>()
     world.check = checked.promise

@@ -50,11 +50,6 @@ describe('the file of a group', () => {
     expect(() => parse(daily(500))).toThrow('retention.daily: expected a whole number from 0 to 31')
   })
 
-  it('gives a VM a generation id unless it says that it has none, for no image of it is older', () => {
-    const of = (line: string) => parse(`${file('yard', 'false')}${line}`).vms[0]?.generationId
-    expect([of(''), of('generationId = true'), of('generationId = false')]).toEqual([true, true, false])
-  })
-
   it('says what a guest is to notice of a restore, and is told what cannot be', () => {
     const guest = (lines: string) => () => parse(`${file('yard', 'false')}${lines}`).vms[0]
     expect(guest('clock = "continue"\nguestAgent = {}')()).toMatchObject({ clock: 'continue', guestAgent: {} })

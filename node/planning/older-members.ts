@@ -1,0 +1,55 @@
+/**
+ * What this peer writes into records while a cluster is upgraded one peer at a time. A peer of an older version refuses a record
+ * with a word that it does not know: it would start none of the group's VMs and take none of its epochs, and nobody would be told.
+ * Members of this version have said what they give to VMs (`protocols/host-facts.ts`) soon after they are connected; who has
+ * not counts as older. Members that are dead do not count: what has been upgraded meanwhile would be waited for.
+ */
+import type { PeerId } from '../../protocols/core.ts'
+import type { VmSpec } from '../../protocols/group.ts'
+import { type ClusterRecord, memberById, placeable } from '../../protocols/membership/record.ts'
+import { DiapauseError } from '../errors.ts'
+import type { StoragePeer } from './domains.ts'
+import type { FailureDetector } from '../ports.ts'
+
+export interface VersionFacts {
+  readonly membership: { record(): ClusterRecord }
+  readonly detector: Pick<FailureDetector, 'alive'>
+  readonly storagePeers: { about(peers: readonly PeerId[]): readonly StoragePeer[] }
+}
+
+/** Words of a VM's specification that the older version does not know. `false` is what it does without. */
+const YOUNG = ['standby', 'apart', 'generationId', 'clock', 'guestAgent', 'objective'] as const
+
+/** Names of living members that may be given VMs and are, or may be, of an older version. */
+export function olderMembers({ membership, detector, storagePeers }: VersionFacts): string[] {
+  const record = membership.record()
+  const alive = new Set(detector.alive())
+  const silent = storagePeers
+    .about(placeable(record).filter(id => alive.has(id)))
+    .filter(({ vmMemoryMiB }) => vmMemoryMiB === undefined)
+  return silent.map(({ peer }) => memberById(record, peer)?.name ?? peer)
+}
+
+/**
+ * VMs that begin from nothing, as their record has them: with a generation id unless they say otherwise, for no image of theirs
+ * is without, and a guest that repeats random numbers has no secrets; without one where a member is older. MEMBER_OLDER.
+ */
+export function newVms(vms: readonly VmSpec[], older: readonly string[]): VmSpec[] {
+  if (older.length === 0) return vms.map(vm => ({ generationId: true, ...vm }))
+  requireKnown(vms, older)
+  return vms.map(({ generationId: _none, ...vm }) => vm)
+}
+
+/** MEMBER_OLDER where an older member would refuse a record with such VMs. */
+export function requireKnown(vms: readonly VmSpec[], older: readonly string[]): void {
+  const words = YOUNG.filter(word => vms.some(vm => vm[word] !== undefined && vm[word] !== false))
+  if (older.length > 0 && words.length > 0) throw memberOlder(older, `VMs with ${words.join(', ')}`)
+}
+
+/** `what`: what it does not know. */
+export const memberOlder = (older: readonly string[], what: string): DiapauseError =>
+  new DiapauseError(
+    'MEMBER_OLDER',
+    `Of ${older.join(', ')} nothing has been heard that only this version says: it would not understand ${what}. Upgrade all members first; where they are, try again in a minute.`,
+    { details: { members: older } }
+  )
