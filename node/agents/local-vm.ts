@@ -59,12 +59,11 @@ export class LocalVm {
   #capture: { readonly epoch: number; cancel(): Promise<void> } | undefined
   #restore: Restore | undefined
   #running = false
-  #fenced = false
+  #fenced: PromiseWithResolvers<void> | undefined // while the lease is not ours, until it is back or the VM gone
   /** Why the NIC is held: each that holds it lets go once. First because the VM does not run yet. */
   #holds = 1
   #destroyed = false
-  /** Settles when no cut asks for changed pages: the next may. */
-  #copied: Promise<unknown> = Promise.resolve()
+  #copied: Promise<unknown> = Promise.resolve() // settles when no cut asks for changed pages: the next may
   #voidedEpoch = -1 // the newest
 
   constructor(record: GroupRecord, spec: VmSpec, deps: LocalVmDeps, onEnd: (reason: string) => void) {
@@ -123,7 +122,8 @@ export class LocalVm {
     this.#nic = nic
     const machine = standby?.machine ?? this.#defineMachine(nic, disks)
     const socketPath = standby?.socketPath ?? this.#deps.path('incoming', this.group, this.spec.id)
-    const parts = { ...this.#deps, nic, mayRun, alive: () => this.#alive(), bootSet, socketPath }
+    const alive = () => Promise.resolve(this.#fenced?.promise).then(() => this.#alive())
+    const parts = { ...this.#deps, nic, mayRun, alive, bootSet, socketPath }
     const { complete } = await (standby ? resumeOnStandby : resumeByPostcopy)(machine, parts)
     this.#setRunning()
     this.disks.begun(machine)
@@ -271,7 +271,7 @@ export class LocalVm {
   /** The lease is about to end: nothing moves until `unfence`. A cut under way gives way to it (`Machine.stop`). */
   fence(): void {
     if (this.#fenced) return
-    this.#fenced = true
+    this.#fenced = Promise.withResolvers()
     this.#holds++
     this.#unwatched(this.#nic?.hold())
     if (this.#running) this.#pause()
@@ -279,10 +279,10 @@ export class LocalVm {
 
   unfence(): void {
     if (!this.#fenced) return
-    this.#fenced = false
-    const machine = this.#machine
-    if (!this.#running || machine === undefined) return this.#letGo()
-    machine.resume().then(
+    this.#fenced.resolve()
+    this.#fenced = undefined
+    if (!this.#running) return this.#letGo()
+    this.#machine?.resume().then(
       () => this.#letGo(),
       (error: unknown) => this.#onEnd(`it could not go on: ${messageOf(error)}`)
     )
@@ -292,11 +292,11 @@ export class LocalVm {
     await this.#parts().machine.type(text)
   }
 
-  /** At once and for good: machine, NIC, worker. */
+  /** For good, all parts at once: the VM's next generation waits for it, and on a busy host each takes 50 to 500 ms. */
   async destroy(): Promise<void> {
     this.#destroyed = true
     this.#running = false
-    // All at once: the VM's next generation waits for it, and on a busy host each takes 50 to 500 ms.
+    this.#fenced?.resolve()
     await Promise.all([
       this.#machine?.destroy(),
       this.#detach(),
@@ -329,8 +329,8 @@ export class LocalVm {
   /** The switch has taken note, and does it when it can. */
   #unwatched(done: Promise<void> | undefined): void {
     done?.catch((error: unknown) => {
-      const { group, spec, generation } = this
-      this.#deps.log.warn({ group, vm: spec.id, generation, error: messageOf(error) }, 'the switch lags behind')
+      const about = { group: this.group, vm: this.spec.id, generation: this.generation, error: messageOf(error) }
+      this.#deps.log.warn(about, 'the switch lags behind')
     })
   }
 

@@ -17,8 +17,8 @@ interface Resuming {
   readonly bootSet: Promise<Restore>
   /** Where the machine listens for its stream. */
   readonly socketPath: string
-  /** Throws where it is over. */
-  alive(): void
+  /** Rejects where it is over; waits while the lease, which may have lapsed since `mayRun`, is not ours. */
+  alive(): Promise<void>
 }
 
 /**
@@ -34,10 +34,10 @@ export async function resumeByPostcopy(
   const served = (async () => {
     await Promise.race([connectable.promise, runs])
     const [restore] = await Promise.all([bootSet, mayRun])
-    alive()
+    await alive()
     await nic.inject(restore.frames)
     await together?.()
-    alive()
+    await alive()
     return await restore.serve(socketPath)
   })()
   const whole = Promise.all([served, runs.then(() => machine.incomingComplete())])
@@ -65,7 +65,7 @@ export async function resumeOnStandby(
   const loaded = load && Promise.race([load, complete.then(() => load)])
   await Promise.all([loaded, mayRun])
   await together?.()
-  alive()
+  await alive()
   await machine.resume()
   return { complete }
 }

@@ -34,7 +34,7 @@ class World {
   readonly resumed = Promise.withResolvers<void>()
   readonly stopped = Promise.withResolvers<void>()
 
-  constructor() {
+  constructor(together = async (): Promise<void> => {}) {
     const record = { id: 'bank', generation: 3, vms: [], owners: {} } as unknown as GroupRecord
     const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 96, kernel: '', initrd: '', append: '' }
     const clock: Clock = {
@@ -51,6 +51,7 @@ class World {
     }
     const deps = {
       clock,
+      together,
       hypervisor: { define },
       network: { attach: () => this.attached.then(() => nic) },
       openWorker: async () => worker,
@@ -141,7 +142,7 @@ class World {
   standby(): StandbyParts {
     const parts = { machine: this.#machine(), worker: this.#worker(), restore: { cancel: () => this.#did('restore') } }
     const nics = { ends: [], close: () => this.#did('reserved NICs') }
-    const disks = { end: () => this.#did('disks') }
+    const disks = { end: () => this.#did('disks'), begun() {} }
     return { ...parts, nics, disks, nicPath: '', socketPath: '', setOnExit() {} } as unknown as StandbyParts
   }
 }
@@ -248,6 +249,28 @@ describe('a VM of this peer', () => {
     world.vm.unfence()
     await turns()
     expect(world.open).toBe(true)
+  })
+
+  it('does not go on without the lease that lapsed while it waited for others, nor when it is gone by then', async () => {
+    for (const gone of [false, true]) {
+      const others = Promise.withResolvers<void>()
+      const world = new World(() => others.promise)
+      const standby = world.standby()
+      Object.assign(standby.machine, { resume: async () => void world.calls.push('runs') })
+      world.machineGone.resolve()
+      const resumed = world.resume(standby).then(
+        () => 'it runs',
+        () => 'it is over'
+      )
+      await turns()
+      world.vm.fence()
+      others.resolve()
+      await turns()
+      expect(world.calls).toEqual([])
+      if (gone) await world.vm.destroy()
+      else world.vm.unfence()
+      expect([await resumed, world.calls.includes('runs')]).toEqual(gone ? ['it is over', false] : ['it runs', true])
+    }
   })
 
   it('ends all its parts at once, however long its machine takes', async () => {

@@ -12,7 +12,7 @@ function resuming(restore: Partial<Restore>, machine: Partial<Machine>) {
     clock,
     bootSet: Promise.resolve(restore as Restore),
     socketPath: 'incoming',
-    alive: () => {}
+    alive: async () => {}
   }
   return resumeOnStandby(machine as Machine, parts)
 }
