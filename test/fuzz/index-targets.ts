@@ -109,7 +109,7 @@ function bootPart(input: Uint8Array, random: Random): string | undefined {
       const again = unpack(encodeBootPart(value).subarray(1), input.length + 1)
       // The first builds wrote a way to touch a page as 2 that is 1 since.
       const same =
-        again.length === input.length && input.every((byte, i) => byte === again[i] || byte - (again[i] ?? 0) === 1)
+        again.length === input.length && input.every((byte, i) => byte === again[i] || (byte === 2 && again[i] === 1))
       if (plain) assert.ok(same, 'another encoding of the same boot part')
     }
   )
