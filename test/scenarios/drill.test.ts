@@ -76,13 +76,14 @@ describe('a drill of a bank that works', () => {
       return existsSync(folderOf(peer)) || held !== undefined ? undefined : true
     })
     expect(naming(folderOf(peer)).map(({ command }) => command)).toEqual([])
-    const { running } = await bank.at(peer)
-    expect(naming(`guest=diapause:${peer.id}:`).length).toBe(running.length)
+    // Not those that run now: on a busy machine a live VM may wait for its lease at the moment of asking.
+    const live = Object.values((await bank.record()).owners).filter(owner => owner === peer.id).length
+    expect(naming(`guest=diapause:${peer.id}:`).length).toBe(live)
     const files = async (folder: string, name: RegExp) =>
       (await readdir(folder).catch(() => [])).filter(each => name.test(each)).length
-    for (const kind of [/\.nic\d?$/, /\.console$/]) expect(await files(peer.runDir, kind)).toBe(running.length)
+    for (const kind of [/\.nic\d?$/, /\.console$/]) expect(await files(peer.runDir, kind)).toBe(live)
     expect(await files(peer.runDir, /\.(incoming|blocks)$/)).toBe(0)
-    expect(await files(join(peer.dataDir, 'disks'), /./)).toBe(running.length)
+    expect(await files(join(peer.dataDir, 'disks'), /./)).toBe(live)
   }
 
   it('goes on from an epoch while the bank does not notice: its VMs speak with each other, with nobody else, and are sound', async () => {
