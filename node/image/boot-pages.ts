@@ -100,12 +100,16 @@ export class BootPages {
     const runs = runsOf(part.extents, turns)
     this.bytes = runs.reduce((sum, { offset, end }) => sum + end - offset, 0)
     if (this.#early.size === 0) this.#firstReady.resolve()
-    this.#readAll(runs).catch((error: Error) => {
-      this.#failure = error
-      this.#firstReady.reject(error)
-      this.#news.reject(error)
-    })
+    this.#readAll(runs).catch((error: Error) => this.stop(error))
     for (const promise of [this.first, this.#news.promise]) promise.catch(() => {}) // told to whoever waits
+  }
+
+  /** Reads no more: whoever waits is told. The first failure is the one that tells. */
+  stop(error: Error): void {
+    this.#failure ??= error
+    this.#firstReady.reject(this.#failure)
+    this.#news.reject(this.#failure)
+    this.#rest.resolve() // those who wait for it end
   }
 
   /** Pages that are there and were not taken. */
@@ -131,6 +135,7 @@ export class BootPages {
     const next = async (): Promise<void> => {
       for (const { ordinal, offset, end, indexes } of left) {
         if (!indexes.some(index => this.#urgent.has(index))) await this.#rest.promise
+        this.#goesOn()
         const bytes = await this.#source.read(this.#source.streams[ordinal]?.stream ?? '', offset, end - offset)
         this.#opened = this.#opened.then(() => this.#openAll(indexes, bytes, offset))
         await this.#opened
@@ -142,10 +147,15 @@ export class BootPages {
 
   async #openAll(indexes: readonly number[], bytes: Uint8Array, offset: number): Promise<void> {
     for (let at = 0; at < indexes.length; at += OPENED_AT_ONCE) {
+      this.#goesOn()
       for (const index of indexes.slice(at, at + OPENED_AT_ONCE)) this.#open(index, bytes, offset)
       this.#tell()
       await nextTurn()
     }
+  }
+
+  #goesOn(): void {
+    if (this.#failure !== undefined) throw this.#failure
   }
 
   #tell(): void {

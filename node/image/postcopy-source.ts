@@ -140,6 +140,7 @@ export class PostcopySource {
   #fail(error: Error): Error {
     this.#failure ??= error
     this.#faults.end()
+    this.#image.boot?.stop(this.#failure)
     this.#socket?.destroy()
     return this.#failure
   }

@@ -120,6 +120,25 @@ test('what was opened of a working set goes when its pages have been made', asyn
   expect(await boot.more()).toBe(false)
 })
 
+test('of a working set nothing more is read when the restore has ended', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 400, 1)])
+  vm.working.learnAsked(asked(TOUCHED))
+  const image = await vm.epoch([])
+  const { part } = await bootOf(vm)
+  let reads = 0
+  const read: typeof vm.read = async (...range) => {
+    reads++
+    return await vm.read(...range)
+  }
+  const boot = new BootPages({ facts, streams: image.streams, part, read, firstBytes: 0 })
+  await boot.first
+  boot.stop(new DiapauseError('IMAGE_CANCELLED', 'the restore was cancelled'))
+  await expect(boot.more()).rejects.toMatchObject({ code: 'IMAGE_CANCELLED' })
+  await collected()
+  expect(reads).toBe(0)
+})
+
 test('a working set that cannot be read is told of, to whoever waits and whoever comes later', async () => {
   const vm = new TrackedVm(8 << 20)
   await vm.epoch([fill(0, 400, 1)])
