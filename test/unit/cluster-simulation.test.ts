@@ -30,9 +30,10 @@ describe('whole clusters under crashes, stops, partitions, bad disks and clocks'
     expect((await runClusterSeed(8)).digest).not.toBe(first.digest)
   })
 
-  test.each(Object.entries(CLUSTER_BUGS))('show it within 200 seeds when %s', { timeout: 240_000 }, async (_, bug) => {
+  // The rarest, a colour that is not taken, shows in one of 46 seeds (13 of 600): in none of 300 by a chance of 1 in 700.
+  test.each(Object.entries(CLUSTER_BUGS))('show it within 300 seeds when %s', { timeout: 360_000 }, async (_, bug) => {
     let violation: string | null = null
-    for (let seed = 1; seed <= 200 && violation === null; seed++) {
+    for (let seed = 1; seed <= 300 && violation === null; seed++) {
       violation = (await runClusterSeed(seed, { wiring: bug.wiring })).violation
     }
     expect(violation).toMatch(bug.symptom)
