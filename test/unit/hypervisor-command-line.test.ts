@@ -49,11 +49,12 @@ describe("QEMU's command line", () => {
       spec: { ...spec, ...guest }
     })
     expect(after.slice(0, before.length)).toEqual(before)
-    expect(after.slice(before.length)).toEqual([
-      ...['-rtc', 'base=utc,clock=vm', '-device', 'vmgenid,guid=auto'],
-      ...['-chardev', 'socket,id=agent,path=/r/a,,b,server=off', '-device', 'virtio-serial-pci'],
-      ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0']
-    ])
+    const added = [
+      ['-rtc', 'base=utc,clock=vm', '-device', 'vmgenid,guid=auto'],
+      ['-chardev', 'socket,id=agent,path=/r/a,,b,server=off', '-device', 'virtio-serial-pci'],
+      ['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0']
+    ]
+    expect(after.slice(before.length)).toEqual(added.flat())
     expect(machineArguments({ ...options, disks, spec: { ...spec, generationId: false, clock: 'wall' } })).toEqual(
       before
     )
