@@ -99,7 +99,7 @@ export class GroupImport {
     const at = lacking.map(({ peer, paths }) => `${paths.join(' and ')} at ${memberById(record, peer)?.name ?? peer}`)
     throw new UsageError(
       'FILES_MISSING',
-      `The VMs boot from files that are not there: ${at.join(', ')}. Put them on every host that may run the VMs, at the same paths.${hint} Nothing was made.`,
+      `The VMs boot from files that are not there: ${at.toSorted().join(', ')}. Put them on every host that may run the VMs, at the same paths.${hint} Nothing was made.`,
       { details: { lacking } }
     )
   }
