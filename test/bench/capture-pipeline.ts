@@ -62,11 +62,11 @@ export async function feed(options: {
   return passes
 }
 
-/** Processor time of the worker's thread: Node calls it by the worker's name. */
+/** Processor time of the worker's thread, the only one here: Node calls it by its name (`image-threads.ts`). */
 function threadSeconds(): number | undefined {
   for (const task of readdirSync('/proc/self/task')) {
     const path = `/proc/self/task/${task}`
-    if (readFileSync(`${path}/comm`, 'utf8').trim() !== `image ${VM}`) continue
+    if (readFileSync(`${path}/comm`, 'utf8').trim() !== 'image') continue
     return Number(readFileSync(`${path}/schedstat`, 'latin1').split(' ')[0]) / 1e9
   }
   return undefined
