@@ -2,7 +2,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { switchOfItsOwn } from '../../node/drilling.ts'
+import { switchOfItsOwn } from '../../node/composition/drilling.ts'
 import { nicPathOf } from '../../protocols/group.ts'
 import { clock, quietLog } from './real-clock.ts'
 import { announcedTo, BROADCAST, FakeVm, frameOf, heard, quiet, recordOf, until } from './switch-support.ts'

@@ -1,4 +1,4 @@
-/** What of a simulated peer runs VMs: the production switch, and simulated hypervisor, images and shards (`node/hosting.ts`). */
+/** What of a simulated peer runs VMs: the production switch, and simulated hypervisor, images and shards (`node/composition/hosting.ts`). */
 import type { GroupDirectory } from '../../node/agents/directory.ts'
 import type { Hosting } from '../../node/agents/group-agent.ts'
 import type { ManifestFacts } from '../../node/agents/housekeeping.ts'

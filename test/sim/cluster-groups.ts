@@ -1,4 +1,4 @@
-/** Groups that are made, removed and made again, as `node/operations.ts` does it. */
+/** Groups that are made, removed and made again, as `node/operations/operations.ts` does it. */
 import { planOwners } from '../../node/planning/placement.ts'
 import { createGroup, removeGroup } from '../../protocols/epoch/record.ts'
 import type { VmSpec } from '../../protocols/group.ts'

@@ -1,5 +1,5 @@
 /**
- * One peer of a simulated world of repairs: the production agents that look after redundancy, joined as `node/repairing.ts` joins
+ * One peer of a simulated world of repairs: the production agents that look after redundancy, joined as `node/composition/repairing.ts` joins
  * them, on simulated disks. Where that file changes what it joins, so must this one. A column has no bytes here: it says
  * RIGHT, or what a bad disk or a bad repair has made of it.
  */

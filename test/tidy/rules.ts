@@ -37,13 +37,6 @@ interface Rule {
   readonly typesOf?: readonly string[]
 }
 
-const operations = (who: string, ...besides: readonly string[]): Rule => ({
-  who,
-  may: ['config/', 'protocols/', 'node/planning/', ...besides, ...contracts],
-  typesOf: ['node/agents/', 'node/edge/'],
-  why: 'operations join agents and edge by their types'
-})
-
 /** The first rule that fits a file holds. */
 const dependencyRules: readonly Rule[] = [
   { who: 'config/', may: ['config/'], why: 'config imports nothing of the project' },
@@ -92,39 +85,16 @@ const dependencyRules: readonly Rule[] = [
     why: 'the edge knows what it shows (view.ts), not who shows it'
   },
   { who: 'node/host/', may: ['config/', 'protocols/', 'node/host/', ...contracts], why: 'host files stand alone' },
-  ...['', 'member-', 'epoch-', 'redundancy-', 'plan-', 'drill-'].map(kind => operations(`node/${kind}operations.ts`)),
-  ...['image', 'home'].map(kind => operations(`node/${kind}-operations.ts`, 'node/group-import.ts')),
-  operations('node/group-import.ts', 'node/reservation.ts'),
   {
-    who: 'node/reservation.ts',
-    may: ['protocols/', ...contracts],
-    typesOf: ['node/agents/'],
+    who: 'node/operations/',
+    may: ['config/', 'protocols/', 'node/planning/', 'node/operations/', ...contracts],
+    typesOf: ['node/agents/', 'node/edge/'],
     why: 'operations join agents and edge by their types'
   },
   {
-    who: 'node/homes.ts',
+    who: 'node/composition/',
     may: ['config/', 'protocols/', 'node/'],
-    why: 'the part of the composition root that joins what a second home needs'
-  },
-  {
-    who: 'node/outlooks.ts',
-    may: ['config/', 'protocols/', 'node/'],
-    why: 'the part of the composition root that knows what would become of VMs'
-  },
-  {
-    who: 'node/drilling.ts',
-    may: ['config/', 'protocols/', 'node/'],
-    why: 'the part of the composition root that joins what drills need'
-  },
-  {
-    who: 'node/repairing.ts',
-    may: ['config/', 'protocols/', 'node/'],
-    why: 'the part of the composition root that keeps up redundancy'
-  },
-  {
-    who: 'node/hosting.ts',
-    may: ['config/', 'protocols/', 'node/'],
-    why: 'the part of the composition root that a witness does not load'
+    why: 'the composition root knows everything but main.ts'
   },
   {
     who: 'node/peer.ts',

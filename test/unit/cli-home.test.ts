@@ -8,7 +8,7 @@ import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import type { HomeView } from '../../node/edge/home-view.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
-import { newestOf, refuseDamaged, refuseYoung } from '../../node/home-operations.ts'
+import { newestOf, refuseDamaged, refuseYoung } from '../../node/operations/home.ts'
 import { newRecoveryKey } from '../../node/host/recovery-key.ts'
 import type { HomeEpoch } from '../../node/ports.ts'
 

@@ -1,6 +1,6 @@
 /** Data keys in a cluster of real registers and agents: who makes them, who is given them, and what operators see. */
 import { expect, test } from 'vitest'
-import { MemberOperations } from '../../node/member-operations.ts'
+import { MemberOperations } from '../../node/operations/members.ts'
 import type { ImageManifest } from '../../node/ports.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import { addInvite, admit, wishLeave } from '../../protocols/membership/changes.ts'

@@ -1,7 +1,7 @@
 /** When a leaving member may go for good: with real registers, directories and agents, on disks in memory. */
 import { expect, test } from 'vitest'
 import { LostMembers } from '../../node/agents/lost-members.ts'
-import { MemberOperations } from '../../node/member-operations.ts'
+import { MemberOperations } from '../../node/operations/members.ts'
 import type { ImageManifest, Liveness } from '../../node/ports.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import { wishLeave, wishVotes } from '../../protocols/membership/changes.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { newVms, olderMembers, requireKnown } from '../../node/planning/older-members.ts'
-import { DrillOperations } from '../../node/drill-operations.ts'
+import { DrillOperations } from '../../node/operations/drills.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'

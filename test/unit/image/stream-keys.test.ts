@@ -6,7 +6,7 @@ import { beforeAll, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
 import { type Identity, identityFromSeed, identitySeed } from '../../../node/host/identity.ts'
 import { createKeyBox } from '../../../node/host/key-box.ts'
-import { groupSecret } from '../../../node/hosting.ts'
+import { groupSecret } from '../../../node/composition/hosting.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
 import type { StreamKey, VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
@@ -54,7 +54,7 @@ const makingOf = ({ peerId, privateKey }: Identity, secret: Uint8Array | undefin
   needed: undefined
 })
 
-/** As `node/hosting.ts` gives them to image workers. */
+/** As `node/composition/hosting.ts` gives them to image workers. */
 const groupKeys = (record: ClusterRecord, making: KeyMaking): StreamKey[] =>
   (openKeys(record, making) ?? []).toReversed().map(({ id, key }) => ({ id, key: groupSecret(key, 'g') }))
 

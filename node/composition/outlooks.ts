@@ -1,13 +1,13 @@
 /** The part of the composition root that knows what would become of VMs if a host died: for who asks, and against their objectives. */
-import type { Config } from '../config/schema.ts'
-import type { PeerId } from '../protocols/core.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { Report } from './agents/group-agent.ts'
-import { Objectives } from './agents/objectives.ts'
-import { wallMs } from './host/clock.ts'
-import { PlanOperations, type PlanOperationsDeps } from './plan-operations.ts'
-import { partsBySettings } from './planning/outlook.ts'
-import type { Clock, Log } from './ports.ts'
+import type { Config } from '../../config/schema.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { Report } from '../agents/group-agent.ts'
+import { Objectives } from '../agents/objectives.ts'
+import { wallMs } from '../host/clock.ts'
+import { PlanOperations, type PlanOperationsDeps } from '../operations/plans.ts'
+import { partsBySettings } from '../planning/outlook.ts'
+import type { Clock, Log } from '../ports.ts'
 
 export interface OutlooksDeps extends PlanOperationsDeps {
   readonly config: Pick<Config, 'detector' | 'lease' | 'restore'>

@@ -1,7 +1,7 @@
 /** What an operator can see of the cluster's members and ask about them: the API's `ClusterView` over membership. */
-import type { PeerId } from '../protocols/core.ts'
-import { addInvite, rotateKeys, setAddress, wishLeave, wishVotes } from '../protocols/membership/changes.ts'
-import { keyHolders, keysAreFull, lackingKeys, mayMakeKey } from '../protocols/membership/keys.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { addInvite, rotateKeys, setAddress, wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
+import { keyHolders, keysAreFull, lackingKeys, mayMakeKey } from '../../protocols/membership/keys.ts'
 import {
   type ClusterRecord,
   findMember,
@@ -10,13 +10,13 @@ import {
   type MemberRecord,
   memberById,
   placeable
-} from '../protocols/membership/record.ts'
-import { encodeToken, MAX_TOKEN_MEMBERS } from '../protocols/membership/token.ts'
-import { majorityOf } from '../protocols/register/voters.ts'
-import type { DataKeyRing } from './agents/data-keys.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { MembershipAgent } from './agents/membership.ts'
-import type { StoragePeers } from './agents/storage-peers.ts'
+} from '../../protocols/membership/record.ts'
+import { encodeToken, MAX_TOKEN_MEMBERS } from '../../protocols/membership/token.ts'
+import { majorityOf } from '../../protocols/register/voters.ts'
+import type { DataKeyRing } from '../agents/data-keys.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { MembershipAgent } from '../agents/membership.ts'
+import type { StoragePeers } from '../agents/storage-peers.ts'
 import type {
   ClusterStatus,
   ClusterView,
@@ -24,11 +24,11 @@ import type {
   InviteRequest,
   KeysStatus,
   MemberWish
-} from './edge/cluster-view.ts'
-import { DiapauseError, UsageError } from './errors.ts'
-import { enduranceOf, placeOf } from './planning/endurance.ts'
-import { type ImageLean, type MembershipFacts, membershipWaits } from './planning/membership.ts'
-import type { FailureDetector, Transport } from './ports.ts'
+} from '../edge/cluster-view.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import { enduranceOf, placeOf } from '../planning/endurance.ts'
+import { type ImageLean, type MembershipFacts, membershipWaits } from '../planning/membership.ts'
+import type { FailureDetector, Transport } from '../ports.ts'
 
 export interface MemberOperationsDeps {
   readonly membership: MembershipAgent

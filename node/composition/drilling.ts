@@ -1,19 +1,19 @@
 /** The part of the composition root that joins what drills need; a witness does not load it. */
 import { join } from 'node:path'
-import type { Config } from '../config/schema.ts'
-import type { PeerId } from '../protocols/core.ts'
-import { type ClusterRecord, memberById } from '../protocols/membership/record.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { DrillRunDeps } from './agents/drill-run.ts'
-import { ScheduledDrills } from './agents/drill-schedule.ts'
-import { Drills } from './agents/drills.ts'
-import type { Hosting, Report } from './agents/group-agent.ts'
-import { RestoreLine } from './agents/restore-line.ts'
-import { createDrillHost } from './host/drill-room.ts'
-import { wallMs } from './host/clock.ts'
-import { olderMembers, type VersionFacts } from './planning/older-members.ts'
-import type { Clock, ControlBus, FailureDetector, Log, Switch, Transport } from './ports.ts'
-import { createSwitch } from './switch/switch.ts'
+import type { Config } from '../../config/schema.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { DrillRunDeps } from '../agents/drill-run.ts'
+import { ScheduledDrills } from '../agents/drill-schedule.ts'
+import { Drills } from '../agents/drills.ts'
+import type { Hosting, Report } from '../agents/group-agent.ts'
+import { RestoreLine } from '../agents/restore-line.ts'
+import { createDrillHost } from '../host/drill-room.ts'
+import { wallMs } from '../host/clock.ts'
+import { olderMembers, type VersionFacts } from '../planning/older-members.ts'
+import type { Clock, ControlBus, FailureDetector, Log, Switch, Transport } from '../ports.ts'
+import { createSwitch } from '../switch/switch.ts'
 
 export interface DrillingDeps {
   readonly config: Config
@@ -50,7 +50,7 @@ export function openDrilling(deps: DrillingDeps): Drilling {
     openLine: () => new RestoreLine({ self, bus: silence(self), clock, directory, togetherMs }),
     openWorker: openAlone,
     openNetwork: () => switchOfItsOwn(deps),
-    host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, 'main.ts')] })
+    host: createDrillHost({ runDir, log, program: [process.execPath, join(import.meta.dirname, '../main.ts')] })
   })
   const scheduled = new ScheduledDrills({ ...deps, drills, wallMs, checks: config.drills.checks })
   return {

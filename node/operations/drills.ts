@@ -1,12 +1,12 @@
 /** What an operator can ask about drills: the API's `DrillView` over the agents. */
-import { scheduleDrills } from '../protocols/epoch/drills.ts'
-import type { GroupRecord } from '../protocols/group.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { Drills } from './agents/drills.ts'
-import type { DrillView, ScheduleWish } from './edge/drill-view.ts'
-import { DiapauseError, UsageError } from './errors.ts'
-import { memberOlder, olderMembers, type VersionFacts } from './planning/older-members.ts'
-import type { DrillReport, DrillWish } from './ports.ts'
+import { scheduleDrills } from '../../protocols/epoch/drills.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { Drills } from '../agents/drills.ts'
+import type { DrillView, ScheduleWish } from '../edge/drill-view.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
+import type { DrillReport, DrillWish } from '../ports.ts'
 
 export interface DrillOperationsDeps extends VersionFacts {
   readonly directory: Pick<GroupDirectory, 'change'>

@@ -1,12 +1,12 @@
 /** Images as files: the API's `ImageView` over agents, shards and image workers. */
-import type { GroupRecord } from '../protocols/group.ts'
-import type { PeerId } from '../protocols/core.ts'
-import { memberById } from '../protocols/membership/record.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { EpochReaders } from './agents/epoch-readers.ts'
-import type { Hosting } from './agents/group-agent.ts'
-import type { MembershipAgent } from './agents/membership.ts'
-import type { EventFeed } from './edge/events.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { memberById } from '../../protocols/membership/record.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { EpochReaders } from '../agents/epoch-readers.ts'
+import type { Hosting } from '../agents/group-agent.ts'
+import type { MembershipAgent } from '../agents/membership.ts'
+import type { EventFeed } from '../edge/events.ts'
 import type {
   ExportedFile,
   ExportedImage,
@@ -15,11 +15,11 @@ import type {
   ImageView,
   ImportedFile,
   ImportWish
-} from './edge/image-view.ts'
-import { DiapauseError } from './errors.ts'
+} from '../edge/image-view.ts'
+import { DiapauseError } from '../errors.ts'
 import { type GroupImport, type ImageFiles, requireAccel } from './group-import.ts'
-import type { FrameLog, ImageManifest, ImageWorker, Log } from './ports.ts'
-import { keptEpoch } from './planning/retention-policy.ts'
+import type { FrameLog, ImageManifest, ImageWorker, Log } from '../ports.ts'
+import { keptEpoch } from '../planning/retention-policy.ts'
 
 export interface ImageOperationsDeps {
   readonly self: PeerId

@@ -1,10 +1,10 @@
 /** Verifying and repairing what is stored, for people: the API's `RedundancyView` over the agents. */
-import { memberById } from '../protocols/membership/record.ts'
-import { MAX_CHECKED } from '../protocols/shards/messages.ts'
-import type { KeptStream } from './agents/kept-streams.ts'
-import type { RepairAgent } from './agents/repair.ts'
-import type { Scrub } from './agents/scrub.ts'
-import type { Redundancy, Sight } from './agents/redundancy.ts'
+import { memberById } from '../../protocols/membership/record.ts'
+import { MAX_CHECKED } from '../../protocols/shards/messages.ts'
+import type { KeptStream } from '../agents/kept-streams.ts'
+import type { RepairAgent } from '../agents/repair.ts'
+import type { Scrub } from '../agents/scrub.ts'
+import type { Redundancy, Sight } from '../agents/redundancy.ts'
 import type {
   ImageRedundancy,
   RedundancyStatus,
@@ -13,11 +13,11 @@ import type {
   VerifyReport,
   VerifyWish,
   WorkProgress
-} from './edge/redundancy-view.ts'
-import { messageOf, UsageError } from './errors.ts'
-import { exposures, missingColumns } from './planning/exposure.ts'
-import type { Unrepairable } from './planning/repair.ts'
-import type { Clock, ColumnHolders, Membership, ShardCluster } from './ports.ts'
+} from '../edge/redundancy-view.ts'
+import { messageOf, UsageError } from '../errors.ts'
+import { exposures, missingColumns } from '../planning/exposure.ts'
+import type { Unrepairable } from '../planning/repair.ts'
+import type { Clock, ColumnHolders, Membership, ShardCluster } from '../ports.ts'
 
 /** How often it is looked how far the others are. A guess: often enough for a person. */
 const LOOK_MS = 500

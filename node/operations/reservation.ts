@@ -1,9 +1,9 @@
 /** Keeps a name that was taken for an import (`reserveGroup`) from being forgotten while the images are stored. */
-import { renewReservation } from '../protocols/epoch/record.ts'
-import type { GroupRecord } from '../protocols/group.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import { DiapauseError, messageOf } from './errors.ts'
-import type { Clock, Log } from './ports.ts'
+import { renewReservation } from '../../protocols/epoch/record.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import { DiapauseError, messageOf } from '../errors.ts'
+import type { Clock, Log } from '../ports.ts'
 
 /** Three renewals in the time after which it would be forgotten: two may fail. A guess. */
 const RENEWALS = 3

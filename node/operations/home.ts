@@ -1,15 +1,20 @@
 /** What an operator can see and ask of the second home: the API's `HomeView` over its agent, and restores out of it. */
-import { contentName, renamed } from '../protocols/boot-files.ts'
-import type { PeerId } from '../protocols/core.ts'
-import { disksOf, type GroupRecord, type VmSpec } from '../protocols/group.ts'
-import { setRecovery } from '../protocols/membership/changes.ts'
-import { memberById } from '../protocols/membership/record.ts'
-import { parseRecoveryKey, recoveryName, type RecoveryNote, recoveryPublic } from '../protocols/membership/recovery.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { Hosting } from './agents/group-agent.ts'
-import type { MembershipAgent } from './agents/membership.ts'
-import type { SecondHomeAgent } from './agents/second-home.ts'
-import type { EventFeed } from './edge/events.ts'
+import { contentName, renamed } from '../../protocols/boot-files.ts'
+import type { PeerId } from '../../protocols/core.ts'
+import { disksOf, type GroupRecord, type VmSpec } from '../../protocols/group.ts'
+import { setRecovery } from '../../protocols/membership/changes.ts'
+import { memberById } from '../../protocols/membership/record.ts'
+import {
+  parseRecoveryKey,
+  recoveryName,
+  type RecoveryNote,
+  recoveryPublic
+} from '../../protocols/membership/recovery.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { Hosting } from '../agents/group-agent.ts'
+import type { MembershipAgent } from '../agents/membership.ts'
+import type { SecondHomeAgent } from '../agents/second-home.ts'
+import type { EventFeed } from '../edge/events.ts'
 import type {
   HomeCopied,
   HomePlace,
@@ -20,9 +25,9 @@ import type {
   HomeView,
   RecoveryStatus,
   RecoveryWish
-} from './edge/home-view.ts'
-import type { ImportedFile } from './edge/image-view.ts'
-import { DiapauseError, UsageError } from './errors.ts'
+} from '../edge/home-view.ts'
+import type { ImportedFile } from '../edge/image-view.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
 import { type GroupImport, type ImageFiles, requireAccel, type VmSource } from './group-import.ts'
 import type {
   FrameLog,
@@ -35,7 +40,7 @@ import type {
   OpenedEpoch,
   Restore,
   SecondHome
-} from './ports.ts'
+} from '../ports.ts'
 
 /** In-flight frames of an image that are taken along: they are in memory. More of them are lost, as on any network. A guess. */
 const MAX_FRAME_BYTES = 64 << 20

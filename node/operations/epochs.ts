@@ -7,16 +7,16 @@ import {
   keptEpochs,
   releaseByName,
   setRetention
-} from '../protocols/epoch/kept.ts'
-import type { Note } from '../protocols/decisions/facts.ts'
-import { cameTooLate } from '../protocols/epoch/record.ts'
-import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../protocols/group.ts'
-import type { GroupDirectory } from './agents/directory.ts'
-import type { EpochStatus, EpochView, GroupEpochs, PolicyWish, RestoreWish } from './edge/epoch-view.ts'
-import type { EventFeed } from './edge/events.ts'
-import { DiapauseError, UsageError } from './errors.ts'
-import { checkRoom, keptEpoch, roomForEpochs } from './planning/retention-policy.ts'
-import type { ImageManifest } from './ports.ts'
+} from '../../protocols/epoch/kept.ts'
+import type { Note } from '../../protocols/decisions/facts.ts'
+import { cameTooLate } from '../../protocols/epoch/record.ts'
+import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../../protocols/group.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { EpochStatus, EpochView, GroupEpochs, PolicyWish, RestoreWish } from '../edge/epoch-view.ts'
+import type { EventFeed } from '../edge/events.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import { checkRoom, keptEpoch, roomForEpochs } from '../planning/retention-policy.ts'
+import type { ImageManifest } from '../ports.ts'
 
 export interface EpochOperationsDeps {
   readonly directory: Pick<GroupDirectory, 'refresh' | 'change'>

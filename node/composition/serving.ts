@@ -1,0 +1,106 @@
+/** Joins what an operator sees and asks (`operations/`) with the API that shows it (`edge/`). */
+import { randomBytes, randomUUID } from 'node:crypto'
+import { EpochReaders } from '../agents/epoch-readers.ts'
+import type { Groups } from '../agents/groups.ts'
+import type { Housekeeping } from '../agents/housekeeping.ts'
+import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
+import type { TakeoverAgent } from '../agents/takeover.ts'
+import { serveApi } from '../edge/api.ts'
+import { wallMs } from '../host/clock.ts'
+import { identityFromSeed } from '../host/identity.ts'
+import { programVersion } from '../host/version.ts'
+import { DrillOperations } from '../operations/drills.ts'
+import { EpochOperations } from '../operations/epochs.ts'
+import { GroupImport } from '../operations/group-import.ts'
+import { HomeOperations } from '../operations/home.ts'
+import { ImageOperations } from '../operations/images.ts'
+import { MemberOperations } from '../operations/members.ts'
+import { openOutlooks } from './outlooks.ts'
+import { Operations } from '../operations/operations.ts'
+import { RedundancyOperations } from '../operations/redundancy.ts'
+import type { Body } from './body.ts'
+import type { Home } from './home.ts'
+import type { Voice } from './voice.ts'
+import type { Run } from './run.ts'
+
+/** What is seen of the agents from outside. */
+export interface Served {
+  readonly groups: Groups
+  readonly takeover: TakeoverAgent
+  readonly housekeeping: Housekeeping
+  readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
+  readonly facts: () => ReturnType<typeof gatherFacts>
+}
+
+export const descriptionOf = ({ hypervisor }: Body): string => hypervisor?.description ?? 'none (witness)'
+
+/** What an operator may see and ask, on the API's socket. */
+export async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Served) {
+  const { events, teardown } = run
+  const { config, log, clock, self, runDir } = home
+  const { directory, membership } = voice
+  const { network, store, hosting, repairing, hypervisor, refusedShards } = body
+  const { seen, facts } = agents
+  const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }
+  const newInvite = async () => {
+    const seed = randomBytes(32)
+    return { id: (await identityFromSeed(seed)).peerId, seed }
+  }
+  const cluster = new MemberOperations({
+    ...seen,
+    ...voice,
+    code: config.shards,
+    facts,
+    neededImages: () => neededImages(seen),
+    newInvite
+  })
+  const parts = {
+    ...voice,
+    ...agents,
+    config,
+    self,
+    version: programVersion(),
+    hypervisor: descriptionOf(body),
+    capture,
+    events,
+    clock
+  }
+  const shown = await openImages(home, voice, body, run)
+  const noted = { directory, events, note: voice.decisions.note }
+  const epochs = new EpochOperations({ ...noted, policy: config.epochs.retention, readManifest: hosting?.readManifest })
+  const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
+  const outlooks = openOutlooks({ ...parts, log, report: run.report })
+  teardown.add(() => outlooks.objectives.stop())
+  const view = new Operations({
+    ...parts,
+    cluster,
+    ...shown,
+    redundancy,
+    epochs,
+    ...outlooks,
+    network,
+    store,
+    refusedShards
+  })
+  const api = await serveApi({ view, runDir, log })
+  teardown.add(() => api.close())
+}
+
+/** Images as files, in the second home, and in drills. */
+export async function openImages(home: Home, voice: Voice, body: Body, run: Run) {
+  const { self, log, clock, config } = home
+  const { events, teardown } = run
+  const { hosting, imageFiles, openHomes, openDrilling } = body
+  const imports = new GroupImport({ ...voice, ...config.epochs, self, clock, log, events })
+  const shared = { ...home, ...voice, self, events, log, wallMs, imports, run: randomUUID() }
+  const readers = new EpochReaders({ ...shared, kind: 'file' })
+  const tools = await openHomes?.({ ...shared, report: run.report, credentials: run.credentials })
+  teardown.add(() => tools?.stop())
+  const drilling = openDrilling?.({ ...shared, report: run.report })
+  teardown.add(() => drilling?.stop())
+  return {
+    images: new ImageOperations({ ...shared, readers, hosting, files: imageFiles }),
+    home: new HomeOperations({ ...shared, tools }),
+    drills: new DrillOperations({ ...shared, drills: drilling?.drills, checks: config.drills.checks })
+  }
+}
