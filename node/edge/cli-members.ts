@@ -127,7 +127,7 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
       host,
       options,
       peer,
-      `${text}\nrun it (it stays in the foreground): ${host.typed} peer --config ${peer.configFile}`
+      `${text}\nrun it (it stays in the foreground): ${host.typed} up --config ${peer.configFile}`
     )
 
   newPeer('init')

@@ -1,5 +1,5 @@
 /**
- * The command line: `diapause peer` runs a peer, the other commands speak to one through its socket. What needs the
+ * The command line: `diapause up` runs a peer, the other commands speak to one through its socket. What needs the
  * machine comes in as `CliHost`, and what is slow to load only when a command needs it.
  *
  * Exit codes: 0 done; 1 it failed; 2 what was asked for cannot be (usage, config, no such peer or group).
@@ -94,7 +94,7 @@ function program(host: CliHost): Command {
 
 function peerCommands(diapause: Command, host: CliHost): void {
   diapause
-    .command('peer')
+    .command('up')
     .description('run a peer until SIGINT or SIGTERM')
     .option('--config <file>', 'its config file (TOML)', host.defaultConfigFile)
     .action(async (options: PeerOptions) => {
@@ -145,7 +145,7 @@ function lookingCommands(diapause: Command, host: CliHost): void {
 }
 
 function groupCommands(diapause: Command, host: CliHost): void {
-  peerCommand(diapause, host, 'epoch <group>')
+  peerCommand(diapause, host, 'snapshot <group>')
     .description('take a snapshot of a group now; fails (1) where it is aborted')
     .action(async (group: string, options: PeerOptions) => {
       const result = await (await clientOf(options, host)).takeEpoch(group)
@@ -154,14 +154,9 @@ function groupCommands(diapause: Command, host: CliHost): void {
       if (result.outcome === 'aborted')
         throw new DiapauseError('EPOCH_ABORTED', `epoch ${result.epoch} was aborted${why}`)
     })
-  peerCommand(diapause, host, 'console <group> <vm> <text>')
-    .description('type a line on the serial console of a VM that runs on this peer')
-    .action(async (group: string, vm: string, text: string, options: PeerOptions) => {
-      await (await clientOf(options, host)).typeConsole(group, vm, `${text}\n`)
-    })
-  const group = diapause.command('group').description('make, list and remove groups of VMs')
-  peerCommand(group, host, 'create <file>')
-    .description('make a group from a TOML file: id, outputCommit, openFlow, [retention], [[vms]], [owners]')
+  const vms = diapause.command('vm').description('define, list and remove VMs, which go by groups; their consoles')
+  peerCommand(vms, host, 'define <file>')
+    .description('make a group of VMs from a TOML file: id, outputCommit, openFlow, [retention], [[vms]], [owners]')
     .action(async (file: string, options: PeerOptions) => {
       const request = await host.groupFileToRequest(readGroupFile(file))
       const record = await (await clientOf(options, host)).createGroup(request)
@@ -169,7 +164,7 @@ function groupCommands(diapause: Command, host: CliHost): void {
       const text = `group ${record.id} with ${record.vms.length} VMs is made${price}`
       host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })
-  peerCommand(group, host, 'list')
+  peerCommand(vms, host, 'list')
     .description('list the groups that the peer knows')
     .action(async (options: PeerOptions) => {
       const records = await (await clientOf(options, host)).groups()
@@ -178,9 +173,14 @@ function groupCommands(diapause: Command, host: CliHost): void {
         for (const record of records)
           host.print(`${record.id}: ${record.vms.length} VMs, ${epochText(record)}${drillMark(record)}`)
     })
-  peerCommand(group, host, 'remove <group>')
+  peerCommand(vms, host, 'rm <group>')
     .description('stop the VMs of a group and forget its snapshots')
     .action(async (name: string, options: PeerOptions) => (await clientOf(options, host)).removeGroup(name))
+  peerCommand(vms, host, 'console <group> <vm> <text>')
+    .description('type a line on the serial console of a VM that runs on this peer')
+    .action(async (group: string, vm: string, text: string, options: PeerOptions) => {
+      await (await clientOf(options, host)).typeConsole(group, vm, `${text}\n`)
+    })
 }
 
 function readGroupFile(file: string): string {

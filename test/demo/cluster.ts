@@ -170,7 +170,7 @@ export class Cluster {
     const log = openSync(peer.logFile, 'a', 0o600)
     const { preload, detached = false } = this.#options
     const imports = preload === undefined ? [] : ['--import', preload]
-    const node = [process.execPath, '--max-semi-space-size=1', ...imports, main, 'peer', '--config', peer.configFile]
+    const node = [process.execPath, '--max-semi-space-size=1', ...imports, main, 'up', '--config', peer.configFile]
     const where = peer.host === undefined ? [] : (this.#options.hosts?.on(peer.host) ?? [])
     const [command = '', ...args] = [...where, ...(detached ? [] : ['setpriv', '--pdeathsig', 'KILL']), ...node]
     const child = spawn(command, args, { stdio: ['ignore', log, log], detached })

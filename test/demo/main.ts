@@ -96,7 +96,7 @@ function howToLook(cluster: Cluster): string {
   const [peer] = cluster.alive
   const command = (words: string) => `  npm run diapause -- ${words} --socket ${peer?.socketPath}\n`
   return (
-    `\nThe cluster goes on running. Look at it with\n\n${command('status')}${command('events --follow')}${command(`epoch ${GROUP}`)}` +
+    `\nThe cluster goes on running. Look at it with\n\n${command('status')}${command('events --follow')}${command(`snapshot ${GROUP}`)}` +
     `  tail -f ${join(cluster.dir, 'p*/run/console/*.log')}\n\nand end it with\n\n  npm run demo -- --stop ${cluster.dir}\n`
   )
 }

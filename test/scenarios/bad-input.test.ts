@@ -73,7 +73,7 @@ describe('a peer that cannot start as it was asked to', () => {
     change(config)
     const file = join(dir, 'peer.toml')
     await writeFile(file, stringify(config))
-    const started = start('node/main.ts', ['peer', '--config', file])
+    const started = start('node/main.ts', ['up', '--config', file])
     children.push(started.child)
     return started
   }
@@ -116,12 +116,12 @@ describe('a peer that cannot start as it was asked to', () => {
   }
 
   it('names an option that it does not know', async () => {
-    const { code, err } = await start('node/main.ts', ['peer', '--bogus']).ended
+    const { code, err } = await start('node/main.ts', ['up', '--bogus']).ended
     expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining("unknown option '--bogus'") })
   })
 
   it('names the config file that is not there, and every key with a wrong value: what was expected, what was found', async () => {
-    const missing = await start('node/main.ts', ['peer', '--config', join(dir, 'none.toml')]).ended
+    const missing = await start('node/main.ts', ['up', '--config', join(dir, 'none.toml')]).ended
     expect(missing).toMatchObject({ code: 2, err: expect.stringContaining(`${dir}/none.toml`) })
     const err = await refusal(config => {
       config['epochs'] = { intervalMs: 'often' }

@@ -58,11 +58,11 @@ export class Member {
     return out.trimEnd()
   }
 
-  /** `diapause peer`; resolves when it answers. */
+  /** `diapause up`; resolves when it answers. */
   async start(): Promise<void> {
     const log = openSync(join(this.dataDir, 'log'), 'a', 0o600)
     const command = ['--pdeathsig', 'KILL', process.execPath, '--max-semi-space-size=1', main]
-    const child = spawn('setpriv', [...command, 'peer', '--config', this.configFile], { stdio: ['ignore', log, log] })
+    const child = spawn('setpriv', [...command, 'up', '--config', this.configFile], { stdio: ['ignore', log, log] })
     closeSync(log)
     this.#process = child
     await until(`${this.name} to answer`, async () => {

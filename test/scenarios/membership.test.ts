@@ -54,7 +54,7 @@ describe('a cluster made by hand', () => {
 
   it('begins with one peer: init makes its files, for its user alone, and overwrites none', async () => {
     const made = await oak.run('init', '--cluster', 'forest', ...oak.setup)
-    expect(made).toMatchObject({ code: 0, out: expect.stringContaining(`diapause peer --config ${oak.configFile}`) })
+    expect(made).toMatchObject({ code: 0, out: expect.stringContaining(`diapause up --config ${oak.configFile}`) })
     for (const name of ['secret', 'identity.key', 'cluster.json']) {
       expect(statSync(join(oak.dataDir, name)).mode & 0o777).toBe(0o600)
     }
@@ -150,7 +150,7 @@ describe('a cluster made by hand', () => {
       return bank?.running.includes('vm1') === true && bank.record.generation === 2
     })
     expect(votersOf(await oak.client.members())).toEqual(['ash', 'oak'])
-    const back = await elm.run('peer', '--config', elm.configFile)
+    const back = await elm.run('up', '--config', elm.configFile)
     expect(back).toMatchObject({ code: 2, err: expect.stringContaining('[REMOVED]') })
   })
 

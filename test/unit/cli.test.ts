@@ -35,7 +35,7 @@ const diapause = (...args: string[]): Promise<Ended> => run('node/main.ts', args
 
 describe('diapause', () => {
   it('refuses an unknown option or command with a suggestion and exit code 2', async () => {
-    const option = await diapause('peer', '--confg', 'x')
+    const option = await diapause('up', '--confg', 'x')
     expect(option).toMatchObject({
       code: 2,
       out: '',
@@ -43,7 +43,7 @@ describe('diapause', () => {
     })
     const command = await diapause('statsu')
     expect(command).toMatchObject({ code: 2, err: expect.stringMatching(/unknown command 'statsu'\n.*status/) })
-    const missing = await diapause('epoch')
+    const missing = await diapause('snapshot')
     expect(missing).toMatchObject({ code: 2, err: expect.stringContaining("missing required argument 'group'") })
   })
 
@@ -51,7 +51,7 @@ describe('diapause', () => {
     const file = join(folder, 'wrong.toml')
     const text = readFileSync(join(examples, 'two-hosts-and-witness.toml'), 'utf8')
     writeFileSync(file, `${text}\n[lease]\ndurationMs = "1s"\n[log]\nlevle = "info"\n`)
-    const { code, err } = await diapause('peer', '--config', file)
+    const { code, err } = await diapause('up', '--config', file)
     expect(code).toBe(2)
     expect(err).toContain('lease.durationMs: expected a whole number from 100 to 600000, found "1s"')
     expect(err).toContain('log.levle: expected a known key; did you mean level?')
@@ -119,7 +119,7 @@ describe('diapause', () => {
         '/ip4/10.0.0.1/tcp/7400'
       ]
       const { out } = await run('node/main.ts', args, { npm_lifecycle_event: script })
-      expect(out).toMatch(new RegExp(`: ${typed} peer --config ${dir}/peer.toml\\n$`))
+      expect(out).toMatch(new RegExp(`: ${typed} up --config ${dir}/peer.toml\\n$`))
     }
   })
 
@@ -140,9 +140,9 @@ describe('diapause', () => {
   })
 
   it('refuses a group file that is not there or not TOML', async () => {
-    expect(await diapause('group', 'create', join(folder, 'no.toml'))).toMatchObject({ code: 2 })
+    expect(await diapause('vm', 'define', join(folder, 'no.toml'))).toMatchObject({ code: 2 })
     writeFileSync(join(folder, 'bad.toml'), 'id = \n')
-    const bad = await diapause('group', 'create', join(folder, 'bad.toml'), '--socket', '/none')
+    const bad = await diapause('vm', 'define', join(folder, 'bad.toml'), '--socket', '/none')
     expect(bad).toMatchObject({ code: 2, err: expect.stringContaining('line 1, column') })
   })
 
