@@ -9,7 +9,7 @@
  * Members of older versions drop it, and say nothing.
  */
 import { z } from 'zod'
-import { groupNameSchema } from './epoch/messages.ts'
+import { groupNameSchema } from '../config/vm.ts'
 
 export const RESTORE_PROTOCOL = 'restore'
 

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { retentionSchema } from '../../config/schema.ts'
 import { check, problemText } from '../../config/words.ts'
-import { groupNameSchema } from '../../protocols/epoch/messages.ts'
+import { groupNameSchema } from '../../config/vm.ts'
 import type { GroupRecord, RetentionPolicy } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 

@@ -1,7 +1,7 @@
 /** The second home of the cluster's groups, as the edge asks a peer for it; part of `PeerView`. */
 import { z } from 'zod'
 import { check, problemText } from '../../config/words.ts'
-import { groupNameSchema } from '../../protocols/epoch/messages.ts'
+import { groupNameSchema } from '../../config/vm.ts'
 import { clusterIdSchema } from '../../protocols/membership/record.ts'
 import { recoveryPublicSchema } from '../../protocols/membership/recovery.ts'
 import { UsageError } from '../errors.ts'

@@ -1,7 +1,7 @@
 /** Images out of the cluster and into it: what the edge asks of a peer. */
 import { z } from 'zod'
 import { check, problemText } from '../../config/words.ts'
-import { groupNameSchema, vmSpecSchema } from '../../protocols/epoch/messages.ts'
+import { groupNameSchema, vmSpecSchema } from '../../config/vm.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 

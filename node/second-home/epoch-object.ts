@@ -8,7 +8,7 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
 import { retentionSchema } from '../../config/schema.ts'
-import { vmSpecSchema } from '../../protocols/epoch/messages.ts'
+import { vmSpecSchema } from '../../config/vm.ts'
 import { openWithRecovery, recoveryName, recoveryPublic, sealForRecovery } from '../../protocols/membership/recovery.ts'
 import type { RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'

@@ -7,7 +7,7 @@
  * VM's own, its group's, and those of every member that owned a VM of the group, since a group goes back as a whole.
  */
 import { z } from 'zod'
-import { groupNameSchema, MAX_GROUP_VMS } from '../epoch/messages.ts'
+import { groupNameSchema, MAX_GROUP_VMS } from '../../config/vm.ts'
 
 /** Longest text of an error or a reason; `brief` cuts what is longer. */
 export const MAX_TEXT = 300

@@ -8,7 +8,7 @@
  * | answer  | take it for the question of that id, once |
  */
 import { z } from 'zod'
-import { groupNameSchema } from '../epoch/messages.ts'
+import { groupNameSchema } from '../../config/vm.ts'
 import { type Entry, entrySchema } from './facts.ts'
 import { MAX_AGO_MS } from './merge.ts'
 

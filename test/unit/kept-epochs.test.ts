@@ -14,7 +14,8 @@ import {
   releaseByName,
   setRetention
 } from '../../protocols/epoch/kept.ts'
-import { MAX_GROUP_VMS, MAX_HOLDS, parseGroupRecord } from '../../protocols/epoch/messages.ts'
+import { MAX_GROUP_VMS } from '../../config/vm.ts'
+import { MAX_HOLDS, parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import { commitEpoch, createGroup, fateOf, openEpoch, removeGroup, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, keptImages } from '../../protocols/group.ts'
 import { encodeValue } from '../../protocols/register/value.ts'
