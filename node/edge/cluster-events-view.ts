@@ -12,11 +12,14 @@ export interface ClusterEventsView {
   subscribe(listener: (event: ClusterEvent) => void): () => void
 }
 
-/** `atMs` is by the clock of the peer that was asked, as well as can be told. */
-export interface ClusterEvent extends PeerEvent {
-  /** Where it happened. */
-  readonly peer: PeerId
+export interface ClusterEvent {
+  /** Of this event alone, whoever is asked; a client that connects again knows by it what it has. */
+  readonly id: string
+  /** Where it happened, and what that member is called. */
+  readonly by: PeerId
   readonly name: string
-  /** Grows with every event of one run of that peer. */
-  readonly seq: number
+  /** When, by the clock of the peer that was asked, as well as can be told. */
+  readonly atMs: number
+  /** With the time by its own clock. */
+  readonly event: PeerEvent
 }

@@ -8,9 +8,15 @@ export interface HistoryView {
 }
 
 export interface HistoryWish {
-  /** Only epochs with lower numbers than this. Absent: the newest. */
-  readonly before?: number | undefined
+  /** Only older ones than this. Absent: the newest. */
+  readonly before?: EpochName | undefined
   readonly limit: number
+}
+
+/** Numbers begin anew in a later generation where a group was removed, forgotten and made again. */
+export interface EpochName {
+  readonly generation: number
+  readonly epoch: number
 }
 
 /** More than a person looks through at once, and what 1,000 epochs need in a few requests. A guess. */
@@ -21,20 +27,20 @@ export interface GroupHistory {
   readonly by: PeerId
   /** The wall clock of `by`; all times are by it. */
   readonly nowMs: number
-  /** By number, the oldest first. */
+  /** By generation and number, the oldest first. */
   readonly epochs: readonly EpochPast[]
-  /** There are older ones: ask again with `before` = the number of the first. */
+  /** There are older ones: ask again with `before` = the first of these. */
   readonly more: boolean
   readonly silent: readonly { readonly peer: PeerId; readonly why: string }[]
 }
 
-export interface EpochPast {
-  readonly epoch: number
-  readonly generation: number
+export interface EpochPast extends EpochName {
   /** unknown: nobody who answers saw how it ended. */
   readonly outcome: 'open' | 'committed' | 'aborted' | 'unknown'
   /** Why it was aborted. */
   readonly why?: string | undefined
+  /** By which policy it was opened ('request': a person), and what that said. */
+  readonly cause?: { readonly policy: string; readonly why: string } | undefined
   /** When it was opened, and how long it took until it was committed or aborted. Absent: nobody who answers saw it. */
   readonly atMs?: number | undefined
   readonly tookMs?: number | undefined
@@ -49,8 +55,6 @@ export interface EpochPast {
 
 export interface VmPast {
   readonly vm: string
-  /** Who ran it. */
-  readonly host: PeerId
   /** How long it stood still. */
   readonly pauseMs?: number | undefined
   /** RAM that had changed, and what was stored of it with the redundancy. */
@@ -60,15 +64,14 @@ export interface VmPast {
   readonly inFlight?: number | undefined
 }
 
-/** Of `GET /v1/groups/ID/history`. UsageError API_BAD_REQUEST. */
+/** Of `GET /v1/groups/ID/history?before=GENERATION.EPOCH&limit=N`. UsageError API_BAD_REQUEST. */
 export function parseHistoryWish(query: URLSearchParams): HistoryWish {
   const limit = Number(query.get('limit') ?? MAX_HISTORY_EPOCHS)
-  const before = query.get('before') === null ? undefined : Number(query.get('before'))
-  const isCount = (value: number): boolean => Number.isSafeInteger(value) && value > 0
-  if (isCount(limit) && limit <= MAX_HISTORY_EPOCHS && (before === undefined || isCount(before)))
-    return { before, limit }
-  throw new UsageError(
-    'API_BAD_REQUEST',
-    `?before is the number of an epoch, &limit one from 1 to ${MAX_HISTORY_EPOCHS}`
-  )
+  const name = query.get('before')
+  const [, generation, epoch] = /^(\d{1,15})\.(\d{1,15})$/.exec(name ?? '') ?? []
+  const before = epoch === undefined ? undefined : { generation: Number(generation), epoch: Number(epoch) }
+  const isCount = Number.isSafeInteger(limit) && limit > 0 && limit <= MAX_HISTORY_EPOCHS
+  if (isCount && (name === null || before !== undefined)) return { before, limit }
+  const what = `?before is a generation and an epoch, such as 2.17; &limit a number from 1 to ${MAX_HISTORY_EPOCHS}`
+  throw new UsageError('API_BAD_REQUEST', what)
 }
