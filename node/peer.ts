@@ -26,6 +26,7 @@ import { signedBy } from './host/identity.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
+import { olderMembers } from './planning/older-members.ts'
 import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
 import { type Body, openBody } from './composition/body.ts'
@@ -79,14 +80,16 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
   const { network, store, hosting, repairing, describeManifest } = body
   events.subscribe(event => decisions.noteReport(event.kind, event))
+  events.subscribe(event => voice.history.noteReport(event.kind, event))
   const shared = { self, directory, detector, clock, log, report, note: decisions.note }
   const storage = (): PeerId[] => placeable(membership.record())
   const leaving = (): PeerId[] => leavingHosts(membership.record())
   const { about } = voice.storagePeers
+  const older = (): string[] => olderMembers(voice)
   const takeover = new TakeoverAgent({ ...shared, hosts: storage, leaving, about, shape: config.shards })
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
   const line = new RestoreLine({ ...shared, ...config.restore, bus: voice.bus })
-  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about, line }
+  const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about, older, line }
   const keeping = () => keepBy(config.epochs.retention, wallMs())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))

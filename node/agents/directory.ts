@@ -45,7 +45,7 @@ export class GroupDirectory {
   readonly #records = new Map<string, GroupRecord>()
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
   readonly #onForgotten: ((id: string) => void)[] = []
-  #onReport: (message: ReportMessage, from: PeerId) => void = () => {}
+  readonly #onReport: ((message: ReportMessage, from: PeerId) => void)[] = []
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
   #surveyed = false
@@ -67,7 +67,7 @@ export class GroupDirectory {
 
   /** Called with every report about an epoch that is not about records. */
   onReport(handler: (message: ReportMessage, from: PeerId) => void): void {
-    this.#onReport = handler
+    this.#onReport.push(handler)
   }
 
   /** Called with each group whose register is no more, after its removal was told by `onRecord`. */
@@ -251,7 +251,7 @@ export class GroupDirectory {
       for (const record of this.#records.values()) {
         if (record.version > (message.versions[record.id] ?? 0)) this.#send(from, { kind: 'record', record })
       }
-    } else this.#onReport(message, from)
+    } else for (const handler of this.#onReport) handler(message, from)
   }
 
   #versions(): Record<string, number> {

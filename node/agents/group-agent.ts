@@ -37,6 +37,8 @@ export interface GroupAgentDeps extends LineDeps, Pick<RestoreFactsDeps, 'leavin
   readonly leases: Leases
   readonly detector: FailureDetector
   readonly network: Switch
+  /** Living members that may be of an older version, and would not understand all that this one says. */
+  readonly older: () => readonly string[]
   /** What goes on to be kept when an epoch is committed now. */
   readonly keeping: () => Keeping
   readonly placing: Placing
@@ -290,7 +292,8 @@ export class GroupAgent {
       const { manifest, stats } = await vm.cut(epoch, placed, words, ({ pauseMs, ...done }) => {
         const { atWallMs: cutAtMs, prepareMs, leadMs } = done
         this.#reportVm('cut', vm, { epoch, pauseMs, cutAtMs, prepareMs, leadMs })
-        this.#feed({ kind: 'cut-done', vm: id, epoch, ...done })
+        const told = this.#deps.older().length === 0 && { pauseMs }
+        this.#feed({ kind: 'cut-done', vm: id, epoch, ...done, ...told })
       })
       const tolerates = lossesBorne(manifest, placed)
       const { hash, objects } = hosting.encodeManifest(manifest)

@@ -11,6 +11,7 @@ import { createTransport } from '../../protocols/transport.ts'
 import { createDecisionLog } from '../agents/decisions.ts'
 import { DataKeyRing } from '../agents/data-keys.ts'
 import { GroupDirectory } from '../agents/directory.ts'
+import { createEpochHistory } from '../agents/epoch-history.ts'
 import { LostMembers } from '../agents/lost-members.ts'
 import { MembershipAgent } from '../agents/membership.ts'
 import { Placing } from '../agents/placing.ts'
@@ -20,6 +21,7 @@ import { saveCluster } from '../host/cluster-file.ts'
 import { unacknowledged } from '../host/unacknowledged.ts'
 import { programVersion } from '../host/version.ts'
 import { openDecisionStore } from '../store/decision-log.ts'
+import { openEpochHistoryStore } from '../store/epoch-history.ts'
 import { openRegisterStore } from '../store/register-store.ts'
 import type { Home } from './home.ts'
 import type { Run } from './run.ts'
@@ -76,10 +78,13 @@ export async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
   decisions.follow(directory)
+  const historyStore = await openEpochHistoryStore(join(dataDir, 'epochs'), log)
+  const history = await createEpochHistory({ directory, clock, wallMs, log, store: historyStore })
+  teardown.add(() => history.stop())
   const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })
-  const known = { lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
+  const known = { history, lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
   return { transport, bus, decisions, registers, voter, leases, detector, ...known }
 }
 export type Voice = Awaited<ReturnType<typeof openVoice>>

@@ -8,7 +8,7 @@
  * | ask     | answer with its record of each group that is newer than the version named, and of groups not named |
  * | copying | VM `vm` is not prepared yet, and gets on: those that are prepared go on waiting for it |
  * | prepared | VM `vm` has copied what can be copied while it runs: when all have, all are cut at once |
- * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before; remember how long it took. `atWallMs` is the wall clock of its host, for reports only |
+ * | cut     | VM `vm` was cut: tell its own VMs how many frames that VM had sent to them before; remember how long it took. `atWallMs` is the wall clock of its host, for reports only, as is `pauseMs`, which is absent while a member may be of an older version |
  * | durable | VM `vm`'s image is durable under `manifest`; whoever knows this of all VMs may commit |
  * | failed  | VM `vm` cannot make this epoch: the epoch may be aborted now instead of at its deadline |
  */
@@ -101,7 +101,8 @@ export const epochMessageSchema = z.discriminatedUnion('kind', [
     counts: z.record(name, count),
     atWallMs: z.number(),
     prepareMs: duration,
-    leadMs: duration
+    leadMs: duration,
+    pauseMs: duration.optional()
   }),
   z.strictObject({ kind: z.literal('durable'), ...about, manifest: hash, stats: imageStatsSchema }),
   z.strictObject({ kind: z.literal('failed'), ...about, reason: z.string().max(1000) })

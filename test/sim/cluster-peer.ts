@@ -166,7 +166,7 @@ export class SimPeer {
     const { network, hosting, store } = body
     const placing = new Placing({ self, transport, about: peers => peers.map(peer => ({ peer })) })
     const line = new RestoreLine({ self, bus, clock, directory, togetherMs: TOGETHER_MS })
-    const where = { members: ids, storage, leaving, placing, line, nameOf: (peer: PeerId) => peer }
+    const where = { members: ids, storage, leaving, older: () => [], placing, line, nameOf: (peer: PeerId) => peer }
     const keeping = () => keepBy(settings.epochs.retention, host.wallMs())
     this.groups = new Groups({ ...agents, ...where, hosting, leases, network, keeping })
     const describeManifest = hosting && body.describeManifest

@@ -66,7 +66,7 @@ test('whoever would abort an epoch of a generation that is over is refused and c
     about: peers => peers.map(peer => ({ peer }))
   })
   const members = { members: () => [b.self], storage: () => [b.self], leaving: () => [], nameOf: () => '' }
-  const hosts = { ...members, hosting: undefined, placing, keeping: () => keepHeld }
+  const hosts = { ...members, older: () => [], hosting: undefined, placing, keeping: () => keepHeld }
   const agent = new GroupAgent({ ...agents, ...hosts, leases: { release: async () => {} } as never, network })
   agent.onRecord(b.directory.get('g') as GroupRecord)
   expect(await world.run(20 * DEADLINE_MS, () => b.directory.refusedChanges > 0)).toBe(true)
