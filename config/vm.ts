@@ -43,6 +43,26 @@ function onDifferentNetworks(nics: readonly { network: string }[], context: z.Re
   })
 }
 
+interface Boot {
+  readonly kernel?: string | undefined
+  readonly initrd?: string | undefined
+  readonly append?: string | undefined
+  readonly disks?: readonly { readonly base?: object | undefined }[] | undefined
+}
+
+/** A kernel, or a first disk that does not begin empty. */
+function withSomethingToBoot(spec: Boot, context: z.RefinementCtx): void {
+  if (spec.kernel !== undefined) return
+  const wrong = (path: PropertyKey, message: string) =>
+    context.addIssue({ code: 'custom', path: [path], message, params: { says: true } })
+  if (spec.disks?.[0]?.base === undefined) {
+    wrong('kernel', 'the path of a kernel, or none where the first disk has a base to boot from')
+  }
+  for (const key of ['initrd', 'append'] as const) {
+    if (spec[key] !== undefined) wrong(key, 'nothing where there is no kernel: a disk brings its own')
+  }
+}
+
 const word = z
   .string()
   .regex(/^[^\0]*$/)
@@ -104,9 +124,14 @@ export const vmSpecSchema = z
       .refine(({ backMs, lossMs }) => backMs !== undefined || lossMs !== undefined)
       .describe('backMs or lossMs or both, in milliseconds from 1 to a day')
       .optional(),
-    kernel: path,
-    initrd: path,
-    append: z.string().max(2048).describe('the command line of the kernel: a text of at most 2048 characters')
+    kernel: path.optional(),
+    initrd: path.optional(),
+    append: z
+      .string()
+      .max(2048)
+      .describe('the command line of the kernel: a text of at most 2048 characters')
+      .optional()
   })
+  .superRefine(withSomethingToBoot)
   .refine(spec => (spec.mac === undefined) !== (spec.nics === undefined))
   .describe('a VM with either mac or nics')

@@ -21,12 +21,15 @@ export function contentHash(path: string): string | undefined {
 
 /** What they boot from, each once. */
 export const bootPaths = (vms: readonly Pick<VmSpec, 'kernel' | 'initrd'>[]): string[] => [
-  ...new Set(vms.flatMap(({ kernel, initrd }) => [kernel, initrd]))
+  ...new Set(vms.flatMap(({ kernel, initrd }) => [kernel, initrd]).filter(path => path !== undefined))
 ]
 
 /** With other names for what it boots from, where there are. */
-export const renamed = (vm: VmSpec, names: ReadonlyMap<string, string>): VmSpec => ({
-  ...vm,
-  kernel: names.get(vm.kernel) ?? vm.kernel,
-  initrd: names.get(vm.initrd) ?? vm.initrd
-})
+export function renamed(vm: VmSpec, nameOf: (path: string) => string | undefined): VmSpec {
+  const { kernel, initrd, ...rest } = vm
+  return {
+    ...rest,
+    ...(kernel !== undefined && { kernel: nameOf(kernel) ?? kernel }),
+    ...(initrd !== undefined && { initrd: nameOf(initrd) ?? initrd })
+  }
+}

@@ -160,11 +160,12 @@ export interface VmSpec {
   readonly guestAgent?: GuestAgentSpec | undefined
   /** Whoever runs it raises an alarm when it would be missed (`node/agents/objectives.ts`). Absent: none. */
   readonly objective?: VmObjective | undefined
-  /** Direct kernel boot; paths on every host that may run the VM. */
-  readonly kernel: string
-  readonly initrd: string
-  /** Kernel command line. */
-  readonly append: string
+  /** Direct kernel boot; a path on every host that may run the VM. Absent: it boots from its first disk, as a PC does (BIOS). */
+  readonly kernel?: string | undefined
+  /** As `kernel`, and only with one. Absent: none. */
+  readonly initrd?: string | undefined
+  /** The kernel's command line. Absent: empty. */
+  readonly append?: string | undefined
 }
 
 export interface GuestAgentSpec {

@@ -266,7 +266,7 @@ function drillRecord(
 ): GroupRecord {
   // RAM that needs no tracking: a drill is never cut.
   const specs: VmSpec[] = vms.map(spec => ({ ...spec, capture: 'portable' }))
-  const station = { id: STATION, nics: networks, memoryMiB: 0, kernel: '', initrd: '', append: '' }
+  const station = { id: STATION, nics: networks, memoryMiB: 0 }
   const all = networks.length > 0 ? [...specs, station] : specs
   const owners = Object.fromEntries(all.map(spec => [spec.id, self]))
   const committed = { epoch, generation: ofEpoch, previousEpoch: 0, images }

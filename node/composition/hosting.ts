@@ -10,7 +10,7 @@ import type { Config } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { disksOf } from '../../protocols/group.ts'
 import { BASES } from '../../protocols/base.ts'
-import { contentHash } from '../../protocols/boot-files.ts'
+import { contentHash, renamed } from '../../protocols/boot-files.ts'
 import { leavingHosts, memberById, placeable } from '../../protocols/membership/record.ts'
 import type { DataKeyRing } from '../agents/data-keys.ts'
 import { SharedBases } from '../agents/bases.ts'
@@ -176,10 +176,7 @@ export async function openHosting(deps: HostingDeps) {
     ramFile: RAM_FILE,
     diskFile,
     booting,
-    script: ({ spec, ...options }) => {
-      const { kernel, initrd } = spec
-      return stockScript({ ...options, spec: { ...spec, kernel: bootPath(kernel), initrd: bootPath(initrd) } })
-    },
+    script: ({ spec, ...options }) => stockScript({ ...options, spec: renamed(spec, bootPath) }),
     exportRam,
     exportDisk,
     importRam,

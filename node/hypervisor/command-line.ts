@@ -68,18 +68,23 @@ export function machineArguments(options: {
   return [
     commonArguments(options.accel, options.guest, sharedRam ? SHARED_RAM_MACHINE : MACHINE_TYPE),
     sharedRam ? sharedRamArguments(spec.memoryMiB) : [],
-    // A reset ends the VM, so that a reboot is never mistaken for a resume.
-    ['-no-reboot', '-m', `${spec.memoryMiB}M`, ...processors(spec)],
+    ['-m', `${spec.memoryMiB}M`, ...processors(spec)],
     ['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
-    ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.append],
+    ...kernelArguments(spec),
     ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, ends[index] as NicEnd)),
     [...(options.disks ?? [])],
     // Behind all others: a PCI device takes the first free slot, and those of NICs and disks are in images of before.
     ...guestDevices(spec, paths),
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
+}
+
+/** None: the BIOS boots what `diskArguments` says. QEMU reads them at its start, and loads them again at each reset of the guest. */
+function kernelArguments({ kernel, initrd, append = '' }: VmSpec): string[][] {
+  if (kernel === undefined) return []
+  return [['-kernel', kernel], initrd === undefined ? [] : ['-initrd', initrd], ['-append', append]]
 }
 
 /** None for one: images of before there were several have none. Under TCG each has a thread of its own, as guest and host are alike. */

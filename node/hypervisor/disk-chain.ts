@@ -232,11 +232,13 @@ const layerNode = ({ node, path }: Layer, backing: string | null): BlockNode => 
  * may have flushed, blocks of 4 KiB (sectors of 512 bytes), discards. A read or write that fails stops the VM, and the
  * driver ends it: an error told to the guest would make other disks of it than the image's.
  */
-export function diskArguments(chains: readonly DiskChain[]): string[] {
+export function diskArguments(chains: readonly DiskChain[], { kernel }: Pick<VmSpec, 'kernel'>): string[] {
   if (chains.length === 0) return []
+  // The BIOS asks for it and images do not hold it.
+  const boots = (chain: DiskChain): string => (kernel === undefined && chain.disk === 0 ? ',bootindex=0' : '')
   const device = (chain: DiskChain): string =>
     `virtio-blk-pci,id=disk${chain.disk},drive=${chain.top},write-cache=on,physical_block_size=4096,` +
-    'discard_granularity=4096,werror=stop,rerror=stop'
+    `discard_granularity=4096,werror=stop,rerror=stop${boots(chain)}`
   return [
     ['-object', `throttle-group,id=${THROTTLE_GROUP}`],
     ...chains.flatMap(({ nodes }) => nodes.map(node => ['-blockdev', JSON.stringify(node)])),

@@ -62,7 +62,7 @@ export class DiskLayers implements DiskControl {
 
   /** On the command line. */
   get arguments(): readonly string[] {
-    return diskArguments(this.#chains)
+    return diskArguments(this.#chains, this.#vm)
   }
 
   get here(): Promise<void> {

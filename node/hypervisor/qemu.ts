@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { HypervisorSettings } from '../../config/schema.ts'
+import { renamed } from '../../protocols/boot-files.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { UsageError } from '../errors.ts'
 import type { Clock, Hypervisor, Log } from '../ports.ts'
@@ -65,8 +66,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     },
     define: machine => {
       const { consolePath } = machine
-      const { kernel, initrd } = machine.spec
-      const spec = { ...machine.spec, kernel: bootPath(kernel), initrd: bootPath(initrd) }
+      const spec = renamed(machine.spec, bootPath)
       // An id may have 63 letters and a socket's whole path 107: 72 bits of a hash tell the VMs of one host apart. The
       // number keeps apart two machines of one VM, of which the older is just being destroyed.
       const name = `${createHash('sha256').update(spec.id).digest('base64url').slice(0, 12)}.${++defined}`

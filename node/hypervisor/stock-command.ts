@@ -20,7 +20,7 @@ export const MACHINE_NAME = (common[common.indexOf('-machine') + 1] ?? '').split
 const OURS = new Set(
   '-name -sandbox -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' ')
 )
-const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults', '-no-reboot'])
+const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults'])
 
 /** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */
 export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec; title: string }): string {
@@ -28,7 +28,7 @@ export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec
   const paths = { qmp: '', console: '', consoleLog: '' }
   const chains = chainsOf(spec, '', [])
   const tops = new Map(chains.map(chain => [chain.top, `d${chain.disk}`]))
-  const disks = diskArguments(chains)
+  const disks = diskArguments(chains, spec)
   const options = { accel, guest: '', spec, ends, paths, disks, incoming: false, sharedRam: false }
   const devices = kept(machineArguments(options)).map(words => words.map(word => quoted(onDisk(word, tops))).join(' '))
   // A NIC on a hub of its own is plugged into nothing.
@@ -55,13 +55,21 @@ export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec
 # ${title.replaceAll(/[^ -~]/g, '?')}
 # Its serial console is this terminal, or what SERIAL says (SERIAL=file:console ./run.sh).
 cd "$(dirname "$0")" || exit 1
-# The VM has them in its RAM: they are for its next boot.
-KERNEL=${quoted(spec.kernel)}
-INITRD=${quoted(spec.initrd)}
-if [ -r "$KERNEL" ] && [ -r "$INITRD" ]; then
-  set -- -kernel "$KERNEL" -initrd "$INITRD" -append ${quoted(spec.append)} "$@"
+${nextBoot(spec)}exec ${line.join(' \\\n  ')}
+`
+}
+
+/** Lines of the script for the files that the VM boots from, where they are here. */
+function nextBoot({ kernel, initrd, append = '' }: VmSpec): string {
+  if (kernel === undefined) return ''
+  const named = { KERNEL: kernel, ...(initrd !== undefined && { INITRD: initrd }) }
+  const variables = Object.entries(named).map(([name, path]) => `${name}=${quoted(path)}\n`)
+  const readable = Object.keys(named).map(name => `[ -r "$${name}" ]`)
+  const files = Object.keys(named).map(name => `-${name.toLowerCase()} "$${name}"`)
+  return `# The VM has them in its RAM: they are for its next boot.
+${variables.join('')}if ${readable.join(' && ')}; then
+  set -- ${files.join(' ')} -append ${quoted(append)} "$@"
 fi
-exec ${line.join(' \\\n  ')}
 `
 }
 
@@ -75,7 +83,7 @@ function kept(argv: readonly string[]): string[][] {
   for (let i = 0; i < argv.length; i++) {
     const flag = argv[i] ?? ''
     const words = WITHOUT_VALUE.has(flag) ? [flag] : [flag, argv[++i] ?? '']
-    if (!OURS.has(flag) && flag !== '-no-reboot') all.push(words)
+    if (!OURS.has(flag)) all.push(words)
   }
   return all
 }

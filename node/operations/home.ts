@@ -158,7 +158,7 @@ export class HomeOperations implements HomeView {
   async #requireAll(opened: readonly OpenedEpoch[]): Promise<void> {
     const { hosting, files } = this.#tools()
     for (const { images } of opened) for (const { accel } of Object.values(images)) requireAccel(accel, hosting)
-    const vms = opened.flatMap(epoch => epoch.vms.map(vm => renamed(vm, namesOf(epoch))))
+    const vms = opened.flatMap(renamedIn)
     const hint = ' The second home does not have them: the host that copied lacked them, or it was of an older version.'
     await this.#deps.imports.requireFiles(vms, { hosting, files }, hint)
   }
@@ -168,7 +168,7 @@ export class HomeOperations implements HomeView {
     const { hosting, files } = this.#tools()
     const { about, outputCommit, openFlow, retention } = epoch
     for (const { hash, content } of epoch.files) await files.booting.keep(hash, content)
-    const vms = epoch.vms.map(vm => renamed(vm, namesOf(epoch)))
+    const vms = renamedIn(epoch)
     const from = `epoch ${about.epoch} of cluster ${about.clusterName} in the second home`
     const wish = { group: about.group, vms, owner, settings: { outputCommit, openFlow, retention }, from }
     return await imports.run(wish, { hosting, files }, spec => this.#sourceOf(epoch, spec))
@@ -240,6 +240,11 @@ export class HomeOperations implements HomeView {
 /** What was copied with the epoch the cluster keeps itself from now on: its VMs name it by content. */
 const namesOf = ({ files }: OpenedEpoch): Map<string, string> =>
   new Map(files.map(({ path, hash }) => [path, contentName(hash)]))
+
+function renamedIn(epoch: OpenedEpoch): VmSpec[] {
+  const names = namesOf(epoch)
+  return epoch.vms.map(vm => renamed(vm, path => names.get(path)))
+}
 
 const NO_FRAMES: FrameLog = { frames: 0, bytes: 0, async *pieces() {} }
 

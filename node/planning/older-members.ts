@@ -20,6 +20,9 @@ export interface VersionFacts {
 /** Words of a VM's specification that the older version does not know. `false` is what it does without. */
 const YOUNG = ['standby', 'apart', 'generationId', 'clock', 'guestAgent', 'objective'] as const
 
+/** Words that it wants in each. */
+const BOOT = ['kernel', 'initrd', 'append'] as const
+
 /** Names of living members that may be given VMs and are, or may be, of an older version. */
 export function olderMembers({ membership, detector, storagePeers }: VersionFacts): string[] {
   const record = membership.record()
@@ -42,8 +45,11 @@ export function newVms(vms: readonly VmSpec[], older: readonly string[]): VmSpec
 
 /** MEMBER_OLDER where an older member would refuse a record with such VMs. */
 export function requireKnown(vms: readonly VmSpec[], older: readonly string[]): void {
+  if (older.length === 0) return
   const words = YOUNG.filter(word => vms.some(vm => vm[word] !== undefined && vm[word] !== false))
-  if (older.length > 0 && words.length > 0) throw memberOlder(older, `VMs with ${words.join(', ')}`)
+  if (words.length > 0) throw memberOlder(older, `VMs with ${words.join(', ')}`)
+  const without = BOOT.filter(word => vms.some(vm => vm[word] === undefined))
+  if (without.length > 0) throw memberOlder(older, `VMs without ${without.join(', ')}`)
 }
 
 /** `what`: what it does not know. */

@@ -10,7 +10,7 @@ import { Cluster, type ClusterOptions, type ClusterPeer, type Settings } from '.
 import { ConsoleWatcher } from '../demo/consoles.ts'
 import type { EventOf, KnownEvent } from '../demo/events.ts'
 import { wallMs } from '../demo/story.ts'
-import { type BankOptions, bankTotal, bankVm, buildGuest } from '../guest/build.ts'
+import { type BankOptions, bankTotal, bankVm, buildGuest, type Guest } from '../guest/build.ts'
 import { type BankReport, conservation } from '../guest/console.ts'
 
 export const GROUP = 'bank'
@@ -26,7 +26,7 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   /** Of each VM; the bank makes no use of them. */
   readonly disks?: readonly DiskSpec[]
   /** What each VM boots from instead of the guest's own files: copies of them. */
-  readonly boot?: Pick<VmSpec, 'kernel' | 'initrd'>
+  readonly boot?: Guest
   /** The network of a second NIC of each VM, of which the bank makes no use. */
   readonly besides?: string
   /** Of each VM: how many hosts besides its own keep a standby copy. */

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { HomeEpoch } from '../../node/ports.ts'
+import { bootPaths } from '../../protocols/boot-files.ts'
 import { CREDENTIALS, S3Server } from '../contract/s3-server.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { buildGuest } from '../guest/build.ts'
@@ -179,7 +180,7 @@ describe('a cluster that is lost with all its disks', () => {
 
   it('has what its VMs boot from on every host, although it is on none of their paths', async () => {
     const { vms } = await theBank().record()
-    const names = [...new Set(vms.flatMap(({ kernel, initrd }) => [kernel, initrd]))]
+    const names = bootPaths(vms)
     expect(names).toEqual(names.map(() => expect.stringMatching(/^content:[0-9a-f]{64}$/) as string))
     for (const { dataDir } of theBank().cluster.peers) {
       const kept = await readdir(join(dataDir, 'files'))

@@ -17,7 +17,8 @@ import { clock as realClock, memoryLog } from './store-support.ts'
 
 const DAY_MS = 86_400_000
 const hashOf = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex')
-const vmOf = (kernel: string, initrd: string): VmSpec => ({ id: 'vm', memoryMiB: 64, kernel, initrd, append: '' })
+const vmOf = (kernel: string, initrd: string) =>
+  ({ id: 'vm', memoryMiB: 64, kernel, initrd, append: '' }) satisfies VmSpec
 async function* once(content: Uint8Array): AsyncGenerator<Uint8Array> {
   yield await Promise.resolve(content)
 }
@@ -232,5 +233,13 @@ test('a specification names a file by its path or by its content', () => {
     expect(contentHash(path)).toBeUndefined()
   const [one, two] = [vmOf('/k', '/i'), vmOf('/k', '/j')]
   expect(bootPaths([one, two])).toEqual(['/k', '/i', '/j'])
-  expect(renamed(two, new Map([['/k', contentName(hash)]]))).toEqual({ ...two, kernel: contentName(hash) })
+  const inContent = (path: string) => (path === '/k' ? contentName(hash) : undefined)
+  expect(renamed(two, inContent)).toEqual({ ...two, kernel: contentName(hash) })
+})
+
+test('a VM that boots from its disk names no files', () => {
+  const vm: VmSpec = { id: 'vm', memoryMiB: 64, disks: [{ sizeMiB: 8, base: { path: '/b', format: 'raw' } }] }
+  expect(bootPaths([vm, { ...vm, kernel: '/k' }])).toEqual(['/k'])
+  expect(renamed(vm, path => `${path}2`)).toStrictEqual(vm)
+  expect(renamed({ ...vm, kernel: '/k' }, path => `${path}2`)).toStrictEqual({ ...vm, kernel: '/k2' })
 })

@@ -33,7 +33,7 @@ const namesOf = (layers: readonly { path: string }[]): string[] => layers.map(({
 
 describe('the disks of a VM', () => {
   it('leave the command line of a VM without disks as it was', () => {
-    expect(diskArguments(chainsOf(vm(), '', []))).toEqual([])
+    expect(diskArguments(chainsOf(vm(), '', []), vm())).toEqual([])
     const paths = { qmp: 'q', console: 'c', consoleLog: 'l' }
     const options = {
       accel: 'tcg',
@@ -48,7 +48,7 @@ describe('the disks of a VM', () => {
   })
 
   it('are a base that is never written, a layer for what is merged, and one that is written, below a node for jobs', () => {
-    const words = diskArguments([chainOf()])
+    const words = diskArguments([chainOf()], vm())
     const nodes = words.flatMap((word, i) => (words[i - 1] === '-blockdev' ? [JSON.parse(word) as object] : []))
     expect(nodes).toMatchObject([
       { driver: 'qcow2', 'node-name': 'd0.bottom', 'read-only': true, backing: null, file: { filename: BASE.path } },
@@ -57,6 +57,16 @@ describe('the disks of a VM', () => {
       { driver: 'throttle', 'node-name': 'd0', file: 'd0.1' }
     ])
     expect(words.at(-1)).toMatch(/^virtio-blk-pci,id=disk0,drive=d0,/)
+  })
+
+  it('are told to the BIOS where the VM has no kernel: it boots from the first', () => {
+    const disk = { sizeMiB: 8, base: BASE }
+    const devices = (spec: VmSpec) =>
+      diskArguments(chainsOf(spec, '/layers', []), spec).filter(word => word.startsWith('virtio-blk-pci'))
+    const withKernel = devices(vm([disk, disk]))
+    const { kernel: _kernel, initrd: _initrd, append: _append, ...without } = vm([disk, disk])
+    expect(devices(without)).toEqual([`${withKernel[0]},bootindex=0`, withKernel[1]])
+    expect(withKernel.join()).not.toContain('bootindex')
   })
 
   it('stand on what is served over NBD after a restore, and not on their base', () => {

@@ -38,6 +38,24 @@ describe("QEMU's command line", () => {
     expect(four.filter((_, at) => four[at] !== '-smp' && four[at - 1] !== '-smp')).toEqual(before)
   })
 
+  it('boots a kernel with what the specification has of it, or nothing, and lets the guest reboot', () => {
+    const flags = (more: object) => {
+      const args = machineArguments({ ...options, spec: { id: 'vm1', mac: spec.mac, memoryMiB: 64, ...more } })
+      expect(args).not.toContain('-no-reboot')
+      return args.flatMap((word, at) => (/^-(kernel|initrd|append)$/.test(word) ? [word, args[at + 1]] : []))
+    }
+    expect(flags({ kernel: '/k', initrd: '/i', append: 'a' })).toEqual([
+      '-kernel',
+      '/k',
+      '-initrd',
+      '/i',
+      '-append',
+      'a'
+    ])
+    expect(flags({ kernel: '/k' })).toEqual(['-kernel', '/k', '-append', ''])
+    expect(flags({})).toEqual([])
+  })
+
   it('puts what a guest is to notice of a restore behind all other devices, whose places are in images of before', () => {
     const disks = ['-device', 'virtio-blk-pci,drive=d0']
     const before = machineArguments({ ...options, disks })

@@ -57,6 +57,15 @@ describe('while a living member has not said what only this version says', () =>
     requireKnown([vm], ['elm'])
   })
 
+  test('VMs that boot from their disk, or a kernel alone, are refused', () => {
+    const { kernel, append } = vm
+    const more = { id: 'b', mac: '52:54:00:00:00:02', memoryMiB: 64 }
+    const without = (other: VmSpec) => () => newVms([vm, other], ['elm'])
+    expect(without({ ...more, kernel, append })).toThrow(/VMs without initrd\. /)
+    expect(without(more)).toThrow(/VMs without kernel, initrd, append\. /)
+    expect(newVms([vm, more], [])).toHaveLength(2)
+  })
+
   test('drills are not put on a schedule, and may be taken off one', async () => {
     let record: GroupRecord | null = createGroup('g', [vm], { a: '1' }, 0)(null) ?? null
     const directory = {
