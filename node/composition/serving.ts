@@ -18,6 +18,7 @@ import { MemberOperations } from '../operations/members.ts'
 import { openOutlooks } from './outlooks.ts'
 import { Operations } from '../operations/operations.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
+import { TokenOperations } from '../operations/tokens.ts'
 import type { Body } from './body.ts'
 import type { Home } from './home.ts'
 import type { Voice } from './voice.ts'
@@ -77,6 +78,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     ...shown,
     redundancy,
     epochs,
+    tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
     ...outlooks,
     network,
     store,

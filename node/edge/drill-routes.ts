@@ -7,13 +7,17 @@ import { type Context, readJson, type Route } from './routing.ts'
 export const drillRoutes: readonly Route[] = [
   {
     method: 'POST',
-    path: /^\/v1\/groups\/([^/]+)\/drill$/,
+    path: '/v1/groups/{group}/drill',
+    role: 'operate',
+    summary: "Restore a copy of a group beside it and see whether it works; a check of one's own takes role admin",
     answer: async (context, [group = '']) =>
       await inLines(context, parseDrillWish(group, await readJson(context.request)))
   },
   {
     method: 'PUT',
-    path: /^\/v1\/groups\/([^/]+)\/drills$/,
+    path: '/v1/groups/{group}/drills',
+    role: 'operate',
+    summary: 'Drill a group again and again',
     answer: async ({ view, request }, [group = '']) => {
       const wish = parseScheduleWish(await readJson(request))
       return { status: 200, body: await view.drills.schedule(group, wish) }
@@ -21,7 +25,9 @@ export const drillRoutes: readonly Route[] = [
   },
   {
     method: 'DELETE',
-    path: /^\/v1\/groups\/([^/]+)\/drills$/,
+    path: '/v1/groups/{group}/drills',
+    role: 'operate',
+    summary: 'Drill a group on request only',
     answer: async ({ view }, [group = '']) => ({ status: 200, body: await view.drills.schedule(group, undefined) })
   }
 ]

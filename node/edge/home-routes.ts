@@ -5,12 +5,16 @@ import { readJson, type Route } from './routing.ts'
 export const homeRoutes: readonly Route[] = [
   {
     method: 'GET',
-    path: /^\/v1\/home$/,
+    path: '/v1/home',
+    role: 'view',
+    summary: 'What is copied to the second home',
     answer: ({ view }) => Promise.resolve({ status: 200, body: view.home.status() })
   },
   {
     method: 'POST',
-    path: /^\/v1\/home\/push$/,
+    path: '/v1/home/push',
+    role: 'operate',
+    summary: 'Copy the committed epoch of a group to the second home now',
     answer: async ({ view, request }) => ({
       status: 200,
       body: await view.home.push(parsePushWish(await readJson(request)))
@@ -18,7 +22,9 @@ export const homeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
-    path: /^\/v1\/home\/list$/,
+    path: '/v1/home/list',
+    role: 'admin',
+    summary: 'What is in a second home',
     answer: async ({ view, request }) => ({
       status: 200,
       body: await view.home.list(parseHomePlace(await readJson(request)))
@@ -26,7 +32,9 @@ export const homeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
-    path: /^\/v1\/home\/verify$/,
+    path: '/v1/home/verify',
+    role: 'admin',
+    summary: 'Check an epoch in a second home',
     answer: async ({ view, request }) => ({
       status: 200,
       body: await view.home.verify(parseVerifyWish(await readJson(request)))
@@ -34,7 +42,9 @@ export const homeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
-    path: /^\/v1\/home\/restore$/,
+    path: '/v1/home/restore',
+    role: 'admin',
+    summary: 'Make groups of epochs in a second home',
     answer: async ({ view, request }) => ({
       status: 201,
       body: await view.home.restore(parseRestoreWish(await readJson(request)))
@@ -42,7 +52,9 @@ export const homeRoutes: readonly Route[] = [
   },
   {
     method: 'PUT',
-    path: /^\/v1\/recovery-key$/,
+    path: '/v1/recovery-key',
+    role: 'admin',
+    summary: 'The key that epochs in the second home are sealed to from now on',
     answer: async ({ view, request }) => ({
       status: 200,
       body: await view.home.setRecovery(parseRecoveryWish(await readJson(request)))

@@ -10,7 +10,9 @@ import type { Route } from './routing.ts'
 export const imageRoutes: readonly Route[] = [
   {
     method: 'GET',
-    path: /^\/v1\/groups\/([^/]+)\/vms\/([^/]+)\/image$/,
+    path: '/v1/groups/{group}/vms/{vm}/image',
+    role: 'admin',
+    summary: 'The image of a VM, with its RAM and its disks',
     answer: async ({ view, query, response }, [group = '', vm = '']) => {
       const image = await view.images.export({ group, vm, epoch: epochOf(query.get('epoch')) })
       response.writeHead(200, { 'content-type': 'application/octet-stream' })
@@ -21,7 +23,9 @@ export const imageRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
-    path: /^\/v1\/images$/,
+    path: '/v1/images',
+    role: 'admin',
+    summary: 'Make a group of an image',
     answer: async ({ view, request }) => {
       const records = readRecords(request)
       try {

@@ -6,7 +6,9 @@ import type { Context, Route } from './routing.ts'
 export const redundancyRoutes: readonly Route[] = [
   {
     method: 'POST',
-    path: /^\/v1\/verify$/,
+    path: '/v1/verify',
+    role: 'operate',
+    summary: 'Read again what is stored and check it',
     answer: async context => {
       const wish = parseVerifyWish(context.query)
       return await inLines(context, signal => context.view.redundancy.verify(wish, signal))
@@ -14,7 +16,9 @@ export const redundancyRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
-    path: /^\/v1\/repair$/,
+    path: '/v1/repair',
+    role: 'operate',
+    summary: 'Make again the columns that are lost',
     answer: async context => await inLines(context, signal => context.view.redundancy.repair(signal))
   }
 ]

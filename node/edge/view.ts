@@ -15,6 +15,7 @@ import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
 import type { PlanView } from './plan-view.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
+import type { TokenView } from './token-view.ts'
 
 export interface PeerView {
   readonly events: EventFeed
@@ -25,6 +26,7 @@ export interface PeerView {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly tokens: TokenView
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, MEMBER_OLDER, or with what keeps its VMs from starting. Resolves when the record is decided. */

@@ -23,6 +23,7 @@ import type { HomeView } from '../edge/home-view.ts'
 import type { ImageView } from '../edge/image-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
 import type { RedundancyStatus, RedundancyView } from '../edge/redundancy-view.ts'
+import type { TokenView } from '../edge/token-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from '../edge/view.ts'
 import { DiapauseError } from '../errors.ts'
 import { enduranceOf, placeOf } from '../planning/endurance.ts'
@@ -46,6 +47,7 @@ export interface OperationsDeps {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly tokens: TokenView
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
@@ -78,6 +80,7 @@ export class Operations implements PeerView {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly tokens: TokenView
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -91,6 +94,7 @@ export class Operations implements PeerView {
     this.epochs = deps.epochs
     this.drills = deps.drills
     this.plans = deps.plans
+    this.tokens = deps.tokens
     this.#startedMs = deps.clock.now()
   }
 

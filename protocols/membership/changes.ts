@@ -9,6 +9,7 @@
  */
 import type { PeerId } from '../core.ts'
 import { nextVoters, type VoterSet } from '../register/voters.ts'
+import { type ApiToken, hasExpired, MAX_API_TOKENS } from './api-tokens.ts'
 import { type KeyMaking, keysForAll, needsNewKey, nextKeys, type Wrapped } from './keys.ts'
 import {
   type ClusterRecord,
@@ -210,6 +211,25 @@ export function setRecovery(recovery: RecoveryNote, replaces: string | undefined
     current.recovery?.public === replaces && current.recovery?.public !== recovery.public
       ? next(current, { recovery })
       : undefined
+}
+
+/** Nothing where its name is taken or there are too many. Those that have expired make room. */
+export function addApiToken(token: ApiToken): Change {
+  return current => {
+    const kept = (current.apiTokens ?? []).filter(each => !hasExpired(each, token.madeMs))
+    if (kept.length >= MAX_API_TOKENS || kept.some(({ name }) => name === token.name)) return undefined
+    return next(current, { apiTokens: [...kept, token] })
+  }
+}
+
+/** Where none is left the record is as older members know it. */
+export function removeApiToken(name: string): Change {
+  return current => {
+    const { apiTokens = [], ...rest } = current
+    const kept = apiTokens.filter(each => each.name !== name)
+    if (kept.length === apiTokens.length) return undefined
+    return next(rest, kept.length === 0 ? {} : { apiTokens: kept })
+  }
 }
 
 /** Groups that are made from now on count from above `floor`. */

@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { addressSchema, nameSchema } from '../../config/schema.ts'
 import type { PeerId } from '../core.ts'
 import type { VoterSet } from '../register/voters.ts'
+import { type ApiToken, apiTokensSchema } from './api-tokens.ts'
 import { type DataKeys, dataKeysSchema, keyHolders, keysFitMembers, sealedSchema } from './keys.ts'
 import { type RecoveryNote, recoveryPublicSchema } from './recovery.ts'
 
@@ -31,6 +32,8 @@ export interface ClusterRecord {
   readonly keys?: DataKeys | undefined
   /** What epochs in the second home are sealed to. Absent: there is no such key, and nothing is copied. */
   readonly recovery?: RecoveryNote | undefined
+  /** Who may ask what over TCP, the oldest first. Absent: nobody; a member of before there were any refuses a record with some. */
+  readonly apiTokens?: readonly ApiToken[] | undefined
 }
 
 export interface MemberRecord {
@@ -123,7 +126,8 @@ export const clusterRecordSchema = z
     invites: z.array(inviteSchema).max(MAX_INVITES),
     groupFloor: count,
     keys: dataKeysSchema.optional(),
-    recovery: recoveryNoteSchema.optional()
+    recovery: recoveryNoteSchema.optional(),
+    apiTokens: apiTokensSchema.optional()
   })
   .refine(isConsistent, 'members and voters that contradict each other')
   .refine(keysFitMembers, 'data keys for others than storage members')

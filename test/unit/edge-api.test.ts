@@ -47,6 +47,7 @@ class FakePeer implements PeerView {
   readonly epochs = {} as PeerView['epochs']
   readonly drills = {} as PeerView['drills']
   readonly plans = {} as PeerView['plans']
+  readonly tokens = {} as PeerView['tokens']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
     invite: async request => {

@@ -1,0 +1,134 @@
+/**
+ * The table of the API's requests: read it first. Each row says what it is for and which role it takes; what is sent and answered,
+ * the types of the views that it asks. Errors are `{error: {code, message, details}}` with a status that fits.
+ */
+import { groupNameSchema } from '../../config/vm.ts'
+import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'
+import { UsageError } from '../errors.ts'
+import { streamEvents } from './api-events.ts'
+import { drillRoutes } from './drill-routes.ts'
+import { epochRoutes } from './epoch-routes.ts'
+import { parseGroupRequest } from './group-request.ts'
+import { homeRoutes } from './home-routes.ts'
+import { imageRoutes } from './image-routes.ts'
+import { METRICS_TYPE, metricsText } from './metrics.ts'
+import { memberRoutes } from './member-routes.ts'
+import { planRoutes } from './plan-routes.ts'
+import { redundancyRoutes } from './redundancy-routes.ts'
+import { readJson, type Route } from './routing.ts'
+import { tokenRoutes } from './token-routes.ts'
+
+/** A group's console input is a command line, not a file. */
+const MAX_CONSOLE_TEXT = 4_096
+
+export const routes: readonly Route[] = [
+  {
+    method: 'GET',
+    path: '/v1/status',
+    role: 'view',
+    summary: 'The peer, the members as it sees them, its groups and its store',
+    answer: async ({ view }) => ({ status: 200, body: await view.status() })
+  },
+  {
+    method: 'GET',
+    path: '/v1/events',
+    role: 'view',
+    summary: 'What happened at the peer: the kept events, and with follow those to come',
+    answer: context => Promise.resolve(streamEvents(context))
+  },
+  {
+    method: 'GET',
+    path: '/metrics',
+    role: 'view',
+    summary: 'What the peer knows, for Prometheus',
+    answer: async ({ view, response }) => {
+      const text = await metricsText(await view.status())
+      response.writeHead(200, { 'content-type': METRICS_TYPE })
+      response.end(text)
+      return undefined
+    }
+  },
+  {
+    method: 'GET',
+    path: '/v1/groups',
+    role: 'view',
+    summary: 'The records of all groups',
+    answer: async ({ view }) => ({ status: 200, body: view.groups() })
+  },
+  {
+    method: 'POST',
+    path: '/v1/groups',
+    role: 'admin',
+    summary: 'Make a group; its VMs start',
+    answer: async ({ view, request }) => {
+      const body = await readJson(request)
+      const { members } = await view.status()
+      return { status: 201, body: await view.createGroup(parseGroupRequest(body, members)) }
+    }
+  },
+  {
+    method: 'POST',
+    path: '/v1/groups/{group}/epochs',
+    role: 'operate',
+    summary: 'Take a snapshot of a group now; answered when it is committed or aborted',
+    answer: async ({ view }, [group = '']) => ({ status: 200, body: await view.takeEpoch(group) })
+  },
+  {
+    method: 'POST',
+    path: '/v1/groups/{group}/vms/{vm}/console',
+    role: 'operate',
+    summary: 'Type on the serial console of a VM',
+    answer: async ({ view, request }, [group = '', vm = '']) => {
+      await view.typeConsole(group, vm, consoleText(await readJson(request)))
+      return { status: 204 }
+    }
+  },
+  {
+    method: 'GET',
+    path: '/v1/groups/{group}/vms/{vm}/why',
+    role: 'view',
+    summary: 'Why a VM was moved, or was not',
+    answer: async ({ view, query }, [group = '', vm = '']) => {
+      const question = { group: nameOf(group), vm: nameOf(vm), agoMs: agoMsOf(query), here: query.get('here') === '1' }
+      return { status: 200, body: await view.why(question) }
+    }
+  },
+  {
+    method: 'DELETE',
+    path: '/v1/groups/{group}',
+    role: 'admin',
+    summary: 'Stop the VMs of a group and forget its snapshots',
+    answer: async ({ view }, [group = '']) => {
+      await view.removeGroup(group)
+      return { status: 204 }
+    }
+  },
+  ...epochRoutes,
+  ...drillRoutes,
+  ...memberRoutes,
+  ...tokenRoutes,
+  ...homeRoutes,
+  ...planRoutes,
+  ...redundancyRoutes,
+  ...imageRoutes
+]
+
+function consoleText(body: unknown): string {
+  const text = typeof body === 'object' && body !== null && 'text' in body ? body.text : undefined
+  if (typeof text !== 'string' || text.length > MAX_CONSOLE_TEXT) {
+    throw new UsageError('API_BAD_REQUEST', `expected {"text": "…"} with at most ${MAX_CONSOLE_TEXT} characters`)
+  }
+  return text
+}
+
+function nameOf(text: string): string {
+  if (groupNameSchema.safeParse(text).success) return text
+  throw new UsageError('API_BAD_REQUEST', `${JSON.stringify(text)} is not the name of a group or a VM`)
+}
+
+/** Default: all that is kept. */
+function agoMsOf(query: URLSearchParams): number {
+  const agoMs = Number(query.get('agoMs') ?? MAX_AGO_MS)
+  if (agoMs >= 0 && agoMs <= MAX_AGO_MS) return agoMs
+  throw new UsageError('API_BAD_REQUEST', `agoMs is a number of milliseconds from 0 to ${MAX_AGO_MS}`)
+}

@@ -1,0 +1,56 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { routes } from '../../node/edge/api-routes.ts'
+import { API_ROLES, roleAllows } from '../../protocols/membership/api-tokens.ts'
+import { tcpPeer, tokens } from './api-tcp-support.ts'
+
+let peer: Awaited<ReturnType<typeof tcpPeer>>
+
+beforeEach(async () => {
+  peer = await tcpPeer()
+})
+
+afterEach(() => peer.server.close())
+
+/** A path of the table with names in it. */
+const named = (path: string): string => path.replace('{epoch}', '1').replace(/\{\w+\}/g, 'x')
+const withToken = routes.filter(({ role }) => role !== 'nobody')
+
+describe('the API over TCP', () => {
+  it('answers nothing to whoever has no token, and does not tell what there is', async () => {
+    for (const { method, path } of [...withToken, { method: 'GET', path: '/v1/nowhere' }]) {
+      const { status, text } = await peer.ask(named(path), { method })
+      expect([method, path, status]).toEqual([method, path, 401])
+      expect(JSON.parse(text)).toMatchObject({ error: { code: 'API_UNAUTHORIZED' } })
+    }
+    expect(peer.done).toEqual([])
+  })
+
+  it('takes a token of the role that a row of the table says, and of no lesser one', async () => {
+    for (const { method, path, role: needed } of withToken) {
+      for (const role of API_ROLES.filter(each => needed !== 'nobody' && !roleAllows(each, needed))) {
+        const { status, text } = await peer.ask(named(path), { method, token: tokens[role] })
+        expect([method, path, role, status]).toEqual([method, path, role, 403])
+        expect(JSON.parse(text)).toMatchObject({ error: { code: 'API_FORBIDDEN', details: { needed, role } } })
+      }
+    }
+    expect(peer.done).toEqual([])
+    expect((await peer.ask('/v1/status', { token: tokens.view })).status).toBe(200)
+    const made = { method: 'POST', token: tokens.admin, body: '{"name": "n", "role": "view"}' }
+    expect((await peer.ask('/v1/tokens', made)).status).toBe(201)
+    expect(peer.done).toEqual(['make n'])
+  })
+
+  it('tells who asks', async () => {
+    const { text } = await peer.ask('/v1/whoami', { token: tokens.operate })
+    expect(JSON.parse(text)).toEqual({ name: 'of-operate', role: 'operate' })
+  })
+
+  it('takes no token that is wrong, expired, in the path, or of another scheme', async () => {
+    for (const authorization of ['Bearer', 'Bearer x', `Basic ${tokens.admin}`, `Bearer ${tokens.admin} x`]) {
+      expect((await peer.ask('/v1/status', { headers: { authorization } })).status).toBe(401)
+    }
+    expect((await peer.ask(`/v1/status?token=${tokens.admin}&access_token=${tokens.admin}`)).status).toBe(401)
+    expect((await peer.ask('/v1/status', { headers: { cookie: `token=${tokens.admin}` } })).status).toBe(401)
+    expect(peer.logged.filter(text => text === 'a wrong token was refused')).toHaveLength(4)
+  })
+})
