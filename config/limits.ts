@@ -2,6 +2,8 @@
  * What must hold between settings, each with the reason: ranges of single settings are in `schema.ts`. A relation is
  * checked where the sections it reads have the right shape, so that one pass names every error of a file.
  */
+import { isIP } from 'node:net'
+import { isLoopbackHost, listeningOf } from './api.ts'
 import type { Config } from './schema.ts'
 import type { Problem } from './words.ts'
 
@@ -20,7 +22,8 @@ export function relationProblems(sections: Sections): Problem[] {
     ...leaseProblems(sections),
     ...memberProblems(sections),
     ...shardProblems(sections),
-    ...folderProblems(sections)
+    ...folderProblems(sections),
+    ...apiProblems(sections)
   ]
 }
 
@@ -139,4 +142,19 @@ function folderProblems({ peer }: Sections): Problem[] {
   const expected = `a path of at most ${MAX_RUN_DIR_BYTES} bytes, because the paths of sockets in it are limited to 107`
   const found = `${JSON.stringify(runDirOf(peer))} (${bytes} bytes${peer.runDir === undefined ? ', the default' : ''})`
   return [{ key: 'peer.runDir', expected, found }]
+}
+
+/** A token that anybody between may read is nobody's. */
+function apiProblems({ api, peer }: Sections): Problem[] {
+  if (api?.listen === undefined || peer === undefined) return []
+  const listening = listeningOf(api.listen, peer.listen)
+  if (listening === undefined) return []
+  const { host, port } = listening
+  const found = JSON.stringify(api.listen)
+  if (port < 1 || port > 65_535) return [{ key: 'api.listen', expected: 'a port from 1 to 65535', found }]
+  if (isIP(host) === 0) return [{ key: 'api.listen', expected: 'an address of IPv4, or of IPv6 in brackets', found }]
+  if (isLoopbackHost(host) || api.tls !== undefined || api.plaintext) return []
+  const expected =
+    'an address of this host alone (127.0.0.1), or api.tls with certFile and keyFile; or api.plaintext = true, where something in front of the peer ends TLS'
+  return [{ key: 'api.listen', expected, found }]
 }

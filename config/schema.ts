@@ -4,6 +4,7 @@
  * paper, a measurement, or "a guess". Descriptions here are what an error message says was expected.
  */
 import { z } from 'zod'
+import { apiSchema } from './api.ts'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
 export const nameSchema = z
@@ -358,6 +359,8 @@ export const configSchema = z.strictObject({
       megabytesPerSecond: z.number().min(0.01).max(100_000).default(10)
     })
     .optional(),
+  /** HTTP for browsers and programs, over TCP. */
+  api: apiSchema.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})
 })
 

@@ -16,6 +16,7 @@ import { HomeOperations } from '../operations/home.ts'
 import { ImageOperations } from '../operations/images.ts'
 import { MemberOperations } from '../operations/members.ts'
 import { openOutlooks } from './outlooks.ts'
+import { openTcpApi } from './tcp-api.ts'
 import { Operations } from '../operations/operations.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
 import { TokenOperations } from '../operations/tokens.ts'
@@ -86,6 +87,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
+  await openTcpApi(home, voice, view, run)
 }
 
 /** Images as files, in the second home, and in drills. */

@@ -8,10 +8,10 @@ import { isIP } from 'node:net'
 import type { IncomingHttpHeaders } from 'node:http'
 import { DiapauseError } from '../errors.ts'
 
-/** Throws API_HOST, API_ORIGIN. `names`: by which this peer may be called, beside its addresses and "localhost"; lower case. */
-export function checkHeaders(headers: IncomingHttpHeaders, names: ReadonlySet<string>): void {
+/** Throws API_HOST, API_ORIGIN. `isName`: of those by which this peer may be called, beside its addresses and "localhost"; lower case. */
+export function checkHeaders(headers: IncomingHttpHeaders, isName: (name: string) => boolean): void {
   const { host, origin } = headers
-  if (host === undefined || !isOurs(host, names)) {
+  if (host === undefined || !isOurs(host, isName)) {
     throw new DiapauseError(
       'API_HOST',
       `this peer is not called ${JSON.stringify((host ?? '').slice(0, 100))}: use its address, or name it in api.names of its config`
@@ -24,13 +24,13 @@ export function checkHeaders(headers: IncomingHttpHeaders, names: ReadonlySet<st
   }
 }
 
-function isOurs(host: string, names: ReadonlySet<string>): boolean {
+function isOurs(host: string, isName: (name: string) => boolean): boolean {
   const name = /^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?$/.exec(host)?.[1]?.toLowerCase()
   if (name === undefined) return false
   // No name was asked for an address: whoever sent it meant us.
   if (isIP(name.replace(/^\[|\]$/g, '')) !== 0) return true
   const plain = name.replace(/\.$/, '')
-  return plain === 'localhost' || names.has(plain)
+  return plain === 'localhost' || isName(plain)
 }
 
 /** By host and port: what ends TLS in front of a peer makes another scheme of it. */

@@ -41,8 +41,8 @@ export interface TcpOptions {
   readonly port: number
   /** PEM. Absent: without TLS. */
   readonly tls?: TlsFiles | undefined
-  /** By which this peer may be called; lower case. */
-  readonly names: ReadonlySet<string>
+  /** Whether this peer may be called so; lower case. */
+  readonly isName: (name: string) => boolean
   /** The dashboard. */
   readonly files?: StaticFiles | undefined
 }
@@ -96,7 +96,7 @@ const tlsOptions = ({ cert, key }: TlsFiles) =>
 
 // ---------------------------------------------------------------------------------------------- requests
 
-function listenerOf({ view, log, names, files, tls }: TcpOptions, followers: Set<() => void>) {
+function listenerOf({ view, log, isName, files, tls }: TcpOptions, followers: Set<() => void>) {
   const identify: Answering['identify'] = ({ headers }) => {
     const token = bearerOf(headers)
     return token === undefined ? undefined : view.tokens.holderOf(token)
@@ -106,7 +106,7 @@ function listenerOf({ view, log, names, files, tls }: TcpOptions, followers: Set
     if (!takeTurn(request, response)) return void request.socket.destroy()
     for (const [name, value] of Object.entries(headersFor(tls !== undefined))) response.setHeader(name, value)
     try {
-      checkHeaders(request.headers, names)
+      checkHeaders(request.headers, isName)
     } catch (error) {
       return send(response, errorReply(error))
     }

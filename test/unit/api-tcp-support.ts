@@ -31,7 +31,7 @@ export async function tcpPeer(options: Partial<TcpOptions> = {}) {
   const logged: string[] = []
   const note = (_: object, text: string): void => void logged.push(text)
   const log: Log = { debug: note, info: note, warn: note, error: note }
-  const server = await serveTcp({ view, log, host: '127.0.0.1', port: 0, names: new Set(), ...options })
+  const server = await serveTcp({ view, log, host: '127.0.0.1', port: 0, isName: () => false, ...options })
   const { port } = server.address
   return { server, port, events, holders, done, logged, ask: asking(port), raw: (text: string) => rawly(port, text) }
 }

@@ -1,0 +1,54 @@
+/** The API over TCP: settings, and where a peer listens that has none. */
+import { z } from 'zod'
+
+const path = z.string().min(1).max(4096).describe('the path of a file')
+
+export const apiSchema = z.strictObject({
+  /**
+   * Where browsers and programs reach the API with a token (`diapause tokens new`): an address and a port, or "off". The socket in
+   * the run folder is there whatever this says. Absent: 127.0.0.1 and the port of peer.listen + 80, if that is free.
+   */
+  listen: z
+    .string()
+    .regex(/^(off|(\d{1,3}\.){3}\d{1,3}:\d{1,5}|\[[0-9a-fA-F:.]{2,45}\]:\d{1,5})$/)
+    .describe('"off", or an address and a port such as "127.0.0.1:7480" or "[::1]:7480"')
+    .optional(),
+  /** PEM files. They are read again when they have changed, so that a certificate can be renewed without a restart. */
+  tls: z.strictObject({ certFile: path, keyFile: path }).optional(),
+  /** Beyond this host also without TLS: whoever sees the network sees the tokens. For what ends TLS in front of the peer. */
+  plaintext: z.boolean().default(false),
+  /** By which browsers may call this peer, beside its addresses, its host's name and those of its certificate. */
+  names: z
+    .array(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9._-]{1,253}$/)
+        .describe('the name of a host')
+    )
+    .max(20)
+    .default([])
+})
+export type ApiSettings = z.output<typeof apiSchema>
+
+/** 7480 beside 7400. */
+const PORT_OFFSET = 80
+
+export interface Listening {
+  readonly host: string
+  readonly port: number
+  /** Named by the config, so that it must be had. */
+  readonly named: boolean
+}
+
+/** Undefined: nowhere, also where the port of `peerListen` leaves none above it. */
+export function listeningOf(listen: string | undefined, peerListen: string): Listening | undefined {
+  if (listen === 'off') return undefined
+  if (listen !== undefined) {
+    const at = listen.lastIndexOf(':')
+    return { host: listen.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(listen.slice(at + 1)), named: true }
+  }
+  const port = Number(peerListen.slice(peerListen.lastIndexOf('/') + 1)) + PORT_OFFSET
+  return port > 65_535 ? undefined : { host: '127.0.0.1', port, named: false }
+}
+
+export const isLoopbackHost = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|::1)$/.test(host)
