@@ -81,7 +81,7 @@ const guestAgentSchema = z
       .optional(),
     timeoutMs: z.number().int().min(100).max(MAX_GUEST_AGENT_MS).optional()
   })
-  .describe('a table, such as {} or { afterRestore = ["/usr/local/sbin/restored"], timeoutMs = 30000 }')
+  .describe('such as {} or { afterRestore: ["/usr/local/sbin/restored"], timeoutMs: 30000 }')
 
 const objectiveMs = z.number().int().min(1).max(86_400_000)
 

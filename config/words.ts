@@ -9,42 +9,93 @@ export interface Problem {
   readonly key: string
   readonly expected: string
   readonly found: string
+  /** In the file, from 1; where that is known. */
+  readonly line?: number | undefined
 }
 
-/** `lease.durationMs: expected a whole number from 100 to 600000, found "1s"` */
-export const problemText = ({ key, expected, found }: Problem): string => `${key}: expected ${expected}, found ${found}`
+/** `lease.durationMs: expected a whole number from 100 to 600000, found "1s"`; after `line 7, ` where that is known. */
+export const problemText = ({ key, expected, found, line }: Problem): string =>
+  `${line === undefined ? '' : `line ${line}, `}${key}: expected ${expected}, found ${found}`
 
 export type Checked<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly problems: readonly Problem[] }
 
+/** What a file is written in. */
+export interface Notation {
+  readonly table: (key: string) => string
+  readonly list: (atLeast: number | undefined, atMost: number | undefined, key: string) => string
+  /** Where in the file something is, or else what it would be in. */
+  readonly lineOf: (path: Path) => number | undefined
+}
+
+const toml: Notation = {
+  table: key => (key === WHOLE ? 'a table' : `a table ([${key}])`),
+  list: (atLeast, atMost, key) => `${atLeast} to ${atMost} entries ([[${key}]])`,
+  lineOf: () => undefined
+}
+
 /** Checks `raw` against a schema of strict objects, arrays and plain values; every problem at once. */
-export function check<T>(schema: z.ZodType<T>, raw: unknown): Checked<T> {
+export function check<T>(schema: z.ZodType<T>, raw: unknown, notation = toml): Checked<T> {
   const result = schema.safeParse(raw)
   if (result.success) return { ok: true, value: result.data }
   const jsonSchema = z.toJSONSchema(schema, { io: 'input' })
-  return { ok: false, problems: result.error.issues.flatMap(issue => problemsOf(issue, raw, jsonSchema)) }
+  return { ok: false, problems: result.error.issues.flatMap(issue => problemsOf(issue, raw, jsonSchema, notation)) }
 }
+
+/** The key of all of it. */
+const WHOLE = '(file)'
 
 type Path = readonly PropertyKey[]
 type JsonSchema = z.core.JSONSchema.BaseSchema
 
-function problemsOf(issue: z.core.$ZodIssue, raw: unknown, root: JsonSchema): Problem[] {
-  if (issue.code !== 'unrecognized_keys') {
-    return [{ key: keyText(issue.path), expected: expectation(issue, root), found: found(valueAt(raw, issue.path)) }]
+function problemsOf(issue: z.core.$ZodIssue, raw: unknown, root: JsonSchema, notation: Notation): Problem[] {
+  const at = (path: Path): Pick<Problem, 'key' | 'line'> => {
+    const line = notation.lineOf(path)
+    return { key: keyText(path), ...(line !== undefined && { line }) }
   }
-  const known = Object.keys(schemaAt(issue.path, root)?.properties ?? {})
+  if (issue.code !== 'unrecognized_keys') {
+    return [
+      { ...at(issue.path), expected: expectation(issue, root, raw, notation), found: found(valueAt(raw, issue.path)) }
+    ]
+  }
+  const known = Object.keys(schemaAt(issue.path, root, raw)?.properties ?? {})
   return issue.keys.map(key => {
     const near = nearest(key, known)
     const expected = near === undefined ? `one of ${known.join(', ')}` : `a known key; did you mean ${near}?`
-    return { key: keyText([...issue.path, key]), expected, found: 'an unknown key' }
+    return { ...at([...issue.path, key]), expected, found: 'an unknown key' }
   })
 }
 
 // ---------------------------------------------------------------------------------------------- what was expected
 
-function schemaAt(path: Path, root: JsonSchema): JsonSchema | undefined {
-  return path.reduce<JsonSchema | undefined>((schema, step) => childOf(schema, step), root)
+/** Of tables that are told apart by a key ("kind"), the one that `raw` says it is. */
+function schemaAt(path: Path, root: JsonSchema, raw: unknown): JsonSchema | undefined {
+  return path.reduce<JsonSchema | undefined>(
+    (schema, step, depth) => branchOf(childOf(schema, step), valueAt(raw, path.slice(0, depth + 1))),
+    branchOf(root, raw)
+  )
+}
+
+function branchOf(schema: JsonSchema | undefined, value: unknown): JsonSchema | undefined {
+  if (schema?.oneOf === undefined) return schema
+  const branches = schema.oneOf.filter(branch => typeof branch === 'object')
+  const fits = ({ properties = {} }: JsonSchema): boolean =>
+    Object.entries(properties).some(
+      ([key, of]) => typeof of === 'object' && of.const !== undefined && of.const === valueAt(value, [key])
+    )
+  return branches.find(fits) ?? tellingApart(schema, branches)
+}
+
+/** What stands for all branches: the key that tells them apart, as a list of its values. */
+function tellingApart(schema: JsonSchema, branches: readonly JsonSchema[]): JsonSchema {
+  const constants = branches.flatMap(({ properties = {} }) =>
+    Object.entries(properties).flatMap(([key, of]) =>
+      typeof of === 'object' && of.const !== undefined ? [[key, of.const] as const] : []
+    )
+  )
+  const values = constants.map(([, value]) => value)
+  return { ...schema, properties: Object.fromEntries(constants.map(([key]) => [key, { enum: values }])) }
 }
 
 function childOf(schema: JsonSchema | undefined, step: PropertyKey): JsonSchema | undefined {
@@ -52,11 +103,11 @@ function childOf(schema: JsonSchema | undefined, step: PropertyKey): JsonSchema 
   return typeof child === 'object' && !Array.isArray(child) ? child : undefined
 }
 
-function expectation(issue: z.core.$ZodIssue, root: JsonSchema): string {
+function expectation(issue: z.core.$ZodIssue, root: JsonSchema, raw: unknown, notation: Notation): string {
   const { path, message } = issue
   // A check that knows more than the description: with `params: { says: true }` its message is what was expected.
   if (issue.code === 'custom' && issue.params?.['says'] === true) return message
-  const schema = schemaAt(path, root)
+  const schema = schemaAt(path, root, raw)
   if (schema?.description !== undefined) return schema.description
   if (schema?.enum !== undefined) return `one of ${schema.enum.map(value => JSON.stringify(value)).join(', ')}`
   switch (schema?.type) {
@@ -64,10 +115,12 @@ function expectation(issue: z.core.$ZodIssue, root: JsonSchema): string {
       const multiple = schema.multipleOf === undefined ? '' : ` and a multiple of ${schema.multipleOf}`
       return `a whole number from ${schema.minimum} to ${schema.maximum}${multiple}`
     }
+    case 'number':
+      return `a number from ${schema.minimum} to ${schema.maximum}`
     case 'object':
-      return path.length === 0 ? 'a table' : `a table ([${keyText(path)}])`
+      return notation.table(keyText(path))
     case 'array':
-      return `${schema.minItems} to ${schema.maxItems} entries ([[${keyText(path)}]])`
+      return notation.list(schema.minItems, schema.maxItems, keyText(path))
     case 'boolean':
       return 'true or false'
     default:
@@ -97,7 +150,7 @@ const keyText = (path: Path): string =>
   path.reduce<string>(
     (text, step) => (typeof step === 'number' ? `${text}[${step}]` : `${text}${text && '.'}${String(step)}`),
     ''
-  ) || '(file)'
+  ) || WHOLE
 
 // ---------------------------------------------------------------------------------------------- small things
 

@@ -57,7 +57,7 @@ const code = await runCli(process.argv.slice(2), {
   identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,
   init: async options => (await import('./host/init.ts')).initCluster(options),
   join: async options => (await import('./host/join.ts')).joinCluster(options),
-  groupFileToRequest: async text => (await import('./edge/group-request.ts')).groupFileToRequest(text),
+  definitionToRequest: async text => (await import('./edge/group-request.ts')).definitionToRequest(text),
   examine: async config => (await import('./doctor.ts')).examine(config),
   print: text => void process.stdout.write(`${text}\n`),
   progress,

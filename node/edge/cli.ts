@@ -31,7 +31,7 @@ export interface CliHost extends MemberHost, ImageHost, HomeHost, DrillHost, Pic
   runPeer(config: Config): Promise<void>
   /** The peer id of a data folder; makes an identity where there is none. */
   identity(dataDir: string): Promise<string>
-  groupFileToRequest(text: string): Promise<unknown>
+  definitionToRequest(text: string): Promise<unknown>
 }
 
 interface PeerOptions {
@@ -156,14 +156,20 @@ function groupCommands(diapause: Command, host: CliHost): void {
     })
   const vms = diapause.command('vm').description('define, list and remove VMs, which go by groups; their consoles')
   peerCommand(vms, host, 'define <file>')
-    .description('make a group of VMs from a TOML file: id, outputCommit, openFlow, [retention], [[vms]], [owners]')
+    .description('make a group of VMs from its definition in YAML')
     .action(async (file: string, options: PeerOptions) => {
-      const request = await host.groupFileToRequest(readGroupFile(file))
+      const request = await host.definitionToRequest(readDefinition(file))
       const record = await (await clientOf(options, host)).createGroup(request)
       const price = record.outputCommit ? '; each answer of theirs to the outside waits for the next epoch' : ''
       const text = `group ${record.id} with ${record.vms.length} VMs is made${price}`
       host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })
+  vms
+    .command('schema')
+    .description('print the JSON Schema of definitions, for editors')
+    .action(async () =>
+      host.print((await import('../../config/definition-schema.ts')).definitionSchemaText().trimEnd())
+    )
   peerCommand(vms, host, 'list')
     .description('list the groups that the peer knows')
     .action(async (options: PeerOptions) => {
@@ -183,10 +189,10 @@ function groupCommands(diapause: Command, host: CliHost): void {
     })
 }
 
-function readGroupFile(file: string): string {
+function readDefinition(file: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch (cause) {
-    throw new UsageError('GROUP_FILE', `cannot read the group file ${file}: ${messageOf(cause)}`, { cause })
+    throw new UsageError('DEFINITION_FILE', `cannot read the definition ${file}: ${messageOf(cause)}`, { cause })
   }
 }

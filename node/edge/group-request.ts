@@ -1,28 +1,14 @@
-/** A request for a new group, as the API gets it and as a TOML file has it. Pure. */
-import { z } from 'zod'
-import { readToml } from '../../config/parse.ts'
-import { retentionSchema } from '../../config/schema.ts'
+/** A request for a new group, as the API gets it and as a file in YAML has it. Pure. */
+import { definitionSchema, parseDefinition, type Definition } from '../../config/definition.ts'
 import { check, problemText } from '../../config/words.ts'
 import type { Problem } from '../../config/words.ts'
-import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from '../../config/vm.ts'
 import { leadsOutside, nicsOf } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 import type { GroupRequest, MemberStatus } from './view.ts'
 
-const groupRequestSchema = z.strictObject({
-  id: groupNameSchema,
-  vms: z.array(vmSpecSchema).min(1).max(MAX_GROUP_VMS),
-  owners: z.record(z.string(), z.string()).default({}),
-  /** Off: with it each answer to the outside waits for the next epoch (`node/switch/README.md` has the price). */
-  outputCommit: z.boolean().default(false),
-  /** Off: with it only hosts with `switch.openFlow` can run its VMs. */
-  openFlow: z.boolean().default(false),
-  retention: retentionSchema.optional()
-})
-
 /** Names of peers or their ids may stand in `owners`; ids come out. UsageError GROUP_INVALID lists every problem. */
 export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
-  const shape = check(groupRequestSchema, raw)
+  const shape = check(definitionSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
   const { id, vms, owners, outputCommit, openFlow, retention } = shape.value
   const problems = [
@@ -47,11 +33,11 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
   return { id, vms, owners: placed, outputCommit, openFlow, ...(retention && { retention }) }
 }
 
-/** The TOML text of a group file → what to send to the API, which checks it. */
-export function groupFileToRequest(text: string): unknown {
-  const toml = readToml(text)
-  if (!toml.ok) throw invalid(toml.problems)
-  return toml.value
+/** The text of a definition → what to send to the API, which knows the members. UsageError GROUP_INVALID lists every problem. */
+export function definitionToRequest(text: string): Definition {
+  const definition = parseDefinition(text)
+  if (!definition.ok) throw invalid(definition.problems)
+  return definition.value
 }
 
 const duplicateIds = (vms: GroupRequest['vms']): Problem[] =>

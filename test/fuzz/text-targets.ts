@@ -3,10 +3,10 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseConfig, readToml } from '../../config/parse.ts'
+import { parseConfig } from '../../config/parse.ts'
 import { encodeRecord, type ImageRecord, RecordReader } from '../../node/edge/image-records.ts'
 import { parseImportWish } from '../../node/edge/image-view.ts'
-import { groupFileToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
+import { definitionToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
 import { AgentLines, isSynced, replyOf } from '../../node/hypervisor/guest-agent-protocol.ts'
 import { LineSplitter, parseQmpLine } from '../../node/hypervisor/qmp-protocol.ts'
 import {
@@ -77,19 +77,18 @@ function config(input: Uint8Array): string | undefined {
   return 'problems'
 }
 
-const GROUP = `id = "shop"
-outputCommit = true
-
-[[vms]]
-id = "till"
-nics = [{ mac = "52:54:00:00:00:01", network = "lan" }, { mac = "52:54:00:00:00:02", network = "uplink" }]
-memoryMiB = 64
-kernel = "/boot/kernel"
-initrd = "/boot/initrd"
-append = ""
-
-[owners]
-till = "one"
+const GROUP = `# a comment
+id: shop
+outputCommit: true
+vms:
+  - &till
+    id: till
+    nics: [{ mac: "52:54:00:00:00:01", network: lan }, { mac: "52:54:00:00:00:02", network: uplink }]
+    memoryMiB: 64
+    kernel: /boot/kernel
+    initrd: /boot/initrd
+    append: ''
+owners: { till: one }
 `
 const MEMBER = {
   id: PEER,
@@ -104,9 +103,8 @@ const MEMBER = {
 /** As a file, and as the API gets it: a value. */
 function groupRequest(input: Uint8Array, random: Random): string | undefined {
   return attempt(/^GROUP_INVALID$/, () => {
-    const toml = readToml(textOf(input))
-    const raw = toml.ok && random() < 0.5 ? mutateValue(toml.value, random) : groupFileToRequest(textOf(input))
-    return parseGroupRequest(raw, [MEMBER])
+    const request = definitionToRequest(textOf(input))
+    return parseGroupRequest(random() < 0.5 ? mutateValue(request, random) : request, [MEMBER])
   })
 }
 
@@ -268,7 +266,7 @@ export const textTargets: readonly Target[] = [
     name: 'group-request',
     group: 'texts',
     summary: 'a group, as a file and as the API gets it',
-    seeds: () => [bytes(GROUP), bytes(GROUP.replace(/nics.*/, `mac = "${vm.nics[0]?.mac}"`))],
+    seeds: () => [bytes(GROUP), bytes(GROUP.replace(/nics.*/, `mac: "${vm.nics[0]?.mac}"`))],
     // What is left whole has a value in it changed as it is run.
     mutate: (input, random) => (random() < 0.5 ? input : mutate(input, random)),
     run: groupRequest

@@ -139,11 +139,11 @@ describe('diapause', () => {
     }
   })
 
-  it('refuses a group file that is not there or not TOML', async () => {
-    expect(await diapause('vm', 'define', join(folder, 'no.toml'))).toMatchObject({ code: 2 })
-    writeFileSync(join(folder, 'bad.toml'), 'id = \n')
-    const bad = await diapause('vm', 'define', join(folder, 'bad.toml'), '--socket', '/none')
-    expect(bad).toMatchObject({ code: 2, err: expect.stringContaining('line 1, column') })
+  it('refuses a definition that is not there or not YAML', async () => {
+    expect(await diapause('vm', 'define', join(folder, 'no.yaml'))).toMatchObject({ code: 2 })
+    writeFileSync(join(folder, 'bad.yaml'), 'id: [\n')
+    const bad = await diapause('vm', 'define', join(folder, 'bad.yaml'), '--socket', '/none')
+    expect(bad).toMatchObject({ code: 2, err: expect.stringContaining('line 2, column') })
   })
 
   it('helps with exit code 0', async () => {
