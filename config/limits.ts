@@ -23,7 +23,8 @@ export function relationProblems(sections: Sections): Problem[] {
     ...memberProblems(sections),
     ...shardProblems(sections),
     ...folderProblems(sections),
-    ...apiProblems(sections)
+    ...apiProblems(sections),
+    ...notificationProblems(sections)
   ]
 }
 
@@ -142,6 +143,26 @@ function folderProblems({ peer }: Sections): Problem[] {
   const expected = `a path of at most ${MAX_RUN_DIR_BYTES} bytes, because the paths of sockets in it are limited to 107`
   const found = `${JSON.stringify(runDirOf(peer))} (${bytes} bytes${peer.runDir === undefined ? ', the default' : ''})`
   return [{ key: 'peer.runDir', expected, found }]
+}
+
+/** One way each, and a name of its own: by it peers know that they have the same target. */
+function notificationProblems({ notifications = [] }: Sections): Problem[] {
+  const problems: Problem[] = []
+  for (const [index, target] of notifications.entries()) {
+    const key = `notifications[${index}]`
+    const { name, webhook, webhookFile, command, tokenFile, signingKeyFile } = target
+    const ways = [webhook, webhookFile, command].filter(way => way !== undefined).length
+    const expected = 'one of webhook, webhookFile and command'
+    if (ways !== 1) problems.push({ key, expected, found: ways === 0 ? 'none of them' : `${ways} of them` })
+    const first = notifications.findIndex(other => other.name === name)
+    if (first < index) {
+      const taken = `another name than that of notifications[${first}]`
+      problems.push({ key: `${key}.name`, expected: taken, found: JSON.stringify(name) })
+    }
+    if (command === undefined || (tokenFile ?? signingKeyFile) === undefined) continue
+    problems.push({ key, expected: 'tokenFile and signingKeyFile with a webhook only', found: 'one with a command' })
+  }
+  return problems
 }
 
 /** A token that anybody between may read is nobody's. */

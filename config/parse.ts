@@ -69,6 +69,7 @@ function wellShapedSections(raw: unknown): Sections {
     drills: section('drills', shape.drills),
     hypervisor: section('hypervisor', shape.hypervisor),
     switch: section('switch', shape.switch),
+    notifications: section('notifications', shape.notifications),
     api: section('api', shape.api),
     log: section('log', shape.log)
   }

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod'
 import { apiSchema } from './api.ts'
+import { notificationsSchema } from './notices.ts'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
 export const nameSchema = z
@@ -359,6 +360,8 @@ export const configSchema = z.strictObject({
       megabytesPerSecond: z.number().min(0.01).max(100_000).default(10)
     })
     .optional(),
+  /** Who is told of failovers and of what needs a person. None: nobody; `GET /metrics` and the events have all of it. */
+  notifications: notificationsSchema,
   /** HTTP for browsers and programs, over TCP. */
   api: apiSchema.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})

@@ -31,6 +31,7 @@ import { keepBy } from './planning/retention-policy.ts'
 import type { Log } from './ports.ts'
 import { type Body, openBody } from './composition/body.ts'
 import { type Home, openHome } from './composition/home.ts'
+import { openNotifying } from './composition/notifying.ts'
 import type { Run } from './composition/run.ts'
 import { descriptionOf, serve } from './composition/serving.ts'
 import { openVoice, type Voice } from './composition/voice.ts'
@@ -102,6 +103,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
+  const notifying = openNotifying(home, voice, body, run)
 
   // Whoever hears of a group may start its VMs at once: what that needs is ready before anything can be heard.
   await registers.start()
@@ -114,6 +116,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   teardown.add(() => detector.stop())
   membership.start()
   steps.start()
+  notifying.start()
   for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
   repairing?.start()

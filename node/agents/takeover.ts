@@ -99,6 +99,7 @@ export class TakeoverAgent {
     const full = this.#full.get(id)
     if (full?.room === room && clock.now() < full.untilMs) return this.#later(id, LOOK_MS)
     this.#full.delete(id)
+    const wasFull = full !== undefined
     const facts = this.facts(record)
     const plan = placeRestore(record, facts)
     try {
@@ -124,6 +125,7 @@ export class TakeoverAgent {
       const waitMs = Math.max(RETRY_MS, Number.isFinite(retryMs) ? retryMs : RETRY_MS)
       const noRoom = hasCode(error, 'TAKEOVER_NO_HOST')
       if (noRoom) this.#full.set(id, { room, untilMs: clock.now() + NO_ROOM_MS })
+      if (noRoom && !wasFull) report('takeover.no-host', { group: id, lost, reason: messageOf(error) })
       note(factOfWait(record, error, noRoom ? NO_ROOM_MS : waitMs))
       this.#later(id, waitMs)
     }

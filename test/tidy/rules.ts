@@ -71,7 +71,7 @@ const dependencyRules: readonly Rule[] = [
     may: ['node/erasure/codec.ts', ...adapter('node/image/').may],
     why: 'see node/image/'
   },
-  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards', 'nbd', 'second-home'].map(folder =>
+  ...['store', 'hypervisor', 'switch', 'erasure', 'image', 'shards', 'nbd', 'second-home', 'couriers'].map(folder =>
     adapter(`node/${folder}/`)
   ),
   {

@@ -1,0 +1,54 @@
+/**
+ * Tells by a command of the operator's: JSON on its standard input, its text in DIAPAUSE_TEXT. It has an environment of its own,
+ * because this process's may hold credentials; exit code 0 is taken as told. It dies with this process (`setpriv --pdeathsig`).
+ */
+import { spawn } from 'node:child_process'
+import type { NotificationTarget } from '../../config/notices.ts'
+import type { NotificationBody } from '../ports.ts'
+import { failed } from './errors.ts'
+
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+/** The peer may go before all others (`host/priority.ts`); its operator's command must not. The most that nice(1) takes off. */
+const NICE = '20'
+/** What is kept of what it says on standard error, the last: a line. */
+const SAID_CHARACTERS = 300
+
+export async function runCommand(
+  { name, command }: Pick<NotificationTarget, 'name'> & { readonly command: string },
+  body: NotificationBody,
+  signal: AbortSignal
+): Promise<void> {
+  const args = ['--pdeathsig', 'KILL', '--', 'nice', '-n', NICE, 'sh', '-c', command]
+  const env = { PATH, LANG: 'C.UTF-8', DIAPAUSE_TARGET: name, DIAPAUSE_TEXT: body.text }
+  const child = spawn('setpriv', args, { cwd: '/', env, detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
+  child.stdin.on('error', () => {}) // it need not read
+  child.stdin.end(JSON.stringify(body))
+  let said = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said = (said + text).slice(-SAID_CHARACTERS)
+  })
+  const end = (): void => endGroup(child.pid)
+  signal.addEventListener('abort', end, { once: true })
+  if (signal.aborted) end()
+  try {
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', error => reject(failed(name, `its command cannot be started: ${error.message}`)))
+      child.once('exit', resolve)
+    })
+    if (code === 0) return
+    const why = signal.aborted ? 'its command took too long' : `its command ended with ${code ?? 'a signal'}`
+    throw failed(name, said.trim() === '' ? why : `${why}: ${said.trim()}`)
+  } finally {
+    signal.removeEventListener('abort', end)
+    end()
+    child.stderr.destroy()
+  }
+}
+
+/** The command, and what it has left behind. */
+function endGroup(pid: number | undefined): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch {} // nobody is left
+}

@@ -1,0 +1,137 @@
+import { describe, expect, it } from 'vitest'
+import { NoticeWatch, type Exposed } from '../../node/agents/notice-watch.ts'
+import { noticeOfReport, noticesOfRecord } from '../../node/planning/notices.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { NoticeInput } from '../../protocols/notifications/core.ts'
+import { JumpingClock } from './jumping-clock.ts'
+
+const record = (over: Partial<GroupRecord> = {}): GroupRecord => ({
+  id: 'shop',
+  version: 1,
+  generation: 3,
+  vms: ['web', 'db'].map(id => ({ id, memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })),
+  owners: { web: 'A', db: 'B' },
+  lastEpoch: 8,
+  open: null,
+  committed: { epoch: 7, generation: 3, previousEpoch: 6, images: {} },
+  removed: false,
+  ...over
+})
+
+const facts = {
+  atMs: 5,
+  nameOf: (peer: string) => `host-${peer.toLowerCase()}`,
+  isLost: (peer: string) => peer === 'A'
+}
+const told = (before: GroupRecord, after: GroupRecord) =>
+  noticesOfRecord(before, after, facts).map(({ notice }) => notice)
+
+describe('what people are told of', () => {
+  it('is a failover where a VM left a host that died, and a rollback where none did', () => {
+    const [failover] = told(record(), record({ generation: 4, owners: { web: 'C', db: 'B' } }))
+    expect(failover).toMatchObject({ key: 'failover/shop/4', kind: 'failover', state: 'once', group: 'shop' })
+    expect(failover?.text).toBe(
+      'Failover of group shop: host-a died; web to host-c; all its VMs go on from snapshot 7.'
+    )
+    const [rollback] = told(record(), record({ generation: 4 }))
+    expect(rollback).toMatchObject({ key: 'rollback/shop/4', kind: 'rollback' })
+  })
+
+  it('is a drill that failed, once, and not one that passed', () => {
+    const last = { epoch: 7, by: 'B', atMs: 99, tookMs: 5, failed: 'db did not answer.' }
+    const after = record({ drills: { last } })
+    expect(told(record(), after)[0]).toMatchObject({ key: 'drill-failed/shop/99', state: 'once' })
+    expect(told(after, after)).toEqual([])
+    const { failed: _, ...passed } = last
+    expect(told(record(), record({ drills: { last: passed } }))).toEqual([])
+  })
+
+  it('ends all that lasted when the group is removed', () => {
+    const states = told(record(), record({ removed: true })).map(({ kind, state }) => `${kind} ${state}`)
+    expect(states).toEqual(['no-host ended', 'epoch-failed ended', 'low-redundancy ended', 'home-failed ended'])
+  })
+
+  it('is an epoch that failed, but not for a failover, which is told itself; and ends with the next', () => {
+    const aborted = (reason: string) =>
+      noticeOfReport('epoch.aborted', { group: 'shop', epoch: 8, reason }, 'host-b', 5)
+    expect(aborted('its deadline passed')?.notice).toMatchObject({ key: 'epoch-failed/shop', state: 'begun' })
+    expect(aborted('the group was taken over')).toBeUndefined()
+    const after = record({ committed: { epoch: 9, generation: 3, previousEpoch: 7, images: {} } })
+    expect(told(record(), after)[0]).toMatchObject({ key: 'epoch-failed/shop', state: 'ended' })
+  })
+
+  it('is what one peer alone sees of objectives, its disk and the second home', () => {
+    const seen = (kind: string, fields: object) => noticeOfReport(kind, { group: 'shop', ...fields }, 'host-b', 5)
+    const missed = seen('objective.missed', { vm: 'db', objective: 'lossMs', atMostMs: 20_000, wouldBeMs: 25_000 })
+    expect(missed).toMatchObject({ alone: true, notice: { key: 'objective-missed/shop/db/lossMs', vm: 'db' } })
+    expect(missed?.notice.text).toContain('it would lose 25.0 s, and may take 20.0 s')
+    expect(seen('scrub.damaged', { stream: 's' })?.notice).toMatchObject({ key: 'damage/host-b/s', member: 'host-b' })
+    expect(seen('home.copied', {})?.notice).toMatchObject({ key: 'home-failed/shop', state: 'ended' })
+    expect(seen('vm.started', {})).toBeUndefined()
+  })
+})
+
+describe('the watch', () => {
+  const world = (more: { alive?: string[]; exposed?: Exposed[] } = {}) => {
+    const clock = new JumpingClock()
+    const state = { alive: ['A', 'B', 'C'], exposed: [] as Exposed[], records: [record()], ...more }
+    const told: NoticeInput[] = []
+    const watch = new NoticeWatch({
+      self: 'A',
+      directory: { all: () => state.records, onRecord: () => {} },
+      detector: { livenessOf: peer => (state.alive.includes(peer) ? 'alive' : 'dead') },
+      members: () => ['A', 'B', 'C'],
+      voters: () => ['A', 'B', 'C'],
+      nameOf: facts.nameOf,
+      exposed: () => state.exposed,
+      checkEveryMs: 60_000,
+      clock,
+      wallMs: () => 5,
+      tell: input => told.push(input)
+    })
+    watch.start()
+    const begun = () =>
+      told.flatMap(input => (input.kind === 'notice' && input.notice.state === 'begun' ? [input.notice.key] : []))
+    const ended = () =>
+      told.flatMap(input => (input.kind === 'notice' && input.notice.state === 'ended' ? [input.notice.key] : []))
+    return { clock, state, begun, ended }
+  }
+
+  it('tells of a member that stays dead, not of one that is back soon', async () => {
+    const { clock, state, begun, ended } = world()
+    state.alive = ['A', 'B']
+    await clock.until(clock.nowMs + 8_000)
+    state.alive = ['A', 'B', 'C']
+    await clock.until(clock.nowMs + 4_000)
+    expect(begun()).toEqual([])
+    state.alive = ['A', 'B']
+    await clock.until(clock.nowMs + 14_000)
+    expect(begun()).toEqual(['member-dead/C'])
+    state.alive = ['A', 'B', 'C']
+    await clock.until(clock.nowMs + 4_000)
+    expect(ended().at(-1)).toBe('member-dead/C')
+  })
+
+  it('tells of a cut from the majority, and then not of what it thinks of each other member', async () => {
+    const { clock, begun } = world({ alive: ['A'] })
+    await clock.until(clock.nowMs + 60_000)
+    expect(begun()).toEqual(['no-majority'])
+  })
+
+  it('tells of images that bear fewer losses for two looks of the repair, and of what cannot be read at once', async () => {
+    const exposed = { group: 'shop', tolerates: 1, missing: 2 }
+    const { clock, state, begun } = world({ exposed: [exposed] })
+    await clock.until(clock.nowMs + 110_000)
+    expect(begun()).toEqual([])
+    await clock.until(clock.nowMs + 20_000)
+    expect(begun()).toEqual(['low-redundancy/shop'])
+    const other = world()
+    other.state.exposed = [{ ...exposed, tolerates: -1 }]
+    await other.clock.until(other.clock.nowMs + 4_000)
+    expect(other.begun()).toEqual(['low-redundancy/shop'])
+    state.records = [record({ owners: { web: 'B', db: 'A' } })]
+    state.exposed = []
+    await clock.until(clock.nowMs + 10_000)
+    expect(begun()).toEqual(['low-redundancy/shop'])
+  })
+})
