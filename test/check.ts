@@ -1,6 +1,6 @@
 /**
  * `npm run check`: all that CI runs. Formatter, linter (with types, for promises that nobody awaits), type check, tests;
- * each of the first three counts as one test. `-- --no-tests` leaves the tests out. The last line is `N passed, N failed`.
+ * each of the first four counts as one test. `-- --no-tests` leaves the tests out. The last line is `N passed, N failed`.
  */
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -27,7 +27,8 @@ const command = (name: string, file: string, args: readonly string[]): Step => (
 const checks: readonly Step[] = [
   command('format (biome)', '@biomejs/biome/bin/biome', ['format', '--log-level=warn', '.']),
   command('lint (oxlint)', 'oxlint/bin/oxlint', ['--type-aware', '--deny-warnings', '--quiet']),
-  command('types (tsc)', 'typescript/bin/tsc', ['-p', '.'])
+  command('types (tsc)', 'typescript/bin/tsc', ['-p', '.']),
+  command('types, dashboard', 'typescript/bin/tsc', ['-p', 'node/dashboard'])
 ]
 const tests: Step = { name: 'tests (vitest)', run: () => runVitest([]) }
 

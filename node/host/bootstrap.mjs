@@ -7,14 +7,15 @@
  *
  * 1. Debian packages that are missing are installed (as root), or the command to install them is printed (exit code 2).
  * 2. npm packages are installed with `npm ci` where they do not match package-lock.json.
- * 3. The command runs with the Node that npm installed, where the one running this file is older than 24.
+ * 3. The dashboard is bundled (0.2 s) where its sources are newer than what was bundled.
+ * 4. The command runs with the Node that npm installed, where the one running this file is older than 24.
  *
  * Step 1 and 2 write to stderr only, so that the command's output stays its own. With everything in place they cost two
  * file reads and one `dpkg-query` (10 ms). DIAPAUSE_NO_INSTALL=1 forbids both steps: what is missing is printed instead.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { basename, delimiter, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -204,6 +205,27 @@ function npmCommand() {
   return cli && basename(cli) === 'npm-cli.js' && existsSync(cli) ? [process.execPath, cli] : ['npm']
 }
 
+// ------------------------------------------------------------------------------------------------ the dashboard
+
+/** Newest change below a folder, ms; 0 where there is none. */
+function changedMs(folder) {
+  let newest = 0
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    newest = Math.max(newest, entry.isDirectory() ? changedMs(path) : statSync(path).mtimeMs)
+  }
+  return newest
+}
+
+/** A peer without its page is still a peer: what fails is told, and nothing else. */
+async function ensureDashboard() {
+  const sources = join(root, 'node/dashboard')
+  const built = join(root, '.build/dashboard/index.html')
+  if (!existsSync(sources) || (existsSync(built) && statSync(built).mtimeMs >= changedMs(sources))) return
+  const { code, output } = await run(nodeBinary(), [join(sources, 'build.ts')], {})
+  if (code !== 0) say(`the dashboard could not be bundled, so peers do not serve it: ${output}`)
+}
+
 // ------------------------------------------------------------------------------------------------ the real command
 
 function nodeBinary() {
@@ -282,6 +304,7 @@ async function main(argv) {
   if (argv.length === 0) throw new Stop(2, 'usage: node node/host/bootstrap.mjs SCRIPT.ts|--bin NAME ARGS…')
   await ensureDebianPackages()
   await ensureNpmPackages()
+  await ensureDashboard()
   become(argv)
 }
 

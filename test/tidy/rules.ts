@@ -84,6 +84,12 @@ const dependencyRules: readonly Rule[] = [
     may: ['config/', 'protocols/', 'node/edge/', ...contracts],
     why: 'the edge knows what it shows (view.ts), not who shows it'
   },
+  {
+    who: 'node/dashboard/',
+    may: ['node/dashboard/'],
+    typesOf: ['config/', 'protocols/', 'node/edge/', 'node/ports.ts'],
+    why: 'the dashboard runs in a browser and knows the API by its types'
+  },
   { who: 'node/host/', may: ['config/', 'protocols/', 'node/host/', ...contracts], why: 'host files stand alone' },
   {
     who: 'node/operations/',
@@ -205,6 +211,8 @@ const pureFiles = [
   'node/nbd/wire.ts',
   'node/store/record.ts',
   'node/agents/decisions-sources.ts',
+  'node/dashboard/model/',
+  'node/dashboard/live/lines.ts',
   'node/edge/format.ts',
   'node/edge/image-readme.ts',
   'node/edge/image-records.ts',

@@ -34,7 +34,7 @@ const roots = ['config', 'node', 'protocols', 'test']
 export function readSources(): SourceFile[] {
   const paths = roots.flatMap(folder =>
     readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
-      .filter(entry => entry.isFile() && /\.(ts|mjs)$/.test(entry.name))
+      .filter(entry => entry.isFile() && /\.(tsx?|mjs)$/.test(entry.name))
       .map(entry => relative(root, join(entry.parentPath, entry.name)))
   )
   return paths.sort().map(path => toSource(path, readFileSync(join(root, path), 'utf8')))
@@ -42,7 +42,7 @@ export function readSources(): SourceFile[] {
 
 export function toSource(path: string, text: string): SourceFile {
   const { code, strings } = blank(text)
-  const fileNames = strings.flatMap(string => /(?:^|\/)([\w.-]+\.(?:ts|mjs))$/.exec(string)?.[1] ?? [])
+  const fileNames = strings.flatMap(string => /(?:^|\/)([\w.-]+\.(?:tsx?|mjs))$/.exec(string)?.[1] ?? [])
   return { path, text, code, imports: importsOf(path, text, code), mentions: fileNames }
 }
 

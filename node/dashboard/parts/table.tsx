@@ -1,0 +1,156 @@
+/**
+ * A real table that stays quick with thousands of rows: only those in sight are in the page, and `aria-rowcount` tells a
+ * screen reader of the others. Rows are of one height (`--row` of the style sheet), so where each one is needs no measuring.
+ */
+import type { ComponentChildren } from 'preact'
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+
+export interface Column<Row> {
+  readonly id: string
+  readonly title: string
+  readonly cell: (row: Row) => ComponentChildren
+  /** What it is sorted by. Absent: it cannot be. */
+  readonly by?: ((row: Row) => number | string) | undefined
+  readonly end?: boolean | undefined
+  /** Left out where the screen is narrow. */
+  readonly minor?: boolean | undefined
+}
+
+interface TableProps<Row> {
+  /** What the table is of, for who does not see it. */
+  readonly label: string
+  readonly rows: readonly Row[]
+  readonly columns: readonly Column<Row>[]
+  readonly keyOf: (row: Row) => string
+  readonly empty: string
+  readonly markOf?: ((row: Row) => string | undefined) | undefined
+  /** Rows in sight; with more the table scrolls by itself. */
+  readonly shown?: number | undefined
+}
+
+/** As `--row`. */
+const ROW_PX = 36
+/** Rows above and below those in sight: a flick of the wheel shows no gap. */
+const SPARE_ROWS = 12
+
+export function Table<Row>(props: TableProps<Row>) {
+  const { label, columns, keyOf, empty, markOf, shown = 14 } = props
+  const [order, setOrder] = useState<Order | undefined>()
+  const rows = useMemo(() => sorted(props.rows, columns, order), [props.rows, columns, order])
+  const scrolls = rows.length > shown + 4
+  const { frame, from, to } = useWindow(rows.length, shown, scrolls)
+  if (rows.length === 0) return <p class="empty">{empty}</p>
+  return (
+    <div
+      class={scrolls ? 'table scrolls' : 'table'}
+      ref={frame}
+      role="region"
+      aria-label={label}
+      // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex -- what scrolls must be reached by the keyboard
+      tabIndex={0}
+      style={scrolls ? { maxHeight: `${(shown + 1) * ROW_PX}px` } : {}}
+    >
+      <table aria-rowcount={rows.length + 1}>
+        <caption class="unseen">{label}</caption>
+        <thead>
+          <tr aria-rowindex={1}>
+            {columns.map(column => (
+              <Head key={column.id} column={column} order={order} setOrder={setOrder} />
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          <Gap rows={from} columns={columns.length} />
+          {rows.slice(from, to).map((row, at) => (
+            <tr key={keyOf(row)} aria-rowindex={from + at + 2} class={markOf?.(row)}>
+              {columns.map((column, index) => (
+                <Cell key={column.id} column={column} row={row} first={index === 0} />
+              ))}
+            </tr>
+          ))}
+          <Gap rows={rows.length - to} columns={columns.length} />
+        </tbody>
+      </table>
+    </div>
+  )
+}
+
+function Cell<Row>({ column, row, first }: { column: Column<Row>; row: Row; first: boolean }) {
+  const name = classOf(column)
+  return first ? (
+    <th scope="row" class={name}>
+      {column.cell(row)}
+    </th>
+  ) : (
+    <td class={name}>{column.cell(row)}</td>
+  )
+}
+
+const Gap = ({ rows, columns }: { rows: number; columns: number }) =>
+  rows <= 0 ? null : (
+    <tr class="gap" aria-hidden="true">
+      <td colSpan={columns} style={{ height: `${rows * ROW_PX}px` }} />
+    </tr>
+  )
+
+interface Order {
+  readonly id: string
+  readonly down: boolean
+}
+
+interface HeadProps<Row> {
+  readonly column: Column<Row>
+  readonly order: Order | undefined
+  readonly setOrder: (order: Order | undefined) => void
+}
+
+function Head<Row>({ column, order, setOrder }: HeadProps<Row>) {
+  const mine = order?.id === column.id ? order : undefined
+  const sort = mine === undefined ? 'none' : mine.down ? 'descending' : 'ascending'
+  if (column.by === undefined) {
+    return (
+      <th scope="col" class={classOf(column)}>
+        {column.title}
+      </th>
+    )
+  }
+  const next = mine === undefined ? { id: column.id, down: false } : mine.down ? undefined : { ...mine, down: true }
+  return (
+    <th scope="col" class={classOf(column)} aria-sort={sort}>
+      <button type="button" class="sort" onClick={() => setOrder(next)}>
+        {column.title}
+        <span aria-hidden="true">{mine === undefined ? '' : mine.down ? ' ↓' : ' ↑'}</span>
+      </button>
+    </th>
+  )
+}
+
+const classOf = <Row,>({ end, minor }: Column<Row>): string =>
+  [end === true ? 'end' : '', minor === true ? 'minor' : ''].filter(name => name !== '').join(' ')
+
+function sorted<Row>(rows: readonly Row[], columns: readonly Column<Row>[], order: Order | undefined): readonly Row[] {
+  const by = columns.find(({ id }) => id === order?.id)?.by
+  if (by === undefined) return rows
+  const sign = order?.down === true ? -1 : 1
+  return rows.toSorted((a, b) => {
+    const [left, right] = [by(a), by(b)]
+    return sign * (left < right ? -1 : left > right ? 1 : 0)
+  })
+}
+
+/** Which rows are in sight, [from, to). */
+function useWindow(count: number, shown: number, scrolls: boolean) {
+  const frame = useRef<HTMLDivElement>(null)
+  const [top, setTop] = useState(0)
+  useEffect(() => {
+    const element = frame.current
+    if (element === null || !scrolls) return
+    const take = (): void => setTop(Math.floor(element.scrollTop / ROW_PX))
+    element.addEventListener('scroll', take, { passive: true })
+    return () => element.removeEventListener('scroll', take)
+  }, [scrolls])
+  if (!scrolls) return { frame, from: 0, to: count }
+  const last = Math.max(0, count - shown)
+  const from = Math.max(0, Math.min(top, last) - SPARE_ROWS)
+  return { frame, from, to: Math.min(count, Math.min(top, last) + shown + SPARE_ROWS) }
+}
