@@ -126,6 +126,11 @@ export class DecisionLog {
     })
   }
 
+  /** What this peer noted last, whatever it is about; in order. */
+  newest(limit: number, agoMs: number): Entry[] {
+    return this.#chronicle.newest(limit, this.#options.wallMs() - agoMs)
+  }
+
   /** GROUP_UNKNOWN, VM_UNKNOWN: where nobody who answers has ever heard of it. */
   async why(question: WhyQuestion): Promise<Story> {
     const { self, wallMs, members } = this.#options

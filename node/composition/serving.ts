@@ -17,6 +17,7 @@ import { ImageOperations } from '../operations/images.ts'
 import { MemberOperations } from '../operations/members.ts'
 import { openOutlooks } from './outlooks.ts'
 import { openTcpApi } from './tcp-api.ts'
+import { openReading } from './reading.ts'
 import { Operations } from '../operations/operations.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
 import { TokenOperations } from '../operations/tokens.ts'
@@ -73,6 +74,8 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const outlooks = openOutlooks({ ...parts, log, report: run.report })
   teardown.add(() => outlooks.objectives.stop())
+  const status = () => view.status()
+  const reads = openReading({ ...parts, redundancy: repairing?.redundancy, wallMs, status, teardown })
   const view = new Operations({
     ...parts,
     cluster,
@@ -80,6 +83,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     redundancy,
     epochs,
     tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
+    reads,
     ...outlooks,
     network,
     store,

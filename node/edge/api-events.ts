@@ -2,6 +2,7 @@
  * Events as a stream: lines of JSON, or server-sent events (WHATWG HTML, section 9.2) for who accepts text/event-stream, with
  * ids to go on from after a lost connection. What follows beats, so that both sides notice when the other is gone.
  */
+import type { ClusterEvent } from './cluster-events-view.ts'
 import type { PeerEvent } from './events.ts'
 import type { Context } from './routing.ts'
 
@@ -72,4 +73,27 @@ export function streamEvents(context: Context): undefined {
   if (query.get('follow') === '1' || acceptsSse(request.headers.accept)) {
     unsubscribe = view.events.subscribe((event, id) => stream.write(event, id))
   } else stream.end()
+}
+
+/** As `streamEvents`, of all peers. */
+export async function streamClusterEvents(context: Context): Promise<undefined> {
+  const { view, query, request, response } = context
+  const { clusterEvents } = view.reads
+  const early: ClusterEvent[] = []
+  let take = (event: ClusterEvent): void => void early.push(event)
+  const unsubscribe = clusterEvents.subscribe(event => take(event))
+  // What happens while the other peers are asked comes both ways.
+  const all = new Map((await clusterEvents.recent()).concat(early).map(event => [event.id, event]))
+  if (response.destroyed) {
+    unsubscribe()
+    return undefined
+  }
+  const stream = openEventStream(context, unsubscribe)
+  const ids = [...all.keys()]
+  const last = request.headers['last-event-id']
+  for (const id of ids.slice(ids.indexOf(typeof last === 'string' ? last : '') + 1)) {
+    stream.replay(all.get(id) as ClusterEvent, id)
+  }
+  take = event => stream.write(event, event.id)
+  if (query.get('follow') !== '1' && !acceptsSse(request.headers.accept)) stream.end()
 }

@@ -5,7 +5,7 @@
 import { groupNameSchema } from '../../config/vm.ts'
 import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'
 import { UsageError } from '../errors.ts'
-import { streamEvents } from './api-events.ts'
+import { streamClusterEvents, streamEvents } from './api-events.ts'
 import { drillRoutes } from './drill-routes.ts'
 import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
@@ -14,6 +14,7 @@ import { imageRoutes } from './image-routes.ts'
 import { METRICS_TYPE, metricsText } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
 import { planRoutes } from './plan-routes.ts'
+import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
 import { readJson, type Route } from './routing.ts'
 import { tokenRoutes } from './token-routes.ts'
@@ -33,8 +34,9 @@ export const routes: readonly Route[] = [
     method: 'GET',
     path: '/v1/events',
     role: 'view',
-    summary: 'What happened at the peer: the kept events, and with follow those to come',
-    answer: context => Promise.resolve(streamEvents(context))
+    summary: 'What happened at the peer, with cluster=1 at all peers: the kept events, and with follow=1 those to come',
+    answer: async context =>
+      context.query.get('cluster') === '1' ? streamClusterEvents(context) : streamEvents(context)
   },
   {
     method: 'GET',
@@ -109,6 +111,7 @@ export const routes: readonly Route[] = [
   ...tokenRoutes,
   ...homeRoutes,
   ...planRoutes,
+  ...readRoutes,
   ...redundancyRoutes,
   ...imageRoutes
 ]

@@ -12,7 +12,7 @@ export interface ClusterEventsView {
   subscribe(listener: (event: ClusterEvent) => void): () => void
 }
 
-export interface ClusterEvent {
+export interface ClusterEvent extends PeerEvent {
   /** Of this event alone, whoever is asked; a client that connects again knows by it what it has. */
   readonly id: string
   /** Where it happened, and what that member is called. */
@@ -20,6 +20,8 @@ export interface ClusterEvent {
   readonly name: string
   /** When, by the clock of the peer that was asked, as well as can be told. */
   readonly atMs: number
+  /** That of the event. */
+  readonly kind: string
   /** With the time by its own clock. */
   readonly event: PeerEvent
 }

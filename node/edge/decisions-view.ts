@@ -1,10 +1,16 @@
 /** The decision log of the whole cluster: why VMs were moved or not; part of `ReadModels`. `why` tells it of one VM. */
 import type { PeerId } from '../../protocols/core.ts'
+import type { Told } from '../../protocols/decisions/facts.ts'
 import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'
 import { UsageError } from '../errors.ts'
 
 export interface DecisionsView {
-  decisions(wish: DecisionsWish): Promise<DecisionList>
+  decisions(wish: DecisionsWish): Promise<ToldDecisions>
+}
+
+/** As `DecisionList`, in facts instead of sentences. */
+export interface ToldDecisions extends Omit<DecisionList, 'decisions'> {
+  readonly told: readonly Told[]
 }
 
 export interface DecisionsWish {

@@ -14,6 +14,7 @@ import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
 import type { PlanView } from './plan-view.ts'
+import type { ReadModels } from './read-models.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 import type { TokenView } from './token-view.ts'
 
@@ -27,6 +28,7 @@ export interface PeerView {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly reads: ReadModels
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /** Rejects with GROUP_EXISTS, MEMBER_OLDER, or with what keeps its VMs from starting. Resolves when the record is decided. */

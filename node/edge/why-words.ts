@@ -3,12 +3,12 @@ import type { Story } from '../../protocols/decisions/merge.ts'
 import { durationText } from './format.ts'
 
 export class Words {
-  readonly #story: Story
+  readonly #story: Pick<Story, 'names'>
   readonly #time: Intl.DateTimeFormat
   readonly #day: Intl.DateTimeFormat
 
   /** `zone`: e.g. 'UTC'; without it this machine's. */
-  constructor(story: Story, zone?: string) {
+  constructor(story: Pick<Story, 'names'>, zone?: string) {
     this.#story = story
     const timeZone = zone === undefined ? {} : { timeZone: zone }
     const two = '2-digit' as const

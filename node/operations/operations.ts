@@ -22,6 +22,7 @@ import type { EventFeed } from '../edge/events.ts'
 import type { HomeView } from '../edge/home-view.ts'
 import type { ImageView } from '../edge/image-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
+import type { ReadModels } from '../edge/read-models.ts'
 import type { RedundancyStatus, RedundancyView } from '../edge/redundancy-view.ts'
 import type { TokenView } from '../edge/token-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from '../edge/view.ts'
@@ -48,6 +49,7 @@ export interface OperationsDeps {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly reads: ReadModels
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
@@ -81,6 +83,7 @@ export class Operations implements PeerView {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly reads: ReadModels
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
@@ -95,6 +98,7 @@ export class Operations implements PeerView {
     this.drills = deps.drills
     this.plans = deps.plans
     this.tokens = deps.tokens
+    this.reads = deps.reads
     this.#startedMs = deps.clock.now()
   }
 

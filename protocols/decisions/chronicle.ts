@@ -96,6 +96,12 @@ export class Chronicle {
       .filter(entry => entry.lastAtMs >= sinceMs)
   }
 
+  /** The last `limit` of all subjects, in order, without what ended before `sinceMs`. */
+  newest(limit: number, sinceMs = 0): Entry[] {
+    const entries = [...this.#bySeq.values()].map(({ entry }) => entry)
+    return entries.filter(({ lastAtMs }) => lastAtMs >= sinceMs).slice(-limit)
+  }
+
   get size(): { readonly entries: number; readonly bytes: number } {
     return { entries: this.#bySeq.size, bytes: this.#bytes }
   }

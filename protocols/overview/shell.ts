@@ -1,0 +1,128 @@
+/** Asks other peers what a person wants to see of the cluster, and answers them, on the control bus. */
+import { messageOf } from '../../node/errors.ts'
+import type { Clock, ControlBus } from '../../node/ports.ts'
+import type { PeerId } from '../core.ts'
+import { clockAheadMs } from '../decisions/merge.ts'
+import {
+  MAX_ANSWER_BYTES,
+  type MessageOf,
+  OVERVIEW_PROTOCOL,
+  type OverviewMessage,
+  type OverviewQuestion,
+  parseOverviewMessage
+} from './messages.ts'
+
+/** A peer that answers at all answers within some round trips, and a page that somebody looks at must not wait. A guess. */
+export const ANSWER_MS = 1_000
+/** Questions of one peer that are answered a second; the others are dropped. A guess: some people look at its dashboard. */
+export const MAX_ANSWERS_PER_S = 10
+
+export interface OverviewExchangeOptions {
+  readonly bus: ControlBus
+  readonly clock: Clock
+  wallMs(): number
+  /** What this peer knows, or a promise of it, as JSON will have it: MAX_ANSWER_BYTES at most, or there is no answer. */
+  answer(question: OverviewQuestion): unknown
+  onFollow(from: PeerId, message: MessageOf<'follow'>): void
+  onEvents(from: PeerId, message: MessageOf<'events'>): void
+}
+
+/** `aheadMs`: its wall clock less ours; 0 where that may be chance. */
+export interface Heard<T> {
+  readonly by: PeerId
+  readonly aheadMs: number
+  readonly value: T
+}
+
+export interface Silent {
+  readonly peer: PeerId
+  readonly why: string
+}
+
+type Reply = MessageOf<'answer'> | MessageOf<'refusal'>
+
+export class OverviewExchange {
+  readonly #options: OverviewExchangeOptions
+  /** Question → what takes its answers. */
+  readonly #asking = new Map<number, (from: PeerId, reply: Reply) => void>()
+  readonly #answered = new Map<PeerId, { count: number; untilMs: number }>()
+  #nextId = 1
+
+  constructor(options: OverviewExchangeOptions) {
+    this.#options = options
+    options.bus.on(OVERVIEW_PROTOCOL, parseOverviewMessage, (from, message) => this.#receive(from, message))
+  }
+
+  /** What `peers` answer within ANSWER_MS, each at most once; and who did not. `parse` throws on what is no such answer. */
+  ask<T>(
+    question: OverviewQuestion,
+    peers: readonly PeerId[],
+    parse: (raw: unknown) => T
+  ): Promise<{ heard: Heard<T>[]; silent: Silent[] }> {
+    const { bus, clock, wallMs } = this.#options
+    const id = this.#nextId++
+    const askedMs = wallMs()
+    const waiting = new Set(peers)
+    const [heard, silent]: [Heard<T>[], Silent[]] = [[], []]
+    return new Promise(resolve => {
+      const finish = (): void => {
+        cancel()
+        this.#asking.delete(id)
+        for (const peer of waiting) silent.push({ peer, why: `no answer within ${ANSWER_MS / 1_000} s` })
+        resolve({ heard, silent })
+      }
+      const cancel = clock.after(ANSWER_MS, finish)
+      this.#asking.set(id, (from, reply) => {
+        if (!waiting.delete(from)) return
+        const read = readReply(reply, parse)
+        if ('why' in read) silent.push({ peer: from, why: read.why })
+        else heard.push({ by: from, value: read.value, aheadMs: clockAheadMs(askedMs, read.nowMs, wallMs()) })
+        if (waiting.size === 0) finish()
+      })
+      for (const peer of peers) {
+        if (bus.send(peer, OVERVIEW_PROTOCOL, { kind: 'ask', id, question })) continue
+        waiting.delete(peer)
+        silent.push({ peer, why: 'not connected' })
+      }
+      if (waiting.size === 0) finish()
+    })
+  }
+
+  #receive(from: PeerId, message: OverviewMessage): void {
+    if (message.kind === 'follow') this.#options.onFollow(from, message)
+    else if (message.kind === 'events') this.#options.onEvents(from, message)
+    else if (message.kind !== 'ask') this.#asking.get(message.id)?.(from, message)
+    else if (this.#mayAsk(from)) void this.#answer(from, message)
+  }
+
+  async #answer(from: PeerId, { id, question }: MessageOf<'ask'>): Promise<void> {
+    const { bus, wallMs, answer } = this.#options
+    const reply = (message: OverviewMessage): void => void bus.send(from, OVERVIEW_PROTOCOL, message)
+    try {
+      const json = JSON.stringify(await answer(question))
+      if (!isShort(json)) throw new RangeError('its answer is too long')
+      reply({ kind: 'answer', id, nowMs: wallMs(), json })
+    } catch (error) {
+      reply({ kind: 'refusal', id, why: messageOf(error).slice(0, 500) })
+    }
+  }
+
+  #mayAsk(from: PeerId): boolean {
+    const nowMs = this.#options.clock.now()
+    const known = this.#answered.get(from)
+    const counted = known === undefined || nowMs >= known.untilMs ? { count: 0, untilMs: nowMs + 1_000 } : known
+    this.#answered.set(from, counted)
+    return ++counted.count <= MAX_ANSWERS_PER_S
+  }
+}
+
+const isShort = (json: string): boolean => Buffer.byteLength(json) <= MAX_ANSWER_BYTES
+
+function readReply<T>(reply: Reply, parse: (raw: unknown) => T): { value: T; nowMs: number } | { why: string } {
+  if (reply.kind === 'refusal') return { why: reply.why }
+  try {
+    return { value: parse(JSON.parse(reply.json)), nowMs: reply.nowMs }
+  } catch {
+    return { why: 'its answer cannot be read: it may be of another version' }
+  }
+}
