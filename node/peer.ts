@@ -123,7 +123,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const host = { vmMemoryMiB: vmMemoryMiB(config.hypervisor) }
   if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
   teardown.add(() => repairing?.stop())
-  await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts })
+  const { notifications } = notifying
+  await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts, notifications })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))

@@ -1,9 +1,11 @@
 /** Joins what an operator sees and asks (`operations/`) with the API that shows it (`edge/`). */
 import { randomBytes, randomUUID } from 'node:crypto'
+import { memberById } from '../../protocols/membership/record.ts'
 import { EpochReaders } from '../agents/epoch-readers.ts'
 import type { Groups } from '../agents/groups.ts'
 import type { Housekeeping } from '../agents/housekeeping.ts'
 import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
+import type { Notifications } from '../agents/notifications.ts'
 import type { TakeoverAgent } from '../agents/takeover.ts'
 import { serveApi } from '../edge/api.ts'
 import { wallMs } from '../host/clock.ts'
@@ -18,6 +20,7 @@ import { MemberOperations } from '../operations/members.ts'
 import { openOutlooks } from './outlooks.ts'
 import { openTcpApi } from './tcp-api.ts'
 import { openReading } from './reading.ts'
+import { NotificationOperations } from '../operations/notifications.ts'
 import { Operations } from '../operations/operations.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
 import { TokenOperations } from '../operations/tokens.ts'
@@ -33,6 +36,7 @@ export interface Served {
   readonly housekeeping: Housekeeping
   readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
   readonly facts: () => ReturnType<typeof gatherFacts>
+  readonly notifications: Notifications
 }
 
 export const descriptionOf = ({ hypervisor }: Body): string => hypervisor?.description ?? 'none (witness)'
@@ -76,12 +80,14 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   teardown.add(() => outlooks.objectives.stop())
   const status = () => view.status()
   const reads = openReading({ ...parts, redundancy: repairing?.redundancy, wallMs, status, teardown })
+  const nameOf = (peer: string): string => memberById(membership.record(), peer)?.name ?? peer
   const view = new Operations({
     ...parts,
     cluster,
     ...shown,
     redundancy,
     epochs,
+    notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
     tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
     reads,
     ...outlooks,

@@ -13,6 +13,7 @@ import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
 import { METRICS_TYPE, metricsText } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
+import { notificationRoutes } from './notification-routes.ts'
 import { planRoutes } from './plan-routes.ts'
 import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
@@ -109,6 +110,7 @@ export const routes: readonly Route[] = [
   ...drillRoutes,
   ...memberRoutes,
   ...tokenRoutes,
+  ...notificationRoutes,
   ...homeRoutes,
   ...planRoutes,
   ...readRoutes,

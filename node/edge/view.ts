@@ -13,6 +13,7 @@ import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
+import type { NotificationView } from './notification-view.ts'
 import type { PlanView } from './plan-view.ts'
 import type { ReadModels } from './read-models.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
@@ -28,6 +29,7 @@ export interface PeerView {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly notifications: NotificationView
   readonly reads: ReadModels
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]

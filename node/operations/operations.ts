@@ -21,6 +21,7 @@ import type { EpochView } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { HomeView } from '../edge/home-view.ts'
 import type { ImageView } from '../edge/image-view.ts'
+import type { NotificationView } from '../edge/notification-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
 import type { ReadModels } from '../edge/read-models.ts'
 import type { RedundancyStatus, RedundancyView } from '../edge/redundancy-view.ts'
@@ -49,6 +50,7 @@ export interface OperationsDeps {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly notifications: NotificationView
   readonly reads: ReadModels
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
@@ -83,6 +85,7 @@ export class Operations implements PeerView {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly notifications: NotificationView
   readonly reads: ReadModels
   readonly #deps: OperationsDeps
   readonly #startedMs: number
@@ -98,6 +101,7 @@ export class Operations implements PeerView {
     this.drills = deps.drills
     this.plans = deps.plans
     this.tokens = deps.tokens
+    this.notifications = deps.notifications
     this.reads = deps.reads
     this.#startedMs = deps.clock.now()
   }

@@ -48,6 +48,7 @@ class FakePeer implements PeerView {
   readonly drills = {} as PeerView['drills']
   readonly plans = {} as PeerView['plans']
   readonly tokens = {} as PeerView['tokens']
+  readonly notifications = {} as PeerView['notifications']
   readonly reads = {} as PeerView['reads']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,
