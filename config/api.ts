@@ -1,4 +1,4 @@
-/** The API over TCP: settings, and where a peer listens that has none. */
+/** The section about the API over TCP. Where a peer listens that says nothing: `listening.ts`. */
 import { z } from 'zod'
 
 const path = z.string().min(1).max(4096).describe('the path of a file')
@@ -29,26 +29,3 @@ export const apiSchema = z.strictObject({
     .default([])
 })
 export type ApiSettings = z.output<typeof apiSchema>
-
-/** 7480 beside 7400. */
-const PORT_OFFSET = 80
-
-export interface Listening {
-  readonly host: string
-  readonly port: number
-  /** Named by the config, so that it must be had. */
-  readonly named: boolean
-}
-
-/** Undefined: nowhere, also where the port of `peerListen` leaves none above it. */
-export function listeningOf(listen: string | undefined, peerListen: string): Listening | undefined {
-  if (listen === 'off') return undefined
-  if (listen !== undefined) {
-    const at = listen.lastIndexOf(':')
-    return { host: listen.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(listen.slice(at + 1)), named: true }
-  }
-  const port = Number(peerListen.slice(peerListen.lastIndexOf('/') + 1)) + PORT_OFFSET
-  return port > 65_535 ? undefined : { host: '127.0.0.1', port, named: false }
-}
-
-export const isLoopbackHost = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|::1)$/.test(host)

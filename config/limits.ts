@@ -3,7 +3,7 @@
  * checked where the sections it reads have the right shape, so that one pass names every error of a file.
  */
 import { isIP } from 'node:net'
-import { isLoopbackHost, listeningOf } from './api.ts'
+import { isLoopbackHost, listeningOf } from './listening.ts'
 import type { Config } from './schema.ts'
 import type { Problem } from './words.ts'
 

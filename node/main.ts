@@ -41,10 +41,17 @@ async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Prom
   }
 }
 
+/** What is set and not empty. */
+function fromEnvironment(): { url?: string; tokenFile?: string; ca?: string } {
+  const { DIAPAUSE_URL: url, DIAPAUSE_TOKEN_FILE: tokenFile, DIAPAUSE_CA: ca } = process.env
+  return { ...(url && { url }), ...(tokenFile && { tokenFile }), ...(ca && { ca }) }
+}
+
 const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
   defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
+  defaultRemote: fromEnvironment(),
   drillFolder: process.env['DIAPAUSE_DRILL'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
   runPeer: async config => {
@@ -52,6 +59,8 @@ const code = await runCli(process.argv.slice(2), {
     const { runPeer } = await import('./peer.ts')
     await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env) }))
   },
+  readToken: async file => (await import('./host/token-file.ts')).readToken(file),
+  readCertificate: async file => (await import('./host/token-file.ts')).readCertificate(file),
   readCredentials: async file => (await import('./host/home-credentials.ts')).readCredentials(file),
   newRecoveryKey: async () => (await import('./host/recovery-key.ts')).newRecoveryKey(),
   identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,

@@ -1,7 +1,8 @@
 /** The API over TCP: where, by which names, with which certificate. */
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { type ApiSettings, listeningOf } from '../../config/api.ts'
+import type { ApiSettings } from '../../config/api.ts'
+import { listeningOf } from '../../config/listening.ts'
 import { memberById } from '../../protocols/membership/record.ts'
 import { serveTcp, type TcpServer } from '../edge/api-tcp.ts'
 import { createStatic } from '../edge/static.ts'

@@ -6,7 +6,6 @@
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { runDirOf } from '../../config/limits.ts'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
@@ -15,19 +14,17 @@ import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
-import { notifyCommands } from './cli-notify.ts'
 import { planCommand } from './cli-plan.ts'
 import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
-import { ApiClient } from './client.ts'
+import { tokenCommands } from './cli-tokens.ts'
+import type { ApiClient } from './client.ts'
+import { clientOf, type WhereHost, whereOptions, type WhereOptions } from './cli-remote.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { drillMark, epochText, eventText, statusText } from './format.ts'
 
-export interface CliHost extends MemberHost, ImageHost, HomeHost, DrillHost, Pick<DoctorHost, 'examine'> {
+export interface CliHost extends WhereHost, MemberHost, ImageHost, HomeHost, DrillHost, Pick<DoctorHost, 'examine'> {
   readonly version: string
-  /** The config file to use where no option names one. */
-  readonly defaultConfigFile: string | undefined
-  loadConfig(file: string): Promise<Config>
   /** Runs a peer until it is told to stop. */
   runPeer(config: Config): Promise<void>
   /** The peer id of a data folder; makes an identity where there is none. */
@@ -35,9 +32,7 @@ export interface CliHost extends MemberHost, ImageHost, HomeHost, DrillHost, Pic
   definitionToRequest(text: string): Promise<unknown>
 }
 
-interface PeerOptions {
-  readonly socket?: string
-  readonly config?: string
+interface PeerOptions extends WhereOptions {
   readonly json?: boolean
 }
 
@@ -82,7 +77,7 @@ function program(host: CliHost): Command {
   groupCommands(diapause, host)
   memberCommands(diapause, host, under, client)
   keyCommands(diapause, host, under, client)
-  notifyCommands(diapause, host, under, client)
+  tokenCommands(diapause, host, under, client)
   epochCommands(diapause, host, under, client)
   drillCommands(diapause, host, under, client)
   doctorCommand(diapause, host, host.defaultConfigFile)
@@ -112,20 +107,7 @@ function peerCommands(diapause: Command, host: CliHost): void {
 
 /** A command that speaks to a peer. */
 function peerCommand(parent: Command, host: CliHost, nameAndArguments: string): Command {
-  return parent
-    .command(nameAndArguments)
-    .option('--socket <path>', "the peer's socket (api.sock in its run folder)")
-    .option('--config <file>', "the peer's config file, to find its socket", host.defaultConfigFile)
-    .option('--json', 'print JSON')
-}
-
-async function clientOf(options: PeerOptions, host: CliHost): Promise<ApiClient> {
-  if (options.socket !== undefined) return new ApiClient(options.socket)
-  if (options.config === undefined) {
-    throw new UsageError('SOCKET_MISSING', 'which peer? Name its socket (--socket PATH) or its config (--config FILE)')
-  }
-  const { peer } = await host.loadConfig(options.config)
-  return new ApiClient(`${runDirOf(peer)}/api.sock`)
+  return whereOptions(parent.command(nameAndArguments), host).option('--json', 'print JSON')
 }
 
 function lookingCommands(diapause: Command, host: CliHost): void {

@@ -1,4 +1,4 @@
-/** The local API of a peer from the other side of its socket. Light to import: the CLI starts with it. */
+/** The API of a peer from the other side: of its socket, or over TCP. Light to import: the CLI starts with it. */
 import { request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
@@ -7,8 +7,10 @@ import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { DrillReport, DrillWish, HomeCheck, HomeEpoch, HomeListing } from '../ports.ts'
+import { type Connection, connectionTo, type RemotePeer } from './client-connection.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
+import type { ConsoleLine, ConsoleWish } from './console-view.ts'
 import type { DrillLine, ScheduleWish } from './drill-view.ts'
 import type { GroupEpochs, PolicyWish, RestoreWish } from './epoch-view.ts'
 import type {
@@ -23,9 +25,10 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
-import type { TargetStatus, TargetTest } from './notification-view.ts'
+import type { Overview } from './overview-view.ts'
 import type { GroupPlan, PlanWish } from './plan-view.ts'
 import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
+import type { Asker, MadeToken, TokenStatus, TokenWish } from './token-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -35,14 +38,15 @@ const MAX_ANSWER_BYTES = 16 << 20
 const MAX_EVENT_CHARACTERS = 1 << 20
 
 /**
- * Every call rejects with UsageError PEER_UNREACHABLE where no peer answers on the socket, and with the peer's own code
+ * Every call rejects with UsageError PEER_UNREACHABLE where no peer answers, and with the peer's own code
  * and message (UsageError where the request was wrong, DiapauseError else) where it refuses.
  */
 export class ApiClient {
-  readonly #socketPath: string
+  readonly #to: Connection
 
-  constructor(socketPath: string) {
-    this.#socketPath = socketPath
+  /** `where`: the path of a peer's socket, or a peer elsewhere. UsageError API_URL. */
+  constructor(where: string | RemotePeer) {
+    this.#to = connectionTo(where)
   }
 
   async status(): Promise<PeerStatus> {
@@ -53,9 +57,13 @@ export class ApiClient {
     return (await this.#call('GET', '/v1/groups')) as GroupRecord[]
   }
 
-  /** `request`: {id, vms, owners?} with owners by name or id; the peer checks it. */
-  async createGroup(request: unknown): Promise<GroupRecord> {
-    return (await this.#call('POST', '/v1/groups', request)) as GroupRecord
+  /** `request`: {id, vms, owners?} with owners by name or id; the peer checks it. `dryRun`: tells what would be made. */
+  async createGroup(request: unknown, { dryRun } = { dryRun: false }): Promise<GroupRecord> {
+    return (await this.#call('POST', `/v1/groups${dryRun ? '?dryRun=1' : ''}`, request)) as GroupRecord
+  }
+
+  async overview(): Promise<Overview> {
+    return (await this.#call('GET', '/v1/overview')) as Overview
   }
 
   async removeGroup(group: string): Promise<void> {
@@ -113,6 +121,22 @@ export class ApiClient {
     return (await answer) as GroupRecord
   }
 
+  /** What a VM says, until `signal` aborts, or the peer stops. */
+  async *console(
+    { group, vm, history, follow }: ConsoleWish,
+    signal: AbortSignal
+  ): AsyncGenerator<ConsoleLine, void> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
+    const query = `history=${history}${follow ? '&follow=1' : ''}`
+    try {
+      const response = await this.#send('GET', `${path}?${query}`, undefined, signal)
+      if (response.statusCode !== 200) throw refusal(response, await readText(response))
+      for await (const line of lines(response, MAX_EVENT_CHARACTERS)) yield JSON.parse(line) as ConsoleLine
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+
   async typeConsole(group: string, vm: string, text: string): Promise<void> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
     await this.#call('POST', path, { text })
@@ -126,15 +150,6 @@ export class ApiClient {
   async plan({ group, host }: PlanWish): Promise<GroupPlan[]> {
     const query = new URLSearchParams({ ...(group !== undefined && { group }), ...(host !== undefined && { host }) })
     return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query.toString()}`)) as GroupPlan[]
-  }
-
-  async notifications(): Promise<TargetStatus[]> {
-    return (await this.#call('GET', '/v1/notifications')) as TargetStatus[]
-  }
-
-  /** Settles when each target has taken it or not. */
-  async testNotifications(name: string | undefined): Promise<TargetTest[]> {
-    return (await this.#call('POST', '/v1/notifications/test', { ...(name !== undefined && { name }) })) as TargetTest[]
   }
 
   async members(): Promise<ClusterStatus> {
@@ -163,6 +178,23 @@ export class ApiClient {
   /** Settles when the peer has the new key. */
   async rotateKeys(): Promise<KeysStatus> {
     return (await this.#call('POST', '/v1/keys')) as KeysStatus
+  }
+
+  /** Whose token this client has, and what it is good for. */
+  async whoami(): Promise<Asker> {
+    return (await this.#call('GET', '/v1/whoami')) as Asker
+  }
+
+  async tokens(): Promise<TokenStatus[]> {
+    return (await this.#call('GET', '/v1/tokens')) as TokenStatus[]
+  }
+
+  async newToken(wish: TokenWish): Promise<MadeToken> {
+    return (await this.#call('POST', '/v1/tokens', wish)) as MadeToken
+  }
+
+  async removeToken(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/tokens/${encodeURIComponent(name)}`)
   }
 
   async home(): Promise<HomeStatus> {
@@ -285,17 +317,20 @@ export class ApiClient {
   }
 
   #request(method: string, path: string, signal?: AbortSignal) {
-    const socketPath = this.#socketPath
-    const options = { socketPath, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
+    const { secure, name, options: to } = this.#to
+    const options = { ...to, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
     const { promise: response, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-    const request = httpRequest(options, resolve)
+    const request = (secure ? httpsRequest() : httpRequest)(options, resolve)
     request.on('error', cause => {
-      const message = `no peer answers on ${socketPath} (${cause.message}); is it running?`
+      const message = `no peer answers on ${name} (${cause.message}); is it running?`
       reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
     })
     return { request, response }
   }
 }
+
+/** Loaded only where it is needed, for it takes 20 ms, most of what a command's start takes beside Node's own. */
+const httpsRequest = () => process.getBuiltinModule('node:https').request
 
 /** The lines of an answer that are not empty. API_ANSWER for one that is longer than `most` characters. */
 async function* lines(response: IncomingMessage, most: number): AsyncGenerator<string, void> {
