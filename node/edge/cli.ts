@@ -14,6 +14,7 @@ import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
+import { notifyCommands } from './cli-notify.ts'
 import { planCommand } from './cli-plan.ts'
 import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
@@ -77,6 +78,7 @@ function program(host: CliHost): Command {
   groupCommands(diapause, host)
   memberCommands(diapause, host, under, client)
   keyCommands(diapause, host, under, client)
+  notifyCommands(diapause, host, under, client)
   tokenCommands(diapause, host, under, client)
   epochCommands(diapause, host, under, client)
   drillCommands(diapause, host, under, client)

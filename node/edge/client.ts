@@ -25,6 +25,7 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
+import type { TargetStatus, TargetTest } from './notification-view.ts'
 import type { Overview } from './overview-view.ts'
 import type { GroupPlan, PlanWish } from './plan-view.ts'
 import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
@@ -150,6 +151,15 @@ export class ApiClient {
   async plan({ group, host }: PlanWish): Promise<GroupPlan[]> {
     const query = new URLSearchParams({ ...(group !== undefined && { group }), ...(host !== undefined && { host }) })
     return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query.toString()}`)) as GroupPlan[]
+  }
+
+  async notifications(): Promise<TargetStatus[]> {
+    return (await this.#call('GET', '/v1/notifications')) as TargetStatus[]
+  }
+
+  /** Settles when each target has taken it or not. */
+  async testNotifications(name: string | undefined): Promise<TargetTest[]> {
+    return (await this.#call('POST', '/v1/notifications/test', { ...(name !== undefined && { name }) })) as TargetTest[]
   }
 
   async members(): Promise<ClusterStatus> {
