@@ -57,7 +57,7 @@ describe('what several peers have seen of a group’s epochs', () => {
     fc.assert(
       fc.property(accounts, all => {
         const merged = mergeSeen(all)
-        const bare = (list: typeof merged) => list.map(({ openedAtMs: _, ...rest }) => rest)
+        const bare = (list: typeof merged) => list.map(epoch => ({ ...epoch, openedAtMs: 0 }))
         expect(bare(mergeSeen(all.toReversed()))).toEqual(bare(merged))
         const names = merged.map(seenKey)
         expect(new Set(names).size).toBe(names.length)
