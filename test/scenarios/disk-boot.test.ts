@@ -1,0 +1,85 @@
+/**
+ * A VM that boots from its disk, and has no kernel of its host's: it reboots, its host dies, and it goes on from the last epoch on
+ * another, RAM and disk of one moment; there it may reboot again. The tests are one story in order.
+ */
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Cluster, type ClusterPeer } from '../demo/cluster.ts'
+import { bootDiskVm, makeBootDisk, parsePc, type PcReport } from '../guest/disk.ts'
+import { calm } from './bank.ts'
+import { until } from './member.ts'
+
+const GROUP = 'office'
+const CONNECTED_MS = 60_000
+
+describe('a VM that boots from its disk', () => {
+  let folder: string
+  let cluster: Cluster
+  let left: ClusterPeer
+  let right: ClusterPeer
+  /** What the epoch holds at least. */
+  let before: PcReport
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'diapause-disk-boot-'))
+    const path = join(folder, 'disk')
+    await makeBootDisk(path)
+    const settings = { ...calm, shards: { k: 1, m: 1 } }
+    cluster = await Cluster.create({ peers: 3, roles: ['storage', 'storage', 'witness'], settings })
+    for (const each of cluster.peers) cluster.startPeer(each)
+    await cluster.allConnected(CONNECTED_MS)
+    ;[left, right] = cluster.peers as [ClusterPeer, ClusterPeer]
+    await left.client.createGroup({ id: GROUP, vms: [bootDiskVm(path)], owners: { pc: left.name } })
+  }, 120_000)
+
+  afterAll(async () => {
+    await cluster?.stop()
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  async function said(peer: ClusterPeer): Promise<PcReport[]> {
+    const names = await readdir(peer.consoleDir).catch(() => [])
+    const texts = await Promise.all(names.map(name => readFile(join(peer.consoleDir, name), 'latin1')))
+    return parsePc(texts.join(''))
+  }
+
+  const counting = (peer: ClusterPeer, boots: number) =>
+    until(
+      `it to count after boot ${boots}`,
+      async () => (await said(peer)).filter(line => line.boots === boots).length > 2
+    )
+
+  it('reboots without leaving its generation', async () => {
+    await counting(left, 1)
+    await left.client.typeConsole(GROUP, 'pc', 'r')
+    await counting(left, 2)
+    await until(
+      'an epoch',
+      async () => (await left.client.takeEpoch(GROUP).catch(() => undefined))?.outcome === 'committed'
+    )
+    before = (await said(left)).at(-1) as PcReport
+    const [record] = await left.client.groups()
+    expect(record).toMatchObject({ generation: 1, committed: { generation: 1 } })
+  })
+
+  it('goes on where it was when its host dies: as far in RAM as on its disk, and not booted again', async () => {
+    await cluster.killPeer(left)
+    await until('it to go on', async () => (await said(right)).length > 2)
+    const reports = await said(right)
+    for (const { boots, ram, disk } of reports) expect({ boots, disk }).toEqual({ boots: 2, disk: ram })
+    const [first] = reports
+    expect(first?.ram).toBeLessThanOrEqual(before.ram + 2)
+    expect(reports.map(({ ram }) => ram)).toEqual(reports.map((_, at) => (first?.ram ?? 0) + at))
+  })
+
+  it('reboots there, too, from a disk that is still being read from shards', async () => {
+    await right.client.typeConsole(GROUP, 'pc', 'r')
+    await counting(right, 3)
+    const reports = await said(right)
+    for (const { ram, disk } of reports) expect(disk).toBe(ram)
+    const [record] = await right.client.groups()
+    expect(record).toMatchObject({ generation: 2, owners: { pc: right.id } })
+  })
+})
