@@ -27,7 +27,7 @@ const stale: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^(liveness|peer\.|member\.|voters\.|vm\.|group\.|takeover\.|lease\.)/, ['/v1/overview', '/v1/decisions']],
   [/^epoch\.(opened|committed|aborted)$/, ['/v1/overview', 'history']],
   [/^(drill\.|group\.)/, ['/v1/overview', 'history']],
-  [/^(repair\.|scrub\.)/, ['/v1/overview', 'grid']],
+  [/^(repair\.|scrub\.|liveness)/, ['/v1/overview', 'grid']],
   [/^vm\.(resumed|complete)$/, ['graph', 'grid']]
 ]
 

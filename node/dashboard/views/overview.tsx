@@ -1,13 +1,13 @@
 /** The first page: how it is in one sentence, where everything runs, what just happened. */
-import type { Overview, OverviewGroup, OverviewMember, OverviewVm } from '../../edge/overview-view.ts'
+import type { Overview, OverviewMember, OverviewVm } from '../../edge/overview-view.ts'
 import { aheadOf, useOverview } from '../live/cluster.ts'
 import { hrefOf } from '../live/route.ts'
-import { bytesOf, countOf, durationOf, memoryOf } from '../model/text.ts'
+import { bytesOf, memoryOf } from '../model/text.ts'
 import { type Verdict, verdictOf } from '../model/verdict.ts'
-import { Ago, Mark, Meter, Sign } from '../parts/marks.tsx'
+import { Mark, Meter, Sign } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
-import { type Column, Table } from '../parts/table.tsx'
 import { EventTable, useHappenings } from './events.tsx'
+import { GroupPanel } from './groups.tsx'
 import { livenessTone } from './members.tsx'
 import { stateTone } from './vms.tsx'
 
@@ -22,7 +22,7 @@ export function OverviewPage() {
         <>
           <VerdictBox verdict={verdictOf(overview)} />
           <Hosts overview={overview} />
-          <Groups overview={overview} aheadMs={aheadOf(read)} />
+          <GroupPanel overview={overview} aheadMs={aheadOf(read)} />
           <Recent />
         </>
       )}
@@ -120,63 +120,6 @@ const VmChips = ({ vms }: { vms: readonly OverviewVm[] }) =>
       ))}
     </ul>
   )
-
-function Groups({ overview: { groups, vms }, aheadMs }: { overview: Overview; aheadMs: number }) {
-  const columns: readonly Column<OverviewGroup>[] = [
-    {
-      id: 'group',
-      title: 'Group',
-      cell: ({ id }) => <a href={hrefOf('groups', id)}>{id}</a>,
-      by: ({ id }) => id
-    },
-    {
-      id: 'vms',
-      title: 'VMs running',
-      cell: group => runningOf(group, vms),
-      end: true
-    },
-    {
-      id: 'epoch',
-      title: 'Last epoch',
-      cell: ({ epoch, open }) => (
-        <>
-          {epoch === 0 ? 'none yet' : epoch}
-          {open !== null && <span class="tag busy">{open} is being taken</span>}
-        </>
-      )
-    },
-    {
-      id: 'age',
-      title: 'Committed',
-      cell: ({ committedMs }) => <Ago atMs={committedMs} aheadMs={aheadMs} />,
-      by: ({ committedMs }) => committedMs ?? 0
-    },
-    { id: 'kept', title: 'Kept', cell: ({ kept }) => kept, by: ({ kept }) => kept, end: true, minor: true },
-    { id: 'generation', title: 'Generation', cell: ({ generation }) => generation, end: true, minor: true },
-    { id: 'drill', title: 'Last drill', cell: group => drillOf(group, aheadMs), minor: true }
-  ]
-  return (
-    <Panel title={countOf(groups.length, 'group')}>
-      <Table label="Groups" rows={groups} columns={columns} keyOf={({ id }) => id} empty="No groups yet." />
-    </Panel>
-  )
-}
-
-function runningOf({ id }: OverviewGroup, vms: readonly OverviewVm[]): string {
-  const mine = vms.filter(({ group }) => group === id)
-  return `${mine.filter(({ state }) => state === 'running').length} of ${mine.length}`
-}
-
-function drillOf({ drills }: OverviewGroup, aheadMs: number) {
-  const last = drills?.last
-  if (last === undefined) return <span class="faint">never</span>
-  return (
-    <Mark tone={last.failed === undefined ? 'good' : 'bad'}>
-      {last.failed === undefined ? `passed in ${durationOf(last.tookMs)}` : 'failed'},{' '}
-      <Ago atMs={last.atMs} aheadMs={aheadMs} />
-    </Mark>
-  )
-}
 
 function Recent() {
   const all = useHappenings()

@@ -11,6 +11,7 @@ import { nextTheme, theme } from '../live/theme.ts'
 import { icons, Logo } from '../parts/icons.tsx'
 import { Sign, type Tone } from '../parts/marks.tsx'
 import { EventsView } from './events.tsx'
+import { GroupsView } from './groups.tsx'
 import { Login } from './login.tsx'
 import { MembersView } from './members.tsx'
 import { OverviewPage } from './overview.tsx'
@@ -19,6 +20,7 @@ import { VmsView } from './vms.tsx'
 const places: readonly { readonly id: keyof typeof icons; readonly title: string }[] = [
   { id: 'overview', title: 'Overview' },
   { id: 'vms', title: 'VMs' },
+  { id: 'groups', title: 'Groups' },
   { id: 'members', title: 'Members' },
   { id: 'events', title: 'Events' }
 ]
@@ -60,6 +62,8 @@ function viewOf(where: Route): ComponentChildren {
   switch (place) {
     case 'vms':
       return <VmsView />
+    case 'groups':
+      return <GroupsView where={where.slice(1)} />
     case 'members':
       return <MembersView />
     case 'events':
@@ -74,7 +78,7 @@ function Rail({ where }: { where: Route }) {
   const here = where[0] ?? 'overview'
   return (
     <div class="rail">
-      <a class="brand" href={hrefOf()} aria-label="diapause, overview">
+      <a class="brand" href={hrefOf()}>
         <Logo />
         <span>
           diapause
