@@ -23,6 +23,24 @@ const words: Readonly<Record<string, string>> = {
   'retention.hourly': 'The last epoch of each of so many hours in which there was one.',
   'retention.daily': 'The last epoch of each of so many days (UTC) in which there was one.',
   'retention.weekly': 'The last epoch of each of so many weeks (UTC, from Monday) in which there was one.',
+  policy: 'When epochs are taken by themselves. Absent: as [epochs] in the files of the peers says.',
+  'policy.kind':
+    'interval: every so often. delta-size: when so much has changed. adaptive: by what epochs cost and what may be lost. windows: other intervals at other times. own: a module under [policies] in the files of the peers.',
+  'policy.everyMs': 'From the start of one epoch to that of the next, in milliseconds.',
+  'policy.mebibytes': 'An epoch is due when so much has changed, all VMs together, at the pace of the last epochs.',
+  'policy.overheadPercent': 'The VMs lose at most so much of their time to epochs. Default: 5.',
+  'policy.lossMs':
+    'At most so much is lost with a host, in milliseconds; where both cannot be kept, the overhead is. Default: 30000.',
+  'policy.atLeastMs': 'The shortest interval, in milliseconds. Default: 1000.',
+  'policy.atMostMs': 'The longest interval, in milliseconds. Default: 600000.',
+  'policy.windows': 'Times at which another interval holds; of several the first that has the minute.',
+  'policy.windows[]': 'A window.',
+  'policy.windows[].cron': 'The minutes of the window: minute, hour, day of month, month, day of week.',
+  'policy.windows[].everyMs': 'The interval within the window, in milliseconds. 0: no epochs.',
+  'policy.otherwiseMs': 'The interval at all other times, in milliseconds. Default: 0, no epochs.',
+  'policy.timeZone': 'The time zone of the windows, such as Europe/Athens. Default: UTC.',
+  'policy.name': 'The name of the module under [policies] in the file of each peer that may run the first VM.',
+  'policy.settings': 'Given to the module: texts, numbers, true and false.',
   'vms[]': 'A VM. It has either `mac` (one NIC on network "default") or `nics`.',
   'vms[].id': 'The name of the VM, within the group.',
   'vms[].mac': 'The MAC address of one NIC on network "default", which is of the group\'s own. Instead of `nics`.',
@@ -77,7 +95,8 @@ export function definitionJsonSchema(): Node {
 export const definitionSchemaText = (): string => `${JSON.stringify(definitionJsonSchema(), null, 2)}\n`
 
 function describe(schema: Node, path: string): Node {
-  for (const [at, child] of childrenOf(schema, path)) describe(child, at)
+  const branches = (schema.oneOf ?? []).filter(branch => typeof branch === 'object')
+  for (const each of [schema, ...branches]) for (const [at, child] of childrenOf(each, path)) describe(child, at)
   const { items } = schema
   if (typeof items === 'object' && !Array.isArray(items) && items.properties !== undefined) describe(items, `${path}[]`)
   const description = words[path]

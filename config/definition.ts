@@ -4,6 +4,7 @@
  */
 import { LineCounter, isNode, parseDocument, type Document } from 'yaml'
 import { z } from 'zod'
+import { policySchema } from './policy.ts'
 import { retentionSchema } from './schema.ts'
 import { MAX_GROUP_VMS, groupNameSchema, vmSpecSchema } from './vm.ts'
 import { check, type Checked, type Notation, type Problem } from './words.ts'
@@ -23,7 +24,8 @@ export const definitionSchema = z.strictObject({
   outputCommit: z.boolean().default(false),
   /** Off: with it only hosts with `switch.openFlow` can run its VMs. */
   openFlow: z.boolean().default(false),
-  retention: retentionSchema.optional()
+  retention: retentionSchema.optional(),
+  policy: policySchema.optional()
 })
 
 export type Definition = z.output<typeof definitionSchema>

@@ -60,6 +60,7 @@ function wellShapedSections(raw: unknown): Sections {
     register: section('register', shape.register),
     membership: section('membership', shape.membership),
     epochs: section('epochs', shape.epochs),
+    policies: section('policies', shape.policies),
     shards: section('shards', shape.shards),
     repair: section('repair', shape.repair),
     scrub: section('scrub', shape.scrub),

@@ -4,6 +4,7 @@
  * paper, a measurement, or "a guess". Descriptions here are what an error message says was expected.
  */
 import { z } from 'zod'
+import { policySchema } from './policy.ts'
 import { apiSchema } from './api.ts'
 import { notificationsSchema } from './notices.ts'
 
@@ -136,10 +137,17 @@ export const configSchema = z.strictObject({
       deadlineMs: ms(500, 3_600_000).default(30_000),
       /** A removed group's record is kept this long, so that peers that were away learn of it. 10 min: a guess, a reboot. */
       forgetRemovedMs: ms(1_000, 86_400_000).default(600_000),
+      /** When the epochs of a group are taken, unless it says so itself (`policy` of the group). Absent: every intervalMs. */
+      policy: policySchema.optional(),
       /** Which epochs of a group are kept, unless it says so itself (`retention` of the group). The same at all peers. */
       retention: retentionSchema.prefault({})
     })
     .prefault({}),
+  /**
+   * Policies of one's own, by the names that groups have them by: JavaScript modules that export `next`, read when the peer starts
+   * (`node/planning/policies/README.md`).
+   */
+  policies: z.record(nameSchema, path).default({}),
   shards: z
     .strictObject({
       /** Any k of k + m columns are an image. 3 and 2: five peers, of which two may be lost at a time. */

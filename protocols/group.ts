@@ -1,3 +1,4 @@
+import type { EpochPolicy } from '../config/policy.ts'
 import type { PeerId } from './core.ts'
 
 /**
@@ -39,6 +40,8 @@ export interface GroupRecord {
   readonly holds?: readonly EpochHold[] | undefined
   /** Which epochs are kept. Absent: as the config of whoever commits says (`epochs.retention`). */
   readonly retention?: RetentionPolicy | undefined
+  /** When its epochs are taken. Absent: as the config of who owns its first VM says (`epochs.policy`). */
+  readonly policy?: EpochPolicy | undefined
   /** Absent: none was ever asked for. */
   readonly drills?: GroupDrills | undefined
   /** The group is no more: its VMs are ended and its shards forgotten. The record stays, so that its numbers stay used. */

@@ -10,7 +10,7 @@ import type { GroupRequest, MemberStatus } from './view.ts'
 export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]): GroupRequest {
   const shape = check(definitionSchema, raw)
   if (!shape.ok) throw invalid(shape.problems)
-  const { id, vms, owners, outputCommit, openFlow, retention } = shape.value
+  const { id, vms, owners, outputCommit, openFlow, retention, policy } = shape.value
   const problems = [
     ...duplicateIds(vms),
     ...duplicateMacs(vms),
@@ -30,7 +30,8 @@ export function parseGroupRequest(raw: unknown, members: readonly MemberStatus[]
     } else placed[vm] = member.id
   }
   if (problems.length > 0) throw invalid(problems)
-  return { id, vms, owners: placed, outputCommit, openFlow, ...(retention && { retention }) }
+  const optional = { ...(retention && { retention }), ...(policy && { policy }) }
+  return { id, vms, owners: placed, outputCommit, openFlow, ...optional }
 }
 
 /** The text of a definition → what to send to the API, which knows the members. UsageError GROUP_INVALID lists every problem. */

@@ -2,6 +2,7 @@
  * What the edge shows of a peer and asks of it. `peer.ts` implements `PeerView`; the API serves it; client, CLI and demo
  * read the same types on the other side of the socket.
  */
+import type { EpochPolicy } from '../../config/policy.ts'
 import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
@@ -56,6 +57,8 @@ export interface GroupRequest {
   readonly openFlow: boolean
   /** Which of its epochs are kept; absent: as the config of whoever commits them says. */
   readonly retention?: RetentionPolicy | undefined
+  /** When its epochs are taken; absent: as the config of who owns its first VM says. */
+  readonly policy?: EpochPolicy | undefined
 }
 
 export interface EpochResult {

@@ -29,7 +29,7 @@ import type { TokenView } from '../edge/token-view.ts'
 import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from '../edge/view.ts'
 import { DiapauseError } from '../errors.ts'
 import { enduranceOf, placeOf } from '../planning/endurance.ts'
-import { newVms, olderMembers } from '../planning/older-members.ts'
+import { memberOlder, newVms, olderMembers } from '../planning/older-members.ts'
 import { placeVms, whyHomeless } from '../planning/placement.ts'
 import { checkRoom } from '../planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from '../ports.ts'
@@ -157,7 +157,9 @@ export class Operations implements PeerView {
   }
 
   async createGroup(wish: GroupRequest): Promise<GroupRecord> {
-    const request = { ...wish, vms: newVms(wish.vms, olderMembers(this.#deps)) }
+    const older = olderMembers(this.#deps)
+    if (wish.policy !== undefined && older.length > 0) throw memberOlder(older, 'a policy')
+    const request = { ...wish, vms: newVms(wish.vms, older) }
     const { detector, membership, events } = this.#deps
     const alive = new Set(detector.alive())
     const hosts = placeable(membership.record()).filter(id => alive.has(id))
@@ -173,14 +175,15 @@ export class Operations implements PeerView {
     }
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
-    const { vms, outputCommit, openFlow, retention } = request
-    const asked = [vms, owners, outputCommit, openFlow, retention]
+    const { vms, outputCommit, openFlow, retention, policy } = request
+    const asked = [vms, owners, outputCommit, openFlow, retention, policy]
     const made = record && [
       record.vms,
       record.owners,
       record.outputCommit === true,
       record.openFlow === true,
-      record.retention
+      record.retention,
+      record.policy
     ]
     const ours = record?.open === null && isDeepStrictEqual(made, asked)
     if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)

@@ -7,6 +7,7 @@
  *                     ▲               │──abort───▶ idle (committed as before)
  *                     └──takeover─────┘   generation + 1, an open epoch is void
  */
+import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../core.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../group.ts'
 import { keepHeld, type Keeping, keepOlder } from './kept.ts'
@@ -16,6 +17,7 @@ export interface GroupSettings {
   readonly outputCommit?: boolean
   readonly openFlow?: boolean
   readonly retention?: RetentionPolicy | undefined
+  readonly policy?: EpochPolicy | undefined
 }
 
 /**
@@ -28,13 +30,14 @@ export function createGroup(
   vms: readonly VmSpec[],
   owners: Readonly<Record<string, PeerId>>,
   floor: number | null = 0,
-  { outputCommit = false, openFlow = false, retention }: GroupSettings = {}
+  { outputCommit = false, openFlow = false, retention, policy }: GroupSettings = {}
 ) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const settings = {
       ...(outputCommit && { outputCommit }),
       ...(openFlow && { openFlow }),
-      ...(retention && { retention })
+      ...(retention && { retention }),
+      ...(policy && { policy })
     }
     const fresh = { id, vms, owners, ...settings, open: null, committed: null, removed: false }
     if (current === null) {
