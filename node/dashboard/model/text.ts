@@ -57,5 +57,9 @@ export const exactOf = (atMs: number): string => exact.format(atMs).replace(',',
 /** '2026-11-22 12:04:31'. */
 export const momentOf = (atMs: number): string => full.format(atMs)
 
+/** Without what goes without saying: '12:04:31' of today, '11-21 12:04:31' before. */
+export const shortMomentOf = (atMs: number, nowMs: number): string =>
+  momentOf(atMs).slice(0, 10) === momentOf(nowMs).slice(0, 10) ? clockOf(atMs) : momentOf(atMs).slice(5)
+
 /** A member that is a member no more is told by the end of its id. */
 export const shortId = (id: string): string => (id.length > 12 ? `…${id.slice(-6)}` : id)

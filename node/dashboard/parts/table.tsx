@@ -14,6 +14,8 @@ export interface Column<Row> {
   readonly end?: boolean | undefined
   /** Left out where the screen is narrow. */
   readonly minor?: boolean | undefined
+  /** Takes the room that others leave; what does not fit is cut off, and its title has it. */
+  readonly wide?: boolean | undefined
 }
 
 interface TableProps<Row> {
@@ -125,8 +127,10 @@ function Head<Row>({ column, order, setOrder }: HeadProps<Row>) {
   )
 }
 
-const classOf = <Row,>({ end, minor }: Column<Row>): string =>
-  [end === true ? 'end' : '', minor === true ? 'minor' : ''].filter(name => name !== '').join(' ')
+const classOf = <Row,>({ end, minor, wide }: Column<Row>): string =>
+  [end === true ? 'end' : '', minor === true ? 'minor' : '', wide === true ? 'wide' : '']
+    .filter(name => name !== '')
+    .join(' ')
 
 function sorted<Row>(rows: readonly Row[], columns: readonly Column<Row>[], order: Order | undefined): readonly Row[] {
   const by = columns.find(({ id }) => id === order?.id)?.by

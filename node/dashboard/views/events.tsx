@@ -28,7 +28,8 @@ const columns: readonly Column<Happening>[] = [
         <Sign tone={tone} />
         {text}
       </span>
-    )
+    ),
+    wide: true
   },
   { id: 'kind', title: 'Kind', cell: ({ kind }) => <code>{kind}</code>, minor: true }
 ]

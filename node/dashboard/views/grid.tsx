@@ -45,7 +45,8 @@ function summaryOf(grid: EpochGrid): string {
     .filter(state => counts[state] > 0)
     .map(state => `${counts[state]} ${stateWords[state]}`)
   const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
-  const looked = `looked ${ageOf(Date.now() - grid.lookedMs)} ago`
+  const age = ageOf(Date.now() - grid.lookedMs)
+  const looked = age === 'now' ? 'just looked' : `looked ${age} ago`
   return words.length === 0 ? `all ${all} columns are there` : `of ${all} columns ${words.join(', ')} · ${looked}`
 }
 
@@ -86,7 +87,7 @@ function Image({ image, nameOf }: { image: GridImage; nameOf: (id: string) => st
       ? `The image of ${vm} cannot be read now.`
       : tolerates === 0
         ? `The image of ${vm} can be read and bears no further loss.`
-        : `The image of ${vm} can be read; any ${countOf(tolerates, 'more member')} may vanish.`
+        : `The image of ${vm} can be read; ${tolerates === 1 ? 'one more member' : `any ${tolerates} more members`} may vanish.`
   return (
     <>
       <p>

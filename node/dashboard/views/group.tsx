@@ -4,6 +4,8 @@ import { namesOf, useOverview } from '../live/cluster.ts'
 import { hrefOf } from '../live/route.ts'
 import { countOf } from '../model/text.ts'
 import { Loaded, Panel } from '../parts/panel.tsx'
+import { Actions } from './actions.tsx'
+import { GraphPanel } from './graph.tsx'
 import { Timeline } from './timeline.tsx'
 import { VmTable } from './vms.tsx'
 
@@ -39,11 +41,13 @@ function Group({ overview, group }: { overview: Overview; group: OverviewGroup }
           {group.outputCommit && <span class="tag">output commit</span>}
           {group.openFlow && <span class="tag">OpenFlow</span>}
         </h1>
+        <Actions group={group.id} />
       </header>
       <Timeline group={group.id} />
       <Panel title={`${countOf(vms.length, 'VM')}, and what losing their hosts would mean`}>
         <VmTable rows={vms} nameOf={namesOf(overview)} grouped={false} shown={12} />
       </Panel>
+      <GraphPanel group={group.id} />
     </>
   )
 }

@@ -7,6 +7,7 @@ import { type Verdict, verdictOf } from '../model/verdict.ts'
 import { Mark, Meter, Sign } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
 import { EventTable, useHappenings } from './events.tsx'
+import { FailoverPanels } from './failover.tsx'
 import { GroupPanel } from './groups.tsx'
 import { livenessTone } from './members.tsx'
 import { stateTone } from './vms.tsx'
@@ -21,6 +22,7 @@ export function OverviewPage() {
       {overview => (
         <>
           <VerdictBox verdict={verdictOf(overview)} />
+          <FailoverPanels />
           <Hosts overview={overview} />
           <GroupPanel overview={overview} aheadMs={aheadOf(read)} />
           <Recent />
@@ -31,15 +33,16 @@ export function OverviewPage() {
 }
 
 function VerdictBox({ verdict: { tone, text, reasons } }: { verdict: Verdict }) {
+  const more = reasons.filter(reason => reason.text !== text)
   return (
     <section class={`verdict ${tone}`} aria-live="polite">
       <h1>
         <Sign tone={tone} />
         {text}
       </h1>
-      {reasons.length > 0 && !(reasons.length === 1 && reasons[0]?.text === text) && (
+      {more.length > 0 && (
         <ul>
-          {reasons.map(reason => (
+          {more.map(reason => (
             <li key={reason.text}>
               <a href={hrefOf(...reason.at)}>
                 <Mark tone={reason.tone}>{reason.text}</Mark>

@@ -10,11 +10,14 @@ import { useValue } from '../live/store.ts'
 import { nextTheme, theme } from '../live/theme.ts'
 import { icons, Logo } from '../parts/icons.tsx'
 import { Sign, type Tone } from '../parts/marks.tsx'
+import { DecisionsView } from './decisions.tsx'
 import { EventsView } from './events.tsx'
+import { FailoverBanner } from './failover.tsx'
 import { GroupsView } from './groups.tsx'
 import { Login } from './login.tsx'
 import { MembersView } from './members.tsx'
 import { OverviewPage } from './overview.tsx'
+import { VmView } from './vm.tsx'
 import { VmsView } from './vms.tsx'
 
 const places: readonly { readonly id: keyof typeof icons; readonly title: string }[] = [
@@ -22,6 +25,7 @@ const places: readonly { readonly id: keyof typeof icons; readonly title: string
   { id: 'vms', title: 'VMs' },
   { id: 'groups', title: 'Groups' },
   { id: 'members', title: 'Members' },
+  { id: 'decisions', title: 'Decisions' },
   { id: 'events', title: 'Events' }
 ]
 
@@ -51,6 +55,7 @@ function Inside() {
       <Rail where={where} />
       <main ref={main} tabIndex={-1}>
         <Connection />
+        <FailoverBanner />
         {viewOf(where)}
       </main>
     </div>
@@ -58,14 +63,16 @@ function Inside() {
 }
 
 function viewOf(where: Route): ComponentChildren {
-  const [place] = where
+  const [place, group = '', vm] = where
   switch (place) {
     case 'vms':
-      return <VmsView />
+      return vm === undefined ? <VmsView /> : <VmView group={group} vm={vm} />
     case 'groups':
       return <GroupsView where={where.slice(1)} />
     case 'members':
       return <MembersView />
+    case 'decisions':
+      return <DecisionsView />
     case 'events':
       return <EventsView />
     default:

@@ -3,7 +3,7 @@ import { useMemo, useState } from 'preact/hooks'
 import { type History, useHistory } from '../live/history.ts'
 import { goTo, hrefOf } from '../live/route.ts'
 import { type EpochRow, epochText, fine, timelineText } from '../model/epochs.ts'
-import { bytesOf, countOf, durationOf, momentOf } from '../model/text.ts'
+import { bytesOf, countOf, durationOf, momentOf, shortMomentOf } from '../model/text.ts'
 import { Chart, type Series } from '../parts/chart.tsx'
 import { Mark, type Tone } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
@@ -133,7 +133,11 @@ function columnsOf(group: string): readonly Column<EpochRow>[] {
       title: 'Epoch',
       cell: ({ epoch }) => <a href={hrefOf('groups', group, 'epochs', epoch)}>{epoch}</a>
     },
-    { id: 'at', title: 'Opened', cell: ({ atMs }) => optional(atMs, momentOf) },
+    {
+      id: 'at',
+      title: 'Opened',
+      cell: ({ atMs }) => <span title={optionalTitle(atMs)}>{optional(atMs, at => shortMomentOf(at, Date.now()))}</span>
+    },
     { id: 'outcome', title: 'Outcome', cell: outcomeCell, by: ({ outcome }) => outcome },
     {
       id: 'pause',
@@ -184,6 +188,9 @@ function columnsOf(group: string): readonly Column<EpochRow>[] {
     { id: 'policy', title: 'By', cell: ({ cause }) => <span title={cause?.why}>{cause?.policy}</span>, minor: true }
   ]
 }
+
+const optionalTitle = (atMs: number | undefined): string | undefined =>
+  atMs === undefined ? undefined : momentOf(atMs)
 
 const outcomeCell = ({ outcome, why, kept, committed, holds }: EpochRow) => (
   <>
