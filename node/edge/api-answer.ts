@@ -42,7 +42,9 @@ async function tryToAnswer(
   request: IncomingMessage,
   response: ServerResponse
 ): Promise<void> {
-  const { pathname, searchParams: query } = new URL(request.url ?? '/', 'http://peer')
+  const { url = '/' } = request
+  const [pathname = '/'] = url.split('?', 1)
+  const query = new URLSearchParams(url.slice(pathname.length))
   const matching = table.filter(({ pattern }) => pattern.test(pathname))
   const found = matching.find(({ route }) => route.method === request.method)
   // Who may ask nothing is not told either what there is.

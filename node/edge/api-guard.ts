@@ -46,16 +46,3 @@ function isSameHost(origin: string, host: string): boolean {
 /** The token of `Authorization: Bearer TOKEN` (RFC 6750, section 2.1); its length is bounded by that of all headers. */
 export const bearerOf = ({ authorization }: IncomingHttpHeaders): string | undefined =>
   /^Bearer +([A-Za-z0-9._~+/-]+=*)$/i.exec(authorization ?? '')?.[1]
-
-/** What connections are counted by: an address, of IPv6 its first 64 bits, of which one host has all. */
-export function networkOf(address: string): string {
-  const plain = address.replace(/^::ffff:(?=\d+\.)/, '')
-  if (isIP(plain) !== 6) return plain
-  const [before = '', after] = plain.replace(/%.*$/, '').split('::')
-  const head = before === '' ? [] : before.split(':')
-  const tail = after === undefined || after === '' ? [] : after.split(':')
-  const zeros = after === undefined ? 0 : 8 - head.length - tail.length
-  return [...head, ...Array<string>(Math.max(zeros, 0)).fill('0'), ...tail].slice(0, 4).join(':')
-}
-
-export const isLoopback = (address: string): boolean => /^(::1|(::ffff:)?127\.\d+\.\d+\.\d+)$/.test(address)

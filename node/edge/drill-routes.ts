@@ -2,7 +2,7 @@
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { DrillWish } from '../ports.ts'
 import { type DrillLine, parseDrillWish, parseScheduleWish } from './drill-view.ts'
-import { type Context, readJson, type Route } from './routing.ts'
+import { type Context, readJson, requireRole, type Route } from './routing.ts'
 
 export const drillRoutes: readonly Route[] = [
   {
@@ -10,8 +10,12 @@ export const drillRoutes: readonly Route[] = [
     path: '/v1/groups/{group}/drill',
     role: 'operate',
     summary: "Restore a copy of a group beside it and see whether it works; a check of one's own takes role admin",
-    answer: async (context, [group = '']) =>
-      await inLines(context, parseDrillWish(group, await readJson(context.request)))
+    answer: async (context, [group = '']) => {
+      const wish = parseDrillWish(group, await readJson(context.request))
+      // It is a command for a shell of this host.
+      if ((wish.check ?? wish.cwd) !== undefined) requireRole(context.who, 'admin', 'a check that is not of the config')
+      return await inLines(context, wish)
+    }
   },
   {
     method: 'PUT',

@@ -2,6 +2,7 @@
 import { request as httpRequest } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { type TcpOptions, serveTcp } from '../../node/edge/api-tcp.ts'
+import { TCP_LIMITS, type TcpLimits } from '../../node/edge/tcp-limits.ts'
 import { EventFeed } from '../../node/edge/events.ts'
 import type { TokenHolder } from '../../node/edge/token-view.ts'
 import type { PeerView } from '../../node/edge/view.ts'
@@ -11,29 +12,45 @@ import { aStatus } from './status-support.ts'
 export const tokens = { view: 'diapause_view', operate: 'diapause_operate', admin: 'diapause_admin' }
 
 /** What it was asked beside its status is in `done`; whatever a test does not name does nothing and says that it was asked. */
-export async function tcpPeer(options: Partial<TcpOptions> = {}) {
+export async function tcpPeer({
+  limits,
+  ...options
+}: Omit<Partial<TcpOptions>, 'limits'> & { limits?: Partial<TcpLimits> } = {}) {
   const holders = new Map<string, TokenHolder>(
     (['view', 'operate', 'admin'] as const).map(role => [tokens[role], { name: `of-${role}`, role }])
   )
   const done: string[] = []
   const events = new EventFeed(() => 0)
-  const part = (name: string): object =>
-    new Proxy({}, { get: (_, key) => () => Promise.resolve(void done.push(`${name}.${String(key)}`)) })
+  const note = (what: string) => (): Promise<void> => Promise.resolve(void done.push(what))
+  const part = (name: string): object => new Proxy(note(name), { get: (_, key) => note(`${name}.${String(key)}`) })
   const own = { events, status: async () => aStatus, groups: () => [], tokens: tokenPart(holders, done) }
   const view = new Proxy(own, {
-    get: (target, key) =>
-      Reflect.get(target, key) ??
-      Object.assign(
-        () => Promise.resolve(void done.push(String(key))),
-        Object.setPrototypeOf(() => {}, part(String(key)))
-      )
+    get: (target, key) => (Reflect.get(target, key) as unknown) ?? part(String(key))
   }) as unknown as PeerView
   const logged: string[] = []
-  const note = (_: object, text: string): void => void logged.push(text)
-  const log: Log = { debug: note, info: note, warn: note, error: note }
-  const server = await serveTcp({ view, log, host: '127.0.0.1', port: 0, isName: () => false, ...options })
+  const tell = (_: object, text: string): void => void logged.push(text)
+  const log: Log = { debug: tell, info: tell, warn: tell, error: tell }
+  const server = await serveTcp({
+    view,
+    log,
+    host: '127.0.0.1',
+    port: 0,
+    isName: () => false,
+    ...options,
+    limits: { ...TCP_LIMITS, wrongTokenMs: 1, ...limits }
+  })
   const { port } = server.address
-  return { server, port, events, holders, done, logged, ask: asking(port), raw: (text: string) => rawly(port, text) }
+  return {
+    view,
+    server,
+    port,
+    events,
+    holders,
+    done,
+    logged,
+    ask: asking(port),
+    raw: (text: string) => rawly(port, text)
+  }
 }
 
 const tokenPart = (holders: Map<string, TokenHolder>, done: string[]): Partial<PeerView['tokens']> => ({
