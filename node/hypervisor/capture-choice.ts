@@ -19,7 +19,7 @@ export async function chooseCapture(options: TrialOptions & { readonly accel: Ac
   try {
     const ramFolder = await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
     const fromMs = clock.now()
-    await trialCapture({ ...options, makeRam: (name, bytes) => ramFolder.make(name, bytes) })
+    await trialCapture({ ...options, makeRam: bytes => ramFolder.make(bytes) })
     log.debug({ trialMs: clock.now() - fromMs }, 'images of a trial VM were its RAM')
     return { ramFolder, why: undefined }
   } catch (cause) {

@@ -48,7 +48,7 @@ const ROUND_MS = 5
 
 export interface CaptureTrialOptions extends TrialOptions {
   readonly accel: Accel
-  makeRam(name: string, bytes: number): Promise<SharedRam>
+  makeRam(bytes: number): Promise<SharedRam>
 }
 
 /**
@@ -81,7 +81,7 @@ async function run(options: CaptureTrialOptions, atEnd: (cleanUp: () => unknown)
   atEnd(() => rm(folder, { recursive: true, force: true }))
   const boot = join(folder, 'boot')
   await writeFile(boot, writingSector())
-  const ram = await options.makeRam('trial', MEMORY_BYTES)
+  const ram = await options.makeRam(MEMORY_BYTES)
   atEnd(() => ram.close())
   const listener = await listenForQmp(join(folder, 'qmp'))
   atEnd(() => listener.close())

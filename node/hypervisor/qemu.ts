@@ -85,7 +85,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
         paths,
         agent: spec.guestAgent && new GuestChannel(paths.agent, clock),
         resumesByItself: before(version.number, LEAVES_STOPPED),
-        makeRam: ramFolder && ((bytes, waits) => ramFolder.make(name, bytes, waits ? undefined : makeRoom)),
+        makeRam: ramFolder && ((bytes, waits) => ramFolder.make(bytes, waits ? undefined : makeRoom)),
         captureWhy,
         clock,
         log

@@ -11,7 +11,8 @@ import { promisify } from 'node:util'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, PageRanges, RamTracking } from '../ports.ts'
 import { type NativeParts, buildNative } from './native.ts'
-import { TrackerProcess } from './tracker.ts'
+import { type Listening, SpareTracker } from './spare-tracker.ts'
+import type { TrackerProcess } from './tracker.ts'
 
 const run = promisify(execFile)
 
@@ -26,16 +27,14 @@ const RESERVE_BYTES = 64 << 20
 export class RamFolder {
   readonly #native: NativeParts
   readonly #folder: string
-  readonly #runDir: string
-  readonly #clock: Clock
+  readonly #trackers: SpareTracker
   readonly #open = new Set<SharedRam>()
   #made = 0
 
   private constructor(native: NativeParts, folder: string, runDir: string, clock: Clock) {
     this.#native = native
     this.#folder = folder
-    this.#runDir = runDir
-    this.#clock = clock
+    this.#trackers = new SpareTracker({ binary: native.tracker, runDir, clock })
   }
 
   /** Compiles the helpers and tries them in `folder`. Rejects with the reason for which this host cannot track RAM. */
@@ -58,7 +57,7 @@ export class RamFolder {
    * RAM for a VM that is about to start; rejects with HYPERVISOR_TRACKING where there is no room, also after `makeRoom`, or no
    * helper.
    */
-  async make(name: string, bytes: number, makeRoom?: (bytes: number) => Promise<void>): Promise<SharedRam> {
+  async make(bytes: number, makeRoom?: (bytes: number) => Promise<void>): Promise<SharedRam> {
     try {
       this.#requireRoom(bytes)
     } catch (error) {
@@ -67,14 +66,9 @@ export class RamFolder {
       this.#requireRoom(bytes)
     }
     const fd = this.#createFile(bytes)
-    const socketPath = join(this.#runDir, `${name}.uffd`)
-    let tracker: TrackerProcess
+    let listening: Listening
     try {
-      tracker = await TrackerProcess.start(this.#native.tracker, {
-        socketPath,
-        pages: bytes / PAGE_BYTES,
-        clock: this.#clock
-      })
+      listening = await this.#trackers.take(bytes / PAGE_BYTES)
     } catch (error) {
       closeSync(fd)
       throw error
@@ -82,9 +76,8 @@ export class RamFolder {
     const ram: SharedRam = new SharedRam({
       fd,
       bytes,
-      tracker,
+      ...listening,
       handoff: this.#native.handoff,
-      socketPath,
       onClosed: () => void this.#open.delete(ram)
     })
     this.#open.add(ram)

@@ -58,7 +58,7 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** What machine.ts and shared-ram.ts call their sockets: HASH.N.qmp, HASH.N.console, HASH.N.uffd. */
+/** What machine.ts and spare-tracker.ts call their sockets: HASH.N.qmp, HASH.N.console, tracker.N.uffd. */
 async function removeSockets(runDir: string): Promise<void> {
   const names = await readdir(runDir).catch(() => [])
   const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name))

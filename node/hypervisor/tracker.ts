@@ -4,6 +4,7 @@
  * the VM goes on, untracked.
  */
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, PageRanges } from '../ports.ts'
@@ -21,13 +22,15 @@ interface Expected {
   reject(error: Error): void
 }
 
+const limitOf = (pages: number): number => Math.max(ERROR_BYTES, 8 * (pages + 1))
+
 export class TrackerProcess {
   /** Resolves (never rejects) when the helper is of no more use, with the reason. */
   readonly ended: Promise<DiapauseError>
   readonly #child: ChildProcessWithoutNullStreams
   readonly #clock: Clock
   /** Ranges in an answer: at most every other page, of each of two mappings. */
-  readonly #limitBytes: number
+  #limitBytes: number
   readonly #expected: Expected[] = []
   readonly #ending = Promise.withResolvers<DiapauseError>()
   #ready: Promise<unknown> = Promise.resolve()
@@ -53,7 +56,7 @@ export class TrackerProcess {
     options: { readonly socketPath: string; readonly pages: number; readonly clock: Clock }
   ) {
     this.#clock = options.clock
-    this.#limitBytes = Math.max(ERROR_BYTES, 8 * (options.pages + 1))
+    this.#limitBytes = limitOf(options.pages)
     this.ended = this.#ending.promise
     this.#child = spawn(binary, ['serve', options.socketPath], { stdio: 'pipe' })
     let said = ''
@@ -84,6 +87,29 @@ export class TrackerProcess {
 
   kill(): void {
     this.#end('it was ended')
+  }
+
+  /** It is of no more use. */
+  get isOver(): boolean {
+    return this.#over !== undefined
+  }
+
+  /** Nobody needs it yet: it does not keep this process from ending. */
+  wait(): void {
+    this.#child.unref()
+    for (const stream of this.#streams) stream.unref()
+  }
+
+  /** It has waited, and is for a VM with so many pages now. */
+  begin(pages: number): void {
+    this.#limitBytes = limitOf(pages)
+    this.#child.ref()
+    for (const stream of this.#streams) stream.ref()
+  }
+
+  /** Pipes are sockets here (node:child_process). */
+  get #streams(): Socket[] {
+    return [this.#child.stdin, this.#child.stdout, this.#child.stderr].map(stream => stream as unknown as Socket)
   }
 
   #ask(line: string, kind: number): Promise<Uint8Array> {

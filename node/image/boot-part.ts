@@ -79,7 +79,7 @@ export function decodeBootPart(
   bytes: Uint8Array,
   ramPages: number,
   manifests: readonly Pick<StreamManifest, 'dataBytes'>[]
-): BootPart {
+): DecodedBootPart {
   if (bytes[0] !== FORMAT) throw invalid(`format ${bytes[0]}, and this version reads ${FORMAT}`)
   const most = 12 + manifests.length * SALT_BYTES + MAX_WORKING_PAGES * (2 * EXTENT_BYTES + PAGE_ENTRY_BYTES)
   const reader = new ByteReader(unpack(bytes.subarray(1), most), invalid)
@@ -87,9 +87,35 @@ export function decodeBootPart(
   if (streams !== manifests.length) throw invalid(`${streams} streams, and the manifest names ${manifests.length}`)
   const salts = manifests.map(() => new Uint8Array(reader.raw(SALT_BYTES)))
   const extents = readExtents(reader, manifests)
-  const pages = readPages(reader, ramPages, extents)
+  const columns = readColumns(reader)
   reader.end()
-  return { salts, extents, pages }
+  check(columns, ramPages, extents)
+  return new DecodedBootPart(salts, extents, columns)
+}
+
+/** One that was read: valid, and its pages made into objects only when they are wanted, since a VM waits for the first of them. */
+export class DecodedBootPart implements BootPart {
+  readonly salts: readonly Uint8Array[]
+  readonly extents: readonly BootExtent[]
+  readonly #columns: Columns
+  #pages: readonly BootPlace[] | undefined
+
+  constructor(salts: readonly Uint8Array[], extents: readonly BootExtent[], columns: Columns) {
+    this.salts = salts
+    this.extents = extents
+    this.#columns = columns
+  }
+
+  get pages(): readonly BootPlace[] {
+    this.#pages ??= this.first(this.#columns.pages.length)
+    return this.#pages
+  }
+
+  /** At most so many, in learned order. */
+  first(most: number): BootPlace[] {
+    const { pages } = this.#columns
+    return Array.from({ length: Math.min(most, pages.length) }, (_, i) => placeAt(this.#columns, i))
+  }
 }
 
 function readExtents(reader: ByteReader, manifests: readonly Pick<StreamManifest, 'dataBytes'>[]): BootExtent[] {
@@ -113,33 +139,52 @@ function readExtents(reader: ByteReader, manifests: readonly Pick<StreamManifest
   })
 }
 
-function readPages(reader: ByteReader, ramPages: number, extents: readonly BootExtent[]): BootPlace[] {
+/** As they are stored. */
+interface Columns {
+  readonly pages: Uint32Array
+  readonly extents: Uint32Array
+  readonly places: Uint8Array
+  readonly deltas: Uint32Array
+  readonly ways: Uint8Array
+  readonly times: Uint32Array
+  readonly ages: Uint8Array
+}
+
+function readColumns(reader: ByteReader): Columns {
   const count = reader.count(MAX_WORKING_PAGES, PAGE_ENTRY_BYTES)
-  const column = (read: () => number): number[] => Array.from({ length: count }, read)
-  const numbers = column(() => reader.u32())
-  const inExtents = column(() => reader.u32())
-  const places = column(() => reader.u8())
-  const deltas = column(() => reader.u32())
-  const ways = column(() => reader.u8())
-  const times = column(() => reader.u32())
-  const ages = column(() => reader.u8())
-  if (new Set(numbers).size !== count) throw invalid('a page stands in it twice')
-  const indexOf = (index: number, kind: BootExtent['kind']): number | undefined => {
-    if (index === 0) return undefined
-    if (extents[index - 1]?.kind !== kind) throw invalid(`extent ${index - 1} is no ${kind}`)
-    return index - 1
+  const words = () => new Uint32Array(new Uint8Array(reader.raw(4 * count)).buffer) // every host is little-endian (bootstrap)
+  const bytes = () => reader.raw(count)
+  const [pages, extents, places, deltas] = [words(), words(), bytes(), words()]
+  return { pages, extents, places, deltas, ways: bytes(), times: words(), ages: bytes() }
+}
+
+function check({ pages, extents, places, deltas, ways }: Columns, ramPages: number, all: readonly BootExtent[]): void {
+  if (new Set(pages).size !== pages.length) throw invalid('a page stands in it twice')
+  for (const [i, page] of pages.entries()) {
+    const [extent = 0, place = 0, delta = 0] = [extents[i], places[i], deltas[i]]
+    const cold = place === COLD
+    if (extent !== 0 && all[extent - 1]?.kind !== 'extent') throw invalid(`extent ${extent - 1} is no extent`)
+    if (delta !== 0 && all[delta - 1]?.kind !== 'delta') throw invalid(`extent ${delta - 1} is no delta`)
+    const known = TOUCHED_BY_WAY[ways[i] ?? -1] !== undefined
+    if (!known || page >= ramPages || (!cold && place >= EXTENT_PAGES)) throw invalid(`page ${page}`)
+    const nowhere = extent === 0 && delta === 0 && (cold || place === 0)
+    if ((cold || extent === 0) && !nowhere) throw invalid(`page ${page} is nowhere and somewhere`)
   }
-  return numbers.map((page, i) => {
-    const how = TOUCHED_BY_WAY[ways[i] ?? -1]
-    const [stored = 0, atMs = 0, age = 0] = [places[i], times[i], ages[i]]
-    const cold = stored === COLD
-    const place = cold ? 0 : stored
-    const [extent, delta] = [indexOf(inExtents[i] ?? 0, 'extent'), indexOf(deltas[i] ?? 0, 'delta')]
-    if (how === undefined || page >= ramPages || place >= EXTENT_PAGES) throw invalid(`page ${page}`)
-    const nowhere = extent === undefined && delta === undefined && place === 0
-    if (cold ? !nowhere : extent === undefined && !nowhere) throw invalid(`page ${page} is nowhere and somewhere`)
-    return { page, how, atMs, age, extent, place, delta, cold }
-  })
+}
+
+function placeAt({ pages, extents, places, deltas, ways, times, ages }: Columns, i: number): BootPlace {
+  const indexOf = (index = 0): number | undefined => (index === 0 ? undefined : index - 1)
+  const stored = places[i] ?? 0
+  return {
+    page: pages[i] ?? 0,
+    how: TOUCHED_BY_WAY[ways[i] ?? 0] ?? 'written',
+    atMs: times[i] ?? 0,
+    age: ages[i] ?? 0,
+    extent: indexOf(extents[i]),
+    place: stored === COLD ? 0 : stored,
+    delta: indexOf(deltas[i]),
+    cold: stored === COLD
+  }
 }
 
 const invalid = (what: string) =>

@@ -19,8 +19,8 @@ export interface BootSet {
   readonly streams: ImageOutline['streams']
   /** Its working set, the first of it; undefined: it has none that can be read, or it was not asked for. */
   readonly boot: BootPages | undefined
-  /** What the image knows of what the VM touches first, in learned order. */
-  readonly learned: readonly WorkingPage[]
+  /** What the image knows of what the VM touches first, in learned order. To be asked when the VM runs: it takes time. */
+  learned(): readonly WorkingPage[]
   /** Being read. */
   readonly pages: LazyTable
   /** Pieces; the first is on its way. */
@@ -67,11 +67,11 @@ export async function readBootSet(
   }
   const boot = async () => {
     const found = await known().catch(unless('SHARD_LOST', 'IMAGE_SEAL', 'IMAGE_INVALID'))
-    if (found === undefined || !workingSet) return { learned: found?.pages ?? [] }
+    if (found === undefined || !workingSet) return { learned: () => found?.pages ?? [] }
     const pages = new BootPages({ facts, streams, part: found, read, firstBytes })
     // Where a page is lost, the image is, and nothing runs yet.
     const isRight = await pages.first.then(() => true, unless('IMAGE_SEAL', 'IMAGE_INVALID'))
-    return isRight ? { learned: found.pages, pages } : { learned: [] }
+    return isRight ? { learned: () => found.pages, pages } : { learned: () => [] }
   }
   const [found, openMachine, openIndex] = await Promise.all([boot(), open('machine', machine), open('index', index)])
   return {

@@ -1,6 +1,6 @@
 /**
  * The threads of image workers. To load one takes 150 to 250 ms on two busy cores, which a VM that is restored would wait for: so
- * one that has loaded everything and has no VM yet is kept, and the next is made when the host has had time to run the VM. It
+ * one that has loaded everything, and rehearsed a restore (`rehearsal.ts`), and has no VM yet is kept, and the next is made when the host has had time to run the VM. It
  * takes 15 MB of memory.
  */
 import { Worker } from 'node:worker_threads'
@@ -13,9 +13,9 @@ const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 3 }
 /** After one was taken. A guess: when its VM runs and has most of its pages. */
 const REST_MS = 5_000
 
-/** A thread that waits to be told of its VM (`WorkerCalls.begin`). */
-export const newThread = (): Worker =>
-  new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits: RESOURCE_LIMITS, name: 'image' })
+/** A thread that waits to be told of its VM (`WorkerCalls.begin`). `spare`: nobody needs it yet, it has time to rehearse. */
+export const newThread = (workerData?: 'spare'): Worker =>
+  new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits: RESOURCE_LIMITS, name: 'image', workerData })
 
 export class ImageThreads {
   #spare: Worker | undefined
@@ -51,7 +51,7 @@ export class ImageThreads {
 
   #prepare(): void {
     if (this.#closed || this.#spare !== undefined) return
-    const thread = newThread()
+    const thread = newThread('spare')
     this.#spare = thread
     const lost = () => {
       if (this.#spare === thread) this.#spare = undefined // the next VM has one made for it

@@ -111,7 +111,7 @@ export class PostcopySource {
       this.#sendMs = performance.now() - fromMs
       await Promise.all([this.#sendWorkingSet(), this.#readTable()])
       await this.#pages.tableIsWhole(() => this.#goOn())
-      await this.#faults.untilLearned(!this.#image.learned.some(({ how }) => how === 'asked'))
+      await this.#faults.untilLearned(!this.#image.learned().some(({ how }) => how === 'asked'))
       await this.#pushAll()
       await Promise.all(this.#answers)
       await this.#pages.noteDeltas(() => this.#goOn())
@@ -278,7 +278,7 @@ export class PostcopySource {
 
   /** What is known to be touched and lies apart, in learned order; then all that is left. */
   *#runs(): Generator<ExtentRun> {
-    yield* this.#plan.runsOf(this.#image.learned.map(({ page }) => page))
+    yield* this.#plan.runsOf(this.#image.learned().map(({ page }) => page))
     yield* this.#plan.runs(RUN_BYTES)
   }
 

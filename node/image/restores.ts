@@ -21,8 +21,8 @@ export class ThreadRestore {
   /** A number of its own, from 1. */
   readonly number: number
   readonly source: PostcopySource | StandbySource
-  /** What the image knows of what the VM touches first. */
-  readonly learned: readonly WorkingPage[]
+  /** As in `BootSet`. */
+  readonly learned: () => readonly WorkingPage[]
   readonly disks: RestoredDisks
   readonly #frames: AsyncGenerator<Uint8Array>
 
@@ -104,7 +104,7 @@ export class RestoredDisks {
 
 interface Parts {
   readonly source: PostcopySource | StandbySource
-  readonly learned: readonly WorkingPage[]
+  readonly learned: () => readonly WorkingPage[]
   readonly frames: AsyncGenerator<Uint8Array>
   readonly disks: RestoredDisks
 }

@@ -16,6 +16,10 @@ const NEAR_PAGES = 8
 const FAR_EXTENTS = 64
 /** Moved in one epoch: 8 MiB. A guess. */
 const MAX_MOVED = 2048
+/** Read first of all: in no more runs of extents than this, where gaps of a few extents are none. Guesses. */
+const FIRST_PAGES = 1024
+const FIRST_RUNS = 4
+const GAP_EXTENTS = 4
 
 export class WarmPages {
   readonly #order: readonly number[]
@@ -56,10 +60,30 @@ export class WarmPages {
   }
 }
 
-/** Pages of the set whose extents are mostly of others, as many as fill extents: fewer would be moved again and again. */
+/**
+ * Pages of the set whose extents are mostly of others, as many as fill extents: fewer would be moved again and again. All of the first,
+ * where they lie in too many places to be read soon.
+ */
 export function scattered(table: PageTable, order: readonly number[]): number[] {
-  const far = farPages(table, order).map(({ page }) => page)
+  const far = [
+    ...new Set([...apart(table, order.slice(0, FIRST_PAGES)), ...farPages(table, order).map(({ page }) => page)])
+  ]
   return far.slice(0, Math.min(MAX_MOVED, far.length - (far.length % EXTENT_PAGES)))
+}
+
+function apart(table: PageTable, first: readonly number[]): number[] {
+  const inSlots = new Map<number, Set<number>>()
+  for (const place of first.flatMap(page => [table.placeOf(page), table.deltaOf(page)])) {
+    if (place === undefined) continue
+    const extents = inSlots.get(place.slot) ?? new Set()
+    inSlots.set(place.slot, extents.add(Math.floor(place.locator / EXTENT_PAGES)))
+  }
+  const runs = [...inSlots.values()].map(extents => {
+    const order = [...extents].sort((a, b) => a - b)
+    return order.filter((extent, i) => extent - (order[i - 1] ?? Number.NEGATIVE_INFINITY) > GAP_EXTENTS).length
+  })
+  const inAll = runs.reduce((sum, count) => sum + count, 0)
+  return inAll > FIRST_RUNS ? first.filter(page => table.placeOf(page) !== undefined) : []
 }
 
 const extentName = ({ slot, locator }: Place): string => `${slot} ${Math.floor(locator / EXTENT_PAGES)}`

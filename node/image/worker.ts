@@ -2,7 +2,7 @@
  * The thread of one VM's image worker: its page state, and at most one capture or restore at a time. It talks to QEMU's
  * sockets itself; columns and reads go through the main thread, which has the connections to other peers.
  */
-import { parentPort } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 import { createCodec } from '../erasure/codec.ts'
 import { DiapauseError } from '../errors.ts'
 import type { BaseStream, Codec, DiskFile, StreamId } from '../ports.ts'
@@ -21,6 +21,7 @@ import { PAGES_PER_MIB } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import { ThreadPriority } from './priority.ts'
 import { RamCopy } from './ram-copy.ts'
+import { rehearse } from './rehearsal.ts'
 import { type RestoredDisks, ThreadRestore, torn } from './restores.ts'
 import type { NewStream } from './retiring.ts'
 import { Standby } from './standby-source.ts'
@@ -309,7 +310,6 @@ class VmThread {
     this.#publishes = publishes ? { generation: manifest.generation, epoch: manifest.epoch } : undefined
     this.#uncommitted.clear()
     this.#covered = false
-    this.#working = new WorkingSet(opened.learned)
     this.#restore = opened
     this.#restored = this.#disks = opened.disks
   }
@@ -343,6 +343,7 @@ class VmThread {
     if (serving?.number !== restore) throw cancelled('restore')
     try {
       const counts = await serving.source.serve(socketPath)
+      this.#working = new WorkingSet(serving.learned())
       this.#working.learnAsked(serving.source.requests)
       this.#publish()
       return counts
@@ -395,4 +396,5 @@ if (parentPort) {
   let thread: VmThread | undefined
   const begin = (facts: VmFacts): void => void (thread = new VmThread(facts, calls, codec))
   const calls = new ThreadCalls<MainCalls>(parentPort, { ...handlers(() => thread as VmThread), begin })
+  if (workerData === 'spare') void rehearse(() => thread === undefined)
 }

@@ -13,6 +13,7 @@ import { StandbyCopy, type StandbyParts } from '../../node/agents/standby-copy.t
 import { wallMs } from '../../node/host/clock.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
 import type { VmFacts } from '../../node/image/facts.ts'
+import { ImageThreads } from '../../node/image/image-threads.ts'
 import { createImageWorker } from '../../node/image/image-worker.ts'
 import { readManifest } from '../../node/image/manifest.ts'
 import { blockServing } from '../../node/nbd/server.ts'
@@ -100,6 +101,8 @@ const BOOT_MS = 300_000
 const ANSWER_MS = 120_000
 const ASK_AGAIN_MS = 5_000
 const LOOK_MS = 1
+/** Until a thread waits for the next restore again (`ImageThreads`), as in a peer that restores now and then. */
+const REST_MS = 6_500
 const PIECE_BYTES = 4 << 20
 
 export class VmOnHost {
@@ -107,6 +110,8 @@ export class VmOnHost {
   readonly #spec: VmSpec
   readonly #hypervisor: Hypervisor
   readonly #network: Switch
+  /** As in a peer, where one waits for the next restore. */
+  readonly #threads = new ImageThreads()
   #vm: LocalVm | undefined
   #machine: Machine | undefined
   #standby: StandbyCopy | undefined
@@ -212,6 +217,7 @@ export class VmOnHost {
 
   async end(): Promise<void> {
     await this.#vm?.destroy()
+    await sleep(REST_MS)
     this.#vm = undefined
   }
 
@@ -220,7 +226,7 @@ export class VmOnHost {
     const { accel } = this.#hypervisor
     const key = new Uint8Array(32).fill(9)
     const facts = { group: GROUP, vm: this.#spec.id, memoryMiB, accel, key, shape, disks: [] }
-    return createImageWorker({ ...facts, cluster: shards, log: quietLog })
+    return createImageWorker({ ...facts, cluster: shards, log: quietLog, threads: this.#threads })
   }
 
   async #taken(hash: string): Promise<StandbyParts> {

@@ -90,7 +90,7 @@ export async function expectSameByQemu(options: {
   const { accel } = hypervisor
   const args = machineArguments({ accel, guest: 'own-reading', spec, ends, paths, incoming: true, sharedRam })
   const ramFolder = sharedRam ? await RamFolder.probe({ folder: '/dev/shm', runDir: folder, clock }) : undefined
-  const ram = await ramFolder?.make('own', spec.memoryMiB * 2 ** 20)
+  const ram = await ramFolder?.make(spec.memoryMiB * 2 ** 20)
   if (ram && options.ram) writeSync(ram.fd, options.ram, 0, options.ram.length, 0)
   const listener = await listenForQmp(paths.qmp)
   const qemu = await spawnQemu('qemu-system-x86_64', [...args, '-S'], ram)

@@ -122,8 +122,8 @@ describe('the trial of capture', () => {
   async function tried(spoilt: (ram: SharedRam) => Partial<SharedRam>, trialMs = 20_000): Promise<void> {
     const ramFolder = await RamFolder.probe({ folder: '/dev/shm', runDir: folder, clock })
     const options = { settings: { ...settings, trialMs }, peer: 'trial', runDir: folder, log: memoryLog(), clock }
-    const makeRam = async (name: string, bytes: number): Promise<SharedRam> => {
-      const ram = await ramFolder.make(name, bytes)
+    const makeRam = async (bytes: number): Promise<SharedRam> => {
+      const ram = await ramFolder.make(bytes)
       const { fd, environment } = ram
       const { arm, changed, close } = { ...bound(ram), ...spoilt(ram) }
       return { fd, environment, arm, changed, close } as SharedRam

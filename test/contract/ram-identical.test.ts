@@ -37,7 +37,7 @@ async function restoredRam(vm: OneVm, image: ImageManifest, sharedRam: boolean):
   const { accel } = host.hypervisor
   const args = machineArguments({ accel, guest: 'ram-identical', spec, ends, paths, incoming: true, sharedRam })
   const folder = sharedRam ? await RamFolder.probe({ folder: '/dev/shm', runDir: host.folder, clock }) : undefined
-  const ram = await folder?.make(name, MEMORY_MIB << 20)
+  const ram = await folder?.make(MEMORY_MIB << 20)
   const listener = await listenForQmp(paths.qmp)
   const qemu = await spawnQemu('qemu-system-x86_64', [...args, '-S'], ram)
   try {

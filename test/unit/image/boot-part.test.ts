@@ -8,7 +8,10 @@ import { BOOT_RAM_PAGES, BOOT_STREAMS, bootFixture } from './boot-fixture.ts'
 
 const extents = (count: number, length: number): BootPart['extents'] =>
   Array.from({ length: count }, (_, extent) => ({ ordinal: 1, kind: 'extent', extent, offset: 16, length }))
-const decode = (bytes: Uint8Array) => decodeBootPart(bytes, BOOT_RAM_PAGES, BOOT_STREAMS)
+const decode = (bytes: Uint8Array): BootPart => {
+  const { salts, extents, pages } = decodeBootPart(bytes, BOOT_RAM_PAGES, BOOT_STREAMS)
+  return { salts, extents, pages }
+}
 
 describe('a boot part', () => {
   test('of format 1 is read as it was written then, and comes back as it was', () => {
@@ -59,4 +62,10 @@ describe('a boot part', () => {
     })
     fc.assert(property, { numRuns: 300 })
   })
+})
+
+test('the first pages of a boot part are those that all of it begins with', () => {
+  const part = decodeBootPart(encodeBootPart(bootFixture()), BOOT_RAM_PAGES, BOOT_STREAMS)
+  expect(part.first(2)).toEqual(bootFixture().pages.slice(0, 2))
+  expect(part.first(100)).toEqual(bootFixture().pages)
 })

@@ -142,7 +142,7 @@ export class TrackedVm {
       target.server.close()
       for (let page = 0; page < PAGES; page++) this.#due.add(page)
       for (const page of this.committed.keys()) this.ram[page] = this.committed[page] ?? ZEROS
-      this.working = new WorkingSet(image.learned)
+      this.working = new WorkingSet(image.learned())
       this.working.learnAsked(source.requests)
       this.sentBefore = sent.before
       if (sent.sentTwice > 0) throw new Error('a page was sent twice')
