@@ -158,7 +158,7 @@ const laterFormat = (bytes: Uint8Array) => Buffer.concat([Buffer.of(2), bytes.su
 const otherExtents = (bytes: Uint8Array, image: ImageManifest) => {
   const part = decodeBootPart(bytes, RAM_PAGES, image.streams)
   const extents = part.extents.map(each => ({ ...each, extent: each.extent + 1 }))
-  return encodeBootPart({ ...part, pages: part.pages, extents })
+  return encodeBootPart({ salts: part.salts, pages: part.pages, extents })
 }
 
 test.each<[string, (bytes: Uint8Array, image: ImageManifest) => Uint8Array]>([
