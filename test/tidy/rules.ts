@@ -213,6 +213,7 @@ const pureFiles = [
   'node/agents/decisions-sources.ts',
   'node/dashboard/model/',
   'node/dashboard/live/lines.ts',
+  'node/edge/adopt/',
   'node/edge/format.ts',
   'node/edge/image-readme.ts',
   'node/edge/image-records.ts',
