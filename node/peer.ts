@@ -7,6 +7,7 @@ import type { Config } from '../config/schema.ts'
 import { sharedSettings } from '../config/shared.ts'
 import type { PeerId } from '../protocols/core.ts'
 import { type ClusterRecord, leavingHosts, memberById, placeable } from '../protocols/membership/record.ts'
+import { EpochClock } from './agents/epoch-clock.ts'
 import { Forgetting } from './agents/forgetting.ts'
 import type { Report } from './agents/group-agent.ts'
 import { Groups } from './agents/groups.ts'
@@ -96,6 +97,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
   const stored = { store, floor, describeManifest, fetchManifest }
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, ...stored })
+  const epochClock = new EpochClock({ ...shared, ...config.epochs, history: voice.history, wallMs })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const { holdersNow } = repairing ?? {}
   const seen = { ...voice, wallMs, readManifest: hosting && leanReader(hosting.readManifest), holdersNow }
@@ -117,14 +119,14 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   membership.start()
   steps.start()
   notifying.start()
-  for (const agent of [takeover, housekeeping, forgetting, directory, membership, steps, line, groups])
+  for (const agent of [takeover, epochClock, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
   repairing?.start()
   const host = { vmMemoryMiB: vmMemoryMiB(config.hypervisor) }
   if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
   teardown.add(() => repairing?.stop())
   const { notifications } = notifying
-  await serve(home, voice, body, run, { groups, takeover, housekeeping, seen, facts, notifications })
+  await serve(home, voice, body, run, { groups, takeover, epochClock, seen, facts, notifications })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))

@@ -1,11 +1,8 @@
-/**
- * Two things nobody has to ask for: epochs at the policy's interval, and forgetting shards that no restore can want.
- */
+/** Forgetting what no restore can want, which nobody has to ask for: shards, manifests, bases. */
 import { BASES, isBaseStream } from '../../protocols/base.ts'
-import { openEpoch } from '../../protocols/epoch/record.ts'
-import { type GroupRecord, keptImages } from '../../protocols/group.ts'
+import { keptImages } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import { type ImageStreams, parseStreamId, planRetention } from '../planning/retention.ts'
 import type { Clock, Log, Registers, ShardStore, StreamId } from '../ports.ts'
 import { BaseKeeping } from './base-keeping.ts'
@@ -28,8 +25,6 @@ export interface HousekeepingDeps {
   readonly registers: Pick<Registers, 'read' | 'delete'>
   readonly clock: Clock
   readonly log: Log
-  /** 0: epochs on request only. */
-  readonly intervalMs: number
   readonly deadlineMs: number
   /** Generations of forgotten groups are at most this (`groupFloor` of the cluster's record). */
   readonly floor: () => number
@@ -46,7 +41,6 @@ export interface ManifestFacts extends ImageStreams {
 
 export class Housekeeping {
   readonly #deps: HousekeepingDeps
-  readonly #waitingForEpoch = new Set<string>()
   readonly #bases: BaseKeeping | undefined
   #retentionDue = false
   /** Of those stored here when it was last looked: a name is a hash, so what was read once is not read again. */
@@ -57,52 +51,12 @@ export class Housekeeping {
     this.#deps = deps
     const { store } = deps
     this.#bases = store && new BaseKeeping({ ...deps, store })
-    deps.directory.onRecord(record => {
-      this.#scheduleEpoch(record)
-      this.#scheduleRetention()
-    })
+    deps.directory.onRecord(() => this.#scheduleRetention())
     deps.directory.onForgotten(() => this.#scheduleRetention())
   }
 
   stop(): void {
     this.#stopped = true
-  }
-
-  /** Opens the next epoch. EPOCH_OPEN where one is under way, GROUP_UNKNOWN without such a group. */
-  async propose(id: string): Promise<GroupRecord> {
-    const { directory, self, deadlineMs } = this.#deps
-    const seen = directory.get(id) ?? (await directory.refresh(id))
-    if (seen === null || seen.removed)
-      throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
-    const now = await directory.change(id, openEpoch(self, deadlineMs, seen.version))
-    if (now?.open?.proposer === self && now.version === seen.version + 1) return now
-    throw new DiapauseError('EPOCH_OPEN', `Group "${id}" changed at this moment or has an open epoch; try again.`, {
-      details: { open: now?.open ?? null }
-    })
-  }
-
-  /** The owner of the group's first VM keeps its clock; after a takeover that is another peer. */
-  #scheduleEpoch(record: GroupRecord): void {
-    const { intervalMs, clock, self, log, directory } = this.#deps
-    const first = record.vms[0]
-    if (
-      intervalMs === 0 ||
-      record.removed ||
-      first === undefined ||
-      record.owners[first.id] !== self ||
-      this.#waitingForEpoch.has(record.id)
-    )
-      return
-    this.#waitingForEpoch.add(record.id)
-    clock.after(intervalMs, () => {
-      this.#waitingForEpoch.delete(record.id)
-      const now = directory.get(record.id)
-      if (this.#stopped || now === undefined) return
-      const opened = now.open === null ? this.propose(record.id) : Promise.resolve(now)
-      opened
-        .catch((error: unknown) => log.info({ group: record.id, error: messageOf(error) }, 'epoch not opened'))
-        .finally(() => this.#scheduleEpoch(directory.get(record.id) ?? now))
-    })
   }
 
   #scheduleRetention(): void {

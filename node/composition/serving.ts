@@ -1,9 +1,9 @@
 /** Joins what an operator sees and asks (`operations/`) with the API that shows it (`edge/`). */
 import { randomBytes, randomUUID } from 'node:crypto'
 import { memberById } from '../../protocols/membership/record.ts'
+import type { EpochClock } from '../agents/epoch-clock.ts'
 import { EpochReaders } from '../agents/epoch-readers.ts'
 import type { Groups } from '../agents/groups.ts'
-import type { Housekeeping } from '../agents/housekeeping.ts'
 import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
 import type { Notifications } from '../agents/notifications.ts'
 import type { TakeoverAgent } from '../agents/takeover.ts'
@@ -33,7 +33,7 @@ import type { Run } from './run.ts'
 export interface Served {
   readonly groups: Groups
   readonly takeover: TakeoverAgent
-  readonly housekeeping: Housekeeping
+  readonly epochClock: EpochClock
   readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
   readonly facts: () => ReturnType<typeof gatherFacts>
   readonly notifications: Notifications

@@ -9,8 +9,8 @@ import type { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { placeable } from '../../protocols/membership/record.ts'
 import type { DecisionLog } from '../agents/decisions.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
+import type { EpochClock } from '../agents/epoch-clock.ts'
 import type { Groups } from '../agents/groups.ts'
-import type { Housekeeping } from '../agents/housekeeping.ts'
 import type { LocalVm } from '../agents/local-vm.ts'
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { Objectives } from '../agents/objectives.ts'
@@ -57,7 +57,7 @@ export interface OperationsDeps {
   readonly directory: GroupDirectory
   readonly decisions: DecisionLog
   readonly groups: Groups
-  readonly housekeeping: Housekeeping
+  readonly epochClock: Pick<EpochClock, 'propose'>
   readonly detector: FailureDetector
   readonly transport: Transport
   readonly storagePeers: Pick<StoragePeers, 'about'>
@@ -232,7 +232,7 @@ export class Operations implements PeerView {
       settle()
     })
     try {
-      opened = (await this.#deps.housekeeping.propose(id)).open?.epoch
+      opened = (await this.#deps.epochClock.propose(id)).open?.epoch
       settle() // it may have been decided before we learned its number
       return await settled.promise
     } finally {

@@ -211,7 +211,7 @@ function crashVm({ kernel, peerOf }: FaultyWorld, host: Host): void {
 
 function propose({ kernel, groups, peerOf }: FaultyWorld, host: Host): void {
   peerOf(host.life)
-    ?.housekeeping.propose(kernel.pick(groups))
+    ?.epochClock.propose(kernel.pick(groups))
     .catch(() => {})
 }
 

@@ -6,9 +6,12 @@ import type { DetectorSettings, LeaseSettings, RegisterSettings } from '../../co
 import { createDecisionLog, type DecisionLog } from '../../node/agents/decisions.ts'
 import { DataKeyRing } from '../../node/agents/data-keys.ts'
 import { GroupDirectory } from '../../node/agents/directory.ts'
+import { EpochClock } from '../../node/agents/epoch-clock.ts'
+import { EpochRecorder } from '../../node/agents/epoch-history.ts'
 import { Forgetting } from '../../node/agents/forgetting.ts'
 import type { Report } from '../../node/agents/group-agent.ts'
 import { Groups } from '../../node/agents/groups.ts'
+import { HistoryRoom } from '../../node/agents/history-room.ts'
 import { Housekeeping } from '../../node/agents/housekeeping.ts'
 import { LostMembers } from '../../node/agents/lost-members.ts'
 import { gatherFacts, leanReader } from '../../node/agents/membership-facts.ts'
@@ -82,12 +85,13 @@ export class SimPeer {
   readonly directory: GroupDirectory
   readonly membership: MembershipAgent
   readonly groups: Groups
-  readonly housekeeping: Housekeeping
+  readonly epochClock: EpochClock
   readonly body: SimBody
   readonly #decisions: DecisionLog
   readonly #agents: readonly { stop(): void }[]
   readonly #steps: MembershipSteps
   readonly #report: Report
+  readonly #history: EpochRecorder
   #stopping: Promise<void> | undefined
   /** All that is to be ready has been started. */
   started = false
@@ -133,6 +137,7 @@ export class SimPeer {
     this.#decisions = decisions
     const report: Report = (kind, fields) => {
       decisions.noteReport(kind, fields)
+      this.#history?.noteReport(kind, fields)
       host.kernel.note(() => `${self} report: ${kind} ${JSON.stringify(fields)}`)
     }
     this.#report = report
@@ -158,6 +163,11 @@ export class SimPeer {
     const floor = (): number => membership.record().groupFloor
     const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
     decisions.follow(directory)
+    const history = new EpochRecorder(
+      { directory, clock, wallMs: () => host.wallMs(), log, store: undefined },
+      new HistoryRoom()
+    )
+    this.#history = history
     const body = openSimBody({ life, world, log, transport, leases, directory, membership })
     const agents = { self, directory, detector, clock, log, report, note }
     const storage = (): PeerId[] => placeable(membership.record())
@@ -172,9 +182,10 @@ export class SimPeer {
     const describeManifest = hosting && body.describeManifest
     const fetchManifest = hosting && ((name: string) => hosting.shards.getManifest(name))
     const stored = { store, floor, describeManifest, fetchManifest, directory: wiring.retained(directory) }
-    this.housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, ...stored })
-    const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
+    const housekeeping = new Housekeeping({ ...agents, ...settings.epochs, registers, ...stored })
     const wallMs = (): number => host.wallMs()
+    this.epochClock = new EpochClock({ ...agents, ...settings.epochs, history, wallMs })
+    const forgetting = new Forgetting({ ...agents, ...settings.epochs, membership, registers })
     const box = plainBox(self, random)
     const dataKeys = new DataKeyRing({ self, membership, box, secret: new Uint8Array(32), wallMs })
     const seen = {
@@ -195,7 +206,7 @@ export class SimPeer {
     this.detector = detector
     this.directory = directory
     this.body = body
-    this.#agents = [takeover, this.housekeeping, forgetting, directory, membership, lost, this.#steps, line]
+    this.#agents = [takeover, this.epochClock, housekeeping, forgetting, directory, membership, lost, this.#steps, line]
     this.#follow(takeover)
   }
 

@@ -78,7 +78,6 @@ async function forget(times = 1): Promise<void> {
     registers: { read: async () => null, delete: async () => {} } as unknown as HousekeepingDeps['registers'],
     clock: { now: () => 0, after: (ms, fn) => (ms < LATER_MS && due.push(fn), () => {}) },
     log: quiet,
-    intervalMs: 0,
     deadlineMs: 1_000,
     floor: () => 0,
     describeManifest: bytes => JSON.parse(Buffer.from(bytes).toString()) as ManifestFacts,
