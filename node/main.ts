@@ -1,8 +1,12 @@
 /** The process: argv, environment, signals and standard streams. Nothing else reads them. */
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
 import type { RunningPeer } from './edge/view.ts'
+import { createNotifier } from './host/notify-ready.ts'
+import { createTerminal } from './host/terminal.ts'
 import { programVersion } from './host/version.ts'
 
 // Types stripped and code compiled once for all peers, their restarts and each VM's worker thread, which a takeover waits
@@ -11,14 +15,21 @@ enableCompileCache(join(import.meta.dirname, '../.build/compile-cache'))
 
 /** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. */
 async function untilStopped(peer: RunningPeer): Promise<void> {
+  const systemd = createNotifier({
+    socket: process.env['NOTIFY_SOCKET'],
+    watchdogUs: process.env['WATCHDOG_USEC'],
+    failed: error => void process.stderr.write(`diapause: systemd cannot be told: ${error.message}\n`)
+  })
   let asked = false
   const stop = (signal: NodeJS.Signals): void => {
     if (asked) process.exit(signal === 'SIGINT' ? 130 : 143)
     asked = true
+    systemd.stopping()
     // A failure to stop arrives through `stopped` as well.
     peer.stop().catch(() => {})
   }
   process.on('SIGINT', stop).on('SIGTERM', stop)
+  systemd.ready()
   await peer.stopped
 }
 
@@ -39,6 +50,22 @@ async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Prom
   } finally {
     process.off('SIGINT', abort).off('SIGTERM', abort)
   }
+}
+
+/** What a checkout has beside the program, and a package has not. */
+const scripts = ['demo', 'bench'] as const
+type Script = (typeof scripts)[number]
+const scriptFile = (name: Script): string => join(import.meta.dirname, `../test/${name}/main.ts`)
+
+/** Signals of the terminal reach it as they reach us; which code it ends with is told. */
+function runScript(name: Script, words: readonly string[]): Promise<number> {
+  const child = spawn(process.execPath, [...process.execArgv, scriptFile(name), ...words], { stdio: 'inherit' })
+  const wait = (): void => {}
+  process.on('SIGINT', wait).on('SIGTERM', wait)
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code, signal) => resolve(code ?? (signal === 'SIGINT' ? 130 : 143)))
+  })
 }
 
 /** What is set and not empty. */
@@ -66,6 +93,16 @@ const code = await runCli(process.argv.slice(2), {
   identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,
   init: async options => (await import('./host/init.ts')).initCluster(options),
   join: async options => (await import('./host/join.ts')).joinCluster(options),
+  terminal: createTerminal({
+    input: process.stdin,
+    output: process.stdout,
+    errors: process.stderr,
+    noColor: process.env['NO_COLOR'],
+    kind: process.env['TERM']
+  }),
+  readInput: async () => (await import('node:stream/consumers')).text(process.stdin),
+  scripts: scripts.filter(name => existsSync(scriptFile(name))),
+  runScript,
   definitionToRequest: async text => (await import('./edge/group-request.ts')).definitionToRequest(text),
   examine: async config => (await import('./doctor.ts')).examine(config),
   print: text => void process.stdout.write(`${text}\n`),

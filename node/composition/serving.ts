@@ -17,6 +17,7 @@ import { GroupImport } from '../operations/group-import.ts'
 import { HomeOperations } from '../operations/home.ts'
 import { ImageOperations } from '../operations/images.ts'
 import { MemberOperations } from '../operations/members.ts'
+import { openConsoles } from './consoles.ts'
 import { openOutlooks } from './outlooks.ts'
 import { openTcpApi } from './tcp-api.ts'
 import { openReading } from './reading.ts'
@@ -87,6 +88,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     ...shown,
     redundancy,
     epochs,
+    consoles: openConsoles(home, voice, agents.groups),
     notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
     tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
     reads,

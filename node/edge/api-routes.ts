@@ -6,6 +6,7 @@ import { groupNameSchema } from '../../config/vm.ts'
 import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'
 import { UsageError } from '../errors.ts'
 import { streamClusterEvents, streamEvents } from './api-events.ts'
+import { consoleRoutes } from './console-routes.ts'
 import { drillRoutes } from './drill-routes.ts'
 import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
@@ -19,9 +20,6 @@ import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
 import { readJson, type Route } from './routing.ts'
 import { tokenRoutes } from './token-routes.ts'
-
-/** A group's console input is a command line, not a file. */
-const MAX_CONSOLE_TEXT = 4_096
 
 export const routes: readonly Route[] = [
   {
@@ -62,11 +60,13 @@ export const routes: readonly Route[] = [
     method: 'POST',
     path: '/v1/groups',
     role: 'admin',
-    summary: 'Make a group; its VMs start',
-    answer: async ({ view, request }) => {
+    summary: 'Make a group; its VMs start. With dryRun=1: say what would be made',
+    answer: async ({ view, request, query }) => {
       const body = await readJson(request)
       const { members } = await view.status()
-      return { status: 201, body: await view.createGroup(parseGroupRequest(body, members)) }
+      const dryRun = query.get('dryRun') === '1'
+      const record = await view.createGroup(parseGroupRequest(body, members), { dryRun })
+      return { status: dryRun ? 200 : 201, body: record }
     }
   },
   {
@@ -75,16 +75,6 @@ export const routes: readonly Route[] = [
     role: 'operate',
     summary: 'Take a snapshot of a group now; answered when it is committed or aborted',
     answer: async ({ view }, [group = '']) => ({ status: 200, body: await view.takeEpoch(group) })
-  },
-  {
-    method: 'POST',
-    path: '/v1/groups/{group}/vms/{vm}/console',
-    role: 'operate',
-    summary: 'Type on the serial console of a VM',
-    answer: async ({ view, request }, [group = '', vm = '']) => {
-      await view.typeConsole(group, vm, consoleText(await readJson(request)))
-      return { status: 204 }
-    }
   },
   {
     method: 'GET',
@@ -108,6 +98,7 @@ export const routes: readonly Route[] = [
   },
   ...epochRoutes,
   ...drillRoutes,
+  ...consoleRoutes,
   ...memberRoutes,
   ...tokenRoutes,
   ...notificationRoutes,
@@ -117,14 +108,6 @@ export const routes: readonly Route[] = [
   ...redundancyRoutes,
   ...imageRoutes
 ]
-
-function consoleText(body: unknown): string {
-  const text = typeof body === 'object' && body !== null && 'text' in body ? body.text : undefined
-  if (typeof text !== 'string' || text.length > MAX_CONSOLE_TEXT) {
-    throw new UsageError('API_BAD_REQUEST', `expected {"text": "…"} with at most ${MAX_CONSOLE_TEXT} characters`)
-  }
-  return text
-}
 
 function nameOf(text: string): string {
   if (groupNameSchema.safeParse(text).success) return text

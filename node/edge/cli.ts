@@ -4,11 +4,11 @@
  *
  * Exit codes: 0 done; 1 it failed; 2 what was asked for cannot be (usage, config, no such peer or group).
  */
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
+import { completionCommands } from './cli-completion.ts'
 import { drillCommands, type DrillHost } from './cli-drill.ts'
 import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
@@ -22,15 +22,27 @@ import { tokenCommands } from './cli-tokens.ts'
 import type { ApiClient } from './client.ts'
 import { clientOf, type WhereHost, whereOptions, type WhereOptions } from './cli-remote.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
-import { drillMark, epochText, eventText, statusText } from './format.ts'
+import { statusCommands, type StatusHost } from './cli-status.ts'
+import { vmCommands, type VmHost } from './cli-vm.ts'
 
-export interface CliHost extends WhereHost, MemberHost, ImageHost, HomeHost, DrillHost, Pick<DoctorHost, 'examine'> {
+export interface CliHost
+  extends WhereHost,
+    MemberHost,
+    ImageHost,
+    HomeHost,
+    DrillHost,
+    StatusHost,
+    VmHost,
+    Pick<DoctorHost, 'examine'> {
   readonly version: string
   /** Runs a peer until it is told to stop. */
   runPeer(config: Config): Promise<void>
   /** The peer id of a data folder; makes an identity where there is none. */
   identity(dataDir: string): Promise<string>
-  definitionToRequest(text: string): Promise<unknown>
+  /** Programs of the checkout that this program runs from, if it does. */
+  readonly scripts?: readonly ('demo' | 'bench')[]
+  /** Runs one until it ends: its exit code. */
+  runScript(name: 'demo' | 'bench', words: readonly string[]): Promise<number>
 }
 
 interface PeerOptions extends WhereOptions {
@@ -39,9 +51,10 @@ interface PeerOptions extends WhereOptions {
 
 /** Runs one command line (without `node` and script) and gives the exit code. */
 export async function runCli(args: readonly string[], host: CliHost): Promise<number> {
+  let code = 0
   try {
-    await program(host).parseAsync([...args], { from: 'user' })
-    return 0
+    await program(host, ended => (code = ended)).parseAsync([...args], { from: 'user' })
+    return code
   } catch (error) {
     return explain(error, host)
   }
@@ -58,7 +71,8 @@ function explain(error: unknown, host: CliHost): number {
   return 1
 }
 
-function program(host: CliHost): Command {
+/** All commands. `ended`: with the exit code of another program that one of them was. */
+export function program(host: CliHost, ended: (code: number) => void = () => {}): Command {
   const diapause = new Command('diapause')
     .description('Keeps a cluster of virtual machines alive with nobody in charge.')
     .version(host.version)
@@ -74,8 +88,8 @@ function program(host: CliHost): Command {
   const atTop = (nameAndArguments: string): Command => under(diapause, nameAndArguments)
   const client = (options: PeerOptions): Promise<ApiClient> => clientOf(options, host)
   peerCommands(diapause, host)
-  lookingCommands(diapause, host)
-  groupCommands(diapause, host)
+  statusCommands(atTop, host, client)
+  vmCommands(diapause, host, under, client)
   memberCommands(diapause, host, under, client)
   keyCommands(diapause, host, under, client)
   notifyCommands(diapause, host, under, client)
@@ -88,6 +102,10 @@ function program(host: CliHost): Command {
   homeCommands(diapause, host, under, client)
   whyCommand(atTop('why <vm>'), client, host.print)
   planCommand(atTop('plan [group]'), client, host.print)
+  const { defaultConfigFile: config } = host
+  completionCommands(diapause, host.print, options => client({ ...(config !== undefined && { config }), ...options }))
+  checkoutCommands(diapause, host, ended)
+  groupHelp(diapause)
   return diapause
 }
 
@@ -104,7 +122,11 @@ function peerCommands(diapause: Command, host: CliHost): void {
     .command('identity')
     .description('print the peer id of a data folder; an identity is made where there is none')
     .requiredOption('--data-dir <dir>', "the peer's data folder")
-    .action(async (options: { dataDir: string }) => host.print(await host.identity(options.dataDir)))
+    .option('--json', 'print JSON')
+    .action(async ({ dataDir, json }: { dataDir: string; json?: boolean }) => {
+      const id = await host.identity(dataDir)
+      host.print(json ? JSON.stringify({ id }) : id)
+    })
 }
 
 /** A command that speaks to a peer. */
@@ -130,55 +152,31 @@ function lookingCommands(diapause: Command, host: CliHost): void {
     })
 }
 
-function groupCommands(diapause: Command, host: CliHost): void {
-  peerCommand(diapause, host, 'snapshot <group>')
-    .description('take a snapshot of a group now; fails (1) where it is aborted')
-    .action(async (group: string, options: PeerOptions) => {
-      const result = await (await clientOf(options, host)).takeEpoch(group)
-      const why = result.reason === undefined ? '' : `: ${result.reason}`
-      host.print(options.json ? JSON.stringify(result) : `epoch ${result.epoch} of ${group} ${result.outcome}${why}`)
-      if (result.outcome === 'aborted')
-        throw new DiapauseError('EPOCH_ABORTED', `epoch ${result.epoch} was aborted${why}`)
-    })
-  const vms = diapause.command('vm').description('define, list and remove VMs, which go by groups; their consoles')
-  peerCommand(vms, host, 'define <file>')
-    .description('make a group of VMs from its definition in YAML')
-    .action(async (file: string, options: PeerOptions) => {
-      const request = await host.definitionToRequest(readDefinition(file))
-      const record = await (await clientOf(options, host)).createGroup(request)
-      const price = record.outputCommit ? '; each answer of theirs to the outside waits for the next epoch' : ''
-      const text = `group ${record.id} with ${record.vms.length} VMs is made${price}`
-      host.print(options.json ? JSON.stringify(record, null, 2) : text)
-    })
-  vms
-    .command('schema')
-    .description('print the JSON Schema of definitions, for editors')
-    .action(async () =>
-      host.print((await import('../../config/definition-schema.ts')).definitionSchemaText().trimEnd())
-    )
-  peerCommand(vms, host, 'list')
-    .description('list the groups that the peer knows')
-    .action(async (options: PeerOptions) => {
-      const records = await (await clientOf(options, host)).groups()
-      if (options.json) host.print(JSON.stringify(records, null, 2))
-      else
-        for (const record of records)
-          host.print(`${record.id}: ${record.vms.length} VMs, ${epochText(record)}${drillMark(record)}`)
-    })
-  peerCommand(vms, host, 'rm <group>')
-    .description('stop the VMs of a group and forget its snapshots')
-    .action(async (name: string, options: PeerOptions) => (await clientOf(options, host)).removeGroup(name))
-  peerCommand(vms, host, 'console <group> <vm> <text>')
-    .description('type a line on the serial console of a VM that runs on this peer')
-    .action(async (group: string, vm: string, text: string, options: PeerOptions) => {
-      await (await clientOf(options, host)).typeConsole(group, vm, `${text}\n`)
-    })
+const EXIT_CODES = `
+Exit codes: 0 it is done; 1 it failed; 2 what was asked for cannot be, and nothing was done.
+Which peer: --config FILE or --socket PATH, else DIAPAUSE_CONFIG. NO_COLOR=1: no colours.`
+
+function groupHelp(diapause: Command): void {
+  for (const [heading, names] of Object.entries(helpGroups)) {
+    for (const command of diapause.commands) if (names.includes(command.name())) command.helpGroup(heading)
+  }
+  diapause.addHelpText('after', EXIT_CODES)
 }
 
-function readDefinition(file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (cause) {
-    throw new UsageError('DEFINITION_FILE', `cannot read the definition ${file}: ${messageOf(cause)}`, { cause })
+/** What only a checkout has: `diapause demo` is `npm run demo`. */
+function checkoutCommands(diapause: Command, host: CliHost, ended: (code: number) => void): void {
+  const about = {
+    demo: 'five peers and three VMs on this machine, kill -9 of a host, and everything back (--help: its options)',
+    bench: 'measure something; without a name: what there is to be measured'
+  } as const
+  for (const name of host.scripts ?? []) {
+    diapause
+      .command(name)
+      .description(about[name])
+      .argument('[words...]', 'its own arguments and options')
+      .allowUnknownOption()
+      .passThroughOptions()
+      .helpOption(false)
+      .action(async (words: readonly string[]) => ended(await host.runScript(name, words)))
   }
 }

@@ -123,7 +123,7 @@ function outlookText({ record, outlooks = {} }: GroupStatus): string[] {
 }
 
 /** What became of the last drill, in a list of groups. */
-export function drillMark({ drills }: GroupRecord): string {
+export function drillMark({ drills }: Pick<GroupRecord, 'drills'>): string {
   if (drills?.last === undefined) return ''
   return drills.last.failed === undefined ? ', last drill passed' : ', LAST DRILL FAILED'
 }
@@ -142,7 +142,7 @@ function drillText({ drills }: GroupRecord, status: PeerStatus): string[] {
   return [`  drills: ${[every ?? 'on request', ...(at === undefined ? [] : [at])].join('; ')}`]
 }
 
-export function epochText(record: GroupRecord): string {
+function epochText(record: GroupRecord): string {
   const committed = record.committed === null ? 'nothing committed yet' : `epoch ${record.committed.epoch} committed`
   const kept = record.kept === undefined ? '' : `, ${record.kept.length} more kept`
   return record.open === null ? `${committed}${kept}` : `${committed}${kept}, epoch ${record.open.epoch} open`

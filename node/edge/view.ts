@@ -9,6 +9,7 @@ import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView, CodeStatus } from './cluster-view.ts'
+import type { ConsoleView } from './console-view.ts'
 import type { DrillView } from './drill-view.ts'
 import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
@@ -29,19 +30,21 @@ export interface PeerView {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
   readonly reads: ReadModels
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
-  /** Rejects with GROUP_EXISTS, MEMBER_OLDER, or with what keeps its VMs from starting. Resolves when the record is decided. */
-  createGroup(request: GroupRequest): Promise<GroupRecord>
+  /**
+   * Rejects with GROUP_EXISTS, MEMBER_OLDER, or with what keeps its VMs from starting. Resolves when the record is decided; with
+   * `dryRun` nothing is, and it tells what would have been.
+   */
+  createGroup(request: GroupRequest, options?: { readonly dryRun: boolean }): Promise<GroupRecord>
   /** Stops its VMs and forgets its snapshots. GROUP_UNKNOWN. */
   removeGroup(group: string): Promise<void>
   /** Takes a snapshot of the group now; settles with what became of it. GROUP_UNKNOWN, EPOCH_OPEN. */
   takeEpoch(group: string): Promise<EpochResult>
-  /** Types on the serial console of a VM that runs on this peer. GROUP_UNKNOWN, VM_UNKNOWN, VM_ELSEWHERE. */
-  typeConsole(group: string, vm: string, text: string): Promise<void>
   /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */
   why(question: WhyQuestion): Promise<Story>
 }

@@ -16,6 +16,7 @@ import type { MembershipAgent } from '../agents/membership.ts'
 import type { Objectives } from '../agents/objectives.ts'
 import type { StoragePeers } from '../agents/storage-peers.ts'
 import type { ClusterView } from '../edge/cluster-view.ts'
+import type { ConsoleView } from '../edge/console-view.ts'
 import type { DrillView } from '../edge/drill-view.ts'
 import type { EpochView } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
@@ -49,6 +50,7 @@ export interface OperationsDeps {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
   readonly reads: ReadModels
@@ -85,6 +87,7 @@ export class Operations implements PeerView {
   readonly drills: DrillView
   readonly plans: PlanView
   readonly tokens: TokenView
+  readonly consoles: ConsoleView
   readonly notifications: NotificationView
   readonly reads: ReadModels
   readonly #deps: OperationsDeps
@@ -102,6 +105,7 @@ export class Operations implements PeerView {
     this.plans = deps.plans
     this.tokens = deps.tokens
     this.notifications = deps.notifications
+    this.consoles = deps.consoles
     this.reads = deps.reads
     this.#startedMs = deps.clock.now()
   }
@@ -156,7 +160,7 @@ export class Operations implements PeerView {
     }
   }
 
-  async createGroup(wish: GroupRequest): Promise<GroupRecord> {
+  async createGroup(wish: GroupRequest, { dryRun } = { dryRun: false }): Promise<GroupRecord> {
     const older = olderMembers(this.#deps)
     if (wish.policy !== undefined && older.length > 0) throw memberOlder(older, 'a policy')
     const request = { ...wish, vms: newVms(wish.vms, older) }
@@ -177,6 +181,7 @@ export class Operations implements PeerView {
     // By content: the register may have been changed by a try of ours whose answer came too late.
     const { vms, outputCommit, openFlow, retention, policy } = request
     const asked = [vms, owners, outputCommit, openFlow, retention, policy]
+    if (dryRun) return await this.#wouldMake(request, owners)
     const made = record && [
       record.vms,
       record.owners,
@@ -186,7 +191,7 @@ export class Operations implements PeerView {
       record.policy
     ]
     const ours = record?.open === null && isDeepStrictEqual(made, asked)
-    if (!ours) throw new DiapauseError('GROUP_EXISTS', `There is a group "${request.id}" already.`)
+    if (!ours) throw groupExists(request.id)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
   }
@@ -195,6 +200,15 @@ export class Operations implements PeerView {
   async #decide(
     { id, vms, ...settings }: GroupRequest,
     owners: Readonly<Record<string, PeerId>>
+  async #wouldMake(
+    { id, vms, ...settings }: GroupRequest,
+    owners: Readonly<Record<string, PeerId>>
+  ): Promise<GroupRecord> {
+    const made = createGroup(id, vms, owners, 0, settings)(await this.#deps.directory.refresh(id))
+    if (made === undefined) throw groupExists(id)
+    return made
+  }
+
   ): Promise<GroupRecord | null> {
     const { directory, membership } = this.#deps
     for (let tries = 0; ; tries++) {
@@ -240,10 +254,6 @@ export class Operations implements PeerView {
     }
   }
 
-  typeConsole(group: string, vm: string, text: string): Promise<void> {
-    return this.#deps.groups.type(group, vm, text)
-  }
-
   why(question: WhyQuestion): Promise<Story> {
     return this.#deps.decisions.why(question)
   }
@@ -259,3 +269,6 @@ export class Operations implements PeerView {
     }
   }
 }
+
+const groupExists = (id: string): DiapauseError =>
+  new DiapauseError('GROUP_EXISTS', `There is a group "${id}" already.`)
