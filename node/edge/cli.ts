@@ -134,22 +134,13 @@ function peerCommand(parent: Command, host: CliHost, nameAndArguments: string): 
   return whereOptions(parent.command(nameAndArguments), host).option('--json', 'print JSON')
 }
 
-function lookingCommands(diapause: Command, host: CliHost): void {
-  peerCommand(diapause, host, 'status')
-    .description('show the peer, the members as it sees them, its groups and its store')
-    .action(async (options: PeerOptions) => {
-      const status = await (await clientOf(options, host)).status()
-      host.print(options.json ? JSON.stringify(status, null, 2) : statusText(status))
-    })
-  peerCommand(diapause, host, 'events')
-    .description('show what happened at the peer')
-    .option('--follow', 'go on with what happens from now on')
-    .action(async (options: PeerOptions & { follow?: boolean }) => {
-      const client = await clientOf(options, host)
-      for await (const event of client.events({ follow: options.follow === true })) {
-        host.print(options.json ? JSON.stringify(event) : eventText(event))
-      }
-    })
+/** As `--help` lists them: by what people do. */
+const helpGroups: Readonly<Record<string, readonly string[]>> = {
+  'A cluster and its members:': ['init', 'join', 'up', 'invite', 'members', 'leave', 'keys', 'tokens', 'upgrade'],
+  'VMs and their snapshots:': ['vm', 'snapshot', 'epochs', 'restore', 'drill', 'policy', 'export', 'import'],
+  'A second home:': ['home', 'recovery-key'],
+  'What is, was and would be:': ['status', 'events', 'why', 'plan', 'verify', 'repair', 'dashboard', 'notify'],
+  'This host:': ['doctor', 'identity', 'completion', 'demo', 'bench']
 }
 
 const EXIT_CODES = `

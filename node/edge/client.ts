@@ -123,10 +123,7 @@ export class ApiClient {
   }
 
   /** What a VM says, until `signal` aborts, or the peer stops. */
-  async *console(
-    { group, vm, history, follow }: ConsoleWish,
-    signal: AbortSignal
-  ): AsyncGenerator<ConsoleLine, void> {
+  async *console({ group, vm, history, follow }: ConsoleWish, signal: AbortSignal): AsyncGenerator<ConsoleLine, void> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
     const query = `history=${history}${follow ? '&follow=1' : ''}`
     try {

@@ -96,8 +96,13 @@ class FakePeer implements PeerView {
     return { epoch: 1, outcome: 'aborted', reason: 'too slow' } as const
   }
 
-  async typeConsole(group: string, name: string, text: string): Promise<void> {
-    this.typed.push(`${group}/${name}: ${text}`)
+  readonly consoles: PeerView['consoles'] = {
+    type: async (group, name, text) => void this.typed.push(`${group}/${name}: ${text}`),
+    read: async function* ({ group, vm, history }) {
+      if (group !== 'g') throw new DiapauseError('GROUP_UNKNOWN', `there is no group ${group}`)
+      yield { host: 'one' }
+      yield { data: Buffer.from(`${vm} ${history}`).toString('base64') }
+    }
   }
 
   async why(question: WhyQuestion): Promise<Story> {
@@ -227,6 +232,12 @@ describe('the local API', () => {
     expect(await raw('POST', '/v1/groups/g/vms/v/console', '{"text": 3}')).toMatchObject({ status: 400 })
     expect(await raw('POST', '/v1/groups/%zz/vms/v/console', '{}')).toMatchObject({ status: 400 })
   })
+    const lines: unknown[] = []
+    const wish = { group: 'g', vm: 'v', history: 7, follow: false }
+    for await (const line of client.console(wish, new AbortController().signal)) lines.push(line)
+    expect(lines).toEqual([{ host: 'one' }, { data: Buffer.from('v 7').toString('base64') }])
+    expect(await raw('GET', '/v1/groups/h/vms/v/console')).toMatchObject({ status: 404 })
+    expect(await raw('GET', '/v1/groups/g/vms/v/console?history=-1')).toMatchObject({ status: 400 })
 
   it('tells why a VM is where it is, as far back as asked, and of this peer only where asked', async () => {
     await client.createGroup({ id: 'g', vms: [vm] })
