@@ -57,6 +57,38 @@ export async function adoptedFrom(options: AdoptOptions): Promise<{ adopted: Ado
   return { adopted, file }
 }
 
+/**
+ * What `vm define` is to define: undefined where no VM is adopted, 'printed' where the definition was only to be seen. Says what is
+ * not as it was, but where JSON is wanted, in which that stands.
+ */
+export async function adoptedRequest(
+  file: string | undefined,
+  options: AdoptOptions & { readonly json?: boolean },
+  print: (text: string) => void
+): Promise<{ readonly definition: unknown } | 'printed' | undefined> {
+  const found = await adoptedFrom(options)
+  if (found === undefined) {
+    const { disk, network, group, print: prints } = options
+    if ([disk, network, group, prints].every(option => option === undefined)) return undefined
+    throw new UsageError(
+      'ADOPT_OPTION',
+      '--disk, --network, --group and --print go with --from-libvirt or --from-proxmox'
+    )
+  }
+  if (file !== undefined)
+    throw new UsageError('ADOPT_OPTION', `${file}: a VM is adopted, or a definition is read, not both`)
+  const { definitionText, reportText } = await import('./adopt/report.ts')
+  const { definition, changed, left } = found.adopted
+  if (options.print !== true) {
+    const report = reportText(found.adopted)
+    if (report !== '' && options.json !== true) print(report)
+    return { definition }
+  }
+  if (options.json === true) print(JSON.stringify({ definition, changed, left }, null, 2))
+  else print(definitionText(found.adopted, found.file).trimEnd())
+  return 'printed'
+}
+
 async function refuse({ refused }: Adopted, file: string): Promise<never> {
   const { findingLines } = await import('./adopt/report.ts')
   const lines = findingLines(refused).map(line => `  ${line}`)

@@ -5,7 +5,7 @@ import { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseDefinition } from '../../../config/definition.ts'
 import { definitionText } from '../../../node/edge/adopt/report.ts'
-import { type AdoptOptions, adoptedFrom, withAdoptOptions } from '../../../node/edge/cli-adopt.ts'
+import { type AdoptOptions, adoptedFrom, adoptedRequest, withAdoptOptions } from '../../../node/edge/cli-adopt.ts'
 import { diskFacts } from '../../../node/edge/disk-file.ts'
 import { emptyLayer } from '../../../node/hypervisor/qcow2-layer.ts'
 import { conf, domain } from './files.ts'
@@ -79,6 +79,37 @@ describe('vm define --from-…', () => {
   it('takes a copy in the place of a disk, whose format is what it looks like', async () => {
     const made = await adopted('--from-proxmox', at('100.conf'), '--disk', `scsi0=${at('disk.qcow2')}`)
     expect(made?.definition?.vms[0]?.disks).toEqual([{ sizeMiB: 8, base: { path: at('disk.qcow2'), format: 'qcow2' } }])
+  })
+
+  it('only prints it where that is asked for, in YAML or JSON, and says what is not as it was before it defines', async () => {
+    const printed = async (...words: string[]) => {
+      const texts: string[] = []
+      const options = { ...optionsOf('--from-libvirt', at('shop.xml'), ...words.filter(word => word !== '--json')) }
+      const request = await adoptedRequest(undefined, { ...options, json: words.includes('--json') }, text =>
+        texts.push(text)
+      )
+      return { request, text: texts.join('\n') }
+    }
+    expect(await printed('--print')).toMatchObject({
+      request: 'printed',
+      text: expect.stringMatching(/^# Adop/) as string
+    })
+    const json = JSON.parse((await printed('--print', '--json')).text) as object
+    expect(json).toMatchObject({ definition: { id: 'shop-till' }, changed: expect.any(Array) as object[], left: [] })
+    expect(await printed()).toMatchObject({
+      request: { definition: { id: 'shop-till' } },
+      text: expect.stringMatching(/^Not as it was:/) as string
+    })
+    expect((await printed('--json')).text).toBe('')
+  })
+
+  it('is told apart from a definition that is read', async () => {
+    const request = (file: string | undefined, ...words: string[]) =>
+      adoptedRequest(file, optionsOf(...words), () => {})
+    expect(await request('group.yaml')).toBeUndefined()
+    const wrong = code('ADOPT_OPTION')
+    await expect(request('group.yaml', '--print')).rejects.toThrow(wrong)
+    await expect(request('group.yaml', '--from-libvirt', at('shop.xml'))).rejects.toThrow(wrong)
   })
 
   it('lists every reason why it cannot, each once', async () => {
