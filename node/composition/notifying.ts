@@ -13,7 +13,7 @@ import type { Voice } from './voice.ts'
 /** A peer without targets tells nobody, but lets others know what it alone sees. Begins with `start`; ended with the peer. */
 export function openNotifying(home: Home, voice: Voice, { repairing }: Body, run: Run) {
   const { config, log, clock, self, cluster } = home
-  const { bus, transport, detector, membership, directory, ids } = voice
+  const { metrics, bus, transport, detector, membership, directory, ids } = voice
   const nameOf = (peer: string): string => memberById(membership.record(), peer)?.name ?? peer
   const shared = { self, directory, detector, members: ids, nameOf, clock, wallMs }
   const notifications = new Notifications({
@@ -26,13 +26,18 @@ export function openNotifying(home: Home, voice: Voice, { repairing }: Body, run
     log,
     report: run.report
   })
+  metrics.told = notifications.counts
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const watch = new NoticeWatch({
     ...shared,
     voters: () => membership.record().voters.ids,
     exposed: () => (repairing?.redundancy.last === undefined ? undefined : redundancy.status()?.exposed),
     checkEveryMs: config.repair.checkEveryMs,
-    tell: input => notifications.feed(input)
+    tell: input => {
+      notifications.feed(input)
+      const { kind, group } = input.notice
+      if (group !== undefined && (kind === 'failover' || kind === 'rollback')) metrics.onRestart(group, kind)
+    }
   })
   const unsubscribe = run.events.subscribe(({ kind, ...fields }) => watch.onReport(kind, fields))
   membership.onChange(() => notifications.look())

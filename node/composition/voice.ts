@@ -2,10 +2,12 @@
 import { join } from 'node:path'
 import type { PeerId } from '../../protocols/core.ts'
 import { createFailureDetector } from '../../protocols/failure-detector/shell.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { createRegisters } from '../../protocols/register/shell.ts'
+import type { DecisionTrace } from '../../protocols/register/trace.ts'
 import { createControlBus } from '../../protocols/service.ts'
 import { createTransport } from '../../protocols/transport.ts'
 import { createDecisionLog } from '../agents/decisions.ts'
@@ -16,6 +18,7 @@ import { LostMembers } from '../agents/lost-members.ts'
 import { MembershipAgent } from '../agents/membership.ts'
 import { Placing } from '../agents/placing.ts'
 import { StoragePeers } from '../agents/storage-peers.ts'
+import { Metrics } from '../edge/metrics.ts'
 import { wallMs } from '../host/clock.ts'
 import { saveCluster } from '../host/cluster-file.ts'
 import { unacknowledged } from '../host/unacknowledged.ts'
@@ -27,7 +30,8 @@ import type { Home } from './home.ts'
 import type { Run } from './run.ts'
 
 /** All that speaks with other peers and decides with them. Nothing is said before `start`. */
-export async function openVoice(home: Home, { report, teardown, stop }: Run) {
+export async function openVoice(home: Home, run: Run) {
+  const { report, teardown, stop } = run
   const { config, log, clock, random, self, cluster, data } = home
   const { dataDir, listen, mdns } = config.peer
   const { name, members } = cluster
@@ -55,7 +59,12 @@ export async function openVoice(home: Home, { report, teardown, stop }: Run) {
   const onBroken = (error: Error): void => void stop(error)
   const onNewer = (from: PeerId): void => membership.askOf(from)
   const shared = { self, voters: cluster.voters, bus, clock, random, log, onNewer }
-  const registerParts = { store, guard: voter, settings: config.register, onBroken, onDecision: noteBallot }
+  const metrics = openMetrics(self, group => directory.get(group), run)
+  const onDecision = (trace: DecisionTrace): void => {
+    noteBallot(trace)
+    metrics.onDecision(trace)
+  }
+  const registerParts = { store, guard: voter, settings: config.register, onBroken, onDecision }
   const registers = createRegisters({ ...shared, ...registerParts })
   const generationOf = (key: string): Promise<number> => registers.generationOf(key)
   const leases = createLeases({ ...shared, settings: config.lease, voter, generationOf, onTrace: noteLease })
@@ -85,6 +94,19 @@ export async function openVoice(home: Home, { report, teardown, stop }: Run) {
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })
   const known = { history, lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
-  return { transport, bus, decisions, registers, voter, leases, detector, ...known }
+  return { metrics, transport, bus, decisions, registers, voter, leases, detector, ...known }
 }
+
+/** `recordOf` is asked when something has happened, not before. */
+function openMetrics(self: PeerId, recordOf: (group: string) => GroupRecord | undefined, run: Run): Metrics {
+  const runsFirst = (group: string): boolean => {
+    const record = recordOf(group)
+    return record?.owners[record.vms[0]?.id ?? ''] === self
+  }
+  const metrics = new Metrics(runsFirst)
+  metrics.measureProcess()
+  run.teardown.add(run.events.subscribe(event => metrics.onEvent(event)))
+  return metrics
+}
+
 export type Voice = Awaited<ReturnType<typeof openVoice>>

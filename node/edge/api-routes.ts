@@ -12,7 +12,7 @@ import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
-import { METRICS_TYPE, metricsText } from './metrics.ts'
+import { METRICS_TYPE } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
 import { notificationRoutes } from './notification-routes.ts'
 import { planRoutes } from './plan-routes.ts'
@@ -43,7 +43,7 @@ export const routes: readonly Route[] = [
     role: 'view',
     summary: 'What the peer knows, for Prometheus',
     answer: async ({ view, response }) => {
-      const text = await metricsText(await view.status())
+      const text = await view.metrics.text(await view.status())
       response.writeHead(200, { 'content-type': METRICS_TYPE })
       response.end(text)
       return undefined

@@ -15,6 +15,7 @@ import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
+import type { MetricsView } from './metrics.ts'
 import type { NotificationView } from './notification-view.ts'
 import type { PlanView } from './plan-view.ts'
 import type { ReadModels } from './read-models.ts'
@@ -33,6 +34,7 @@ export interface PeerView {
   readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
+  readonly metrics: MetricsView
   readonly reads: ReadModels
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]

@@ -22,6 +22,7 @@ import type { EpochView } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { HomeView } from '../edge/home-view.ts'
 import type { ImageView } from '../edge/image-view.ts'
+import type { MetricsView } from '../edge/metrics.ts'
 import type { NotificationView } from '../edge/notification-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
 import type { ReadModels } from '../edge/read-models.ts'
@@ -53,6 +54,7 @@ export interface OperationsDeps {
   readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
+  readonly metrics: MetricsView
   readonly reads: ReadModels
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
@@ -89,6 +91,7 @@ export class Operations implements PeerView {
   readonly tokens: TokenView
   readonly consoles: ConsoleView
   readonly notifications: NotificationView
+  readonly metrics: MetricsView
   readonly reads: ReadModels
   readonly #deps: OperationsDeps
   readonly #startedMs: number
@@ -105,6 +108,7 @@ export class Operations implements PeerView {
     this.plans = deps.plans
     this.tokens = deps.tokens
     this.notifications = deps.notifications
+    this.metrics = deps.metrics
     this.consoles = deps.consoles
     this.reads = deps.reads
     this.#startedMs = deps.clock.now()

@@ -7,7 +7,7 @@ import { type ApiServer, apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import type { DrillView } from '../../node/edge/drill-view.ts'
 import { drillMark, statusText } from '../../node/edge/format.ts'
-import { metricsText } from '../../node/edge/metrics.ts'
+import { Metrics } from '../../node/edge/metrics.ts'
 import type { PeerStatus, PeerView } from '../../node/edge/view.ts'
 import { DrillOperations } from '../../node/operations/drills.ts'
 import { DiapauseError } from '../../node/errors.ts'
@@ -15,6 +15,7 @@ import type { DrillReport, DrillWish } from '../../node/ports.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { initialRecord } from '../../protocols/membership/genesis.ts'
+import { aStatus } from './status-support.ts'
 
 const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 const founder = { id: 'p1', name: 'oak', address: '/ip4/127.0.0.1/tcp/1', role: 'storage' } as const
@@ -170,11 +171,13 @@ describe('diapause drill', () => {
       ', LAST DRILL FAILED'
     ])
     const metrics = async (drills: GroupRecord['drills']) =>
-      (await metricsText(statusWith(drills))).split('\n').filter(line => line.startsWith('diapause_drill'))
+      (await new Metrics(() => true).text({ ...aStatus, groups: statusWith(drills).groups }))
+        .split('\n')
+        .filter(line => line.startsWith('diapause_drill'))
     expect(await metrics({ schedule })).toEqual([])
     expect(await metrics({ last: bad })).toEqual([
       'diapause_drill_failed{group="bank"} 1',
-      `diapause_drill_ended_seconds{group="bank"} ${last.atMs / 1_000}`
+      `diapause_drill_ended_timestamp_seconds{group="bank"} ${last.atMs / 1_000}`
     ])
     expect(await metrics({ last })).toContain('diapause_drill_failed{group="bank"} 0')
   })

@@ -10,6 +10,7 @@ import { ApiClient } from '../../node/edge/client.ts'
 import type { ClusterStatus, ClusterView } from '../../node/edge/cluster-view.ts'
 import { EventFeed, type PeerEvent } from '../../node/edge/events.ts'
 import { MAX_BODY_BYTES } from '../../node/edge/routing.ts'
+import { Metrics } from '../../node/edge/metrics.ts'
 import type { GroupRequest, PeerStatus, PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
 import type { Log } from '../../node/ports.ts'
@@ -49,6 +50,7 @@ class FakePeer implements PeerView {
   readonly plans = {} as PeerView['plans']
   readonly tokens = {} as PeerView['tokens']
   readonly notifications = {} as PeerView['notifications']
+  readonly metrics = new Metrics(() => true)
   readonly reads = {} as PeerView['reads']
   readonly cluster: ClusterView = {
     status: async () => clusterStatus,

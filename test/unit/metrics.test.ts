@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { statusText } from '../../node/edge/format.ts'
-import { metricsText } from '../../node/edge/metrics.ts'
+import { Metrics } from '../../node/edge/metrics.ts'
 import type { GroupStatus, PeerStatus, VmOutlook } from '../../node/edge/view.ts'
 import { aStatus } from './status-support.ts'
 
@@ -13,6 +13,8 @@ const outlook = (over: Partial<VmOutlook>): VmOutlook => ({
   missed: [],
   ...over
 })
+
+const metricsText = (status: PeerStatus): Promise<string> => new Metrics(() => true).text(status)
 
 function statusOf(outlooks: GroupStatus['outlooks']): PeerStatus {
   const vm = { mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
@@ -37,7 +39,7 @@ describe('what would become of a VM if its host died', () => {
   const status = statusOf({ a: outlook({ missed: ['backMs'] }), b: outlook({ backMs: null, lossMs: 1_500 }) })
 
   it('is told to Prometheus in seconds, with what its objective allows; what is not known is absent', async () => {
-    const lines = (await metricsText(status)).split('\n').filter(line => line.startsWith('diapause_vm_'))
+    const lines = (await metricsText(status)).split('\n').filter(line => /^diapause_vm_(back|loss|objective)/.test(line))
     expect(lines).toEqual([
       'diapause_vm_back_seconds{group="bank",vm="a"} 2.5',
       'diapause_vm_loss_seconds{group="bank",vm="a"} 7',
