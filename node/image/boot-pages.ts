@@ -68,8 +68,11 @@ export class BootPages {
   readonly #deltas: ReadonlyMap<number, PageDelta>[] = []
   /** Index of an extent that is read → pages that need it. */
   readonly #waiting = new Map<number, BootPlace[]>()
-  /** Page → extents that it lacks. */
+  /** Page → extents that it lacks, and which it needs. */
   readonly #lacks = new Map<number, number>()
+  readonly #needs = new Map<number, readonly number[]>()
+  /** Index of an extent whose read has not begun → that read. */
+  readonly #unread = new Map<number, Run>()
   /** Those that the VM waits for, while they are not there. */
   readonly #early: Set<number>
   readonly #firstReady = Promise.withResolvers<void>()
@@ -130,8 +133,11 @@ export class BootPages {
     this.#left += pages.length
     const turns = new Map<number, number>()
     for (const place of pages) {
-      const needs = [place.extent, place.delta].filter(index => index !== undefined && !this.#isOpen(index))
-      for (const index of needs as number[]) {
+      const needs = [place.extent, place.delta]
+        .filter(index => index !== undefined)
+        .filter(index => !this.#isOpen(index))
+      this.#needs.set(place.page, needs)
+      for (const index of needs) {
         const waiting = this.#waiting.get(index)
         if (waiting === undefined) turns.set(index, turns.size)
         this.#waiting.set(index, waiting ?? [])
@@ -141,8 +147,24 @@ export class BootPages {
       if (needs.length === 0) this.#isThere(place)
     }
     const runs = portionsOf(this.part.extents, turns).flatMap(each => runsOf(this.part.extents, each.turns, each.most))
-    this.bytes += runs.reduce((sum, { offset, end }) => sum + end - offset, 0)
+    for (const run of runs) for (const index of run.indexes) this.#unread.set(index, run)
     this.#readAll(runs).catch((error: Error) => this.stop(error))
+  }
+
+  /** The VM waits for that page: false where it is not of the set, or has been made already. It is read by itself, where it is not being read. */
+  hurry(page: number): boolean {
+    const place = this.#failure === undefined ? this.#lacks.get(page) : undefined
+    if (place === undefined) return false
+    for (const index of this.#needs.get(page) ?? []) {
+      const run = this.#unread.get(index)
+      const { ordinal = 0, offset = 0, length = 0 } = this.part.extents[index] ?? {}
+      if (run === undefined) continue
+      run.indexes.splice(run.indexes.indexOf(index), 1)
+      this.#readAll([{ ordinal, offset, end: offset + length, indexes: [index] }]).catch((error: Error) =>
+        this.stop(error)
+      )
+    }
+    return true
   }
 
   #isOpen(index: number): boolean {
@@ -153,7 +175,10 @@ export class BootPages {
     const left = runs.values()
     const next = async (): Promise<void> => {
       for (const { ordinal, offset, end, indexes } of left) {
+        if (indexes.length === 0) continue // all were wanted sooner
         this.#goesOn()
+        this.bytes += end - offset
+        for (const index of indexes) this.#unread.delete(index)
         const bytes = await this.#source.read(this.#source.streams[ordinal]?.stream ?? '', offset, end - offset)
         this.#opened = this.#opened.then(() => this.#openAll(indexes, bytes, offset))
         await this.#opened

@@ -22,6 +22,7 @@ import {
   ReturnPath
 } from '../hypervisor/migration-stream.ts'
 import { type BootPage, compareWithTable } from './boot-pages.ts'
+import { BOOT_BATCH_PAGES, BootSending } from './boot-sending.ts'
 import type { BootSet } from './boot-set.ts'
 import type { LiveDeltas } from './delta-extents.ts'
 import type { VmFacts } from './facts.ts'
@@ -31,7 +32,7 @@ import { SEGMENT_PAGES } from './page-table.ts'
 import type { ReadStream } from './place-reader.ts'
 import type { RestoreCounts } from '../ports.ts'
 import { type ExtentRun, RestorePlan } from './restore-plan.ts'
-import { type RestoredPage, RestoredPages } from './restored-pages.ts'
+import { RestoredPages } from './restored-pages.ts'
 import type { Request } from './working-set.ts'
 
 /** One read of the push: several symbols of 64 KiB at once. A guess. */
@@ -39,7 +40,6 @@ const RUN_BYTES = 512 << 10
 /** Bytes and reads that the push has under way at most. */
 const AHEAD_BYTES = 3 << 20
 const AHEAD_READS = 12
-const BOOT_BATCH_PAGES = 64
 const ZERO_BATCH_PAGES = 512
 const ZEROS_PER_EXTENT = 64
 const EXTENT_BATCH_PAGES = 256 // of an extent sent at once: 16, where no two have the same content; a guess
@@ -62,10 +62,7 @@ export class PostcopySource {
   readonly #readMs: number
   #sendMs = 0
   #pagesSent = 0
-  #bootPages = 0
-  /** Of the working set: there before the VM ran, to be sent after; sent before, and not noted. */
-  #unsent: readonly BootPage[] = []
-  #unnoted: readonly BootPage[] = []
+  readonly #boot: BootSending
   readonly #faults: FaultLog
 
   /** `state` must have the table of `image` as its committed one. */
@@ -84,6 +81,15 @@ export class PostcopySource {
     this.#plan = new RestorePlan(image.pages.table)
     this.#ramPages = state.ramPages
     this.#faults = new FaultLog(state.ramPages)
+    this.#boot = new BootSending({
+      boot: image.boot,
+      plan: this.#plan,
+      pages: this.#pages,
+      faults: this.#faults,
+      send: pages => this.#send(pages.map(toSend)),
+      room: () => this.#untilRoom(),
+      goOn: () => this.#goOn()
+    })
   }
 
   /** What there is to learn of the restore. */
@@ -107,9 +113,9 @@ export class PostcopySource {
     const work = async () => {
       await once(socket, 'connect')
       const fromMs = performance.now()
-      await this.#boot()
+      await this.#begin()
       this.#sendMs = performance.now() - fromMs
-      await Promise.all([this.#sendWorkingSet(), this.#readTable()])
+      await Promise.all([this.#boot.rest(), this.#readTable()])
       await this.#pages.tableIsWhole(() => this.#goOn())
       await this.#faults.untilLearned(!this.#image.learned().some(({ how }) => how === 'asked'))
       await this.#pushAll()
@@ -128,7 +134,7 @@ export class PostcopySource {
     const { counts } = this.#faults
     const pagesPushed = this.#pagesSent - counts.pagesFaulted
     const [bootReadMs, bootSendMs, bootBytes] = [this.#readMs, this.#sendMs, this.#image.boot?.bytes ?? 0]
-    return { ...counts, pagesPushed, bootPages: this.#bootPages, bootBytes, bootReadMs, bootSendMs }
+    return { ...counts, pagesPushed, bootPages: this.#boot.count, bootBytes, bootReadMs, bootSendMs }
   }
 
   /** Ends `serve`, now or when it is called. */
@@ -165,7 +171,7 @@ export class PostcopySource {
     })
   }
 
-  async #boot(): Promise<void> {
+  async #begin(): Promise<void> {
     const { machine, bootPages } = this.#image.part
     await this.#write(postcopyHeader(machine))
     const contents = new Map(bootPages.map(page => [`${page.block}:${page.offset}`, page.bytes]))
@@ -180,50 +186,10 @@ export class PostcopySource {
         await this.#write(postcopyPages(machine.ramId, block.name, pages))
       }
     }
-    const sent = await this.#sendFirst()
+    const sent = await this.#boot.first()
     await this.#write(sent.length === 0 ? postcopyDiscard() : postcopyDiscard(sent, this.#ramPages))
     await this.#write(postcopyRun(machine))
     this.#faults.runs()
-  }
-
-  /**
-   * What is there of the working set. Before the VM runs QEMU puts pages where they belong as they come, which is cheap; but the first
-   * page of RAM must be discarded and comes later. Returns what was sent, ascending.
-   */
-  async #sendFirst(): Promise<number[]> {
-    const ready = (this.#image.boot?.take() ?? []).sort((a, b) => a.page - b.page)
-    this.#unsent = ready.filter(({ page }) => page === 0)
-    const early = ready.slice(this.#unsent.length)
-    for (let at = 0; at < early.length; at += BOOT_BATCH_PAGES) {
-      this.#send(early.slice(at, at + BOOT_BATCH_PAGES).map(toSend))
-      await this.#untilRoom()
-    }
-    this.#unnoted = early
-    this.#bootPages = early.length
-    return this.#plan.take(early.map(({ page }) => page))
-  }
-
-  /** The rest of the working set, as it comes, in learned order: before the VM touches it, where that goes well. */
-  async #sendWorkingSet({ boot } = this.#image): Promise<void> {
-    await this.#sendAndNote(this.#unsent)
-    while ((await boot?.more()) === true) await this.#sendAndNote(boot?.take() ?? [])
-    for (let at = 0; at < this.#unnoted.length; at += BOOT_BATCH_PAGES) {
-      this.#goOn()
-      this.#pages.note(this.#unnoted.slice(at, at + BOOT_BATCH_PAGES).filter(isRestored))
-      await nextTurn()
-    }
-  }
-
-  async #sendAndNote(pages: readonly BootPage[]): Promise<void> {
-    for (let at = 0; at < pages.length; at += BOOT_BATCH_PAGES) {
-      await this.#untilRoom()
-      const batch = pages.slice(at, at + BOOT_BATCH_PAGES)
-      const taken = new Set(this.#plan.take(batch.map(({ page }) => page)))
-      const sent = batch.filter(({ page }) => taken.has(page))
-      this.#send(sent.map(toSend))
-      this.#pages.note(sent.filter(isRestored))
-      await nextTurn() // faults are heard between two batches
-    }
   }
 
   /** The VM runs, and asks for pages meanwhile. */
@@ -243,6 +209,7 @@ export class PostcopySource {
     for (let page = offset / PAGE_BYTES; page * PAGE_BYTES < offset + length; page++) {
       if (this.#plan.isTaken(page)) continue
       this.#faults.ask(page)
+      if (this.#boot.hurry(page, performance.now())) continue
       const answer = this.#answer(page)
         .catch((error: Error) => void this.#fail(error))
         .finally(() => this.#answers.delete(answer))
@@ -387,7 +354,6 @@ export class PostcopySource {
 }
 
 const toSend = ({ page, bytes }: BootPage): PageToSend => ({ offset: page * PAGE_BYTES, bytes })
-const isRestored = (page: BootPage): page is RestoredPage => page.bytes !== undefined
 
 const closed = (cause?: unknown) =>
   new DiapauseError('MIGRATION_STREAM_CLOSED', 'QEMU has closed its incoming socket: see its log for the reason', {

@@ -259,3 +259,35 @@ test('of what is touched first all is written together anew, when it lies in man
   const idle = await vm.epoch([])
   expect(idle.stats.bytesData).toBeLessThan(moved.stats.bytesData / 10)
 })
+
+test('a page of the working set that the VM waits for is read before others, and once', async () => {
+  const vm = new TrackedVm(8 << 20)
+  const image = await vm.epoch([fill(0, 400, 1)])
+  const far = Array.from({ length: 8 }, (_, i) => i * 48)
+  const table = await readWholeTable(facts, image, vm.read)
+  const part = bootPartOf(
+    table,
+    table.streams.flatMap((stream, slot) => (stream ? [{ slot, stream }] : [])),
+    far.map((page, atMs) => ({ page, how: 'asked', atMs, age: 0 }))
+  )
+  const asked: number[] = []
+  const gate = Promise.withResolvers<void>()
+  const read: typeof vm.read = async (stream, offset, length) => {
+    asked.push(offset)
+    await gate.promise
+    return await vm.read(stream, offset, length)
+  }
+  const boot = new BootPages({ facts, streams: image.streams, part, read, firstBytes: 0 })
+  expect(boot.hurry(far[7] ?? 0)).toBe(false) // nothing of it has been asked for
+  const more = boot.more()
+  expect(asked).toHaveLength(6)
+  expect(boot.hurry(far[7] ?? 0)).toBe(true)
+  expect(boot.hurry(1)).toBe(false)
+  expect(asked.slice(6)).toEqual([part.extents[part.pages[7]?.extent ?? -1]?.offset])
+  gate.resolve()
+  const pages = new Map<number, Uint8Array | undefined>()
+  for (let is = await more; is; is = await boot.more())
+    for (const { page, bytes } of boot.take()) pages.set(page, bytes)
+  expect(asked).toHaveLength(8)
+  for (const page of far) expect(vm.committed[page]?.equals(pages.get(page) ?? Buffer.alloc(0)), `${page}`).toBe(true)
+})
