@@ -1,24 +1,46 @@
 /**
- * A VM that boots from its disk, and has no kernel of its host's: it reboots, its host dies, and it goes on from the last epoch on
- * another, RAM and disk of one moment; there it may reboot again. The tests are one story in order.
+ * A VM that another program had, adopted as that wrote it down: it boots from its disk and reboots, its host dies, and it goes on
+ * from the last epoch on another, RAM and disk of one moment; there it may reboot again. The tests are one story in order.
  */
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Cluster, type ClusterPeer } from '../demo/cluster.ts'
-import { bootDiskVm, makeBootDisk, parsePc, type PcReport } from '../guest/disk.ts'
+import { makeBootDisk, parsePc, type PcReport } from '../guest/disk.ts'
 import { calm } from './bank.ts'
 import { until } from './member.ts'
 
+const main = join(import.meta.dirname, '../../node/main.ts')
 const GROUP = 'office'
 const CONNECTED_MS = 60_000
+
+/** As libvirt has it. */
+const domain = (path: string): string => `<domain type='qemu'>
+  <name>pc</name>
+  <memory unit='MiB'>16</memory>
+  <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type><boot dev='hd'/></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='${path}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <graphics type='spice'/>
+  </devices>
+</domain>
+`
 
 describe('a VM that boots from its disk', () => {
   let folder: string
   let cluster: Cluster
+  /** Its host at first, and the other. */
   let left: ClusterPeer
   let right: ClusterPeer
+  /** What the command has printed. */
+  let said: string
   /** What the epoch holds at least. */
   let before: PcReport
 
@@ -30,8 +52,13 @@ describe('a VM that boots from its disk', () => {
     cluster = await Cluster.create({ peers: 3, roles: ['storage', 'storage', 'witness'], settings })
     for (const each of cluster.peers) cluster.startPeer(each)
     await cluster.allConnected(CONNECTED_MS)
-    ;[left, right] = cluster.peers as [ClusterPeer, ClusterPeer]
-    await left.client.createGroup({ id: GROUP, vms: [bootDiskVm(path)], owners: { pc: left.name } })
+    const [one, other] = cluster.peers as [ClusterPeer, ClusterPeer]
+    const file = join(folder, 'pc.xml')
+    await writeFile(file, domain(path))
+    const words = ['vm', 'define', '--from-libvirt', file, '--group', GROUP, '--socket', one.socketPath]
+    said = (await promisify(execFile)(process.execPath, [main, ...words])).stdout
+    const [record] = await one.client.groups()
+    ;[left, right] = record?.owners['pc'] === one.id ? [one, other] : [other, one]
   }, 120_000)
 
   afterAll(async () => {
@@ -39,7 +66,7 @@ describe('a VM that boots from its disk', () => {
     await rm(folder, { recursive: true, force: true })
   })
 
-  async function said(peer: ClusterPeer): Promise<PcReport[]> {
+  async function printed(peer: ClusterPeer): Promise<PcReport[]> {
     const names = await readdir(peer.consoleDir).catch(() => [])
     const texts = await Promise.all(names.map(name => readFile(join(peer.consoleDir, name), 'latin1')))
     return parsePc(texts.join(''))
@@ -48,8 +75,13 @@ describe('a VM that boots from its disk', () => {
   const counting = (peer: ClusterPeer, boots: number) =>
     until(
       `it to count after boot ${boots}`,
-      async () => (await said(peer)).filter(line => line.boots === boots).length > 2
+      async () => (await printed(peer)).filter(line => line.boots === boots).length > 2
     )
+
+  it('is adopted, and whoever adopts it is told what it does without', () => {
+    expect(said).toMatch(/Left out:\n {2}<graphics type='spice'>: there is no screen here/)
+    expect(said).toContain(`group ${GROUP} with 1 VMs is made`)
+  })
 
   it('reboots without leaving its generation', async () => {
     await counting(left, 1)
@@ -59,15 +91,15 @@ describe('a VM that boots from its disk', () => {
       'an epoch',
       async () => (await left.client.takeEpoch(GROUP).catch(() => undefined))?.outcome === 'committed'
     )
-    before = (await said(left)).at(-1) as PcReport
+    before = (await printed(left)).at(-1) as PcReport
     const [record] = await left.client.groups()
     expect(record).toMatchObject({ generation: 1, committed: { generation: 1 } })
   })
 
   it('goes on where it was when its host dies: as far in RAM as on its disk, and not booted again', async () => {
     await cluster.killPeer(left)
-    await until('it to go on', async () => (await said(right)).length > 2)
-    const reports = await said(right)
+    await until('it to go on', async () => (await printed(right)).length > 2)
+    const reports = await printed(right)
     for (const { boots, ram, disk } of reports) expect({ boots, disk }).toEqual({ boots: 2, disk: ram })
     const [first] = reports
     expect(first?.ram).toBeLessThanOrEqual(before.ram + 2)
@@ -77,7 +109,7 @@ describe('a VM that boots from its disk', () => {
   it('reboots there, too, from a disk that is still being read from shards', async () => {
     await right.client.typeConsole(GROUP, 'pc', 'r')
     await counting(right, 3)
-    const reports = await said(right)
+    const reports = await printed(right)
     for (const { ram, disk } of reports) expect(disk).toBe(ram)
     const [record] = await right.client.groups()
     expect(record).toMatchObject({ generation: 2, owners: { pc: right.id } })
