@@ -23,6 +23,29 @@ export default defineConfig({
           hookTimeout: 120_000,
           sequence: { groupOrder: 1 }
         }
+      },
+      {
+        // The shipped image and compose files, under an engine that these tests start themselves.
+        test: {
+          name: 'docker',
+          include: ['test/docker/**/*.test.ts'],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 120_000,
+          sequence: { groupOrder: 2 }
+        }
+      },
+      {
+        // The page in a real browser, which takes both processors for itself.
+        test: {
+          name: 'dashboard',
+          include: ['test/dashboard/**/*.test.ts'],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          sequence: { groupOrder: 3 }
+        }
       }
     ],
     reporters: ['default', './test/reporter.ts'],

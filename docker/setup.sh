@@ -4,7 +4,7 @@
 set -eu
 n=$1
 cd /cluster
-[ -f secret ] || (umask 077 && openssl rand -hex 32 > secret)
+[ -f secret ] || (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d " \n" > secret)
 members=""
 for i in $(seq "$n"); do
   id=$(diapause identity --data-dir "/cluster/peer$i")
