@@ -37,6 +37,8 @@ export interface TlsFiles {
 
 export interface TcpServer {
   readonly address: AddressInfo
+  /** How many event streams go on. */
+  followers(): number
   /** Connections from now on use this certificate. Throws where it cannot be used. */
   setTls(tls: TlsFiles): void
   close(): Promise<void>
@@ -71,6 +73,7 @@ export async function serveTcp(options: TcpOptions): Promise<TcpServer> {
   })
   return {
     address: server.address() as AddressInfo,
+    followers: () => followers.size,
     setTls: files => secure?.setSecureContext(tlsOptions(files)),
     close: () => closeServer(server, followers)
   }

@@ -11,7 +11,7 @@ import {
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { MadeToken, TokenHolder, TokenStatus, TokenView, TokenWish } from '../edge/token-view.ts'
-import { DiapauseError, UsageError } from '../errors.ts'
+import { DiapauseError, hasCode, UsageError } from '../errors.ts'
 import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
 
 const DAY_MS = 86_400_000
@@ -45,13 +45,15 @@ export class TokenOperations implements TokenView {
     const expiresMs = expiresDays === undefined ? undefined : madeMs + expiresDays * DAY_MS
     const noted = { name, role, hash: apiTokenHash(token), madeMs, ...(expiresMs !== undefined && { expiresMs }) }
     await membership.refresh()
-    const record = await membership.change(addApiToken(noted))
+    const record = await membership.change(addApiToken(noted)).catch((cause: unknown) => {
+      throw hasCode(cause, 'REGISTER_VALUE') ? full('the record of the cluster has no room for another', cause) : cause
+    })
     const found = record.apiTokens?.find(each => each.name === name)
     if (found !== undefined && found.hash !== noted.hash) {
       throw new UsageError('TOKEN_EXISTS', `there is a token "${name}" already: remove it first, or take another name`)
     }
     if (found === undefined) {
-      throw new UsageError('TOKENS_FULL', `the cluster has ${MAX_API_TOKENS} tokens already: remove one first`)
+      throw full(`the cluster has ${MAX_API_TOKENS} tokens already`)
     }
     await membership.until(record.version)
     events.emit('token.made', { name, role, ...(expiresMs !== undefined && { expiresMs }) })
@@ -77,3 +79,6 @@ export class TokenOperations implements TokenView {
     return findApiToken(membership.record().apiTokens ?? [], token, wallMs())
   }
 }
+
+const full = (why: string, cause?: unknown): UsageError =>
+  new UsageError('TOKENS_FULL', `${why}: remove a token first`, { cause })

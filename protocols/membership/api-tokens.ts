@@ -27,7 +27,7 @@ export interface ApiToken {
   readonly expiresMs?: number | undefined
 }
 
-/** A record with so many, and as many of everything else as it may have, fits a register. */
+/** A guess: people and programs of a company. With 80 members of the longest names and addresses they fit a register (64 KiB). */
 export const MAX_API_TOKENS = 50
 export const API_TOKEN_BYTES = 32
 const PREFIX = 'diapause_'
