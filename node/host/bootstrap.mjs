@@ -42,6 +42,12 @@ const debianPackages = [
   'xfsprogs' // and one whose power tests turn off
 ]
 
+/** Beside these: what only some scripts need, and what is large. The dashboard is tested in a real browser. */
+const packagesOf = script =>
+  ['test/run.ts', 'test/check.ts', 'test/bench/main.ts'].includes(script)
+    ? [...debianPackages, 'chromium']
+    : debianPackages
+
 class Stop extends Error {
   constructor(exitCode, message) {
     super(message)
@@ -53,16 +59,16 @@ const say = text => process.stderr.write(`diapause: ${text}\n`)
 
 // ------------------------------------------------------------------------------------------------ Debian packages
 
-function missingPackages() {
+function missingPackages(wanted) {
   const format = ['-W', '-f=${Package} ${db:Status-Status}\n']
-  const query = spawnSync('dpkg-query', [...format, ...debianPackages], { encoding: 'utf8' })
+  const query = spawnSync('dpkg-query', [...format, ...wanted], { encoding: 'utf8' })
   if (query.error) return undefined
   const installed = new Set()
   for (const line of query.stdout.split('\n')) {
     const [name, status] = line.split(' ')
     if (status === 'installed') installed.add(name)
   }
-  return debianPackages.filter(name => !installed.has(name))
+  return wanted.filter(name => !installed.has(name))
 }
 
 /** On other systems nothing can be installed for the user, but what is missing can be named. */
@@ -89,8 +95,8 @@ function requireCommands() {
   }
 }
 
-async function ensureDebianPackages() {
-  const missing = missingPackages()
+async function ensureDebianPackages(script) {
+  const missing = missingPackages(packagesOf(script))
   if (missing === undefined) return requireCommands()
   if (missing.length === 0) return
   const install = ['install', '-y', '--no-install-recommends', ...missing]
@@ -302,7 +308,7 @@ function fail(error) {
 async function main(argv) {
   if (argv[0] === '--install-npm-packages') return installNpmPackages()
   if (argv.length === 0) throw new Stop(2, 'usage: node node/host/bootstrap.mjs SCRIPT.ts|--bin NAME ARGS…')
-  await ensureDebianPackages()
+  await ensureDebianPackages(argv[0])
   await ensureNpmPackages()
   await ensureDashboard()
   become(argv)

@@ -187,5 +187,12 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
       options: { damages: 'how many (10000)' },
       run: async (progress, options) => (await import('./rot.ts')).measureRot(progress, options)
     }
+  ],
+  [
+    'dashboard',
+    {
+      summary: 'the page in Chromium, of 100 VMs and 1,000 epochs: weight, first paint, frames while one scrolls',
+      run: async progress => (await import('./dashboard.ts')).measureDashboard(progress)
+    }
   ]
 ])

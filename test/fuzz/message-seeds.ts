@@ -93,6 +93,7 @@ const keeping = {
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
 const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 }
+const before = { generation: 2, epoch: 17 }
 const entry = { seq: 1, atMs: 1, lastAtMs: 2, times: 1, fact }
 
 const MESSAGES: readonly (readonly [string, object])[] = [
@@ -115,6 +116,13 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['restore', { kind: 'ready', group: 'bank', generation: 3, vm: 'vm1' }],
   ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
   ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
+  ['overview', { kind: 'ask', id: 1, question: { of: 'report' } }],
+  ['overview', { kind: 'ask', id: 2, question: { of: 'history', group: 'bank', before, limit: 9 } }],
+  ['overview', { kind: 'ask', id: 3, question: { of: 'decisions', agoMs: 5, limit: 9 } }],
+  ['overview', { kind: 'answer', id: 1, nowMs: 5, json: '{}' }],
+  ['overview', { kind: 'refusal', id: 1, why: 'why' }],
+  ['overview', { kind: 'follow', forMs: 9, have: { run: 'r', seq: 4 } }],
+  ['overview', { kind: 'events', run: 'r', nowMs: 5, events: [{ seq: 5, json: '{}' }] }],
   ['epoch', { kind: 'record', record: group }],
   ['epoch', { kind: 'record', record: { ...group, ...keeping } }],
   ['epoch', { kind: 'ask', versions: { bank: 1 } }],

@@ -15,6 +15,7 @@ import { LEASE_PROTOCOL, parseLeaseMessage } from '../../protocols/lease/message
 import { MEMBERSHIP_PROTOCOL, parseMembershipMessage } from '../../protocols/membership/messages.ts'
 import { decode } from '../../protocols/openflow/decode.ts'
 import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
+import { OVERVIEW_PROTOCOL, parseOverviewMessage } from '../../protocols/overview/messages.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
 import { parseColumns, parseMessage } from '../../protocols/shards/messages.ts'
 import type { Random } from '../../protocols/core.ts'
@@ -59,6 +60,7 @@ const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [HOST_PROTOCOL]: parseHostFacts,
   [RESTORE_PROTOCOL]: parseReadyMessage,
   [DECISIONS_PROTOCOL]: parseDecisionsMessage,
+  [OVERVIEW_PROTOCOL]: parseOverviewMessage,
   epoch: parseEpochMessage
 }
 

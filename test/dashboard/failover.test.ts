@@ -1,0 +1,84 @@
+/**
+ * A host dies while somebody looks at the page of another: three peers, two real VMs, and a browser. One story in order, in one tab
+ * that is never loaded again. Pictures of it are left in `.build/dashboard-shots`; README shows some of them.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Browser } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Bank, calm } from '../scenarios/bank.ts'
+import { accessibilityFaults, buildDashboard, type DashboardPage, openBrowser, openPage, visit } from './browser.ts'
+
+const shots = join(import.meta.dirname, '../../.build/dashboard-shots')
+
+describe('the page of a peer, while another host dies', () => {
+  let bank: Bank
+  let browser: Browser
+  let open: DashboardPage
+
+  beforeAll(async () => {
+    buildDashboard()
+    mkdirSync(shots, { recursive: true })
+    browser = await openBrowser()
+    const settings = { ...calm, shards: { k: 2, m: 1 } }
+    bank = await Bank.start({ peers: 3, settings, vms: 2, memoryMiB: 128 })
+    const watched = bank.peer('p3')
+    const port = await bank.until('the API over TCP', async () => {
+      for await (const { kind, port: at } of watched.client.events()) if (kind === 'api.listening') return Number(at)
+      return undefined
+    })
+    const { token } = await watched.client.newToken({ name: 'page', role: 'operate' })
+    open = await openPage(browser, { url: `http://127.0.0.1:${port}`, token })
+  }, 240_000)
+
+  afterAll(async () => {
+    await open?.close()
+    await browser?.close()
+    await bank?.cluster.stop()
+  })
+
+  const host = (name: string) => open.page.locator('.host', { hasText: name })
+  const shot = (name: string) => open.page.screenshot({ path: join(shots, `${name}.png`) })
+
+  it('has each VM where it runs', async () => {
+    await open.page.evaluate('window.notLoadedAgain = true')
+    await host('p1').locator('.chip.running', { hasText: 'vm1' }).waitFor()
+    await host('p2').locator('.chip.running', { hasText: 'vm2' }).waitFor()
+    expect(await open.page.locator('.chip').count()).toBe(2)
+  })
+
+  it('shows an epoch that is committed', async () => {
+    const epoch = await bank.epoch(bank.peer('p1'))
+    const row = open.page.getByRole('region', { name: 'Groups' }).getByRole('row', { name: /bank/ })
+    await row.getByRole('cell', { name: String(epoch), exact: true }).waitFor()
+    expect(await row.innerText()).toContain('2 of 2')
+    await shot('before')
+  })
+
+  it('shows the death of a host and its VM on another, as they happen', async () => {
+    await bank.working()
+    const back = bank.killAndWait(bank.peer('p1'))
+    await open.page.locator('.host.dead', { hasText: 'p1' }).waitFor()
+    await shot('during')
+    const { owners } = await back
+    const next = bank.cluster.peers.find(({ id }) => id === owners.vm1)?.name ?? ''
+    await host(next).locator('.chip.running', { hasText: 'vm1' }).waitFor()
+    await shot('after')
+    expect(await open.page.evaluate('window.notLoadedAgain')).toBe(true)
+  })
+
+  it('has the events of the failover, by those who lived', async () => {
+    await visit(open.page, 'events')
+    await open.page.getByRole('region', { name: /^Events/ }).waitFor()
+    const text = await open.page.locator('main').innerText()
+    for (const words of [/dead/i, /vm1/]) expect(text).toMatch(words)
+    await shot('events')
+  })
+
+  it('has nothing in it that stands in anybody’s way, and did nothing that it must not', async () => {
+    await visit(open.page, '')
+    await host('p2').waitFor()
+    expect(await accessibilityFaults(open.page)).toEqual([])
+    expect(open.faults).toEqual([])
+  })
+})
