@@ -1,6 +1,7 @@
 /**
  * A real table that stays quick with thousands of rows: only those in sight are in the page, and `aria-rowcount` tells a
- * screen reader of the others. Rows are of one height (`--row` of the style sheet), so where each one is needs no measuring.
+ * screen reader of the others. Rows are of one height (`--row` of the style sheet), so where each one is needs no measuring; on a
+ * narrow screen those with a text are higher, so that it is not cut off.
  */
 import type { ComponentChildren } from 'preact'
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
@@ -30,7 +31,7 @@ interface TableProps<Row> {
   readonly shown?: number | undefined
 }
 
-/** As `--row`. */
+/** As `--row`, before it is known. */
 const ROW_PX = 36
 /** Rows above and below those in sight: a flick of the wheel shows no gap. */
 const SPARE_ROWS = 12
@@ -40,17 +41,18 @@ export function Table<Row>(props: TableProps<Row>) {
   const [order, setOrder] = useState<Order | undefined>()
   const rows = useMemo(() => sorted(props.rows, columns, order), [props.rows, columns, order])
   const scrolls = rows.length > shown + 4
-  const { frame, from, to } = useWindow(rows.length, shown, scrolls)
+  const { frame, from, to, rowPx } = useWindow(rows.length, shown, scrolls)
   if (rows.length === 0) return <p class="empty">{empty}</p>
+  const tall = columns.some(({ wide }) => wide === true)
   return (
     <div
-      class={scrolls ? 'table scrolls' : 'table'}
+      class={`table ${scrolls ? 'scrolls' : ''} ${tall ? 'tall' : ''}`}
       ref={frame}
       role="region"
       aria-label={label}
       // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex -- what scrolls must be reached by the keyboard
       tabIndex={0}
-      style={scrolls ? { maxHeight: `${(shown + 1) * ROW_PX}px` } : {}}
+      style={scrolls ? { maxHeight: `${(shown + 1) * rowPx}px` } : {}}
     >
       <table aria-rowcount={rows.length + 1}>
         <caption class="unseen">{label}</caption>
@@ -62,7 +64,7 @@ export function Table<Row>(props: TableProps<Row>) {
           </tr>
         </thead>
         <tbody>
-          <Gap rows={from} columns={columns.length} />
+          <Gap px={from * rowPx} columns={columns.length} />
           {rows.slice(from, to).map((row, at) => (
             <tr key={keyOf(row)} aria-rowindex={from + at + 2} class={markOf?.(row)}>
               {columns.map((column, index) => (
@@ -70,7 +72,7 @@ export function Table<Row>(props: TableProps<Row>) {
               ))}
             </tr>
           ))}
-          <Gap rows={rows.length - to} columns={columns.length} />
+          <Gap px={(rows.length - to) * rowPx} columns={columns.length} />
         </tbody>
       </table>
     </div>
@@ -88,10 +90,10 @@ function Cell<Row>({ column, row, first }: { column: Column<Row>; row: Row; firs
   )
 }
 
-const Gap = ({ rows, columns }: { rows: number; columns: number }) =>
-  rows <= 0 ? null : (
+const Gap = ({ px, columns }: { px: number; columns: number }) =>
+  px <= 0 ? null : (
     <tr class="gap" aria-hidden="true">
-      <td colSpan={columns} style={{ height: `${rows * ROW_PX}px` }} />
+      <td colSpan={columns} style={{ height: `${px}px` }} />
     </tr>
   )
 
@@ -142,19 +144,28 @@ function sorted<Row>(rows: readonly Row[], columns: readonly Column<Row>[], orde
   })
 }
 
-/** Which rows are in sight, [from, to). */
+/** Which rows are in sight, [from, to), and how high one is. */
 function useWindow(count: number, shown: number, scrolls: boolean) {
   const frame = useRef<HTMLDivElement>(null)
-  const [top, setTop] = useState(0)
+  const [{ top, rowPx }, set] = useState({ top: 0, rowPx: ROW_PX })
   useEffect(() => {
     const element = frame.current
     if (element === null || !scrolls) return
-    const take = (): void => setTop(Math.floor(element.scrollTop / ROW_PX))
+    const take = (): void => {
+      const row = Number.parseFloat(getComputedStyle(element).getPropertyValue('--row')) || ROW_PX
+      const now = { top: Math.floor(element.scrollTop / row), rowPx: row }
+      set(old => (old.top === now.top && old.rowPx === now.rowPx ? old : now))
+    }
+    take()
     element.addEventListener('scroll', take, { passive: true })
-    return () => element.removeEventListener('scroll', take)
+    addEventListener('resize', take)
+    return () => {
+      element.removeEventListener('scroll', take)
+      removeEventListener('resize', take)
+    }
   }, [scrolls])
-  if (!scrolls) return { frame, from: 0, to: count }
+  if (!scrolls) return { frame, from: 0, to: count, rowPx }
   const last = Math.max(0, count - shown)
   const from = Math.max(0, Math.min(top, last) - SPARE_ROWS)
-  return { frame, from, to: Math.min(count, Math.min(top, last) + shown + SPARE_ROWS) }
+  return { frame, from, to: Math.min(count, Math.min(top, last) + shown + SPARE_ROWS), rowPx }
 }

@@ -151,7 +151,7 @@ function RestoreLine({ together }: { together: readonly PlannedStarts[] }) {
   return (
     <div class="line">
       <h3>Restore line: who would start with whom, after how long</h3>
-      <div class="parts">
+      <div class="parts" role="region" aria-label="Restore line" tabIndex={0}>
         {ordered.map(({ starts, waits }) => (
           <div
             key={starts[0]?.vm}

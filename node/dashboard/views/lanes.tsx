@@ -1,9 +1,8 @@
 /** A failover drawn in time: a lane for detection and decision, then one for each VM. */
+import { useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Failover, FailoverVm } from '../model/failover.ts'
 import { durationOf } from '../model/text.ts'
 
-const LABEL = 150
-const WIDTH = 900
 /** With more VMs their lanes are thin and have no names. */
 const NAMED_VMS = 16
 
@@ -15,18 +14,28 @@ interface LanesProps {
 }
 
 export function Lanes({ failover, from, to, nameOf }: LanesProps) {
+  const place = useRef<HTMLDivElement>(null)
+  const width = useWidth(place)
+  const label = width < 560 ? 112 : 168
   const { suspectedMs, deadMs, decidedMs, vms } = failover
   const named = vms.length <= NAMED_VMS
   const lane = named ? 22 : Math.max(3, Math.floor(352 / vms.length))
   const lengthMs = Math.max(100, to - from)
-  const x = (atMs: number): number => LABEL + ((atMs - from) / lengthMs) * (WIDTH - LABEL - 8)
+  const x = (atMs: number): number => label + ((atMs - from) / lengthMs) * (width - label - 8)
   const top = 48
   const height = top + vms.length * lane + 22
   const known = { from: suspectedMs ?? from, dead: deadMs ?? decidedMs }
   return (
-    <div class="scroll">
-      <svg class="lanes" viewBox={`0 0 ${WIDTH} ${height}`} role="img" aria-label={wordsOf(failover, from, nameOf)}>
-        <Ticks lengthMs={lengthMs} x={ms => x(from + ms)} height={height - 20} />
+    <div ref={place}>
+      <svg
+        class="lanes"
+        width={width}
+        height={height}
+        viewBox={`0 0 ${width} ${height}`}
+        role="img"
+        aria-label={wordsOf(failover, from, nameOf)}
+      >
+        <Ticks lengthMs={lengthMs} most={width < 560 ? 4 : 9} x={ms => x(from + ms)} height={height - 20} />
         <text class="name" x="0" y="15">
           detect
         </text>
@@ -43,6 +52,19 @@ export function Lanes({ failover, from, to, nameOf }: LanesProps) {
       </svg>
     </div>
   )
+}
+
+/** Of a place, in pixels, as it changes. */
+function useWidth(place: { readonly current: HTMLElement | null }): number {
+  const [width, setWidth] = useState(900)
+  useLayoutEffect(() => {
+    const element = place.current
+    if (element === null) return
+    const resized = new ResizeObserver(() => setWidth(Math.max(260, element.clientWidth)))
+    resized.observe(element)
+    return () => resized.disconnect()
+  }, [])
+  return width
 }
 
 /** What is too short to be seen is still drawn. */
@@ -92,10 +114,18 @@ function VmLane({
   )
 }
 
-/** A line each 100 ms, second or minute, whichever gives some four to twelve. */
-function Ticks({ lengthMs, x, height }: { lengthMs: number; x: (ms: number) => number; height: number }) {
+interface TicksProps {
+  readonly lengthMs: number
+  /** Lines that there is room for. */
+  readonly most: number
+  readonly x: (ms: number) => number
+  readonly height: number
+}
+
+/** A line each so many milliseconds, seconds or minutes. */
+function Ticks({ lengthMs, most, x, height }: TicksProps) {
   const steps = [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000]
-  const step = steps.find(each => lengthMs / each <= 9) ?? 7_200_000
+  const step = steps.find(each => lengthMs / each <= most) ?? 7_200_000
   return (
     <>
       {Array.from({ length: Math.floor(lengthMs / step) + 1 }, (_, i) => (

@@ -84,7 +84,7 @@ function Rail({ where }: { where: Route }) {
   const { data } = useOverview()
   const here = where[0] ?? 'overview'
   return (
-    <div class="rail">
+    <header class="rail">
       <a class="brand" href={hrefOf()}>
         <Logo />
         <span>
@@ -105,7 +105,7 @@ function Rail({ where }: { where: Route }) {
         </ul>
       </nav>
       <Who />
-    </div>
+    </header>
   )
 }
 

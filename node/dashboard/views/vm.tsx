@@ -137,15 +137,17 @@ function Log({ group, vm }: { group: string; vm: string }) {
 function Lines({ lines, list }: { lines: readonly DecisionLine[]; list: DecisionList }) {
   if (lines.length === 0) return <p class="empty">Nothing was noted about it lately.</p>
   return (
-    <ol class="log" aria-label={countOf(lines.length, 'decision')}>
-      {lines.map(({ by, seq, atMs, text }) => (
-        <li key={`${by} ${seq}`}>
-          <time class="mono">{exactOf(atMs)}</time>
-          <span>
-            <strong>{list.names[by] ?? `…${by.slice(-6)}`}</strong> {text}
-          </span>
-        </li>
-      ))}
-    </ol>
+    <div class="log" role="region" aria-label={countOf(lines.length, 'decision')} tabIndex={0}>
+      <ol>
+        {lines.map(({ by, seq, atMs, text }) => (
+          <li key={`${by} ${seq}`}>
+            <time class="mono">{exactOf(atMs)}</time>
+            <span>
+              <strong>{list.names[by] ?? `…${by.slice(-6)}`}</strong> {text}
+            </span>
+          </li>
+        ))}
+      </ol>
+    </div>
   )
 }
