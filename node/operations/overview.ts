@@ -25,6 +25,8 @@ export interface OverviewFacts {
   /** This peer's own among them. */
   readonly heard: readonly Heard<OwnReport>[]
   readonly silent: readonly Silent[]
+  /** When an epoch was committed, where this peer saw it and the record does not say so. */
+  committedMs(group: string, epoch: number): number | undefined
 }
 
 /** What a peer says of itself. Outlooks are left out where they are too many for an answer. */
@@ -81,7 +83,7 @@ export function overviewOf(facts: OverviewFacts): Overview {
     nowMs,
     code: status.code,
     members: membersOf(facts, reports, records),
-    groups: records.map(groupOf),
+    groups: records.map(record => groupOf(record, facts)),
     vms: records.flatMap(record => vmsOf(record, status, reports))
   }
 }
@@ -121,13 +123,14 @@ function shown({ aheadMs, value }: Heard<OwnReport>): MemberReport {
   return { ...report, aheadMs }
 }
 
-function groupOf(record: GroupRecord): OverviewGroup {
+function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
   const { id, generation, committed, open, kept = [], outputCommit, openFlow, drills } = record
+  const committedMs = committed?.wallMs ?? facts.committedMs(id, committed?.epoch ?? 0)
   return {
     id,
     generation,
     epoch: committed?.epoch ?? 0,
-    ...(committed?.wallMs !== undefined && { committedMs: committed.wallMs }),
+    ...(committedMs !== undefined && { committedMs }),
     open: open?.epoch ?? null,
     kept: kept.length + (committed === null ? 0 : 1),
     outputCommit: outputCommit === true,

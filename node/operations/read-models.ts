@@ -134,8 +134,14 @@ export class ReadModelOperations implements ReadModels {
       leaving: new Set(members.flatMap(({ id, leaving }) => (leaving ? [id] : []))),
       vmMemoryMiB: new Map(gives.flatMap(({ peer, vmMemoryMiB: MiB }) => (MiB === undefined ? [] : [[peer, MiB]]))),
       heard: [{ by: self, aheadMs: 0, value: own }, ...heard],
-      silent
+      silent,
+      committedMs: (group, epoch) => this.#committedMs(group, epoch)
     })
+  }
+
+  #committedMs(group: string, epoch: number): number | undefined {
+    const seen = this.#deps.history.of(group).findLast(each => each.epoch === epoch && each.outcome === 'committed')
+    return seen?.tookMs === undefined ? undefined : seen.openedAtMs + seen.tookMs
   }
 
   async #report(): Promise<OwnReport> {

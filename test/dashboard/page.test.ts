@@ -11,7 +11,7 @@ import {
   type PageOptions,
   PHONE
 } from './browser.ts'
-import { openStub, type Stub, TOKEN } from './stub.ts'
+import { openStub, type Stub, TOKEN, VIEW_TOKEN } from './stub.ts'
 
 /** What issue and README promise of the page: all of its files, before they are compressed. */
 const MAX_PAGE_BYTES = 300_000
@@ -24,7 +24,9 @@ const views: readonly (readonly [at: string, text: string])[] = [
   ['groups/group1', '1,000 epochs'],
   ['groups/group1/epochs/1000', 'Where it is stored'],
   ['members', '10 members'],
-  ['events', 'Events']
+  ['events', 'Events'],
+  ['decisions', '400 decisions'],
+  ['vms/group1/vm1', 'group1']
 ]
 
 let browser: Browser
@@ -75,6 +77,17 @@ describe('the page of a large cluster', () => {
     await page.keyboard.press('Enter')
     await page.getByText('Where everything runs').waitFor()
     expect(await page.evaluate('sessionStorage.length')).toBe(1)
+  })
+
+  it('offers what its token may do, and nothing else', async () => {
+    const snapshot = (page: DashboardPage['page']) => page.getByRole('button', { name: 'Snapshot' })
+    const { page, close } = await opened({ at: 'groups/group1' })
+    await snapshot(page).waitFor()
+    await close()
+    open = await openPage(browser, { url: stub.url, token: VIEW_TOKEN, at: 'groups/group1' })
+    await open.page.getByText('1,000 epochs').waitFor()
+    await open.page.getByText('stub, view').waitFor()
+    expect(await snapshot(open.page).count()).toBe(0)
   })
 
   it('tells of a member that dies without being loaded again', async () => {

@@ -16,7 +16,9 @@ import { createStatic } from '../../node/edge/static.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import type { Log } from '../../node/ports.ts'
 
+/** Good for all, and for looking only. */
 export const TOKEN = 'diapause_stub'
+export const VIEW_TOKEN = 'diapause_stub_view'
 
 const dashboard = join(import.meta.dirname, '../../.build/dashboard')
 const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
@@ -69,10 +71,11 @@ export async function openStub(size: StubSize): Promise<Stub> {
       }
     }
   }
-  const tokens = { holderOf: (token: string) => (token === TOKEN ? { name: 'stub', role: 'admin' } : undefined) }
+  const roles: Readonly<Record<string, string>> = { [TOKEN]: 'admin', [VIEW_TOKEN]: 'view' }
+  const holderOf = (token: string) => (roles[token] === undefined ? undefined : { name: 'stub', role: roles[token] })
   const epochs = { list: async (group: string) => keptOf(group, size) }
   const plans = { plan: async () => [] }
-  const view = { events, reads, tokens, epochs, plans, groups: () => [] } as unknown as PeerView
+  const view = { events, reads, tokens: { holderOf }, epochs, plans, groups: () => [] } as unknown as PeerView
   const files = createStatic(dashboard)
   const server = await serveTcp({ view, log: quiet, host: '127.0.0.1', port: 0, isName: () => false, files })
   return {

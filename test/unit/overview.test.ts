@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { EventFeed } from '../../node/edge/events.ts'
 import { openReading } from '../../node/composition/reading.ts'
 import type { PeerStatus } from '../../node/edge/view.ts'
+import type { SeenEpoch } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { MAX_EVENT_BYTES, OVERVIEW_PROTOCOL, parseOverviewMessage } from '../../protocols/overview/messages.ts'
@@ -18,8 +19,18 @@ const record: GroupRecord = {
   owners: { vm1: 'p1', vm2: 'p2', vm3: 'p3' },
   lastEpoch: 0,
   open: null,
-  committed: null,
+  committed: { epoch: 4, generation: 2, previousEpoch: 3, images: {} },
   removed: false
+}
+
+const seen: SeenEpoch = {
+  group: 'bank',
+  generation: 2,
+  epoch: 4,
+  outcome: 'committed',
+  openedAtMs: 5_000,
+  tookMs: 300,
+  vms: {}
 }
 
 const statusOf = (self: string, runs: readonly string[], generation = 2): PeerStatus => ({
@@ -59,7 +70,7 @@ async function cluster(change: (status: PeerStatus) => PeerStatus = status => st
         storagePeers: { about: ids => ids.map(peer => ({ peer, vmMemoryMiB: 512 })) },
         decisions,
         groups: { talksOf: async () => ({}) },
-        history: { of: () => [] },
+        history: { of: () => [seen] },
         redundancy: undefined,
         transport: { onConnection() {} },
         events,
@@ -101,7 +112,7 @@ describe('an overview', () => {
       ['host-p3', false, 64, 512]
     ])
     expect(members.map(({ report }) => Math.round((report?.aheadMs ?? 0) / 100))).toEqual([0, 0, 600])
-    expect(groups).toMatchObject([{ id: 'bank', generation: 2, epoch: 0, kept: 0 }])
+    expect(groups).toMatchObject([{ id: 'bank', generation: 2, epoch: 4, kept: 1, committedMs: 5_300 }])
   })
 
   it('comes without those that do not answer, and says so of them and of their VMs', async () => {
