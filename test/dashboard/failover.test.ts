@@ -47,12 +47,19 @@ describe('the page of a peer, while another host dies', () => {
     expect(await open.page.locator('.chip').count()).toBe(2)
   })
 
-  it('shows an epoch that is committed', async () => {
-    const epoch = await bank.epoch(bank.peer('p1'))
-    const row = open.page.getByRole('region', { name: 'Groups' }).getByRole('row', { name: /bank/ })
-    await row.getByRole('cell', { name: String(epoch), exact: true }).waitFor()
-    expect(await row.innerText()).toContain('2 of 2')
-    await shot('before')
+  it('takes a snapshot when it is told to and that is confirmed, and shows it', async () => {
+    await visit(open.page, 'groups/bank')
+    await open.page.getByRole('button', { name: 'Snapshot' }).click()
+    const dialog = open.page.getByRole('dialog')
+    expect((await bank.record()).committed).toBeNull()
+    await dialog.getByRole('button', { name: 'Take it' }).click()
+    await dialog.getByText(/Epoch \d+ is committed/).waitFor()
+    await open.page.keyboard.press('Escape')
+    const epoch = String((await bank.record()).committed?.epoch)
+    const row = open.page.getByRole('region', { name: /^Epochs of bank/ }).getByRole('row', { name: /committed/ })
+    await row.getByRole('link', { name: epoch, exact: true }).waitFor()
+    await shot('group')
+    await visit(open.page, '')
   })
 
   it('shows the death of a host and its VM on another, as they happen', async () => {
@@ -65,6 +72,14 @@ describe('the page of a peer, while another host dies', () => {
     await host(next).locator('.chip.running', { hasText: 'vm1' }).waitFor()
     await shot('after')
     expect(await open.page.evaluate('window.notLoadedAgain')).toBe(true)
+  })
+
+  it('shows where the epoch is stored that they went back to, and what of it is not there now', async () => {
+    const epoch = (await bank.record()).committed?.epoch
+    await visit(open.page, `groups/bank/epochs/${epoch}`)
+    await open.page.getByText(/of \d+ columns/).waitFor()
+    expect(await accessibilityFaults(open.page)).toEqual([])
+    await shot('grid')
   })
 
   it('has the events of the failover, by those who lived', async () => {
