@@ -16,6 +16,7 @@ import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { notifyCommands } from './cli-notify.ts'
 import { planCommand } from './cli-plan.ts'
+import { upgradeCommand } from './cli-upgrade.ts'
 import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
 import { tokenCommands } from './cli-tokens.ts'
@@ -102,6 +103,7 @@ export function program(host: CliHost, ended: (code: number) => void = () => {})
   homeCommands(diapause, host, under, client)
   whyCommand(atTop('why <vm>'), client, host.print)
   planCommand(atTop('plan [group]'), client, host.print)
+  upgradeCommand(diapause, host, under, client)
   const { defaultConfigFile: config } = host
   completionCommands(diapause, host.print, options => client({ ...(config !== undefined && { config }), ...options }))
   checkoutCommands(diapause, host, ended)

@@ -1,0 +1,64 @@
+/**
+ * May the next peer be upgraded now? Pure: what all members say of themselves → a report. A cluster is upgraded one peer at a time:
+ * each that stops is a host that is lost for a while, so none is to stop while another is missing or what is stored bears
+ * fewer losses than it should.
+ */
+import type { Overview, OverviewMember } from './overview-view.ts'
+
+/** Against the program that asks. `silent`: it did not say. */
+export type Standing = 'same' | 'older' | 'newer' | 'silent'
+
+export interface UpgradeReport {
+  /** The version of the program that asks, which is what the cluster is to be upgraded to. */
+  readonly program: string
+  readonly members: readonly { readonly name: string; readonly version: string | null; readonly standing: Standing }[]
+  /** Why no peer is to be stopped now; empty: one may be. */
+  readonly waits: readonly string[]
+  /** Which to upgrade next, and what runs there; null: no member is older. */
+  readonly next: { readonly name: string; readonly vms: readonly string[] } | null
+}
+
+export function upgradeReport(program: string, overview: Overview): UpgradeReport {
+  const present = overview.members.filter(({ leaving }) => !leaving)
+  const members = present.map(({ name, report }) => {
+    const version = report?.version ?? null
+    return { name, version, standing: version === null ? ('silent' as const) : standingOf(version, program) }
+  })
+  const vmsAt = ({ id }: OverviewMember): string[] =>
+    overview.vms.filter(({ owner }) => owner === id).map(({ group, vm }) => `${group}/${vm}`)
+  // Those whose stop moves nothing come first, and who answers comes last: it is asked again.
+  const [next] = present
+    .filter((_, i) => members[i]?.standing === 'older')
+    .sort((a, b) => Number(a.self) - Number(b.self) || vmsAt(a).length - vmsAt(b).length)
+  return {
+    program,
+    members,
+    waits: [...present.flatMap(waitsFor), ...groupsWithout(overview)],
+    next: next === undefined ? null : { name: next.name, vms: vmsAt(next) }
+  }
+}
+
+function waitsFor({ name, liveness, connected, self, report, silent }: OverviewMember): string[] {
+  if (!self && (liveness !== 'alive' || !connected)) return [`${name} is ${liveness}: start it, or remove it`]
+  if (report === null) return [`${name} does not say what it is (${silent ?? 'no answer'})`]
+  const { redundancy } = report
+  if (redundancy === null || (redundancy.due === 0 && redundancy.exposed === 0)) return []
+  const what = `${redundancy.exposed} snapshots bear fewer losses than they should, ${redundancy.due} columns are due`
+  return [`${name} says that ${what}: wait for repair, or ask for it (diapause repair)`]
+}
+
+/** What has no snapshot starts anew when its host stops. */
+const groupsWithout = ({ groups, vms }: Overview): string[] =>
+  groups
+    .filter(({ id, epoch }) => epoch === 0 && vms.some(({ group }) => group === id))
+    .map(({ id }) => `group ${id} has no snapshot yet: take one (diapause snapshot ${id})`)
+
+/** Of `version` against `program`: MAJOR.MINOR.PATCH by numbers; what stands behind a hyphen or plus is passed over. */
+export function standingOf(version: string, program: string): Exclude<Standing, 'silent'> {
+  const [mine, theirs] = [program, version].map(text => (/^[\d.]+/.exec(text)?.[0] ?? '').split('.').map(Number))
+  for (let i = 0; i < 3; i++) {
+    const [a, b] = [mine?.[i] ?? 0, theirs?.[i] ?? 0]
+    if (a !== b) return b < a ? 'older' : 'newer'
+  }
+  return 'same'
+}
