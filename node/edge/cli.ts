@@ -9,6 +9,7 @@ import type { Config } from '../../config/schema.ts'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
 import { completionCommands } from './cli-completion.ts'
+import { dashboardCommand } from './cli-dashboard.ts'
 import { drillCommands, type DrillHost } from './cli-drill.ts'
 import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
@@ -103,6 +104,7 @@ export function program(host: CliHost, ended: (code: number) => void = () => {})
   homeCommands(diapause, host, under, client)
   whyCommand(atTop('why <vm>'), client, host.print)
   planCommand(atTop('plan [group]'), client, host.print)
+  dashboardCommand(atTop('dashboard'), host, client)
   upgradeCommand(diapause, host, under, client)
   const { defaultConfigFile: config } = host
   completionCommands(diapause, host.print, options => client({ ...(config !== undefined && { config }), ...options }))
