@@ -4,14 +4,29 @@
  * what one has found out the later ones may use.
  */
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, statfs } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { runDirOf } from '../config/limits.ts'
 import { configSchema, type Config, type HypervisorSettings } from '../config/schema.ts'
+import { ApiClient } from './edge/client.ts'
 import type { Finding } from './edge/doctor.ts'
 import { messageOf } from './errors.ts'
 import { systemClock } from './host/clock.ts'
+import {
+  checkClock,
+  checkFiles,
+  checkFsync,
+  checkHugePages,
+  checkMemory,
+  checkPort,
+  checkReach,
+  checkUserfaultfd,
+  freeMiB,
+  tcpOf
+} from './host/host-checks.ts'
+import { vmMemoryMiB } from './host/vm-memory.ts'
 import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
 import type { Accel } from './hypervisor/command-line.ts'
@@ -35,7 +50,9 @@ type Check = (patient: Patient) => Promise<Finding>
 
 const PROGRAM_MS = 10_000
 /** Below this there is hardly room for a VM. A guess. */
-const LITTLE_ROOM_BYTES = 256 << 20
+const LITTLE_ROOM_MIB = 256
+/** A peer that runs here answers within this; a guess. */
+const ASK_MS = 3_000
 
 /** Programs that a peer starts, and the Debian package that has each. */
 const programs = [
@@ -53,7 +70,7 @@ export async function examine(config: Config | undefined): Promise<readonly Find
   try {
     const findings: Finding[] = []
     for (const check of checks) findings.push(await check(patient))
-    return findings
+    return [...findings, ...(await examineHost(settings, config))]
   } finally {
     await rm(runDir, { recursive: true, force: true })
   }
@@ -141,13 +158,53 @@ async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Fi
   const check = 'room for RAM'
   if (capture === 'portable') return { check, state: 'good', says: 'RAM is no file: capture is "portable"' }
   try {
-    const { bavail, bsize } = await statfs(ramDir)
-    const free = bavail * bsize
-    const says = `${Math.floor(free / 1_048_576)} MiB in ${ramDir} (hypervisor.ramDir)`
-    if (free >= LITTLE_ROOM_BYTES) return { check, state: 'good', says }
+    const free = await freeMiB(ramDir)
+    const says = `${free} MiB in ${ramDir} (hypervisor.ramDir)`
+    if (free >= LITTLE_ROOM_MIB) return { check, state: 'good', says }
     const fix = `enlarge it: mount -o remount,size=90% ${ramDir}; VMs that do not fit are cut by background snapshots`
     return { check, state: 'worse', says, fix }
   } catch (error) {
     return { check, state: 'worse', says: messageOf(error), fix: 'set hypervisor.ramDir to a tmpfs' }
+  }
+}
+
+/** What needs no QEMU. Without a config there is neither a data folder nor a port to look at. */
+async function examineHost(settings: HypervisorSettings, config: Config | undefined): Promise<Finding[]> {
+  const host = [
+    await checkUserfaultfd(),
+    await checkMemory(vmMemoryMiB(settings)),
+    await checkHugePages(),
+    await checkFiles()
+  ]
+  if (config === undefined) return host
+  const { peer, members = [] } = config
+  const seen = await whatPeerSees(config)
+  const listen = tcpOf(peer.listen)
+  const others = members.flatMap(({ name, address }) => {
+    const where = tcpOf(address)
+    return name === peer.name || where === undefined ? [] : [{ name, ...where }]
+  })
+  return [
+    ...host,
+    await checkFsync(peer.dataDir),
+    ...(listen === undefined ? [] : [await checkPort(listen, seen !== undefined)]),
+    await checkReach(seen?.addresses ?? others),
+    checkClock(seen?.clocks)
+  ]
+}
+
+/** Of a peer of this config that runs; undefined: none answers. */
+async function whatPeerSees({ peer }: Config) {
+  const late = new Promise<undefined>(resolve => setTimeout(resolve, ASK_MS, undefined).unref())
+  const asked = new ApiClient(`${runDirOf(peer)}/api.sock`).overview().catch(() => undefined)
+  const overview = await Promise.race([asked, late])
+  if (overview === undefined) return undefined
+  const others = overview.members.filter(({ self }) => !self)
+  return {
+    clocks: others.flatMap(({ name, report }) => (report === null ? [] : [{ name, aheadMs: report.aheadMs }])),
+    addresses: others.flatMap(({ name, address }) => {
+      const where = tcpOf(address)
+      return where === undefined ? [] : [{ name, ...where }]
+    })
   }
 }

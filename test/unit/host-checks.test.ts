@@ -1,0 +1,92 @@
+/** What `diapause doctor` makes of a host: of files that the kernel would give, of a real disk and real ports. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import {
+  checkClock,
+  checkFiles,
+  checkFsync,
+  checkHugePages,
+  checkMemory,
+  checkPort,
+  checkReach,
+  checkUserfaultfd,
+  tcpOf
+} from '../../node/host/host-checks.ts'
+
+const file = (text: string | undefined) => () => Promise.resolve(text)
+
+describe('doctor', () => {
+  it('says what memory VMs are promised that is not there, and what is set aside for nobody', async () => {
+    const meminfo = file('MemAvailable:    2097152 kB\nHugePages_Free:      512\nHugepagesize:       2048 kB\n')
+    expect(await checkMemory(2_048, meminfo)).toMatchObject({ state: 'good' })
+    expect(await checkMemory(2_049, meminfo)).toMatchObject({
+      state: 'worse',
+      fix: expect.stringContaining('vmMemoryMiB')
+    })
+    expect(await checkHugePages(meminfo)).toMatchObject({ state: 'worse', says: expect.stringMatching(/^1024 MiB/) })
+    expect(await checkHugePages(file('HugePages_Free: 0\n'))).toMatchObject({ state: 'good' })
+  })
+
+  it('says how many files may be open, and whether there is a userfaultfd', async () => {
+    const limits = (hard: string) =>
+      file(`Limit  Soft  Hard\nMax open files            1024                 ${hard}               files\n`)
+    expect(await checkFiles(limits('1048576'))).toMatchObject({ state: 'good' })
+    expect(await checkFiles(limits('1024'))).toMatchObject({
+      state: 'worse',
+      fix: expect.stringContaining('LimitNOFILE')
+    })
+    expect(await checkUserfaultfd(file(undefined))).toMatchObject({ state: 'broken' })
+    expect(await checkUserfaultfd(file('1\n'))).toMatchObject({ state: 'good' })
+  })
+
+  it('writes to the disk of the data folder, also where that is yet to be made, and leaves nothing', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'diapause-doctor-'))
+    expect(await checkFsync(join(folder, 'yet/to/be'))).toMatchObject({
+      says: expect.stringContaining(`disk of ${folder} after`)
+    })
+    expect(readdirSync(folder)).toEqual([])
+    rmSync(folder, { recursive: true })
+    expect(await checkFsync('/proc/none')).toMatchObject({
+      state: 'broken',
+      fix: expect.stringContaining('/proc/none')
+    })
+  })
+
+  it('tells a port that is taken from one that is free or the peer’s own, and members that answer from those that do not', async () => {
+    const server = createServer()
+    const port = await new Promise<number>(resolve => {
+      server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port))
+    })
+    const there = { host: '127.0.0.1', port }
+    expect(await checkPort(there, false)).toMatchObject({
+      state: 'broken',
+      fix: expect.stringContaining('peer.listen')
+    })
+    expect(await checkPort(there, true)).toMatchObject({ state: 'good' })
+    expect(await checkReach([{ name: 'elm', ...there }])).toMatchObject({ state: 'good', says: '1 answer' })
+    await new Promise(resolve => server.close(resolve))
+    expect(await checkPort(there, false)).toMatchObject({ state: 'good', says: expect.stringContaining('is free') })
+    expect(await checkReach([{ name: 'elm', ...there }])).toMatchObject({
+      state: 'worse',
+      says: expect.stringContaining('elm')
+    })
+  })
+
+  it('compares clocks with members that answered', () => {
+    expect(checkClock(undefined)).toMatchObject({ state: 'good', says: expect.stringContaining('not compared') })
+    expect(checkClock([{ name: 'elm', aheadMs: 300 }])).toMatchObject({ state: 'good' })
+    expect(checkClock([{ name: 'elm', aheadMs: -2_500 }])).toMatchObject({
+      state: 'worse',
+      says: expect.stringContaining('elm is 2.5 s behind')
+    })
+  })
+
+  it('knows where an address leads', () => {
+    expect(tcpOf('/ip4/10.0.0.1/tcp/7400')).toEqual({ host: '10.0.0.1', port: 7_400 })
+    expect(tcpOf('/dns4/oak.example/tcp/7400')).toEqual({ host: 'oak.example', port: 7_400 })
+    expect(tcpOf('/ip4/10.0.0.1/udp/1')).toBeUndefined()
+  })
+})
