@@ -5,6 +5,7 @@ import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
 import type { RunningPeer } from './edge/view.ts'
+import { createNotifier } from './host/notify-ready.ts'
 import { createTerminal } from './host/terminal.ts'
 import { programVersion } from './host/version.ts'
 
@@ -14,14 +15,21 @@ enableCompileCache(join(import.meta.dirname, '../.build/compile-cache'))
 
 /** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. */
 async function untilStopped(peer: RunningPeer): Promise<void> {
+  const systemd = createNotifier({
+    socket: process.env['NOTIFY_SOCKET'],
+    watchdogUs: process.env['WATCHDOG_USEC'],
+    failed: error => void process.stderr.write(`diapause: systemd cannot be told: ${error.message}\n`)
+  })
   let asked = false
   const stop = (signal: NodeJS.Signals): void => {
     if (asked) process.exit(signal === 'SIGINT' ? 130 : 143)
     asked = true
+    systemd.stopping()
     // A failure to stop arrives through `stopped` as well.
     peer.stop().catch(() => {})
   }
   process.on('SIGINT', stop).on('SIGTERM', stop)
+  systemd.ready()
   await peer.stopped
 }
 

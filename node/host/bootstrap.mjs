@@ -42,10 +42,13 @@ const debianPackages = [
   'xfsprogs' // and one whose power tests turn off
 ]
 
-/** Beside these: what only some scripts need, and what is large. The dashboard is tested in a real browser. */
+/**
+ * Beside these: what only some scripts need, and what is large. The dashboard is tested in a real browser, the unit of a
+ * peer by systemd's own tools.
+ */
 const packagesOf = script =>
   ['test/run.ts', 'test/check.ts', 'test/bench/main.ts'].includes(script)
-    ? [...debianPackages, 'chromium']
+    ? [...debianPackages, 'chromium', 'systemd']
     : debianPackages
 
 class Stop extends Error {

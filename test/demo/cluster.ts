@@ -48,6 +48,8 @@ export interface ClusterOptions {
   readonly detached?: boolean
   /** A module that every peer loads before its program. */
   readonly preload?: string
+  /** Beside this process's own. */
+  readonly environment?: NodeJS.ProcessEnv
   /** Called for every event of every peer as it comes. */
   readonly onEvent?: (seen: SeenEvent) => void
 }
@@ -166,14 +168,16 @@ export class Cluster {
     return this.peers.filter(({ name }) => this.#running.get(name)?.ending === false && !this.#stopped.has(name))
   }
 
-  startPeer(peer: ClusterPeer): void {
+  /** `program`: the main.ts of another checkout. */
+  startPeer(peer: ClusterPeer, program = main): void {
     const log = openSync(peer.logFile, 'a', 0o600)
     const { preload, detached = false } = this.#options
     const imports = preload === undefined ? [] : ['--import', preload]
-    const node = [process.execPath, '--max-semi-space-size=1', ...imports, main, 'up', '--config', peer.configFile]
+    const node = [process.execPath, '--max-semi-space-size=1', ...imports, program, 'up', '--config', peer.configFile]
     const where = peer.host === undefined ? [] : (this.#options.hosts?.on(peer.host) ?? [])
     const [command = '', ...args] = [...where, ...(detached ? [] : ['setpriv', '--pdeathsig', 'KILL']), ...node]
-    const child = spawn(command, args, { stdio: ['ignore', log, log], detached })
+    const env = { ...process.env, ...this.#options.environment }
+    const child = spawn(command, args, { stdio: ['ignore', log, log], detached, env })
     closeSync(log)
     const running: Running = { process: child, ending: false, follower: new AbortController() }
     this.#running.set(peer.name, running)
@@ -222,6 +226,15 @@ export class Cluster {
     const pids = tree(pid)
     killAll(pids)
     await waitUntil(() => !processes().some(each => pids.includes(each.pid)), STOP_LIMIT_MS)
+  }
+
+  /** Tells a peer to stop, which ends its VMs, and waits until it has. */
+  async endPeer(peer: ClusterPeer): Promise<void> {
+    const pid = this.pidOf(peer)
+    const running = this.#running.get(peer.name)
+    if (running !== undefined) running.ending = true
+    signal(pid, 'SIGTERM')
+    await waitUntil(() => !processes().some(each => each.pid === pid), STOP_LIMIT_MS)
   }
 
   /** SIGSTOP to the peer alone: its VMs run on, and nobody serves them. */
