@@ -23,6 +23,7 @@ import type { GuestChannel } from './guest-agent.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
+import { tellResets } from './resets.ts'
 import { Vcpus } from './vcpus.ts'
 
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
@@ -218,14 +219,14 @@ export class QemuMachine implements Machine {
         await this.agent?.listen()
         const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
         const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
-        const process = await spawnQemu(binary, args, ram)
-        this.#process = process
+        const process = (this.#process = await spawnQemu(binary, args, ram))
         if (this.#is('destroyed')) process.kill()
         void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
       }
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
       this.disks.attach(this.#qmp, why => this.#lose(why))
+      tellResets(this.#qmp, () => this.#context.log.info({ vm: this.#options.spec.id }, 'reset by its guest'))
       this.#vcpus = await Vcpus.of(this.#qmp)
       this.#vcpus.giveWay()
       await ready(this.#qmp)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bootDiskVm, makeBootDisk, parsePc } from '../guest/disk.ts'
 import { OneHost } from './one-vm.ts'
+import { memoryLog } from './real-clock.ts'
 
 let folder: string
 const hosts: OneHost[] = []
@@ -19,9 +20,11 @@ afterAll(async () => {
 })
 
 test.each(['dirty', 'portable'] as const)('boots by the BIOS, and a reboot is one (%s)', async capture => {
-  const host = await OneHost.open(capture)
+  const log = memoryLog()
+  const host = await OneHost.open(capture, log)
   hosts.push(host)
   const vm = await host.define(capture, bootDiskVm(join(folder, 'disk')))
+  const told = () => log.lines.filter(({ message }) => message === 'reset by its guest').map(({ fields }) => fields)
   await vm.machine.start()
   const counts = (boots: number, more: number) =>
     vm.says(
@@ -29,9 +32,11 @@ test.each(['dirty', 'portable'] as const)('boots by the BIOS, and a reboot is on
       text => parsePc(text).filter(line => line.boots === boots).length >= more
     )
   await counts(1, 3)
+  expect(told()).toEqual([])
   expect(await vm.wrongPages(await vm.cut(1))).toEqual([])
   await vm.machine.type('r')
   await counts(2, 3)
+  expect(told()).toContainEqual({ vm: 'pc' }) // more than once: the BIOS resets once more by itself
   expect(await vm.wrongPages(await vm.cut(2))).toEqual([])
 
   // The BIOS runs, or has just begun to: whatever it does with RAM is in the image, too.

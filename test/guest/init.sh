@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # Process 1 of the test guest: as few processes as possible, each costs 10 ms under TCG. Ends by becoming the workload;
-# where that ends the kernel panics and, with panic=-1 and QEMU's -no-reboot, so does the VM: a reboot is never mistaken
-# for a resume.
+# where that ends the kernel panics and, with panic=-1, reboots: the workload begins anew, with another nonce, so that a
+# reboot is never mistaken for a resume.
 b=/bin/busybox
 $b mount -t proc none /proc
 # virtio needs virtio_ring, virtio_net needs net_failover, which needs failover: the order of the builder's list.
