@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { policySchema } from './policy.ts'
 import { apiSchema } from './api.ts'
 import { notificationsSchema } from './notices.ts'
+import { tracesSchema } from './traces.ts'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
 export const nameSchema = z
@@ -370,6 +371,8 @@ export const configSchema = z.strictObject({
     .optional(),
   /** Who is told of failovers and of what needs a person. None: nobody; `GET /metrics` and the events have all of it. */
   notifications: notificationsSchema,
+  /** What an epoch or a restore spent its time on, at all peers. Absent: nobody is told. */
+  traces: tracesSchema.optional(),
   /** HTTP for browsers and programs, over TCP. */
   api: apiSchema.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({})

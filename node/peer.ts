@@ -33,6 +33,7 @@ import type { Log } from './ports.ts'
 import { type Body, openBody } from './composition/body.ts'
 import { type Home, openHome } from './composition/home.ts'
 import { openNotifying } from './composition/notifying.ts'
+import { openTracing } from './composition/tracing.ts'
 import type { Run } from './composition/run.ts'
 import { descriptionOf, serve } from './composition/serving.ts'
 import { openVoice, type Voice } from './composition/voice.ts'
@@ -106,6 +107,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
   followMembership(home, voice, takeover, run)
   const notifying = openNotifying(home, voice, body, run)
+  openTracing(home, voice, run)
 
   // Whoever hears of a group may start its VMs at once: what that needs is ready before anything can be heard.
   await registers.start()

@@ -3,14 +3,12 @@
  * Secrets are read from their files each time, so that they can be changed without a restart, and stand in no error.
  */
 import { createHmac } from 'node:crypto'
-import { readFile, stat } from 'node:fs/promises'
 import type { NotificationTarget } from '../../config/notices.ts'
 import { messageOf } from '../errors.ts'
 import type { NotificationBody } from '../ports.ts'
 import { failed, refused } from './errors.ts'
+import { readSecret } from './secret.ts'
 
-/** Of a file with a secret. */
-const MAX_SECRET_BYTES = 8_192
 /** Answers of others than 2xx that may be another the next time: too early, too many, and what a proxy says. */
 const AGAIN = [408, 425, 429]
 
@@ -64,15 +62,11 @@ async function credentials({ name, tokenFile, signingKeyFile }: NotificationTarg
 }
 
 async function secretIn(name: string, file: string): Promise<string> {
-  const unreadable = (error: unknown): never => {
-    throw refused(name, `cannot read ${file}: ${messageOf(error)}`)
+  try {
+    return await readSecret(file)
+  } catch (error) {
+    throw refused(name, messageOf(error))
   }
-  const { mode, size } = await stat(file).catch(unreadable)
-  if ((mode & 0o077) !== 0) throw refused(name, `others may read ${file}: run chmod 600 ${file}`)
-  if (size > MAX_SECRET_BYTES) throw refused(name, `${file} has more than ${MAX_SECRET_BYTES} bytes`)
-  const text = (await readFile(file, 'utf8').catch(unreadable)).trim()
-  if (/^[\x21-\x7e]+$/.test(text)) return text
-  throw refused(name, `${file} should hold one line without spaces`)
 }
 
 /** The system's code; fetch's own message says nothing, and its cause's may have the URL in it. */

@@ -1,0 +1,15 @@
+/** Where traces go: `[traces]` of a config. */
+import { z } from 'zod'
+
+export const tracesSchema = z.strictObject({
+  /** An OpenTelemetry collector's address for OTLP over HTTP, as JSON. */
+  endpoint: z
+    .string()
+    .regex(/^https?:\/\/[^\s/]{1,300}(\/\S{0,1000})?$/)
+    .describe('an http or https URL, as "http://localhost:4318/v1/traces"'),
+  /** Its token is sent as `Authorization: Bearer`. Only its owner may read it; it is read each time. */
+  tokenFile: z.string().min(1).max(4096).describe('the path of a file').optional(),
+  /** Which part of all epochs and restores is told, the same ones by all peers. 1: all; they are few. */
+  ratio: z.number().min(0).max(1).default(1)
+})
+export type TraceSettings = z.output<typeof tracesSchema>

@@ -1,0 +1,159 @@
+/**
+ * What operators are told of a real cluster that loses a host: one webhook message by one of three peers, and traces of an epoch and
+ * of the restore of which several peers each tell their part. The receiver of both is this process.
+ */
+import { createServer, request, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { targetSchema } from '../../config/notices.ts'
+import { tracesSchema } from '../../config/traces.ts'
+import { Bank, calm } from './bank.ts'
+
+interface Told {
+  readonly peer: string
+  readonly notices: readonly {
+    readonly key: string
+    readonly kind: string
+    readonly state: string
+    readonly text: string
+  }[]
+}
+
+interface SeenSpan {
+  readonly by: string
+  readonly traceId: string
+  readonly spanId: string
+  readonly parentSpanId?: string
+  readonly name: string
+  readonly startTimeUnixNano: string
+  readonly endTimeUnixNano: string
+}
+
+interface ExportRequest {
+  readonly resourceSpans: readonly {
+    readonly resource: { readonly attributes: readonly { key: string; value: { stringValue: string } }[] }
+    readonly scopeSpans: readonly { readonly spans: readonly Omit<SeenSpan, 'by'>[] }[]
+  }[]
+}
+
+const told: Told[] = []
+const spans: SeenSpan[] = []
+
+function receive(url: string, text: string): void {
+  if (url === '/tell') {
+    told.push(JSON.parse(text) as Told)
+    return
+  }
+  for (const { resource, scopeSpans } of (JSON.parse(text) as ExportRequest).resourceSpans) {
+    const by = resource.attributes.find(({ key }) => key === 'host.name')?.value.stringValue ?? ''
+    for (const each of scopeSpans) spans.push(...each.spans.map(span => ({ ...span, by })))
+  }
+}
+
+async function listen(): Promise<Server> {
+  const server = createServer((asked, response) => {
+    let text = ''
+    asked.setEncoding('utf8').on('data', (part: string) => (text += part))
+    asked.on('end', () => {
+      receive(asked.url ?? '', text)
+      response.writeHead(200).end('{}')
+    })
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  return server
+}
+
+/** Name of the span → which peers told one, in order. */
+function tellers(traceId: string): Record<string, string[]> {
+  const names: Record<string, string[]> = {}
+  for (const { name, by } of spans.filter(span => span.traceId === traceId)) (names[name] ??= []).push(by)
+  return Object.fromEntries(Object.entries(names).map(([name, by]) => [name, by.toSorted()]))
+}
+
+const metricsOf = (socketPath: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const asking = request({ socketPath, path: '/metrics', agent: false }, response => {
+      let text = ''
+      response.setEncoding('utf8').on('data', (part: string) => (text += part))
+      response.on('end', () => resolve(text))
+    })
+    asking.on('error', reject)
+    asking.end()
+  })
+
+describe('a cluster that is watched', () => {
+  let bank: Bank
+  let server: Server
+
+  beforeAll(async () => {
+    server = await listen()
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const notifications = [targetSchema.parse({ name: 'pager', webhook: `${url}/tell` })]
+    const traces = tracesSchema.parse({ endpoint: `${url}/v1/traces` })
+    const settings = { ...calm, shards: { k: 2, m: 1 }, notifications, traces }
+    bank = await Bank.start({ peers: 3, settings, vms: 2, memoryMiB: 128 })
+  }, 240_000)
+
+  afterAll(async () => {
+    await bank?.cluster.stop()
+    server?.closeAllConnections()
+    server?.close()
+  })
+
+  it('tells of an epoch in one trace, each peer its own part', async () => {
+    await bank.epoch(bank.peer('p1'))
+    const whole = await bank.until('the trace of the epoch', () => spans.find(({ name }) => name === 'epoch'))
+    const owners = ['p1', 'p2']
+    const expected = { epoch: ['p1'], commit: ['p1'], prepare: owners, cut: owners, upload: owners }
+    await bank.until('the parts of both hosts', () =>
+      Object.values(tellers(whole.traceId)).flat().length === 8 ? true : undefined
+    )
+    expect(tellers(whole.traceId)).toEqual(expected)
+    for (const { name, parentSpanId, startTimeUnixNano, endTimeUnixNano } of spans) {
+      expect([name, parentSpanId]).toEqual([name, name === 'epoch' ? undefined : whole.spanId])
+      expect(BigInt(startTimeUnixNano)).toBeLessThanOrEqual(BigInt(endTimeUnixNano))
+    }
+  })
+
+  it('tells people once when a host dies, and traces the restore at all who had a part in it', async () => {
+    await bank.killAndWait(bank.peer('p1'))
+    await bank.until('people to be told of the failover and of the host', () => {
+      const kinds = told.flatMap(({ notices }) => notices.map(({ kind }) => kind))
+      return kinds.includes('failover') && kinds.includes('member-dead') ? true : undefined
+    })
+    const notices = told.flatMap(({ notices: each }) => each)
+    const failovers = notices.filter(({ kind }) => kind === 'failover')
+    expect(failovers).toHaveLength(1)
+    expect(failovers[0]).toMatchObject({ key: 'failover/bank/2', state: 'once' })
+    expect(failovers[0]?.text).toMatch(
+      /^Failover of group bank: p1 died; vm1 to p[23]; all its VMs go on from snapshot \d+\.$/
+    )
+    expect(new Set(notices.map(({ key, state }) => `${key} ${state}`)).size).toBe(notices.length)
+    const restore = await bank.until('the trace of the restore', () => spans.find(({ name }) => name === 'restore'))
+    await bank.until('both VMs to have read all', () =>
+      tellers(restore.traceId)['fetch']?.length === 2 ? true : undefined
+    )
+    const { decide = [], start, fetch, restore: whole } = tellers(restore.traceId)
+    expect({ start, fetch, whole }).toEqual({ start: ['p2', 'p3'], fetch: ['p2', 'p3'], whole: ['p3'] })
+    expect(decide.length).toBeGreaterThan(0)
+  })
+
+  it('counts the failover once in the metrics of all peers together', async () => {
+    const texts = await Promise.all(bank.cluster.alive.map(({ socketPath }) => metricsOf(socketPath)))
+    const counts = texts.flatMap(text =>
+      [...text.matchAll(/^diapause_group_restarts_total\{group="bank",why="failover"\} (\d+)$/gm)].map(([, n]) =>
+        Number(n)
+      )
+    )
+    expect(counts).toEqual([1])
+    expect(texts.join('\n')).toMatch(/^diapause_vm_restores_total\{source="shards"\} 1$/m)
+  })
+
+  it('says whom it tells, and tries it', async () => {
+    const { client } = bank.peer('p2')
+    expect((await client.notifications())[0]).toMatchObject({ name: 'pager', way: 'webhook' })
+    const before = told.length
+    expect((await client.testNotifications(undefined))[0]).toMatchObject({ name: 'pager' })
+    expect(told.slice(before).map(({ notices }) => notices[0]?.key)).toEqual(['test'])
+  })
+})
