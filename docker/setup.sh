@@ -26,6 +26,11 @@ name = "peer$i"
 dataDir = "/cluster/peer$i"
 runDir = "/run/diapause"
 listen = "/ip4/0.0.0.0/tcp/7400"
+
+# In the clear: the containers' network goes no further than this host.
+[api]
+listen = "0.0.0.0:7480"
+plaintext = true
 $members
 TOML
 done

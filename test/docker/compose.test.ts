@@ -50,6 +50,16 @@ describe('five peers by docker/compose.yaml', () => {
     expect(await five.diapause('peer1', 'status', '--socket', '/run/diapause/api.sock')).toContain('peer5')
   }, 400_000)
 
+  it('show the dashboard to this host, and their API to who has a token', async () => {
+    const peer = 'http://10.78.0.11:7480'
+    const page = await fetch(peer)
+    expect([page.status, page.headers.get('content-type')]).toEqual([200, expect.stringContaining('text/html')])
+    expect((await fetch(`${peer}/v1/status`)).status).toBe(401)
+    const token = (await five.diapause('peer3', 'tokens', 'new', '--role', 'view', '--name', 'test')).trim()
+    const asked = await fetch(`${peer}/v1/status`, { headers: { authorization: `Bearer ${token}` } })
+    expect(await asked.json()).toMatchObject({ name: 'peer1' })
+  })
+
   it('run VMs that are defined and take a snapshot of them', async () => {
     const { kernel, initrd } = await buildGuest()
     for (const file of [kernel, initrd]) await five.compose('cp', file, 'peer1:/cluster/')

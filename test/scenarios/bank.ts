@@ -183,6 +183,11 @@ export class Bank {
     return await this.#lose(async () => this.cluster.stopPeer(peer))
   }
 
+  /** The same where the peer is told to stop. */
+  async endAndWait(peer: ClusterPeer): Promise<EventOf<'takeover.decided'>> {
+    return await this.#lose(() => this.cluster.endPeer(peer))
+  }
+
   async #lose(end: () => Promise<void>): Promise<EventOf<'takeover.decided'>> {
     const { generation } = await this.record()
     await end()
