@@ -24,6 +24,16 @@ import { tokenRoutes } from './token-routes.ts'
 export const routes: readonly Route[] = [
   {
     method: 'GET',
+    path: '/v1/openapi.json',
+    role: 'nobody',
+    summary: 'This description',
+    answer: async ({ view }) => {
+      const { describeApi } = await import('./openapi/describe.ts')
+      return { status: 200, body: describeApi(routes, (await view.status()).version) }
+    }
+  },
+  {
+    method: 'GET',
     path: '/v1/status',
     role: 'view',
     summary: 'The peer, the members as it sees them, its groups and its store',

@@ -28,13 +28,13 @@ export type DrillLine =
 export const DRILL_TIMEOUT_MS = 300_000
 
 const duration = (low: number) => z.number().int().min(low).max(31_536_000_000)
-const wishSchema = z.strictObject({
+export const wishSchema = z.strictObject({
   epoch: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
   check: z.string().min(1).max(4_096).optional(),
   cwd: z.string().min(1).max(4_096).optional(),
   timeoutMs: duration(1_000).default(DRILL_TIMEOUT_MS)
 })
-const scheduleSchema = z.strictObject({
+export const scheduleSchema = z.strictObject({
   /** Guess: so that one is over before the next begins. */
   everyMs: duration(10_000),
   check: nameSchema.optional(),

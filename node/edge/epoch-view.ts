@@ -57,9 +57,9 @@ export interface EpochStatus {
 }
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
-const holdSchema = z.strictObject({ name: groupNameSchema })
-const restoreSchema = z.strictObject({ epoch: count.optional(), force: z.boolean().default(false) })
-const policySchema = z.strictObject({
+export const holdSchema = z.strictObject({ name: groupNameSchema })
+export const restoreSchema = z.strictObject({ epoch: count.optional(), force: z.boolean().default(false) })
+export const policySchema = z.strictObject({
   keepLast: retentionSchema.shape.keepLast.unwrap().optional(),
   hourly: retentionSchema.shape.hourly.unwrap().optional(),
   daily: retentionSchema.shape.daily.unwrap().optional(),

@@ -63,10 +63,10 @@ const credentialsSchema = z.strictObject({
 const place = { from: z.string().max(2100).optional(), credentials: credentialsSchema.optional() }
 const epoch = z.number().int().min(0).optional()
 
-const placeSchema = z.strictObject(place)
+export const placeSchema = z.strictObject(place)
 export type HomePlace = z.output<typeof placeSchema>
 
-const verifySchema = z.strictObject({
+export const verifySchema = z.strictObject({
   ...place,
   cluster: clusterIdSchema.optional(),
   group: groupNameSchema,
@@ -75,7 +75,7 @@ const verifySchema = z.strictObject({
 })
 export type HomeVerifyWish = z.output<typeof verifySchema>
 
-const restoreSchema = z.strictObject({
+export const restoreSchema = z.strictObject({
   ...place,
   /** As it was printed. */
   recoveryKey: z.string().max(1_000),
@@ -88,14 +88,14 @@ const restoreSchema = z.strictObject({
 })
 export type HomeRestoreWish = z.output<typeof restoreSchema>
 
-const pushSchema = z.strictObject({
+export const pushSchema = z.strictObject({
   group: groupNameSchema,
   /** Every chunk is looked for. */
   all: z.boolean().default(false)
 })
 export type HomePushWish = z.output<typeof pushSchema>
 
-const recoverySchema = z.strictObject({
+export const recoverySchema = z.strictObject({
   public: recoveryPublicSchema,
   /** Name of the key that it takes the place of. */
   replaces: z

@@ -5,16 +5,16 @@ import { check, problemText } from '../../config/words.ts'
 import { UsageError } from '../errors.ts'
 import { DEFAULT_EXPIRY_MINUTES, type InviteRequest, type MemberWish } from './cluster-view.ts'
 
-const inviteSchema = z.strictObject({
+export const inviteSchema = z.strictObject({
   role: z.enum(['storage', 'witness']).default('storage'),
   votes: z.boolean().default(true),
   replaces: z.string().min(1).max(100).optional(),
   expiresMinutes: z.number().int().min(1).max(10_080).default(DEFAULT_EXPIRY_MINUTES)
 })
 
-const wishSchema = z.strictObject({ votes: z.boolean().optional(), address: addressSchema.optional() })
+export const wishSchema = z.strictObject({ votes: z.boolean().optional(), address: addressSchema.optional() })
 
-const leaveSchema = z.strictObject({ force: z.boolean().default(false) })
+export const leaveSchema = z.strictObject({ force: z.boolean().default(false) })
 
 /** UsageError MEMBER_REQUEST lists every problem, as the others here. */
 export const parseInviteRequest = (raw: unknown): InviteRequest => checked(inviteSchema, raw)
