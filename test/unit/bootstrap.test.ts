@@ -130,6 +130,15 @@ describe('the bootstrap', () => {
     expect(err).not.toContain(' make ')
   })
 
+  it('wants a browser for tests only', async () => {
+    tool('dpkg-query', 'for name; do case $name in -*|chromium) ;; *) echo "$name installed";; esac; done')
+    mkdirSync(join(project, 'test'))
+    script('test/run.ts', "console.log('tests')")
+    expect(await bootstrap(['script.ts'], { DIAPAUSE_NO_INSTALL: '1' })).toMatchObject({ code: 0 })
+    const { code, err } = await bootstrap(['test/run.ts'], { DIAPAUSE_NO_INSTALL: '1' })
+    expect([code, err]).toEqual([2, expect.stringContaining('missing (chromium)')])
+  })
+
   it('installs missing Debian packages as root, and leaves it to others to become root', async () => {
     pretend('process.getuid()', '0')
     tool('dpkg-query', 'for name; do case $name in -*|cpio) ;; *) echo "$name installed";; esac; done')
