@@ -24,6 +24,7 @@ import { messageOf } from './errors.ts'
 import { wallMs } from './host/clock.ts'
 import type { HomeCredentials } from './host/home-credentials.ts'
 import { signedBy } from './host/identity.ts'
+import { openOwnPolicies } from './host/own-policies.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
@@ -98,7 +99,9 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
   const stored = { store, floor, describeManifest, fetchManifest }
   const housekeeping = new Housekeeping({ ...shared, ...config.epochs, registers, ...stored })
-  const epochClock = new EpochClock({ ...shared, ...config.epochs, history: voice.history, wallMs })
+  const modules = await openOwnPolicies(config.policies, log)
+  teardown.add(() => modules.close())
+  const epochClock = new EpochClock({ ...shared, ...config.epochs, history: voice.history, wallMs, modules })
   const forgetting = new Forgetting({ ...shared, ...config.epochs, membership, registers })
   const { holdersNow } = repairing ?? {}
   const seen = { ...voice, wallMs, readManifest: hosting && leanReader(hosting.readManifest), holdersNow }
@@ -128,7 +131,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
   teardown.add(() => repairing?.stop())
   const { notifications } = notifying
-  await serve(home, voice, body, run, { groups, takeover, epochClock, seen, facts, notifications })
+  await serve(home, voice, body, run, { groups, takeover, epochClock, modules, seen, facts, notifications })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))

@@ -23,8 +23,10 @@ import { openTcpApi } from './tcp-api.ts'
 import { openReading } from './reading.ts'
 import { NotificationOperations } from '../operations/notifications.ts'
 import { Operations } from '../operations/operations.ts'
+import { PolicyOperations } from '../operations/policies.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
 import { TokenOperations } from '../operations/tokens.ts'
+import type { PolicyModules } from '../ports.ts'
 import type { Body } from './body.ts'
 import type { Home } from './home.ts'
 import type { Voice } from './voice.ts'
@@ -35,6 +37,7 @@ export interface Served {
   readonly groups: Groups
   readonly takeover: TakeoverAgent
   readonly epochClock: EpochClock
+  readonly modules: PolicyModules
   readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
   readonly facts: () => ReturnType<typeof gatherFacts>
   readonly notifications: Notifications
@@ -92,6 +95,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
     tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
     reads,
+    policies: new PolicyOperations({ ...parts, nameOf, partsIfLost: (...of) => outlooks.plans.partsIfLost(...of) }),
     ...outlooks,
     network,
     store,

@@ -16,6 +16,7 @@ import { METRICS_TYPE } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
 import { notificationRoutes } from './notification-routes.ts'
 import { planRoutes } from './plan-routes.ts'
+import { policyRoutes } from './policy-routes.ts'
 import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
 import { readJson, type Route } from './routing.ts'
@@ -114,6 +115,7 @@ export const routes: readonly Route[] = [
   ...notificationRoutes,
   ...homeRoutes,
   ...planRoutes,
+  ...policyRoutes,
   ...readRoutes,
   ...redundancyRoutes,
   ...imageRoutes

@@ -17,6 +17,7 @@ import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
 import { notifyCommands } from './cli-notify.ts'
 import { planCommand } from './cli-plan.ts'
+import { policyCommands } from './cli-policy.ts'
 import { upgradeCommand } from './cli-upgrade.ts'
 import { whyCommand } from './cli-why.ts'
 import { redundancyCommands } from './cli-redundancy.ts'
@@ -97,6 +98,7 @@ export function program(host: CliHost, ended: (code: number) => void = () => {})
   notifyCommands(diapause, host, under, client)
   tokenCommands(diapause, host, under, client)
   epochCommands(diapause, host, under, client)
+  policyCommands(diapause, host, under, client)
   drillCommands(diapause, host, under, client)
   doctorCommand(diapause, host, host.defaultConfigFile)
   imageCommands(atTop, host, client)

@@ -28,6 +28,7 @@ import type { ExportWish } from './image-view.ts'
 import type { TargetStatus, TargetTest } from './notification-view.ts'
 import type { Overview } from './overview-view.ts'
 import type { GroupPlan, PlanWish } from './plan-view.ts'
+import type { GroupPolicy, PolicySimulation } from './policy-view.ts'
 import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } from './redundancy-view.ts'
 import type { Asker, MadeToken, TokenStatus, TokenWish } from './token-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
@@ -87,6 +88,22 @@ export class ApiClient {
   async releaseEpoch(group: string, epoch: number, name: string | undefined): Promise<void> {
     const which = name === undefined ? '' : `?name=${encodeURIComponent(name)}`
     await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds${which}`)
+  }
+
+  async policy(group: string): Promise<GroupPolicy> {
+    return (await this.#call('GET', `/v1/groups/${encodeURIComponent(group)}/policy`)) as GroupPolicy
+  }
+
+  /** `policy` undefined: as the config says. The peer checks it. */
+  async setPolicy(group: string, policy: unknown): Promise<GroupRecord> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/policy`
+    const answer = policy === undefined ? this.#call('DELETE', path) : this.#call('PUT', path, policy)
+    return (await answer) as GroupRecord
+  }
+
+  async simulatePolicy(group: string, policy: unknown): Promise<PolicySimulation> {
+    const path = `/v1/groups/${encodeURIComponent(group)}/policy/simulate`
+    return (await this.#call('POST', path, policy)) as PolicySimulation
   }
 
   async removeEpoch(group: string, epoch: number): Promise<void> {

@@ -18,6 +18,7 @@ import type { ImageView } from './image-view.ts'
 import type { MetricsView } from './metrics.ts'
 import type { NotificationView } from './notification-view.ts'
 import type { PlanView } from './plan-view.ts'
+import type { PolicyView } from './policy-view.ts'
 import type { ReadModels } from './read-models.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 import type { TokenView } from './token-view.ts'
@@ -31,6 +32,7 @@ export interface PeerView {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly policies: PolicyView
   readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView

@@ -25,6 +25,7 @@ import type { ImageView } from '../edge/image-view.ts'
 import type { MetricsView } from '../edge/metrics.ts'
 import type { NotificationView } from '../edge/notification-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
+import type { PolicyView } from '../edge/policy-view.ts'
 import type { ReadModels } from '../edge/read-models.ts'
 import type { RedundancyStatus, RedundancyView } from '../edge/redundancy-view.ts'
 import type { TokenView } from '../edge/token-view.ts'
@@ -51,6 +52,7 @@ export interface OperationsDeps {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly policies: PolicyView
   readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
@@ -88,6 +90,7 @@ export class Operations implements PeerView {
   readonly epochs: EpochView
   readonly drills: DrillView
   readonly plans: PlanView
+  readonly policies: PolicyView
   readonly tokens: TokenView
   readonly consoles: ConsoleView
   readonly notifications: NotificationView
@@ -106,6 +109,7 @@ export class Operations implements PeerView {
     this.epochs = deps.epochs
     this.drills = deps.drills
     this.plans = deps.plans
+    this.policies = deps.policies
     this.tokens = deps.tokens
     this.notifications = deps.notifications
     this.metrics = deps.metrics

@@ -39,15 +39,7 @@ export type EpochInput =
   | { kind: 'vm-copying'; vm: string; epoch: number }
   /** Our VM has copied what can be copied while it runs. */
   | { kind: 'vm-prepared'; vm: string; epoch: number }
-  | ({
-      kind: 'cut-done'
-      vm: string
-      epoch: number
-      counts: Record<string, number>
-      atWallMs: number
-      /** Told to the others, where they would understand it. */
-      pauseMs?: number
-    } & CutTimes)
+  | ({ kind: 'cut-done'; vm: string; epoch: number; counts: Record<string, number>; atWallMs: number } & CutTimes)
   | { kind: 'image-durable'; vm: string; epoch: number; report: Extract<ReportMessage, { kind: 'durable' }> }
   | { kind: 'vm-failed'; vm: string; epoch: number; reason: string }
   | { kind: 'timer' }

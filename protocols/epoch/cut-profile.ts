@@ -26,6 +26,8 @@ export interface CutTimes {
   readonly prepareMs: number
   /** From the word to cut until the VM stood still, was drained and had the new colour. */
   readonly leadMs: number
+  /** How long the VM stood still: for people and policies. Absent where a member would not understand it. */
+  readonly pauseMs?: number | undefined
 }
 
 /** Durations within which something is expected to be done: rarely sooner, rarely later. */

@@ -48,6 +48,7 @@ class FakePeer implements PeerView {
   readonly epochs = {} as PeerView['epochs']
   readonly drills = {} as PeerView['drills']
   readonly plans = {} as PeerView['plans']
+  readonly policies = {} as PeerView['policies']
   readonly tokens = {} as PeerView['tokens']
   readonly notifications = {} as PeerView['notifications']
   readonly metrics = new Metrics(() => true)

@@ -14,7 +14,7 @@ import { costOf, costsOf, type EpochCost, quantile, sum } from './measures.ts'
 import { HISTORY_SHOWN, type PolicyNext, type PolicyNow } from './policy.ts'
 
 /** Epochs that are simulated at the most: an interval that is too short for a long history ends early. */
-export const MAX_SIMULATED = 20_000
+export const MAX_SIMULATED = 5_000
 /** From fewer recorded epochs nothing is concluded. A line needs two; a guess. */
 export const FEWEST_RECORDED = 3
 
@@ -43,11 +43,27 @@ export interface Simulated {
   readonly epochs: readonly { readonly atMs: number; readonly pauseMs: number; readonly lossMs: number }[]
 }
 
+/** What a simulation asks the policy, to be answered as a policy does. */
+export interface SimulatedMoment {
+  readonly history: readonly SeenEpoch[]
+  readonly now: PolicyNow
+}
+
 /** `next`: the policy with its settings. Undefined: too little is recorded (`FEWEST_RECORDED`). */
 export function simulatePolicy(
   recorded: readonly SeenEpoch[],
   next: (history: readonly SeenEpoch[], now: PolicyNow) => PolicyNext | undefined
 ): Simulated | undefined {
+  const simulation = simulating(recorded)
+  let step = simulation.next()
+  while (step.done !== true) step = simulation.next(next(step.value.history, step.value.now))
+  return step.value
+}
+
+/** As `simulatePolicy`, a question at a time: a peer has other things to do in between, and may have to wait for answers. */
+export function* simulating(
+  recorded: readonly SeenEpoch[]
+): Generator<SimulatedMoment, Simulated | undefined, PolicyNext | undefined> {
   const costs = costsOf(recorded)
   const [first] = costs
   const last = costs.at(-1)
@@ -59,7 +75,7 @@ export function simulatePolicy(
   let nowMs = fromMs
   let why = ''
   while (made.length < MAX_SIMULATED) {
-    const answer = next(made.slice(-HISTORY_SHOWN), { nowMs, sinceMs: fromMs })
+    const answer = yield { history: made.slice(-HISTORY_SHOWN), now: { nowMs, sinceMs: fromMs } }
     if (answer === undefined) break
     ;({ why } = answer)
     const atMs = Math.max(answer.atMs, nowMs)
