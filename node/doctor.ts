@@ -177,7 +177,7 @@ async function examineHost(settings: HypervisorSettings, config: Config | undefi
     await checkFiles()
   ]
   if (config === undefined) return host
-  const { peer, members = [] } = config
+  const { peer, members } = config
   const seen = await whatPeerSees(config)
   const listen = tcpOf(peer.listen)
   const others = members.flatMap(({ name, address }) => {

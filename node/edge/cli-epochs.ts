@@ -4,6 +4,7 @@ import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import type { GroupEpochs, PolicyWish } from './epoch-view.ts'
 import { bytesText, table } from './format.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 interface Options {
   readonly json?: boolean
@@ -14,7 +15,7 @@ const HOLD_NAME = 'by-hand'
 /** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
 export function epochCommands(
   diapause: Command,
-  host: { print(text: string): void },
+  host: ProgressHost & { print(text: string): void },
   speaking: (parent: Command, nameAndArguments: string) => Command,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
@@ -63,7 +64,8 @@ export function epochCommands(
     .option('--force', 'also where the outside has been told what is taken back now (outputCommit)')
     .action(async (group: string, options: Options & { epoch?: number; force?: boolean }) => {
       const { epoch, force = false } = options
-      const record = await (await clientOf(options)).restore(group, { epoch, force })
+      const deciding = (await clientOf(options)).restore(group, { epoch, force })
+      const record = await whileWaiting(host, `it is decided that ${group} goes back`, deciding)
       const text = `group ${record.id} goes on from epoch ${record.committed?.epoch} in generation ${record.generation}`
       host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })

@@ -6,9 +6,10 @@ import type { HomeEpoch, HomeListing } from '../ports.ts'
 import type { ApiClient } from './client.ts'
 import { table } from './format.ts'
 import type { HomeCopied, HomePlace, HomeStatus } from './home-view.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 /** The machine, as these commands need it. */
-export interface HomeHost {
+export interface HomeHost extends ProgressHost {
   print(text: string): void
   readCredentials(file: string): Promise<NonNullable<HomePlace['credentials']>>
   /** The key as a person keeps it, and its public part. */
@@ -43,7 +44,8 @@ export function homeCommands(
     .description('copy the last epoch of a group there now')
     .option('--all', 'look for all of it there, and send again what went astray')
     .action(async (group: string, options: Shared & { all?: boolean }) => {
-      const copy = await (await clientOf(options)).pushHome({ group, all: options.all === true })
+      const copying = (await clientOf(options)).pushHome({ group, all: options.all === true })
+      const copy = await whileWaiting(host, `${group} is copied`, copying)
       const what = `${copy.streamsCopied} of its ${copy.streams} streams were not there, ${megabytes(copy.bytesSent)} sent`
       tell(copy, options, `epoch ${copy.epoch} of ${group} is copied: ${what}${withoutText(copy)}`)
     })
@@ -132,7 +134,8 @@ function restoreCommand(
         const { group, epoch, cluster, owner, recoveryKeyFile, force = false } = options
         const recoveryKey = readKey(recoveryKeyFile)
         const wish = { ...(await placeOf(options, host)), recoveryKey, group, epoch, cluster, owner, force }
-        const restored = await (await clientOf(options)).restoreHome(wish)
+        const restoring = (await clientOf(options)).restoreHome(wish)
+        const restored = await whileWaiting(host, 'groups are brought from the second home', restoring)
         const lines = restored.map(
           each =>
             `group ${each.group} goes on from epoch ${each.epoch} of cluster ${each.clusterName}, copied ${timeOf(each.copiedMs)}`

@@ -31,7 +31,7 @@ export async function candidates(program: Command, words: readonly string[], nam
   async function all(): Promise<string[]> {
     if (typed.startsWith('-')) {
       const options = command.options.filter(({ hidden }) => !hidden)
-      return [...options.flatMap(({ long }) => (long == null ? [] : [long])), '--help']
+      return [...options.flatMap(({ long }) => (long ? [long] : [])), '--help']
     }
     const argument = command.registeredArguments[given]
     const inside =

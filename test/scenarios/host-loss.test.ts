@@ -8,6 +8,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ApiClient } from '../../node/edge/client.ts'
+import type { ConsoleLine } from '../../node/edge/console-view.ts'
 import { MAX_AGO_MS, type Story } from '../../protocols/decisions/merge.ts'
 import { guestName } from '../../node/hypervisor/command-line.ts'
 import { naming } from '../demo/processes.ts'
@@ -44,12 +46,17 @@ describe('a bank on three peers, any one of which may be lost', () => {
 
   it('goes on from the last epoch when a host dies with its VM: no coin, transfer or connection is lost', async () => {
     const committed = (await bank.record()).committed?.epoch
+    const reader = readConsole(bank.peer('p2').client, 'vm1')
     await bank.working() // past the snapshot, so that there is something to roll back
     const decided = await bank.killAndWait(bank.peer('p1'))
     expect(decided).toMatchObject({ epoch: committed, lost: ['vm1'] })
     expect(await bank.owners()).toEqual({ vm1: 'p3', vm2: 'p2' })
     // The same VMs, not VMs that booted again.
     expect(await bank.audit()).toEqual({ ...SOUND, nonces })
+    // Who read the console of that VM at another host reads on, and what the audit made it say came from its new one.
+    await bank.until('the console to go on', async () => (reader.heardSince('p3').includes('\n') ? true : undefined))
+    expect(reader.hosts()).toEqual(['p1', 'p3'])
+    await reader.end()
   })
 
   it('tells on a survivor why: the suspicion, the votes on the ballot, the lease, and the new owner', async () => {
@@ -153,4 +160,26 @@ function diapause(...args: string[]): Promise<{ stdout: string }> {
 function spawnQemu(peerId: string): ChildProcess {
   const args = ['-name', `guest=${guestName(peerId, 'vm1')}`, '-accel', 'tcg', '-nodefaults', '-display', 'none', '-S']
   return spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args, '-m', '16'], { stdio: 'ignore' })
+}
+
+/** What a VM says, as somebody hears it who follows its console. */
+function readConsole(client: ApiClient, vm: string) {
+  const lines: ConsoleLine[] = []
+  const stop = new AbortController()
+  const reading = (async () => {
+    const wish = { group: 'bank', vm, history: 0, follow: true }
+    for await (const line of client.console(wish, stop.signal)) lines.push(line)
+  })()
+  return {
+    hosts: () => lines.flatMap(line => ('host' in line ? [line.host] : [])),
+    heardSince: (host: string) => {
+      const from = lines.findLastIndex(line => 'host' in line && line.host === host)
+      const bytes = (from < 0 ? [] : lines.slice(from)).map(line => ('data' in line ? line.data : ''))
+      return bytes.map(data => Buffer.from(data, 'base64').toString('latin1')).join('')
+    },
+    end: async () => {
+      stop.abort()
+      await reading
+    }
+  }
 }

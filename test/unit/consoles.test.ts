@@ -76,7 +76,7 @@ const look = (follow: boolean, history = 100): AsyncIterator<ConsoleLine> =>
 async function next(lines: AsyncIterator<ConsoleLine>): Promise<unknown> {
   const { value, done } = await lines.next()
   if (done === true) return 'end'
-  const line = value as ConsoleLine
+  const line: ConsoleLine = value
   return 'data' in line ? Buffer.from(line.data, 'base64').toString() : line
 }
 
