@@ -215,6 +215,22 @@ describe('events of all peers', () => {
     expect(seen).toEqual(['host-p2 a', 'host-p2 lost', 'host-p2 b'])
   })
 
+  it('count once however often they are told, and are others in another life of their peer', async () => {
+    const { world, p1, p2 } = await cluster()
+    const seen: string[] = []
+    p1.reads.clusterEvents.subscribe(({ kind }) => seen.push(kind))
+    await world.run(100)
+    p2.events.emit('own')
+    await world.run(20_000)
+    const tell = (run: string): void => {
+      const json = JSON.stringify({ atMs: 1, kind: run })
+      p2.bus.send(p1.self, OVERVIEW_PROTOCOL, { kind: 'events', run, nowMs: 1, events: [{ seq: 1, json }] })
+    }
+    for (const run of ['later', 'later', 'last']) tell(run)
+    await world.turns()
+    expect(seen).toEqual(['own', 'later', 'last'])
+  })
+
   it('come in pieces where many are kept, and leave out one that is too long', async () => {
     const { world, p1, p2 } = await cluster()
     for (let i = 0; i < 500; i++) p2.events.emit(`e${i}`, { text: 'x'.repeat(200) })
@@ -250,6 +266,30 @@ describe('the decision log of all peers', () => {
     expect(lines.slice(0, 3).sort()).toEqual(['p1 peer-started', 'p2 peer-started', 'p3 peer-started'])
     expect(lines.slice(3)).toEqual(['p2 vm-failed'])
     expect([silent, left]).toEqual([[], 0])
+  })
+
+  it('begins where a peer whose answer was full begins, so that nothing of it is passed over', async () => {
+    const { world, p1, p2 } = await cluster()
+    for (let i = 0; i < 1_000; i++) {
+      world.pass(10)
+      const why = `${i} ${'x'.repeat(250)}`
+      p2.decisions.note({ kind: 'vm-failed', group: `g${i % 10}`, generation: i, vm: 'vm1', why })
+    }
+    const { told, left } = await within(world, p1.reads.decisions({ agoMs: 1e9, limit: 1_000 }))
+    expect(new Set(told.map(({ by }) => by))).toEqual(new Set(['p2']))
+    expect(told.length + left).toBe(1_003)
+  })
+
+  it('takes one answer of each peer', async () => {
+    const { world, p1, p2 } = await cluster()
+    world.leave('p3', 'silent')
+    p2.bus.on(OVERVIEW_PROTOCOL, parseOverviewMessage, (from, message) => {
+      if (message.kind !== 'ask') return
+      const answer = { kind: 'answer', id: message.id, nowMs: 1, json: '{"entries":[],"left":7}' }
+      for (let i = 0; i < 3; i++) p2.bus.send(from, OVERVIEW_PROTOCOL, answer)
+    })
+    const { left } = await within(world, p1.reads.decisions({ agoMs: 1e9, limit: 100 }))
+    expect(left).toBe(7)
   })
 
   it('is no longer than asked for, the newest of it, and says how much is left out', async () => {

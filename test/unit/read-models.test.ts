@@ -100,6 +100,17 @@ describe('the past of a group', () => {
     expect(pages.flat()).toEqual(range(1, 60))
   })
 
+  it('ends where a peer whose answer was full ends, so that nothing of it is passed over', () => {
+    const full = account('p1', [seen(5), seen(6)], true)
+    const all = account(
+      'p2',
+      range(1, 6).map(epoch => seen(epoch))
+    )
+    const past = pastOf(record({ committed: null }), [full, all], { limit: 10 })
+    expect(past.epochs.map(({ epoch }) => epoch)).toEqual([5, 6])
+    expect(past.more).toBe(true)
+  })
+
   it('is asked for page by page in the query', () => {
     const wish = (text: string) => parseHistoryWish(new URLSearchParams(text))
     expect(wish('before=2.17&limit=5')).toEqual({ before: { generation: 2, epoch: 17 }, limit: 5 })
