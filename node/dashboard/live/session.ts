@@ -21,14 +21,19 @@ export const session = valueOf<Session>(none)
 
 /** Before anything is shown: the token must not stay in the address, where somebody may copy it from. */
 export function beginSession(): void {
-  const given = /^#token=([A-Za-z0-9._~-]+)$/.exec(location.hash)?.[1]
-  if (given !== undefined) {
-    history.replaceState(null, '', `${location.pathname}${location.search}#/`)
-    signIn(given)
-    return
-  }
+  // Also later: a link that is opened in a tab that has the page already.
+  addEventListener('hashchange', takeToken)
+  if (takeToken()) return
   const kept = sessionStorage.getItem(KEY)
   if (kept !== null) session.set({ ...none, token: kept })
+}
+
+function takeToken(): boolean {
+  const given = /^#token=([A-Za-z0-9._~-]+)$/.exec(location.hash)?.[1]
+  if (given === undefined) return false
+  history.replaceState(null, '', `${location.pathname}${location.search}#/`)
+  signIn(given)
+  return true
 }
 
 export function signIn(token: string): void {

@@ -34,7 +34,9 @@ interface TableProps<Row> {
 /** As `--row`, before it is known. */
 const ROW_PX = 36
 /** Rows above and below those in sight: a flick of the wheel shows no gap. */
-const SPARE_ROWS = 12
+const SPARE_ROWS = 16
+/** The rows in the page change when so many have gone by, not with each. */
+const STEP_ROWS = 8
 
 export function Table<Row>(props: TableProps<Row>) {
   const { label, columns, keyOf, empty, markOf, shown = 14 } = props
@@ -66,16 +68,34 @@ export function Table<Row>(props: TableProps<Row>) {
         <tbody>
           <Gap px={from * rowPx} columns={columns.length} />
           {rows.slice(from, to).map((row, at) => (
-            <tr key={keyOf(row)} aria-rowindex={from + at + 2} class={markOf?.(row)}>
-              {columns.map((column, index) => (
-                <Cell key={column.id} column={column} row={row} first={index === 0} />
-              ))}
-            </tr>
+            <Row key={keyOf(row)} row={row} columns={columns} index={from + at + 2} mark={markOf?.(row)} />
           ))}
           <Gap px={(rows.length - to) * rowPx} columns={columns.length} />
         </tbody>
       </table>
     </div>
+  )
+}
+
+interface RowProps<Row> {
+  readonly row: Row
+  readonly columns: readonly Column<Row>[]
+  /** For `aria-rowindex`: the head is 1. */
+  readonly index: number
+  readonly mark: string | undefined
+}
+
+/** While somebody scrolls, rows that stay in sight are what they were and cost nothing. */
+function Row<Row>({ row, columns, index, mark }: RowProps<Row>) {
+  return useMemo(
+    () => (
+      <tr aria-rowindex={index} class={mark}>
+        {columns.map((column, at) => (
+          <Cell key={column.id} column={column} row={row} first={at === 0} />
+        ))}
+      </tr>
+    ),
+    [row, columns, index, mark]
   )
 }
 
@@ -153,7 +173,7 @@ function useWindow(count: number, shown: number, scrolls: boolean) {
     if (element === null || !scrolls) return
     const take = (): void => {
       const row = Number.parseFloat(getComputedStyle(element).getPropertyValue('--row')) || ROW_PX
-      const now = { top: Math.floor(element.scrollTop / row), rowPx: row }
+      const now = { top: STEP_ROWS * Math.floor(element.scrollTop / row / STEP_ROWS), rowPx: row }
       set(old => (old.top === now.top && old.rowPx === now.rowPx ? old : now))
     }
     take()
@@ -167,5 +187,5 @@ function useWindow(count: number, shown: number, scrolls: boolean) {
   if (!scrolls) return { frame, from: 0, to: count, rowPx }
   const last = Math.max(0, count - shown)
   const from = Math.max(0, Math.min(top, last) - SPARE_ROWS)
-  return { frame, from, to: Math.min(count, Math.min(top, last) + shown + SPARE_ROWS), rowPx }
+  return { frame, from, to: Math.min(count, Math.min(top, last) + shown + STEP_ROWS + SPARE_ROWS), rowPx }
 }

@@ -1,8 +1,9 @@
 /** One group: its epochs, its VMs and what losing a host would mean for them, who speaks with whom, and what may be done. */
 import type { Overview, OverviewGroup } from '../../edge/overview-view.ts'
-import { namesOf, useOverview } from '../live/cluster.ts'
+import { aheadOf, namesOf, useOverview } from '../live/cluster.ts'
 import { hrefOf } from '../live/route.ts'
-import { countOf } from '../model/text.ts'
+import { countOf, durationOf } from '../model/text.ts'
+import { drillOf } from '../parts/drill.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
 import { Actions } from './actions.tsx'
 import { GraphPanel } from './graph.tsx'
@@ -15,7 +16,11 @@ export function GroupView({ group }: { group: string }) {
     <Loaded read={read}>
       {overview => {
         const found = overview.groups.find(({ id }) => id === group)
-        return found === undefined ? <NoGroup group={group} /> : <Group overview={overview} group={found} />
+        return found === undefined ? (
+          <NoGroup group={group} />
+        ) : (
+          <Group overview={overview} group={found} aheadMs={aheadOf(read)} />
+        )
       }}
     </Loaded>
   )
@@ -30,7 +35,8 @@ export const NoGroup = ({ group }: { group: string }) => (
   </>
 )
 
-function Group({ overview, group }: { overview: Overview; group: OverviewGroup }) {
+function Group({ overview, group, aheadMs }: { overview: Overview; group: OverviewGroup; aheadMs: number }) {
+  const schedule = group.drills?.schedule
   const vms = overview.vms.filter(vm => vm.group === group.id)
   return (
     <>
@@ -43,6 +49,11 @@ function Group({ overview, group }: { overview: Overview; group: OverviewGroup }
         </h1>
         <Actions group={group.id} />
       </header>
+      <p class="faint">
+        {`${countOf(group.kept, 'epoch')} can be restored. Last drill: `}
+        {drillOf(group, aheadMs)}
+        {schedule !== undefined && `, due every ${durationOf(schedule.everyMs)}`}
+      </p>
       <Timeline group={group.id} />
       <Panel title={`${countOf(vms.length, 'VM')}, and what losing their hosts would mean`}>
         <VmTable rows={vms} nameOf={namesOf(overview)} grouped={false} shown={12} />

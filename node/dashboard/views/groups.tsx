@@ -2,8 +2,9 @@
 import type { Overview, OverviewGroup, OverviewVm } from '../../edge/overview-view.ts'
 import { aheadOf, useOverview } from '../live/cluster.ts'
 import { hrefOf, type Route } from '../live/route.ts'
-import { countOf, durationOf } from '../model/text.ts'
-import { Ago, Mark } from '../parts/marks.tsx'
+import { countOf } from '../model/text.ts'
+import { drillOf } from '../parts/drill.tsx'
+import { Ago } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
 import { type Column, Table } from '../parts/table.tsx'
 import { EpochPage } from './epoch.tsx'
@@ -66,15 +67,4 @@ export function GroupPanel({ overview: { groups, vms }, aheadMs }: { overview: O
 function runningOf({ id }: OverviewGroup, vms: readonly OverviewVm[]): string {
   const mine = vms.filter(({ group }) => group === id)
   return `${mine.filter(({ state }) => state === 'running').length} of ${mine.length}`
-}
-
-function drillOf({ drills }: OverviewGroup, aheadMs: number) {
-  const last = drills?.last
-  if (last === undefined) return <span class="faint">never</span>
-  return (
-    <Mark tone={last.failed === undefined ? 'good' : 'bad'}>
-      {last.failed === undefined ? `passed in ${durationOf(last.tookMs)}` : 'failed'},{' '}
-      <Ago atMs={last.atMs} aheadMs={aheadMs} />
-    </Mark>
-  )
 }
