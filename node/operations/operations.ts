@@ -51,9 +51,9 @@ export interface OperationsDeps {
   readonly redundancy: RedundancyView & { status(): RedundancyStatus | null }
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly consoles: ConsoleView
   readonly plans: PlanView
   readonly policies: PolicyView
-  readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
   readonly metrics: MetricsView
@@ -89,10 +89,10 @@ export class Operations implements PeerView {
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly consoles: ConsoleView
   readonly plans: PlanView
   readonly policies: PolicyView
   readonly tokens: TokenView
-  readonly consoles: ConsoleView
   readonly notifications: NotificationView
   readonly metrics: MetricsView
   readonly reads: ReadModels
@@ -108,12 +108,12 @@ export class Operations implements PeerView {
     this.redundancy = deps.redundancy
     this.epochs = deps.epochs
     this.drills = deps.drills
+    this.consoles = deps.consoles
     this.plans = deps.plans
     this.policies = deps.policies
     this.tokens = deps.tokens
     this.notifications = deps.notifications
     this.metrics = deps.metrics
-    this.consoles = deps.consoles
     this.reads = deps.reads
     this.#startedMs = deps.clock.now()
   }
@@ -185,11 +185,11 @@ export class Operations implements PeerView {
       const made = createGroup(request.id, request.vms, owners, 0, request)(null)
       if (made !== undefined) checkRoom(made, request.retention)
     }
+    if (dryRun) return await this.#wouldMake(request, owners)
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
     const { vms, outputCommit, openFlow, retention, policy } = request
     const asked = [vms, owners, outputCommit, openFlow, retention, policy]
-    if (dryRun) return await this.#wouldMake(request, owners)
     const made = record && [
       record.vms,
       record.owners,
@@ -204,10 +204,6 @@ export class Operations implements PeerView {
     return record
   }
 
-  /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
-  async #decide(
-    { id, vms, ...settings }: GroupRequest,
-    owners: Readonly<Record<string, PeerId>>
   async #wouldMake(
     { id, vms, ...settings }: GroupRequest,
     owners: Readonly<Record<string, PeerId>>
@@ -217,6 +213,10 @@ export class Operations implements PeerView {
     return made
   }
 
+  /** The floor is read after it was seen that there is no record; a record that is forgotten in between: once more. */
+  async #decide(
+    { id, vms, ...settings }: GroupRequest,
+    owners: Readonly<Record<string, PeerId>>
   ): Promise<GroupRecord | null> {
     const { directory, membership } = this.#deps
     for (let tries = 0; ; tries++) {
