@@ -13,7 +13,7 @@ import { programVersion } from './host/version.ts'
 // for: its start took 175 to 240 ms of CPU without, 75 to 140 ms with (two busy cores).
 enableCompileCache(join(import.meta.dirname, '../.build/compile-cache'))
 
-/** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. */
+/** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. SIGUSR2: debug lines, and none again. */
 async function untilStopped(peer: RunningPeer): Promise<void> {
   const systemd = createNotifier({
     socket: process.env['NOTIFY_SOCKET'],
@@ -29,6 +29,7 @@ async function untilStopped(peer: RunningPeer): Promise<void> {
     peer.stop().catch(() => {})
   }
   process.on('SIGINT', stop).on('SIGTERM', stop)
+  process.on('SIGUSR2', () => void peer.toggleDebug())
   systemd.ready()
   await peer.stopped
 }

@@ -2,7 +2,6 @@
  * The composition root: builds adapters and cores from a config, joins them, starts them in an order in which nothing
  * can act before it may, and stops them in the reverse. Nothing imports this file but `main.ts`.
  */
-import { pino } from 'pino'
 import type { Config } from '../config/schema.ts'
 import { sharedSettings } from '../config/shared.ts'
 import type { PeerId } from '../protocols/core.ts'
@@ -24,13 +23,13 @@ import { messageOf } from './errors.ts'
 import { wallMs } from './host/clock.ts'
 import type { HomeCredentials } from './host/home-credentials.ts'
 import { signedBy } from './host/identity.ts'
+import { openLog } from './host/logging.ts'
 import { openOwnPolicies } from './host/own-policies.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { olderMembers } from './planning/older-members.ts'
 import { keepBy } from './planning/retention-policy.ts'
-import type { Log } from './ports.ts'
 import { type Body, openBody } from './composition/body.ts'
 import { type Home, openHome } from './composition/home.ts'
 import { openNotifying } from './composition/notifying.ts'
@@ -50,7 +49,7 @@ export interface Environment {
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
 export async function runPeer(config: Config, { credentials }: Environment = {}): Promise<RunningPeer> {
-  const log: Log = pino({ level: config.log.level, base: { name: config.peer.name } })
+  const { log, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name })
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
@@ -75,7 +74,7 @@ export async function runPeer(config: Config, { credentials }: Environment = {})
     await teardown.run(log)
     throw error
   }
-  return { stopped: ended.promise, stop: () => stop() }
+  return { stopped: ended.promise, stop: () => stop(), toggleDebug }
 }
 
 async function start(home: Home, voice: Voice, body: Body, run: Run) {

@@ -172,6 +172,8 @@ export interface StoreStatus {
 export interface RunningPeer {
   /** Settles when the peer has stopped; rejects where it had to stop by itself (a promise that cannot be persisted). */
   readonly stopped: Promise<void>
+  /** The log tells everything, or as much as its config says, in turn. */
+  toggleDebug(): unknown
   /** Stops in order: VMs, API, streams, stores. */
   stop(): Promise<void>
 }

@@ -2,6 +2,7 @@
  * What operators are told of a real cluster that loses a host: one webhook message by one of three peers, and traces of an epoch and
  * of the restore of which several peers each tell their part. The receiver of both is this process.
  */
+import { readFileSync } from 'node:fs'
 import { createServer, request, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -155,5 +156,23 @@ describe('a cluster that is watched', () => {
     const before = told.length
     expect((await client.testNotifications(undefined))[0]).toMatchObject({ name: 'pager' })
     expect(told.slice(before).map(({ notices }) => notices[0]?.key)).toEqual(['test'])
+  })
+
+  it('logs more at a signal, each line as its description says', async () => {
+    const { client, logFile } = bank.peer('p2')
+    process.kill((await client.status()).pid, 'SIGUSR2')
+    const lines = () =>
+      readFileSync(logFile, 'utf8')
+        .split('\n')
+        .filter(line => line.startsWith('{'))
+    const line = await bank.until('the log to tell more', () =>
+      lines().find(each => each.includes('"kind":"log.level"'))
+    )
+    expect(JSON.parse(line)).toMatchObject({ level: 'info', name: 'p2', msg: 'the log is at debug now' })
+    for (const each of lines()) {
+      const { time, level, name, msg } = JSON.parse(each) as Record<string, unknown>
+      expect([typeof time, typeof msg, name]).toEqual(['string', 'string', 'p2'])
+      expect(['debug', 'info', 'warn', 'error']).toContain(level)
+    }
   })
 })
