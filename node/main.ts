@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
 import type { RunningPeer } from './edge/view.ts'
 import { createNotifier } from './host/notify-ready.ts'
-import { createTerminal } from './host/terminal.ts'
+import { createTerminal } from './edge/terminal-streams.ts'
 import { programVersion } from './host/version.ts'
 
 // Types stripped and code compiled once for all peers, their restarts and each VM's worker thread, which a takeover waits

@@ -1,7 +1,7 @@
 /** The terminal that somebody sits at, if there is one: who gives the command line its streams makes this of them. */
 import { createInterface } from 'node:readline/promises'
 import type { ReadStream, WriteStream } from 'node:tty'
-import type { Terminal } from '../edge/terminal.ts'
+import type { Terminal } from './terminal.ts'
 import { DiapauseError } from '../errors.ts'
 
 /** `noColor`: as no-color.org has it: set and not empty. */
