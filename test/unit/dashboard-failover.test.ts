@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { ClusterEvent } from '../../node/edge/cluster-events-view.ts'
 import { lineCutter, serverSentReader } from '../../node/dashboard/live/lines.ts'
 import { failoversOf, isRunning, troublesOf } from '../../node/dashboard/model/failover.ts'
+import { keptOf, MAX_ROUTINE } from '../../node/dashboard/model/kept.ts'
 import { happeningOf } from '../../node/dashboard/model/happening.ts'
 
 let count = 0
@@ -93,5 +94,14 @@ describe('a stream that comes in parts', () => {
       { id: '7', data: '{"a":\n1}' },
       { id: '7', data: 'x' }
     ])
+  })
+})
+
+describe('the events that the page keeps', () => {
+  it('hold a failover however many cuts came after it, and the newest of those', () => {
+    const cuts = Array.from({ length: MAX_ROUTINE + 50 }, (_, i) => at(5_000 + i, 'cut', { group: 'bank', vm: 'x' }))
+    const kept = keptOf([...loss, decided, ...cuts])
+    expect(kept.slice(0, 4)).toEqual([...loss, decided])
+    expect(kept.slice(4)).toEqual(cuts.slice(50))
   })
 })

@@ -3,6 +3,7 @@
  * token. A stream that breaks is opened again and goes on behind the last event it had.
  */
 import type { ClusterEvent } from '../../edge/cluster-events-view.ts'
+import { keptOf, MAX_OTHERS, MAX_ROUTINE } from '../model/kept.ts'
 import { messageOf, readLines, send } from './http.ts'
 import { serverSentReader } from './lines.ts'
 import { refresh } from './resource.ts'
@@ -12,8 +13,6 @@ import { valueOf } from './store.ts'
 /** 'closed': nobody is signed in. */
 export type Link = 'closed' | 'connecting' | 'live' | 'lost'
 
-/** As many as the page keeps: a failover of 100 VMs and what came before. A guess. */
-const KEPT_EVENTS = 2_000
 /** Twice as long as the peer's heartbeats are apart, so that a peer that vanished without a word is noticed. */
 const SILENCE_MS = 35_000
 const RETRY_MS = 1_500
@@ -59,7 +58,7 @@ async function keepReading(signal: AbortSignal): Promise<void> {
     last = id ?? last
     if (waiting.length === 0) requestAnimationFrame(flush)
     waiting.push(event)
-    if (waiting.length > 2 * KEPT_EVENTS) waiting = waiting.slice(-KEPT_EVENTS) // a hidden tab draws no frames
+    if (waiting.length > 2 * (MAX_ROUTINE + MAX_OTHERS)) waiting = [...keptOf(waiting)] // a hidden tab draws no frames
     for (const [kinds, names] of stale) if (kinds.test(event.event.kind)) names.forEach(refresh)
   }
   while (!signal.aborted) {
@@ -106,5 +105,5 @@ function joined(old: readonly ClusterEvent[], more: readonly ClusterEvent[]): re
   if (fresh.length === 0) return old
   const all = [...old, ...fresh]
   const ordered = all.every((event, at) => at === 0 || (all[at - 1]?.atMs ?? 0) <= event.atMs)
-  return (ordered ? all : all.toSorted((a, b) => a.atMs - b.atMs)).slice(-KEPT_EVENTS)
+  return keptOf(ordered ? all : all.toSorted((a, b) => a.atMs - b.atMs))
 }

@@ -1,6 +1,6 @@
 /** Events of peers in plain words. Pure. What is not known here is shown by its kind and fields, so that nothing is hidden. */
 import type { ClusterEvent } from '../../edge/cluster-events-view.ts'
-import { durationOf, listOf } from './text.ts'
+import { bytesOf, durationOf, listOf } from './text.ts'
 
 export type EventTone = 'good' | 'busy' | 'warn' | 'bad' | 'none'
 
@@ -76,7 +76,11 @@ const known: Readonly<Record<string, Words>> = {
   'drill.begun': f => ['busy', `began a drill of ${text(f, 'group')} from epoch ${text(f, 'epoch')}`],
   'drill.passed': f => ['good', `the drill of ${text(f, 'group')} passed in ${ms(f, 'tookMs')}`],
   'drill.failed': f => ['bad', `the drill of ${text(f, 'group')} failed: ${text(f, 'reason')}`],
-  'repair.done': f => ['good', `rebuilt column ${text(f, 'column')} of ${text(f, 'stream').slice(0, 8)}`],
+  'repair.done': f => {
+    const bytes = typeof f['bytes'] === 'number' ? ` (${bytesOf(f['bytes'])})` : ''
+    const failed = f['failures'] === 0 ? '' : `, ${text(f, 'failures')} tries failed`
+    return [failed === '' ? 'good' : 'warn', `rebuilt ${text(f, 'columns')} columns${bytes}${failed}`]
+  },
   'scrub.damaged': f => ['bad', `read a damaged column: ${text(f, 'column')} of ${text(f, 'stream').slice(0, 8)}`],
   'member.joined': f => ['good', `${text(f, 'member')} joined the cluster`],
   'member.removed': f => ['warn', `${text(f, 'member')} is no member any more`]

@@ -3,6 +3,7 @@ import type { Overview, OverviewMember, OverviewVm } from '../../edge/overview-v
 import { aheadOf, useOverview } from '../live/cluster.ts'
 import { hrefOf } from '../live/route.ts'
 import { bytesOf, memoryOf } from '../model/text.ts'
+import { isRoutine } from '../model/kept.ts'
 import { type Verdict, verdictOf } from '../model/verdict.ts'
 import { Mark, Meter, Sign } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
@@ -125,7 +126,7 @@ const VmChips = ({ vms }: { vms: readonly OverviewVm[] }) =>
   )
 
 function Recent() {
-  const all = useHappenings()
+  const all = useHappenings().filter(happening => !isRoutine(happening) || happening.kind === 'epoch.committed')
   return (
     <Panel title="Just now" aside={<a href={hrefOf('events')}>All events</a>}>
       <EventTable rows={all.slice(0, RECENT_EVENTS)} shown={RECENT_EVENTS} />
