@@ -1,5 +1,6 @@
 /** Answers of the API, as zod has them. `of` lets the compiler compare one with the type of what is answered. */
 import { z } from 'zod'
+import { policySchema } from '../../../config/policy.ts'
 import type { Story } from '../../../protocols/decisions/merge.ts'
 import { groupRecordSchema } from '../../../protocols/epoch/messages.ts'
 import { API_ROLES } from '../../../protocols/membership/api-tokens.ts'
@@ -10,6 +11,7 @@ import type { GroupEpochs } from '../epoch-view.ts'
 import type { PeerEvent } from '../events.ts'
 import type { HomeCopied, HomeStatus, RecoveryStatus } from '../home-view.ts'
 import type { TargetStatus, TargetTest } from '../notification-view.ts'
+import type { GroupPolicy, PolicySimulation } from '../policy-view.ts'
 import type { Asker, MadeToken, TokenStatus } from '../token-view.ts'
 import type { EpochResult, PeerStatus } from '../view.ts'
 
@@ -123,6 +125,22 @@ export const groupEpochs = of<GroupEpochs>()(
     )
   })
 )
+
+const costs = z.object({ epochs: number, intervalMs: number, pauseMs: number, overhead: number, availability: number })
+export const groupPolicy = of<GroupPolicy>()(
+  z.object({
+    group: text,
+    policy: policySchema.nullable(),
+    text,
+    own: flag,
+    keeper: text,
+    nowMs: number,
+    next: z.object({ atMs: number, why: text }).nullable(),
+    failed: text.optional(),
+    costs: costs.nullable()
+  })
+)
+export const simulation = of<PolicySimulation>()(z.object({ group: text, text, why: text }))
 
 /** As a stream of lines ends: with a report or an error. */
 export const workLine = z.union([

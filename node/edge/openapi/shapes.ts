@@ -5,6 +5,7 @@
  */
 import { z } from 'zod'
 import { definitionSchema } from '../../../config/definition.ts'
+import { policySchema } from '../../../config/policy.ts'
 import { groupRecordSchema } from '../../../protocols/epoch/messages.ts'
 import { holdSchema, policySchema as retentionWishSchema, restoreSchema as backSchema } from '../epoch-view.ts'
 import { inviteSchema, leaveSchema, wishSchema as memberWishSchema } from '../member-request.ts'
@@ -72,6 +73,10 @@ export const shapes: Readonly<Record<string, Shape>> = {
   },
   'PUT /v1/groups/{group}/drills': { body: scheduleSchema, answer: groupRecordSchema },
   'DELETE /v1/groups/{group}/drills': { answer: groupRecordSchema },
+  'GET /v1/groups/{group}/policy': { answer: answers.groupPolicy },
+  'PUT /v1/groups/{group}/policy': { body: policySchema, answer: groupRecordSchema },
+  'DELETE /v1/groups/{group}/policy': { answer: groupRecordSchema },
+  'POST /v1/groups/{group}/policy/simulate': { body: policySchema, answer: answers.simulation },
   'GET /v1/groups/{group}/vms/{vm}/console': {
     query: { history: 'bytes of what it said before', follow: '1: go on with what it says' },
     answer: lines('whose console it is, notes, and what the VM said in base64', answers.consoleLine)
