@@ -109,4 +109,24 @@ describe('a group that keeps more epochs than the last', () => {
     expect(after.nonce).toBe(said[0]?.nonce)
     expect(after.uptimeMs).toBeGreaterThanOrEqual(said.at(-1)?.uptimeMs ?? 0)
   }, 120_000)
+
+  it('takes epochs by itself by a policy, of which every peer remembers what they cost, and none without one', async () => {
+    expect((await left.client.policy(GROUP)).text).toBe('on request only')
+    await right.client.setPolicy(GROUP, { kind: 'interval', everyMs: 700 })
+    const atWitness = bank.cluster.peers[2]?.client ?? left.client
+    // Those of a generation that is over say nothing of what the next one costs, nor does its first.
+    const shown = await bank.until('a few epochs that nobody asked for', async () => {
+      const found = await atWitness.policy(GROUP)
+      return (found.costs?.epochs ?? 0) >= 4 ? found : undefined
+    })
+    expect(shown).toMatchObject({ own: true, text: 'interval: every 700 ms', next: { why: 'every 700 ms' } })
+    expect(shown.costs?.pauseMs).toBeGreaterThan(0)
+    expect(shown.costs?.storedBytes).toBeGreaterThan(0)
+    const { was, wouldBe } = await left.client.simulatePolicy(GROUP, { kind: 'interval', everyMs: 1_400 })
+    expect(was.epochs).toBeGreaterThanOrEqual(4)
+    expect(wouldBe).toMatchObject({ overMs: was.overMs, intervalMs: { median: 1_400 } })
+    expect(wouldBe.lossMs.mean).toBeGreaterThan(0)
+    await left.client.setPolicy(GROUP, undefined)
+    expect(await left.client.policy(GROUP)).toMatchObject({ own: false, policy: null, next: null })
+  }, 120_000)
 })
