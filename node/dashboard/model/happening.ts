@@ -81,7 +81,7 @@ const known: Readonly<Record<string, Words>> = {
     const failed = f['failures'] === 0 ? '' : `, ${text(f, 'failures')} tries failed`
     return [failed === '' ? 'good' : 'warn', `rebuilt ${text(f, 'columns')} columns${bytes}${failed}`]
   },
-  'scrub.damaged': f => ['bad', `read a damaged column: ${text(f, 'column')} of ${text(f, 'stream').slice(0, 8)}`],
+  'scrub.damaged': f => ['bad', `read a damaged column: ${text(f, 'column')} of ${text(f, 'stream')}`],
   'member.joined': f => ['good', `${text(f, 'member')} joined the cluster`],
   'member.removed': f => ['warn', `${text(f, 'member')} is no member any more`]
 }

@@ -12,6 +12,7 @@ import { outcomeTone } from './timeline.tsx'
 
 export function EpochPage({ group, epoch }: { group: string; epoch: number }) {
   const read = useHistory(group)
+  const last = read.data?.rows.at(-1)?.epoch ?? 0
   return (
     <>
       <header class="head">
@@ -19,8 +20,8 @@ export function EpochPage({ group, epoch }: { group: string; epoch: number }) {
           <a href={hrefOf('groups', group)}>{group}</a> / epoch {epoch}
         </h1>
         <nav class="steps" aria-label="Other epochs">
-          <a href={hrefOf('groups', group, 'epochs', epoch - 1)}>← {epoch - 1}</a>
-          <a href={hrefOf('groups', group, 'epochs', epoch + 1)}>{epoch + 1} →</a>
+          {epoch > 1 && <a href={hrefOf('groups', group, 'epochs', epoch - 1)}>← {epoch - 1}</a>}
+          {epoch < last && <a href={hrefOf('groups', group, 'epochs', epoch + 1)}>{epoch + 1} →</a>}
         </nav>
       </header>
       <Loaded read={read}>{({ rows }) => <Costs row={rows.findLast(row => row.epoch === epoch)} />}</Loaded>

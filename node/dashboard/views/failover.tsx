@@ -141,15 +141,15 @@ const endOf = ({ wholeMs, backMs, vms, decidedMs }: Failover): number =>
 
 function sentenceOf(failover: Failover, from: number, nameOf: (id: string) => string): string {
   const { hosts, suspectedMs, deadMs, decidedMs, epoch, vms, wholeMs } = failover
-  const lost = vms.filter(vm => vm.lost).length
-  const back = vms.filter(({ resumedMs }) => resumedMs !== undefined).length
+  const back = vms.filter(({ resumedMs }) => resumedMs !== undefined)
+  const moved = back.filter(({ lost }) => lost).length
   const parts = [
     suspectedMs !== undefined &&
       hosts.length > 0 &&
       `${listOf(hosts.map(nameOf))} suspected at ${exactOf(suspectedMs)}`,
     deadMs !== undefined && suspectedMs !== undefined && `declared dead ${durationOf(deadMs - suspectedMs)} later`,
     `decided ${durationOf(decidedMs - (deadMs ?? from))} after that: back to epoch ${epoch}`,
-    `${back} of ${countOf(vms.length, 'VM')} run again${lost > 0 ? `, ${lost} of them elsewhere` : ''}`,
+    `${back.length} of ${countOf(vms.length, 'VM')} run again${moved > 0 ? `, ${moved} of them elsewhere` : ''}`,
     wholeMs !== undefined && `all pages there ${durationOf(wholeMs - from)} after the first suspicion`
   ]
   return `${parts.filter(part => part !== false).join('; ')}.`

@@ -80,8 +80,22 @@ const imageTone = ({ tolerates, streams }: GridImage): Tone => {
   return tolerates < least ? 'warn' : 'good'
 }
 
+/** More than these are drawn when somebody asks for them. */
+const SHOWN_STREAMS = 9
+
+/** Its own and those that are not whole before others; in their order. */
+function streamsOfNote(streams: readonly GridStream[]): readonly GridStream[] {
+  const isHurt = ({ columns }: GridStream): boolean => columns.some(({ state }) => state !== 'there')
+  const first = streams.filter((stream, at) => at === streams.length - 1 || isHurt(stream))
+  const others = streams.filter(stream => !first.includes(stream))
+  const shown = new Set([...first, ...others.toReversed()].slice(0, SHOWN_STREAMS))
+  return streams.filter(stream => shown.has(stream))
+}
+
 function Image({ image, nameOf }: { image: GridImage; nameOf: (id: string) => string }) {
   const { vm, tolerates, streams } = image
+  const [all, showAll] = useState(false)
+  const shown = all ? streams : streamsOfNote(streams)
   const bears =
     tolerates < 0
       ? `The image of ${vm} cannot be read now.`
@@ -93,18 +107,27 @@ function Image({ image, nameOf }: { image: GridImage; nameOf: (id: string) => st
       <p>
         <Mark tone={imageTone(image)}>{bears}</Mark>{' '}
         <span class="faint">
-          It leans on {countOf(streams.length, 'stream')}: its own, last, and older ones that hold pages which have not
-          changed.
+          {streams.length === 1
+            ? 'It leans on its own stream alone.'
+            : `It leans on ${streams.length} streams: its own, last, and older ones that hold pages which have not changed.`}
         </span>
       </p>
       <div class="streams">
-        {streams.map((stream, at) => (
-          <Stream key={stream.stream} stream={stream} own={at === streams.length - 1} nameOf={nameOf} />
+        {shown.map(stream => (
+          <Stream key={stream.stream} stream={stream} own={stream === streams.at(-1)} nameOf={nameOf} />
         ))}
       </div>
+      {shown.length < streams.length && (
+        <button type="button" onClick={() => showAll(true)}>
+          Show all {streams.length} streams
+        </button>
+      )}
     </>
   )
 }
+
+/** Of a stream: the rest is in its title. */
+const MAX_NAME = 24
 
 const CELL = 30
 const GAP = 4
@@ -124,7 +147,7 @@ function Stream({ stream, own, nameOf }: StreamProps) {
     <figure class="stream">
       <figcaption>
         <h3>
-          <code>{stream.stream.slice(0, 10)}</code>
+          <code title={stream.stream}>{stream.stream.slice(0, MAX_NAME)}</code>
           {own && <span class="tag">its own</span>}
         </h3>
         <span class="faint">{`${k} data and ${m} parity rows, ${countOf(grids, 'grid')}`}</span>
