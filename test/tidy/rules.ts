@@ -90,6 +90,11 @@ const dependencyRules: readonly Rule[] = [
     typesOf: ['config/', 'protocols/', 'node/edge/', 'node/ports.ts'],
     why: 'the dashboard runs in a browser and knows the API by its types'
   },
+  {
+    who: 'node/library/',
+    may: ['config/', 'protocols/', 'node/planning/', 'node/edge/', 'node/library/', ...contracts],
+    why: 'the library hands out what stands elsewhere'
+  },
   { who: 'node/host/', may: ['config/', 'protocols/', 'node/host/', ...contracts], why: 'host files stand alone' },
   {
     who: 'node/operations/',

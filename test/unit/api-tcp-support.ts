@@ -14,8 +14,9 @@ export const tokens = { view: 'diapause_view', operate: 'diapause_operate', admi
 /** What it was asked beside its status is in `done`; whatever a test does not name does nothing and says that it was asked. */
 export async function tcpPeer({
   limits,
+  groups = [],
   ...options
-}: Omit<Partial<TcpOptions>, 'limits'> & { limits?: Partial<TcpLimits> } = {}) {
+}: Omit<Partial<TcpOptions>, 'limits'> & { limits?: Partial<TcpLimits>; groups?: readonly string[] } = {}) {
   const holders = new Map<string, TokenHolder>(
     (['view', 'operate', 'admin'] as const).map(role => [tokens[role], { name: `of-${role}`, role }])
   )
@@ -23,9 +24,16 @@ export async function tcpPeer({
   const events = new EventFeed(() => 0)
   const note = (what: string) => (): Promise<void> => Promise.resolve(void done.push(what))
   const part = (name: string): object => new Proxy(note(name), { get: (_, key) => note(`${name}.${String(key)}`) })
-  const own = { events, status: async () => aStatus, groups: () => [], tokens: tokenPart(holders, done) }
+  const own = {
+    events,
+    status: async () => aStatus,
+    groups: () => groups.map(id => ({ id })),
+    tokens: tokenPart(holders, done)
+  }
+  /** What a test lets it answer, by the name of the question. */
+  const answers: Record<string, (...args: unknown[]) => unknown> = {}
   const view = new Proxy(own, {
-    get: (target, key) => (Reflect.get(target, key) as unknown) ?? part(String(key))
+    get: (target, key) => answers[String(key)] ?? (Reflect.get(target, key) as unknown) ?? part(String(key))
   }) as unknown as PeerView
   const logged: string[] = []
   const tell = (_: object, text: string): void => void logged.push(text)
@@ -41,6 +49,7 @@ export async function tcpPeer({
   })
   const { port } = server.address
   return {
+    answers,
     view,
     server,
     port,
