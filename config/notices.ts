@@ -36,6 +36,7 @@ export const targetSchema = z.strictObject({
   webhook: z
     .string()
     .regex(/^https?:\/\/[^\s/]{1,300}(\/\S{0,3000})?$/)
+    .refine(text => URL.canParse(text))
     .describe('an http or https URL')
     .optional(),
   /** Has such a URL in it, where who knows it may use it. Only its owner may read it; it is read each time. */

@@ -5,7 +5,8 @@ export const tracesSchema = z.strictObject({
   /** An OpenTelemetry collector's address for OTLP over HTTP, as JSON. */
   endpoint: z
     .string()
-    .regex(/^https?:\/\/[^\s/]{1,300}(\/\S{0,1000})?$/)
+    .regex(/^https?:\/\/[A-Za-z0-9._\-:[\]]{1,300}(\/\S{0,1000})?$/)
+    .refine(text => URL.canParse(text))
     .describe('an http or https URL, as "http://localhost:4318/v1/traces"'),
   /** Its token is sent as `Authorization: Bearer`. Only its owner may read it; it is read each time. */
   tokenFile: z.string().min(1).max(4096).describe('the path of a file').optional(),

@@ -112,6 +112,8 @@ describe('the config of notifications', () => {
       'notifications[2].name: another name than that of notifications[0]'
     ])
     expect(problems([{ name: 'a', command: 'true', tokenFile: '/t' }])).toHaveLength(1)
-    expect(problems([{ name: 'a', webhook: 'ftp://x' }])).toEqual(['notifications[0].webhook: an http or https URL'])
+    for (const wrong of ['ftp://x', 'http://[x/', 'https://a.example:99999/']) {
+      expect(problems([{ name: 'a', webhook: wrong }])).toEqual(['notifications[0].webhook: an http or https URL'])
+    }
   })
 })

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { tracesSchema } from '../../config/traces.ts'
 import { Traces } from '../../node/agents/traces.ts'
 import { Tracing } from '../../node/planning/tracing.ts'
 import type { Span } from '../../node/ports.ts'
@@ -133,5 +134,13 @@ describe('spans on their way out', () => {
     away = false
     await clock.until(clock.nowMs + 120_000)
     expect(sent.map(({ startMs }) => startMs)).toEqual(Array.from({ length: 8_192 }, (_, i) => i + 1_808))
+  })
+})
+
+describe('the config of traces', () => {
+  it('has the address of a collector', () => {
+    const isEndpoint = (endpoint: string): boolean => tracesSchema.safeParse({ endpoint }).success
+    expect(['http://localhost:4318/v1/traces', 'http://[::1]:4318/v1/traces'].filter(isEndpoint)).toHaveLength(2)
+    expect(['ftp://x', 'http://[x/', 'http://a:99999/', 'collector:4318'].filter(isEndpoint)).toEqual([])
   })
 })
