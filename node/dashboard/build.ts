@@ -2,7 +2,7 @@
  * Bundles the dashboard into `.build/dashboard`: `node node/dashboard/build.ts`. Its files are put together beside that and moved
  * there whole, so that a peer that serves them meanwhile never serves half of them.
  */
-import { cpSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 
@@ -32,7 +32,13 @@ async function buildDashboard(folder: string): Promise<void> {
   })
   for (const name of ['index.html', 'icon.svg']) cpSync(join(here, name), join(fresh, name))
   rmSync(folder, { recursive: true, force: true })
-  renameSync(fresh, folder)
+  try {
+    renameSync(fresh, folder)
+  } catch (error) {
+    rmSync(fresh, { recursive: true })
+    // Somebody else has bundled the same meanwhile.
+    if (!existsSync(join(folder, 'index.html'))) throw error
+  }
 }
 
 await buildDashboard(builtFolder)

@@ -112,6 +112,13 @@ function Image({ image, nameOf }: { image: GridImage; nameOf: (id: string) => st
             : `It leans on ${streams.length} streams: its own, last, and older ones that hold pages which have not changed.`}
         </span>
       </p>
+      <p class="legend">
+        <span class="swatch accent">data</span>
+        <span class="swatch odd">parity</span>
+        <span class="swatch open busy">being rebuilt</span>
+        <span class="swatch open warn">away or in part</span>
+        <span class="swatch open bad">lost</span>
+      </p>
       <div class="streams">
         {shown.map(stream => (
           <Stream key={stream.stream} stream={stream} own={stream === streams.at(-1)} nameOf={nameOf} />
