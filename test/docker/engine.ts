@@ -12,7 +12,7 @@ import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DiapauseError, UsageError, messageOf } from '../../node/errors.ts'
-import { waitUntil } from '../demo/processes.ts'
+import { killAll, naming, tree, waitUntil } from '../demo/processes.ts'
 import { makeBaseImage } from './base-images.ts'
 import { debianMirror, run } from './command.ts'
 
@@ -21,6 +21,9 @@ const keep = join(root, '.build/docker')
 
 /** Of the host's tree of control groups, so that what we leave there is known to be ours. */
 const CGROUP = 'diapause-test'
+
+/** Of layers of builds: what two versions of the image take. */
+const CACHE = '4gb'
 
 /** dockerd, debootstrap and iptables (which dockerd looks for even where it is to leave it alone), by Debian's package. */
 const programs = { dockerd: 'docker.io', docker: 'docker.io', debootstrap: 'debootstrap', iptables: 'iptables' }
@@ -43,8 +46,9 @@ export class Engine {
     await needPrograms()
     await mkdir(join(keep, 'config/cli-plugins'), { recursive: true })
     await needPlugins()
+    await removeDead()
     // Sockets: their paths have at most 107 bytes.
-    const folder = await mkdtemp(join(tmpdir(), 'diapause-docker-'))
+    const folder = await mkdtemp(join(tmpdir(), `diapause-docker-${process.pid}-`))
     const socket = `unix://${folder}/docker.sock`
     const env = { ...process.env, DOCKER_HOST: socket, DOCKER_CONFIG: join(keep, 'config'), DOCKER_BUILDKIT: '1' }
     const engine = new Engine(spawnEngine(folder, socket), folder, env)
@@ -68,9 +72,7 @@ export class Engine {
     this.#process.kill('SIGTERM')
     if (!(await waitUntil(ended, 30_000))) this.#process.kill('SIGKILL')
     await waitUntil(ended, 5_000)
-    // Mounts that a killed engine leaves.
-    for (const mount of mountsBelow(this.#folder)) await run('umount', ['--lazy', mount]).catch(() => {})
-    await rm(this.#folder, { recursive: true, force: true })
+    await removeFolder(this.#folder)
     await removeCgroups()
   }
 
@@ -95,6 +97,8 @@ export class Engine {
     if (containers.length > 0) await this.docker('rm', '--force', '--volumes', ...containers)
     await this.docker('network', 'prune', '--force')
     await this.docker('volume', 'prune', '--force')
+    await this.docker('image', 'prune', '--force') // those that a newer one of the same name has followed
+    await this.docker('builder', 'prune', '--force', '--keep-storage', CACHE)
   }
 }
 
@@ -165,6 +169,21 @@ async function needPlugins(): Promise<void> {
   for (const name of Object.keys(plugins))
     await copyFile(join(apt, 'unpacked/usr/libexec/docker/cli-plugins', name), join(folder, name))
   rmSync(apt, { recursive: true })
+}
+
+/** What is left of engines whose tests were killed: a folder is named by the process that made it. */
+async function removeDead(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const maker = /^diapause-docker-(\d+)-/.exec(name)?.[1]
+    if (maker !== undefined && !existsSync(`/proc/${maker}`)) await removeFolder(join(tmpdir(), name))
+  }
+}
+
+/** With the containers of an engine that was killed, which go on without it, and its mounts. */
+async function removeFolder(folder: string): Promise<void> {
+  killAll(naming(`${folder}/`).flatMap(({ pid }) => tree(pid)))
+  for (const mount of mountsBelow(folder)) await run('umount', ['--lazy', mount]).catch(() => {})
+  await rm(folder, { recursive: true, force: true })
 }
 
 const mountsBelow = (folder: string): string[] =>

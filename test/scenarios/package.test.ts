@@ -1,7 +1,7 @@
 /** The npm package as a person gets it: packed, put into an empty folder by npx, and run. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -56,6 +56,12 @@ describe('the npm package', () => {
       '.build/dashboard/index.html'
     ])
       expect(files).toContain(`dist/${path}`)
+    const { bin, exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      bin: Record<string, string>
+      exports: Record<string, Record<string, string>>
+    }
+    const named = [bin, ...Object.values(exports)].flatMap(Object.values).map((path: string) => path.replace('./', ''))
+    expect(files).toEqual(expect.arrayContaining(named))
     const beside = files.filter(path => !path.startsWith('dist/'))
     expect(beside.sort()).toEqual(['LICENSE', 'README.md', 'package.json'])
     expect(files.filter(path => /(?<!\.d)\.tsx?$/.test(path) || path.endsWith('.test.js'))).toEqual([])

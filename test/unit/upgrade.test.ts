@@ -16,8 +16,9 @@ function member(name: string, version: string | null, more: Partial<OverviewMemb
 const vm = (owner: string, name: string) => ({ group: 'shop', vm: name, owner }) as Overview['vms'][number]
 
 function overview(members: OverviewMember[], vms: Overview['vms'] = [], epoch = 7): Overview {
-  const groups = [{ id: 'shop', epoch }] as Overview['groups']
-  return { members, vms, groups } as Overview
+  const shop = { id: 'shop', generation: 1, epoch, open: null, kept: 1, outputCommit: false, openFlow: false }
+  const code = {} as Overview['code'] // not looked at
+  return { cluster: 'forest', by: 'oak', nowMs: 0, code, members, vms, groups: [shop] }
 }
 
 describe('a check before the next peer is upgraded', () => {
