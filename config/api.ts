@@ -10,7 +10,7 @@ export const apiSchema = z.strictObject({
    */
   listen: z
     .string()
-    .regex(/^(off|(\d{1,3}\.){3}\d{1,3}:\d{1,5}|\[[0-9a-fA-F:.]{2,45}\]:\d{1,5})$/)
+    .refine(isPlace)
     .describe('"off", or an address and a port such as "127.0.0.1:7480" or "[::1]:7480"')
     .optional(),
   /** PEM files. They are read again when they have changed, so that a certificate can be renewed without a restart. */
@@ -29,3 +29,11 @@ export const apiSchema = z.strictObject({
     .default([])
 })
 export type ApiSettings = z.output<typeof apiSchema>
+
+function isPlace(text: string): boolean {
+  const at = text.lastIndexOf(':')
+  const host = text.slice(0, at)
+  const digits = text.slice(at + 1)
+  const address = host.startsWith('[') ? z.ipv6().safeParse(host.slice(1, -1)) : z.ipv4().safeParse(host)
+  return text === 'off' || (address.success && /^[1-9]\d{0,4}$/.test(digits) && Number(digits) <= 65_535)
+}

@@ -2,7 +2,6 @@
  * What must hold between settings, each with the reason: ranges of single settings are in `schema.ts`. A relation is
  * checked where the sections it reads have the right shape, so that one pass names every error of a file.
  */
-import { isIP } from 'node:net'
 import { isLoopbackHost, listeningOf } from './listening.ts'
 import type { Config } from './schema.ts'
 import type { Problem } from './words.ts'
@@ -170,10 +169,8 @@ function apiProblems({ api, peer }: Sections): Problem[] {
   if (api?.listen === undefined || peer === undefined) return []
   const listening = listeningOf(api.listen, peer.listen)
   if (listening === undefined) return []
-  const { host, port } = listening
+  const { host } = listening
   const found = JSON.stringify(api.listen)
-  if (port < 1 || port > 65_535) return [{ key: 'api.listen', expected: 'a port from 1 to 65535', found }]
-  if (isIP(host) === 0) return [{ key: 'api.listen', expected: 'an address of IPv4, or of IPv6 in brackets', found }]
   if (isLoopbackHost(host) || api.tls !== undefined || api.plaintext) return []
   const expected =
     'an address of this host alone (127.0.0.1), or api.tls with certFile and keyFile; or api.plaintext = true, where something in front of the peer ends TLS'
