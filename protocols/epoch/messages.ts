@@ -19,8 +19,6 @@ import { MAX_GROUP_VMS, groupNameSchema as name, vmSpecSchema } from '../../conf
 import type { GroupRecord } from '../group.ts'
 import { imageStatsSchema } from '../image-stats.ts'
 
-export { MAX_GROUP_VMS, groupNameSchema } from '../../config/vm.ts'
-
 const peer = z.string().min(1).max(100)
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const duration = z.number().min(0)
