@@ -31,9 +31,9 @@ export interface PeerView {
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
   readonly drills: DrillView
+  readonly consoles: ConsoleView
   readonly plans: PlanView
   readonly policies: PolicyView
-  readonly consoles: ConsoleView
   readonly tokens: TokenView
   readonly notifications: NotificationView
   readonly metrics: MetricsView

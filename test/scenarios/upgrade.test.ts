@@ -41,7 +41,7 @@ describe('a cluster of three that is upgraded while it runs', () => {
       const args = [mainOf(tree), 'upgrade', 'check', '--json', '--socket', peer?.socketPath ?? '']
       execFile(process.execPath, args, (error, stdout) => {
         // 1: it says to wait.
-        if (error !== null && error.code !== 1) reject(error)
+        if (error !== null && error.code !== 1) reject(new Error(error.message, { cause: error }))
         else resolve(JSON.parse(stdout) as UpgradeReport)
       })
     })

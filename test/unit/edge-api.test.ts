@@ -233,14 +233,14 @@ describe('the local API', () => {
     await client.typeConsole('g/1', 'vm ä', 'hello\n')
     expect(peer.typed).toEqual(['g/1/vm ä: hello\n'])
     expect(await raw('POST', '/v1/groups/g/vms/v/console', '{"text": 3}')).toMatchObject({ status: 400 })
-    expect(await raw('POST', '/v1/groups/%zz/vms/v/console', '{}')).toMatchObject({ status: 400 })
-  })
     const lines: unknown[] = []
     const wish = { group: 'g', vm: 'v', history: 7, follow: false }
     for await (const line of client.console(wish, new AbortController().signal)) lines.push(line)
     expect(lines).toEqual([{ host: 'one' }, { data: Buffer.from('v 7').toString('base64') }])
     expect(await raw('GET', '/v1/groups/h/vms/v/console')).toMatchObject({ status: 404 })
     expect(await raw('GET', '/v1/groups/g/vms/v/console?history=-1')).toMatchObject({ status: 400 })
+    expect(await raw('POST', '/v1/groups/%zz/vms/v/console', '{}')).toMatchObject({ status: 400 })
+  })
 
   it('tells why a VM is where it is, as far back as asked, and of this peer only where asked', async () => {
     await client.createGroup({ id: 'g', vms: [vm] })

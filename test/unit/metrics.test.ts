@@ -39,7 +39,9 @@ describe('what would become of a VM if its host died', () => {
   const status = statusOf({ a: outlook({ missed: ['backMs'] }), b: outlook({ backMs: null, lossMs: 1_500 }) })
 
   it('is told to Prometheus in seconds, with what its objective allows; what is not known is absent', async () => {
-    const lines = (await metricsText(status)).split('\n').filter(line => /^diapause_vm_(back|loss|objective)/.test(line))
+    const lines = (await metricsText(status))
+      .split('\n')
+      .filter(line => /^diapause_vm_(back|loss|objective)/.test(line))
     expect(lines).toEqual([
       'diapause_vm_back_seconds{group="bank",vm="a"} 2.5',
       'diapause_vm_loss_seconds{group="bank",vm="a"} 7',
