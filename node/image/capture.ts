@@ -89,10 +89,7 @@ export class CapturePipeline {
     const spare = spareColumns(holders, m, durability)
     state.begin(epoch, { holders, peers, m, spare, partial, neighbours, stored })
     this.#working = options.working ?? new WorkingSet()
-    this.#warm = new WarmPages(
-      state.committed,
-      this.#workingPages().map(({ page }) => page)
-    )
+    this.#warm = new WarmPages(state.committed, this.#workingPages())
     this.#order = new WriteOrder(state.ramPages)
     this.#coder = new PageCoder({
       state,

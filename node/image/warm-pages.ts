@@ -16,10 +16,14 @@ const NEAR_PAGES = 8
 const FAR_EXTENTS = 64
 /** Moved in one epoch: 8 MiB. A guess. */
 const MAX_MOVED = 2048
-/** Read first of all: in no more runs of extents than this, where gaps of a few extents are none. Guesses. */
-const FIRST_PAGES = 1024
-const FIRST_RUNS = 4
-const GAP_EXTENTS = 4
+/**
+ * Read first of all (`boot-pages.ts`): in no more runs of extents than this, where gaps of a few extents are none. They are moved
+ * together when there are more, some 0.5 MB sealed: each epoch in which the guest changes some of them adds a run or two. Only what
+ * was asked for: what was only written is due anyway, as deltas where little of it has changed. Guesses.
+ */
+const FIRST_PAGES = 256
+const FIRST_RUNS = 6
+const GAP_EXTENTS = 2
 
 export class WarmPages {
   readonly #order: readonly number[]
@@ -29,12 +33,12 @@ export class WarmPages {
   /** Copies. */
   readonly #held = new Map<number, Uint8Array>()
 
-  /** `table`: as it is when the capture begins. `order`: pages of RAM in learned order. */
-  constructor(table: PageTable, order: readonly number[]) {
-    this.#order = order
-    this.#known = new Set(order)
+  /** `table`: as it is when the capture begins. `set`: in learned order. */
+  constructor(table: PageTable, set: readonly WorkingPage[]) {
+    this.#order = set.map(({ page }) => page)
+    this.#known = new Set(this.#order)
     this.moving = new PageSet(table.ramPages)
-    for (const page of scattered(table, order)) this.moving.add(page)
+    for (const page of scattered(table, set)) this.moving.add(page)
   }
 
   has(page: number): boolean {
@@ -64,11 +68,12 @@ export class WarmPages {
  * Pages of the set whose extents are mostly of others, as many as fill extents: fewer would be moved again and again. All of the first,
  * where they lie in too many places to be read soon.
  */
-export function scattered(table: PageTable, order: readonly number[]): number[] {
-  const far = [
-    ...new Set([...apart(table, order.slice(0, FIRST_PAGES)), ...farPages(table, order).map(({ page }) => page)])
-  ]
-  return far.slice(0, Math.min(MAX_MOVED, far.length - (far.length % EXTENT_PAGES)))
+export function scattered(table: PageTable, set: readonly WorkingPage[]): number[] {
+  const asked = set.filter(({ how }) => how === 'asked').map(({ page }) => page)
+  const order = set.map(({ page }) => page)
+  const far = farPages(table, order).map(({ page }) => page)
+  const pages = new Set([...apart(table, asked.slice(0, FIRST_PAGES)), ...far])
+  return [...pages].slice(0, Math.min(MAX_MOVED, pages.size - (pages.size % EXTENT_PAGES)))
 }
 
 function apart(table: PageTable, first: readonly number[]): number[] {

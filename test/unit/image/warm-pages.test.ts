@@ -247,17 +247,26 @@ test('of what is touched first all is written together anew, when it lies in man
   const vm = new TrackedVm(8 << 20)
   await vm.epoch([fill(0, 500, 1)])
   // Whole extents, so that each by itself lies well; but far from one another.
-  const apart = Array.from({ length: 6 }, (_, i) => Array.from({ length: 16 }, (_, j) => i * 80 + j)).flat()
+  const apart = Array.from({ length: 7 }, (_, i) => Array.from({ length: 16 }, (_, j) => i * 64 + j)).flat()
   vm.working.learnAsked(asked(apart))
   const moved = await vm.epoch([])
   expect(moved.stats.pagesChanged).toBe(0)
   const { part, pages } = await bootOf(vm)
   const ends = part.extents.map(({ offset, length }) => [offset, offset + length])
   expect(ends.slice(1).map(([from]) => from)).toEqual(ends.slice(0, -1).map(([, to]) => to))
-  expect(part.extents).toHaveLength(6)
+  expect(part.extents).toHaveLength(7)
   for (const page of apart) expect(vm.committed[page]?.equals(pages.get(page) ?? Buffer.alloc(0))).toBe(true)
   const idle = await vm.epoch([])
   expect(idle.stats.bytesData).toBeLessThan(moved.stats.bytesData / 10)
+})
+
+test('pages that were only written are not moved, however far apart they lie', async () => {
+  const vm = new TrackedVm(8 << 20)
+  await vm.epoch([fill(0, 500, 1)])
+  const apart = Array.from({ length: 7 }, (_, i) => Array.from({ length: 16 }, (_, j) => i * 64 + j)).flat()
+  vm.working.learnWritten(apart)
+  const idle = await vm.epoch([])
+  expect(idle.stats.bytesData).toBeLessThan(64 << 10)
 })
 
 test('a page of the working set that the VM waits for is read before others, and once', async () => {
