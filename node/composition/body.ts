@@ -29,6 +29,7 @@ export async function openBody(home: Home, voice: Voice, { teardown, report }: R
   }
   const parts = await home.hosting?.openHosting({ ...home, ...voice, network, report, teardown })
   teardown.add(() => parts?.store.close())
+  teardown.add(() => parts?.hypervisor.close?.())
   return { network, ...parts }
 }
 export type Body = Awaited<ReturnType<typeof openBody>>

@@ -15,7 +15,7 @@ import { PAGE_BYTES, SECTION } from './migration-format.ts'
 const FOOTER_BYTES = 5
 /** Type, id, length of the name, instance, version; without the name. */
 const SECTION_HEADER_BYTES = 14
-const VMDESC_HEADER_BYTES = 6
+export const VMDESC_HEADER_BYTES = 6
 
 interface Named {
   readonly name: string
@@ -94,7 +94,7 @@ function withRunState(devices: Uint8Array, state: 'running' | 'paused'): Uint8Ar
 }
 
 /** What its header says, and the header's length. */
-function sectionAt(all: Buffer, at: number): (Named & { readonly length: number }) | undefined {
+export function sectionAt(all: Buffer, at: number): (Named & { readonly length: number }) | undefined {
   if (all[at] !== SECTION.full || all.length - at < SECTION_HEADER_BYTES) return undefined
   const nameLength = all.readUInt8(at + 5)
   const length = SECTION_HEADER_BYTES + nameLength
@@ -113,7 +113,7 @@ function endOfSection(all: Buffer, begin: number, headerLength: number): number 
 }
 
 /** Of the devices. There is no zero in JSON: from the end, the first place that fits is the only one. */
-function endOf(all: Buffer): number | undefined {
+export function endOf(all: Buffer): number | undefined {
   for (let at = all.length - VMDESC_HEADER_BYTES; at > 0; at--) {
     const fits = all[at] === SECTION.eof && all[at + 1] === SECTION.vmdesc
     if (fits && all.readUInt32BE(at + 2) === all.length - at - VMDESC_HEADER_BYTES) return at
@@ -144,7 +144,7 @@ function description(json: Buffer): readonly Named[] | string {
 }
 
 /** Where the next section of a device begins, at or behind `from`. */
-function sectionOf(devices: Buffer, { name, instance }: Named, from: number): number | undefined {
+export function sectionOf(devices: Buffer, { name, instance }: Named, from: number): number | undefined {
   const text = Buffer.from(name)
   const header = Buffer.alloc(1 + text.length + 4)
   header.writeUInt8(text.length)

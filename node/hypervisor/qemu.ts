@@ -61,6 +61,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     accel,
     capture,
     captureWhy,
+    close: async () => ramFolder?.close(),
     onFull: handler => {
       makeRoom = handler
     },

@@ -84,6 +84,11 @@ export class RamFolder {
     return ram
   }
 
+  /** No RAM is made any more. */
+  close(): Promise<void> {
+    return this.#trackers.close()
+  }
+
   /** tmpfs takes memory when it is written, so what the VMs here have not yet written is not free either. */
   #requireRoom(bytes: number): void {
     const { bavail, bsize } = statfsSync(this.#folder)

@@ -2,6 +2,7 @@
  * One tracker that has started and waits for a VM, so that a VM that is restored does not wait for it: to start one takes 20 to 35 ms
  * on two busy cores, before QEMU is started. It keeps no process alive, and dies with this one.
  */
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../ports.ts'
 import { TrackerProcess } from './tracker.ts'
@@ -20,6 +21,8 @@ export class SpareTracker {
   #spare: Listening | undefined
   #made = 0
   #resting: NodeJS.Timeout | undefined
+  #preparing: Promise<void> = Promise.resolve()
+  #closed = false
 
   constructor(options: { readonly binary: string; readonly runDir: string; readonly clock: Clock }) {
     this.#options = options
@@ -30,9 +33,7 @@ export class SpareTracker {
     const spare = this.#spare
     this.#spare = undefined
     clearTimeout(this.#resting)
-    this.#resting = setTimeout(() => {
-      this.#prepare().catch(() => {}) // the next VM starts its own, and hears why it cannot
-    }, REST_MS).unref()
+    if (!this.#closed) this.#resting = setTimeout(() => this.#again(), REST_MS).unref()
     if (spare === undefined || spare.tracker.isOver) return await this.#start(pages)
     spare.tracker.begin(pages)
     return spare
@@ -42,6 +43,21 @@ export class SpareTracker {
     const { binary, runDir, clock } = this.#options
     const socketPath = join(runDir, `tracker.${++this.#made}.uffd`) // `stale.ts` knows it by its end
     return { tracker: await TrackerProcess.start(binary, { socketPath, pages, clock }), socketPath }
+  }
+
+  /** None waits any more when this resolves, and its socket is gone. */
+  async close(): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#resting)
+    await this.#preparing
+    const spare = this.#spare
+    this.#spare = undefined
+    await spare?.tracker.end()
+    if (spare) await rm(spare.socketPath, { force: true })
+  }
+
+  #again(): void {
+    this.#preparing = this.#prepare().catch(() => {}) // the next VM starts its own, and hears why it cannot
   }
 
   async #prepare(): Promise<void> {

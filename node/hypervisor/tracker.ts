@@ -5,6 +5,7 @@
  */
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import type { Socket } from 'node:net'
+import { once } from 'node:events'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, PageRanges } from '../ports.ts'
@@ -87,6 +88,12 @@ export class TrackerProcess {
 
   kill(): void {
     this.#end('it was ended')
+  }
+
+  /** Resolves when it has ended. */
+  async end(): Promise<void> {
+    this.kill()
+    if (this.#child.exitCode === null && this.#child.signalCode === null) await once(this.#child, 'exit')
   }
 
   /** It is of no more use. */

@@ -6,6 +6,7 @@
  */
 import { DiapauseError } from '../errors.ts'
 import { MAIN_BLOCK, PAGE_BYTES, type RamBlock, SnapshotParser } from '../hypervisor/migration-stream.ts'
+import { contextPages, type ReadRam } from '../hypervisor/running-context.ts'
 import type { ByteRange, Codec, DiskFile, PageRanges } from '../ports.ts'
 import { copyDisks } from './disk-copy.ts'
 import { encodeExtentLengths } from './extent-lengths.ts'
@@ -122,6 +123,11 @@ export class CapturePipeline {
   /** Blocks of disks, after all pages of RAM: `copyDisks` says of which files. */
   async copyDisks(files: readonly DiskFile[]): Promise<void> {
     await copyDisks(files, placesOf(this.#options.facts), this)
+  }
+
+  /** What QEMU sent besides RAM, and RAM as it is now. */
+  standsOn(machine: Uint8Array, read: ReadRam): void {
+    this.#working.learnState(contextPages(machine, this.#options.facts.memoryMiB, read))
   }
 
   /** These pages were written since the last cut. */

@@ -71,6 +71,7 @@ export class RamCapture {
   async finish({ frames, machine, disks }: FinishRequest, pieces: AsyncIterable<Uint8Array>): Promise<CapturedImage> {
     if (machine === undefined) throw new TypeError("QEMU's stream is missing")
     this.#pipeline.push(machine)
+    this.#pipeline.standsOn(machine, (offset, length) => this.#ram.peek(offset, length))
     await this.#ram.finish()
     await this.#pipeline.copyDisks(disks)
     return this.#pipeline.finish({ count: frames, pieces })

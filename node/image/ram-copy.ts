@@ -51,6 +51,12 @@ export class RamCopy {
     this.#moving = sink.moving
   }
 
+  /** As it is now; short at its end. */
+  peek(offset: number, length: number): Uint8Array {
+    const bytes = new Uint8Array(length)
+    return bytes.subarray(0, readSync(this.#fd, bytes, 0, length, offset))
+  }
+
   copy(pages: PageRanges): Promise<void> {
     const moving = this.#hurried ? undefined : this.#moving
     this.#moving = undefined

@@ -4,7 +4,8 @@
  *
  *   asked    page requests of restores, and what was sent with each. As in HotRestore (elastic working set) the window of time that
  *            counts grows until the rate of requests flattens.
- *   written  pages written right after a cut, or since the last: most that a VM touches it has touched before
+ *   written  pages written right after a cut, or since the last: most that a VM touches it has touched before; and before those what
+ *            its processors and devices stood on in the cut (`hypervisor/running-context.ts`)
  *
  * What was learned ages with each further lesson of its kind, and goes first when there is no room; what was only written goes
  * when it was not written again for long. What was asked for once is sent from then on, so nobody will ask for it again. The set is
@@ -20,6 +21,8 @@ const WRITTEN_PART = 1 / 4
 /** Captures without a page being written again until it is forgotten. A guess. */
 const WRITTEN_ROUNDS = 4
 const MAX_AGE = 255
+/** Of one capture: 1 MiB. A guess. */
+const MAX_STATE_PAGES = 256
 /** The window is this long at least, and doubles while requests come at no less than that part of their rate before. Guesses. */
 const FIRST_WINDOW_MS = 250
 const FLAT_PART = 1 / 16
@@ -66,6 +69,13 @@ export class WorkingSet {
   learnWritten(pages: readonly number[]): void {
     this.#grow('written', WRITTEN_ROUNDS)
     for (const [i, page] of pages.slice(0, MAX_WORKING_PAGES).entries()) this.#learn(page, 'written', i)
+  }
+
+  /** What its processors and devices stood on, in a capture whose written pages have been learned. */
+  learnState(pages: readonly number[]): void {
+    for (const page of pages.slice(0, MAX_STATE_PAGES)) {
+      if (this.#pages.get(page)?.how !== 'asked') this.#pages.set(page, { page, how: 'written', atMs: 0, age: 0 })
+    }
   }
 
   /** In learned order, for a VM with so many pages in use. */

@@ -34,6 +34,8 @@ export interface Hypervisor {
   /** Called, and awaited, where there is no room for the RAM of a machine that starts; those that `wait` go without. Absent: never. */
   onFull?(makeRoom: (bytes: number) => Promise<void>): void
   define(options: MachineOptions): Machine
+  /** Ends what waits for machines to come, when there will be none. Absent: nothing does. */
+  close?(): Promise<void>
 }
 
 /**

@@ -19,6 +19,7 @@ const sharedFormats = [
   'node/erasure/encode.ts',
   'node/erasure/decode.ts',
   'node/hypervisor/migration-stream.ts',
+  'node/hypervisor/running-context.ts',
   'node/hypervisor/qcow2.ts',
   'node/hypervisor/qcow2-writer.ts'
 ]

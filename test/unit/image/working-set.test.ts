@@ -33,6 +33,17 @@ describe('a working set', () => {
     fc.assert(property, { numRuns: 200 })
   })
 
+  test('has what processors stood on before other pages that were only written, and what was asked for as it was', () => {
+    const set = new WorkingSet()
+    set.learnAsked(asked(7, 5))
+    set.learnWritten([1, 2, 3, 30, 31, 32, 33, 34])
+    set.learnState([3, 9, 5])
+    expect(pagesOf(set).slice(0, 5)).toEqual([7, 5, 3, 9, 1])
+    expect(set.list(MANY)[1]).toMatchObject({ page: 5, how: 'asked' })
+    for (let round = 0; round < 5; round++) set.learnWritten([1])
+    expect(pagesOf(set)).toEqual([7, 5, 1])
+  })
+
   test('has all that the last restore asked for in its window, where there is room', () => {
     const property = fc.property(fc.array(lesson, { maxLength: 6 }), fc.uniqueArray(page), (lessons, last) => {
       const set = new WorkingSet()
