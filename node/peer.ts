@@ -5,6 +5,7 @@
 import type { Config } from '../config/schema.ts'
 import { sharedSettings } from '../config/shared.ts'
 import type { PeerId } from '../protocols/core.ts'
+import { SPEAKS } from '../protocols/host-facts.ts'
 import { type ClusterRecord, leavingHosts, memberById, placeable } from '../protocols/membership/record.ts'
 import { EpochClock } from './agents/epoch-clock.ts'
 import { Forgetting } from './agents/forgetting.ts'
@@ -126,8 +127,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   for (const agent of [takeover, epochClock, housekeeping, forgetting, directory, membership, steps, line, groups])
     teardown.add(() => agent.stop())
   repairing?.start()
-  const host = { vmMemoryMiB: vmMemoryMiB(config.hypervisor) }
-  if (store !== undefined) voice.storagePeers.start(async () => (await store.space()).freeBytes, host)
+  const host = { vmMemoryMiB: store === undefined ? 0 : vmMemoryMiB(config.hypervisor), speaks: SPEAKS }
+  voice.storagePeers.start(store && (async () => (await store.space()).freeBytes), host)
   teardown.add(() => repairing?.stop())
   const { notifications } = notifying
   await serve(home, voice, body, run, { groups, takeover, epochClock, modules, seen, facts, notifications })

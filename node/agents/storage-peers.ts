@@ -1,5 +1,5 @@
 /**
- * What the members that store and run VMs have said of themselves, for whoever places columns and VMs: labels, free space, memory.
+ * What the members have said of themselves, for whoever places columns and VMs: labels, free space, memory; and what they understand.
  * This peer says so, too (`protocols/storage-facts.ts`, `protocols/host-facts.ts`).
  */
 import { isDeepStrictEqual } from 'node:util'
@@ -32,6 +32,7 @@ export class StoragePeers {
   readonly #hosts = new Map<PeerId, HostFacts>()
   #ownHost: HostFacts | undefined
   #own: StorageFacts
+  #started = false
   #storing = false
   #looks = 0
   #stopped = false
@@ -47,7 +48,7 @@ export class StoragePeers {
       if (deps.members().includes(from)) this.#hosts.set(from, facts)
     })
     deps.transport.onConnection((peer, connected) => {
-      if (connected && this.#storing) this.#send(peer)
+      if (connected && this.#started) this.#send(peer)
     })
   }
 
@@ -62,9 +63,10 @@ export class StoragePeers {
       return { peer, labels, ...(freeBytes === null ? {} : { freeBytes }), ...host }
     })
 
-  /** `freeBytes`: what this peer's store may still take; `host`: what it gives to VMs. All are told from now on. */
-  start(freeBytes: () => Promise<number>, host: HostFacts): void {
-    this.#storing = true
+  /** `freeBytes`: what this peer's store may still take; undefined: it has none (a witness). All are told from now on. */
+  start(freeBytes: (() => Promise<number>) | undefined, host: HostFacts): void {
+    this.#started = true
+    this.#storing = freeBytes !== undefined
     this.#ownHost = host
     void this.#look(freeBytes)
   }
@@ -74,11 +76,11 @@ export class StoragePeers {
     this.#cancel()
   }
 
-  async #look(freeBytes: () => Promise<number>): Promise<void> {
+  async #look(freeBytes: (() => Promise<number>) | undefined): Promise<void> {
     const { clock, labels, log } = this.#deps
     try {
-      const free = coarseFree(await freeBytes(), this.#own.freeBytes ?? undefined)
-      const now = { labels, freeBytes: free }
+      const free = freeBytes && coarseFree(await freeBytes(), this.#own.freeBytes ?? undefined)
+      const now = { labels, freeBytes: free ?? null }
       if (!isDeepStrictEqual(now, this.#own) || this.#looks % TELL_EVERY === 0) this.#tell(now)
     } catch (error) {
       log.warn({ error: messageOf(error) }, 'the free space of the store is not known')
@@ -98,7 +100,7 @@ export class StoragePeers {
   }
 
   #send(peer: PeerId): void {
-    this.#deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
+    if (this.#storing) this.#deps.bus.send(peer, STORAGE_PROTOCOL, this.#own)
     if (this.#ownHost !== undefined) this.#deps.bus.send(peer, HOST_PROTOCOL, this.#ownHost)
   }
 }

@@ -127,7 +127,7 @@ export class ReadModelOperations implements ReadModels {
       exchange.ask({ of: 'report' }, this.#others(), parseReport)
     ])
     const { members } = membership.record()
-    const gives = storagePeers.about(members.map(({ id }) => id))
+    const gives = storagePeers.about(members.flatMap(({ id, role }) => (role === 'storage' ? [id] : [])))
     return overviewOf({
       status,
       nowMs: wallMs(),

@@ -14,6 +14,8 @@ export interface StoragePeer {
   readonly freeBytes?: number | undefined
   /** MiB of RAM that it gives to VMs, of all groups together. Absent: it has not said so, and has room for any. */
   readonly vmMemoryMiB?: number | undefined
+  /** What it understands (`protocols/host-facts.ts`). Absent: it has not said so. */
+  readonly speaks?: number | undefined
 }
 
 /** Less than this is no room: a few grids. A guess. */

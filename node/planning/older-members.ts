@@ -1,12 +1,14 @@
 /**
  * What this peer writes into records while a cluster is upgraded one peer at a time. A peer of an older version refuses a record
  * with a word that it does not know: it would start none of the group's VMs and take none of its epochs, and nobody would be told.
- * Members of this version have said what they give to VMs (`protocols/host-facts.ts`) soon after they are connected; who has
- * not counts as older. Members that are dead do not count: what has been upgraded meanwhile would be waited for.
+ * Members say soon after they are connected what they understand (SPEAKS in `protocols/host-facts.ts`); who told less than this
+ * version does, or nothing, counts as older, witnesses included: they keep records, too. Members that are dead do not count: what
+ * has been upgraded meanwhile would be waited for.
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { VmSpec } from '../../protocols/group.ts'
-import { type ClusterRecord, memberById, placeable } from '../../protocols/membership/record.ts'
+import { SPEAKS } from '../../protocols/host-facts.ts'
+import { type ClusterRecord, memberById } from '../../protocols/membership/record.ts'
 import { DiapauseError } from '../errors.ts'
 import type { StoragePeer } from './domains.ts'
 import type { FailureDetector } from '../ports.ts'
@@ -23,13 +25,13 @@ const YOUNG = ['standby', 'apart', 'generationId', 'clock', 'guestAgent', 'objec
 /** Words that it wants in each. */
 const BOOT = ['kernel', 'initrd', 'append'] as const
 
-/** Names of living members that may be given VMs and are, or may be, of an older version. */
+/** Names of living members that are, or may be, of an older version. */
 export function olderMembers({ membership, detector, storagePeers }: VersionFacts): string[] {
   const record = membership.record()
   const alive = new Set(detector.alive())
   const silent = storagePeers
-    .about(placeable(record).filter(id => alive.has(id)))
-    .filter(({ vmMemoryMiB }) => vmMemoryMiB === undefined)
+    .about(record.members.flatMap(({ id }) => (alive.has(id) ? [id] : [])))
+    .filter(({ speaks = 0 }) => speaks < SPEAKS)
   return silent.map(({ peer }) => memberById(record, peer)?.name ?? peer)
 }
 

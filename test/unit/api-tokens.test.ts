@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { EventFeed } from '../../node/edge/events.ts'
 import { parseTokenWish } from '../../node/edge/token-view.ts'
 import { TokenOperations } from '../../node/operations/tokens.ts'
+import { SPEAKS } from '../../protocols/host-facts.ts'
 import {
   API_ROLES,
   type ApiToken,
@@ -109,7 +110,7 @@ describe('tokens as an operator makes them', () => {
       membership,
       events,
       detector: { alive: () => ['idoak'] },
-      storagePeers: { about: () => [older.length === 0 ? { peer: 'idoak', vmMemoryMiB: 1 } : { peer: 'idoak' }] },
+      storagePeers: { about: () => [older.length === 0 ? { peer: 'idoak', speaks: SPEAKS } : { peer: 'idoak' }] },
       wallMs: () => nowMs,
       randomBytes
     })

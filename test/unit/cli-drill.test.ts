@@ -14,6 +14,7 @@ import { DiapauseError } from '../../node/errors.ts'
 import type { DrillReport, DrillWish } from '../../node/ports.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { SPEAKS } from '../../protocols/host-facts.ts'
 import { initialRecord } from '../../protocols/membership/genesis.ts'
 import { aStatus } from './status-support.ts'
 
@@ -55,7 +56,7 @@ beforeEach(async () => {
     checks: { books: 'count', hello: 'echo' },
     membership: { record: () => initialRecord('0'.repeat(32), 'forest', founder) },
     detector: { alive: () => ['p1'] },
-    storagePeers: { about: () => [{ peer: 'p1', vmMemoryMiB: 1_024 }] }
+    storagePeers: { about: () => [{ peer: 'p1', speaks: SPEAKS }] }
   })
   dir = mkdtempSync(join(tmpdir(), 'cli-drill-'))
   const view = { drills } as unknown as PeerView

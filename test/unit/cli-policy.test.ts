@@ -12,6 +12,7 @@ import { PolicyOperations } from '../../node/operations/policies.ts'
 import type { PolicyModules, SeenEpoch } from '../../node/ports.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { SPEAKS } from '../../protocols/host-facts.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { imageOf, MIB, seenEpoch } from './epoch-history-support.ts'
 import { memoryLog } from './store-support.ts'
@@ -74,7 +75,7 @@ beforeEach(async () => {
     },
     detector: { alive: () => ['p1'] },
     storagePeers: {
-      about: peers => peers.map(peer => ({ peer, ...(!older && { vmMemoryMiB: 64 }) }))
+      about: peers => peers.map(peer => ({ peer, ...(!older && { speaks: SPEAKS }) }))
     }
   })
   dir = mkdtempSync(join(tmpdir(), 'policy-'))

@@ -2,17 +2,18 @@ import { describe, expect, test } from 'vitest'
 import { newVms, olderMembers, requireKnown } from '../../node/planning/older-members.ts'
 import { DrillOperations } from '../../node/operations/drills.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
+import { SPEAKS } from '../../protocols/host-facts.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 
 const vm: VmSpec = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 
-/** Members oak, elm and ash of which `silent` have not said what they give to VMs. */
-function cluster(silent: readonly string[], alive = ['1', '2', '3']) {
+/** Members oak, elm and ash of which `silent` tell what `said` has instead of what this version does; ash is a witness. */
+function cluster(silent: readonly string[], alive = ['1', '2', '3'], said = {}) {
   const members = ['oak', 'elm', 'ash'].map((name, at) => ({
     id: `${at + 1}`,
     name,
-    role: 'storage',
+    role: name === 'ash' ? 'witness' : 'storage',
     votes: true,
     leaving: false
   }))
@@ -22,16 +23,22 @@ function cluster(silent: readonly string[], alive = ['1', '2', '3']) {
     detector: { alive: () => alive },
     storagePeers: {
       about: (peers: readonly string[]) =>
-        peers.map(peer => ({ peer, ...(silent.includes(peer) ? {} : { vmMemoryMiB: 1024 }) }))
+        peers.map(peer => ({ peer, ...(silent.includes(peer) ? said : { speaks: SPEAKS }) }))
     }
   }
 }
 
-describe('while a living member has not said what only this version says', () => {
+describe('while a living member has not said that it understands what this version does', () => {
   test('it counts as older; who is dead does not', () => {
     expect(olderMembers(cluster([]))).toEqual([])
     expect(olderMembers(cluster(['2', '3']))).toEqual(['elm', 'ash'])
     expect(olderMembers(cluster(['2', '3'], ['1', '3']))).toEqual(['ash'])
+  })
+
+  test('it counts as older though it has told its memory, or what a version before understood', () => {
+    for (const said of [{ vmMemoryMiB: 1024 }, { vmMemoryMiB: 1024, speaks: SPEAKS - 1 }])
+      expect(olderMembers(cluster(['2', '3'], undefined, said))).toEqual(['elm', 'ash'])
+    expect(olderMembers(cluster(['2'], undefined, { speaks: SPEAKS + 1 }))).toEqual([])
   })
 
   test('new VMs have no generation id, which they have else unless they say otherwise', () => {

@@ -1,9 +1,11 @@
 import { setImmediate } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { z } from 'zod'
 import { Placing } from '../../node/agents/placing.ts'
 import { StoragePeers } from '../../node/agents/storage-peers.ts'
 import { coarseFree } from '../../node/planning/domains.ts'
 import type { ControlBus, Log } from '../../node/ports.ts'
+import { HOST_PROTOCOL } from '../../protocols/host-facts.ts'
 import { parseStorageFacts, STORAGE_PROTOCOL } from '../../protocols/storage-facts.ts'
 
 const log: Log = { debug() {}, info() {}, warn() {}, error() {} }
@@ -45,6 +47,9 @@ function cluster() {
     sent,
     lost,
     connect: (self: string, to: string) => links.get(self)?.(to, true),
+    /** What is sent to `at` by `protocol` arrives as an older peer reads it. */
+    hears: (at: string, protocol: string, handler: (from: string, message: unknown) => void) =>
+      void handlers.set(`${at} ${protocol}`, handler),
     say: (from: string, to: string, message: unknown) => handlers.get(`${to} ${STORAGE_PROTOCOL}`)?.(from, message),
     only: (some: string[]) => (members = some),
     async look() {
@@ -91,6 +96,21 @@ test('who is connected later is told, and who missed a message hears of it again
   world.sent.length = 0
   for (let look = 0; look < 12; look++) await world.look()
   expect(world.sent).toEqual([])
+})
+
+test('a witness tells what it understands and nothing of storage, so that members of before understand it, too', async () => {
+  const world = cluster()
+  const [a, b] = [world.peer('a', {}), world.peer('b', {})]
+  const atC: unknown[] = []
+  world.hears('c', HOST_PROTOCOL, (_, message) => atC.push(z.object({ vmMemoryMiB: z.number() }).parse(message)))
+  world.hears('c', STORAGE_PROTOCOL, (_, message) => atC.push(message))
+  a.start(undefined, { vmMemoryMiB: 0, speaks: 7 })
+  await setImmediate()
+  expect(b.about(['a'])).toEqual([{ peer: 'a', vmMemoryMiB: 0, speaks: 7 }])
+  expect(a.about(['a'])[0]?.speaks).toBe(7)
+  expect(atC).toEqual([{ vmMemoryMiB: 0 }])
+  world.connect('a', 'c')
+  expect(atC).toHaveLength(2)
 })
 
 test('nothing is kept of who is no member, and nothing is believed that is no such message', async () => {
