@@ -10,8 +10,9 @@ import type { AddressInfo } from 'node:net'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { answer, type Answering, errorReply, send } from './api-answer.ts'
-import { closeServer } from './api.ts'
+import { closeServer, logErrors } from './api.ts'
 import { bearerOf, checkHeaders } from './api-guard.ts'
+import { sparingly } from './sparingly.ts'
 import type { StaticFiles } from './static.ts'
 import { boundConnections, TCP_LIMITS, type TcpLimits, Turns } from './tcp-limits.ts'
 import type { PeerView } from './view.ts'
@@ -54,7 +55,10 @@ export async function serveTcp(options: TcpOptions): Promise<TcpServer> {
     headersTimeout: limits.headersMs,
     requestTimeout: 0, // an image takes as long as it takes
     connectionsCheckingInterval: limits.headersMs / 5,
-    keepAliveTimeout: limits.keepAliveMs
+    keepAliveTimeout: limits.keepAliveMs,
+    // Where a host is gone without a word, its connections end: after this, and what the system waits for its probes.
+    keepAlive: true,
+    keepAliveInitialDelay: limits.idleMs
   }
   const listener = listenerOf(options, limits, turns, followers)
   const https = tls === undefined ? undefined : await import('node:https')
@@ -65,12 +69,16 @@ export async function serveTcp(options: TcpOptions): Promise<TcpServer> {
   boundConnections(server, limits)
   turns.cutOffIdle(server)
   await new Promise<void>((resolve, reject) => {
-    server.once('error', cause => {
+    const failed = (cause: Error): void => {
       const message = `cannot listen on ${host} port ${port} for the API (${cause.message}): set api.listen in the config`
       reject(new UsageError('API_PORT', message, { cause }))
+    }
+    server.once('error', failed).listen({ host, port }, () => {
+      server.off('error', failed)
+      resolve()
     })
-    server.listen({ host, port }, resolve)
   })
+  logErrors(server, options.log)
   return {
     address: server.address() as AddressInfo,
     followers: () => followers.size,
@@ -116,11 +124,13 @@ const headersFor = (secure: boolean): Record<string, string> => ({
 
 function slowRefusal(log: Log, { wrongTokens, wrongTokenMs }: TcpLimits): Answering['refuse'] {
   let waiting = 0
+  const tell = sparingly(({ socket, url }: IncomingMessage, count) =>
+    log.warn({ from: socket.remoteAddress, path: url?.slice(0, 200), count }, 'a wrong token was refused')
+  )
   return async request => {
     const missing = request.headers.authorization === undefined
     if (!missing) {
-      const from = request.socket.remoteAddress
-      log.warn({ from, path: request.url?.slice(0, 200) }, 'a wrong token was refused')
+      tell(request)
       if (waiting >= wrongTokens) request.socket.destroy()
       waiting++
       await new Promise(resolve => setTimeout(resolve, wrongTokenMs))

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { answer, LOCAL } from './api-answer.ts'
+import { sparingly } from './sparingly.ts'
 import type { PeerView } from './view.ts'
 
 /** A stopping peer waits this long for requests under way; one that waits for an epoch might never end. A guess. */
@@ -35,7 +36,14 @@ export async function serveApi(options: { view: PeerView; runDir: string; log: L
   server.requestTimeout = 0 // an image takes as long as it takes
   server.maxHeadersCount = 50
   await listen(server, socketPath)
+  logErrors(server, log)
   return { socketPath, close: () => closeServer(server, followers) }
+}
+
+/** A server that listens says so where it cannot take a connection (EMFILE: no more files may be open), and goes on. */
+export function logErrors(server: Pick<Server, 'on'>, log: Log): void {
+  const tell = sparingly((err: Error, count) => log.warn({ err, count }, 'the API could not take a connection'))
+  server.on('error', tell)
 }
 
 /** Ends what follows, then waits for requests under way, but not for long. */
@@ -79,10 +87,12 @@ async function listen(server: Server, socketPath: string): Promise<void> {
   const mask = process.umask(0o177)
   try {
     await new Promise<void>((resolve, reject) => {
-      server.once('error', cause =>
+      const failed = (cause: Error): void =>
         reject(new UsageError('API_SOCKET', `cannot listen on ${socketPath}: ${cause.message}`, { cause }))
-      )
-      server.listen(socketPath, resolve)
+      server.once('error', failed).listen(socketPath, () => {
+        server.off('error', failed)
+        resolve()
+      })
       process.umask(mask)
     })
   } finally {

@@ -1,0 +1,11 @@
+/** What happens again and again is told the 1st, 2nd, 4th, 8th, … time, so that strangers cannot fill a log. */
+export function sparingly<T>(tell: (what: T, count: number) => void): (what: T) => void {
+  let count = 0
+  let next = 1
+  return what => {
+    count++
+    if (count < next) return
+    next *= 2
+    tell(what, count)
+  }
+}
