@@ -21,6 +21,10 @@ import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
 import { readJson, type Route } from './routing.ts'
 import { tokenRoutes } from './token-routes.ts'
+import type { PeerView } from './view.ts'
+
+/** Made once: whoever asks for it needs no token, and it is the same as long as the process lives. */
+let description: object | undefined
 
 export const routes: readonly Route[] = [
   {
@@ -28,10 +32,7 @@ export const routes: readonly Route[] = [
     path: '/v1/openapi.json',
     role: 'nobody',
     summary: 'This description',
-    answer: async ({ view }) => {
-      const { describeApi } = await import('./openapi/describe.ts')
-      return { status: 200, body: describeApi(routes, (await view.status()).version) }
-    }
+    answer: async ({ view }) => ({ status: 200, body: (description ??= await describe(view)) })
   },
   {
     method: 'GET',
@@ -120,6 +121,11 @@ export const routes: readonly Route[] = [
   ...redundancyRoutes,
   ...imageRoutes
 ]
+
+async function describe(view: PeerView): Promise<object> {
+  const { describeApi } = await import('./openapi/describe.ts')
+  return describeApi(routes, (await view.status()).version)
+}
 
 function nameOf(text: string): string {
   if (groupNameSchema.safeParse(text).success) return text

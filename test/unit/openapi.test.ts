@@ -62,6 +62,11 @@ describe('the description of the API', () => {
     }
   })
 
+  it('is made once, however often somebody without a token asks for it', async () => {
+    peer.answers['status'] = () => Promise.reject(new Error('it was made again'))
+    expect(JSON.parse((await peer.ask('/v1/openapi.json')).text)).toEqual(told)
+  })
+
   it('names each operation once, and each name in its path', () => {
     const ids = operations().map(([, , { operationId }]) => operationId)
     expect(new Set(ids).size).toBe(ids.length)
