@@ -1,6 +1,7 @@
 /** The API's requests about consoles of VMs. */
 import { once } from 'node:events'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { HEARTBEAT_MS } from './api-events.ts'
 import { type ConsoleLine, historyOf } from './console-view.ts'
 import { type Context, readJson, type Route } from './routing.ts'
 
@@ -37,6 +38,11 @@ async function inLines(context: Context, group: string, vm: string): Promise<und
   const begin = (): void => {
     if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' })
   }
+  // A VM may be silent for days: its follower is looked at meanwhile, and hears that we are there.
+  const beating = setInterval(() => {
+    if (!stillMay()) return end()
+    if (response.headersSent && response.writableLength === 0) response.write('\n')
+  }, HEARTBEAT_MS)
   const wish = { group, vm, history: historyOf(query.get('history')), follow: query.get('follow') === '1' }
   try {
     for await (const line of view.consoles.read(wish, stop.signal)) {
@@ -49,6 +55,7 @@ async function inLines(context: Context, group: string, vm: string): Promise<und
     if (!response.headersSent && !stop.signal.aborted) throw error
     if (!stop.signal.aborted) response.write(text({ note: wordsOf(error) }))
   } finally {
+    clearInterval(beating)
     followers.delete(end)
   }
   begin()

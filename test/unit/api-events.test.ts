@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { HEARTBEAT_MS } from '../../node/edge/api-events.ts'
@@ -81,5 +82,45 @@ describe('server-sent events', () => {
     const other = new EventFeed(() => 99, 3)
     for (let at = 0; at < 5; at++) other.emit(`f${at}`)
     expect(other.since(ids[2])).toHaveLength(3)
+  })
+})
+
+describe('the console of a silent VM', () => {
+  it('beats, too, and ends for a token that was removed', async () => {
+    let over = false
+    Object.assign(peer.answers, {
+      consoles: {
+        read: async function* (_wish: unknown, signal: AbortSignal) {
+          yield { host: 'elm' }
+          await once(signal, 'abort')
+          over = true
+        }
+      }
+    })
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    try {
+      const { socket, answer } = peer.raw(
+        [
+          'GET /v1/groups/g/vms/v/console?follow=1 HTTP/1.1',
+          'host: 127.0.0.1',
+          'connection: close',
+          `authorization: Bearer ${tokens.operate}`,
+          '',
+          ''
+        ].join('\r\n')
+      )
+      let text = ''
+      socket.on('data', (part: string) => (text += part))
+      await vi.waitFor(() => expect(text).toContain('"elm"'))
+      vi.advanceTimersByTime(HEARTBEAT_MS)
+      await vi.waitFor(() => expect(text).toContain('\r\n1\r\n\n\r\n')) // a chunk that is an empty line
+      peer.holders.delete(tokens.operate)
+      vi.advanceTimersByTime(HEARTBEAT_MS)
+      expect(await answer).toMatch(/\r\n0\r\n\r\n$/)
+      expect(over).toBe(true)
+      expect(vi.getTimerCount()).toBe(0)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
