@@ -17,14 +17,9 @@ const MAX_SETTINGS = 32
 const cron = z
   .string()
   .max(100)
-  .refine(isCron)
   .describe('five fields of cron (minute, hour, day of month, month, day of week), such as "* 8-17 * * 1-5"')
 
-const timeZone = z
-  .string()
-  .max(60)
-  .refine(isTimeZone)
-  .describe('the name of a time zone, such as "UTC" or "Europe/Athens"')
+const timeZone = z.string().max(60).describe('the name of a time zone, such as "UTC" or "Europe/Athens"')
 
 const intervalSchema = z.strictObject({
   kind: z.literal('interval'),
@@ -52,26 +47,29 @@ const adaptiveSchema = z
   })
   .superRefine(ordered)
 
-const windowsSchema = z.strictObject({
-  kind: z.literal('windows'),
-  /** The first one whose minute it is counts. */
-  windows: z
-    .array(
-      z.strictObject({
-        cron,
-        /** Within it. 0: none. */
-        everyMs: z.union([z.literal(0), everyMs]).describe('a whole number from 100 to 86400000, or 0 for none')
-      })
-    )
-    .min(1)
-    .max(MAX_WINDOWS),
-  /** At all other times. 0: none. */
-  otherwiseMs: z
-    .union([z.literal(0), everyMs])
-    .describe('a whole number from 100 to 86400000, or 0 for none')
-    .default(0),
-  timeZone: timeZone.default('UTC')
-})
+/** What a pattern or a zone means depends on the version of whoever reads it: only people's wishes are looked at so closely. */
+const windowsOf = (pattern: typeof cron, zone: typeof timeZone) =>
+  z.strictObject({
+    kind: z.literal('windows'),
+    /** The first one whose minute it is counts. */
+    windows: z
+      .array(
+        z.strictObject({
+          cron: pattern,
+          /** Within it. 0: none. */
+          everyMs: z.union([z.literal(0), everyMs]).describe('a whole number from 100 to 86400000, or 0 for none')
+        })
+      )
+      .min(1)
+      .max(MAX_WINDOWS),
+    /** At all other times. 0: none. */
+    otherwiseMs: z
+      .union([z.literal(0), everyMs])
+      .describe('a whole number from 100 to 86400000, or 0 for none')
+      .default(0),
+    timeZone: zone.default('UTC')
+  })
+const windowsSchema = windowsOf(refined(cron, isCron), refined(timeZone, isTimeZone))
 
 const ownSchema = z.strictObject({
   kind: z.literal('own'),
@@ -87,9 +85,16 @@ const ownSchema = z.strictObject({
     .default({})
 })
 
+const KINDS = 'a policy: a table with kind ("interval", "delta-size", "adaptive", "windows" or "own") and its settings'
+
 export const policySchema = z
   .discriminatedUnion('kind', [intervalSchema, deltaSizeSchema, adaptiveSchema, windowsSchema, ownSchema])
-  .describe('a policy: a table with kind ("interval", "delta-size", "adaptive", "windows" or "own") and its settings')
+  .describe(KINDS)
+
+/** As it stands in a group's record, which every member must be able to read: a policy that fails has a stand-in. */
+export const recordedPolicySchema = z
+  .discriminatedUnion('kind', [intervalSchema, deltaSizeSchema, adaptiveSchema, windowsOf(cron, timeZone), ownSchema])
+  .describe(KINDS)
 
 export type EpochPolicy = z.output<typeof policySchema>
 export type PolicyKind = EpochPolicy['kind']
@@ -102,6 +107,11 @@ function ordered(
   if (atLeastMs <= atMostMs) return
   const message = `a whole number from atLeastMs (${atLeastMs}) on`
   context.addIssue({ code: 'custom', path: ['atMostMs'], message, params: { says: true } })
+}
+
+/** With its description. */
+function refined(schema: z.ZodString, is: (text: string) => boolean): z.ZodString {
+  return schema.refine(is).describe(schema.description ?? '')
 }
 
 function isCron(text: string): boolean {

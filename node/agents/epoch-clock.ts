@@ -21,6 +21,8 @@ import type { Report } from './host-parts.ts'
 const LOOK_AGAIN_MS = 3_600_000
 /** Between two tries, whatever a policy says: the shortest interval that a policy can have (`config/policy.ts`). */
 const BETWEEN_MS = 100
+/** After one that could not be opened: another change of the record came first, or there is no majority. A guess. */
+const RETRY_MS = 5_000
 /** Stands in for a policy that fails where the config has no interval: its default. */
 const STAND_IN_MS = 10_000
 
@@ -43,10 +45,12 @@ export interface EpochClockDeps {
 /** A group whose clock this peer keeps. */
 interface Kept {
   readonly generation: number
-  /** By the wall clock: when this peer began, or last tried. */
+  /** By the wall clock: when this peer began, or opened the last one before. */
   sinceMs: number
   /** By the monotonic clock. */
   triedMs: number
+  /** The last try failed. */
+  retries: boolean
   /** Grows with each question, so that an answer that comes late is known as one. */
   asked: number
   cancel: () => void
@@ -116,10 +120,23 @@ export class EpochClock {
     if (this.#kept.get(record.id)?.generation !== record.generation) {
       this.#leave(record.id)
       const { generation } = record
-      const begun = { generation, sinceMs: wallMs(), triedMs: Number.NEGATIVE_INFINITY, asked: 0, cancel: () => {} }
+      const begun = {
+        generation,
+        sinceMs: this.#lastOf(record) ?? wallMs(),
+        retries: false,
+        triedMs: Number.NEGATIVE_INFINITY,
+        asked: 0,
+        cancel: () => {}
+      }
       this.#kept.set(record.id, begun)
     }
     this.#plan(record.id)
+  }
+
+  /** When the last epoch of this generation was opened: a peer that was away for a moment goes on where it was. */
+  #lastOf({ id, generation }: GroupRecord): number | undefined {
+    const last = this.#deps.history.of(id, 1).at(-1)
+    return last?.generation === generation && last.openedAtMs <= this.#deps.wallMs() ? last.openedAtMs : undefined
   }
 
   #leave(group: string): void {
@@ -168,7 +185,7 @@ export class EpochClock {
 
   #wait(group: string, kept: Kept, name: string, next: PolicyNext | undefined, { nowMs }: PolicyNow): void {
     const { clock } = this.#deps
-    const leastMs = Math.max(0, kept.triedMs + BETWEEN_MS - clock.now())
+    const leastMs = Math.max(0, kept.triedMs + (kept.retries ? RETRY_MS : BETWEEN_MS) - clock.now())
     const inMs = next === undefined ? LOOK_AGAIN_MS : Math.max(leastMs, next.atMs - nowMs)
     if (next === undefined || inMs > LOOK_AGAIN_MS) {
       kept.cancel = clock.after(LOOK_AGAIN_MS, () => this.#plan(group))
@@ -178,13 +195,14 @@ export class EpochClock {
   }
 
   async #take(group: string, kept: Kept, name: string, why: string): Promise<void> {
-    const { clock, wallMs, log } = this.#deps
+    const { clock, log } = this.#deps
     kept.triedMs = clock.now()
     try {
       await this.propose(group, name, why)
+      kept.retries = false
     } catch (error) {
       log.info({ group, error: messageOf(error) }, 'epoch not opened')
-      kept.sinceMs = wallMs() // as after one that was aborted
+      kept.retries = true
       if (this.#kept.get(group) === kept) this.#plan(group)
     }
   }

@@ -123,6 +123,9 @@ export class EpochRecorder implements EpochHistory {
   }
 
   #onVm(name: Name, vm: string, what: 'cut' | 'durable', told: SeenCut): void {
+    const newest = this.#room.of(name.group, 1).at(-1)
+    // Of an epoch that ended before this peer began: there is nothing to add to.
+    if (newest !== undefined && newest.epoch > name.epoch && this.#room.get(name) === undefined) return
     const seen = this.#watch(name)
     const nowMs = this.#options.clock.now()
     const watched = this.#watched.get(name.group)?.get(seenKey(name))
@@ -184,6 +187,7 @@ export class EpochRecorder implements EpochHistory {
   }
 
   #writeSoon(epoch: SeenEpoch): void {
+    if (this.#options.store === undefined || this.#stopped) return
     this.#unwritten.set(`${epoch.group}/${seenKey(epoch)}`, epoch)
     this.#schedule(this.#failing ? WRITE_AGAIN_MS : WRITE_MS)
   }

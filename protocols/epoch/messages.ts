@@ -13,7 +13,7 @@
  * | failed  | VM `vm` cannot make this epoch: the epoch may be aborted now instead of at its deadline |
  */
 import { z } from 'zod'
-import { policySchema } from '../../config/policy.ts'
+import { recordedPolicySchema } from '../../config/policy.ts'
 import { retentionSchema } from '../../config/schema.ts'
 import { MAX_GROUP_VMS, groupNameSchema as name, vmSpecSchema } from '../../config/vm.ts'
 import type { GroupRecord } from '../group.ts'
@@ -62,7 +62,7 @@ export const groupRecordSchema = z.strictObject({
     .max(MAX_HOLDS)
     .optional(),
   retention: retentionSchema.optional(),
-  policy: policySchema.optional(),
+  policy: recordedPolicySchema.optional(),
   drills: z
     .strictObject({
       schedule: z

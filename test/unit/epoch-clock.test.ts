@@ -219,4 +219,17 @@ describe('the clock of a group’s epochs', () => {
     expect(world.opened.length).toBeGreaterThan(10)
     expect(world.opened.length).toBeLessThanOrEqual(21)
   })
+
+  test('goes on where it was when its peer starts again, and tries soon again where an epoch could not be opened', async () => {
+    world.epochs.push({ group: 'g', generation: 1, epoch: 1, outcome: 'committed', openedAtMs: START - 8_000, vms: {} })
+    world.clock(undefined)
+    world.hear({ lastEpoch: 1 })
+    await world.run(5_000)
+    expect(seconds()).toEqual([2])
+    world.unavailable = true
+    await world.run(9_000)
+    world.unavailable = false
+    await world.run(6_000)
+    expect(seconds()).toEqual([2, 17])
+  })
 })

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { EpochPolicy } from '../../config/policy.ts'
+import { type EpochPolicy, policySchema } from '../../config/policy.ts'
 import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import { setPolicy } from '../../protocols/epoch/policy.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
@@ -23,4 +23,12 @@ test('a policy that it has already changes nothing, and neither does one for a g
   expect(setPolicy({ ...policy })(made)).toBeUndefined()
   expect(setPolicy(policy)(null)).toBeUndefined()
   expect(setPolicy(undefined)(made && { ...made, removed: true })).toBeUndefined()
+})
+
+test('a record is read whose pattern and time zone this version does not know, though nobody may set them here', () => {
+  const windows = [{ cron: '@weekdays', everyMs: 1_000 }]
+  const strange = { kind: 'windows', windows, otherwiseMs: 0, timeZone: 'Mars/Olympus' } as const
+  const made = createGroup('g', [vm], { a: 'p1' }, 0, { policy: strange })(null)
+  expect(parseGroupRecord(made)).toEqual(made)
+  expect(policySchema.safeParse(strange).success).toBe(false)
 })
