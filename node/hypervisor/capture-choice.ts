@@ -16,13 +16,16 @@ export interface CaptureChoice {
 export async function chooseCapture(options: TrialOptions & { readonly accel: Accel }): Promise<CaptureChoice> {
   const { settings, runDir, clock, log } = options
   if (settings.capture === 'portable') return { ramFolder: undefined, why: 'hypervisor.capture is "portable"' }
+  let ramFolder: RamFolder | undefined
   try {
-    const ramFolder = await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
+    const tried = await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
+    ramFolder = tried
     const fromMs = clock.now()
-    await trialCapture({ ...options, makeRam: bytes => ramFolder.make(bytes) })
+    await trialCapture({ ...options, makeRam: bytes => tried.make(bytes) })
     log.debug({ trialMs: clock.now() - fromMs }, 'images of a trial VM were its RAM')
     return { ramFolder, why: undefined }
   } catch (cause) {
+    await ramFolder?.close()
     const why = messageOf(cause)
     if (settings.capture === 'dirty') {
       throw new UsageError(

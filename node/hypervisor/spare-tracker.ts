@@ -65,5 +65,10 @@ export class SpareTracker {
     const spare = await this.#start(0)
     spare.tracker.wait()
     this.#spare = spare
+    void spare.tracker.ended.then(() => {
+      if (this.#spare !== spare) return
+      this.#spare = undefined
+      void rm(spare.socketPath, { force: true })
+    })
   }
 }

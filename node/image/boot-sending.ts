@@ -72,11 +72,10 @@ export class BootSending {
 
   async #sendAndNote(all: readonly BootPage[]): Promise<void> {
     const { plan, pages, send, room } = this.#parts
-    const awaited = all.filter(({ page }) => this.#awaited.has(page))
-    const inOrder = awaited.length === 0 ? all : [...awaited, ...all.filter(({ page }) => !this.#awaited.has(page))]
-    for (let at = 0; at < inOrder.length; at += BOOT_BATCH_PAGES) {
-      await room()
-      const batch = inOrder.slice(at, at + BOOT_BATCH_PAGES)
+    for (const left = new Map(all.map(page => [page.page, page])); left.size > 0; ) {
+      // What the VM waits for does not wait for room, and goes first, also if it was asked for only now.
+      if (!this.#isAwaited(left)) await room()
+      const batch = this.#next(left)
       const taken = new Set(plan.take(batch.map(({ page }) => page)))
       const sent = batch.filter(({ page }) => taken.has(page))
       send(sent)
@@ -84,6 +83,25 @@ export class BootSending {
       pages.note(sent.filter(isRestored))
       await nextTurn() // faults are heard between two batches
     }
+  }
+
+  #isAwaited(left: ReadonlyMap<number, BootPage>): boolean {
+    for (const page of this.#awaited.keys()) if (left.has(page)) return true
+    return false
+  }
+
+  /** Takes a batch of them. */
+  #next(left: Map<number, BootPage>): BootPage[] {
+    const batch: BootPage[] = []
+    for (const pages of [this.#awaited.keys(), left.keys()]) {
+      for (const page of pages) {
+        const next = left.get(page)
+        if (next === undefined) continue
+        left.delete(page)
+        if (batch.push(next) === BOOT_BATCH_PAGES) return batch
+      }
+    }
+    return batch
   }
 
   #answered(batch: readonly BootPage[]): void {

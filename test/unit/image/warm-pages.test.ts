@@ -7,6 +7,7 @@ import { expect, test, vi } from 'vitest'
 import { DiapauseError } from '../../../node/errors.ts'
 import { decodeBootPart, encodeBootPart } from '../../../node/image/boot-part.ts'
 import { BootPages, compareWithTable } from '../../../node/image/boot-pages.ts'
+import { BootSending } from '../../../node/image/boot-sending.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { bootPartOf } from '../../../node/image/warm-pages.ts'
 import { sealOf } from '../../../node/image/facts.ts'
@@ -299,4 +300,29 @@ test('a page of the working set that the VM waits for is read before others, and
     for (const { page, bytes } of boot.take()) pages.set(page, bytes)
   expect(asked).toHaveLength(8)
   for (const page of far) expect(vm.committed[page]?.equals(pages.get(page) ?? Buffer.alloc(0)), `${page}`).toBe(true)
+})
+
+test('of pages that are there the one that the VM waits for goes first, and does not wait for room', async () => {
+  const sent: number[][] = []
+  const all = Array.from({ length: 200 }, (_, page) => ({ page, bytes: undefined }))
+  const ready = [all]
+  const awaited: number[] = []
+  const rooms: number[] = []
+  const sending: BootSending = new BootSending({
+    boot: { more: async () => ready.length > 0, take: () => ready.pop() ?? [], hurry: () => true } as never,
+    plan: { take: (pages: readonly number[]) => [...pages] } as never,
+    pages: { note: () => {} } as never,
+    faults: { answer: (page: number) => awaited.push(page) } as never,
+    send: pages => {
+      sent.push(pages.map(({ page }) => page))
+      if (sent.length === 1) sending.hurry(190, 0)
+    },
+    room: async () => void rooms.push(sent.length),
+    goOn: () => {}
+  })
+  await sending.rest()
+  expect(sent[1]?.[0]).toBe(190)
+  expect(awaited).toEqual([190])
+  expect(rooms).toEqual([0, 2, 3])
+  expect(sent.flat().toSorted((a, b) => a - b)).toEqual(all.map(({ page }) => page))
 })
