@@ -1,12 +1,14 @@
 /** When the next epoch is due: each policy against a plain slow reading of what it promises. */
+import { Cron } from 'croner'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { type EpochPolicy, policySchema, type PolicyOf } from '../../config/policy.ts'
 import { check, problemText } from '../../config/words.ts'
 import { bestIntervalMs, epochCostMs, estimate } from '../../node/planning/policies/cost-model.ts'
 import { type BuiltIn, nextEpoch, policyText, shownHistory } from '../../node/planning/policies/choose.ts'
 import { costsOf, quantile } from '../../node/planning/policies/measures.ts'
 import type { PolicyNow } from '../../node/planning/policies/policy.ts'
+import { intervalsOf } from '../../node/planning/policies/windows.ts'
 import type { SeenEpoch } from '../../protocols/epoch/history.ts'
 import { imageOf, MIB, seenEpoch } from './epoch-history-support.ts'
 
@@ -149,6 +151,43 @@ describe('windows of time', () => {
     expect(at('Europe/Athens')).toBe(Date.UTC(2026, 6, 1, 23))
     const leap = { ...night, windows: [{ cron: '0 0 29 2 *', everyMs: 60_000 }], timeZone: 'UTC' }
     expect(nextEpoch(leap, [], { nowMs: START, sinceMs: 0 })).toBeUndefined()
+  })
+})
+
+describe('which window a minute is in', () => {
+  const crons = [
+    '*/7 8-17 * * 1-5',
+    '5-50/9 * 29 2 *',
+    '30 1-3 * MAR,OCT SUN#L',
+    '0,15 0 L * *',
+    '* 23 1 * 1',
+    '59 12 ? * 6'
+  ]
+  test.each(['UTC', 'Europe/Athens', 'Australia/Lord_Howe', 'Asia/Kathmandu', 'America/St_Johns'])(
+    'is what the library says of its expression in %s, when clocks are changed too',
+    timeZone => {
+      const all = crons.map((cron, i) => ({ cron, everyMs: 1_000 * (i + 1) }))
+      const everyAt = intervalsOf({ kind: 'windows', windows: all, otherwiseMs: 0, timeZone })
+      const slow = crons.map(cron => new Cron(cron, { timezone: timeZone }))
+      for (const day of [Date.UTC(2026, 2, 28, 20), Date.UTC(2026, 9, 3, 12), Date.UTC(2028, 1, 28, 12)]) {
+        for (let atMs = day; atMs < day + 86_400_000; atMs += 60_000) {
+          const which = slow.findIndex(cron => cron.match(new Date(atMs)))
+          expect([atMs, everyAt(atMs + 59_999).everyMs]).toEqual([atMs, 1_000 * (which + 1)])
+        }
+      }
+    }
+  )
+  test('is asked of the library for quarters of hours, and once', () => {
+    const match = vi.spyOn(Cron.prototype, 'match')
+    const cron = '*/2 5 29 2 *'
+    const all = Array.from({ length: 16 }, () => ({ cron, everyMs: 1_000 }))
+    const policy = { kind: 'windows' as const, windows: all, otherwiseMs: 0, timeZone: 'Europe/Athens' }
+    expect(nextEpoch(policy, [], { nowMs: START, sinceMs: 0 })).toBeUndefined()
+    expect(match.mock.calls.length).toBeLessThanOrEqual(16 * (60 + 4 * 25))
+    match.mockClear()
+    expect(nextEpoch(policy, [], { nowMs: START + 60_000, sinceMs: 0 })).toBeUndefined()
+    expect(match.mock.calls.length).toBeLessThanOrEqual(16)
+    match.mockRestore()
   })
 })
 

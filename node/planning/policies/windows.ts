@@ -26,14 +26,73 @@ export const windows: PolicyFor<'windows'> = (history, now, settings) => {
 }
 
 /** Which interval holds at a moment; 0: none. */
-export function intervalsOf({ windows: all, otherwiseMs, timeZone }: PolicyOf<'windows'>) {
-  const crons = all.map(({ cron, everyMs }) => ({
-    cron: new Cron(cron, { timezone: timeZone }),
-    everyMs,
-    name: `in "${cron}"`
-  }))
-  return (atMs: number): { readonly everyMs: number; readonly name: string } => {
-    const minute = new Date(Math.floor(atMs / MINUTE_MS) * MINUTE_MS)
-    return crons.find(({ cron }) => cron.match(minute)) ?? { everyMs: otherwiseMs, name: 'outside of all windows' }
+export function intervalsOf(settings: PolicyOf<'windows'>) {
+  const read = readings.get(settings) ?? readingOf(settings)
+  readings.set(settings, read)
+  return (atMs: number): Interval => {
+    const quarter = Math.floor(atMs / QUARTER_MS)
+    const { minute, open } = quarterOf(read, quarter)
+    const at = minute + Math.floor((atMs - quarter * QUARTER_MS) / MINUTE_MS)
+    return open.find(({ minutes }) => minutes[at] === true) ?? read.otherwise
   }
+}
+
+interface Interval {
+  readonly everyMs: number
+  readonly name: string
+}
+
+interface Window extends Interval {
+  /** Of an hour. */
+  readonly minutes: readonly boolean[]
+  /** The expression without its minutes, by a calendar that is UTC's. */
+  readonly hours: Cron
+}
+
+/** A quarter of an hour: the minute of the hour that it begins with, and the windows that have some of this hour's minutes. */
+interface Quarter {
+  readonly minute: number
+  readonly open: readonly Window[]
+}
+
+interface Reading {
+  readonly windows: readonly Window[]
+  readonly otherwise: Interval
+  readonly local: Intl.DateTimeFormat
+  readonly quarters: Map<number, Quarter>
+}
+
+/**
+ * An expression is read for a quarter of an hour, and not for each minute, and once: a minute of sixteen windows by the library is
+ * 0.1 ms, and a look ahead has 1,440 of them. No zone of today is off UTC by other than quarters, or changes within one.
+ */
+const QUARTER_MS = 15 * MINUTE_MS
+/** Of one policy: ten days. A guess, so that a simulation of a long past does not keep all of it. */
+const MAX_QUARTERS = 960
+const readings = new WeakMap<PolicyOf<'windows'>, Reading>()
+
+function readingOf({ windows: all, otherwiseMs, timeZone }: PolicyOf<'windows'>): Reading {
+  const windows = all.map(({ cron, everyMs }) => {
+    const [minute = '', ...rest] = cron.trim().split(/\s+/)
+    const inHour = new Cron(`${minute} * * * *`, { utcOffset: 0 })
+    const minutes = Array.from({ length: 60 }, (_, at) => inHour.match(new Date(at * MINUTE_MS)))
+    return { hours: new Cron(['*', ...rest].join(' '), { utcOffset: 0 }), minutes, everyMs, name: `in "${cron}"` }
+  })
+  const otherwise = { everyMs: otherwiseMs, name: 'outside of all windows' }
+  const fields = { year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric' } as const
+  const local = new Intl.DateTimeFormat('en', { timeZone, calendar: 'gregory', hourCycle: 'h23', ...fields })
+  return { windows, otherwise, local, quarters: new Map() }
+}
+
+function quarterOf({ windows: all, local, quarters }: Reading, which: number): Quarter {
+  const known = quarters.get(which)
+  if (known !== undefined) return known
+  const parts = local.formatToParts(which * QUARTER_MS)
+  const part = (type: Intl.DateTimeFormatPartTypes): number => Number(parts.find(each => each.type === type)?.value)
+  const minute = part('minute')
+  const wall = new Date(Date.UTC(part('year'), part('month') - 1, part('day'), part('hour'), minute))
+  const quarter = { minute, open: all.filter(({ hours }) => hours.match(wall)) }
+  if (quarters.size >= MAX_QUARTERS) quarters.clear()
+  quarters.set(which, quarter)
+  return quarter
 }
