@@ -1,7 +1,7 @@
 /**
  * Tells systemd how this process is (sd_notify(3)): READY=1 when it serves, WATCHDOG=1 while it lives, STOPPING=1 when it ends.
- * Node opens no datagram sockets of the unix kind, so systemd's own `systemd-notify` sends; it speaks for its parent, which
- * is us, where it may (root), so `NotifyAccess=main` does.
+ * Node opens no datagram sockets of the unix kind, so systemd's own `systemd-notify` sends. It is a process of its own that the
+ * service's main one started, so the unit has `NotifyAccess=all`: with `main` its words may be dropped, and the start times out.
  *
  * Where nobody asked to be told (no NOTIFY_SOCKET) nothing happens.
  */
