@@ -33,13 +33,15 @@ export function upgradeReport(program: string, overview: Overview): UpgradeRepor
   return {
     program,
     members,
-    waits: [...present.flatMap(waitsFor), ...groupsWithout(overview)],
+    waits: [...present.flatMap(waitsFor), ...groupsWithout(overview), ...(next ? lossOf(next, overview) : [])],
     next: next === undefined ? null : { name: next.name, vms: vmsAt(next) }
   }
 }
 
 function waitsFor({ name, liveness, connected, self, report, silent }: OverviewMember): string[] {
-  if (!self && (liveness !== 'alive' || !connected)) return [`${name} is ${liveness}: start it, or remove it`]
+  if (!self && liveness !== 'alive') return [`${name} is ${liveness}: start it, or remove it`]
+  if (!self && !connected)
+    return [`${name} is alive, but the peer that answers has no connection to it: see to the network between them`]
   if (report === null) return [`${name} does not say what it is (${silent ?? 'no answer'})`]
   const { redundancy } = report
   if (redundancy === null || (redundancy.due === 0 && redundancy.exposed === 0)) return []
@@ -52,6 +54,19 @@ const groupsWithout = ({ groups, vms }: Overview): string[] =>
   groups
     .filter(({ id, epoch }) => epoch === 0 && vms.some(({ group }) => group === id))
     .map(({ id }) => `group ${id} has no snapshot yet: take one (diapause snapshot ${id})`)
+
+/** What cannot be borne of the stop of `member`: VMs that no other host has room for, and a cluster that decides nothing. */
+function lossOf({ id, name, votes }: OverviewMember, { members, vms }: Overview): string[] {
+  const stuck = vms.flatMap(({ group, vm, owner, outlook }) =>
+    owner === id && outlook?.never === true ? [`${group}/${vm}`] : []
+  )
+  const voters = members.filter(each => each.votes)
+  const left = voters.filter(each => each.id !== id && (each.self || (each.liveness === 'alive' && each.connected)))
+  const needed = Math.floor(voters.length / 2) + 1
+  const room = `no other host has room for ${stuck.join(', ')}, so they would stand still while ${name} is stopped: make room (diapause plan)`
+  const decides = `without ${name} ${left.length} of ${voters.length} voters are there and ${needed} are needed, so nothing could be decided: let more vote (diapause invite --role witness)`
+  return [...(stuck.length === 0 ? [] : [room]), ...(!votes || left.length >= needed ? [] : [decides])]
+}
 
 /** Of `version` against `program`: MAJOR.MINOR.PATCH by numbers; what stands behind a hyphen or plus is passed over. */
 export function standingOf(version: string, program: string): Exclude<Standing, 'silent'> {

@@ -46,6 +46,7 @@ describe('a check before the next peer is upgraded', () => {
       overview([
         member('oak', '0.1.0', { self: true, connected: false }),
         member('elm', null, { liveness: 'dead', connected: false }),
+        member('larch', '0.1.0', { connected: false }),
         member('ash', null, { silent: 'it took longer than a second' }),
         { ...exposed, report },
         member('yew', '0.1.0', { leaving: true, liveness: 'dead' })
@@ -53,13 +54,37 @@ describe('a check before the next peer is upgraded', () => {
     )
     expect(waits).toEqual([
       'elm is dead: start it, or remove it',
+      expect.stringMatching(/^larch is alive, but the peer that answers has no connection to it/),
       'ash does not say what it is (it took longer than a second)',
-      expect.stringMatching(/^fir says that 2 snapshots bear fewer losses than they should, 5 columns are due: wait/)
+      expect.stringMatching(/^fir says that 2 snapshots bear fewer losses than they should, 5 columns are due: wait/),
+      expect.stringMatching(/^without larch 3 of 6 voters/)
     ])
   })
 
+  it('lets nobody stop whose VMs would have no host', () => {
+    const members = [member('oak', '0.2.0', { self: true }), member('elm', '0.1.0'), member('ash', '0.2.0')]
+    const outlook = { never: true } as NonNullable<Overview['vms'][number]['outlook']>
+    const { waits } = upgradeReport('0.2.0', overview(members, [{ ...vm('elm', 'web'), outlook }, vm('elm', 'db')]))
+    expect(waits).toEqual([expect.stringMatching(/^no other host has room for shop\/web, so they would stand still/)])
+    expect(upgradeReport('0.2.0', overview(members, [{ ...vm('ash', 'web'), outlook }])).waits).toEqual([])
+  })
+
+  it('lets nobody stop without whom the voters have no majority', () => {
+    const pair = [member('oak', '0.2.0', { self: true }), member('elm', '0.1.0')]
+    const { waits } = upgradeReport('0.2.0', overview(pair))
+    expect(waits).toEqual([expect.stringMatching(/^without elm 1 of 2 voters are there and 2 are needed/)])
+    const { waits: more } = upgradeReport('0.2.0', overview([...pair, member('ash', '0.2.0')]))
+    expect(more).toEqual([])
+    const { waits: without } = upgradeReport(
+      '0.2.0',
+      overview([...pair.slice(0, 1), member('elm', '0.1.0', { votes: false })])
+    )
+    expect(without).toEqual([])
+  })
+
   it('wants a snapshot of each group first', () => {
-    const { waits } = upgradeReport('0.2.0', overview([member('oak', '0.1.0')], [vm('oak', 'web')], 0))
+    const three = [member('oak', '0.1.0'), member('elm', '0.1.0'), member('ash', '0.1.0')]
+    const { waits } = upgradeReport('0.2.0', overview(three, [vm('oak', 'web')], 0))
     expect(waits).toEqual(['group shop has no snapshot yet: take one (diapause snapshot shop)'])
   })
 
