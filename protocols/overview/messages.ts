@@ -3,7 +3,7 @@
  *
  * | message | the receiver must |
  * |---|---|
- * | ask     | answer once with what it knows, from memory; questions beyond MAX_ANSWERS_PER_S of one asker are dropped |
+ * | ask     | answer once with what it knows, from memory; beyond MAX_ANSWERS_PER_S of one asker drop those for reports, refuse the others as BUSY |
  * | answer  | take it for the question of that id, once |
  * | refusal | likewise: there is no answer, and `why` is for people |
  * | follow  | send the events that it keeps and those that come, for `forMs` from now; a later `follow` of the same peer takes its place |

@@ -14,8 +14,13 @@ import {
 
 /** A peer that answers at all answers within some round trips, and a page that somebody looks at must not wait. A guess. */
 export const ANSWER_MS = 1_000
-/** Questions of one peer that are answered a second; the others are dropped. A guess: some people look at its dashboard. */
+/**
+ * Questions of one peer that are answered a second: so many for a report, and so many others. Beyond, the former are dropped, for
+ * whoever gathers an overview asks once a second, and the latter are refused as BUSY. A guess: some people look at its dashboard.
+ */
 export const MAX_ANSWERS_PER_S = 10
+/** A page of history, say, that was asked for too soon: who is so answered is alive. */
+export const BUSY = 'busy: it was asked too much within a second; ask again'
 
 export interface OverviewExchangeOptions {
   readonly bus: ControlBus
@@ -39,13 +44,19 @@ export interface Silent {
   readonly why: string
 }
 
+interface Counted {
+  count: number
+  readonly untilMs: number
+}
+
 type Reply = MessageOf<'answer'> | MessageOf<'refusal'>
 
 export class OverviewExchange {
   readonly #options: OverviewExchangeOptions
   /** Question → what takes its answers. */
   readonly #asking = new Map<number, (from: PeerId, reply: Reply) => void>()
-  readonly #answered = new Map<PeerId, { count: number; untilMs: number }>()
+  /** By peer and whether it was for a report: who pages through the history must not make this peer look dead. */
+  readonly #answered = { report: new Map<PeerId, Counted>(), other: new Map<PeerId, Counted>() }
   #nextId = 1
 
   constructor(options: OverviewExchangeOptions) {
@@ -92,10 +103,16 @@ export class OverviewExchange {
     if (message.kind === 'follow') this.#options.onFollow(from, message)
     else if (message.kind === 'events') this.#options.onEvents(from, message)
     else if (message.kind !== 'ask') this.#asking.get(message.id)?.(from, message)
-    else if (this.#mayAsk(from)) void this.#answer(from, message)
+    else this.#asked(from, message)
   }
 
-  async #answer(from: PeerId, { id, question }: MessageOf<'ask'>): Promise<void> {
+  #asked(from: PeerId, { id, question }: MessageOf<'ask'>): void {
+    const isReport = question.of === 'report'
+    if (this.#mayAsk(from, isReport ? 'report' : 'other')) void this.#answer(from, { id, question })
+    else if (!isReport) this.#options.bus.send(from, OVERVIEW_PROTOCOL, { kind: 'refusal', id, why: BUSY })
+  }
+
+  async #answer(from: PeerId, { id, question }: Omit<MessageOf<'ask'>, 'kind'>): Promise<void> {
     const { bus, wallMs, answer } = this.#options
     const reply = (message: OverviewMessage): void => void bus.send(from, OVERVIEW_PROTOCOL, message)
     try {
@@ -107,11 +124,12 @@ export class OverviewExchange {
     }
   }
 
-  #mayAsk(from: PeerId): boolean {
+  #mayAsk(from: PeerId, what: 'report' | 'other'): boolean {
     const nowMs = this.#options.clock.now()
-    const known = this.#answered.get(from)
+    const answered = this.#answered[what]
+    const known = answered.get(from)
     const counted = known === undefined || nowMs >= known.untilMs ? { count: 0, untilMs: nowMs + 1_000 } : known
-    this.#answered.set(from, counted)
+    answered.set(from, counted)
     return ++counted.count <= MAX_ANSWERS_PER_S
   }
 }

@@ -7,7 +7,7 @@ import type { SeenEpoch } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { MAX_EVENT_BYTES, OVERVIEW_PROTOCOL, parseOverviewMessage } from '../../protocols/overview/messages.ts'
-import { ANSWER_MS, MAX_ANSWERS_PER_S } from '../../protocols/overview/shell.ts'
+import { ANSWER_MS, BUSY, MAX_ANSWERS_PER_S } from '../../protocols/overview/shell.ts'
 import { DecisionWorld, VOTERS } from './decision-world.ts'
 import { aStatus, member } from './status-support.ts'
 
@@ -178,6 +178,16 @@ describe('an overview', () => {
     await world.turns()
     await world.turns()
     expect(answers).toBe(MAX_ANSWERS_PER_S)
+  })
+
+  it('is told to who pages fast through the history, who hears of too fast a page that the member is busy', async () => {
+    const { world, p1 } = await cluster()
+    const pages = Array.from({ length: MAX_ANSWERS_PER_S + 1 }, () => p1.reads.history('bank', { limit: 5 }))
+    const silent = (await Promise.all(pages.map(page => within(world, page)))).map(page => page.silent)
+    expect(silent.slice(0, -1).flat()).toEqual([])
+    expect(silent.at(-1)).toEqual(['p2', 'p3'].map(peer => ({ peer, why: BUSY })))
+    const { members } = await within(world, p1.reads.overview())
+    expect(members.map(member => member.silent)).toEqual([undefined, undefined, undefined])
   })
 })
 
