@@ -9,7 +9,7 @@ export interface PolicyView {
   show(group: string): Promise<GroupPolicy>
   /** Undefined: as the config of who owns its first VM says. GROUP_UNKNOWN, MEMBER_OLDER; UsageError POLICY_UNKNOWN. */
   set(group: string, policy: EpochPolicy | undefined): Promise<GroupRecord>
-  /** Recorded history through a policy, and what was. GROUP_UNKNOWN, HISTORY_SHORT, POLICY_FAILED; UsageError POLICY_UNKNOWN. */
+  /** Recorded history through a policy, and what was. GROUP_UNKNOWN, HISTORY_SHORT, SIMULATION_SLOW, POLICY_FAILED; UsageError POLICY_UNKNOWN. */
   simulate(group: string, policy: EpochPolicy): Promise<PolicySimulation>
 }
 

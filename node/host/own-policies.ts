@@ -50,17 +50,22 @@ export async function openOwnPolicies(
       log.error({ policy: name, file: files[name], error: messageOf(error) }, 'a policy of the config cannot be loaded')
     }
   }
+  const moduleOf = (name: string): PolicyThread => {
+    const module = modules.get(name)
+    if (module !== undefined) return module
+    const known = [...modules.keys()].join(', ')
+    const has = known === '' ? 'it has none' : `it has ${known}`
+    throw new DiapauseError(
+      'POLICY_UNKNOWN',
+      `this peer has no policy "${name}" under [policies] of its config (${has})`
+    )
+  }
   return {
     names,
-    next: async (name, question) => {
-      const module = modules.get(name)
-      if (module !== undefined) return answerOf(name, await module.ask(question))
-      const known = [...modules.keys()].join(', ')
-      const has = known === '' ? 'it has none' : `it has ${known}`
-      throw new DiapauseError(
-        'POLICY_UNKNOWN',
-        `this peer has no policy "${name}" under [policies] of its config (${has})`
-      )
+    next: async (name, question) => answerOf(name, await moduleOf(name).ask(question)),
+    alone: name => {
+      const thread = moduleOf(name).another()
+      return { next: async question => answerOf(name, await thread.ask(question)), end: () => thread.end() }
     },
     close: async () => void (await Promise.all([...modules.values()].map(module => module.end())))
   }
@@ -68,7 +73,7 @@ export async function openOwnPolicies(
 
 class PolicyThread {
   readonly #name: string
-  readonly #url: string
+  readonly #file: string
   readonly #deadlineMs: number
   #thread: Worker | undefined
   #failedAtMs = Number.NEGATIVE_INFINITY
@@ -78,8 +83,13 @@ class PolicyThread {
 
   constructor(name: string, file: string, deadlineMs: number) {
     this.#name = name
-    this.#url = pathToFileURL(resolve(file)).href
+    this.#file = file
     this.#deadlineMs = deadlineMs
+  }
+
+  /** Of the same file, with nothing else in common. */
+  another(): PolicyThread {
+    return new PolicyThread(this.#name, this.#file, this.#deadlineMs)
   }
 
   /** POLICY_FAILED where it fails to load, or has failed a short time ago. */
@@ -88,7 +98,7 @@ class PolicyThread {
     if (performance.now() - this.#failedAtMs < AGAIN_MS) throw this.#failure(this.#reason)
     this.#thread = new Worker(THREAD, {
       eval: true,
-      workerData: this.#url,
+      workerData: pathToFileURL(resolve(this.#file)).href,
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB, maxYoungGenerationSizeMb: MEMORY_MIB / 4 },
       env: {}
     })

@@ -14,12 +14,14 @@ import { estimate } from '../planning/policies/cost-model.ts'
 import { nextEpoch, policyText } from '../planning/policies/choose.ts'
 import { costsOf, quantile } from '../planning/policies/measures.ts'
 import { FEWEST_RECORDED, type Simulated, simulating } from '../planning/policies/simulate.ts'
-import type { EpochHistory, PolicyModules, SeenEpoch } from '../ports.ts'
+import type { Clock, EpochHistory, PolicyModules, SeenEpoch } from '../ports.ts'
 
 /** Epochs of which the usual cost is told. A guess: minutes at most settings. */
 const LAST = 20
-/** So many simulated epochs run without a break. A guess: a millisecond or two. */
-const AT_ONCE = 16
+/** A simulation runs so long without a break. A guess: no heartbeat is late by it. */
+const AT_ONCE_MS = 5
+/** And so long in all. A guess: what a person waits for; an own policy that takes its deadline for each answer would take hours. */
+const SIMULATION_MS = 30_000
 
 export interface PolicyOperationsDeps extends VersionFacts {
   readonly directory: Pick<GroupDirectory, 'get' | 'refresh' | 'change'>
@@ -27,12 +29,15 @@ export interface PolicyOperationsDeps extends VersionFacts {
   readonly epochClock: Pick<EpochClock, 'ask' | 'policyOf'>
   readonly modules: PolicyModules
   readonly nameOf: (peer: PeerId) => string
+  readonly clock: Pick<Clock, 'now'>
   /** What a failover of a group would take if a host died, by VM (`PlanOperations`). */
   readonly partsIfLost: (group: string, lost: PeerId) => Promise<Readonly<Record<string, BackParts>>>
 }
 
 export class PolicyOperations implements PolicyView {
   readonly #deps: PolicyOperationsDeps
+  /** One simulation at a time: the others wait. */
+  #turn: Promise<unknown> = Promise.resolve()
 
   constructor(deps: PolicyOperationsDeps) {
     this.#deps = deps
@@ -69,7 +74,9 @@ export class PolicyOperations implements PolicyView {
   async simulate(group: string, policy: EpochPolicy): Promise<PolicySimulation> {
     await this.#recordOf(group)
     this.#requireModule(policy)
-    const simulated = await this.#simulated(this.#deps.history.of(group), policy)
+    const turn = this.#turn.then(() => this.#simulated(this.#deps.history.of(group), policy))
+    this.#turn = turn.catch(() => {})
+    const simulated = await turn
     if (simulated !== undefined) return { group, text: policyText(policy), ...simulated }
     throw new DiapauseError(
       'HISTORY_SHORT',
@@ -106,19 +113,30 @@ export class PolicyOperations implements PolicyView {
 
   /** In small steps: nothing else may wait for it, least of all the renewal of a lease. */
   async #simulated(recorded: readonly SeenEpoch[], policy: EpochPolicy): Promise<Simulated | undefined> {
-    const { modules } = this.#deps
+    const { modules, clock } = this.#deps
+    const own = policy.kind === 'own' ? modules.alone(policy.name) : undefined
     const simulation = simulating(recorded)
-    let step = simulation.next()
-    for (let asked = 1; step.done !== true; asked++) {
-      const { history, now } = step.value
-      const answer =
-        policy.kind === 'own'
-          ? await modules.next(policy.name, { history, now, settings: policy.settings })
-          : nextEpoch(policy, history, now)
-      if (asked % AT_ONCE === 0) await setImmediate()
-      step = simulation.next(answer)
+    const startMs = clock.now()
+    let pausedMs = startMs
+    try {
+      let step = simulation.next()
+      while (step.done !== true) {
+        const { history, now } = step.value
+        const answer =
+          policy.kind === 'own'
+            ? await own?.next({ history, now, settings: policy.settings })
+            : nextEpoch(policy, history, now)
+        if (clock.now() - pausedMs >= AT_ONCE_MS) {
+          await setImmediate()
+          pausedMs = clock.now()
+        }
+        if (pausedMs - startMs > SIMULATION_MS) throw slow()
+        step = simulation.next(answer)
+      }
+      return step.value
+    } finally {
+      await own?.end()
     }
-    return step.value
   }
 
   async #costsOf(group: string, keeper: PeerId): Promise<EpochCosts | null> {
@@ -154,6 +172,12 @@ export class PolicyOperations implements PolicyView {
 /** Null where one of them was not measured, or there is none. */
 const slowest = (times: readonly (number | null)[]): number | null =>
   times.length === 0 ? null : times.reduce((most, ms) => (most === null || ms === null ? null : Math.max(most, ms)))
+
+const slow = (): DiapauseError =>
+  new DiapauseError(
+    'SIMULATION_SLOW',
+    `the simulation was ended after ${SIMULATION_MS / 1_000} s: try a policy that answers faster, or longer intervals`
+  )
 
 const unknown = (group: string): DiapauseError =>
   new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)

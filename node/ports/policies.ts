@@ -9,7 +9,17 @@ export interface PolicyModules {
    * not be loaded, which the message says why. POLICY_FAILED: it has thrown, said what is no answer, or took too long.
    */
   next(name: string, question: PolicyQuestion): Promise<{ atMs: number; why: string } | undefined>
+  /**
+   * The same module in a thread of its own, which `end` ends: for questions of people, whose settings may be such that the module
+   * fails, which is not to cost a group its policy. As `next`, with no wait for others. POLICY_UNKNOWN.
+   */
+  alone(name: string): LonePolicy
   close(): Promise<void>
+}
+
+export interface LonePolicy {
+  next(question: PolicyQuestion): ReturnType<PolicyModules['next']>
+  end(): Promise<void>
 }
 
 export interface PolicyQuestion {

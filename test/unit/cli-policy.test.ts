@@ -25,6 +25,12 @@ let api: ApiServer
 let record: GroupRecord | null
 let epochs: SeenEpoch[]
 let older: boolean
+let policies: PolicyOperations
+/** Threads of simulations: now, and the most at once. */
+let simulating: number
+let most: number
+/** Each answer of the module takes its setting `takesMs`, or 6 ms. */
+let nowMs: number
 
 beforeEach(async () => {
   record = createGroup('bank', [vm], { a: 'p1' })(null) ?? null
@@ -42,11 +48,20 @@ beforeEach(async () => {
     onForgotten: () => {}
   }
   const history = { of: () => epochs, onSeen: () => () => {}, noteCause: () => {} }
+  simulating = 0
+  most = 0
+  nowMs = 0
+  const next: PolicyModules['next'] = async (_, { history: past, now, settings }) => {
+    const every = Number(settings['everyMs'])
+    nowMs += Number(settings['takesMs'] ?? 6)
+    return { atMs: (past.at(-1)?.openedAtMs ?? now.sinceMs) + every, why: `calm: ${every}` }
+  }
   const modules: PolicyModules = {
     names: ['calm'],
-    next: async (_, { history: past, now, settings }) => {
-      const every = Number(settings['everyMs'])
-      return { atMs: (past.at(-1)?.openedAtMs ?? now.sinceMs) + every, why: `calm: ${every}` }
+    next,
+    alone: name => {
+      most = Math.max(most, ++simulating)
+      return { next: question => next(name, question), end: async () => void simulating-- }
     },
     close: async () => {}
   }
@@ -62,7 +77,8 @@ beforeEach(async () => {
     intervalMs: 10_000,
     deadlineMs: 1_000
   })
-  const policies = new PolicyOperations({
+  policies = new PolicyOperations({
+    clock: { now: () => nowMs },
     directory: { ...directory, get: id => (id === 'bank' ? (record ?? undefined) : undefined) },
     history,
     epochClock,
@@ -139,6 +155,32 @@ describe('diapause policy', () => {
     const own = ['--policy', 'own', '--name', 'calm', '--setting', 'everyMs=20000', '--json']
     const found = JSON.parse((await run('policy', 'simulate', 'bank', ...own)).out.join('\n')) as object
     expect(found).toMatchObject({ why: 'calm: 20000', was: { epochs: 59 }, wouldBe: { epochs: 29 } })
+  })
+
+  test('replays through one at a time, whose thread it ends, and lets others go on in between', async () => {
+    let turns = 0
+    let going = true
+    const tick = (): void => {
+      turns++
+      if (going) setImmediate(tick)
+    }
+    setImmediate(tick)
+    const own = (everyMs: number) => policies.simulate('bank', { kind: 'own', name: 'calm', settings: { everyMs } })
+    const all = await Promise.allSettled([own(20_000), own(20_000), own(20_000)])
+    going = false
+    expect(all.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled'])
+    expect({ most, simulating }).toEqual({ most: 1, simulating: 0 })
+    expect(turns).toBeGreaterThanOrEqual(3 * 29)
+  })
+
+  test('ends a simulation that takes too long', async () => {
+    const simulated = policies.simulate('bank', {
+      kind: 'own',
+      name: 'calm',
+      settings: { everyMs: 10_000, takesMs: 2_000 }
+    })
+    await expect(simulated).rejects.toMatchObject({ code: 'SIMULATION_SLOW' })
+    expect(simulating).toBe(0)
   })
 
   test('says what is wrong with a policy, that a module is not there, and that too little is known', async () => {

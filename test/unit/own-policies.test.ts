@@ -67,6 +67,28 @@ test.each([
   })
 )
 
+test('one that fails alone, by the settings of whoever tries it, still answers the group that has it', () =>
+  using(
+    {
+      mine: `let asked = 0
+        export const next = (history, now, { wild }) => {
+          if (wild) throw new Error('wild')
+          return { atMs: ++asked, why: '' }
+        }`
+    },
+    async modules => {
+      const wild = modules.alone('mine')
+      await expect(wild.next({ ...question, settings: { wild: true } })).rejects.toThrow('wild')
+      await wild.end()
+      expect(await modules.next('mine', question)).toEqual({ atMs: 1, why: '' })
+      const calm = modules.alone('mine')
+      expect(await calm.next(question)).toEqual({ atMs: 1, why: '' })
+      expect(await calm.next(question)).toEqual({ atMs: 2, why: '' })
+      await calm.end()
+      expect(() => modules.alone('other')).toThrow('no policy "other"')
+    }
+  ))
+
 test('one that cannot be loaded is told in the log, and again to whoever asks for it; so is one that nobody has', () => {
   const log = memoryLog()
   return using(
