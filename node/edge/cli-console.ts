@@ -1,7 +1,7 @@
 /** `diapause vm console`: the serial console of a VM, wherever it runs; on a terminal with what one types, else to read. */
 import { StringDecoder } from 'node:string_decoder'
 import type { ApiClient } from './client.ts'
-import { DEFAULT_HISTORY_BYTES } from './console-view.ts'
+import { DEFAULT_HISTORY_BYTES, MAX_TYPED } from './console-view.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Ctrl-], as telnet and virsh have it. */
@@ -48,6 +48,12 @@ export async function openConsole(
   })
 }
 
+/** As much as a peer takes at once, without half a character at its end. */
+function beginningOf(text: string): string {
+  const most = text.slice(0, MAX_TYPED)
+  return most.length < text.length && /[\ud800-\udbff]$/.test(most) ? most.slice(0, -1) : most
+}
+
 /** One request at a time, so that keys arrive in the order in which they were pressed; what comes meanwhile goes together. */
 async function typeKeys(
   client: ApiClient,
@@ -59,9 +65,11 @@ async function typeKeys(
   let sending = Promise.resolve()
   let failed: Error | undefined
   const send = async (): Promise<void> => {
-    const text = waiting
-    waiting = ''
-    if (text !== '' && failed === undefined) await client.typeConsole(group, vm, text)
+    while (waiting !== '' && failed === undefined) {
+      const text = beginningOf(waiting)
+      waiting = waiting.slice(text.length)
+      await client.typeConsole(group, vm, text)
+    }
   }
   for await (const bytes of keys) {
     const { typed, leaves } = keysFor(bytes)

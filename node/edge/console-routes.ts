@@ -2,11 +2,8 @@
 import { once } from 'node:events'
 import { DiapauseError, UsageError, messageOf } from '../errors.ts'
 import { HEARTBEAT_MS } from './api-events.ts'
-import { type ConsoleLine, historyOf } from './console-view.ts'
+import { type ConsoleLine, historyOf, MAX_TYPED } from './console-view.ts'
 import { type Context, readJson, type Route } from './routing.ts'
-
-/** What is typed at once is a command line, not a file. */
-const MAX_CONSOLE_TEXT = 4_096
 
 export const consoleRoutes: readonly Route[] = [
   {
@@ -70,8 +67,8 @@ const wordsOf = (error: unknown): string =>
 
 function consoleText(body: unknown): string {
   const typed = typeof body === 'object' && body !== null && 'text' in body ? body.text : undefined
-  if (typeof typed !== 'string' || typed.length > MAX_CONSOLE_TEXT) {
-    throw new UsageError('API_BAD_REQUEST', `expected {"text": "…"} with at most ${MAX_CONSOLE_TEXT} characters`)
+  if (typeof typed !== 'string' || typed.length > MAX_TYPED) {
+    throw new UsageError('API_BAD_REQUEST', `expected {"text": "…"} with at most ${MAX_TYPED} characters`)
   }
   return typed
 }

@@ -25,6 +25,9 @@ export type ConsoleLine = { readonly host: string } | { readonly note: string } 
 export const DEFAULT_HISTORY_BYTES = 4_096
 export const MAX_HISTORY_BYTES = 32 << 10
 
+/** Of characters that are typed at once: a command line, not a file. */
+export const MAX_TYPED = 4_096
+
 export function historyOf(text: string | null): number {
   const bytes = Number(text ?? DEFAULT_HISTORY_BYTES)
   if (Number.isInteger(bytes) && bytes >= 0 && bytes <= MAX_HISTORY_BYTES) return bytes
