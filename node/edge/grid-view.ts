@@ -7,7 +7,7 @@ import type { PeerId } from '../../protocols/core.ts'
 
 export interface GridView {
   /**
-   * As this peer sees it, looked at again when that is older than ten seconds. GROUP_UNKNOWN, EPOCH_NOT_KEPT; UsageError NOT_STORAGE (a witness
+   * As this peer sees it, looked at again when that is older than ten seconds or than the epoch. GROUP_UNKNOWN, EPOCH_NOT_KEPT; UsageError NOT_STORAGE (a witness
    * knows no images).
    */
   grid(group: string, epoch: number): Promise<EpochGrid>

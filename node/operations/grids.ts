@@ -12,21 +12,28 @@ import type { Clock } from '../ports.ts'
 
 /** What was seen this long ago is seen again. A guess: a person watches a repair, and the question costs a message a stream. */
 const FRESH_MS = 10_000
-/** A page does not wait longer than this for members that do not answer, where something was seen before. A guess. */
+/** A page does not wait longer than this for members that do not answer, where the epoch was seen before. A guess. */
 const PATIENCE_MS = 2_000
 
 export interface GridOperationsDeps {
   /** Undefined at a witness. */
-  readonly redundancy: Pick<Redundancy, 'look' | 'last' | 'gridsAt'> | undefined
+  readonly redundancy: Pick<Redundancy, 'look' | 'gridsAt'> | undefined
   readonly membership: { record(): ClusterRecord }
   readonly clock: Clock
   wallMs(): number
 }
 
+/** `atMs`, `wallMs`: when it was there, by both clocks. */
+interface Seen {
+  readonly atMs: number
+  readonly wallMs: number
+  readonly sight: Sight
+}
+
 export class GridOperations {
   readonly #deps: GridOperationsDeps
-  #looking: Promise<Sight> | undefined
-  #seen: { readonly atMs: number; readonly wallMs: number } | undefined
+  #looking: Promise<Seen> | undefined
+  #seen: Seen | undefined
 
   constructor(deps: GridOperationsDeps) {
     this.#deps = deps
@@ -38,30 +45,49 @@ export class GridOperations {
     if (kept === undefined) {
       throw new DiapauseError('EPOCH_NOT_KEPT', `Epoch ${epoch} of group "${record.id}" is not kept.`)
     }
-    const { redundancy, membership, wallMs } = this.#deps
+    const { redundancy, membership } = this.#deps
     if (redundancy === undefined)
       throw new UsageError('NOT_STORAGE', 'this peer is a witness and knows no snapshots: ask a storage member')
-    const sight = await this.#look(redundancy)
+    const { sight, wallMs: lookedMs } = await this.#look(redundancy, record.id, kept)
     const members = membership.record().members.flatMap(({ id, name, role }) => {
       return role === 'storage' ? [{ id, name, standing: sight.facts.standing.get(id) ?? ('gone' as const) }] : []
     })
     const gridsAt = redundancy.gridsAt.bind(redundancy)
-    return { lookedMs: this.#seen?.wallMs ?? wallMs(), members, ...gridOf(record, kept, sight, gridsAt) }
+    return { lookedMs, members, ...gridOf(record, kept, sight, gridsAt) }
   }
 
-  async #look(redundancy: Pick<Redundancy, 'look' | 'last'>): Promise<Sight> {
-    const { clock, wallMs } = this.#deps
-    const { last } = redundancy
-    if (last !== undefined && this.#seen !== undefined && clock.now() - this.#seen.atMs < FRESH_MS) return last
-    this.#looking ??= redundancy.look().finally(() => {
-      this.#looking = undefined
-      this.#seen = { atMs: clock.now(), wallMs: wallMs() }
-    })
-    if (last === undefined) return this.#looking
-    const patience = Promise.withResolvers<Sight>()
+  async #look(redundancy: Pick<Redundancy, 'look'>, group: string, kept: KeptEpoch): Promise<Seen> {
+    const { clock } = this.#deps
+    const last = this.#seen
+    if (last === undefined || !knows(last, group, kept)) {
+      // A look that is under way may have begun before the epoch was committed.
+      const underWay = await this.#looking?.catch(() => undefined)
+      return underWay && knows(underWay, group, kept) ? underWay : this.#lookNow(redundancy)
+    }
+    if (clock.now() - last.atMs < FRESH_MS) return last
+    const patience = Promise.withResolvers<Seen>()
     const cancel = clock.after(PATIENCE_MS, () => patience.resolve(last))
-    return Promise.race([this.#looking, patience.promise]).finally(cancel)
+    return Promise.race([this.#lookNow(redundancy), patience.promise]).finally(cancel)
   }
+
+  /** Whoever asks meanwhile waits for the same. */
+  #lookNow(redundancy: Pick<Redundancy, 'look'>): Promise<Seen> {
+    const { clock, wallMs } = this.#deps
+    this.#looking ??= redundancy
+      .look()
+      .then(sight => (this.#seen = { atMs: clock.now(), wallMs: wallMs(), sight }))
+      .finally(() => {
+        this.#looking = undefined
+      })
+    return this.#looking
+  }
+}
+
+/** Of every VM of the epoch it has the image, or why that cannot be read: it was looked after the epoch was committed. */
+function knows({ sight: { kept } }: Seen, group: string, { epoch, images }: KeptEpoch): boolean {
+  const unread = new Set(kept.unread.map(({ image }) => image))
+  const read = new Set(kept.images.flatMap(each => (each.group === group && each.epoch === epoch ? [each.vm] : [])))
+  return Object.entries(images).every(([vm, image]) => read.has(vm) || unread.has(image))
 }
 
 type GridsAt = (peer: PeerId, stream: string, column: number) => number

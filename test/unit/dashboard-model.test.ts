@@ -5,7 +5,7 @@ import type { EpochPast } from '../../node/edge/history-view.ts'
 import type { Overview, OverviewMember, OverviewVm } from '../../node/edge/overview-view.ts'
 import { linesOf, standingsOf } from '../../node/dashboard/model/circle.ts'
 import { epochText, joinEpochs, rowOf } from '../../node/dashboard/model/epochs.ts'
-import { codewordOf, symbolsOf } from '../../node/dashboard/model/grid.ts'
+import { codewordOf, gridSummary, symbolsOf } from '../../node/dashboard/model/grid.ts'
 import { ageOf, bytesOf, durationOf, listOf } from '../../node/dashboard/model/text.ts'
 import { verdictOf } from '../../node/dashboard/model/verdict.ts'
 import { diagonalMembers } from '../../node/erasure/grid.ts'
@@ -73,6 +73,14 @@ describe('the verdict', () => {
 })
 
 describe('the diagonal grid as it is drawn', () => {
+  it('is said to be there where columns are known, and not where none is', () => {
+    const none = { group: 'g', epoch: 1, generation: 1, lookedMs: 0, members: [], images: [], unreadable: [] }
+    expect(gridSummary(none, 3_000)).toBe('no column is known · looked 3 s ago')
+    const columns = [{ column: 0, planned: 'p1', places: ['p1'], state: 'there' }] as const
+    const image = { vm: 'a', tolerates: 0, streams: [{ stream: 's', k: 1, m: 0, grids: 1, columns }] }
+    expect(gridSummary({ ...none, images: [image] }, 0)).toBe('all 1 columns are there')
+  })
+
   const stream: GridStream = {
     stream: 's',
     k: 3,

@@ -4,10 +4,12 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { decisionList } from '../../node/edge/read-routes.ts'
 import { parseHistoryWish } from '../../node/edge/history-view.ts'
 import { graphOf } from '../../node/operations/graphs.ts'
-import { gridOf } from '../../node/operations/grids.ts'
+import { GridOperations, gridOf } from '../../node/operations/grids.ts'
 import { pastOf, toldHistory } from '../../node/operations/history.ts'
+import type { Sight } from '../../node/agents/redundancy.ts'
 import type { SeenEpoch } from '../../node/ports.ts'
 import type { GroupRecord, KeptEpoch } from '../../protocols/group.ts'
+import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { newestThatFit } from '../../protocols/overview/fitting.ts'
 import { RepairWorld } from './repair-world.ts'
 import { ship } from './shards-network.ts'
@@ -174,6 +176,67 @@ describe('the grid of an epoch', () => {
     })
     expect(columns.map(({ state }) => state)).toEqual(['lost', 'lost', 'lost', 'there', 'there'])
     expect(tolerates).toBeLessThan(0)
+  })
+})
+
+describe('what a peer has seen of the redundancy', () => {
+  /** Each look sees the images of the epochs up to `epoch`, or fails. */
+  function peer() {
+    const world = { nowMs: 5_000, epoch: 1, looks: 0, fails: false }
+    const sight = (): Sight => ({
+      kept: {
+        images: Array.from({ length: world.epoch }, (_, at) => {
+          return { group: 'bank', vm: 'vm1', generation: 1, epoch: at + 1, streams: [] }
+        }),
+        streams: [],
+        unread: []
+      },
+      facts: { streams: [], standing: new Map(), hosts: [] },
+      plan: { repairs: [], exposed: [] } as unknown as Sight['plan']
+    })
+    const grids = new GridOperations({
+      redundancy: {
+        look: async () => {
+          world.looks++
+          if (world.fails) throw new Error('nobody answers')
+          return sight()
+        },
+        gridsAt: () => 0
+      },
+      membership: { record: () => ({ members: [] }) as unknown as ClusterRecord },
+      clock: { now: () => world.nowMs, after: () => () => {} },
+      wallMs: () => world.nowMs
+    })
+    const at = (epoch: number) => {
+      const committed = { epoch, generation: 1, previousEpoch: epoch - 1, images: { vm1: `h${epoch}` } }
+      return grids.grid(record({ committed, lastEpoch: epoch }), epoch)
+    }
+    return { world, at }
+  }
+
+  it('is fresh for a while, but not for an epoch that was committed since', async () => {
+    const { world, at } = peer()
+    expect((await at(1)).images).toHaveLength(1)
+    world.nowMs += 1_000
+    expect([(await at(1)).lookedMs, world.looks]).toEqual([5_000, 1])
+    world.epoch = 2
+    expect(await at(2)).toMatchObject({ lookedMs: 6_000, images: [{ vm: 'vm1' }] })
+    await at(2)
+    expect(world.looks).toBe(2)
+  })
+
+  it('is looked at again after a look that failed', async () => {
+    const { world, at } = peer()
+    world.fails = true
+    await expect(at(1)).rejects.toThrow('nobody answers')
+    world.fails = false
+    world.nowMs += 1_000
+    expect((await at(1)).lookedMs).toBe(6_000)
+    world.nowMs += 60_000
+    world.fails = true
+    await expect(at(1)).rejects.toThrow('nobody answers')
+    world.fails = false
+    expect((await at(1)).lookedMs).toBe(66_000)
   })
 })
 

@@ -1,5 +1,6 @@
 /** The diagonal grid of a stream as it is drawn. Pure. As `erasure/grid.ts` has it: symbol (column c, row r) is of diagonal (c - r) mod C. */
 import type { ColumnState, EpochGrid, GridStream } from '../../edge/grid-view.ts'
+import { ageOf } from './text.ts'
 
 export interface Symbol {
   readonly column: number
@@ -56,4 +57,17 @@ export const stateWords: Readonly<Record<ColumnState, string>> = {
   away: 'on a member that is waited for',
   repairing: 'being rebuilt',
   lost: 'lost'
+}
+
+/** All columns of an epoch in a line. None known: nothing is said of them. */
+export function gridSummary(grid: EpochGrid, nowMs: number): string {
+  const counts = columnCounts(grid)
+  const words = (['repairing', 'lost', 'away', 'partly'] as const)
+    .filter(state => counts[state] > 0)
+    .map(state => `${counts[state]} ${stateWords[state]}`)
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
+  const age = ageOf(nowMs - grid.lookedMs)
+  const looked = age === 'now' ? 'just looked' : `looked ${age} ago`
+  if (all === 0) return `no column is known · ${looked}`
+  return words.length === 0 ? `all ${all} columns are there` : `of ${all} columns ${words.join(', ')} · ${looked}`
 }

@@ -6,8 +6,8 @@ import { useState } from 'preact/hooks'
 import type { ColumnState, EpochGrid, GridColumn, GridImage, GridStream } from '../../edge/grid-view.ts'
 import { get } from '../live/http.ts'
 import { useRead } from '../live/resource.ts'
-import { codewordOf, columnCounts, diagonalName, stateWords, symbolsOf } from '../model/grid.ts'
-import { ageOf, countOf } from '../model/text.ts'
+import { codewordOf, diagonalName, gridSummary, stateWords, symbolsOf } from '../model/grid.ts'
+import { countOf } from '../model/text.ts'
 import { Mark, type Tone } from '../parts/marks.tsx'
 import { Loaded, Panel } from '../parts/panel.tsx'
 
@@ -33,21 +33,13 @@ export function GridPanel({ group, epoch }: { group: string; epoch: number }) {
     )
   }
   return (
-    <Panel title="Where it is stored" aside={read.data && <span class="faint">{summaryOf(read.data)}</span>}>
+    <Panel
+      title="Where it is stored"
+      aside={read.data && <span class="faint">{gridSummary(read.data, Date.now())}</span>}
+    >
       <Loaded read={read}>{grid => <Grid grid={grid} />}</Loaded>
     </Panel>
   )
-}
-
-function summaryOf(grid: EpochGrid): string {
-  const counts = columnCounts(grid)
-  const words = (['repairing', 'lost', 'away', 'partly'] as const)
-    .filter(state => counts[state] > 0)
-    .map(state => `${counts[state]} ${stateWords[state]}`)
-  const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
-  const age = ageOf(Date.now() - grid.lookedMs)
-  const looked = age === 'now' ? 'just looked' : `looked ${age} ago`
-  return words.length === 0 ? `all ${all} columns are there` : `of ${all} columns ${words.join(', ')} · ${looked}`
 }
 
 function Grid({ grid }: { grid: EpochGrid }) {
