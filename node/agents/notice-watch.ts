@@ -48,6 +48,8 @@ export class NoticeWatch {
   /** Of states that are looked at: since when they are as they are, and what was said last, by what they are of. */
   readonly #since = new Map<string, number>()
   readonly #said = new Map<string, NoticeState>()
+  /** Members that do not answer, by their names: who is removed has none any more. */
+  readonly #dead = new Map<PeerId, string>()
   #cancel: () => void = () => {}
   #stopped = false
 
@@ -103,10 +105,18 @@ export class NoticeWatch {
       const isDead = detector.livenessOf(peer) === 'dead'
       if (isDead && !hasMajority) continue
       const member = nameOf(peer)
+      if (isDead) this.#dead.set(peer, member)
+      else this.#dead.delete(peer)
       const text = isDead
         ? `Member ${member} does not answer: its VMs are taken over, and what it stores is rebuilt when it stays away.`
         : `Member ${member} is back.`
       this.#state('member-dead', [peer], isDead, LASTS_MS, text, { member })
+    }
+    for (const [peer, member] of this.#dead) {
+      if (members().includes(peer)) continue
+      this.#state('member-dead', [peer], false, 0, `Member ${member} was removed.`, { member })
+      this.#forget('member-dead', [peer])
+      this.#dead.delete(peer)
     }
   }
 
@@ -160,7 +170,7 @@ export class NoticeWatch {
     tell({ kind: 'notice', notice: notice({ kind, state, which, text, ...about }, wallMs()), alone: group(kind) })
   }
 
-  /** It is somebody else's to look at now: what this peer said of it last is no longer its business. */
+  /** It is somebody else's to look at now, or nobody's: what this peer said of it last is no longer its business. */
   #forget(kind: NoticeKind, which: readonly string[]): void {
     const name = [kind, ...which].join('/')
     this.#since.delete(name)

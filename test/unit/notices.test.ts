@@ -74,13 +74,19 @@ describe('what people are told of', () => {
 describe('the watch', () => {
   const world = (more: { alive?: string[]; exposed?: Exposed[] } = {}) => {
     const clock = new JumpingClock()
-    const state = { alive: ['A', 'B', 'C'], exposed: [] as Exposed[], records: [record()], ...more }
+    const state = {
+      alive: ['A', 'B', 'C'],
+      exposed: [] as Exposed[],
+      members: ['A', 'B', 'C'],
+      records: [record()],
+      ...more
+    }
     const told: NoticeInput[] = []
     const watch = new NoticeWatch({
       self: 'A',
       directory: { all: () => state.records, onRecord: () => {} },
       detector: { livenessOf: peer => (state.alive.includes(peer) ? 'alive' : 'dead') },
-      members: () => ['A', 'B', 'C'],
+      members: () => state.members,
       voters: () => ['A', 'B', 'C'],
       nameOf: facts.nameOf,
       exposed: () => state.exposed,
@@ -94,7 +100,7 @@ describe('the watch', () => {
       told.flatMap(input => (input.kind === 'notice' && input.notice.state === 'begun' ? [input.notice.key] : []))
     const ended = () =>
       told.flatMap(input => (input.kind === 'notice' && input.notice.state === 'ended' ? [input.notice.key] : []))
-    return { clock, state, begun, ended }
+    return { clock, state, told, begun, ended }
   }
 
   it('tells of a member that stays dead, not of one that is back soon', async () => {
@@ -110,6 +116,19 @@ describe('the watch', () => {
     state.alive = ['A', 'B', 'C']
     await clock.until(clock.nowMs + 4_000)
     expect(ended().at(-1)).toBe('member-dead/C')
+  })
+
+  it('ends what it told of a dead member when that one is removed, by the name that it had', async () => {
+    const { clock, state, told, begun } = world()
+    state.alive = ['A', 'B']
+    await clock.until(clock.nowMs + 14_000)
+    expect(begun()).toEqual(['member-dead/C'])
+    const before = told.length
+    state.members = ['A', 'B']
+    await clock.until(clock.nowMs + 14_000)
+    expect(told.slice(before)).toMatchObject([
+      { notice: { key: 'member-dead/C', state: 'ended', text: 'Member host-c was removed.', member: 'host-c' } }
+    ])
   })
 
   it('tells of a cut from the majority, and then not of what it thinks of each other member', async () => {
