@@ -105,7 +105,15 @@ export class Notifications {
       text,
       atMs: this.#deps.wallMs()
     } as const
-    await this.#once(target.name, [test], 0)
+    try {
+      await this.#once(target.name, [test], 0)
+    } catch (error) {
+      this.#deps.log.warn(
+        { target: target.name, error: messageOf(error), ...saidOf(error) },
+        'a test was not delivered'
+      )
+      throw error
+    }
   }
 
   #apply(effect: NoticeEffect): void {
@@ -141,7 +149,7 @@ export class Notifications {
       } catch (error) {
         if (this.#stop.signal.aborted) return
         const waitMs = AGAIN_MS[tries]
-        log.warn({ target, error: messageOf(error), tries: tries + 1 }, 'people could not be told')
+        log.warn({ target, error: messageOf(error), ...saidOf(error), tries: tries + 1 }, 'people could not be told')
         if (waitMs === undefined || hasCode(error, 'NOTIFICATION_REFUSED')) {
           this.#counts.failed++
           const isNews = this.#last.get(target)?.failed === undefined
@@ -173,6 +181,12 @@ export class Notifications {
       this.#stop.signal.addEventListener('abort', end)
     })
   }
+}
+
+/** What a command said on standard error: for the log of this peer and nobody else. */
+function saidOf(error: unknown): { readonly said?: unknown } {
+  const said = error instanceof DiapauseError ? error.details['said'] : undefined
+  return said === undefined ? {} : { said }
 }
 
 function retryAfterOf(error: unknown): number {

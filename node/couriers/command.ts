@@ -10,8 +10,19 @@ import { failed } from './errors.ts'
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** The peer may go before all others (`host/priority.ts`); its operator's command must not. The most that nice(1) takes off. */
 const NICE = '20'
-/** What is kept of what it says on standard error, the last: a line. */
+/** What is kept of what it says on standard error, the last: a line. For this peer's log alone, as it may hold a credential. */
 const SAID_CHARACTERS = 300
+
+/** A variable may have 128 KiB (execve: MAX_ARG_STRLEN), and a character takes up to three bytes each as it is counted here. */
+const MAX_TEXT_CHARACTERS = 30_000
+
+/** No program can be started with more, nor with a NUL. The whole text is in the JSON. */
+export const commandEnvironment = (target: string, text: string): Record<string, string> => ({
+  PATH,
+  LANG: 'C.UTF-8',
+  DIAPAUSE_TARGET: target,
+  DIAPAUSE_TEXT: text.replaceAll('\0', '').slice(0, MAX_TEXT_CHARACTERS)
+})
 
 export async function runCommand(
   { name, command }: Pick<NotificationTarget, 'name'> & { readonly command: string },
@@ -19,7 +30,7 @@ export async function runCommand(
   signal: AbortSignal
 ): Promise<void> {
   const args = ['--pdeathsig', 'KILL', '--', 'nice', '-n', NICE, 'sh', '-c', command]
-  const env = { PATH, LANG: 'C.UTF-8', DIAPAUSE_TARGET: name, DIAPAUSE_TEXT: body.text }
+  const env = commandEnvironment(name, body.text)
   const child = spawn('setpriv', args, { cwd: '/', env, detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
   child.stdin.on('error', () => {}) // it need not read
   child.stdin.end(JSON.stringify(body))
@@ -36,14 +47,17 @@ export async function runCommand(
       child.once('exit', resolve)
     })
     if (code === 0) return
-    const why = signal.aborted ? 'its command took too long' : `its command ended with ${code ?? 'a signal'}`
-    throw failed(name, said.trim() === '' ? why : `${why}: ${said.trim()}`)
+    const why = signal.aborted ? 'its command took too long' : commandEnded(code)
+    throw failed(name, why, said.trim() === '' ? {} : { said: said.trim() })
   } finally {
     signal.removeEventListener('abort', end)
     end()
     child.stderr.destroy()
   }
 }
+
+const commandEnded = (code: number | null): string =>
+  `its command ended with ${code === null ? 'a signal' : `status ${code}`}`
 
 /** The command, and what it has left behind. */
 function endGroup(pid: number | undefined): void {

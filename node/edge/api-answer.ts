@@ -121,6 +121,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   ADDRESS_TAKEN: 409,
   KEYS_ELSEWHERE: 409,
   KEYS_FULL: 409,
+  TARGET_BUSY: 409,
   TOKEN_EXISTS: 409,
   TOKENS_FULL: 409,
   REGISTER_LEASED: 503,

@@ -160,9 +160,10 @@ describe('a command', () => {
   })
 
   it('that fails, or takes too long, is ended and may be tried again, with what it said last', async () => {
-    const { code, message } = await errorOf({ command: 'echo no line out >&2; exit 3' })
+    const { code, message, details } = await errorOf({ command: 'echo no line out >&2; exit 3' })
     expect(code).toBe('NOTIFICATION_FAILED')
-    expect(message).toContain('ended with 3: no line out')
+    expect(message).toMatch(/ended with status 3$/)
+    expect(details).toEqual({ said: 'no line out' })
     expect((await errorOf({ command: 'sleep 100 & sleep 100', timeoutMs: 100 })).message).toContain('too long')
   })
 })

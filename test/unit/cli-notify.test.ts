@@ -3,6 +3,8 @@ import type { NoticeKind } from '../../config/notices.ts'
 import { targetSchema } from '../../config/notices.ts'
 import { checkConfig } from '../../config/parse.ts'
 import { Notifications } from '../../node/agents/notifications.ts'
+import { commandEnvironment } from '../../node/couriers/command.ts'
+import { errorReply } from '../../node/edge/api-answer.ts'
 import { targetsText } from '../../node/edge/cli-notify.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import { NotificationOperations } from '../../node/operations/notifications.ts'
@@ -18,6 +20,8 @@ function world(take: (text: string) => void) {
   const clock = new JumpingClock()
   const bodies: NotificationBody[] = []
   const reports: string[] = []
+  const details: object[] = []
+  const log = memoryLog()
   const bus: ControlBus = { self: 'A', send: () => true, on: () => {} }
   const notifications = new Notifications({
     self: 'A',
@@ -37,8 +41,11 @@ function world(take: (text: string) => void) {
     nameOf: peer => `host-${peer.toLowerCase()}`,
     clock,
     wallMs: () => 0,
-    log: memoryLog(),
-    report: kind => reports.push(kind)
+    log,
+    report: (kind, fields) => {
+      reports.push(kind)
+      details.push(fields)
+    }
   })
   notifications.look()
   const shared = { self: 'A', targets: [pager], notifications, nameOf: (peer: string) => `host-${peer}`, clock }
@@ -46,7 +53,16 @@ function world(take: (text: string) => void) {
     const notice = { key: 'failover/shop/2', kind: 'failover', state: 'once', text: 'shop moved', atMs: 0 } as const
     notifications.feed({ kind: 'notice', notice })
   }
-  return { clock, bodies, reports, notifications, view: new NotificationOperations(shared), see }
+  return {
+    clock,
+    bodies,
+    reports,
+    details,
+    lines: log.lines,
+    notifications,
+    view: new NotificationOperations(shared),
+    see
+  }
 }
 
 const fails = (code: string) => () => {
@@ -86,6 +102,39 @@ describe('what people are told', () => {
     await expect(view.test({ name: 'pigeon' })).rejects.toThrow('it has pager')
     const broken = world(fails('NOTIFICATION_REFUSED')).view
     expect(await broken.test({ name: 'pager' })).toEqual([{ name: 'pager', tookMs: 0, failed: 'not delivered' }])
+  })
+
+  it('is tried once at a time and once in ten seconds, whether that helps or not', async () => {
+    const { view, clock, bodies } = world(() => {})
+    const both = await Promise.allSettled([view.test({}), view.test({ name: 'pager' })])
+    expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    await clock.until(clock.nowMs + 9_999)
+    const busy = await view.test({}).catch((error: unknown) => error)
+    expect(busy).toMatchObject({ code: 'TARGET_BUSY', message: expect.stringContaining('again in 1 s') })
+    expect(errorReply(busy).status).toBe(409)
+    expect(bodies).toHaveLength(1)
+    await clock.until(clock.nowMs + 1)
+    expect(await view.test({})).toHaveLength(1)
+  })
+
+  it('stands in the log of its peer with what its command said, and nowhere else', async () => {
+    const { clock, lines, details, see, view } = world(() => {
+      throw new DiapauseError('NOTIFICATION_REFUSED', 'it ended with status 1', { details: { said: 'key k-1' } })
+    })
+    see()
+    await clock.until(clock.nowMs + 20_000)
+    const shown = JSON.stringify([view.targets(), await view.test({}), details])
+    expect(shown).toContain('status 1')
+    expect(shown).not.toContain('k-1')
+    expect(lines.filter(line => JSON.stringify(line).includes('key k-1'))).toHaveLength(2)
+  })
+
+  it('is given to a command as far as a program can be given it', () => {
+    const text = commandEnvironment('pager', `a\0b${'\u20ac'.repeat(100_000)}`)['DIAPAUSE_TEXT'] ?? ''
+    expect(text.slice(0, 3)).toBe('ab\u20ac')
+    expect(text).toHaveLength(30_000)
+    expect(Buffer.byteLength(`DIAPAUSE_TEXT=${text}`)).toBeLessThan(128 << 10)
+    expect(commandEnvironment('pager', 'short')['DIAPAUSE_TEXT']).toBe('short')
   })
 
   it('is listed for people without the URL, which is a secret', () => {
