@@ -73,6 +73,11 @@ export class MembershipAgent implements Membership {
     return this.#record
   }
 
+  /** Not on this disk yet, maybe: for what may be acted upon by whoever has just heard of it, and never for voters. */
+  newest(): ClusterRecord {
+    return this.#newest
+  }
+
   onChange(handler: (record: ClusterRecord, before: ClusterRecord) => void): void {
     this.#handlers.push(handler)
   }

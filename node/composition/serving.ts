@@ -93,7 +93,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     epochs,
     consoles: openConsoles(home, voice, agents.groups),
     notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
-    tokens: new TokenOperations({ ...voice, events, wallMs, randomBytes }),
+    tokens: new TokenOperations({ ...voice, events, clock, wallMs, randomBytes }),
     reads,
     policies: new PolicyOperations({ ...parts, nameOf, partsIfLost: (...of) => outlooks.plans.partsIfLost(...of) }),
     ...outlooks,

@@ -13,12 +13,16 @@ import type { EventFeed } from '../edge/events.ts'
 import type { MadeToken, TokenHolder, TokenStatus, TokenView, TokenWish } from '../edge/token-view.ts'
 import { DiapauseError, hasCode, UsageError } from '../errors.ts'
 import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
+import type { Clock } from '../ports.ts'
 
 const DAY_MS = 86_400_000
+/** A removal that is decided waits so long for this disk: a guess, what a person waits for. */
+const SAVED_WITHIN_MS = 10_000
 
 export interface TokenDeps extends VersionFacts {
-  readonly membership: Pick<MembershipAgent, 'record' | 'refresh' | 'change' | 'until'>
+  readonly membership: Pick<MembershipAgent, 'record' | 'newest' | 'refresh' | 'change' | 'until'>
   readonly events: EventFeed
+  readonly clock: Pick<Clock, 'after'>
   wallMs(): number
   randomBytes(count: number): Uint8Array
 }
@@ -32,7 +36,7 @@ export class TokenOperations implements TokenView {
 
   list(): readonly TokenStatus[] {
     const { membership, wallMs } = this.#deps
-    const tokens = membership.record().apiTokens ?? []
+    const tokens = membership.newest().apiTokens ?? []
     return tokens.map(({ hash: _secret, ...token }) => ({ ...token, expired: hasExpired(token, wallMs()) }))
   }
 
@@ -55,7 +59,6 @@ export class TokenOperations implements TokenView {
     if (found === undefined) {
       throw full(`the cluster has ${MAX_API_TOKENS} tokens already`)
     }
-    await membership.until(record.version)
     events.emit('token.made', { name, role, ...(expiresMs !== undefined && { expiresMs }) })
     return { token, name, role, expiresMs }
   }
@@ -70,13 +73,24 @@ export class TokenOperations implements TokenView {
     if (record.apiTokens?.some(each => each.name === name) === true) {
       throw new DiapauseError('TOKEN_KEPT', 'the cluster changed at this moment: try again')
     }
-    await membership.until(record.version)
+    await this.#saved(record.version)
     events.emit('token.removed', { name })
   }
 
+  /** So that a token is not taken again after a restart; a disk that takes nothing is not waited for any longer. */
+  async #saved(version: number): Promise<void> {
+    const { membership, clock } = this.#deps
+    let cancel = (): void => {}
+    const late = new Promise<void>(resolve => {
+      cancel = clock.after(SAVED_WITHIN_MS, resolve)
+    })
+    await Promise.race([membership.until(version), late]).finally(() => cancel())
+  }
+
+  /** By the newest record, saved here or not: one that was removed opens nothing from the moment that this peer hears of it. */
   holderOf(token: string): TokenHolder | undefined {
     const { membership, wallMs } = this.#deps
-    return findApiToken(membership.record().apiTokens ?? [], token, wallMs())
+    return findApiToken(membership.newest().apiTokens ?? [], token, wallMs())
   }
 }
 

@@ -17,6 +17,7 @@ import { addApiToken, removeApiToken } from '../../protocols/membership/changes.
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, parseClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeValue } from '../../protocols/register/value.ts'
+import { JumpingClock } from './jumping-clock.ts'
 
 const DAY_MS = 86_400_000
 const founder = { id: 'idoak', name: 'oak', address: '/ip4/10.0.0.1/tcp/7400', role: 'storage' } as const
@@ -99,22 +100,26 @@ describe('tokens as an operator makes them', () => {
     let record = cluster
     let nowMs = 1_000.5
     const events = new EventFeed(() => nowMs)
+    const disk = { takes: true }
+    const clock = new JumpingClock()
     const membership = {
-      record: () => record,
+      record: () => (disk.takes ? record : cluster),
+      newest: () => record,
       refresh: async () => record,
-      until: async () => record,
+      until: () => (disk.takes ? Promise.resolve(record) : new Promise<never>(() => {})),
       change: async (change: (current: ClusterRecord) => ClusterRecord | undefined) =>
         (record = change(record) ?? record)
     }
     const tokens = new TokenOperations({
       membership,
       events,
+      clock,
       detector: { alive: () => ['idoak'] },
       storagePeers: { about: () => [older.length === 0 ? { peer: 'idoak', speaks: SPEAKS } : { peer: 'idoak' }] },
       wallMs: () => nowMs,
       randomBytes
     })
-    return { tokens, events, record: () => record, at: (ms: number) => (nowMs = ms) }
+    return { tokens, events, disk, clock, record: () => record, at: (ms: number) => (nowMs = ms) }
   }
 
   it('are told once; what is kept, listed and noted opens nothing', async () => {
@@ -144,6 +149,17 @@ describe('tokens as an operator makes them', () => {
     await tokens.remove('you')
     expect(tokens.holderOf(yours)).toBeUndefined()
     await expect(tokens.remove('you')).rejects.toMatchObject({ code: 'TOKEN_UNKNOWN' })
+  })
+
+  it('are made and removed for good when that is decided, though the disk takes nothing', async () => {
+    const { tokens, disk, clock } = world()
+    disk.takes = false
+    const { token } = await tokens.make({ name: 'me', role: 'view' })
+    expect(tokens.holderOf(token)).toMatchObject({ name: 'me' })
+    const removed = tokens.remove('me')
+    await clock.until(clock.nowMs + 10_001)
+    await removed
+    expect(tokens.holderOf(token)).toBeUndefined()
   })
 
   it('are not made while a member is of an older version, which would not understand the record', async () => {
