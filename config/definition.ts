@@ -64,9 +64,8 @@ function readYaml(text: string): Checked<Read> {
     const content: unknown = document.toJS({ maxAliasCount: MAX_ALIASES })
     return { ok: true, value: { content, lineOf: path => lineIn(document, lines, path) } }
   } catch (error) {
-    // Aliases that lead nowhere or to too much, and lists in lists in lists.
-    if (error instanceof ReferenceError || error instanceof RangeError) return failed('(file)', 'YAML', error.message)
-    throw error
+    // Aliases that lead nowhere or to too much, lists in lists in lists, and what merges (`<<`) that are none are told by.
+    return failed('(file)', 'YAML', error instanceof Error ? error.message : String(error))
   }
 }
 

@@ -43,6 +43,7 @@ describe('a definition', () => {
     const levels = Array.from({ length: 9 }, (_, at) => `l${at + 1}: &l${at + 1} [${`*l${at}, `.repeat(9)}]`)
     expect(problems(`l0: &l0 [x]\n${levels.join('\n')}\n`)[0]).toMatch(/expected YAML, found Excessive alias/)
     expect(problems('['.repeat(20_000))).toHaveLength(1)
+    expect(problems('%YAML 1.1\n---\n<<: 3\n')[0]).toMatch(/expected YAML, found Merge sources must be/)
     expect(problems('x'.repeat(MAX_DEFINITION_CHARACTERS + 1))[0]).toMatch(/^\(file\): expected at most/)
   })
 
