@@ -1,5 +1,5 @@
 /** Spans on their way out: gathered, bounded, and let go where nobody takes them. What they are of never waits for it. */
-import { messageOf } from '../errors.ts'
+import { hasCode, messageOf } from '../errors.ts'
 import type { Clock, Log, Span, SpanSink } from '../ports.ts'
 
 /** They are sent so often. A guess: soon enough for a person. */
@@ -13,6 +13,8 @@ export class Traces {
   readonly #deps: { readonly sink: SpanSink; readonly clock: Clock; readonly log: Log }
   #waiting: Span[] = []
   #lost = 0
+  /** In the next message: fewer after one that was too large. */
+  #most = MAX_SENT
   #failing = false
   #due = false
   readonly #stop = new AbortController()
@@ -47,14 +49,18 @@ export class Traces {
     const { sink, log } = this.#deps
     const { signal } = this.#stop
     if (signal.aborted) return
-    const spans = this.#waiting.splice(0, MAX_SENT)
+    const spans = this.#waiting.splice(0, this.#most)
     try {
       await sink.send(spans, signal)
       if (this.#failing) log.info({ lost: this.#lost }, 'traces are taken again')
       this.#failing = false
       this.#lost = 0
+      this.#most = Math.min(2 * this.#most, MAX_SENT)
     } catch (error) {
-      this.#waiting.unshift(...spans)
+      const isTooLarge = hasCode(error, 'TRACES_TOO_LARGE')
+      if (isTooLarge) this.#most = Math.max(1, spans.length >> 1)
+      if (hasCode(error, 'TRACES_REFUSED') || (isTooLarge && spans.length === 1)) this.#lost += spans.length
+      else this.#waiting.unshift(...spans)
       if (!this.#failing && !signal.aborted) log.warn({ error: messageOf(error) }, 'traces are not taken')
       this.#failing = true
     }

@@ -35,12 +35,21 @@ export function otlpSink({ endpoint, tokenFile }: TraceSettings, peer: TracingPe
         throw failed(`${url.host} cannot be reached`)
       }
       await response.body?.cancel().catch(() => {})
-      if (response.status < 200 || response.status > 299) throw failed(`${url.host} answered ${response.status}`)
+      const { status } = response
+      if (status < 200 || status > 299)
+        throw new DiapauseError(codeOf(status), `${NOT_TAKEN}: ${url.host} answered ${status}`)
     }
   }
 }
 
-const failed = (why: string): DiapauseError => new DiapauseError('TRACES_FAILED', `traces were not taken: ${why}`)
+const NOT_TAKEN = 'traces were not taken'
+const failed = (why: string): DiapauseError => new DiapauseError('TRACES_FAILED', `${NOT_TAKEN}: ${why}`)
+
+/** OTLP has a client drop what was refused; 408 and 429 are of the moment (opentelemetry-proto, docs/specification.md: Failures). */
+export function codeOf(status: number): 'TRACES_FAILED' | 'TRACES_REFUSED' | 'TRACES_TOO_LARGE' {
+  if (status === 413) return 'TRACES_TOO_LARGE'
+  return status >= 400 && status < 500 && status !== 408 && status !== 429 ? 'TRACES_REFUSED' : 'TRACES_FAILED'
+}
 
 async function tokenOf(file: string): Promise<string> {
   try {

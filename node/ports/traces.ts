@@ -17,6 +17,9 @@ export interface Span {
 }
 
 export interface SpanSink {
-  /** Rejects with TRACES_FAILED, whose message has no secret. */
+  /**
+   * Rejects with TRACES_FAILED: they may be taken another time; TRACES_REFUSED: never; TRACES_TOO_LARGE: fewer may be. No message has
+   * a secret.
+   */
   send(spans: readonly Span[], signal: AbortSignal): Promise<void>
 }

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { tracesSchema } from '../../config/traces.ts'
 import { Traces } from '../../node/agents/traces.ts'
+import { codeOf } from '../../node/couriers/otlp.ts'
+import { DiapauseError } from '../../node/errors.ts'
 import { Tracing } from '../../node/planning/tracing.ts'
 import type { Span } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
@@ -134,6 +136,47 @@ describe('spans on their way out', () => {
     away = false
     await clock.until(clock.nowMs + 120_000)
     expect(sent.map(({ startMs }) => startMs)).toEqual(Array.from({ length: 8_192 }, (_, i) => i + 1_808))
+  })
+})
+
+describe('spans that a collector does not take', () => {
+  /** `take` says what it answers to a message of so many spans from `first` on. */
+  const world = (take: (first: number, count: number) => number) => {
+    const clock = new JumpingClock()
+    const taken: number[] = []
+    const tried: number[] = []
+    const send = async (spans: readonly Span[]): Promise<void> => {
+      tried.push(spans.length)
+      const status = take(spans[0]?.startMs ?? 0, spans.length)
+      if (status !== 200) throw new DiapauseError(codeOf(status), `answered ${status}`)
+      taken.push(...spans.map(({ startMs }) => startMs))
+    }
+    const log = memoryLog()
+    const traces = new Traces({ sink: { send }, clock, log })
+    const [span] = epochAt(peer('A'), 'web')
+    if (span === undefined) throw new Error('no span')
+    traces.add(Array.from({ length: 1_024 }, (_, startMs) => ({ ...span, startMs })))
+    return { clock, taken, tried, lines: log.lines }
+  }
+
+  it('are let go where it refuses them, and counted, so that later ones pass', async () => {
+    const { clock, taken, lines } = world(first => (first === 0 ? 400 : 200))
+    await clock.until(clock.nowMs + 60_000)
+    expect([taken.length, taken[0]]).toEqual([512, 512])
+    expect(lines).toMatchObject([{ level: 'warn' }, { level: 'info', fields: { lost: 512 } }])
+  })
+
+  it('are told in halves where they are too many, and only what is too large alone is let go', async () => {
+    const { clock, taken, tried, lines } = world((first, count) => (count > 100 || first === 0 ? 413 : 200))
+    await clock.until(clock.nowMs + 600_000)
+    expect(tried.slice(0, 4)).toEqual([512, 256, 128, 64])
+    expect(taken).toEqual(Array.from({ length: 1_023 }, (_, at) => at + 1))
+    expect(lines.find(({ level }) => level === 'info')).toMatchObject({ fields: { lost: 1 } })
+  })
+
+  it('are tried again where it has no time for them', () => {
+    expect([408, 429, 500, 503, 302].map(codeOf)).toEqual(Array.from({ length: 5 }, () => 'TRACES_FAILED'))
+    expect([400, 401, 404, 422].map(codeOf)).toEqual(Array.from({ length: 4 }, () => 'TRACES_REFUSED'))
   })
 })
 
