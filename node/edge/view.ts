@@ -47,7 +47,10 @@ export interface PeerView {
   createGroup(request: GroupRequest, options?: { readonly dryRun: boolean }): Promise<GroupRecord>
   /** Stops its VMs and forgets its snapshots. GROUP_UNKNOWN. */
   removeGroup(group: string): Promise<void>
-  /** Takes a snapshot of the group now; settles with what became of it. GROUP_UNKNOWN, EPOCH_OPEN. */
+  /**
+   * Takes a snapshot of the group now, or after one that is under way; settles with what became of it. GROUP_UNKNOWN; EPOCH_OPEN
+   * where others were first again and again.
+   */
   takeEpoch(group: string): Promise<EpochResult>
   /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */
   why(question: WhyQuestion): Promise<Story>

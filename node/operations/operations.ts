@@ -36,6 +36,7 @@ import { memberOlder, newVms, olderMembers } from '../planning/older-members.ts'
 import { placeVms, whyHomeless } from '../planning/placement.ts'
 import { checkRoom } from '../planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from '../ports.ts'
+import { takeEpoch } from './take-epoch.ts'
 
 export interface OperationsDeps {
   readonly config: Config
@@ -235,31 +236,8 @@ export class Operations implements PeerView {
     this.events.emit('group.removed', { group: id })
   }
 
-  async takeEpoch(id: string): Promise<EpochResult> {
-    const outcomes = new Map<unknown, EpochResult>()
-    let opened: number | undefined
-    const settled = Promise.withResolvers<EpochResult>()
-    const settle = (): void => {
-      const result = outcomes.get(opened)
-      if (result !== undefined) settled.resolve(result)
-    }
-    const unsubscribe = this.events.subscribe(({ kind, group, epoch, reason }) => {
-      if (group !== id || (kind !== 'epoch.committed' && kind !== 'epoch.aborted')) return
-      const outcome = kind === 'epoch.committed' ? 'committed' : 'aborted'
-      outcomes.set(epoch, {
-        epoch: Number(epoch),
-        outcome,
-        ...(outcome === 'aborted' ? { reason: String(reason) } : {})
-      })
-      settle()
-    })
-    try {
-      opened = (await this.#deps.epochClock.propose(id)).open?.epoch
-      settle() // it may have been decided before we learned its number
-      return await settled.promise
-    } finally {
-      unsubscribe()
-    }
+  takeEpoch(id: string): Promise<EpochResult> {
+    return takeEpoch(this.#deps, id)
   }
 
   why(question: WhyQuestion): Promise<Story> {
