@@ -67,7 +67,7 @@ function watch(
 ): Promise<void> {
   return interruptible(async signal => {
     while (!signal.aborted) {
-      const text = await client.status().then(
+      const text = await client.status(signal).then(
         status => (json ? JSON.stringify(status) : painted(statusText(status), terminal)),
         (error: unknown) => (json ? JSON.stringify({ error: messageOf(error) }) : messageOf(error))
       )

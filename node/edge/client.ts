@@ -1,13 +1,21 @@
 /** The API of a peer from the other side: of its socket, or over TCP. Light to import: the CLI starts with it. */
-import { request as httpRequest } from 'node:http'
-import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
-import { DiapauseError, UsageError } from '../errors.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
 import type { DrillReport, DrillWish, HomeCheck, HomeEpoch, HomeListing } from '../ports.ts'
-import { type Connection, connectionTo, type RemotePeer } from './client-connection.ts'
+import { connectionTo, type RemotePeer } from './client-connection.ts'
+import {
+  chunksOf,
+  Exchange,
+  type ExchangeSettings,
+  lines,
+  MAX_ANSWER_BYTES,
+  readText,
+  refusal,
+  refusalOf
+} from './client-exchange.ts'
 import type { PeerEvent } from './events.ts'
 import type { ClusterStatus, Invitation, InviteRequest, KeysStatus, MemberWish } from './cluster-view.ts'
 import type { ConsoleLine, ConsoleWish } from './console-view.ts'
@@ -33,95 +41,93 @@ import type { RepairReport, VerifyReport, VerifyWish, WorkLine, WorkProgress } f
 import type { Asker, MadeToken, TokenStatus, TokenWish } from './token-view.ts'
 import type { EpochResult, PeerStatus } from './view.ts'
 
-/** An answer is at most this large (a status with every group's record). */
-const MAX_ANSWER_BYTES = 16 << 20
-
 /** One event is far smaller; a line longer than this is not from a peer. */
 const MAX_EVENT_CHARACTERS = 1 << 20
 
 /**
- * Every call rejects with UsageError PEER_UNREACHABLE where no peer answers, and with the peer's own code
- * and message (UsageError where the request was wrong, DiapauseError else) where it refuses.
+ * Every call rejects with UsageError PEER_UNREACHABLE where no peer can be reached, and with the peer's own code
+ * and message (UsageError where the request was wrong, DiapauseError else) where it refuses; with DiapauseError PEER_LOST where
+ * the peer was reached and breaks off, and PEER_SILENT where it does not tell in time what it is only asked for.
  */
 export class ApiClient {
-  readonly #to: Connection
+  readonly #peer: Exchange
 
   /** `where`: the path of a peer's socket, or a peer elsewhere. UsageError API_URL. */
-  constructor(where: string | RemotePeer) {
-    this.#to = connectionTo(where)
+  constructor(where: string | RemotePeer, settings: ExchangeSettings = {}) {
+    this.#peer = new Exchange(connectionTo(where), settings)
   }
 
-  async status(): Promise<PeerStatus> {
-    return (await this.#call('GET', '/v1/status')) as PeerStatus
+  async status(signal?: AbortSignal): Promise<PeerStatus> {
+    return (await this.#peer.call('GET', '/v1/status', undefined, signal)) as PeerStatus
   }
 
   async groups(): Promise<GroupRecord[]> {
-    return (await this.#call('GET', '/v1/groups')) as GroupRecord[]
+    return (await this.#peer.call('GET', '/v1/groups')) as GroupRecord[]
   }
 
   /** `request`: {id, vms, owners?} with owners by name or id; the peer checks it. `dryRun`: tells what would be made. */
   async createGroup(request: unknown, { dryRun } = { dryRun: false }): Promise<GroupRecord> {
-    return (await this.#call('POST', `/v1/groups${dryRun ? '?dryRun=1' : ''}`, request)) as GroupRecord
+    return (await this.#peer.call('POST', `/v1/groups${dryRun ? '?dryRun=1' : ''}`, request)) as GroupRecord
   }
 
   async overview(): Promise<Overview> {
-    return (await this.#call('GET', '/v1/overview')) as Overview
+    return (await this.#peer.call('GET', '/v1/overview')) as Overview
   }
 
   async removeGroup(group: string): Promise<void> {
-    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}`)
+    await this.#peer.call('DELETE', `/v1/groups/${encodeURIComponent(group)}`)
   }
 
   /** Settles when the epoch is committed or aborted. */
   async takeEpoch(group: string): Promise<EpochResult> {
-    return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as EpochResult
+    return (await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as EpochResult
   }
 
   async epochs(group: string): Promise<GroupEpochs> {
-    return (await this.#call('GET', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as GroupEpochs
+    return (await this.#peer.call('GET', `/v1/groups/${encodeURIComponent(group)}/epochs`)) as GroupEpochs
   }
 
   async holdEpoch(group: string, epoch: number, name: string): Promise<void> {
-    await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds`, { name })
+    await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds`, { name })
   }
 
   async releaseEpoch(group: string, epoch: number, name: string | undefined): Promise<void> {
     const which = name === undefined ? '' : `?name=${encodeURIComponent(name)}`
-    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds${which}`)
+    await this.#peer.call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}/holds${which}`)
   }
 
   async policy(group: string): Promise<GroupPolicy> {
-    return (await this.#call('GET', `/v1/groups/${encodeURIComponent(group)}/policy`)) as GroupPolicy
+    return (await this.#peer.call('GET', `/v1/groups/${encodeURIComponent(group)}/policy`)) as GroupPolicy
   }
 
   /** `policy` undefined: as the config says. The peer checks it. */
   async setPolicy(group: string, policy: unknown): Promise<GroupRecord> {
     const path = `/v1/groups/${encodeURIComponent(group)}/policy`
-    const answer = policy === undefined ? this.#call('DELETE', path) : this.#call('PUT', path, policy)
+    const answer = policy === undefined ? this.#peer.call('DELETE', path) : this.#peer.call('PUT', path, policy)
     return (await answer) as GroupRecord
   }
 
   async simulatePolicy(group: string, policy: unknown): Promise<PolicySimulation> {
     const path = `/v1/groups/${encodeURIComponent(group)}/policy/simulate`
-    return (await this.#call('POST', path, policy)) as PolicySimulation
+    return (await this.#peer.call('POST', path, policy)) as PolicySimulation
   }
 
   async removeEpoch(group: string, epoch: number): Promise<void> {
-    await this.#call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}`)
+    await this.#peer.call('DELETE', `/v1/groups/${encodeURIComponent(group)}/epochs/${epoch}`)
   }
 
   async setRetention(group: string, wish: PolicyWish): Promise<void> {
-    await this.#call('PATCH', `/v1/groups/${encodeURIComponent(group)}/retention`, wish)
+    await this.#peer.call('PATCH', `/v1/groups/${encodeURIComponent(group)}/retention`, wish)
   }
 
   /** Settles when it is decided that the group goes back. */
   async restore(group: string, wish: RestoreWish): Promise<GroupRecord> {
-    return (await this.#call('POST', `/v1/groups/${encodeURIComponent(group)}/restore`, wish)) as GroupRecord
+    return (await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/restore`, wish)) as GroupRecord
   }
 
   /** Settles when nothing is left of it; `tell` hears how far it is. What aborts `signal` ends it. */
   async drill({ group, ...wish }: DrillWish, tell: (text: string) => void, signal: AbortSignal): Promise<DrillReport> {
-    const response = await this.#send('POST', `/v1/groups/${encodeURIComponent(group)}/drill`, wish, signal)
+    const response = await this.#peer.send('POST', `/v1/groups/${encodeURIComponent(group)}/drill`, wish, signal)
     if (response.statusCode !== 200) throw refusal(response, await readText(response))
     for await (const text of lines(response, MAX_ANSWER_BYTES)) {
       const line = JSON.parse(text) as DrillLine
@@ -135,7 +141,7 @@ export class ApiClient {
   /** `wish` undefined: drills on request only. */
   async scheduleDrills(group: string, wish: ScheduleWish | undefined): Promise<GroupRecord> {
     const path = `/v1/groups/${encodeURIComponent(group)}/drills`
-    const answer = wish === undefined ? this.#call('DELETE', path) : this.#call('PUT', path, wish)
+    const answer = wish === undefined ? this.#peer.call('DELETE', path) : this.#peer.call('PUT', path, wish)
     return (await answer) as GroupRecord
   }
 
@@ -144,7 +150,7 @@ export class ApiClient {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
     const query = `history=${history}${follow ? '&follow=1' : ''}`
     try {
-      const response = await this.#send('GET', `${path}?${query}`, undefined, signal)
+      const response = await this.#peer.send('GET', `${path}?${query}`, undefined, signal)
       if (response.statusCode !== 200) throw refusal(response, await readText(response))
       for await (const line of lines(response, MAX_EVENT_CHARACTERS)) yield JSON.parse(line) as ConsoleLine
     } catch (error) {
@@ -154,108 +160,110 @@ export class ApiClient {
 
   async typeConsole(group: string, vm: string, text: string): Promise<void> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/console`
-    await this.#call('POST', path, { text })
+    await this.#peer.call('POST', path, { text })
   }
 
   async why({ group, vm, agoMs, here }: WhyQuestion): Promise<Story> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/why`
-    return (await this.#call('GET', `${path}?agoMs=${agoMs}${here ? '&here=1' : ''}`)) as Story
+    return (await this.#peer.call('GET', `${path}?agoMs=${agoMs}${here ? '&here=1' : ''}`)) as Story
   }
 
   async plan({ group, host }: PlanWish): Promise<GroupPlan[]> {
     const query = new URLSearchParams({ ...(group !== undefined && { group }), ...(host !== undefined && { host }) })
-    return (await this.#call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query.toString()}`)) as GroupPlan[]
+    return (await this.#peer.call('GET', query.size === 0 ? '/v1/plan' : `/v1/plan?${query.toString()}`)) as GroupPlan[]
   }
 
   async notifications(): Promise<TargetStatus[]> {
-    return (await this.#call('GET', '/v1/notifications')) as TargetStatus[]
+    return (await this.#peer.call('GET', '/v1/notifications')) as TargetStatus[]
   }
 
   /** Settles when each target has taken it or not. */
   async testNotifications(name: string | undefined): Promise<TargetTest[]> {
-    return (await this.#call('POST', '/v1/notifications/test', { ...(name !== undefined && { name }) })) as TargetTest[]
+    return (await this.#peer.call('POST', '/v1/notifications/test', {
+      ...(name !== undefined && { name })
+    })) as TargetTest[]
   }
 
   async members(): Promise<ClusterStatus> {
-    return (await this.#call('GET', '/v1/members')) as ClusterStatus
+    return (await this.#peer.call('GET', '/v1/members')) as ClusterStatus
   }
 
   /** `request`: {role?, votes?, replaces?, expiresMinutes?}. */
   async invite(request: { [Name in keyof InviteRequest]?: unknown }): Promise<Invitation> {
-    return (await this.#call('POST', '/v1/invites', request)) as Invitation
+    return (await this.#peer.call('POST', '/v1/invites', request)) as Invitation
   }
 
   /** Settles when it is so. */
   async setMember(nameOrId: string, wish: MemberWish): Promise<void> {
-    await this.#call('PATCH', `/v1/members/${encodeURIComponent(nameOrId)}`, wish)
+    await this.#peer.call('PATCH', `/v1/members/${encodeURIComponent(nameOrId)}`, wish)
   }
 
   /** Settles when it is no member any more. */
   async removeMember(nameOrId: string, force: boolean): Promise<void> {
-    await this.#call('DELETE', `/v1/members/${encodeURIComponent(nameOrId)}${force ? '?force=1' : ''}`)
+    await this.#peer.call('DELETE', `/v1/members/${encodeURIComponent(nameOrId)}${force ? '?force=1' : ''}`)
   }
 
   async keys(): Promise<KeysStatus> {
-    return (await this.#call('GET', '/v1/keys')) as KeysStatus
+    return (await this.#peer.call('GET', '/v1/keys')) as KeysStatus
   }
 
   /** Settles when the peer has the new key. */
   async rotateKeys(): Promise<KeysStatus> {
-    return (await this.#call('POST', '/v1/keys')) as KeysStatus
+    return (await this.#peer.call('POST', '/v1/keys')) as KeysStatus
   }
 
   /** Whose token this client has, and what it is good for. */
   async whoami(): Promise<Asker> {
-    return (await this.#call('GET', '/v1/whoami')) as Asker
+    return (await this.#peer.call('GET', '/v1/whoami')) as Asker
   }
 
   async tokens(): Promise<TokenStatus[]> {
-    return (await this.#call('GET', '/v1/tokens')) as TokenStatus[]
+    return (await this.#peer.call('GET', '/v1/tokens')) as TokenStatus[]
   }
 
   async newToken(wish: TokenWish): Promise<MadeToken> {
-    return (await this.#call('POST', '/v1/tokens', wish)) as MadeToken
+    return (await this.#peer.call('POST', '/v1/tokens', wish)) as MadeToken
   }
 
   async removeToken(name: string): Promise<void> {
-    await this.#call('DELETE', `/v1/tokens/${encodeURIComponent(name)}`)
+    await this.#peer.call('DELETE', `/v1/tokens/${encodeURIComponent(name)}`)
   }
 
   async home(): Promise<HomeStatus> {
-    return (await this.#call('GET', '/v1/home')) as HomeStatus
+    return (await this.#peer.call('GET', '/v1/home')) as HomeStatus
   }
 
   /** Settles when the committed epoch has been copied. */
   async pushHome(wish: HomePushWish): Promise<HomeCopied> {
-    return (await this.#call('POST', '/v1/home/push', wish)) as HomeCopied
+    return (await this.#peer.call('POST', '/v1/home/push', wish)) as HomeCopied
   }
 
   async listHome(place: HomePlace): Promise<HomeListing> {
-    return (await this.#call('POST', '/v1/home/list', place)) as HomeListing
+    return (await this.#peer.call('POST', '/v1/home/list', place)) as HomeListing
   }
 
   async verifyHome(wish: HomeVerifyWish): Promise<HomeCheck & { readonly of: HomeEpoch }> {
-    return (await this.#call('POST', '/v1/home/verify', wish)) as HomeCheck & { readonly of: HomeEpoch }
+    return (await this.#peer.call('POST', '/v1/home/verify', wish)) as HomeCheck & { readonly of: HomeEpoch }
   }
 
   /** Settles when the groups are there. */
   async restoreHome(wish: HomeRestoreWish): Promise<HomeEpoch[]> {
-    return (await this.#call('POST', '/v1/home/restore', wish)) as HomeEpoch[]
+    return (await this.#peer.call('POST', '/v1/home/restore', wish)) as HomeEpoch[]
   }
 
   async setRecovery(wish: RecoveryWish): Promise<RecoveryStatus> {
-    return (await this.#call('PUT', '/v1/recovery-key', wish)) as RecoveryStatus
+    return (await this.#peer.call('PUT', '/v1/recovery-key', wish)) as RecoveryStatus
   }
 
   /** Settles when the peer is no member any more; it stops then. */
   async leave(force: boolean): Promise<void> {
-    await this.#call('POST', '/v1/leave', { force })
+    await this.#peer.call('POST', '/v1/leave', { force })
   }
 
   /** The records of an image, whose bytes are valid until the next one is asked for. Rejects where the peer cannot go on. */
   async *exportImage({ group, vm, epoch }: ExportWish, signal: AbortSignal): AsyncGenerator<ImageRecord, void> {
     const path = `/v1/groups/${encodeURIComponent(group)}/vms/${encodeURIComponent(vm)}/image`
-    const response = await this.#send(
+    const response = await this.#peer.send(
       'GET',
       `${path}${epoch === undefined ? '' : `?epoch=${epoch}`}`,
       undefined,
@@ -263,7 +271,7 @@ export class ApiClient {
     )
     if (response.statusCode !== 200) throw refusal(response, await readText(response))
     const reader = new RecordReader()
-    for await (const chunk of response as AsyncIterable<Buffer>) {
+    for await (const chunk of chunksOf(response)) {
       for (const record of reader.push(chunk)) {
         if (record.kind !== 'error') yield record
         else throw refusalOf(record.value, DiapauseError)
@@ -273,7 +281,7 @@ export class ApiClient {
 
   /** `records`: encoded, to be sent as they come; where they reject, so does this, and the peer forgets what it had. */
   async importImage(records: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<GroupRecord> {
-    const { request, response: answered } = this.#request('POST', '/v1/images', signal)
+    const { request, response: answered } = this.#peer.begin('POST', '/v1/images', signal)
     answered.catch(() => {}) // told below, unless sending failed first
     const sent = pipeline(Readable.from(records), request)
     // A peer that refuses answers early, and what is sent on goes nowhere: its answer tells more than that.
@@ -299,7 +307,7 @@ export class ApiClient {
   }
 
   async #work<T>(path: string, progress: (now: WorkProgress) => void, signal: AbortSignal): Promise<T> {
-    const response = await this.#send('POST', path, undefined, signal)
+    const response = await this.#peer.send('POST', path, undefined, signal)
     if (response.statusCode !== 200) throw refusal(response, await readText(response))
     for await (const text of lines(response, MAX_ANSWER_BYTES)) {
       const line = JSON.parse(text) as WorkLine<T>
@@ -312,7 +320,7 @@ export class ApiClient {
 
   /** The kept events, then (with `follow`) those to come, until the peer stops or `signal` aborts. */
   async *events(options: { follow?: boolean; signal?: AbortSignal } = {}): AsyncGenerator<PeerEvent, void> {
-    const response = await this.#send(
+    const response = await this.#peer.send(
       'GET',
       `/v1/events${options.follow ? '?follow=1' : ''}`,
       undefined,
@@ -323,77 +331,7 @@ export class ApiClient {
       for await (const line of lines(response, MAX_EVENT_CHARACTERS)) yield JSON.parse(line) as PeerEvent
     } catch (error) {
       // A peer that is killed tears its stream: for the reader this is its end, as an orderly stop is.
-      if (!options.signal?.aborted && !isDisconnect(error)) throw error
+      if (!options.signal?.aborted && !hasCode(error, 'PEER_LOST')) throw error
     }
   }
-
-  async #call(method: string, path: string, body?: unknown): Promise<unknown> {
-    const response = await this.#send(method, path, body)
-    const text = await readText(response)
-    if ((response.statusCode ?? 500) >= 400) throw refusal(response, text)
-    return text === '' ? undefined : JSON.parse(text)
-  }
-
-  #send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
-    const { request, response } = this.#request(method, path, signal)
-    request.end(body === undefined ? undefined : JSON.stringify(body))
-    return response
-  }
-
-  #request(method: string, path: string, signal?: AbortSignal) {
-    const { secure, name, options: to } = this.#to
-    const options = { ...to, path, method, agent: false, ...(signal === undefined ? {} : { signal }) }
-    const { promise: response, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-    const request = (secure ? httpsRequest() : httpRequest)(options, resolve)
-    request.on('error', cause => {
-      const message = `no peer answers on ${name} (${cause.message}); is it running?`
-      reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
-    })
-    return { request, response }
-  }
 }
-
-/** Loaded only where it is needed, for it takes 20 ms, most of what a command's start takes beside Node's own. */
-const httpsRequest = () => process.getBuiltinModule('node:https').request
-
-/** The lines of an answer that are not empty. API_ANSWER for one that is longer than `most` characters. */
-async function* lines(response: IncomingMessage, most: number): AsyncGenerator<string, void> {
-  response.setEncoding('utf8')
-  let rest = ''
-  for await (const text of response as AsyncIterable<string>) {
-    const whole = (rest + text).split('\n')
-    rest = whole.pop() ?? ''
-    if (rest.length > most) throw new DiapauseError('API_ANSWER', 'the peer sent an endless line')
-    for (const line of whole) if (line !== '') yield line
-  }
-}
-
-async function readText(response: IncomingMessage): Promise<string> {
-  response.setEncoding('utf8')
-  let text = ''
-  for await (const part of response as AsyncIterable<string>) {
-    text += part
-    if (text.length > MAX_ANSWER_BYTES) throw new DiapauseError('API_ANSWER', 'the answer of the peer is too large')
-  }
-  return text
-}
-
-function refusal(response: IncomingMessage, text: string): DiapauseError {
-  const status = response.statusCode ?? 500
-  try {
-    const { error } = JSON.parse(text) as { error: unknown }
-    return refusalOf(error, status < 500 ? UsageError : DiapauseError)
-  } catch (cause) {
-    return new DiapauseError('API_ANSWER', `the peer answered with HTTP status ${status}`, { cause })
-  }
-}
-
-function refusalOf(error: unknown, Refusal: typeof DiapauseError): DiapauseError {
-  const { code, message, details } = error as { code: string; message: string; details?: Record<string, unknown> }
-  return new Refusal(code, message, { ...(details && { details }) })
-}
-
-const isDisconnect = (error: unknown): boolean =>
-  error instanceof Error &&
-  'code' in error &&
-  (error.code === 'ECONNRESET' || error.code === 'ERR_STREAM_PREMATURE_CLOSE')
