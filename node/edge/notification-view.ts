@@ -8,7 +8,7 @@ import { UsageError } from '../errors.ts'
 export interface NotificationView {
   /** Those of this peer's config. */
   targets(): readonly TargetStatus[]
-  /** Sends each of them, or one, a message that says that it is a test, from this peer. TARGET_UNKNOWN, TARGETS_NONE. */
+  /** Sends each of them, or one, a message that says that it is a test, from this peer. TARGET_UNKNOWN, TARGETS_NONE, TARGET_BUSY. */
   test(wish: NotifyTestWish): Promise<readonly TargetTest[]>
 }
 
