@@ -11,6 +11,8 @@ export interface WhereOptions {
   readonly url?: string
   readonly tokenFile?: string
   readonly ca?: string
+  /** `config` was named on the command line, and does not stand in from the environment. */
+  readonly configNamed?: boolean
 }
 
 /** The machine, as finding a peer needs it. */
@@ -27,6 +29,9 @@ export interface WhereHost {
 
 export function whereOptions(command: Command, { defaultConfigFile }: WhereHost): Command {
   return command
+    .hook('preAction', (_, action) => {
+      action.setOptionValue('configNamed', action.getOptionValueSource('config') === 'cli')
+    })
     .option('--socket <path>', "the peer's socket (api.sock in its run folder)")
     .option('--config <file>', "the peer's config file, to find its socket", defaultConfigFile)
     .option('--url <url>', 'a peer elsewhere, such as https://10.0.0.1:7480 (default: DIAPAUSE_URL)')
@@ -40,11 +45,10 @@ export function whereOptions(command: Command, { defaultConfigFile }: WhereHost)
  */
 export async function clientOf(options: WhereOptions, host: WhereHost): Promise<ApiClient> {
   if (options.socket !== undefined) return new ApiClient(options.socket)
-  const { defaultRemote, defaultConfigFile } = host
-  const { config } = options
+  const { defaultRemote } = host
+  const { config, configNamed = false } = options
   if (options.url !== undefined) return await remote({ ...defaultRemote, ...options, url: options.url }, host)
-  const chosen = config !== undefined && config !== defaultConfigFile
-  if (!chosen && defaultRemote.url !== undefined) {
+  if (!configNamed && defaultRemote.url !== undefined) {
     return await remote({ ...defaultRemote, ...options, url: defaultRemote.url }, host)
   }
   if (config === undefined) {

@@ -109,7 +109,9 @@ export function program(host: CliHost, ended: (code: number) => void = () => {})
   dashboardCommand(atTop('dashboard'), host, client)
   upgradeCommand(diapause, host, under, client)
   const { defaultConfigFile: config } = host
-  completionCommands(diapause, host.print, options => client({ ...(config !== undefined && { config }), ...options }))
+  completionCommands(diapause, host.print, options =>
+    client({ ...(config !== undefined && { config }), ...options, configNamed: 'config' in options })
+  )
   checkoutCommands(diapause, host, ended)
   groupHelp(diapause)
   return diapause

@@ -120,6 +120,10 @@ describe('a command for a peer elsewhere', () => {
         err: expect.stringContaining('PEER_UNREACHABLE')
       })
     }
+    // Also where it names what the environment does.
+    expect(await run(['status', '--config', '/etc/peer.toml'], there, '/etc/peer.toml')).toMatchObject({
+      err: expect.stringContaining(`no peer answers on ${dir}`)
+    })
   })
 
   it('makes, lists and removes tokens', async () => {
