@@ -31,7 +31,7 @@ export function dashboardCommand(
     .addOption(role.choices(['view', 'operate', 'admin'] satisfies ApiRole[]).default('operate'))
     .action(async (options: Options) => {
       const client = await clientOf(options)
-      const base = options.url === undefined ? await addressOf(client, options, host) : new URL(options.url).origin
+      const base = client.origin ?? (await addressOf(client, options, host))
       for (const { name, expired } of await client.tokens()) {
         if (expired && name.startsWith(PREFIX)) await client.removeToken(name)
       }

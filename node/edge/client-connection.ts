@@ -16,6 +16,8 @@ export interface Connection {
   readonly options: RequestOptions & { readonly ca?: string }
   /** For messages. */
   readonly name: string
+  /** Of a peer over TCP: scheme, host and port. */
+  readonly origin?: string
 }
 
 /** `where`: the path of a socket, or a peer elsewhere. UsageError API_URL. */
@@ -30,7 +32,12 @@ export function connectionTo(where: string | RemotePeer): Connection {
   }
   const port = url.port === '' ? (secure ? 443 : 80) : Number(url.port)
   const headers = { authorization: `Bearer ${token}` }
-  return { secure, options: { host, port, headers, ...(ca !== undefined && { ca }) }, name: url.origin }
+  return {
+    secure,
+    options: { host, port, headers, ...(ca !== undefined && { ca }) },
+    name: url.origin,
+    origin: url.origin
+  }
 }
 
 function parsed(text: string): URL {

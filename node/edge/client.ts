@@ -51,10 +51,14 @@ const MAX_EVENT_CHARACTERS = 1 << 20
  */
 export class ApiClient {
   readonly #peer: Exchange
+  /** Where the peer is that is spoken to over TCP, e.g. "https://10.0.0.1:7480". */
+  readonly origin: string | undefined
 
   /** `where`: the path of a peer's socket, or a peer elsewhere. UsageError API_URL. */
   constructor(where: string | RemotePeer, settings: ExchangeSettings = {}) {
-    this.#peer = new Exchange(connectionTo(where), settings)
+    const connection = connectionTo(where)
+    this.#peer = new Exchange(connection, settings)
+    this.origin = connection.origin
   }
 
   async status(signal?: AbortSignal): Promise<PeerStatus> {

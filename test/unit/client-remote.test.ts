@@ -126,6 +126,17 @@ describe('a command for a peer elsewhere', () => {
     })
   })
 
+  it('prints a link to the page of the peer that it spoke to, whichever way that was named', async () => {
+    peer = await tcpPeer()
+    peer.events.emit('api.listening', { host: '10.9.9.9', port: 1, tls: true })
+    const tokenFile = join(dir, 'token')
+    writeFileSync(tokenFile, tokens.admin, { mode: 0o600 })
+    const url = `http://127.0.0.1:${peer.port}`
+    const link = { code: 0, out: `${url}/#token=diapause_new`, err: '' }
+    expect(await run(['dashboard'], { url, tokenFile })).toEqual(link)
+    expect(await run(['dashboard', '--url', url], { tokenFile })).toEqual(link)
+  })
+
   it('makes, lists and removes tokens', async () => {
     peer = await tcpPeer()
     const tokenFile = join(dir, 'token')
