@@ -84,7 +84,16 @@ describe('a peer that is silent', () => {
 
   it('does not keep whoever watches it from leaving', async () => {
     const interrupted = new AbortController()
-    answer = () => interrupted.abort()
+    let [told, timer]: [boolean, NodeJS.Timeout | undefined] = [false, undefined]
+    answer = socket => {
+      interrupted.abort()
+      timer = setTimeout(() => {
+        told = true
+        socket.destroy()
+      }, 5_000)
+    }
     expect(await run(['status', '--watch'], interrupted.signal)).toEqual({ code: 0, err: '' })
+    clearTimeout(timer)
+    expect(told).toBe(false)
   })
 })
