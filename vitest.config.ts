@@ -1,8 +1,14 @@
 import { defineConfig } from 'vitest/config'
 
+/** Without a virtual machine of their own, and without anything that is timed: they may run beside others. */
+const beside = [
+  'test/contract/{couriers,full-disk,power-loss,register-store,second-home,second-home-faults,shard-store,systemd}.test.ts',
+  'test/contract/transport*.test.ts',
+  'test/scenarios/{api-tokens,package}.test.ts'
+]
+
 export default defineConfig({
   test: {
-    // Each project runs after the one before it, so that nothing disturbs the virtual machines while they are timed.
     projects: [
       {
         test: {
@@ -13,38 +19,28 @@ export default defineConfig({
         }
       },
       {
-        // Real virtual machines and whole clusters: one file at a time, and a boot under emulation takes its time.
+        // What takes its time: processes, disks, the packed program, the page with a made-up cluster, and the shipped image and
+        // compose files under an engine that their test starts itself.
+        test: {
+          name: 'beside',
+          include: [...beside, 'test/docker/**/*.test.ts', 'test/dashboard/page.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          sequence: { groupOrder: 0 }
+        }
+      },
+      {
+        // Real virtual machines and whole clusters, when nothing else runs that could disturb them: one file at a time, and a boot
+        // under emulation takes its time.
         test: {
           name: 'machines',
-          include: ['test/contract/**/*.test.ts', 'test/scenarios/**/*.test.ts'],
+          include: ['test/contract/**/*.test.ts', 'test/scenarios/**/*.test.ts', 'test/dashboard/failover.test.ts'],
+          exclude: beside,
           fileParallelism: false,
           maxWorkers: 1,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           sequence: { groupOrder: 1 }
-        }
-      },
-      {
-        // The shipped image and compose files, under an engine that these tests start themselves.
-        test: {
-          name: 'docker',
-          include: ['test/docker/**/*.test.ts'],
-          fileParallelism: false,
-          maxWorkers: 1,
-          testTimeout: 120_000,
-          sequence: { groupOrder: 2 }
-        }
-      },
-      {
-        // The page in a real browser, which takes both processors for itself.
-        test: {
-          name: 'dashboard',
-          include: ['test/dashboard/**/*.test.ts'],
-          fileParallelism: false,
-          maxWorkers: 1,
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
-          sequence: { groupOrder: 3 }
         }
       }
     ],
