@@ -12,6 +12,12 @@ import { Bank, calm, GROUP } from './bank.ts'
 /** Of 2 VMs with 64 accounts of 1,000 coins each. */
 const SOUND = { money: 128_000, gaps: 0, broken: 0, faults: [] }
 
+/** Their processes. Trackers are others: one that waits for the next VM comes and goes by itself. */
+const machinesAt = ({ runDir }: { readonly runDir: string }): number[] =>
+  naming(`${runDir}/`)
+    .filter(({ command }) => !command.includes('tracker serve'))
+    .map(({ pid }) => pid)
+
 describe('a bank on one of two hosts, and a witness', () => {
   let bank: Bank
   let left: ClusterPeer
@@ -101,7 +107,7 @@ describe('a bank on one of two hosts, and a witness', () => {
     const { generation } = await bank.record()
     await bank.epoch(left)
     await bank.working()
-    const machines = naming(`${left.runDir}/`).map(({ pid }) => pid)
+    const machines = machinesAt(left)
     await bank.cluster.killPeer(right)
     await bank.working() // with the witness it has a majority
     await bank.cluster.killPeer(witness)
@@ -117,7 +123,7 @@ describe('a bank on one of two hosts, and a witness', () => {
     expect(uptimes()).toEqual(before)
     await bringBack(witness)
     await bank.working()
-    expect(naming(`${left.runDir}/`).map(({ pid }) => pid)).toEqual(machines)
+    expect(machinesAt(left)).toEqual(machines)
     expect(await bank.record()).toMatchObject({ generation })
     expect(await bank.audit()).toEqual({ ...SOUND, nonces })
     await bringBack(right)
@@ -139,8 +145,7 @@ describe('a bank on one of two hosts, and a witness', () => {
       (await readFile(right.logFile, 'utf8')).slice(mark).includes('takeover not decided yet') ? true : undefined
     )
     expect(await bank.at(right)).toMatchObject({ running: [], generation })
-    // But for the helper that waits for the next VM.
-    expect(naming(`${right.runDir}/`).filter(({ command }) => !/tracker serve/.test(command))).toEqual([])
+    expect(machinesAt(right)).toEqual([])
 
     bank.cluster.startPeer(witness)
     await bank.until('both VMs to run on the host that is left', async () =>
