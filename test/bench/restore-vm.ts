@@ -101,8 +101,6 @@ const BOOT_MS = 300_000
 const ANSWER_MS = 120_000
 const ASK_AGAIN_MS = 5_000
 const LOOK_MS = 1
-/** Until a thread waits for the next restore again (`ImageThreads`), as in a peer that restores now and then. */
-const REST_MS = 6_500
 const PIECE_BYTES = 4 << 20
 
 export class VmOnHost {
@@ -217,7 +215,6 @@ export class VmOnHost {
 
   async end(): Promise<void> {
     await this.#vm?.destroy()
-    await sleep(REST_MS)
     this.#vm = undefined
   }
 

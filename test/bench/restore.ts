@@ -37,6 +37,8 @@ const LARGE_STANDBY_ROUNDS = 3
 /** When a restored VM is cut: its working set is settled. */
 const LEARNING_CUTS = 2
 const LOCAL_ROUNDS = 3
+/** Until a thread and a tracker wait for the next restore again, as in a peer that restores now and then. */
+const REST_MS = 6_500
 
 type Host = ReturnType<RestoreHosts['calls']>
 
@@ -140,7 +142,10 @@ async function restored(
   let completed: Completed | undefined
   if (complete) completed = await host.call('complete', undefined)
   else await sleep(LOOK_ON_MS)
-  if (end) await host.call('end', undefined)
+  if (end) {
+    await host.call('end', undefined)
+    await sleep(REST_MS)
+  }
   return { ...resumed, completed }
 }
 

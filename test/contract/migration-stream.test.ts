@@ -7,9 +7,10 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { MAIN_BLOCK, type MachineState, PAGE_BYTES, SnapshotParser } from '../../node/hypervisor/migration-stream.ts'
 import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
+import { contextPages } from '../../node/hypervisor/running-context.ts'
 import type { Hypervisor, Machine, MachineOptions } from '../../node/ports.ts'
 import type { VmSpec } from '../../protocols/group.ts'
 import { type Guest, buildGuest } from '../guest/build.ts'
@@ -177,3 +178,20 @@ test.each([
   },
   120_000
 )
+
+test('of a Linux guest that stood still code, stack and tables are found, all in RAM and none empty', async () => {
+  const hypervisor = await create('dirty')
+  const source = await define(hypervisor, { ...specOf(1, 64, 1), append: 'console=ttyS0' })
+  const consolePath = join(folder, `m${names}.console`)
+  await source.start()
+  await vi.waitUntil(async () => /Run \/init|Freeing unused kernel/.test(await readFile(consolePath, 'latin1')), {
+    timeout: 60_000
+  })
+  const { stream, ram = Buffer.alloc(0) } = await cut(source)
+  const pages = contextPages(stream, 64, (at, length) => ram.subarray(at, at + length))
+  const empty = Buffer.alloc(PAGE_BYTES)
+  const found = pages.filter(page => !ram.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES).equals(empty))
+  expect(found.length).toBeGreaterThan(12)
+  expect(Math.max(...pages)).toBeLessThan((64 << 20) / PAGE_BYTES)
+  await source.destroy()
+})
