@@ -184,7 +184,7 @@ test('of a Linux guest that stood still code, stack and tables are found, all in
   const source = await define(hypervisor, { ...specOf(1, 64, 1), append: 'console=ttyS0' })
   const consolePath = join(folder, `m${names}.console`)
   await source.start()
-  await vi.waitUntil(async () => /Run \/init|Freeing unused kernel/.test(await readFile(consolePath, 'latin1')), {
+  await vi.waitUntil(async () => (await readFile(consolePath, 'latin1')).length > 2_000, {
     timeout: 60_000
   })
   const { stream, ram = Buffer.alloc(0) } = await cut(source)
