@@ -1,5 +1,5 @@
 /**
- * One tracker that has started and waits for a VM, so that a VM that is restored does not wait for it: to start one takes 20 to 35 ms
+ * One tracker that has started and waits for a VM, so that a VM that is restored does not wait for it: to start one takes 12 to 35 ms
  * on two busy cores, before QEMU is started. It keeps no process alive, and dies with this one.
  */
 import { rm } from 'node:fs/promises'

@@ -1,7 +1,6 @@
 /**
  * What a thread does before it has a VM: it opens the boot part and the pages of an image that is none, a few times over. Code that
- * has not run is interpreted at first, and a VM whose image is opened by it waits: of the time from the decision to the first
- * instruction 70 ms went there, 20 with this (256 MiB, two cores, TCG).
+ * has not run is interpreted at first, and a VM whose image is opened by it waits.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { MAIN_BLOCK, PAGE_BYTES, postcopyPages } from '../hypervisor/migration-stream.ts'
@@ -12,7 +11,7 @@ import { sealOf, type VmFacts } from './facts.ts'
 import { PAGES_PER_MIB, type StreamFacts } from './page-table.ts'
 import { SALT_BYTES } from './seal.ts'
 
-/** Enough for the compiler to take notice; 40 ms of one core altogether. Guesses. */
+/** Enough for the compiler to take notice. Guesses. */
 const TIMES = 4
 const PAGES = 1024
 
