@@ -6,12 +6,12 @@
 import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { runDirOf } from '../config/limits.ts'
 import { configSchema, type Config, type HypervisorSettings } from '../config/schema.ts'
 import { ApiClient } from './edge/client.ts'
-import type { Finding } from './edge/doctor.ts'
+import type { Finding, Trying } from './edge/doctor.ts'
 import { messageOf } from './errors.ts'
 import { systemClock } from './host/clock.ts'
 import {
@@ -24,12 +24,14 @@ import {
   checkReach,
   checkUserfaultfd,
   freeMiB,
-  tcpOf
+  tcpOf,
+  type UserfaultfdTrial
 } from './host/host-checks.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
 import type { Accel } from './hypervisor/command-line.ts'
+import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
 import { qemuVersion } from './hypervisor/qemu.ts'
 import type { Clock, Log } from './ports.ts'
 
@@ -44,6 +46,8 @@ interface Patient {
   readonly log: Log
   /** Once it is known that QEMU is one. */
   accel?: Accel
+  /** Once they are known to be there. */
+  native?: NativeParts
 }
 
 type Check = (patient: Patient) => Promise<Finding>
@@ -55,28 +59,38 @@ const LITTLE_ROOM_MIB = 256
 const ASK_MS = 3_000
 
 /** Programs that a peer starts, and the Debian package that has each. */
-const programs = [
-  { name: 'setpriv', debian: 'util-linux', state: 'broken', without: 'QEMU is not started' },
-  { name: 'cc', debian: 'gcc libc6-dev', state: 'worse', without: 'written pages cannot be tracked' }
-] as const
+const programs = [{ name: 'setpriv', debian: 'util-linux', without: 'QEMU is not started' }] as const
 
 const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
-/** All findings. `config` undefined: of the default settings. */
-export async function examine(config: Config | undefined): Promise<readonly Finding[]> {
+/** All findings. `config` undefined: of the default settings. `trying` hears of each check as it begins. */
+export async function examine(config: Config | undefined, trying: Trying): Promise<readonly Finding[]> {
   const runDir = await mkdtemp(join(tmpdir(), 'dd-'))
   const settings = config?.hypervisor ?? configSchema.shape.hypervisor.parse({})
   const patient: Patient = { settings, peer: 'doctor', runDir, clock: systemClock, log: quiet }
   try {
     const findings: Finding[] = []
-    for (const check of checks) findings.push(await check(patient))
-    return [...findings, ...(await examineHost(settings, config))]
+    for (const [name, check] of checks) findings.push(await trying(name, check(patient)))
+    const others = [
+      ...hostChecks(patient),
+      ...(config === undefined ? [] : peerChecks(config, await whatPeerSees(config)))
+    ]
+    for (const [name, check] of others) findings.push(await trying(name, check()))
+    return findings
   } finally {
     await rm(runDir, { recursive: true, force: true })
   }
 }
 
-const checks: readonly Check[] = [checkPrograms, checkErasure, checkQemu, checkAccel, checkCapture, checkRoom]
+const checks: readonly (readonly [name: string, check: Check])[] = [
+  ['each program', checkPrograms],
+  ['the helpers in C', checkHelpers],
+  ['the erasure code', checkErasure],
+  ['QEMU', checkQemu],
+  ['the accelerator', checkAccel],
+  ['capture of RAM', checkCapture],
+  ['room for RAM', checkRoom]
+]
 
 async function checkPrograms(): Promise<Finding> {
   const missing: (typeof programs)[number][] = []
@@ -87,10 +101,28 @@ async function checkPrograms(): Promise<Finding> {
   if (missing.length === 0) return { check, state: 'good', says: programs.map(({ name }) => name).join(', ') }
   return {
     check,
-    state: missing.some(({ state }) => state === 'broken') ? 'broken' : 'worse',
+    state: 'broken',
     says: missing.map(({ name, without }) => `no ${name}: ${without}`).join('; '),
     fix: `on Debian: apt-get install ${missing.map(({ debian }) => debian).join(' ')}`
   }
+}
+
+/** In C: a compiler is needed only where nobody has made them before, as in the container's image. */
+async function checkHelpers(patient: Patient): Promise<Finding> {
+  const check = 'helpers'
+  try {
+    const native = (patient.native = await buildNative())
+    return { check, state: 'good', says: `${basename(native.tracker)} and ${basename(native.handoff)} are there` }
+  } catch (error) {
+    const fix = 'on Debian: apt-get install gcc libc6-dev'
+    return { check, state: 'worse', says: `written pages cannot be tracked: ${messageOf(error)}`, fix }
+  }
+}
+
+async function trialOf({ native }: Patient): Promise<UserfaultfdTrial | undefined> {
+  if (native === undefined) return undefined
+  const why = await tryUserfaultfd(native)
+  return why === undefined ? { works: true } : { works: false, why }
 }
 
 /** Its addon is compiled when packages are installed. */
@@ -168,28 +200,29 @@ async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Fi
   }
 }
 
-/** What needs no QEMU. Without a config there is neither a data folder nor a port to look at. */
-async function examineHost(settings: HypervisorSettings, config: Config | undefined): Promise<Finding[]> {
-  const host = [
-    await checkUserfaultfd(),
-    await checkMemory(vmMemoryMiB(settings)),
-    await checkHugePages(),
-    await checkFiles()
-  ]
-  if (config === undefined) return host
-  const { peer, members } = config
-  const seen = await whatPeerSees(config)
+type HostCheck = readonly [name: string, check: () => Promise<Finding>]
+
+/** What needs no QEMU. */
+const hostChecks = (patient: Patient): HostCheck[] => [
+  ['userfaultfd', async () => checkUserfaultfd(await trialOf(patient))],
+  ['memory', () => checkMemory(vmMemoryMiB(patient.settings))],
+  ['memory for huge pages', () => checkHugePages()],
+  ['open files', () => checkFiles()]
+]
+
+/** What has a data folder and a port. */
+function peerChecks({ peer, members }: Config, seen: Awaited<ReturnType<typeof whatPeerSees>>): HostCheck[] {
   const listen = tcpOf(peer.listen)
   const others = members.flatMap(({ name, address }) => {
     const where = tcpOf(address)
     return name === peer.name || where === undefined ? [] : [{ name, ...where }]
   })
+  const port: HostCheck[] = listen === undefined ? [] : [['its port', () => checkPort(listen, seen !== undefined)]]
   return [
-    ...host,
-    await checkFsync(peer.dataDir),
-    ...(listen === undefined ? [] : [await checkPort(listen, seen !== undefined)]),
-    await checkReach(seen?.addresses ?? others),
-    checkClock(seen?.clocks)
+    ['the disk', () => checkFsync(peer.dataDir)],
+    ...port,
+    ['reach of members', () => checkReach(seen?.addresses ?? others)],
+    ['the clock', async () => checkClock(seen?.clocks)]
   ]
 }
 

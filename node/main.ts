@@ -105,7 +105,7 @@ const code = await runCli(process.argv.slice(2), {
   scripts: scripts.filter(name => existsSync(scriptFile(name))),
   runScript,
   definitionToRequest: async text => (await import('./edge/group-request.ts')).definitionToRequest(text),
-  examine: async config => (await import('./doctor.ts')).examine(config),
+  examine: async (config, trying) => (await import('./doctor.ts')).examine(config, trying),
   print: text => void process.stdout.write(`${text}\n`),
   progress,
   interruptible,

@@ -92,7 +92,8 @@ function verifyCommand(
     .action(async (group: string, options: Shared & { epoch?: number; cluster?: string; deep?: boolean }) => {
       const { epoch, cluster, deep = false } = options
       const wish = { ...(await placeOf(options, host)), group, epoch, cluster, deep }
-      const check = await (await clientOf(options)).verifyHome(wish)
+      const looking = (await clientOf(options)).verifyHome(wish)
+      const check = await whileWaiting(host, `the copy of ${group} is ${deep ? 'read' : 'looked at'}`, looking)
       const { of, streams, chunks, bytes, damaged } = check
       const name = `epoch ${of.epoch} of ${group}`
       const text = `${name}: ${streams} streams in ${chunks} chunks, ${megabytes(bytes)}${deep ? ', all read' : ''}`
@@ -162,7 +163,7 @@ function recoveryCommand(
       if (!options.json) host.print(`Recovery key ${name}, which counts when this command says so:\n\n    ${text}\n`)
       const wish = { public: publicPart, ...(options.replace !== undefined && { replaces: options.replace }) }
       try {
-        const status = await client.setRecovery(wish)
+        const status = await whileWaiting(host, 'the cluster is told of the key', client.setRecovery(wish))
         const said = `It counts. Keep it where the cluster is not; nobody can print it again, and without it what is in the second
 home is lost. What was copied before stays sealed to the key before; \`diapause home push GROUP\` copies anew.`
         host.print(options.json ? JSON.stringify({ ...status, key: text }, null, 2) : said)

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { ApiClient } from './client.ts'
 import type { KeysStatus } from './cluster-view.ts'
 import { table } from './format.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 interface Options {
   readonly json?: boolean
@@ -11,7 +12,7 @@ interface Options {
 /** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
 export function keyCommands(
   diapause: Command,
-  host: { print(text: string): void },
+  host: ProgressHost & { print(text: string): void },
   speaking: (parent: Command, nameAndArguments: string) => Command,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
@@ -27,7 +28,8 @@ export function keyCommands(
   speaking(keys, 'rotate')
     .description('make a new key now: what is sealed from the next epoch on opens with it only')
     .action(async (options: Options) => {
-      const status = await (await clientOf(options)).rotateKeys()
+      const making = (await clientOf(options)).rotateKeys()
+      const status = await whileWaiting(host, 'a new key is made and given to the members', making)
       const text = `snapshots are sealed under data key ${status.keys[0]?.id} from the next epoch on`
       tell(status, options, [text, ...lackingText(status)].join('\n'))
     })

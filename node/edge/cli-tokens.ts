@@ -4,6 +4,7 @@ import type { ApiRole } from '../../protocols/membership/api-tokens.ts'
 import type { ApiClient } from './client.ts'
 import { table } from './format.ts'
 import type { TokenStatus } from './token-view.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 /** As API_ROLES; here, because what that needs is slow to load. */
 const ROLES = ['view', 'operate', 'admin'] as const satisfies readonly ApiRole[]
@@ -15,7 +16,7 @@ interface Options {
 /** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
 export function tokenCommands(
   diapause: Command,
-  host: { print(text: string): void; printError(text: string): void },
+  host: ProgressHost & { print(text: string): void },
   speaking: (parent: Command, nameAndArguments: string) => Command,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
@@ -35,7 +36,8 @@ export function tokenCommands(
     .action(async (options: Options & { name: string; role: ApiRole; expires?: number }) => {
       const { name, role, expires: expiresDays } = options
       const client = await clientOf(options)
-      const made = await client.newToken({ name, role, ...(expiresDays !== undefined && { expiresDays }) })
+      const making = client.newToken({ name, role, ...(expiresDays !== undefined && { expiresDays }) })
+      const made = await whileWaiting(host, `the cluster is told of token ${name}`, making)
       host.print(options.json ? JSON.stringify(made) : made.token)
     })
   speaking(tokens, 'remove <name>')

@@ -8,9 +8,10 @@ import { groupOf } from './cli-why.ts'
 import type { ApiClient } from './client.ts'
 import { painted, type Terminal } from './terminal.ts'
 import { listedVms, vmListText } from './vm-list.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 /** The machine, as these commands need it. */
-export interface VmHost extends ConsoleHost {
+export interface VmHost extends ConsoleHost, ProgressHost {
   readonly terminal: Terminal
   definitionToRequest(text: string): Promise<unknown>
   /** All of standard input. */
@@ -71,7 +72,8 @@ function defineCommand(command: Command, host: VmHost, clientOf: (options: objec
       const request = adopted?.definition ?? (await host.definitionToRequest(await definitionIn(file, host)))
       const dryRun = options.dryRun === true
       const client = await clientOf(options)
-      const record = await client.createGroup(request, { dryRun })
+      const doing = dryRun ? 'the definition is looked at' : 'the group is made'
+      const record = await whileWaiting(host, doing, client.createGroup(request, { dryRun }))
       const price = record.outputCommit ? '; each answer of theirs to the outside waits for the next epoch' : ''
       const what = `group ${record.id} with ${record.vms.length} VMs ${dryRun ? 'can be made' : 'is made'}${price}`
       host.print(options.json ? JSON.stringify(record, null, 2) : what)
@@ -91,7 +93,7 @@ function removeCommand(command: Command, host: VmHost, clientOf: (options: objec
     .action(async (name: string, options: Shared & { yes?: boolean }) => {
       const client = await clientOf(options)
       if (options.yes !== true) await confirm(client, name, host)
-      await client.removeGroup(name)
+      await whileWaiting(host, `the VMs of ${name} end`, client.removeGroup(name))
       host.print(options.json ? JSON.stringify({ removed: name }) : `group ${name} is removed`)
     })
 }

@@ -4,9 +4,9 @@
  *
  * Exit codes: 0 done; 1 it failed; 2 what was asked for cannot be (usage, config, no such peer or group).
  */
-import { Command, CommanderError } from 'commander'
+import { Command } from 'commander'
 import type { Config } from '../../config/schema.ts'
-import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import { keyCommands } from './cli-keys.ts'
 import { completionCommands } from './cli-completion.ts'
 import { dashboardCommand } from './cli-dashboard.ts'
@@ -25,8 +25,10 @@ import { tokenCommands } from './cli-tokens.ts'
 import type { ApiClient } from './client.ts'
 import { clientOf, type WhereHost, whereOptions, type WhereOptions } from './cli-remote.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
+import { asksForJson, errorText, toldError } from './explain.ts'
 import { statusCommands, type StatusHost } from './cli-status.ts'
 import { vmCommands, type VmHost } from './cli-vm.ts'
+import { seenToWait } from './waiting.ts'
 
 export interface CliHost
   extends WhereHost,
@@ -53,29 +55,41 @@ interface PeerOptions extends WhereOptions {
 }
 
 /** Runs one command line (without `node` and script) and gives the exit code. */
-export async function runCli(args: readonly string[], host: CliHost): Promise<number> {
+export async function runCli(args: readonly string[], own: CliHost): Promise<number> {
+  const { host, begin, end } = seenToWait(own)
+  const json = asksForJson(args)
   let code = 0
   try {
-    await program(host, ended => (code = ended)).parseAsync([...args], { from: 'user' })
+    await program(host, { ended: it => (code = it), asking: begin, json }).parseAsync([...args], { from: 'user' })
     return code
   } catch (error) {
-    return explain(error, host)
+    return explain(error, json, host)
+  } finally {
+    end()
   }
 }
 
-function explain(error: unknown, host: CliHost): number {
-  // Commander has printed its own message; for --help and --version its exit code is 0.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-  if (error instanceof DiapauseError) {
-    host.printError(`diapause: ${error.message} [${error.code}]`)
-    return error instanceof UsageError ? 2 : 1
-  }
-  host.printError(`diapause: ${error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)}`)
-  return 1
+function explain(error: unknown, json: boolean, { printError }: CliHost): number {
+  const told = toldError(error)
+  if (told === undefined) return 0
+  const text = json ? JSON.stringify({ error: told }) : errorText(error)
+  if (text !== undefined) printError(text)
+  return told.exitCode
 }
 
-/** All commands. `ended`: with the exit code of another program that one of them was. */
-export function program(host: CliHost, ended: (code: number) => void = () => {}): Command {
+interface Running {
+  /** The exit code of another program that a command was. */
+  readonly ended: (code: number) => void
+  /** Before a command that asks a peer and is done when that has answered: its name, and that it waits. */
+  readonly asking: (what: string) => void
+  /** What is wrong with the command line is told as JSON, and so not by commander. */
+  readonly json: boolean
+}
+
+const idle: Running = { ended: () => {}, asking: () => {}, json: false }
+
+/** All commands. */
+export function program(host: CliHost, { ended, asking, json }: Running = idle): Command {
   const diapause = new Command('diapause')
     .description('Keeps a cluster of virtual machines alive with nobody in charge.')
     .version(host.version)
@@ -85,7 +99,12 @@ export function program(host: CliHost, ended: (code: number) => void = () => {})
     .showSuggestionAfterError()
     .configureOutput({
       writeOut: text => host.print(text.trimEnd()),
-      writeErr: text => host.printError(text.trimEnd())
+      writeErr: text => void (json || host.printError(text.trimEnd()))
+    })
+  const under = (parent: Command, nameAndArguments: string): Command =>
+    peerCommand(parent, host, nameAndArguments).hook('preAction', (_, action) => {
+      const { follow, watch }: { follow?: boolean; watch?: boolean } = action.opts()
+      if (follow !== true && watch !== true) asking(`${nameOf(action)} waits for the peer`)
     })
   const under = (parent: Command, nameAndArguments: string): Command => peerCommand(parent, host, nameAndArguments)
   const atTop = (nameAndArguments: string): Command => under(diapause, nameAndArguments)
@@ -136,6 +155,10 @@ function peerCommands(diapause: Command, host: CliHost): void {
       host.print(json ? JSON.stringify({ id }) : id)
     })
 }
+
+/** As it is typed, without the program's own. */
+const nameOf = (command: Command): string =>
+  command.parent?.parent ? `${nameOf(command.parent)} ${command.name()}` : command.name()
 
 /** A command that speaks to a peer. */
 function peerCommand(parent: Command, host: CliHost, nameAndArguments: string): Command {

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError } from '../errors.ts'
 import { table } from './format.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 /** What one check found. `broken`: VMs do not run here. `worse`: they do, but not as well as they could. */
 export interface Finding {
@@ -14,10 +15,13 @@ export interface Finding {
   readonly fix?: string | undefined
 }
 
-export interface DoctorHost {
+/** Of a check that has begun: `what` is its name. */
+export type Trying = <T>(what: string, found: Promise<T>) => Promise<T>
+
+export interface DoctorHost extends ProgressHost {
   loadConfig(file: string): Promise<Config>
   /** Undefined: no config is named, and defaults are checked. */
-  examine(config: Config | undefined): Promise<readonly Finding[]>
+  examine(config: Config | undefined, trying: Trying): Promise<readonly Finding[]>
   print(text: string): void
 }
 
@@ -31,7 +35,7 @@ export function doctorCommand(parent: Command, host: DoctorHost, defaultConfigFi
     .option('--json', 'print JSON')
     .action(async (options: { config?: string; json?: boolean }) => {
       const config = options.config === undefined ? undefined : await host.loadConfig(options.config)
-      const findings = await host.examine(config)
+      const findings = await host.examine(config, (what, found) => whileWaiting(host, `${what} is tried`, found))
       const broken = findings.filter(({ state }) => state === 'broken')
       const report = { ok: broken.length === 0, findings }
       host.print(options.json ? JSON.stringify(report, null, 2) : doctorText(findings))

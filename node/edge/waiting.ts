@@ -1,4 +1,5 @@
 /** What a command shows on a terminal while it waits for a peer, which has nothing to tell before it is done. */
+import type { Terminal } from './terminal.ts'
 
 export interface ProgressHost {
   /** On a terminal: how far it is, each in the place of the one before. Else nothing. */
@@ -17,5 +18,51 @@ export async function whileWaiting<T>({ progress }: ProgressHost, what: string, 
   } finally {
     clearInterval(telling)
     if (seconds > 0) progress('')
+  }
+}
+
+export interface TalkingHost extends ProgressHost {
+  readonly terminal: Terminal
+  print(text: string): void
+  printError(text: string): void
+}
+
+/**
+ * `host`, whose commands are seen to wait although they say nothing of it: from `begin` on, until they print, ask or show something
+ * else, or `end`.
+ */
+export function seenToWait<H extends TalkingHost>(
+  host: H
+): { readonly host: H; begin(what: string): void; end(): void } {
+  let telling: NodeJS.Timeout | undefined
+  let seconds = 0
+  const silent = (): void => {
+    clearInterval(telling)
+    seconds = 0
+  }
+  const end = (): void => {
+    const shown = seconds > 0
+    silent()
+    if (shown) host.progress('')
+  }
+  const { terminal } = host
+  const listening: Pick<Terminal, 'write' | 'ask' | 'keys'> = {
+    write: bytes => (end(), terminal.write(bytes)),
+    ask: question => (end(), terminal.ask(question)),
+    keys: signal => (end(), terminal.keys(signal))
+  }
+  return {
+    host: {
+      ...host,
+      terminal: { ...terminal, ...listening },
+      print: text => (end(), host.print(text)),
+      printError: text => (end(), host.printError(text)),
+      progress: text => (silent(), host.progress(text))
+    },
+    begin(what) {
+      end()
+      telling = setInterval(() => host.progress(`${what}: ${++seconds} s`), TELL_AFTER_MS)
+    },
+    end
   }
 }

@@ -17,26 +17,30 @@ export interface HostFinding {
 
 const MIB = 2 ** 20
 
-/** Post-copy restores and copies of written pages are made by it. */
-export async function checkUserfaultfd(read = textOf): Promise<HostFinding> {
+/** What came of using it, as this user in this container: whether the kernel has it says less than that. */
+export type UserfaultfdTrial = { readonly works: true } | { readonly works: false; readonly why: string }
+
+/** Snapshots and restores are made by it. `tried` undefined: nothing here can try it. */
+export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read = textOf): Promise<HostFinding> {
   const check = 'userfaultfd'
+  if (tried?.works)
+    return { check, state: 'good', says: 'a page that was missing was put in its place, as in a restore' }
   const allowed = await read('/proc/sys/vm/unprivileged_userfaultfd')
-  const fix = 'run the peer as root, or sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot)'
+  const fix =
+    'run the peer as root, or sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); a container needs seccomp:unconfined and SYS_PTRACE'
   if (allowed === undefined)
     return {
       check,
       state: 'broken',
-      says: 'this kernel has none: VMs cannot go on before all of their RAM is there',
+      says: 'this kernel has none: VMs are neither cut nor restored without',
       fix: 'a kernel with CONFIG_USERFAULTFD'
     }
-  if (process.getuid?.() === 0) return { check, state: 'good', says: 'for root' }
-  if (allowed.trim() === '1') return { check, state: 'good', says: 'for everybody' }
-  return {
-    check,
-    state: 'worse',
-    says: 'for root only: restores wait until all RAM is there, and written pages are not tracked',
-    fix
-  }
+  if (tried !== undefined)
+    return { check, state: 'broken', says: `${tried.why}: VMs are neither cut nor restored without`, fix }
+  const untried = 'it was not tried, as its helper is missing'
+  if (process.getuid?.() === 0) return { check, state: 'good', says: `for root; ${untried}` }
+  if (allowed.trim() === '1') return { check, state: 'good', says: `for everybody; ${untried}` }
+  return { check, state: 'broken', says: `for root only: VMs are neither cut nor restored without; ${untried}`, fix }
 }
 
 /** A vote or a commit waits for as long as the disk takes. */

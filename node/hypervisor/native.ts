@@ -14,6 +14,8 @@ import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 const run = promisify(execFile)
 const sources = join(import.meta.dirname, 'native')
 const COMPILE_MS = 60_000
+/** It waits 5 s for a fault. */
+const TRIAL_MS = 10_000
 
 /** Paths of the built programs. */
 export interface NativeParts {
@@ -30,6 +32,17 @@ export async function buildNative(cache = join(import.meta.dirname, '../../.buil
   return { tracker: join(folder, 'tracker'), handoff: join(folder, 'handoff.so') }
 }
 
+/** Whether processes of this user may do what QEMU does with userfaultfd, by doing it. Resolves with why not, or undefined. */
+export async function tryUserfaultfd({ tracker }: NativeParts): Promise<string | undefined> {
+  try {
+    await run(tracker, ['faults'], { timeout: TRIAL_MS })
+    return undefined
+  } catch (error) {
+    const { stderr = '' } = error as { stderr?: string }
+    return stderr.trim() === '' ? messageOf(error) : stderr.trim()
+  }
+}
+
 async function compile(cache: string, folder: string): Promise<void> {
   let temporary: string | undefined
   try {
@@ -37,7 +50,7 @@ async function compile(cache: string, folder: string): Promise<void> {
     temporary = await mkdtemp(join(cache, 'building-'))
     const cc = (...args: string[]) => run('cc', ['-O2', '-Wall', ...args], { cwd: sources, timeout: COMPILE_MS })
     await Promise.all([
-      cc('tracker.c', '-o', join(temporary, 'tracker')),
+      cc('-pthread', 'tracker.c', '-o', join(temporary, 'tracker')),
       cc('-shared', '-fPIC', 'handoff.c', '-o', join(temporary, 'handoff.so'))
     ])
     await rename(temporary, folder)

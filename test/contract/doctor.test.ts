@@ -20,7 +20,8 @@ async function doctor(hypervisor: Partial<Config['hypervisor']>, ...args: string
     loadConfig: async () => config(hypervisor),
     examine,
     print: text => void (out += `${text}\n`),
-    printError: text => void (err += text)
+    printError: text => void (err += text),
+    progress: () => {}
   }
   const code = await runCli(['doctor', ...args], host as CliHost)
   return { code, out, err }
@@ -30,6 +31,8 @@ it('finds what this host can do, in lines for people and in JSON', { timeout: 60
   const { code, out } = await doctor({ accel: 'tcg', trialMs: 20_000 })
   expect(code).toBe(0)
   expect(out).toMatch(/^ {2}QEMU +good +\d+\.\d+/m)
+  expect(out).toMatch(/^ {2}helpers +good +tracker and handoff\.so are there$/m)
+  expect(out).toMatch(/^ {2}userfaultfd +good +a page that was missing was put in its place/m)
   expect(out).toMatch(/^ {2}accelerator +good +tcg, as hypervisor.accel is "tcg" says$/m)
   expect(out).toMatch(/^ {2}capture +good +dirty: .* byte for byte \(\d+ ms\)$/m)
   const { out: json } = await doctor({ accel: 'tcg', capture: 'portable' }, '--json')

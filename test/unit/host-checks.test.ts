@@ -38,8 +38,21 @@ describe('doctor', () => {
       state: 'worse',
       fix: expect.stringContaining('LimitNOFILE')
     })
-    expect(await checkUserfaultfd(file(undefined))).toMatchObject({ state: 'broken' })
-    expect(await checkUserfaultfd(file('1\n'))).toMatchObject({ state: 'good' })
+    expect(await checkUserfaultfd(undefined, file(undefined))).toMatchObject({ state: 'broken' })
+    expect(await checkUserfaultfd(undefined, file('1\n'))).toMatchObject({
+      state: 'good',
+      says: expect.stringContaining('not tried')
+    })
+  })
+
+  it('believes what came of using userfaultfd, and not what the kernel allows', async () => {
+    expect(await checkUserfaultfd({ works: true }, file('0\n'))).toMatchObject({ state: 'good' })
+    const refused = { works: false, why: 'userfaultfd: Operation not permitted' } as const
+    expect(await checkUserfaultfd(refused, file('1\n'))).toMatchObject({
+      state: 'broken',
+      says: expect.stringContaining('not permitted'),
+      fix: expect.stringContaining('seccomp')
+    })
   })
 
   it('writes to the disk of the data folder, also where that is yet to be made, and leaves nothing', async () => {

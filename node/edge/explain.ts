@@ -1,0 +1,59 @@
+/**
+ * How a command says that it failed: a sentence for people, or with `--json` one object on one line for programs. Both go to
+ * standard error, since standard output may have a result as well: `verify` prints its report and fails.
+ */
+import { CommanderError } from 'commander'
+import { DiapauseError, messageOf, UsageError } from '../errors.ts'
+import { adviceOn } from './advice.ts'
+
+export interface ToldError {
+  /** Stable. */
+  readonly code: string
+  /** For people; it may change. */
+  readonly message: string
+  /** What to do about it. */
+  readonly todo: string
+  /** What lay beneath, where that is known. */
+  readonly cause?: string
+  readonly details?: Readonly<Record<string, unknown>>
+  readonly exitCode: number
+}
+
+/** Undefined: it is no failure (`--help`, `--version`). */
+export function toldError(error: unknown): ToldError | undefined {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return undefined
+    const message = error.code === 'commander.help' ? 'a command is missing' : error.message.replace(/^error: /, '')
+    return { code: 'CLI_USAGE', message, todo: adviceOn('CLI_USAGE', true), exitCode: 2 }
+  }
+  if (!(error instanceof DiapauseError)) {
+    const details = error instanceof Error && error.stack !== undefined ? { details: { stack: error.stack } } : {}
+    return { code: 'INTERNAL', message: messageOf(error), todo: adviceOn('INTERNAL', false), ...details, exitCode: 1 }
+  }
+  const { code, message, details, cause } = error
+  const usage = error instanceof UsageError
+  return {
+    code,
+    message,
+    todo: adviceOn(code, usage),
+    ...(cause !== undefined && { cause: messageOf(cause) }),
+    ...(Object.keys(details).length > 0 && { details }),
+    exitCode: usage ? 2 : 1
+  }
+}
+
+/** The line that a person reads. Undefined where commander has printed its own. */
+export function errorText(error: unknown): string | undefined {
+  if (error instanceof CommanderError) return undefined
+  if (error instanceof DiapauseError) return `diapause: ${error.message} [${error.code}]`
+  return `diapause: ${error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)}`
+}
+
+/** Programs that are started have a `--json` of their own. */
+const OTHERS = ['demo', 'bench']
+
+/** Whether a command line asks for JSON, also one that is wrong elsewhere. */
+export function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--')
+  return !OTHERS.includes(args[0] ?? '') && (end < 0 ? args : args.slice(0, end)).includes('--json')
+}
