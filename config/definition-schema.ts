@@ -7,6 +7,9 @@ import { definitionSchema } from './definition.ts'
 
 type Node = z.core.JSONSchema.BaseSchema
 
+/** By which it is known wherever its file lies. A name and no address: nobody keeps it on the web. */
+const SCHEMA_ID = 'urn:diapause:definition'
+
 /** `[]`: of each entry. In the schema itself a description is what an error says was expected, which is less. */
 const words: Readonly<Record<string, string>> = {
   '': 'A group of VMs that are cut, restored and, when their host dies, moved together.',
@@ -88,7 +91,7 @@ export function definitionJsonSchema(): Node {
     vm.oneOf = [{ required: ['mac'] }, { required: ['nics'] }]
     vm.anyOf = [{ required: ['kernel'] }, { required: ['disks'] }]
   }
-  return { title: 'A group of VMs of diapause', ...describe(schema, '') }
+  return { $id: SCHEMA_ID, title: 'A group of VMs of diapause', ...describe(schema, '') }
 }
 
 /** As it is published. */

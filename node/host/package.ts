@@ -1,7 +1,7 @@
 /**
  * Makes what the npm package holds, in `dist/` at the top of the tree: `npm pack` runs it first. The folders are those of the
  * tree with every `.ts` as JavaScript and its types (Node strips no types below node_modules), what else the program reads
- * (C sources, schemas, examples), and the dashboard as it is served.
+ * (C sources, schemas, examples), the dashboard as it is served, and the description of the API, which peers serve as well.
  *
  * It is put together beside `dist/` and moved there whole.
  */
@@ -16,7 +16,7 @@ const folders = ['config', 'node', 'protocols']
 const SHEBANG = '#!/usr/bin/env -S node --max-semi-space-size=1\n'
 
 /** `dist`: an absolute path. */
-function makePackage(dist: string): void {
+async function makePackage(dist: string): Promise<void> {
   const fresh = `${dist}.${process.pid}.new`
   rmSync(fresh, { recursive: true, force: true })
   try {
@@ -30,6 +30,10 @@ function makePackage(dist: string): void {
     const { name, version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Record<string, unknown>
     // The program reads its version two folders up, in the tree and here.
     writeFileSync(join(fresh, 'package.json'), `${JSON.stringify({ name, version, type: 'module' })}\n`)
+    writeFileSync(
+      join(fresh, 'openapi.json'),
+      `${JSON.stringify(await describedApi(fresh, String(version)), null, 2)}\n`
+    )
     const main = join(fresh, 'node/main.js')
     writeFileSync(main, SHEBANG + readFileSync(main, 'utf8'))
     chmodSync(main, 0o755)
@@ -38,6 +42,16 @@ function makePackage(dist: string): void {
   } finally {
     rmSync(fresh, { recursive: true, force: true })
   }
+}
+
+/** By the program as it is packed. */
+async function describedApi(fresh: string, version: string): Promise<object> {
+  const edge = join(fresh, 'node/edge')
+  const { routes } = (await import(join(edge, 'api-routes.js'))) as { routes: readonly object[] }
+  const { describeApi } = (await import(join(edge, 'openapi/describe.js'))) as {
+    describeApi(routes: readonly object[], version: string): object
+  }
+  return describeApi(routes, version)
 }
 
 const node = (...args: string[]): void => void execFileSync(process.execPath, args, { stdio: ['ignore', 2, 2] })
@@ -68,4 +82,4 @@ function renameTypes(file: string): void {
   writeFileSync(file, text.replaceAll(/((?:from |import\()['"]\.{1,2}\/[\w./-]+)\.ts(['"])/g, '$1.js$2'))
 }
 
-makePackage(join(root, 'dist'))
+await makePackage(join(root, 'dist'))

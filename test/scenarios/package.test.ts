@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { routes } from '../../node/edge/api-routes.ts'
 import { ApiClient } from '../../node/edge/client.ts'
 import { programVersion } from '../../node/host/version.ts'
 import { loopback } from '../demo/cluster.ts'
@@ -65,6 +66,15 @@ describe('the npm package', () => {
     const beside = files.filter(path => !path.startsWith('dist/'))
     expect(beside.sort()).toEqual(['LICENSE', 'README.md', 'package.json'])
     expect(files.filter(path => /(?<!\.d)\.tsx?$/.test(path) || path.endsWith('.test.js'))).toEqual([])
+  })
+
+  it('has the description of the API and the JSON Schema of definitions, for tools that ask no peer', () => {
+    const read = (path: string): unknown => JSON.parse(readFileSync(join(root, 'dist', path), 'utf8'))
+    expect(read('openapi.json')).toMatchObject({ openapi: '3.1.0', info: { version: programVersion() } })
+    expect(Object.keys((read('openapi.json') as { paths: object }).paths)).toEqual([
+      ...new Set(routes.map(({ path }) => path))
+    ])
+    expect(read('config/definition.schema.json')).toMatchObject({ $id: 'urn:diapause:definition' })
   })
 
   it('runs by npx in an empty folder, and a peer of it comes up and stops', async () => {

@@ -13,16 +13,25 @@ import { DiapauseError } from '../../node/errors.ts'
 const root = join(import.meta.dirname, '../..')
 
 describe('the entry points of the package', () => {
+  const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    exports: Record<string, { types?: string; default: string }>
+  }
+
   it('are files of the library, as JavaScript with types', () => {
-    const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-      exports: Record<string, { types: string; default: string }>
-    }
-    expect(Object.keys(exports)).toEqual(['.', './definition', './policy', './planning'])
-    for (const { types, default: script } of Object.values(exports)) {
+    const programs = Object.entries(exports).filter(([name]) => !name.endsWith('.json'))
+    expect(programs.map(([name]) => name)).toEqual(['.', './definition', './policy', './planning'])
+    for (const [, { types, default: script }] of programs) {
       const [, name = ''] = /^\.\/dist\/(node\/library\/\w+)\.js$/.exec(script) ?? []
       expect(types).toBe(`./dist/${name}.d.ts`)
       expect(existsSync(join(root, `${name}.ts`))).toBe(true)
     }
+  })
+
+  it('have the JSON Schema of definitions and the description of the API beside them', () => {
+    const files = Object.entries(exports).flatMap(([name, entry]) => (name.endsWith('.json') ? [entry.default] : []))
+    expect(files).toEqual(['./dist/openapi.json', './dist/config/definition.schema.json'])
+    const schema = JSON.parse(readFileSync(join(root, 'config/definition.schema.json'), 'utf8')) as { $id: string }
+    expect(readFileSync(join(root, 'node/library/README.md'), 'utf8')).toContain(`\`${schema.$id}\``)
   })
 })
 
