@@ -50,7 +50,7 @@ export interface Environment {
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
 export async function runPeer(config: Config, { credentials }: Environment = {}): Promise<RunningPeer> {
-  const { log, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name })
+  const { log, logging, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name })
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
@@ -66,7 +66,9 @@ export async function runPeer(config: Config, { credentials }: Environment = {})
     log.info({ kind, ...fields }, kind)
   }
   try {
-    const run = { log, teardown, events, report, stop, credentials }
+    const run = { log, logging, teardown, events, report, stop, credentials }
+    const whyCore = await noCore // before a key is read, and before a VM is started, which inherits it
+    if (whyCore !== undefined) log.warn({ why: whyCore }, 'a crash of this peer may leave its keys in a core dump')
     const home = await openHome(config, run)
     const voice = await openVoice(home, run)
     const body = await openBody(home, voice, run)

@@ -94,6 +94,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     consoles: openConsoles(home, voice, agents.groups),
     notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
     tokens: new TokenOperations({ ...voice, events, clock, wallMs, randomBytes }),
+    logging: run.logging,
     reads,
     policies: new PolicyOperations({ ...parts, nameOf, partsIfLost: (...of) => outlooks.plans.partsIfLost(...of) }),
     ...outlooks,

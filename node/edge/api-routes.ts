@@ -12,6 +12,7 @@ import { epochRoutes } from './epoch-routes.ts'
 import { parseGroupRequest } from './group-request.ts'
 import { homeRoutes } from './home-routes.ts'
 import { imageRoutes } from './image-routes.ts'
+import { logRoutes } from './log-routes.ts'
 import { METRICS_TYPE } from './metrics.ts'
 import { memberRoutes } from './member-routes.ts'
 import { notificationRoutes } from './notification-routes.ts'
@@ -114,6 +115,7 @@ export const routes: readonly Route[] = [
   ...memberRoutes,
   ...tokenRoutes,
   ...notificationRoutes,
+  ...logRoutes,
   ...homeRoutes,
   ...planRoutes,
   ...policyRoutes,

@@ -15,6 +15,7 @@ import { epochCommands } from './cli-epochs.ts'
 import { homeCommands, type HomeHost } from './cli-home.ts'
 import { type ImageHost, imageCommands } from './cli-images.ts'
 import { memberCommands, type MemberHost } from './cli-members.ts'
+import { logCommand } from './cli-log.ts'
 import { notifyCommands } from './cli-notify.ts'
 import { planCommand } from './cli-plan.ts'
 import { policyCommands } from './cli-policy.ts'
@@ -125,6 +126,7 @@ export function program(host: CliHost, { ended, asking, json }: Running = idle):
   homeCommands(diapause, host, under, client)
   whyCommand(atTop('why <vm>'), client, host.print)
   planCommand(atTop('plan [group]'), client, host.print)
+  logCommand(atTop('log'), host, client)
   dashboardCommand(atTop('dashboard'), host, client)
   upgradeCommand(diapause, host, under, client)
   const { defaultConfigFile: config } = host
@@ -170,7 +172,7 @@ const helpGroups: Readonly<Record<string, readonly string[]>> = {
   'A cluster and its members:': ['init', 'join', 'up', 'invite', 'members', 'leave', 'keys', 'tokens', 'upgrade'],
   'VMs and their snapshots:': ['vm', 'snapshot', 'epochs', 'restore', 'drill', 'policy', 'export', 'import'],
   'A second home:': ['home', 'recovery-key'],
-  'What is, was and would be:': ['status', 'events', 'why', 'plan', 'verify', 'repair', 'dashboard', 'notify'],
+  'What is, was and would be:': ['status', 'events', 'why', 'plan', 'verify', 'repair', 'dashboard', 'notify', 'log'],
   'This host:': ['doctor', 'identity', 'completion', 'demo', 'bench']
 }
 

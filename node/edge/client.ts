@@ -33,6 +33,8 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
+import type { StopWish } from './rest-view.ts'
+import type { LogLevel, LogStatus } from './log-view.ts'
 import type { TargetStatus, TargetTest } from './notification-view.ts'
 import type { Overview } from './overview-view.ts'
 import type { GroupPlan, PlanWish } from './plan-view.ts'
@@ -186,6 +188,17 @@ export class ApiClient {
     return (await this.#peer.call('POST', '/v1/notifications/test', {
       ...(name !== undefined && { name })
     })) as TargetTest[]
+  }
+
+  async log(): Promise<LogStatus> {
+    return (await this.#peer.call('GET', '/v1/log')) as LogStatus
+  }
+
+  /** `level` undefined: as the config of the peer says. */
+  async setLog(level: LogLevel | undefined): Promise<LogStatus> {
+    const answer =
+      level === undefined ? this.#peer.call('DELETE', '/v1/log') : this.#peer.call('PUT', '/v1/log', { level })
+    return (await answer) as LogStatus
   }
 
   async members(): Promise<ClusterStatus> {

@@ -15,6 +15,7 @@ import type { EpochView } from './epoch-view.ts'
 import type { EventFeed } from './events.ts'
 import type { HomeView } from './home-view.ts'
 import type { ImageView } from './image-view.ts'
+import type { LogView } from './log-view.ts'
 import type { MetricsView } from './metrics.ts'
 import type { NotificationView } from './notification-view.ts'
 import type { PlanView } from './plan-view.ts'
@@ -36,6 +37,7 @@ export interface PeerView {
   readonly policies: PolicyView
   readonly tokens: TokenView
   readonly notifications: NotificationView
+  readonly logging: LogView
   readonly metrics: MetricsView
   readonly reads: ReadModels
   status(): Promise<PeerStatus>

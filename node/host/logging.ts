@@ -20,6 +20,12 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
 export interface PeerLog {
   readonly log: Log
+  readonly logging: {
+    /** `configured`: what the config says. */
+    status(): { readonly level: LogLevel; readonly configured: LogLevel }
+    /** From the next line on. Undefined: what the config says. */
+    setLevel(level: LogLevel | undefined): { readonly level: LogLevel; readonly configured: LogLevel }
+  }
   /** To `debug`, or back to what the config says; which it is now. */
   toggleDebug(): LogLevel
 }
@@ -37,13 +43,22 @@ export function openLog({ level, name }: { level: LogLevel; name: string }, writ
     redact: [...SECRETS, ...SECRETS.map(key => `*.${key}`)]
   }
   const log = write === undefined ? pino(options) : pino(options, { write })
+  let now = level
+  const status = () => ({ level: now, configured: level })
+  const setLevel = (next = level) => {
+    // Whoever reads the log hears of it at whichever level it was or is: at info where either tells that.
+    const before = now
+    const tell = () => log.info({ kind: 'log.level', logLevel: next, before }, `the log is at ${next} now`)
+    if (quietness(next) > quietness(before)) tell()
+    log.level = now = next
+    if (quietness(next) <= quietness(before)) tell()
+    return status()
+  }
   return {
     log,
-    toggleDebug: () => {
-      const next = log.level === 'debug' ? level : 'debug'
-      log.level = next
-      log.info({ kind: 'log.level', logLevel: next }, `the log is at ${next} now`)
-      return next
-    }
+    logging: { status, setLevel },
+    toggleDebug: () => setLevel(now === 'debug' ? level : 'debug').level
   }
 }
+
+const quietness = (level: LogLevel): number => ['debug', 'info', 'warn', 'error'].indexOf(level)

@@ -22,6 +22,7 @@ import type { EpochView } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { HomeView } from '../edge/home-view.ts'
 import type { ImageView } from '../edge/image-view.ts'
+import type { LogView } from '../edge/log-view.ts'
 import type { MetricsView } from '../edge/metrics.ts'
 import type { NotificationView } from '../edge/notification-view.ts'
 import type { PlanView } from '../edge/plan-view.ts'
@@ -57,6 +58,7 @@ export interface OperationsDeps {
   readonly policies: PolicyView
   readonly tokens: TokenView
   readonly notifications: NotificationView
+  readonly logging: LogView
   readonly metrics: MetricsView
   readonly reads: ReadModels
   readonly objectives: Pick<Objectives, 'outlooksOf'>
@@ -95,6 +97,7 @@ export class Operations implements PeerView {
   readonly policies: PolicyView
   readonly tokens: TokenView
   readonly notifications: NotificationView
+  readonly logging: LogView
   readonly metrics: MetricsView
   readonly reads: ReadModels
   readonly #deps: OperationsDeps
@@ -114,6 +117,7 @@ export class Operations implements PeerView {
     this.policies = deps.policies
     this.tokens = deps.tokens
     this.notifications = deps.notifications
+    this.logging = deps.logging
     this.metrics = deps.metrics
     this.reads = deps.reads
     this.#startedMs = deps.clock.now()

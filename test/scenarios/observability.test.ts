@@ -158,7 +158,7 @@ describe('a cluster that is watched', () => {
     expect(told.slice(before).map(({ notices }) => notices[0]?.key)).toEqual(['test'])
   })
 
-  it('logs more at a signal, each line as its description says', async () => {
+  it('logs more at a signal, and as much as it is asked for, each line as its description says', async () => {
     const { client, logFile } = bank.peer('p2')
     process.kill((await client.status()).pid, 'SIGUSR2')
     const lines = () =>
@@ -169,6 +169,9 @@ describe('a cluster that is watched', () => {
       lines().find(each => each.includes('"kind":"log.level"'))
     )
     expect(JSON.parse(line)).toMatchObject({ level: 'info', name: 'p2', msg: 'the log is at debug now' })
+    expect(await client.log()).toEqual({ level: 'debug', configured: 'info' })
+    expect(await client.setLog('warn')).toEqual({ level: 'warn', configured: 'info' })
+    expect(await client.setLog(undefined)).toEqual({ level: 'info', configured: 'info' })
     for (const each of lines()) {
       const { time, level, name, msg } = JSON.parse(each) as Record<string, unknown>
       expect([typeof time, typeof msg, name]).toEqual(['string', 'string', 'p2'])

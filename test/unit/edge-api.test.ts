@@ -51,6 +51,7 @@ class FakePeer implements PeerView {
   readonly policies = {} as PeerView['policies']
   readonly tokens = {} as PeerView['tokens']
   readonly notifications = {} as PeerView['notifications']
+  readonly logging = {} as PeerView['logging']
   readonly metrics = new Metrics(() => true)
   readonly reads = {} as PeerView['reads']
   readonly cluster: ClusterView = {

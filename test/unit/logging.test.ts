@@ -28,6 +28,23 @@ describe('the log', () => {
     expect(lines.map(({ msg }) => msg)).toEqual(['the log is at debug now', 'second', 'the log is at info now'])
   })
 
+  it('tells as much as somebody asks for, and says so while it still tells that much', () => {
+    const { log, lines, logging } = lined()
+    expect(logging.status()).toEqual({ level: 'info', configured: 'info' })
+    expect(logging.setLevel('error')).toEqual({ level: 'error', configured: 'info' })
+    log.warn({}, 'first')
+    log.error({}, 'second')
+    expect(logging.setLevel(undefined)).toEqual({ level: 'info', configured: 'info' })
+    log.info({}, 'third')
+    const changed = { kind: 'log.level', level: 'info' }
+    expect(lines).toMatchObject([
+      { ...changed, logLevel: 'error', before: 'info' },
+      { msg: 'second' },
+      { ...changed, logLevel: 'info', before: 'error' },
+      { msg: 'third' }
+    ])
+  })
+
   it('has no secret, should one be given to it', () => {
     const { log, lines } = lined()
     log.info({ token: 'tell-nobody', request: { authorization: 'Bearer tell-nobody' } }, 'asked')

@@ -10,6 +10,7 @@ import type { ConsoleLine } from '../console-view.ts'
 import type { GroupEpochs } from '../epoch-view.ts'
 import type { PeerEvent } from '../events.ts'
 import type { HomeCopied, HomeStatus, RecoveryStatus } from '../home-view.ts'
+import { logLevelSchema, type LogStatus } from '../log-view.ts'
 import type { TargetStatus, TargetTest } from '../notification-view.ts'
 import type { GroupPolicy, PolicySimulation } from '../policy-view.ts'
 import type { Asker, MadeToken, TokenStatus } from '../token-view.ts'
@@ -46,6 +47,7 @@ export const asker = of<Asker>()(z.object({ name: text, role: apiRole, expiresMs
 const tokenFields = { name: text, role: apiRole, expiresMs: number.optional() }
 export const token = of<TokenStatus>()(z.object({ ...tokenFields, madeMs: number, expired: flag }))
 export const madeToken = of<MadeToken>()(z.object({ ...tokenFields, token: text }))
+export const log = of<LogStatus>()(z.object({ level: logLevelSchema, configured: logLevelSchema }))
 export const event = of<PeerEvent>()(z.object({ atMs: number, kind: text }))
 
 const memberFields = {

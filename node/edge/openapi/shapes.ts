@@ -11,6 +11,7 @@ import { holdSchema, policySchema as retentionWishSchema, restoreSchema as backS
 import { inviteSchema, leaveSchema, wishSchema as memberWishSchema } from '../member-request.ts'
 import { scheduleSchema, wishSchema as drillWishSchema } from '../drill-view.ts'
 import { placeSchema, pushSchema, recoverySchema, restoreSchema, verifySchema } from '../home-view.ts'
+import { logWishSchema } from '../log-view.ts'
 import { notifyTestSchema } from '../notification-view.ts'
 import { tokenWishSchema } from '../token-view.ts'
 import * as answers from './answers.ts'
@@ -101,6 +102,9 @@ export const shapes: Readonly<Record<string, Shape>> = {
   'POST /v1/home/verify': { body: verifySchema, answer: answers.homeCheck },
   'POST /v1/home/restore': { body: restoreSchema, status: 201, answer: z.array(answers.homeEpoch) },
   'PUT /v1/recovery-key': { body: recoverySchema, answer: answers.recovery },
+  'GET /v1/log': { answer: answers.log },
+  'PUT /v1/log': { body: logWishSchema, answer: answers.log },
+  'DELETE /v1/log': { answer: answers.log },
   'GET /v1/notifications': { answer: z.array(answers.target) },
   'POST /v1/notifications/test': { body: notifyTestSchema, answer: z.array(answers.targetTest) },
   'GET /v1/plan': { query: { group: 'only this group', host: 'if this host died' }, answer: z.array(reads.plan) },
