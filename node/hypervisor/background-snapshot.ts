@@ -20,6 +20,10 @@ import { isRecord, type QmpEvent } from './qmp-protocol.ts'
 /** Bytes a second; QEMU's default of 128 MB/s would stretch every snapshot. 20 GB/s is "no limit". */
 const MAX_BANDWIDTH = 20_000_000_000
 const POLL_MS = 1
+/** A BIOS that begins anew resets twice more at most (measured, SeaBIOS of QEMU 7.2). A guess of what is enough for any. */
+const MAX_STOPS = 10
+/** States that QEMU enters by itself, and out of which nobody is to take a VM: its processor or a device has failed. */
+const STUCK = ['internal-error', 'io-error', 'guest-panicked', 'watchdog', 'shutdown']
 
 /** What is migrated next: RAM and devices of a VM that goes on, devices alone (device-state.ts), or everything in. */
 export type Mode = 'snapshot' | 'devices' | 'postcopy'
@@ -48,6 +52,40 @@ export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
       { cause }
     )
   }
+}
+
+/** The VM's state, as `query-status` names it. HYPERVISOR_STOPPED where it has stopped by itself, for good. */
+export async function runState(qmp: QmpClient): Promise<string> {
+  const reply = await qmp.command('query-status')
+  const status = isRecord(reply) ? String(reply.status) : ''
+  if (!STUCK.includes(status)) return status
+  throw new DiapauseError('HYPERVISOR_STOPPED', `it has stopped by itself and cannot go on (QEMU says ${status})`, {
+    details: { status }
+  })
+}
+
+/**
+ * Stops a VM so that a background snapshot may be taken; the moment it stopped, by the clock given.
+ *
+ * The processor of a guest that resets its machine asks QEMU's main loop for it. Where that is just stopping the VM, it
+ * resets the stopped one, which is 'prelaunch' then. A snapshot begins with the state 'paused', and no way leads there from
+ * 'prelaunch' (`runstate_transitions_def` in runstate.c, from 7.2 to the newest): QEMU aborts. `stop` does nothing to a VM that
+ * stands still, so that one goes on for a moment and is stopped again. Once `query-status` has been answered the main loop has
+ * had its turn, and nobody is left who could ask for a reset.
+ *
+ * HYPERVISOR_CUT where the guest resets again and again; it runs then. HYPERVISOR_STOPPED as `runState`.
+ */
+export async function standStill(qmp: QmpClient, clock: Clock): Promise<number> {
+  for (let stops = 0; stops < MAX_STOPS; stops++) {
+    const stoppedAtMs = clock.now()
+    await qmp.command('stop')
+    if ((await runState(qmp)) !== 'prelaunch') return stoppedAtMs
+    await qmp.command('cont')
+  }
+  throw new DiapauseError(
+    'HYPERVISOR_CUT',
+    'The guest resets its machine again and again; it runs on without a snapshot'
+  )
 }
 
 /** The next end of a migration: completed, failed, cancelled, or (incoming) postcopy-paused: its source is gone. */
@@ -138,8 +176,7 @@ export async function failureOf(qmp: QmpClient): Promise<string> {
 }
 
 async function continueIfStopped(qmp: QmpClient): Promise<void> {
-  const reply = await qmp.command('query-status')
-  if (isRecord(reply) && reply.running !== true) await qmp.command('cont')
+  if ((await runState(qmp)) !== 'running') await qmp.command('cont')
 }
 
 export function cutFailed(path: string, why: unknown): DiapauseError {

@@ -9,9 +9,9 @@
  */
 import type { Clock } from '../ports.ts'
 import { DiapauseError, hasCode } from '../errors.ts'
-import { cutFailed, failureOf, migrationEnd } from './background-snapshot.ts'
+import { cutFailed, failureOf, migrationEnd, runState } from './background-snapshot.ts'
 import { handled, type QmpClient } from './qmp.ts'
-import { isRecord, type QmpEvent } from './qmp-protocol.ts'
+import type { QmpEvent } from './qmp-protocol.ts'
 
 /** A hundred times what it takes; a guess. */
 const DEADLINE_MS = 2_000
@@ -27,8 +27,12 @@ export interface DeviceStream {
   finish(): Promise<void>
 }
 
-/** Resolves when the VM, which runs, stands still. HYPERVISOR_CUT where there is no receiver: then it runs on. */
+/**
+ * Resolves when the VM, which runs, stands still. HYPERVISOR_CUT where there is no receiver: then it runs on.
+ * HYPERVISOR_STOPPED where it had stopped by itself: `continueAfterDevices` would have it fail again.
+ */
 export async function stopToSendDevices(qmp: QmpClient, path: string, clock: Clock): Promise<DeviceStream> {
+  await runState(qmp)
   let stoppedAtMs = 0
   void qmp.waitEvent('STOP').then(
     () => (stoppedAtMs = clock.now()),
@@ -92,9 +96,4 @@ export async function continueAfterDevices(qmp: QmpClient, clock: Clock): Promis
     await new Promise<void>(resolve => clock.after(LOOK_AGAIN_MS, resolve))
   }
   await qmp.command('cont')
-}
-
-async function runState(qmp: QmpClient): Promise<unknown> {
-  const reply = await qmp.command('query-status')
-  return isRecord(reply) ? reply.status : undefined
 }

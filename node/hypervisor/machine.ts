@@ -13,7 +13,7 @@
 import { rm } from 'node:fs/promises'
 import { DiapauseError, hasCode } from '../errors.ts'
 import type { CaptureNow, Clock, Machine, MachineCut, MachineOptions, RamTracking } from '../ports.ts'
-import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare } from './background-snapshot.ts'
+import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare, standStill } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
@@ -267,8 +267,7 @@ export class QemuMachine implements Machine {
 
   async #cutAll(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
     const { clock, resumesByItself } = this.#context
-    const from = clock.now()
-    await qmp.command('stop')
+    const from = await standStill(qmp, clock)
     try {
       await this.#frozen(stopped)
     } catch (error) {
@@ -345,7 +344,7 @@ export class QemuMachine implements Machine {
   async #explain(name: string, error: unknown): Promise<never> {
     if (!(error instanceof DiapauseError)) throw error
     const { code } = error
-    if (code === 'HYPERVISOR_STREAM' || code === 'HYPERVISOR_INCOMING') this.#lose(error)
+    if (/^HYPERVISOR_(STREAM|INCOMING|STOPPED)$/.test(code)) this.#lose(error)
     if (!code.startsWith('QMP_') || code === 'QMP_REFUSED') throw error
     if (this.#is('destroyed')) throw this.#outOfOrder(name)
     this.#process?.kill()

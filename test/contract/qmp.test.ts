@@ -4,10 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { backgroundSnapshot, prepare } from '../../node/hypervisor/background-snapshot.ts'
+import { backgroundSnapshot, prepare, standStill } from '../../node/hypervisor/background-snapshot.ts'
 import { commonArguments } from '../../node/hypervisor/command-line.ts'
-import { spawnQemu } from '../../node/hypervisor/process.ts'
+import { stopToSendDevices } from '../../node/hypervisor/device-state.ts'
+import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
+import { qemuVersion } from '../../node/hypervisor/qemu.ts'
 import { listenForQmp, QmpClient } from '../../node/hypervisor/qmp.ts'
+import { receive } from './hypervisor-support.ts'
 import { clock } from './real-clock.ts'
 
 /** QEMU's side of the connection, played by the test. */
@@ -231,6 +234,40 @@ describe('the QMP client', () => {
     })
   })
 
+  describe('stopping a VM to save it', () => {
+    /** A QEMU whose states are these, one for each time it is asked, and the last one from then on. */
+    const states = (...names: string[]) => {
+      qemu.answer = ({ execute, id }) => {
+        if (execute !== 'query-status') return [{ return: {}, id }]
+        return [{ return: { running: false, status: names.length > 1 ? names.shift() : names[0] }, id }]
+      }
+    }
+    const said = () => qemu.commands.map(command => command.execute).slice(1)
+
+    it('lets a VM go on that was reset as it stood still, and stops it again', async () => {
+      const client = await opened()
+      states('prelaunch', 'paused')
+      await standStill(client, clock)
+      expect(said()).toEqual(['stop', 'query-status', 'cont', 'stop', 'query-status'])
+    })
+
+    it('gives up on a guest that resets for ever, which runs on', async () => {
+      const client = await opened()
+      states('prelaunch')
+      await expect(standStill(client, clock)).rejects.toMatchObject({ code: 'HYPERVISOR_CUT' })
+      expect(said().at(-1)).toBe('cont')
+    })
+
+    it('tells a VM that has stopped by itself for good, and does not continue it', async () => {
+      const client = await opened()
+      states('internal-error')
+      await expect(standStill(client, clock)).rejects.toMatchObject({ code: 'HYPERVISOR_STOPPED' })
+      expect(said()).not.toContain('cont')
+      await expect(stopToSendDevices(client, 'somewhere', clock)).rejects.toMatchObject({ code: 'HYPERVISOR_STOPPED' })
+      expect(said()).not.toContain('migrate')
+    })
+  })
+
   it('says what a host needs where QEMU refuses background snapshots', async () => {
     const client = await opened()
     qemu.answer = ({ id }) => [{ error: { class: 'GenericError', desc: 'Background-snapshot is not supported' }, id }]
@@ -240,13 +277,42 @@ describe('the QMP client', () => {
     })
   })
 
-  it('speaks with a real QEMU', async () => {
+  /** A QEMU whose VM has not begun. */
+  async function realQemu(): Promise<{ real: QemuProcess; client: QmpClient }> {
     const path = join(folder, 'qmp')
     const listener = await listenForQmp(path)
     const args = [...commonArguments('tcg', 'diapause:test:qmp'), '-S', '-m', '16', '-qmp', `unix:${path},server=off`]
     const real = await spawnQemu('qemu-system-x86_64', args)
+    qmp = await QmpClient.open(await listener.connection, { clock })
+    return { real, client: qmp }
+  }
+
+  it('saves a real VM that was reset just as it was stopped, and it goes on', async () => {
+    const { real, client } = await realQemu()
+    const snapshot = join(folder, 'snapshot')
+    const receiver = await receive(snapshot)
     try {
-      qmp = await QmpClient.open(await listener.connection, { clock })
+      await prepare(client, 'snapshot')
+      await client.command('cont')
+      await client.command('stop')
+      await client.command('system_reset')
+      await client.command('query-status')
+      expect(await client.command('query-status')).toMatchObject({ status: 'prelaunch' })
+      await standStill(client, clock)
+      const [major] = (await qemuVersion('qemu-system-x86_64')).number
+      const resumesByItself = major < 9
+      await (await backgroundSnapshot(client, { path: snapshot, resumesByItself, clock })).streamed
+      expect((await receiver.bytes).length).toBeGreaterThan(0)
+      expect(await client.command('query-status')).toMatchObject({ running: true })
+    } finally {
+      real.kill()
+      await receiver.close()
+    }
+  })
+
+  it('speaks with a real QEMU', async () => {
+    const { real, client: qmp } = await realQemu()
+    try {
       const resumed = qmp.waitEvent('RESUME')
       expect(await qmp.command('query-status')).toMatchObject({ running: false })
       await qmp.command('cont')
