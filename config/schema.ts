@@ -264,6 +264,11 @@ export const configSchema = z.strictObject({
   hypervisor: z
     .strictObject({
       qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),
+      /**
+       * QEMU gives up all capabilities that it does not need (`node/hypervisor/confinement.ts`). Set to false where `qemu` is a program that
+       * needs some before it becomes QEMU, as `ip netns exec` does. Absent: true.
+       */
+      confined: z.boolean().optional(),
       accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
       /**
        * How VMs are cut. dirty: copies the pages that were written, with short pauses; needs Linux 6.7, userfaultfd, a C

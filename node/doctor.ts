@@ -32,7 +32,8 @@ import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
 import type { Accel } from './hypervisor/command-line.ts'
 import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
-import { qemuVersion } from './hypervisor/qemu.ts'
+import type { QemuProgram } from './hypervisor/confinement.ts'
+import { installedQemu, NO_SANDBOX } from './hypervisor/qemu.ts'
 import type { Clock, Log } from './ports.ts'
 
 const run = promisify(execFile)
@@ -45,6 +46,7 @@ interface Patient {
   readonly clock: Clock
   readonly log: Log
   /** Once it is known that QEMU is one. */
+  program?: QemuProgram
   accel?: Accel
   /** Once they are known to be there. */
   native?: NativeParts
@@ -137,11 +139,13 @@ async function checkErasure(): Promise<Finding> {
   }
 }
 
-async function checkQemu({ settings }: Patient): Promise<Finding> {
+async function checkQemu(patient: Patient): Promise<Finding> {
   const check = 'QEMU'
   try {
-    const { text } = await qemuVersion(settings.qemu)
-    return { check, state: 'good', says: `${text} (${settings.qemu})` }
+    const { text, program } = await installedQemu(patient.settings)
+    patient.program = program
+    const says = `${text} (${program.path})`
+    return program.sandbox ? { check, state: 'good', says } : { check, state: 'worse', says, fix: NO_SANDBOX }
   } catch (error) {
     return { check, state: 'broken', says: messageOf(error) }
   }

@@ -26,6 +26,7 @@ import type { HomeCredentials } from './host/home-credentials.ts'
 import { signedBy } from './host/identity.ts'
 import { openLog } from './host/logging.ts'
 import { openOwnPolicies } from './host/own-policies.ts'
+import { leaveNoCore } from './host/core-dumps.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
@@ -42,6 +43,9 @@ import { openVoice, type Voice } from './composition/voice.ts'
 /** A member that is removed is still told so; then it is cut off. A guess: a message on a busy host. */
 const FAREWELL_MS = 250
 
+/** Whatever this process and its VMs make is for their user alone. */
+const OWN = 0o077
+
 /** What a peer is given beside its config. */
 export interface Environment {
   /** For a second home whose config names none. */
@@ -52,6 +56,8 @@ export interface Environment {
 export async function runPeer(config: Config, { credentials }: Environment = {}): Promise<RunningPeer> {
   const { log, logging, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name })
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
+  const noCore = leaveNoCore()
+  process.umask(OWN) // QEMU's, and those of the database, which take no mode
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
   ended.promise.catch(() => {}) // whoever wants to know has `stopped`

@@ -7,6 +7,7 @@ import type { Config } from '../../config/schema.ts'
 import { memberById } from '../../protocols/membership/record.ts'
 import { UsageError } from '../errors.ts'
 import { systemClock } from '../host/clock.ts'
+import { boundConsoleLogs } from '../host/console-log.ts'
 import { clusterAtStart, readCluster, saveCluster } from '../host/cluster-file.ts'
 import { openDataDir } from '../host/data-dir.ts'
 import { identitySeed, loadOrCreateIdentity } from '../host/identity.ts'
@@ -28,7 +29,9 @@ export async function openHome(config: Config, { log, teardown }: Run) {
   if (secret === undefined && cluster.keys === undefined) {
     throw new UsageError('SECRET_MISSING', 'cluster.secretFile is missing, and the cluster has no other data key yet')
   }
-  await mkdir(join(runDir, 'console'), { recursive: true, mode: 0o700 })
+  const consoles = join(runDir, 'console')
+  await mkdir(consoles, { recursive: true, mode: 0o700 })
+  teardown.add(boundConsoleLogs({ folder: consoles, clock: systemClock, log }))
   // A witness loads nothing of what VMs need: it is to be small.
   const storing = memberById(cluster, self)?.role === 'storage'
   const hosting = storing ? await import('./hosting.ts') : undefined

@@ -27,7 +27,7 @@ import { BaseNames } from '../host/base-names.ts'
 import { openBootFiles } from '../host/boot-files.ts'
 import { wallMs } from '../host/clock.ts'
 import { clearStaleDrill } from '../host/drill-room.ts'
-import { createQemuHypervisor } from '../hypervisor/qemu.ts'
+import { createQemuHypervisor, installedQemu } from '../hypervisor/qemu.ts'
 import { killStaleMachines } from '../hypervisor/stale.ts'
 import { diskFile, MACHINE_NAME, RAM_FILE, stockScript } from '../hypervisor/stock-command.ts'
 import { UplinkRelay } from '../hypervisor/uplink-relay.ts'
@@ -117,8 +117,8 @@ export async function openUplink(
 ): Promise<() => Promise<void>> {
   const socketPath = join(runDir, 'uplink')
   await network.openUplink(socketPath)
-  const { qemu: binary } = config.hypervisor
-  const relay = new UplinkRelay({ binary, peer: self, kind: config.switch.uplink, socketPath, clock, log })
+  const { program } = await installedQemu(config.hypervisor)
+  const relay = new UplinkRelay({ program, peer: self, kind: config.switch.uplink, socketPath, clock, log })
   relay.start()
   return async () => {
     relay.stop()

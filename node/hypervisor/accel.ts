@@ -13,6 +13,7 @@ import { UsageError, messageOf } from '../errors.ts'
 import type { HypervisorSettings } from '../../config/schema.ts'
 import type { Clock, Log } from '../ports.ts'
 import { type Accel, commonArguments, escapeComma, guestName } from './command-line.ts'
+import type { QemuProgram } from './confinement.ts'
 import { spawnQemu } from './process.ts'
 
 /** isa-debug-exit ends QEMU with status (value << 1) | 1. */
@@ -21,6 +22,8 @@ const EXIT_STATUS = (EXIT_VALUE << 1) | 1
 
 export interface TrialOptions {
   readonly settings: HypervisorSettings
+  /** What `settings.qemu` is; not asked where it is absent. */
+  readonly program?: QemuProgram | undefined
   readonly peer: string
   readonly runDir: string
   readonly log: Log
@@ -72,7 +75,7 @@ export async function trialBoot(accel: Accel, options: TrialOptions): Promise<st
       ['-m', '16', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1'],
       ['-drive', `if=floppy,format=raw,readonly=on,file=${escapeComma(image)}`]
     ]
-    const qemu = await spawnQemu(settings.qemu, args.flat())
+    const qemu = await spawnQemu(options.program ?? settings.qemu, args.flat())
     let late = false
     const disarm = clock.after(settings.trialMs, () => {
       late = true

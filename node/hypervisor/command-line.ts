@@ -16,12 +16,6 @@ const INTERFACE_NAME_LIMIT_BYTES = 15
 /** Every QEMU from 7.2 on has this machine type, so that all of them can exchange images. */
 const MACHINE_TYPE = 'pc-i440fx-7.2,dump-guest-core=off'
 
-/**
- * QEMU gives up the system calls that it does not need: a guest that breaks out of it gains little. Background
- * snapshots and post-copy work under it (userfaultfd is not among what is denied): the contract suite runs with it.
- */
-const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'
-
 export interface MachinePaths {
   readonly qmp: string
   /** Socket of the serial console. */
@@ -37,7 +31,7 @@ export function commonArguments(accel: Accel, guest: string, machine = MACHINE_T
   return [
     ['-name', `guest=${escapeComma(guest)}`],
     ['-accel', accel, '-machine', machine, '-cpu', accel === 'kvm' ? 'host,migratable=on' : 'max'],
-    ['-no-user-config', '-nodefaults', '-display', 'none', '-sandbox', SANDBOX]
+    ['-no-user-config', '-nodefaults', '-display', 'none']
   ].flat()
 }
 

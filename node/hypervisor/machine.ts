@@ -15,6 +15,7 @@ import { DiapauseError, hasCode } from '../errors.ts'
 import type { CaptureNow, Clock, Machine, MachineCut, MachineOptions, RamTracking } from '../ports.ts'
 import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare, standStill } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
+import type { QemuProgram } from './confinement.ts'
 import { GuestConsole } from './console.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { DiskLayers } from './disk-layers.ts'
@@ -31,7 +32,7 @@ type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cuttin
 type Cut = Pick<MachineCut, 'pauseMs' | 'streamed'>
 
 export interface MachineContext extends HostRam {
-  readonly binary: string
+  readonly program: QemuProgram
   readonly accel: Accel
   /** Marks the process, see command-line.ts. */
   readonly guest: string
@@ -207,7 +208,7 @@ export class QemuMachine implements Machine {
   ): Promise<void> {
     if (this.#state !== 'defined') throw this.#outOfOrder('start')
     this.#enter('starting')
-    const { binary, accel, guest, paths, clock } = this.#context
+    const { program, accel, guest, paths, clock } = this.#context
     try {
       const listener = await listenForQmp(paths.qmp)
       this.#giveUpLaunch = listener.close
@@ -219,7 +220,7 @@ export class QemuMachine implements Machine {
         await this.agent?.listen()
         const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
         const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
-        const process = (this.#process = await spawnQemu(binary, args, ram))
+        const process = (this.#process = await spawnQemu(program, args, ram))
         if (this.#is('destroyed')) process.kill()
         void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
       }

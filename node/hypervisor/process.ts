@@ -5,8 +5,10 @@
  * that dies between fork and prctl leaves an orphan; those are `stale.ts`'s to kill.
  */
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
+import { type Capability, plainEnvironment, privilegeFlags, type QemuProgram, SANDBOX } from './confinement.ts'
 
 /** How much of QEMU's stderr is kept for error messages: its last lines say why it died. */
 const STDERR_TAIL_CHARS = 2_000
@@ -32,12 +34,24 @@ export interface Inherited {
   readonly environment: Readonly<Record<string, string>>
 }
 
-/** Starts QEMU. Rejects with HYPERVISOR_SPAWN where the process cannot be made. */
-export async function spawnQemu(binary: string, args: readonly string[], inherited?: Inherited): Promise<QemuProcess> {
+/** Starts QEMU, confined (`confinement.ts`). Rejects with HYPERVISOR_SPAWN where the process cannot be made. */
+export async function spawnQemu(
+  qemu: string | QemuProgram,
+  args: readonly string[],
+  inherited?: Inherited,
+  needs: readonly Capability[] = []
+): Promise<QemuProcess> {
   if (!isMainThread) throw new TypeError('QEMU must be started by the main thread: it dies with the thread that forks')
+  const { path, sandbox, confined } = typeof qemu === 'string' ? { path: qemu, sandbox: true, confined: true } : qemu
   const variables = Object.entries(inherited?.environment ?? {}).map(([name, value]) => `${name}=${value}`)
-  const program = inherited ? ['env', ...variables, binary] : [binary]
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...program, ...args], {
+  const words = [
+    ['--pdeathsig', 'KILL', ...(confined ? privilegeFlags({ ...ownPrivileges(), needs }) : []), '--'],
+    inherited ? ['env', ...variables, path] : [path],
+    sandbox ? SANDBOX : [],
+    args
+  ]
+  const child = spawn('setpriv', words.flat(), {
+    env: plainEnvironment(process.env),
     stdio: ['ignore', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
   })
   let tail = ''
@@ -66,4 +80,18 @@ export async function spawnQemu(binary: string, args: readonly string[], inherit
   const { pid } = child
   if (pid === undefined) throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
   return { pid, exited, kill: () => void child.kill('SIGKILL') }
+}
+
+/** Read each time, two small files: an operator may change the one while a peer runs. */
+function ownPrivileges(): { readonly status: string; readonly userfaultfdForAll: boolean } {
+  return { status: readFileSync('/proc/self/status', 'latin1'), userfaultfdForAll: setting() !== '0' }
+}
+
+/** '' where the kernel is older than the setting (5.2), and gives a userfaultfd to all. */
+function setting(): string {
+  try {
+    return readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'latin1').trim()
+  } catch {
+    return ''
+  }
 }

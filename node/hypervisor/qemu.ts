@@ -12,6 +12,7 @@ import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
 import { guestName, requireSocketPaths } from './command-line.ts'
+import { type QemuProgram, SANDBOX } from './confinement.ts'
 import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
 
@@ -28,6 +29,10 @@ export interface QemuVersion {
   /** As it says it. */
   readonly text: string
   readonly number: Version
+}
+
+export interface InstalledQemu extends QemuVersion {
+  readonly program: QemuProgram
 }
 
 export interface QemuOptions {
@@ -47,10 +52,12 @@ export interface QemuOptions {
  */
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
   const { settings, peer, runDir, log, clock, bootPath = name => name } = options
-  const version = await qemuVersion(settings.qemu)
+  const version = await installedQemu(settings)
+  const { program } = version
+  if (!program.sandbox) log.warn({ qemu: program.path }, NO_SANDBOX)
   await mkdir(runDir, { recursive: true, mode: 0o700 })
-  const { accel } = await chooseAccel(options)
-  const { ramFolder, why: captureWhy } = await chooseCapture({ ...options, accel })
+  const { accel } = await chooseAccel({ ...options, program })
+  const { ramFolder, why: captureWhy } = await chooseCapture({ ...options, program, accel })
   const capture = ramFolder ? 'dirty' : 'portable'
   const description = `QEMU ${version.text}, ${accel}`
   log.info({ hypervisor: description, capture }, 'hypervisor chosen')
@@ -80,7 +87,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
       requireSocketPaths(spec.id, paths)
       const options = { ...machine, spec }
       return new QemuMachine(options, {
-        binary: settings.qemu,
+        program,
         accel,
         guest: guestName(peer, spec.id),
         paths,
@@ -95,14 +102,20 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
   }
 }
 
-/** Of the installed binary. UsageErrors as `createQemuHypervisor`. */
-export async function qemuVersion(binary: string): Promise<QemuVersion> {
-  return parseQemuVersion(await askVersion(binary), binary)
+export const NO_SANDBOX =
+  'this QEMU was built without seccomp: a guest that breaks out of it may use every system call. Install a build that has it'
+
+/** What is installed and how it is started. UsageErrors as `createQemuHypervisor`. */
+export async function installedQemu(settings: Pick<HypervisorSettings, 'qemu' | 'confined'>): Promise<InstalledQemu> {
+  const { qemu: path, confined = true } = settings
+  const sandboxed = await askVersion(path, SANDBOX).catch(() => undefined)
+  const version = parseQemuVersion(sandboxed ?? (await askVersion(path)), path)
+  return { ...version, program: { path, sandbox: sandboxed !== undefined, confined } }
 }
 
-async function askVersion(binary: string): Promise<string> {
+async function askVersion(binary: string, before: readonly string[] = []): Promise<string> {
   try {
-    return (await run(binary, ['--version'], { timeout: 10_000 })).stdout
+    return (await run(binary, [...before, '--version'], { timeout: 10_000 })).stdout
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') {
       throw new UsageError('QEMU_UNKNOWN', `"${binary} --version" failed: set hypervisor.qemu to a working QEMU`, {

@@ -17,9 +17,7 @@ const common = commonArguments('tcg', '')
 export const MACHINE_NAME = (common[common.indexOf('-machine') + 1] ?? '').split(',')[0] ?? ''
 
 /** Arguments of the driver that a stock QEMU does without, each with the value behind it. */
-const OURS = new Set(
-  '-name -sandbox -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' ')
-)
+const OURS = new Set('-name -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' '))
 const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults'])
 
 /** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */

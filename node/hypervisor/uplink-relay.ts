@@ -7,13 +7,14 @@ import { readFile } from 'node:fs/promises'
 import { messageOf } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
 import { escapeComma, guestName } from './command-line.ts'
+import type { QemuProgram } from './confinement.ts'
 import { type QemuProcess, spawnQemu } from './process.ts'
 
 /** `user`, or `tap:` and the name of a TAP device. */
 export type UplinkKind = string
 
 export interface RelayOptions {
-  readonly binary: string
+  readonly program: string | QemuProgram
   /** Marks it as this peer's, so that one that outlived its peer is found. */
   readonly peer: string
   readonly kind: UplinkKind
@@ -50,9 +51,11 @@ export class UplinkRelay {
   }
 
   async #run(): Promise<void> {
-    const { binary, log, kind } = this.#options
+    const { program, log, kind } = this.#options
     await warnOfMissingTap(kind, log)
-    const started = await spawnQemu(binary, relayArguments(this.#options))
+    // The operator's TAP may be of another user than root.
+    const needs = tapOf(kind) === undefined ? [] : (['net_admin'] as const)
+    const started = await spawnQemu(program, relayArguments(this.#options), undefined, needs)
     if (this.#stopped) return started.kill()
     this.#process = started
     log.info({ uplink: kind, pid: started.pid }, 'the uplink is there')

@@ -106,9 +106,9 @@ class LocalQemu {
     const listener = await listenForQmp(paths.qmp)
     const guest = `bench:local:${process.pid}`
     const args = machineArguments({ accel, guest, spec, ends: nic.ends, paths, incoming, sharedRam: false })
-    const sandbox = args.indexOf('-sandbox') // it forbids `exec:`
     const spawnedMs = clock.now()
-    const qemu = await spawnQemu(BINARY, [...args.toSpliced(sandbox, 2), ...more])
+    // The sandbox forbids `exec:`.
+    const qemu = await spawnQemu({ path: BINARY, sandbox: false, confined: true }, [...args, ...more])
     const close = async () => {
       listener.close()
       qemu.kill()

@@ -8,7 +8,7 @@ import { backgroundSnapshot, prepare, standStill } from '../../node/hypervisor/b
 import { commonArguments } from '../../node/hypervisor/command-line.ts'
 import { stopToSendDevices } from '../../node/hypervisor/device-state.ts'
 import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
-import { qemuVersion } from '../../node/hypervisor/qemu.ts'
+import { installedQemu } from '../../node/hypervisor/qemu.ts'
 import { listenForQmp, QmpClient } from '../../node/hypervisor/qmp.ts'
 import { receive } from './hypervisor-support.ts'
 import { clock } from './real-clock.ts'
@@ -299,7 +299,7 @@ describe('the QMP client', () => {
       await client.command('query-status')
       expect(await client.command('query-status')).toMatchObject({ status: 'prelaunch' })
       await standStill(client, clock)
-      const [major] = (await qemuVersion('qemu-system-x86_64')).number
+      const [major] = (await installedQemu({ qemu: 'qemu-system-x86_64' })).number
       const resumesByItself = major < 9
       await (await backgroundSnapshot(client, { path: snapshot, resumesByItself, clock })).streamed
       expect((await receiver.bytes).length).toBeGreaterThan(0)

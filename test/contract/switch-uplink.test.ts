@@ -122,7 +122,7 @@ describe('the relay to the outside', () => {
     world.atEnd(() => at('p1').closeUplink())
     const log = memoryLog()
     const relay = new UplinkRelay({
-      binary: 'qemu-system-x86_64',
+      program: 'qemu-system-x86_64',
       peer: `test-${process.pid}`,
       kind: 'user',
       socketPath: pathOf('p1'),
@@ -147,7 +147,7 @@ describe('the relay to the outside', () => {
   it('warns of a TAP device that is not there, with the command that puts it on a bridge', async () => {
     const log = memoryLog()
     const warned = async (kind: string): Promise<string[]> => {
-      const options = { binary: 'false', peer: `test-${process.pid}`, socketPath: pathOf('p1'), clock }
+      const options = { program: 'false', peer: `test-${process.pid}`, socketPath: pathOf('p1'), clock }
       const relay = new UplinkRelay({ ...options, kind, log })
       relay.start()
       world.atEnd(() => relay.stop())

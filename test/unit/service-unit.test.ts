@@ -3,9 +3,16 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 
+test('the unit leaves no core dumps, and a peer what it takes to confine its VMs', async () => {
+  const settings = await readSettings()
+  expect(settings.get('LimitCORE')).toBe('1')
+  expect(settings.get('CapabilityBoundingSet')?.split(' ')).toContain('CAP_SETPCAP')
+  expect(settings.get('NoNewPrivileges')).toBe('yes')
+  expect(settings.get('UMask')).toBe('0077')
+})
+
 test('the unit hears the processes that speak for a peer, and starts it again after every failure', async () => {
-  const text = await readFile(join(import.meta.dirname, '../../config/systemd/diapause.service'), 'utf8')
-  const settings = new Map(text.split('\n').flatMap(line => (/^\w+=/.test(line) ? [split(line)] : [])))
+  const settings = await readSettings()
   // systemd-notify is not the main process.
   expect(settings.get('NotifyAccess')).toBe('all')
   expect(settings.get('Restart')).toBe('on-failure')
@@ -13,6 +20,11 @@ test('the unit hears the processes that speak for a peer, and starts it again af
   expect(settings.has('RestartPreventExitStatus')).toBe(false)
   expect(settings.get('StartLimitIntervalSec')).toBe('0')
 })
+
+async function readSettings(): Promise<Map<string, string>> {
+  const text = await readFile(join(import.meta.dirname, '../../config/systemd/diapause.service'), 'utf8')
+  return new Map(text.split('\n').flatMap(line => (/^\w+=/.test(line) ? [split(line)] : [])))
+}
 
 function split(line: string): [string, string] {
   const at = line.indexOf('=')

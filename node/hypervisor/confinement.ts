@@ -1,0 +1,69 @@
+/**
+ * What a QEMU gives up before it reads the first byte of its guest, so that a guest that breaks out of it has little. Pure.
+ *
+ * System calls that it does not need, by QEMU's own filter (`-sandbox`). Capabilities, by setpriv, which starts it anyway: it
+ * costs no process more. And the peer's environment, which may hold credentials. What it keeps is the peer's user: files of that user
+ * it may open, and the peer's API socket too (`protocols/threats/README.md`).
+ */
+
+/** Which QEMU is started, and what of this it stands. */
+export interface QemuProgram {
+  readonly path: string
+  /** Its build has the filter of system calls. */
+  readonly sandbox: boolean
+  /** Capabilities are given up: not where `path` is a program of the operator's that needs some before it becomes QEMU. */
+  readonly confined: boolean
+}
+
+/**
+ * Background snapshots and post-copy work under it: userfaultfd is not among what is denied. The contract suite runs with it.
+ */
+export const SANDBOX = ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'] as const
+
+/** linux/capability.h: the bit, and the name that setpriv has for it. */
+const BITS = { dac_read_search: 2n, setpcap: 8n, net_admin: 12n, sys_ptrace: 19n } as const
+export type Capability = Exclude<keyof typeof BITS, 'setpcap'>
+
+export interface Privileges {
+  /** The text of /proc/self/status of this process. */
+  readonly status: string
+  /** vm.unprivileged_userfaultfd is 1, or the kernel has no such setting. */
+  readonly userfaultfdForAll: boolean
+  /** What this QEMU needs beside what all do. */
+  readonly needs?: readonly Capability[]
+}
+
+/**
+ * Flags of setpriv(1). Kept are: reading files that are not the user's own, for root, whose VMs' kernels and disks may lie in somebody's
+ * home; and CAP_SYS_PTRACE where the kernel gives no userfaultfd without, by which VMs are cut and restored.
+ */
+export function privilegeFlags({ status, userfaultfdForAll, needs = [] }: Privileges): string[] {
+  const effective = capabilitiesIn(status, 'CapEff')
+  const ambient = capabilitiesIn(status, 'CapAmb')
+  const wanted: Capability[] = ['dac_read_search', ...(userfaultfdForAll ? [] : (['sys_ptrace'] as const)), ...needs]
+  const listed = (have: bigint): string =>
+    ['-all', ...wanted.filter(name => has(have, name)).map(name => `+${name}`)].join(',')
+  return [
+    '--no-new-privs',
+    // Those that a user other than root hands on.
+    `--inh-caps=${listed(ambient)}`,
+    `--ambient-caps=${listed(ambient)}`,
+    // Root gets all of these with each program that it starts. Only who has CAP_SETPCAP may take any away.
+    ...(has(effective, 'setpcap') ? [`--bounding-set=${listed(effective)}`] : [])
+  ]
+}
+
+const has = (set: bigint, name: keyof typeof BITS): boolean => ((set >> BITS[name]) & 1n) === 1n
+
+function capabilitiesIn(status: string, field: string): bigint {
+  const digits = new RegExp(`^${field}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1]
+  return digits === undefined ? 0n : BigInt(`0x${digits}`)
+}
+
+/** Variables without which a QEMU of the operator's own may not start: where programs and its own libraries and modules are. */
+const VARIABLES = ['PATH', 'LD_LIBRARY_PATH', 'QEMU_MODULE_DIR'] as const
+
+/** What is left of this process's environment. */
+export function plainEnvironment(from: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  return Object.fromEntries(VARIABLES.flatMap(name => (from[name] === undefined ? [] : [[name, from[name]]])))
+}

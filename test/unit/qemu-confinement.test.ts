@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest'
+import { plainEnvironment, privilegeFlags } from '../../node/hypervisor/confinement.ts'
+
+const status = (effective: string, ambient = '0000000000000000') =>
+  `Name:\tnode\nCapInh:\t${ambient}\nCapPrm:\t${effective}\nCapEff:\t${effective}\nCapBnd:\tffff\nCapAmb:\t${ambient}\n`
+const ROOT = '000001ffffffffff'
+const SYS_PTRACE = '0000000000080000'
+
+describe('the privileges of QEMU', () => {
+  it('are, of those of root, reading any file', () => {
+    expect(privilegeFlags({ status: status(ROOT), userfaultfdForAll: true })).toEqual([
+      '--no-new-privs',
+      '--inh-caps=-all',
+      '--ambient-caps=-all',
+      '--bounding-set=-all,+dac_read_search'
+    ])
+  })
+
+  it('are to trace processes too where the kernel gives a userfaultfd to nobody else', () => {
+    expect(privilegeFlags({ status: status(ROOT), userfaultfdForAll: false }).at(-1)).toBe(
+      '--bounding-set=-all,+dac_read_search,+sys_ptrace'
+    )
+  })
+
+  it('are what it needs besides, if its peer has it', () => {
+    const needs = ['net_admin'] as const
+    expect(privilegeFlags({ status: status(ROOT), userfaultfdForAll: true, needs }).at(-1)).toMatch(/,\+net_admin$/)
+    expect(privilegeFlags({ status: status(SYS_PTRACE, SYS_PTRACE), userfaultfdForAll: true, needs })).not.toContain(
+      '+net_admin'
+    )
+  })
+
+  it('are none of a user that has none, and only root’s helpers can lower what programs may ever get', () => {
+    expect(privilegeFlags({ status: status('0000000000000000'), userfaultfdForAll: false })).toEqual([
+      '--no-new-privs',
+      '--inh-caps=-all',
+      '--ambient-caps=-all'
+    ])
+  })
+
+  it('are, of a user to whom systemd gave some, those that it hands on and QEMU needs', () => {
+    const both = '0000000000081000'
+    expect(privilegeFlags({ status: status(both, both), userfaultfdForAll: false })).toEqual([
+      '--no-new-privs',
+      '--inh-caps=-all,+sys_ptrace',
+      '--ambient-caps=-all,+sys_ptrace'
+    ])
+  })
+
+  it('are none where the kernel does not say what there are', () => {
+    expect(privilegeFlags({ status: '', userfaultfdForAll: true })).toHaveLength(3)
+  })
+})
+
+it('of a peer’s environment QEMU has what it needs to start', () => {
+  const own = { PATH: '/bin', LD_LIBRARY_PATH: '/opt/qemu/lib', AWS_SECRET_ACCESS_KEY: 's', LD_PRELOAD: 'x', HOME: '/' }
+  expect(plainEnvironment(own)).toEqual({ PATH: '/bin', LD_LIBRARY_PATH: '/opt/qemu/lib' })
+  expect(plainEnvironment({})).toEqual({})
+})
