@@ -1,23 +1,19 @@
 /** The cluster's secret: 32 bytes in hex in a file that only its owner may read. Keys of snapshots come from it. */
-import { readFile, stat } from 'node:fs/promises'
-import { UsageError, messageOf } from '../errors.ts'
+import { UsageError } from '../errors.ts'
+import { readPrivateFile } from '../private-file.ts'
 import { writeDurably } from './files.ts'
 
 const SECRET_BYTES = 32
+const FILE = {
+  what: 'cluster.secretFile',
+  maxBytes: 1_024,
+  unreadable: 'SECRET_UNREADABLE',
+  exposed: 'SECRET_EXPOSED'
+}
 
 /** UsageError SECRET_UNREADABLE, SECRET_EXPOSED where others may read it, SECRET_INVALID. */
 export async function readSecret(file: string): Promise<Uint8Array> {
-  let text: string
-  let mode: number
-  try {
-    mode = (await stat(file)).mode
-    text = (await readFile(file, 'utf8')).trim()
-  } catch (cause) {
-    throw new UsageError('SECRET_UNREADABLE', `cannot read cluster.secretFile ${file}: ${messageOf(cause)}`, { cause })
-  }
-  if ((mode & 0o077) !== 0) {
-    throw new UsageError('SECRET_EXPOSED', `others may read the cluster's secret ${file}: run chmod 600 ${file}`)
-  }
+  const text = (await readPrivateFile(file, FILE)).trim()
   if (!/^[0-9a-fA-F]{64}$/.test(text)) {
     throw new UsageError(
       'SECRET_INVALID',
