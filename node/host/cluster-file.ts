@@ -8,6 +8,7 @@ import type { Config } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { type ClusterRecord, clusterRecordSchema, memberById } from '../../protocols/membership/record.ts'
+import { CLUSTER_FULL, hasRoom } from '../../protocols/membership/room.ts'
 import { UsageError } from '../errors.ts'
 import { readIfThere, writeDurably } from './files.ts'
 
@@ -70,6 +71,12 @@ export async function clusterAtStart(config: Config, self: PeerId): Promise<Clus
     throw new UsageError(
       'NO_CLUSTER',
       `${dataDir} belongs to no cluster: make one with diapause init, join one with diapause join, or name its founders in [[members]]`
+    )
+  }
+  if (stored === undefined && !hasRoom(record)) {
+    throw new UsageError(
+      'CLUSTER_FULL',
+      `the members of the config are too many for so long addresses: ${CLUSTER_FULL}`
     )
   }
   checkSelf(record, self, config)

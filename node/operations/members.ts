@@ -11,6 +11,7 @@ import {
   memberById,
   placeable
 } from '../../protocols/membership/record.ts'
+import { CLUSTER_FULL } from '../../protocols/membership/room.ts'
 import { encodeToken, MAX_TOKEN_MEMBERS } from '../../protocols/membership/token.ts'
 import { majorityOf } from '../../protocols/register/voters.ts'
 import type { DataKeyRing } from '../agents/data-keys.ts'
@@ -109,6 +110,7 @@ export class MemberOperations implements ClusterView {
       addInvite(replaces === undefined ? fields : { ...fields, replaces: replaces.id })
     )
     if (!record.invites.some(invite => invite.id === id)) {
+      if (record.invites.length < MAX_INVITES) throw new UsageError('CLUSTER_FULL', CLUSTER_FULL)
       throw new UsageError('INVITES_FULL', `there are ${MAX_INVITES} invitations already: wait until some expire`)
     }
     const members = this.#bestToAsk(record).map(member => ({ id: member.id, address: member.address }))
@@ -137,6 +139,8 @@ export class MemberOperations implements ClusterView {
         return taken ? undefined : change(current)
       })
       if (memberById(record, id)?.address !== address) {
+        const taken = record.members.some(member => member.address === address)
+        if (!taken) throw new UsageError('CLUSTER_FULL', CLUSTER_FULL)
         throw new UsageError('ADDRESS_TAKEN', `another member has the address ${address}`)
       }
       await membership.until(record.version) // what is asked next tells of it
@@ -229,7 +233,7 @@ export class MemberOperations implements ClusterView {
     await directory.survey()
     const owned = directory
       .all()
-      .filter(record => !record.removed)
+      .filter(record => !record.removed && !record.resting)
       .flatMap(record => record.vms.filter(vm => record.owners[vm.id] === id).map(vm => `${record.id}/${vm.id}`))
     if (owned.length === 0) return
     throw new UsageError(

@@ -11,7 +11,7 @@ import {
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { MadeToken, TokenHolder, TokenStatus, TokenView, TokenWish } from '../edge/token-view.ts'
-import { DiapauseError, hasCode, UsageError } from '../errors.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
 import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
 import type { Clock } from '../ports.ts'
 
@@ -49,15 +49,17 @@ export class TokenOperations implements TokenView {
     const expiresMs = expiresDays === undefined ? undefined : madeMs + expiresDays * DAY_MS
     const noted = { name, role, hash: apiTokenHash(token), madeMs, ...(expiresMs !== undefined && { expiresMs }) }
     await membership.refresh()
-    const record = await membership.change(addApiToken(noted)).catch((cause: unknown) => {
-      throw hasCode(cause, 'REGISTER_VALUE') ? full('the record of the cluster has no room for another', cause) : cause
-    })
+    const record = await membership.change(addApiToken(noted))
     const found = record.apiTokens?.find(each => each.name === name)
     if (found !== undefined && found.hash !== noted.hash) {
       throw new UsageError('TOKEN_EXISTS', `there is a token "${name}" already: remove it first, or take another name`)
     }
     if (found === undefined) {
-      throw full(`the cluster has ${MAX_API_TOKENS} tokens already`)
+      const many = (record.apiTokens?.length ?? 0) >= MAX_API_TOKENS
+      const why = many
+        ? `the cluster has ${MAX_API_TOKENS} tokens already`
+        : 'the record of the cluster has no room for another'
+      throw new UsageError('TOKENS_FULL', `${why}: remove a token first`)
     }
     events.emit('token.made', { name, role, ...(expiresMs !== undefined && { expiresMs }) })
     return { token, name, role, expiresMs }
@@ -93,6 +95,3 @@ export class TokenOperations implements TokenView {
     return findApiToken(membership.newest().apiTokens ?? [], token, wallMs())
   }
 }
-
-const full = (why: string, cause?: unknown): UsageError =>
-  new UsageError('TOKENS_FULL', `${why}: remove a token first`, { cause })

@@ -27,7 +27,7 @@ export interface ApiToken {
   readonly expiresMs?: number | undefined
 }
 
-/** A guess: people and programs of a company. With 80 members of the longest names and addresses they fit a register (64 KiB). */
+/** A guess: people and programs of a company. Fewer where members are many and have long addresses (`room.ts`). */
 export const MAX_API_TOKENS = 50
 export const API_TOKEN_BYTES = 32
 const PREFIX = 'diapause_'

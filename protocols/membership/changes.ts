@@ -23,6 +23,7 @@ import {
   wantedVoters
 } from './record.ts'
 import type { RecoveryNote } from './recovery.ts'
+import { hasRoom } from './room.ts'
 
 export type Change = (current: ClusterRecord) => ClusterRecord | undefined
 
@@ -31,6 +32,12 @@ const next = (current: ClusterRecord, fields: Partial<ClusterRecord>): ClusterRe
   ...fields,
   version: current.version + 1
 })
+
+/** For what a person asks for: `undefined` where it would take room that the cluster may need (`room.ts`). */
+function wished(current: ClusterRecord, fields: Partial<ClusterRecord>): ClusterRecord | undefined {
+  const after = next(current, fields)
+  return hasRoom(after, current) ? after : undefined
+}
 
 function withMember(current: ClusterRecord, id: PeerId, fields: Partial<MemberRecord>): ClusterRecord {
   return next(current, {
@@ -61,21 +68,23 @@ export function wishLeave(id: PeerId, forced: boolean): Change {
   }
 }
 
+/** Nothing where it is so already, or there is no room for an address of that length. */
 export function setAddress(id: PeerId, address: string): Change {
   return current => {
     const member = memberById(current, id)
-    return member === undefined || member.address === address ? undefined : withMember(current, id, { address })
+    if (member === undefined || member.address === address) return undefined
+    return wished(current, { members: current.members.map(each => (each === member ? { ...each, address } : each)) })
   }
 }
 
 // ---------------------------------------------------------------------------------------------- invitations
 
-/** Nothing where it is there already, or there are too many. */
+/** Nothing where it is there already, there are too many, or there is no room for whom it invites. */
 export function addInvite(invite: Invite): Change {
   return current => {
     const { invites } = current
     if (invites.length >= MAX_INVITES || invites.some(each => each.id === invite.id)) return undefined
-    return next(current, { invites: [...invites, invite] })
+    return wished(current, { invites: [...invites, invite] })
   }
 }
 
@@ -213,12 +222,12 @@ export function setRecovery(recovery: RecoveryNote, replaces: string | undefined
       : undefined
 }
 
-/** Nothing where its name is taken or there are too many. Those that have expired make room. */
+/** Nothing where its name is taken, there are too many, or the record has no room for it. Those that have expired make room. */
 export function addApiToken(token: ApiToken): Change {
   return current => {
     const kept = (current.apiTokens ?? []).filter(each => !hasExpired(each, token.madeMs))
     if (kept.length >= MAX_API_TOKENS || kept.some(({ name }) => name === token.name)) return undefined
-    return next(current, { apiTokens: [...kept, token] })
+    return wished(current, { apiTokens: [...kept, token] })
   }
 }
 

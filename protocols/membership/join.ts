@@ -10,7 +10,7 @@ import { addressSchema, nameSchema } from '../../config/schema.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type { PeerId } from '../core.ts'
 import { packMessage, unpackMessage } from '../msgpack.ts'
-import type { Newcomer } from './changes.ts'
+import { admit, type Newcomer } from './changes.ts'
 import {
   type ClusterRecord,
   clusterIdSchema,
@@ -20,6 +20,7 @@ import {
   MAX_MEMBERS,
   memberById
 } from './record.ts'
+import { CLUSTER_FULL, hasRoom } from './room.ts'
 
 export interface JoinRequest extends Newcomer {
   readonly cluster: string
@@ -146,6 +147,9 @@ export function judgeJoin(
       `${there.name} has the address ${address}: give the one at which this peer is reached`
     )
   }
+  // Room was kept for whom it invites, unless a member of an older version made it.
+  const joined = admit(found, request)(record)
+  if (joined !== undefined && !hasRoom(joined)) return refuse('CLUSTER_FULL', CLUSTER_FULL)
   return { kind: 'admit', invite: found }
 }
 

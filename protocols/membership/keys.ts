@@ -72,7 +72,7 @@ export interface KeyMaking {
 
 /** So many older keys are kept whether an image needs them or not: an epoch that is not committed yet may be under one. A guess. */
 export const KEPT_KEYS = 16
-/** With 100 members a record with so many older keys still fits a register. */
+/** A guess: what is left for them of a record with 100 members. `room.ts` keeps it. */
 export const MAX_OLDER_KEYS = 32
 
 const peer = z.string().regex(/^[A-Za-z0-9]{1,60}$/)

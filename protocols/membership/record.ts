@@ -67,7 +67,7 @@ export interface Invite {
   readonly usedBy?: PeerId | undefined
 }
 
-/** As many as a config could name so far. A record of this many fits a register (64 KiB) with room to spare. */
+/** As many as a config could name so far. With the longest addresses they would not fit a register: `room.ts`. */
 export const MAX_MEMBERS = 100
 /** Wanted at once: each decision waits for a majority's disks, and four of seven may be lost already. A guess. */
 export const MAX_VOTERS = 7

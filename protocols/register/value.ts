@@ -18,23 +18,29 @@ export function valueOf(accepted: Accepted | null): unknown {
   return accepted === null || isTombstone(accepted) ? null : decodeValue(accepted.value)
 }
 
+/** How long it is encoded. REGISTER_VALUE where it cannot be. */
+export const encodedBytes = (value: unknown): number => packed(value).byteLength
+
 /** REGISTER_VALUE where it cannot be encoded or is longer than MAX_VALUE_BYTES. */
 export function encodeValue(value: unknown): Uint8Array {
-  let packed: Uint8Array
-  try {
-    packed = packr.pack(value)
-  } catch (cause) {
-    throw new DiapauseError('REGISTER_VALUE', 'a register holds plain data only', { cause })
-  }
-  if (packed.byteLength > MAX_VALUE_BYTES) {
+  const bytes = packed(value)
+  if (bytes.byteLength > MAX_VALUE_BYTES) {
     throw new DiapauseError(
       'REGISTER_VALUE',
-      `a register holds at most ${MAX_VALUE_BYTES} bytes, this value has ${packed.byteLength}: store a hash of it instead`,
-      { details: { bytes: packed.byteLength, limit: MAX_VALUE_BYTES } }
+      `a register holds at most ${MAX_VALUE_BYTES} bytes, this value has ${bytes.byteLength}: store a hash of it instead`,
+      { details: { bytes: bytes.byteLength, limit: MAX_VALUE_BYTES } }
     )
   }
   // A copy, because msgpackr's results share one pooled buffer.
-  return new Uint8Array(packed)
+  return new Uint8Array(bytes)
+}
+
+function packed(value: unknown): Uint8Array {
+  try {
+    return packr.pack(value)
+  } catch (cause) {
+    throw new DiapauseError('REGISTER_VALUE', 'a register holds plain data only', { cause })
+  }
 }
 
 /** The inverse. REGISTER_VALUE where the bytes are not msgpack. */
