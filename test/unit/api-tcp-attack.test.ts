@@ -138,14 +138,19 @@ describe('somebody with a lesser token', () => {
 })
 
 describe('somebody who wants to keep the peer busy', () => {
-  it('is cut off when he sends headers too slowly, too many or none', async () => {
+  it('is cut off when he sends too many headers', async () => {
+    peer = await tcpPeer()
+    const many = line('/v1/status', [`x-a: ${'a'.repeat(TCP_LIMITS.headerBytes)}`])
+    expect(await peer.raw(many).answer).toMatch(/^HTTP\/1.1 431 /)
+    await stillWorks()
+  })
+
+  it('is cut off when he sends headers too slowly or none', async () => {
     peer = await tcpPeer({ limits: { headersMs: 100 } })
     expect(await peer.raw('GET /v1/status HTTP/1.1\r\nhost: 127.0.0.1\r\nx-a: ').answer).toMatch(/^(HTTP\/1.1 408 |$)/)
-    expect(await peer.raw(line('/v1/status', [`x-a: ${'a'.repeat(TCP_LIMITS.headerBytes)}`])).answer).toMatch(
-      /^HTTP\/1.1 431 /
-    )
     await peer.raw('').answer
-    await stillWorks()
+    // Whoever asks here may take more than 100 ms on a busy machine, and is cut off as well: then again.
+    await vi.waitFor(stillWorks, 30_000)
   })
 
   it('is cut off in the middle of a body that does not go on, but not while his answer is made', async () => {
@@ -156,8 +161,8 @@ describe('somebody who wants to keep the peer busy', () => {
     expect(await peer.raw(half).answer).toBe('')
     expect(peer.done).toEqual([])
     const slow = await tcpPeer({
-      limits: { idleMs: 50 },
-      view: { ...viewOf(peer), status: () => new Promise(resolve => setTimeout(resolve, 300, aStatus)) }
+      limits: { idleMs: 200 },
+      view: { ...viewOf(peer), status: () => new Promise(resolve => setTimeout(resolve, 600, aStatus)) }
     })
     expect((await slow.ask('/v1/status', { token: tokens.view })).status).toBe(200)
     await slow.server.close()
@@ -277,10 +282,17 @@ describe('somebody who sends what is no honest request', () => {
     expect(await peer.raw('CONNECT 10.0.0.1:22 HTTP/1.1\r\nhost: 10.0.0.1:22\r\n\r\n').answer).not.toMatch(/200/)
   })
 
-  it('speaks no TLS of old and no plain text where there is TLS, nor holds a handshake open', async () => {
-    peer = await tcpPeer({ tls: pairs.a, limits: { headersMs: 200, connections: 3 } })
+  it('holds no handshake open', async () => {
+    peer = await tcpPeer({ tls: pairs.a, limits: { headersMs: 50 } })
+    expect(await peer.raw('').answer).toBe('')
+    // Also one that has begun: the header of a record, whose body does not come.
+    expect(await peer.raw('\x16\x03\x01\x01\x00').answer).not.toMatch(/HTTP/)
+  })
+
+  // With the real limits: how long a handshake takes is this machine's affair.
+  it('speaks no TLS of old and no plain text where there is TLS', async () => {
+    peer = await tcpPeer({ tls: pairs.a, limits: { connections: 3 } })
     expect(await peer.raw(line('/v1/status', [authorized])).answer).not.toMatch(/HTTP\/1.1 2/)
-    await peer.raw('').answer
     const old = tlsConnect({
       host: '127.0.0.1',
       port: peer.port,
