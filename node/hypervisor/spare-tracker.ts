@@ -5,10 +5,8 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../ports.ts'
+import { Spare } from '../spare.ts'
 import { TrackerProcess } from './tracker.ts'
-
-/** After one was taken. A guess: when its VM runs. */
-const REST_MS = 5_000
 
 /** A helper, and where it listens. */
 export interface Listening {
@@ -18,25 +16,25 @@ export interface Listening {
 
 export class SpareTracker {
   readonly #options: { readonly binary: string; readonly runDir: string; readonly clock: Clock }
-  #spare: Listening | undefined
+  readonly #spare: Spare<Listening>
   #made = 0
-  #resting: NodeJS.Timeout | undefined
-  #preparing: Promise<void> = Promise.resolve()
-  #closed = false
 
   constructor(options: { readonly binary: string; readonly runDir: string; readonly clock: Clock }) {
     this.#options = options
+    this.#spare = new Spare({ make: lost => this.#prepare(lost), end })
   }
 
   /** For a VM with so many pages. HYPERVISOR_TRACKING where none can be started. */
   async take(pages: number): Promise<Listening> {
-    const spare = this.#spare
-    this.#spare = undefined
-    clearTimeout(this.#resting)
-    if (!this.#closed) this.#resting = setTimeout(() => this.#again(), REST_MS).unref()
+    const spare = this.#spare.take()
     if (spare === undefined || spare.tracker.isOver) return await this.#start(pages)
     spare.tracker.begin(pages)
     return spare
+  }
+
+  /** None waits any more when this resolves, and its socket is gone. */
+  close(): Promise<void> {
+    return this.#spare.close()
   }
 
   async #start(pages: number): Promise<Listening> {
@@ -45,30 +43,17 @@ export class SpareTracker {
     return { tracker: await TrackerProcess.start(binary, { socketPath, pages, clock }), socketPath }
   }
 
-  /** None waits any more when this resolves, and its socket is gone. */
-  async close(): Promise<void> {
-    this.#closed = true
-    clearTimeout(this.#resting)
-    await this.#preparing
-    const spare = this.#spare
-    this.#spare = undefined
-    await spare?.tracker.end()
-    if (spare) await rm(spare.socketPath, { force: true })
-  }
-
-  #again(): void {
-    this.#preparing = this.#prepare().catch(() => {}) // the next VM starts its own, and hears why it cannot
-  }
-
-  async #prepare(): Promise<void> {
-    if (this.#spare !== undefined) return
+  async #prepare(lost: () => boolean): Promise<Listening> {
     const spare = await this.#start(0)
     spare.tracker.wait()
-    this.#spare = spare
     void spare.tracker.ended.then(() => {
-      if (this.#spare !== spare) return
-      this.#spare = undefined
-      void rm(spare.socketPath, { force: true })
+      if (lost()) void rm(spare.socketPath, { force: true })
     })
+    return spare
   }
+}
+
+async function end({ tracker, socketPath }: Listening): Promise<void> {
+  await tracker.end()
+  await rm(socketPath, { force: true })
 }

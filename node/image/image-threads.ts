@@ -4,59 +4,48 @@
  * takes 15 MB of memory.
  */
 import { Worker } from 'node:worker_threads'
+import { Spare } from '../spare.ts'
 import { ThreadCalls } from './thread-calls.ts'
 import { stoodStill } from './thread-end.ts'
 import type { WorkerCalls } from './worker.ts'
 
 /** A large young generation makes a thread that allocates buffers slower, not faster (LIBRARIES: 3 MB, +70 %). */
 const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 3 }
-/** After one was taken. A guess: when its VM runs and has most of its pages. */
-const REST_MS = 5_000
 
 /** A thread that waits to be told of its VM (`WorkerCalls.begin`). `spare`: nobody needs it yet, it has time to rehearse. */
 export const newThread = (workerData?: 'spare'): Worker =>
   new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits: RESOURCE_LIMITS, name: 'image', workerData })
 
 export class ImageThreads {
-  #spare: Worker | undefined
-  #resting: NodeJS.Timeout | undefined
-  #closed = false
+  readonly #spare = new Spare<Worker>({ make: async lost => waiting(lost), end })
 
   constructor() {
-    this.#prepare()
+    this.#spare.prepare()
   }
 
   take(): Worker {
-    const thread = this.#spare
-    this.#spare = undefined
-    clearTimeout(this.#resting)
-    if (!this.#closed) this.#resting = setTimeout(() => this.#prepare(), REST_MS).unref()
+    const thread = this.#spare.take()
     if (thread === undefined) return newThread()
     thread.removeAllListeners()
     thread.ref()
     return thread
   }
 
-  async close(): Promise<void> {
-    this.#closed = true
-    clearTimeout(this.#resting)
-    const thread = this.#spare
-    this.#spare = undefined
-    if (thread === undefined) return
-    thread.removeAllListeners('error').on('error', () => {}) // it has no VM
-    const calls = new ThreadCalls<WorkerCalls>(thread, {})
-    await stoodStill(flag => calls.call('standStill', flag))
-    await thread.terminate()
+  close(): Promise<void> {
+    return this.#spare.close()
   }
+}
 
-  #prepare(): void {
-    if (this.#closed || this.#spare !== undefined) return
-    const thread = newThread('spare')
-    this.#spare = thread
-    const lost = () => {
-      if (this.#spare === thread) this.#spare = undefined // the next VM has one made for it
-    }
-    thread.on('error', lost).on('exit', lost)
-    thread.unref()
-  }
+function waiting(lost: () => boolean): Worker {
+  const thread = newThread('spare')
+  thread.on('error', lost).on('exit', lost)
+  thread.unref()
+  return thread
+}
+
+async function end(thread: Worker): Promise<void> {
+  thread.removeAllListeners('error').on('error', () => {}) // it has no VM
+  const calls = new ThreadCalls<WorkerCalls>(thread, {})
+  await stoodStill(flag => calls.call('standStill', flag))
+  await thread.terminate()
 }
