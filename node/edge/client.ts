@@ -33,7 +33,6 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
-import type { StopWish } from './rest-view.ts'
 import type { LogLevel, LogStatus } from './log-view.ts'
 import type { TargetStatus, TargetTest } from './notification-view.ts'
 import type { Overview } from './overview-view.ts'
