@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { bytesText, durationText, table } from './format.ts'
-import type { GroupPolicy, PolicyOutcome, PolicySimulation } from './policy-view.ts'
+import type { GroupPolicy, PolicySimulation } from './policy-view.ts'
 
 interface Options {
   readonly json?: boolean
@@ -152,7 +152,7 @@ export function policyShownText(found: GroupPolicy): string {
 }
 
 export function simulationText({ group, text, why, was, wouldBe }: PolicySimulation): string {
-  const row = (name: string, of: (outcome: PolicyOutcome) => string): string[] => [name, of(was), of(wouldBe)]
+  const row = (name: string, of: (outcome: typeof was) => string): string[] => [name, of(was), of(wouldBe)]
   return [
     `group ${group} over ${durationText(was.overMs)}, with ${text}`,
     ...table([

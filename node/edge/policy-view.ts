@@ -1,6 +1,7 @@
 /** Policies: what the edge asks of a peer about when epochs are taken, and shows of it; part of `PeerView`. */
 import { type EpochPolicy, policySchema } from '../../config/policy.ts'
 import { check, problemText } from '../../config/words.ts'
+import type { SimulatedPolicy } from '../../protocols/epoch/policy-outcome.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 
@@ -52,28 +53,9 @@ export interface EpochCosts {
   readonly availability: number
 }
 
-export interface PolicySimulation {
+export interface PolicySimulation extends SimulatedPolicy {
   readonly group: string
   readonly text: string
-  /** What the policy said last. */
-  readonly why: string
-  readonly was: PolicyOutcome
-  readonly wouldBe: PolicyOutcome
-  /** The simulated epochs, oldest first. */
-  readonly epochs: readonly { readonly atMs: number; readonly pauseMs: number; readonly lossMs: number }[]
-}
-
-/** What some time with epochs was like, or would have been (`node/planning/policies/simulate.ts`). */
-export interface PolicyOutcome {
-  readonly overMs: number
-  readonly epochs: number
-  readonly aborted: number
-  readonly intervalMs: { readonly median: number; readonly least: number; readonly most: number }
-  readonly pauseMs: { readonly total: number; readonly median: number; readonly most: number }
-  readonly overhead: number
-  readonly lossMs: { readonly mean: number; readonly most: number }
-  readonly changedBytes: number
-  readonly storedBytes: number
 }
 
 /** UsageError API_BAD_REQUEST lists every problem. */

@@ -5,5 +5,5 @@
 export { dueEvery } from '../planning/policies/policy.ts'
 export type { Policy, PolicyNext, PolicyNow } from '../planning/policies/policy.ts'
 export { simulatePolicy } from '../planning/policies/simulate.ts'
-export type { Outcome, Simulated } from '../planning/policies/simulate.ts'
 export type { SeenCut, SeenEpoch } from '../../protocols/epoch/history.ts'
+export type { PolicyOutcome, SimulatedPolicy } from '../../protocols/epoch/policy-outcome.ts'

@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { setPolicy } from '../../protocols/epoch/policy.ts'
+import type { SimulatedPolicy } from '../../protocols/epoch/policy-outcome.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochClock } from '../agents/epoch-clock.ts'
@@ -13,7 +14,7 @@ import type { BackParts } from '../planning/outlook.ts'
 import { estimate } from '../planning/policies/cost-model.ts'
 import { nextEpoch, policyText } from '../planning/policies/choose.ts'
 import { costsOf, quantile } from '../planning/policies/measures.ts'
-import { FEWEST_RECORDED, type Simulated, simulating } from '../planning/policies/simulate.ts'
+import { FEWEST_RECORDED, simulating } from '../planning/policies/simulate.ts'
 import type { Clock, EpochHistory, PolicyModules, SeenEpoch } from '../ports.ts'
 
 /** Epochs of which the usual cost is told. A guess: minutes at most settings. */
@@ -112,7 +113,7 @@ export class PolicyOperations implements PolicyView {
   }
 
   /** In small steps: nothing else may wait for it, least of all the renewal of a lease. */
-  async #simulated(recorded: readonly SeenEpoch[], policy: EpochPolicy): Promise<Simulated | undefined> {
+  async #simulated(recorded: readonly SeenEpoch[], policy: EpochPolicy): Promise<SimulatedPolicy | undefined> {
     const { modules, clock } = this.#deps
     const own = policy.kind === 'own' ? modules.alone(policy.name) : undefined
     const simulation = simulating(recorded)

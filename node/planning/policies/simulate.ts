@@ -9,6 +9,7 @@
  * and of one that is shorter too little. The failure it is judged by is of any host at any moment.
  */
 import type { SeenEpoch } from '../../../protocols/epoch/history.ts'
+import type { PolicyOutcome, SimulatedPolicy } from '../../../protocols/epoch/policy-outcome.ts'
 import { epochCostMs } from './cost-model.ts'
 import { costOf, costsOf, type EpochCost, quantile, sum } from './measures.ts'
 import { HISTORY_SHOWN, type PolicyNext, type PolicyNow } from './policy.ts'
@@ -17,31 +18,6 @@ import { HISTORY_SHOWN, type PolicyNext, type PolicyNow } from './policy.ts'
 export const MAX_SIMULATED = 5_000
 /** From fewer recorded epochs nothing is concluded. A line needs two; a guess. */
 export const FEWEST_RECORDED = 3
-
-/** What some time with epochs was like, or would have been. Times in milliseconds. */
-export interface Outcome {
-  readonly overMs: number
-  readonly epochs: number
-  readonly aborted: number
-  /** The usual and the shortest and longest time between epochs. */
-  readonly intervalMs: { readonly median: number; readonly least: number; readonly most: number }
-  readonly pauseMs: { readonly total: number; readonly median: number; readonly most: number }
-  /** Part of the time that VMs lost to epochs, 0 to 1. */
-  readonly overhead: number
-  /** With a host that dies at any moment: what is lost on average and at the worst. */
-  readonly lossMs: { readonly mean: number; readonly most: number }
-  readonly changedBytes: number
-  readonly storedBytes: number
-}
-
-export interface Simulated {
-  readonly was: Outcome
-  readonly wouldBe: Outcome
-  /** What the policy said last. */
-  readonly why: string
-  /** The simulated epochs, oldest first: for a picture. */
-  readonly epochs: readonly { readonly atMs: number; readonly pauseMs: number; readonly lossMs: number }[]
-}
 
 /** What a simulation asks the policy, to be answered as a policy does. */
 export interface SimulatedMoment {
@@ -53,7 +29,7 @@ export interface SimulatedMoment {
 export function simulatePolicy(
   recorded: readonly SeenEpoch[],
   next: (history: readonly SeenEpoch[], now: PolicyNow) => PolicyNext | undefined
-): Simulated | undefined {
+): SimulatedPolicy | undefined {
   const simulation = simulating(recorded)
   let step = simulation.next()
   while (step.done !== true) step = simulation.next(next(step.value.history, step.value.now))
@@ -63,7 +39,7 @@ export function simulatePolicy(
 /** As `simulatePolicy`, a question at a time: a peer has other things to do in between, and may have to wait for answers. */
 export function* simulating(
   recorded: readonly SeenEpoch[]
-): Generator<SimulatedMoment, Simulated | undefined, PolicyNext | undefined> {
+): Generator<SimulatedMoment, SimulatedPolicy | undefined, PolicyNext | undefined> {
   const costs = costsOf(recorded)
   const [first] = costs
   const last = costs.at(-1)
@@ -167,7 +143,7 @@ export function lineThrough(points: readonly (readonly [number, number])[]): Lin
   return { atZero: 0, slope: squares === 0 ? 0 : sum(points.map(([x, y]) => x * y)) / squares }
 }
 
-function outcomeOf(epochs: readonly SeenEpoch[], fromMs: number, toMs: number): Outcome {
+function outcomeOf(epochs: readonly SeenEpoch[], fromMs: number, toMs: number): PolicyOutcome {
   const committed = epochs.filter(({ outcome }) => outcome === 'committed')
   const costs = committed.map(costOf)
   const starts = [fromMs, ...committed.map(({ openedAtMs }) => openedAtMs)]
