@@ -14,6 +14,7 @@ import { ANSWER_MS, MAX_ANSWERS_PER_S } from '../../protocols/decisions/shell.ts
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { DecisionTrace } from '../../protocols/register/trace.ts'
 import { DecisionWorld } from './decision-world.ts'
+import { aGroup, aVm } from './group-records.ts'
 
 let directory: string
 
@@ -29,18 +30,8 @@ const failed = (why: string): Fact => ({ kind: 'vm-failed', ...about, vm: 'vm1',
 const asked = { group: 'bank', vm: 'vm1', agoMs: MAX_AGO_MS, here: false }
 const here = { ...asked, here: true }
 const kinds = ({ told }: Story): string[] => told.map(({ by, fact }) => `${by} ${fact.kind}`)
-const record = (fields: Partial<GroupRecord>): GroupRecord => ({
-  id: 'bank',
-  version: 1,
-  generation: 1,
-  vms: ['vm1', 'vm2'].map(id => ({ id, mac: '', memoryMiB: 64, kernel: '', initrd: '', append: '' })),
-  owners: { vm1: 'p1', vm2: 'p2' },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false,
-  ...fields
-})
+const record = (fields: Partial<GroupRecord>): GroupRecord =>
+  aGroup({ id: 'bank', vms: [aVm('vm1'), aVm('vm2')], owners: { vm1: 'p1', vm2: 'p2' }, ...fields })
 
 /** A directory that knows what it was told. */
 class Directory {

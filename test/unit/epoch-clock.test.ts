@@ -6,27 +6,17 @@ import { DiapauseError } from '../../node/errors.ts'
 import type { SeenEpoch } from '../../node/ports.ts'
 import { abortEpoch, commitEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { memoryLog } from './store-support.ts'
 
 const START = 1_700_000_000_000
-const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 
 /** A register, a clock, and the history that the peer's agents would make. */
 class World {
   nowMs = 0
   /** The wall clock against it. */
   aheadMs = 0
-  record: GroupRecord = {
-    id: 'g',
-    version: 1,
-    generation: 1,
-    vms: [vm],
-    owners: { a: 'me' },
-    lastEpoch: 0,
-    open: null,
-    committed: null,
-    removed: false
-  }
+  record = aGroup({ vms: [aVm('a')], owners: { a: 'me' } })
   readonly epochs: SeenEpoch[] = []
   readonly reports: [string, Record<string, unknown>][] = []
   readonly opened: number[] = []

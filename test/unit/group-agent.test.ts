@@ -2,26 +2,11 @@ import { expect, test } from 'vitest'
 import { GroupAgent, type GroupAgentDeps } from '../../node/agents/group-agent.ts'
 import type { GuestAgent } from '../../node/ports.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const spec: VmSpec = {
-  id: 'vm1',
-  nics: [{ mac: '52:54:00:00:00:01', network: 'uplink' }],
-  memoryMiB: 64,
-  kernel: '/k',
-  initrd: '/i',
-  append: ''
-}
-const record = (owner: string): GroupRecord => ({
-  id: 'shop',
-  version: 1,
-  generation: 1,
-  vms: [spec],
-  owners: { vm1: owner },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false
-})
+const { mac: _, ...small } = aVm('vm1')
+const spec: VmSpec = { ...small, nics: [{ mac: '52:54:00:00:00:01', network: 'uplink' }] }
+const record = (owner: string): GroupRecord => aGroup({ id: 'shop', vms: [spec], owners: { vm1: owner } })
 
 /** A peer that hears of a group; its VMs start at once. */
 function agent(

@@ -5,9 +5,9 @@ import { Housekeeping, type HousekeepingDeps, type ManifestFacts } from '../../n
 import { DiapauseError } from '../../node/errors.ts'
 import type { ShardStore } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
 const LATER_MS = 10_000
-const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' }
 
 /** Manifest as its bytes: what it is of, and what it leans on. */
 const manifest = (facts: ManifestFacts) => {
@@ -23,18 +23,14 @@ const imageAt = (epoch: number, ...leansOn: number[]) =>
 
 /** Epoch 1 was not kept, 2 is kept, 4 is committed and leans on 2's stream; 3 came to nothing. */
 const images = { 1: imageAt(1, 1), 2: imageAt(2, 1, 2), 4: imageAt(4, 2, 4) }
-const record: GroupRecord = {
-  id: 'g',
+const record = aGroup({
   version: 9,
-  generation: 1,
-  vms: [vm],
+  vms: [aVm('a')],
   owners: { a: 'p1' },
   lastEpoch: 4,
-  open: null,
   committed: { epoch: 4, generation: 1, previousEpoch: 2, images: { a: images[4].hash } },
-  kept: [{ epoch: 2, generation: 1, images: { a: images[2].hash } }],
-  removed: false
-}
+  kept: [{ epoch: 2, generation: 1, images: { a: images[2].hash } }]
+})
 
 let here: Map<string, Uint8Array>
 let streams: Set<string>

@@ -6,17 +6,11 @@ import { PlanOperations, type PlanOperationsDeps } from '../../node/operations/p
 import { hostsToLose, planLoss } from '../../node/planning/loss-plan.ts'
 import { measuredParts } from '../../node/planning/measured-parts.ts'
 import type { Fact, Told } from '../../protocols/decisions/facts.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
 import type { Talk } from '../../protocols/talks.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const vm = (id: string, memoryMiB = 64, apart?: string) => ({
-  id,
-  memoryMiB,
-  kernel: '/k',
-  initrd: '/i',
-  append: '',
-  ...(apart === undefined ? {} : { apart })
-})
+const vm = (id: string, memoryMiB = 64, apart?: string) =>
+  aVm(id, { memoryMiB, ...(apart === undefined ? {} : { apart }) })
 const talk = (other: string, answers: number, answerMs: number): Talk => ({
   vm: other,
   network: 'default',
@@ -27,17 +21,15 @@ const talk = (other: string, answers: number, answerMs: number): Talk => ({
   answers,
   answerMs
 })
-const record: GroupRecord = {
+const record = aGroup({
   id: 'shop',
   version: 7,
   generation: 2,
   vms: [vm('web', 256, 'front'), vm('db', 512), vm('log', 64, 'front')],
   owners: { web: 'p1', db: 'p1', log: 'p2' },
   lastEpoch: 9,
-  open: null,
-  committed: { epoch: 9, generation: 2, previousEpoch: 8, images: { web: 'w', db: 'd', log: 'l' } },
-  removed: false
-}
+  committed: { epoch: 9, generation: 2, previousEpoch: 8, images: { web: 'w', db: 'd', log: 'l' } }
+})
 const TALKS = { web: [talk('db', 40, 0.8)], db: [talk('web', 12, 9)], log: [] }
 
 const told = (facts: readonly (readonly [number, Fact])[]): Told[] =>

@@ -3,20 +3,19 @@ import { NoticeWatch, type Exposed } from '../../node/agents/notice-watch.ts'
 import { noticeOfReport, noticesOfRecord } from '../../node/planning/notices.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { NoticeInput } from '../../protocols/notifications/core.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 
-const record = (over: Partial<GroupRecord> = {}): GroupRecord => ({
-  id: 'shop',
-  version: 1,
-  generation: 3,
-  vms: ['web', 'db'].map(id => ({ id, memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })),
-  owners: { web: 'A', db: 'B' },
-  lastEpoch: 8,
-  open: null,
-  committed: { epoch: 7, generation: 3, previousEpoch: 6, images: {} },
-  removed: false,
-  ...over
-})
+const record = (over: Partial<GroupRecord> = {}): GroupRecord =>
+  aGroup({
+    id: 'shop',
+    generation: 3,
+    vms: [aVm('web'), aVm('db')],
+    owners: { web: 'A', db: 'B' },
+    lastEpoch: 8,
+    committed: { epoch: 7, generation: 3, previousEpoch: 6, images: {} },
+    ...over
+  })
 
 const facts = {
   atMs: 5,

@@ -1,29 +1,17 @@
 import { describe, expect, it } from 'vitest'
 import { Objectives } from '../../node/agents/objectives.ts'
 import type { GroupRecord, VmObjective } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { memoryLog } from './store-support.ts'
 
-const record = (over: Partial<GroupRecord>, objective?: VmObjective): GroupRecord => ({
-  id: 'bank',
-  version: 1,
-  generation: 1,
-  vms: ['a', 'b'].map(id => ({
-    id,
-    mac: '52:54:00:00:00:01',
-    memoryMiB: 64,
-    kernel: '/k',
-    initrd: '/i',
-    append: '',
-    objective
-  })),
-  owners: { a: 'me', b: 'other' },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false,
-  ...over
-})
+const record = (over: Partial<GroupRecord>, objective?: VmObjective): GroupRecord =>
+  aGroup({
+    id: 'bank',
+    vms: ['a', 'b'].map(id => aVm(id, { objective })),
+    owners: { a: 'me', b: 'other' },
+    ...over
+  })
 
 function world(parts = { detectMs: 400, decideMs: 500, runsMs: 1_100 }) {
   const clock = new JumpingClock()

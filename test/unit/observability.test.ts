@@ -6,20 +6,19 @@ import { MAX_NAMED } from '../../node/edge/metrics-counts.ts'
 import { Metrics } from '../../node/edge/metrics.ts'
 import type { GroupStatus, PeerStatus } from '../../node/edge/view.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { aStatus } from './status-support.ts'
 
-const record = (id: string): GroupRecord => ({
-  id,
-  version: 1,
-  generation: 2,
-  vms: [{ id: 'web', memoryMiB: 64, kernel: '/k', initrd: '/i', append: '', objective: { backMs: 5_000 } }],
-  owners: { web: 'id-one' },
-  lastEpoch: 4,
-  open: null,
-  committed: { epoch: 4, generation: 2, previousEpoch: 3, images: {}, wallMs: 1_000_000 },
-  drills: { last: { epoch: 4, by: 'id-one', atMs: 2_000, tookMs: 1 } },
-  removed: false
-})
+const record = (id: string): GroupRecord =>
+  aGroup({
+    id,
+    generation: 2,
+    vms: [aVm('web', { objective: { backMs: 5_000 } })],
+    owners: { web: 'id-one' },
+    lastEpoch: 4,
+    committed: { epoch: 4, generation: 2, previousEpoch: 3, images: {}, wallMs: 1_000_000 },
+    drills: { last: { epoch: 4, by: 'id-one', atMs: 2_000, tookMs: 1 } }
+  })
 
 const groupOf = (id: string): GroupStatus => ({
   record: record(id),

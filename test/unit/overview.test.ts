@@ -4,24 +4,20 @@ import { EventFeed } from '../../node/edge/events.ts'
 import { openReading } from '../../node/composition/reading.ts'
 import type { PeerStatus } from '../../node/edge/view.ts'
 import type { SeenEpoch } from '../../node/ports.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { MAX_EVENT_BYTES, OVERVIEW_PROTOCOL, parseOverviewMessage } from '../../protocols/overview/messages.ts'
 import { ANSWER_MS, BUSY, MAX_ANSWERS_PER_S } from '../../protocols/overview/shell.ts'
 import { DecisionWorld, VOTERS } from './decision-world.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { aStatus, member } from './status-support.ts'
 
-const record: GroupRecord = {
+const record = aGroup({
   id: 'bank',
-  version: 1,
   generation: 2,
-  vms: ['vm1', 'vm2', 'vm3'].map(id => ({ id, mac: '', memoryMiB: 64, kernel: '', initrd: '', append: '' })),
+  vms: ['vm1', 'vm2', 'vm3'].map(id => aVm(id)),
   owners: { vm1: 'p1', vm2: 'p2', vm3: 'p3' },
-  lastEpoch: 0,
-  open: null,
-  committed: { epoch: 4, generation: 2, previousEpoch: 3, images: {} },
-  removed: false
-}
+  committed: { epoch: 4, generation: 2, previousEpoch: 3, images: {} }
+})
 
 const seen: SeenEpoch = {
   group: 'bank',

@@ -5,27 +5,11 @@ import { planOwners, planRestore } from '../../node/planning/placement.ts'
 import { parseStreamId, planRetention } from '../../node/planning/retention.ts'
 import type { ImageManifest } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const vm = (id: string, memoryMiB = 64) => ({
-  id,
-  mac: '52:54:00:00:00:01',
-  memoryMiB,
-  kernel: '/k',
-  initrd: '/i',
-  append: ''
-})
-const record = (fields: Partial<GroupRecord>): GroupRecord => ({
-  id: 'g',
-  version: 1,
-  generation: 1,
-  vms: [vm('a'), vm('b'), vm('c')],
-  owners: { a: 'p1', b: 'p2', c: 'p3' },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false,
-  ...fields
-})
+const vm = (id: string, memoryMiB = 64) => aVm(id, { memoryMiB })
+const record = (fields: Partial<GroupRecord>): GroupRecord =>
+  aGroup({ vms: [vm('a'), vm('b'), vm('c')], owners: { a: 'p1', b: 'p2', c: 'p3' }, ...fields })
 
 describe('placement', () => {
   test('the plan does not depend on the order in which facts are learned', () => {

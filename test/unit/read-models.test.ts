@@ -11,6 +11,7 @@ import type { SeenEpoch } from '../../node/ports.ts'
 import type { GroupRecord, KeptEpoch } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { newestThatFit } from '../../protocols/overview/fitting.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { RepairWorld } from './repair-world.ts'
 import { ship } from './shards-network.ts'
 
@@ -25,18 +26,15 @@ const seen = (epoch: number, more: Partial<SeenEpoch> = {}): SeenEpoch => ({
   ...more
 })
 
-const record = (more: Partial<GroupRecord> = {}): GroupRecord => ({
-  id: 'bank',
-  version: 1,
-  generation: 1,
-  vms: [{ id: 'vm1', mac: '', memoryMiB: 64, kernel: '', initrd: '', append: '' }],
-  owners: { vm1: 'p1' },
-  lastEpoch: 9,
-  open: null,
-  committed: { epoch: 9, generation: 1, previousEpoch: 8, images: { vm1: 'h' }, wallMs: 9_300 },
-  removed: false,
-  ...more
-})
+const record = (more: Partial<GroupRecord> = {}): GroupRecord =>
+  aGroup({
+    id: 'bank',
+    vms: [aVm('vm1')],
+    owners: { vm1: 'p1' },
+    lastEpoch: 9,
+    committed: { epoch: 9, generation: 1, previousEpoch: 8, images: { vm1: 'h' }, wallMs: 9_300 },
+    ...more
+  })
 
 const account = (by: string, epochs: readonly SeenEpoch[], more = false, aheadMs = 0) => ({
   by,

@@ -1,19 +1,9 @@
 import { expect, test } from 'vitest'
 import { restoreFacts } from '../../node/agents/restore-facts.ts'
 import { placeRestore, whyHomeless } from '../../node/planning/placement.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const record: GroupRecord = {
-  id: 'g',
-  version: 1,
-  generation: 1,
-  vms: [{ id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 256, kernel: '/k', initrd: '/i', append: '' }],
-  owners: { a: 'p1' },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false
-}
+const record = aGroup({ vms: [aVm('a', { memoryMiB: 256 })], owners: { a: 'p1' } })
 
 const world = {
   hosts: () => ['p1', 'p2', 'p3', 'p4'],

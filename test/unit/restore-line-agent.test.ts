@@ -4,6 +4,7 @@ import type { ControlBus } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { parseReadyMessage } from '../../protocols/restore-line.ts'
 import type { Talk } from '../../protocols/talks.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 
 const talk = (vm: string): Talk => ({
@@ -20,17 +21,15 @@ const talk = (vm: string): Talk => ({
 const TALKS = { a: [talk('b')], b: [talk('a')], c: [] }
 const OWNERS = { a: 'p1', b: 'p2', c: 'p2' }
 
-const recordOf = (owners: Record<string, string>, generation = 2): GroupRecord => ({
-  id: 'bank',
-  version: generation,
-  generation,
-  vms: Object.keys(owners).map(id => ({ id, memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })),
-  owners,
-  lastEpoch: 5,
-  open: null,
-  committed: null,
-  removed: false
-})
+const recordOf = (owners: Record<string, string>, generation = 2): GroupRecord =>
+  aGroup({
+    id: 'bank',
+    version: generation,
+    generation,
+    vms: Object.keys(owners).map(id => aVm(id)),
+    owners,
+    lastEpoch: 5
+  })
 
 /** Peers p1, p2, p3 on a bus that delivers at once, in the time of a clock that jumps. */
 function cluster(togetherMs = 2_000) {

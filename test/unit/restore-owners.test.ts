@@ -9,27 +9,12 @@ import {
   standbyHosts
 } from '../../node/planning/placement.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const vm = (id: string, memoryMiB = 64, apart?: string): VmSpec => ({
-  id,
-  mac: '52:54:00:00:00:01',
-  memoryMiB,
-  kernel: '/k',
-  initrd: '/i',
-  append: '',
-  ...(apart === undefined ? {} : { apart })
-})
-const record = (vms: readonly VmSpec[], owners: Record<string, string>, id = 'g'): GroupRecord => ({
-  id,
-  version: 1,
-  generation: 1,
-  vms,
-  owners,
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false
-})
+const vm = (id: string, memoryMiB = 64, apart?: string): VmSpec =>
+  aVm(id, { memoryMiB, ...(apart === undefined ? {} : { apart }) })
+const record = (vms: readonly VmSpec[], owners: Record<string, string>, id = 'g'): GroupRecord =>
+  aGroup({ id, vms, owners })
 
 const HOSTS = ['p1', 'p2', 'p3', 'p4']
 

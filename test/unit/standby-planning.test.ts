@@ -2,31 +2,11 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { planRestore, without } from '../../node/planning/placement.ts'
 import { plannedStandbys, standbysAt } from '../../node/planning/standby.ts'
-import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
 const HOSTS = ['p1', 'p2', 'p3', 'p4', 'p5']
 
-const vm = (id: string, memoryMiB: number, standby?: number) => ({
-  id,
-  mac: '52:54:00:00:00:01',
-  memoryMiB,
-  standby,
-  kernel: '/k',
-  initrd: '/i',
-  append: ''
-})
-
-const recordOf = (vms: readonly ReturnType<typeof vm>[], owners: Readonly<Record<string, string>>): GroupRecord => ({
-  id: 'g',
-  version: 1,
-  generation: 1,
-  vms,
-  owners,
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false
-})
+const vm = (id: string, memoryMiB: number, standby?: number) => aVm(id, { memoryMiB, standby })
 
 const group = fc
   .array(
@@ -37,10 +17,10 @@ const group = fc
     }
   )
   .map(vms =>
-    recordOf(
-      vms.map(({ memoryMiB, asks }, i) => vm(`v${i}`, memoryMiB, asks ? 1 : undefined)),
-      Object.fromEntries(vms.map(({ owner }, i) => [`v${i}`, owner]))
-    )
+    aGroup({
+      vms: vms.map(({ memoryMiB, asks }, i) => vm(`v${i}`, memoryMiB, asks ? 1 : undefined)),
+      owners: Object.fromEntries(vms.map(({ owner }, i) => [`v${i}`, owner]))
+    })
   )
 
 test('whoever loses a host gives its VMs to those that keep copies of them, although others have more columns by then', () => {
@@ -63,7 +43,10 @@ test('whoever loses a host gives its VMs to those that keep copies of them, alth
 })
 
 test('a host keeps copies of its own VMs, for a rollback in place, and of those that it would run', () => {
-  const record = recordOf([vm('a', 64, 1), vm('b', 64, 1), vm('c', 64)], { a: 'p1', b: 'p2', c: 'p3' })
+  const record = aGroup({
+    vms: [vm('a', 64, 1), vm('b', 64, 1), vm('c', 64)],
+    owners: { a: 'p1', b: 'p2', c: 'p3' }
+  })
   const facts = { hosts: ['p1', 'p2', 'p3'], groups: [record] }
   const planned = plannedStandbys(record, facts)
   expect(Object.keys(planned)).toEqual(['a', 'b'])
@@ -77,7 +60,7 @@ test('a host keeps copies of its own VMs, for a rollback in place, and of those 
 
 test('who leaves is to keep no copies but of its own VMs, for it would be given none', () => {
   const vms = [vm('a', 64, 1), vm('b', 64, 1), vm('c', 256)] // p3 has more to run than p2
-  const record = recordOf(vms, { a: 'p1', b: 'p2', c: 'p3' })
+  const record = aGroup({ vms, owners: { a: 'p1', b: 'p2', c: 'p3' } })
   const facts = { hosts: ['p1', 'p3'], leaving: ['p2'], groups: [record] }
   expect(plannedStandbys(record, facts)['a']).toEqual(['p3'])
   expect(planRestore(record, without(facts, 'p1'))?.owners).toEqual({ a: 'p3', b: 'p2', c: 'p3' })
@@ -85,7 +68,7 @@ test('who leaves is to keep no copies but of its own VMs, for it would be given 
 })
 
 test('where there is no other host, nobody but the owner keeps one', () => {
-  const record = recordOf([vm('a', 64, 1)], { a: 'p1' })
+  const record = aGroup({ vms: [vm('a', 64, 1)], owners: { a: 'p1' } })
   const facts = { hosts: ['p1'], groups: [record] }
   expect(plannedStandbys(record, facts)).toEqual({})
   expect(standbysAt('p1', record, facts).map(({ id }) => id)).toEqual(['a'])

@@ -3,21 +3,11 @@ import { Standbys, type StandbysDeps } from '../../node/agents/standby.ts'
 import type { StandbyParts } from '../../node/agents/standby-copy.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 
-const vm = { id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 100, standby: 1, kernel: '/k', initrd: '/i', append: '' }
+const vm = aVm('a', { memoryMiB: 100, standby: 1 })
 const committed = (epoch: number) => ({ epoch, generation: 1, previousEpoch: 0, images: { a: `image ${epoch}` } })
-const recordOf = (fields: Partial<GroupRecord>): GroupRecord => ({
-  id: 'g',
-  version: 1,
-  generation: 1,
-  vms: [vm],
-  owners: { a: 'me' },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false,
-  ...fields
-})
+const recordOf = (fields: Partial<GroupRecord>): GroupRecord => aGroup({ vms: [vm], owners: { a: 'me' }, ...fields })
 
 /** One host and what it was asked to do; time passes when the test says so. */
 class World {
@@ -167,7 +157,10 @@ test('whoever takes a copy has all of it; it is not ended with the others', asyn
   if (typeof parts !== 'object') throw new Error('no copy')
   expect(parts).toMatchObject({ nicPath: 'nic', socketPath: 'incoming' })
   const ends: string[] = []
-  parts.setOnExit(reason => ends.push(reason))
+  parts.setOnExit(
+    reason => ends.push(reason),
+    () => {}
+  )
   world.exit('ended')
   expect([ends, world.states, world.told]).toEqual([['ended'], [], []])
   expect(await world.take()).toBe('there is no copy here')

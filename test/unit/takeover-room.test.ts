@@ -3,20 +3,12 @@ import { expect, test } from 'vitest'
 import { TakeoverAgent } from '../../node/agents/takeover.ts'
 import type { FailureDetector } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { memoryLog } from './store-support.ts'
 
-const recordOf = (id: string, owner: string): GroupRecord => ({
-  id,
-  version: 1,
-  generation: 1,
-  vms: [{ id: 'a', mac: '52:54:00:00:00:01', memoryMiB: 256, kernel: '/k', initrd: '/i', append: '' }],
-  owners: { a: owner },
-  lastEpoch: 0,
-  open: null,
-  committed: null,
-  removed: false
-})
+const recordOf = (id: string, owner: string): GroupRecord =>
+  aGroup({ id, vms: [aVm('a', { memoryMiB: 256 })], owners: { a: owner } })
 
 /** Host `me`, which gives 300 MiB; p2 is dead. Group g was there, group h is here. */
 function world() {

@@ -6,21 +6,20 @@ import { DiapauseError } from '../../node/errors.ts'
 import { Tracing } from '../../node/planning/tracing.ts'
 import type { Span } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { memoryLog } from './store-support.ts'
 
-const record = (over: Partial<GroupRecord> = {}): GroupRecord => ({
-  id: 'shop',
-  version: 1,
-  generation: 3,
-  vms: ['web', 'db'].map(id => ({ id, memoryMiB: 64, kernel: '/k', initrd: '/i', append: '' })),
-  owners: { web: 'A', db: 'B' },
-  lastEpoch: 8,
-  open: null,
-  committed: { epoch: 7, generation: 3, previousEpoch: 6, images: {} },
-  removed: false,
-  ...over
-})
+const record = (over: Partial<GroupRecord> = {}): GroupRecord =>
+  aGroup({
+    id: 'shop',
+    generation: 3,
+    vms: [aVm('web'), aVm('db')],
+    owners: { web: 'A', db: 'B' },
+    lastEpoch: 8,
+    committed: { epoch: 7, generation: 3, previousEpoch: 6, images: {} },
+    ...over
+  })
 
 function peer(self: string, ratio = 1): Tracing {
   const tracing = new Tracing({ self, cluster: 'cluster-id', ratio })
