@@ -3,7 +3,6 @@ import { describe, expect, test } from 'vitest'
 import { createCodec } from '../../../node/erasure/codec.ts'
 import { readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
-import type { VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { PAGES_PER_MIB } from '../../../node/image/page-table.ts'
@@ -11,17 +10,9 @@ import { MAX_STREAMS } from '../../../node/image/stream-choice.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
 import { pagesOfImage } from '../../contract/image-ram.ts'
 import { frameLog } from '../frame-logs.ts'
-import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
+import { deviceStream, factsOf, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
 
-const facts: VmFacts = {
-  group: 'g',
-  vm: 'v',
-  memoryMiB: 1,
-  accel: 'tcg',
-  key: new Uint8Array(32).fill(7),
-  shape: { k: 3, m: 2, symbolBytes: 4096 },
-  disks: [{ blocks: 200 }, { blocks: 1000 }]
-}
+const facts = factsOf({ disks: [{ blocks: 200 }, { blocks: 1000 }] })
 const RAM_PAGES = PAGES_PER_MIB
 const PAGES = RAM_PAGES + 1200
 const ALL = ['a', 'b', 'c', 'd', 'e']

@@ -7,27 +7,18 @@ import { DiapauseError } from '../../../node/errors.ts'
 import { readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
 import { DiskReader } from '../../../node/image/disk-reader.ts'
-import type { VmFacts } from '../../../node/image/facts.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import type { ImageManifest, ImageWorker } from '../../../node/ports.ts'
 import { frameLog } from '../frame-logs.ts'
-import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
+import { deviceStream, factsOf, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
 
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 /** As many columns, and fewer losses borne: what is stored so is written again when all are there. */
 const FEW = ['a', 'b', 'c', 'a', 'b']
 const RAM_PAGES = 256
-const facts: VmFacts = {
-  group: 'g',
-  vm: 'v',
-  memoryMiB: 1,
-  accel: 'tcg',
-  key: new Uint8Array(32).fill(7),
-  shape: { k: 3, m: 2, symbolBytes: 4096 },
-  disks: [{ blocks: 300 }, { blocks: 5_000 }]
-}
+const facts = factsOf({ disks: [{ blocks: 300 }, { blocks: 5_000 }] })
 const SECOND = RAM_PAGES + 300
 
 class Vm {

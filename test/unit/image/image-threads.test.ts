@@ -3,17 +3,18 @@ import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { ImageThreads } from '../../../node/image/image-threads.ts'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
-import { MemoryCluster, quietLog } from './support.ts'
+import { factsOf, MemoryCluster, quietLog } from './support.ts'
 
 const threads = new ImageThreads()
 afterEach(() => threads.close())
 
 test('a thread that was loaded before serves any VM, and where there is none another does', async () => {
-  const facts = { group: 'g', memoryMiB: 2, accel: 'tcg', key: new Uint8Array(32), disks: [] } as const
   const shape = { k: 3, m: 2, symbolBytes: 16_384 }
   const cluster = new MemoryCluster()
   const workers = await Promise.all(
-    ['v', 'w'].map(vm => createImageWorker({ ...facts, vm, shape, cluster, log: quietLog, threads }))
+    ['v', 'w'].map(vm =>
+      createImageWorker({ ...factsOf({ memoryMiB: 2, vm, shape }), cluster, log: quietLog, threads })
+    )
   )
   for (const [i, worker] of workers.entries()) {
     const socketPath = join(tmpdir(), `threads-${process.pid}-${i}`)

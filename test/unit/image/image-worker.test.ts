@@ -12,7 +12,16 @@ import { createImageWorker } from '../../../node/image/image-worker.ts'
 import type { ImageManifest, ImageWorker, ShardCluster } from '../../../node/ports.ts'
 import { allPieces, frameLog } from '../frame-logs.ts'
 import { fakeTarget } from './fake-target.ts'
-import { fakeMachine, MemoryCluster, PAGE, pageOf, quietLog, snapshotStream, storedAndRead } from './support.ts'
+import {
+  factsOf,
+  fakeMachine,
+  MemoryCluster,
+  PAGE,
+  pageOf,
+  quietLog,
+  snapshotStream,
+  storedAndRead
+} from './support.ts'
 
 type Ram = Map<number, Buffer>
 
@@ -34,17 +43,8 @@ const theCluster: ShardCluster = {
   getManifest: hash => cluster.getManifest(hash)
 }
 
-const options = (key = KEY) => ({
-  group: 'g',
-  vm: 'v',
-  memoryMiB: MEMORY_MIB,
-  accel: 'tcg' as const,
-  key,
-  shape: { k: 3, m: 2, symbolBytes: 16_384 },
-  disks: [],
-  cluster,
-  log: quietLog
-})
+const SHAPE = { k: 3, m: 2, symbolBytes: 16_384 }
+const options = (key = KEY) => ({ ...factsOf({ memoryMiB: MEMORY_MIB, key, shape: SHAPE }), cluster, log: quietLog })
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'image-'))

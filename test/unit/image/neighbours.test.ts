@@ -11,7 +11,17 @@ import { type Member, type MemberOptions, SharedContents } from '../../../node/i
 import type { ImageManifest, ImageWorker } from '../../../node/ports.ts'
 import { allPieces, frameLog } from '../frame-logs.ts'
 import { fakeTarget } from './fake-target.ts'
-import { fakeMachine, MemoryCluster, PAGE, pageOf, quietLog, snapshotStream, storedAndRead, u32 } from './support.ts'
+import {
+  factsOf,
+  fakeMachine,
+  MemoryCluster,
+  PAGE,
+  pageOf,
+  quietLog,
+  snapshotStream,
+  storedAndRead,
+  u32
+} from './support.ts'
 
 type Ram = Map<number, Buffer>
 type Vm = readonly [ImageWorker, Ram]
@@ -61,13 +71,7 @@ afterEach(async () => {
 
 async function open(vm: string, group = 'g', neighbours: SharedContents | undefined = shared): Promise<ImageWorker> {
   const worker = await createImageWorker({
-    group,
-    vm,
-    memoryMiB: MEMORY_MIB,
-    accel: 'tcg',
-    key: new Uint8Array(32).fill(7),
-    shape: { k: 3, m: 2, symbolBytes: 16_384 },
-    disks: [],
+    ...factsOf({ group, vm, memoryMiB: MEMORY_MIB, shape: { k: 3, m: 2, symbolBytes: 16_384 } }),
     cluster,
     log: quietLog,
     neighbours

@@ -11,19 +11,11 @@ import { RamCopy } from '../../../node/image/ram-copy.ts'
 import type { Capture, ImageManifest, ImageWorker, PageRanges } from '../../../node/ports.ts'
 import { ramOfImage } from '../../contract/image-ram.ts'
 import { frameLog } from '../frame-logs.ts'
-import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
+import { deviceStream, factsOf, fakeMachine, MemoryCluster, PAGE, pageOf, quietLog } from './support.ts'
 
 const MEMORY_MIB = 1
 const PAGES = MEMORY_MIB * 256
-const facts = {
-  group: 'g',
-  vm: 'v',
-  memoryMiB: MEMORY_MIB,
-  accel: 'tcg' as const,
-  key: new Uint8Array(32).fill(7),
-  shape: { k: 3, m: 2, symbolBytes: 16_384 },
-  disks: []
-}
+const facts = factsOf({ memoryMiB: MEMORY_MIB, shape: { k: 3, m: 2, symbolBytes: 16_384 } })
 
 let dir: string
 let files = 0

@@ -8,7 +8,7 @@ import { type Identity, identityFromSeed, identitySeed } from '../../../node/hos
 import { createKeyBox } from '../../../node/host/key-box.ts'
 import { groupSecret } from '../../../node/composition/hosting.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
-import type { StreamKey, VmFacts } from '../../../node/image/facts.ts'
+import type { StreamKey } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { PAGES_PER_MIB } from '../../../node/image/page-table.ts'
@@ -19,7 +19,7 @@ import { type KeyMaking, openKeys } from '../../../protocols/membership/keys.ts'
 import { type ClusterRecord, parseClusterRecord } from '../../../protocols/membership/record.ts'
 import { pagesOfImage } from '../../contract/image-ram.ts'
 import { frameLog } from '../frame-logs.ts'
-import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
+import { deviceStream, factsOf, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
 
 const SECRET = new Uint8Array(32).fill(3)
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
@@ -35,16 +35,7 @@ const state = new PageState(PAGES, 0)
 const images: ImageManifest[] = []
 const contents: number[][] = []
 
-const factsOf = (keys: readonly StreamKey[]): VmFacts => ({
-  group: 'g',
-  vm: 'v',
-  memoryMiB: 1,
-  accel: 'tcg',
-  key: new Uint8Array(32).fill(7),
-  keys,
-  shape: { k: 3, m: 2, symbolBytes: 4096 },
-  disks: []
-})
+const withKeys = (keys: readonly StreamKey[]) => factsOf({ keys })
 
 const makingOf = ({ peerId, privateKey }: Identity, secret: Uint8Array | undefined): KeyMaking => ({
   self: peerId,
@@ -72,7 +63,7 @@ async function epoch(...written: number[]): Promise<void> {
   const pages = (contents.at(-1) ?? new Array<number>(PAGES).fill(0)).slice()
   for (const page of written) pages[page] = 1_000 * number + page
   const pipeline = new CapturePipeline({
-    facts: factsOf(groupKeys(now(), makingOf(stays, SECRET))),
+    facts: withKeys(groupKeys(now(), makingOf(stays, SECRET))),
     state,
     codec: createCodec(),
     generation: 1,
@@ -91,7 +82,7 @@ async function epoch(...written: number[]): Promise<void> {
 /** What is in the image of epoch `number`, with these keys. */
 async function reads(number: number, keys: readonly StreamKey[], image = images[number - 1]): Promise<boolean> {
   if (image === undefined) throw new Error(`no epoch ${number}`)
-  const all = await pagesOfImage(factsOf(keys), image, cluster)
+  const all = await pagesOfImage(withKeys(keys), image, cluster)
   return (contents[number - 1] ?? []).every((content, page) => {
     const wanted = content === 0 ? Buffer.alloc(PAGE) : pageOf(content)
     return all.subarray(page * PAGE, (page + 1) * PAGE).equals(wanted)

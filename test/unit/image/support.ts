@@ -4,11 +4,24 @@ import { createCodec } from '../../../node/erasure/codec.ts'
 import { decodeDiagonal } from '../../../node/erasure/decode.ts'
 import { dataSymbolAt, diagonalMembers, gridShapeOf, locate, symbolHashOffset } from '../../../node/erasure/grid.ts'
 import { DiapauseError } from '../../../node/errors.ts'
+import type { VmFacts } from '../../../node/image/facts.ts'
 import { encodeManifest, readManifest } from '../../../node/image/manifest.ts'
 import { encodeStreamManifest } from '../../../node/image/stream-manifest.ts'
 import type { ImageManifest, ShardCluster, StreamManifest } from '../../../node/ports.ts'
 
 export const PAGE = 4096
+
+/** A VM of 1 MiB without disks; what a test is about it names itself. */
+export const factsOf = (over: Partial<VmFacts> = {}): VmFacts => ({
+  group: 'g',
+  vm: 'v',
+  memoryMiB: 1,
+  accel: 'tcg',
+  key: new Uint8Array(32).fill(7),
+  shape: { k: 3, m: 2, symbolBytes: 4096 },
+  disks: [],
+  ...over
+})
 
 export interface FakeMachine {
   blocks: { name: string; length: number }[]

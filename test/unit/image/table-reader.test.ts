@@ -7,18 +7,11 @@ import { PageTable, SEGMENT_PAGES } from '../../../node/image/page-table.ts'
 import { encodeSegments } from '../../../node/image/segment-records.ts'
 import { LazyTable } from '../../../node/image/table-reader.ts'
 import { collected } from './collected.ts'
+import { factsOf } from './support.ts'
 
 const MIB_SEGMENTS = 4
 const SEGMENTS = 3
-const facts = {
-  group: 'g',
-  vm: 'v',
-  memoryMiB: SEGMENTS * MIB_SEGMENTS,
-  accel: 'tcg' as const,
-  key: new Uint8Array(32).fill(3),
-  shape: { k: 2, m: 1, symbolBytes: 4096 },
-  disks: []
-}
+const facts = factsOf({ memoryMiB: SEGMENTS * MIB_SEGMENTS, shape: { k: 2, m: 1, symbolBytes: 4096 } })
 const manifest = { stream: 'g/v/1/1', k: 2, m: 1, holders: ['a', 'b', 'c'], dataBytes: 100 << 20 }
 /** So far apart that each record is a read of its own. */
 const APART = 10 << 20

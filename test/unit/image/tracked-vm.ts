@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import { createCodec } from '../../../node/erasure/codec.ts'
 import { readBootSet, readWholeTable } from '../../../node/image/boot-set.ts'
 import { CapturePipeline } from '../../../node/image/capture.ts'
-import type { VmFacts } from '../../../node/image/facts.ts'
 import { wholeImage } from '../../../node/image/known-images.ts'
 import { PageState } from '../../../node/image/page-state.ts'
 import { PAGES_PER_MIB } from '../../../node/image/page-table.ts'
@@ -16,17 +15,9 @@ import { WorkingSet } from '../../../node/image/working-set.ts'
 import type { ImageManifest } from '../../../node/ports.ts'
 import { frameLog } from '../frame-logs.ts'
 import { fakeTarget } from './fake-target.ts'
-import { deviceStream, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
+import { deviceStream, factsOf, fakeMachine, MemoryCluster, PAGE, pageOf } from './support.ts'
 
-export const facts: VmFacts = {
-  group: 'g',
-  vm: 'v',
-  memoryMiB: 2,
-  accel: 'tcg',
-  key: new Uint8Array(32).fill(7),
-  shape: { k: 3, m: 2, symbolBytes: 4096 },
-  disks: [{ blocks: 100 }]
-}
+export const facts = factsOf({ memoryMiB: 2, disks: [{ blocks: 100 }] })
 export const RAM_PAGES = 2 * PAGES_PER_MIB
 export const PAGES = RAM_PAGES + 100
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']

@@ -5,19 +5,13 @@ import { expect, test } from 'vitest'
 import { createImageWorker } from '../../../node/image/image-worker.ts'
 import { frameLog } from '../frame-logs.ts'
 import { withDirectory } from '../store-support.ts'
-import { fakeMachine, MemoryCluster, pageOf, quietLog, snapshotStream } from './support.ts'
+import { factsOf, fakeMachine, MemoryCluster, pageOf, quietLog, snapshotStream } from './support.ts'
 
 test('what was written for an epoch is put no more when it is void, and only then', async () => {
   const forgotten: string[] = []
   const cluster = Object.assign(new MemoryCluster(), { forgetStream: (stream: string) => void forgotten.push(stream) })
   const worker = await createImageWorker({
-    group: 'g',
-    vm: 'v',
-    memoryMiB: 1,
-    accel: 'tcg',
-    key: new Uint8Array(32).fill(7),
-    shape: { k: 3, m: 2, symbolBytes: 16_384 },
-    disks: [],
+    ...factsOf({ shape: { k: 3, m: 2, symbolBytes: 16_384 } }),
     cluster,
     log: quietLog
   })
