@@ -27,6 +27,11 @@ export interface GroupRecord {
   readonly lastEpoch: number
   /** The epoch being taken now, or null. */
   readonly open: OpenEpoch | null
+  /**
+   * It rests: no VM of it runs, and nobody brings them back until somebody says so, from the committed epoch. `owners` are those
+   * of before. Absent: it is to run.
+   */
+  readonly resting?: true | undefined
   /** The last committed epoch, or null before the first: what a restore restores. */
   readonly committed: CommittedEpoch | null
   /** Epochs that were committed and whose images are being read: they are kept for as long. Absent: none. */
@@ -53,6 +58,8 @@ export interface OpenEpoch {
   readonly proposer: PeerId
   /** How long after it was opened (by each peer's own clock since it learned of it) any peer may abort it. */
   readonly deadlineMs: number
+  /** Its VMs stand still from their cuts on, and the group rests when it is committed. Absent: they go on. */
+  readonly rest?: true | undefined
 }
 
 export interface CommittedEpoch {

@@ -22,8 +22,9 @@ export const HOST_PROTOCOL = 'host'
  * |---|---|
  * | none told | all before; some of these members know some words of 1, but nobody can tell which |
  * | 1 | `standby`, `apart`, `generationId`, `clock`, `guestAgent`, `objective` of VMs; VMs without `kernel`, `initrd`, `append`; `policy` and `drills` of groups; `apiTokens` of the cluster; `pauseMs` in `cut` |
+ * | 2 | `resting` of groups, `rest` of an open epoch |
  */
-export const SPEAKS = 1
+export const SPEAKS = 2
 
 export interface HostFacts {
   /** MiB of RAM for VMs, of all groups together; 0: a witness. */

@@ -63,7 +63,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<MembershipFacts> {
     dead: new Set(ids.filter(id => detector.livenessOf(id) === 'dead')),
     lost,
     groupsKnown: directory.surveyed,
-    owners: new Set(groups.flatMap(group => Object.values(group.owners))),
+    owners: new Set(groups.flatMap(group => (group.resting ? [] : Object.values(group.owners)))),
     needed: leaving ? neededStores(record, asHeldNow(await neededImages(deps), deps), lost) : new Set(),
     wallMs: deps.wallMs()
   }

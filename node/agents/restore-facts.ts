@@ -26,7 +26,7 @@ export function roomText({ hosts, leaving, detector, directory, about }: Restore
   const alive = new Set(detector.alive())
   const here = [hosts(), leaving()].map(peers => peers.filter(peer => alive.has(peer)))
   const gives = about?.(here.flat()).map(({ peer, vmMemoryMiB }) => [peer, vmMemoryMiB])
-  const groups = directory.all().map(({ id, generation, removed }) => [id, generation, removed])
+  const groups = directory.all().map(({ id, generation, removed, resting }) => [id, generation, removed, resting])
   return JSON.stringify([here, gives, groups])
 }
 

@@ -67,7 +67,7 @@ export class TakeoverAgent {
   }
 
   #lost(record: GroupRecord): string[] {
-    if (record.removed) return []
+    if (record.removed || record.resting) return []
     return record.vms.map(vm => vm.id).filter(vm => this.#deps.detector.livenessOf(record.owners[vm] ?? '') === 'dead')
   }
 

@@ -57,7 +57,8 @@ export function noticesOfRecord(before: GroupRecord, after: GroupRecord, facts: 
     return seen
   }
   if (after.generation > before.generation) {
-    add(restart(before, after, facts))
+    // Who stops a group, or starts it, is there.
+    if (!after.resting && !before.resting) add(restart(before, after, facts))
     ends('no-host', `Group ${group} has hosts again.`)
     for (const { id: vm } of before.vms) {
       for (const objective of ['backMs', 'lossMs'] as const) {

@@ -53,7 +53,7 @@ export function placeVms(
   const promise = (host: PeerId, { memoryMiB }: VmSpec): void =>
     void promisedMiB.set(host, (promisedMiB.get(host) ?? 0) + memoryMiB)
   for (const group of facts.groups) {
-    if (!group.removed) for (const vm of group.vms) promise(group.owners[vm.id] ?? '', vm)
+    if (!group.removed && !group.resting) for (const vm of group.vms) promise(group.owners[vm.id] ?? '', vm)
   }
   for (const { vm, host } of kept) promise(host, vm)
 
@@ -95,8 +95,8 @@ export function placeRestore(record: GroupRecord, facts: PlacementFacts): Partia
  */
 function othersRestored(record: GroupRecord, facts: PlacementFacts): GroupRecord[] {
   const alive = new Set([...facts.hosts, ...(facts.leaving ?? [])])
-  const lost = ({ removed, vms, owners }: GroupRecord): boolean =>
-    !removed && vms.some(({ id }) => !alive.has(owners[id] ?? ''))
+  const lost = ({ removed, resting, vms, owners }: GroupRecord): boolean =>
+    !removed && !resting && vms.some(({ id }) => !alive.has(owners[id] ?? ''))
   const others = new Map(facts.groups.filter(({ id }) => id !== record.id).map(group => [group.id, group]))
   const before = [...others.values()].filter(group => group.id < record.id && lost(group))
   for (const group of before.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {

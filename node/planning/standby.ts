@@ -11,7 +11,7 @@ export function plannedStandbys(
   record: GroupRecord,
   facts: PlacementFacts
 ): Readonly<Record<string, readonly PeerId[]>> {
-  const asking = record.removed ? [] : record.vms.filter(asksForStandby)
+  const asking = record.removed || record.resting ? [] : record.vms.filter(asksForStandby)
   if (asking.length === 0) return {}
   // As it was before an owner was lost: then it was decided who keeps them. Who leaves is given nothing, and so no copy either.
   const leaving = new Set(facts.leaving)
@@ -34,7 +34,7 @@ export const asksForStandby = ({ standby = 0 }: Pick<VmSpec, 'standby'>): boolea
 export function standbysAt(self: PeerId, record: GroupRecord, facts: PlacementFacts): readonly VmSpec[] {
   const planned = facts.standbys ?? plannedStandbys(record, facts)
   return record.vms.filter(vm => {
-    if (record.removed || !asksForStandby(vm)) return false
+    if (record.removed || record.resting || !asksForStandby(vm)) return false
     return record.owners[vm.id] === self || planned[vm.id]?.includes(self) === true
   })
 }

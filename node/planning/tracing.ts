@@ -60,7 +60,7 @@ export class Tracing {
       return
     }
     remember(this.#records, id, record)
-    if (before === undefined || generation <= before.generation) return
+    if (before === undefined || generation <= before.generation || record.resting) return
     const left = Object.entries(before.owners).flatMap(([vm, owner]) => (owners[vm] === owner ? [] : [owner]))
     const sinceMs = Math.min(atMs, ...left.flatMap(owner => this.#dead.get(owner) ?? []))
     remember(this.#restores, id, { generation, sinceMs, decidedMs: atMs, resumed: new Map() })

@@ -52,7 +52,7 @@ const memberFacts = [
 const groupFacts = [
   /**
    * A generation that was decided. `epoch`: what it goes back to, 0 for a boot. `displaced`: VM → the owner before. 'heard': the
-   * teller had heard nothing of the group before, so it cannot tell what changed, or when.
+   * teller had heard nothing of the group before, so it cannot tell what changed, or when. 'rests': no VM runs until people say so.
    */
   z.strictObject({
     kind: z.literal('generation'),
@@ -60,7 +60,7 @@ const groupFacts = [
     epoch: count,
     owners,
     displaced: owners,
-    how: z.enum(['made', 'changed', 'removed', 'heard'])
+    how: z.enum(['made', 'changed', 'removed', 'heard', 'rests'])
   }),
   /** Owners of `lost` are dead: the teller will try a takeover in `waitMs`, others of a lower rank before it. */
   z.strictObject({ kind: z.literal('takeover-due'), ...about, lost: names, dead: peers, rank: count, waitMs: ms }),

@@ -145,12 +145,12 @@ export function setRetention({ keepLast, hourly, daily, weekly }: RetentionPolic
 /**
  * A new generation, in which every VM starts where it is from this kept epoch, which is the committed one from now on. The
  * one that was stays, held by BEFORE_RESTORE, and so do all others; those that were committed after `epoch` do not count as
- * void. Nothing where the epoch is not kept, where there is no room for that hold, and where the group is of another
- * generation by now.
+ * void. Nothing where the epoch is not kept, where there is no room for that hold, where the group is of another
+ * generation by now, and where it rests (`rest.ts` has how it starts).
  */
 export function goBackTo(generation: number, epoch: number) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    if (current === null || current.removed || current.generation !== generation) return undefined
+    if (current === null || current.removed || current.resting || current.generation !== generation) return undefined
     const next = { ...current, version: current.version + 1, generation: generation + 1, open: null }
     if (current.committed?.epoch === epoch) return next
     const target = current.kept?.find(each => each.epoch === epoch)

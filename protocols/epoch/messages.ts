@@ -45,7 +45,10 @@ export const groupRecordSchema = z.strictObject({
   outputCommit: z.boolean().optional(),
   openFlow: z.boolean().optional(),
   lastEpoch: count,
-  open: z.strictObject({ epoch: count, proposer: peer, deadlineMs: count }).nullable(),
+  open: z
+    .strictObject({ epoch: count, proposer: peer, deadlineMs: count, rest: z.literal(true).optional() })
+    .nullable(),
+  resting: z.literal(true).optional(),
   committed: z
     .strictObject({ epoch: count, generation: count, previousEpoch: count, images: z.record(name, hash), wallMs })
     .nullable(),

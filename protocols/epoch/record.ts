@@ -6,6 +6,8 @@
  *   none ──create──▶ idle ──open──▶ open ──commit──▶ idle (committed = this epoch)
  *                     ▲               │──abort───▶ idle (committed as before)
  *                     └──takeover─────┘   generation + 1, an open epoch is void
+ *
+ * and `rest.ts` has the way to rest and back.
  */
 import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../core.ts'
@@ -98,21 +100,25 @@ export function importGroup(
 /** Ends the group: a generation in which no VM runs and nothing is kept. */
 export function removeGroup(current: GroupRecord | null): GroupRecord | undefined {
   if (current === null || current.removed) return undefined
-  const { held: _, kept: __, holds: ___, version, generation, ...rest } = current
+  const { held: _, kept: __, holds: ___, resting: ____, version, generation, ...rest } = current
   return { ...rest, version: version + 1, generation: generation + 1, open: null, committed: null, removed: true }
 }
 
-/** Opens the next epoch; nothing where one is open already. */
-export function openEpoch(proposer: PeerId, deadlineMs: number, expectedVersion: number) {
+/** Opens the next epoch, the last before a rest if so wished; nothing where one is open already, or the group rests. */
+export function openEpoch(proposer: PeerId, deadlineMs: number, expectedVersion: number, rest = false) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
-    if (current === null || current.removed || current.open !== null) return undefined
+    if (current === null || current.removed || current.resting || current.open !== null) return undefined
     if (current.version !== expectedVersion) return undefined
     const epoch = current.lastEpoch + 1
-    return { ...current, version: current.version + 1, lastEpoch: epoch, open: { epoch, proposer, deadlineMs } }
+    const open = { epoch, proposer, deadlineMs, ...(rest && { rest }) }
+    return { ...current, version: current.version + 1, lastEpoch: epoch, open }
   }
 }
 
-/** Commits the open epoch: `images` names the manifest of every VM of the group. Older ones are kept or dropped with it. */
+/**
+ * Commits the open epoch: `images` names the manifest of every VM of the group. Older ones are kept or dropped with it. Where it
+ * was opened for a rest the group rests from here on, in a generation of its own: so who missed the word has no lease any more.
+ */
 export function commitEpoch(
   generation: number,
   epoch: number,
@@ -125,7 +131,9 @@ export function commitEpoch(
     const wallMs = keeping.wallMsOf(current)
     const previousEpoch = current.committed?.epoch ?? 0
     const committed = { epoch, generation, previousEpoch, images, ...(wallMs !== undefined && { wallMs }) }
-    return keepOlder({ ...current, version: current.version + 1, open: null, committed }, current.committed, keeping)
+    const rests = current.open.rest && { generation: generation + 1, resting: true as const }
+    const next = { ...current, version: current.version + 1, open: null, committed, ...rests }
+    return keepOlder(next, current.committed, keeping)
   }
 }
 
@@ -136,10 +144,13 @@ export function abortEpoch(generation: number, epoch: number) {
       : { ...current, version: current.version + 1, open: null }
 }
 
-/** A new generation: every VM goes back to the committed epoch (or boots, before the first) at its owner in `owners`. */
+/**
+ * A new generation: every VM goes back to the committed epoch (or boots, before the first) at its owner in `owners`. Nothing of a
+ * group that rests: that starts when people say so.
+ */
 export function takeOver(generation: number, owners: Readonly<Record<string, PeerId>>) {
   return (current: GroupRecord | null): GroupRecord | undefined =>
-    current === null || current.removed || current.generation !== generation
+    current === null || current.removed || current.resting || current.generation !== generation
       ? undefined
       : { ...current, version: current.version + 1, generation: generation + 1, owners, open: null }
 }
@@ -152,6 +163,10 @@ export function cameTooLate(now: GroupRecord, generation: number, owners?: Reado
   if (now.generation <= generation) return false
   return owners === undefined || now.generation > generation + 1 || !sameOwners(now.owners, owners)
 }
+
+/** As `cameTooLate`, of a commit: one before a rest makes a new generation itself. */
+export const commitCameTooLate = (now: GroupRecord, generation: number, epoch: number): boolean =>
+  cameTooLate(now, generation) && !(now.committed?.epoch === epoch && now.committed.generation === generation)
 
 function sameOwners(a: Readonly<Record<string, PeerId>>, b: Readonly<Record<string, PeerId>>): boolean {
   const vms = Object.keys(a)
