@@ -33,6 +33,12 @@ import { KEEPALIVE_MS, MAX_MESSAGE_BYTES, MemberPeer } from './transport-peer.ts
 export { backoffMs, type Member } from './link.ts'
 export { MAX_MESSAGE_BYTES } from './transport-peer.ts'
 
+/**
+ * Of one member, both ways: a link is three each way, and while it is made anew the old ones may still be there. Four times that, a guess,
+ * and far from the bound for all together (`transport-node.ts`), which no member may use up alone.
+ */
+const MAX_CONNECTIONS_OF_ONE = 24
+
 /** Frames go past their stream (`direct.ts`). */
 const VERSIONS: Readonly<Record<Channel, number>> = { control: 1, bulk: 1, frames: 2 }
 export const protocolOf = (channel: Channel): string => `/diapause/${channel}/${VERSIONS[channel]}`
@@ -331,6 +337,9 @@ class LinkTransport implements Libp2pTransport {
   #checkAgain(connection: Connection): void {
     const id = connection.remotePeer.toString()
     if (!this.#peers.has(id) && !this.#invited.isVisiting(id)) connection.abort(new Error('no longer a member'))
+    else if ((this.#node?.getConnections(connection.remotePeer).length ?? 0) > MAX_CONNECTIONS_OF_ONE) {
+      connection.abort(new Error('too many connections'))
+    }
   }
 
   #receive(channel: Channel, stream: Stream, connection: Connection): void {

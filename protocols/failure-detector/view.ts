@@ -20,6 +20,8 @@ const SETTLE_MS = 5_000
  * 100 that stop for half a second again and again made 227 messages of 10 claims a second for each, and now make 14.
  */
 const UNBROKEN_FACTOR = 1.5
+/** The highest that a message may have. */
+const LAST_INCARNATION = MAX_INCARNATION - 1
 
 /** What is on beyond SWIM itself: everything, but in a simulation that compares. */
 export interface Extensions {
@@ -202,10 +204,11 @@ export class View {
 
   /**
    * What a member says of itself. Who has just started knows nobody's incarnation, and no claim of it would count. News
-   * only where the member was not alive: all others know.
+   * only where the member was not alive: all others know. The last incarnation is reached by a lie alone, and cannot be gone
+   * beyond: from then on a member refutes by its own voice, to each that hears it.
    */
   learn(member: MemberView, incarnation: number, nowMs: number): void {
-    if (member.state !== 'alive') this.#alive(member, incarnation, nowMs)
+    if (member.state !== 'alive') this.#alive(member, incarnation, nowMs, incarnation === LAST_INCARNATION)
     else member.incarnation = Math.max(member.incarnation, incarnation)
   }
 
@@ -257,14 +260,14 @@ export class View {
     }
     const refuted = update.incarnation >= this.#incarnation
     if (refuted) this.#facts.push({ kind: 'accused', peer: this.self, by: update.from, of: update.state })
-    if (refuted) this.#incarnation = Math.min(update.incarnation + 1, MAX_INCARNATION - 1)
+    if (refuted) this.#incarnation = Math.min(update.incarnation + 1, LAST_INCARNATION)
     // A claim older than our last refutation means that somebody has missed it: it is told again.
     this.rumours.add({ peer: this.self, state: 'alive', incarnation: this.#incarnation, from: this.self })
     return refuted
   }
 
-  #alive(member: MemberView, incarnation: number, nowMs: number): void {
-    if (incarnation <= member.incarnation) return
+  #alive(member: MemberView, incarnation: number, nowMs: number, beyondDoubt = false): void {
+    if (incarnation <= member.incarnation && !beyondDoubt) return
     const { id: peer, state: was, changedMs } = member
     member.incarnation = incarnation
     this.#become(member, 'alive', undefined, nowMs)
