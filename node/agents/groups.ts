@@ -1,9 +1,10 @@
 /** All groups on this peer: one agent each, made when the first record of a group is learned. */
 import { type GroupRecord, groupKey } from '../../protocols/group.ts'
+import type { StandbyStatus } from '../../protocols/overview/standby-status.ts'
 import { DiapauseError } from '../errors.ts'
 import type { TalksOf } from '../planning/communication.ts'
 import { GroupAgent, type GroupAgentDeps } from './group-agent.ts'
-import type { StandbySource, StandbyStatus } from './host-parts.ts'
+import type { StandbySource } from './host-parts.ts'
 import type { LocalVm } from './local-vm.ts'
 import { imageTalks, type TalksReader } from './restore-line.ts'
 

@@ -1,5 +1,6 @@
 /** What agents are given to run VMs with, and to tell of it. */
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { StandbyStatus } from '../../protocols/overview/standby-status.ts'
 import type { ImageManifest, ShardCluster } from '../ports.ts'
 import type { LocalVmDeps } from './local-vm.ts'
 import type { Placed } from './placing.ts'
@@ -44,15 +45,4 @@ export interface StandbySource {
   take(record: GroupRecord, spec: VmSpec): Promise<StandbyParts | string | undefined>
   /** Copies that are here, and those that should be. */
   readonly status: readonly StandbyStatus[]
-}
-
-export interface StandbyStatus {
-  readonly group: string
-  readonly vm: string
-  readonly memoryMiB: number
-  /** 'ready': it is of `epoch`. */
-  readonly state: string
-  readonly epoch?: number | undefined
-  /** What stands in its way. */
-  readonly why?: string | undefined
 }

@@ -5,8 +5,9 @@
  */
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import { messageOf } from '../errors.ts'
-import { type BackParts, type Outlook, outlookOf } from '../planning/outlook.ts'
+import { type BackParts, outlookOf } from '../planning/outlook.ts'
 import type { Clock, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
@@ -45,7 +46,7 @@ interface Known {
   /** How often it was asked. */
   asks: number
   parts: Readonly<Record<string, BackParts>>
-  outlooks: Readonly<Record<string, Outlook>>
+  outlooks: Readonly<Record<string, VmOutlook>>
 }
 
 const dueMs = (asks: number): number =>
@@ -78,7 +79,7 @@ export class Objectives {
   }
 
   /** Of the VMs of a group that this peer owns. */
-  outlooksOf(group: string): Readonly<Record<string, Outlook>> {
+  outlooksOf(group: string): Readonly<Record<string, VmOutlook>> {
     return this.#groups.get(group)?.outlooks ?? {}
   }
 
@@ -129,7 +130,7 @@ export class Objectives {
     }
   }
 
-  #judge(group: string, { id: vm, objective }: VmSpec, outlook: Outlook | undefined): void {
+  #judge(group: string, { id: vm, objective }: VmSpec, outlook: VmOutlook | undefined): void {
     for (const name of ['backMs', 'lossMs'] as const) {
       const key = `${group} ${vm} ${name}`
       const misses = outlook?.missed.includes(name) === true

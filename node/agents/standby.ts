@@ -5,10 +5,11 @@
 import { isDeepStrictEqual } from 'node:util'
 import { type GroupRecord, onBridge, nicsOf, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import type { StandbyStatus } from '../../protocols/overview/standby-status.ts'
 import { asksForStandby, standbysAt } from '../planning/standby.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
-import type { Report, StandbySource, StandbyStatus } from './host-parts.ts'
+import type { Report, StandbySource } from './host-parts.ts'
 import { restoreFacts, type RestoreFactsDeps } from './restore-facts.ts'
 import { StandbyCopy, type StandbyCopyDeps, type StandbyParts } from './standby-copy.ts'
 

@@ -5,9 +5,9 @@
 import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { DrillOutcome, DrillSchedule, VmObjective } from '../../protocols/group.ts'
+import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import type { Liveness } from '../ports.ts'
 import type { CodeStatus } from './cluster-view.ts'
-import type { VmOutlook } from './view.ts'
 
 export interface OverviewView {
   /**

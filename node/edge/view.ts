@@ -7,6 +7,8 @@ import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
+import type { VmOutlook } from '../../protocols/overview/outlook.ts'
+import type { StandbyStatus } from '../../protocols/overview/standby-status.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
 import type { ClusterView, CodeStatus } from './cluster-view.ts'
 import type { ConsoleView } from './console-view.ts'
@@ -104,16 +106,6 @@ export interface PeerStatus {
   readonly standbys?: readonly StandbyStatus[] | undefined
 }
 
-export interface StandbyStatus {
-  readonly group: string
-  readonly vm: string
-  readonly memoryMiB: number
-  /** 'ready': the VM could go on from it at once, from `epoch`. */
-  readonly state: string
-  readonly epoch?: number | undefined
-  readonly why?: string | undefined
-}
-
 export interface RefusedStatus {
   readonly frames: number
   /** About epochs: cuts, images, failures. */
@@ -151,20 +143,6 @@ export interface GroupStatus {
   readonly leaseRemainingMs: number
   /** What it would mean for each VM that this peer owns if this host died now. Absent: a peer of before that was told. */
   readonly outlooks?: Readonly<Record<string, VmOutlook>> | undefined
-}
-
-/** As `planning/outlook.ts` has it. */
-export interface VmOutlook {
-  /** From the host's death to the VM running; null: no restore of it was measured, or `never`. */
-  readonly backMs: number | null
-  /** It would not come back: no host has room for its group. */
-  readonly never?: true | undefined
-  readonly parts: { readonly detectMs: number | null; readonly decideMs: number | null; readonly runsMs: number | null }
-  /** Parts that follow from the settings, because they were not measured. */
-  readonly bySettings: readonly string[]
-  readonly lossMs: number
-  /** Which of its objectives it would miss. */
-  readonly missed: readonly ('backMs' | 'lossMs')[]
 }
 
 export interface StoreStatus {

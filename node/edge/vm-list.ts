@@ -1,7 +1,7 @@
 /** `diapause vm list`: all VMs of the cluster, where they run, how old what would be restored is, and what that would mean. Pure. */
+import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import type { Overview } from './overview-view.ts'
 import { drillMark, durationText, table } from './format.ts'
-import type { VmOutlook } from './view.ts'
 
 /** A VM as `--json` has it. `epoch` 0: none is committed yet. */
 export interface ListedVm {

@@ -37,14 +37,7 @@ export function reportOf(status: PeerStatus): OwnReport {
     generation: record.generation,
     leaseRemainingMs,
     running: running.map(vm => ({ vm, capture: captures[vm]?.mode })),
-    ...(outlooks !== undefined && {
-      outlooks: Object.fromEntries(
-        Object.entries(outlooks).map(([vm, outlook]) => [
-          vm,
-          { ...outlook, bySettings: [...outlook.bySettings], missed: [...outlook.missed] }
-        ])
-      )
-    })
+    ...(outlooks !== undefined && { outlooks: { ...outlooks } })
   }))
   const report = {
     version,

@@ -7,29 +7,12 @@
  * before one was measured.
  */
 import type { VmObjective } from '../../protocols/group.ts'
+import type { OutlookParts, VmOutlook } from '../../protocols/overview/outlook.ts'
 
-/** Milliseconds; null: not measured. */
-export interface BackParts {
-  readonly detectMs: number | null
-  readonly decideMs: number | null
-  /** From the decision to the VM running. */
-  readonly runsMs: number | null
+/** As they were measured. */
+export interface BackParts extends OutlookParts {
   /** No host has room for some VM of its group: while that is so, none of them comes back. */
   readonly never?: boolean
-}
-
-export interface Outlook {
-  /** From the host's death to the VM running; null: no restore of it was measured, or `never`. */
-  readonly backMs: number | null
-  /** It would not come back: no host has room for its group. */
-  readonly never?: true
-  readonly parts: BackParts
-  /** Parts that follow from the settings, because they were not measured. */
-  readonly bySettings: readonly ('detectMs' | 'decideMs')[]
-  /** The VM would go back by so much. */
-  readonly lossMs: number
-  /** Which of its objectives it would miss. */
-  readonly missed: readonly (keyof VmObjective)[]
 }
 
 /** `sinceMs`: when what would be gone back to was committed, or when the VM began where nothing is committed. */
@@ -38,7 +21,7 @@ export function outlookOf(
   measured: BackParts,
   bySettings: { readonly detectMs: number; readonly decideMs: number },
   { nowMs, sinceMs }: { readonly nowMs: number; readonly sinceMs: number }
-): Outlook {
+): VmOutlook {
   const detectMs = measured.detectMs ?? bySettings.detectMs
   const decideMs = measured.decideMs ?? bySettings.decideMs
   const never = measured.never === true

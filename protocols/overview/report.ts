@@ -1,22 +1,12 @@
 /** What a member says of itself when another gathers an overview of the cluster. */
 import { z } from 'zod'
 import { groupNameSchema as name, MAX_GROUP_VMS } from '../../config/vm.ts'
+import { outlookSchema } from './outlook.ts'
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
 const amount = z.number().min(0).max(1e15)
 const text = z.string().max(300)
 const capture = z.enum(['dirty', 'portable'])
-const part = amount.nullable()
-
-/** As `VmOutlook` of the edge. */
-const outlookSchema = z.object({
-  backMs: part,
-  never: z.literal(true).optional(),
-  parts: z.object({ detectMs: part, decideMs: part, runsMs: part }),
-  bySettings: z.array(z.string().max(40)).max(10),
-  lossMs: amount,
-  missed: z.array(z.enum(['backMs', 'lossMs'])).max(2)
-})
 
 const runningSchema = z.object({ vm: name, capture: capture.optional() })
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { statusText } from '../../node/edge/format.ts'
 import { Metrics } from '../../node/edge/metrics.ts'
-import type { GroupStatus, PeerStatus, VmOutlook } from '../../node/edge/view.ts'
+import type { GroupStatus, PeerStatus } from '../../node/edge/view.ts'
+import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import { aStatus } from './status-support.ts'
 
 const parts = { detectMs: 400, decideMs: 500, runsMs: 1_600 }
