@@ -1,7 +1,7 @@
 /** Hosts in network namespaces: who reaches whom, before, during and after a cut, and what stays when their maker dies. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -154,6 +154,39 @@ describe('hosts whose maker was killed', () => {
     expect(existsSync(dir)).toBe(false)
     expect(existsSync(next.dir)).toBe(true)
     await next.remove()
+  })
+})
+
+describe('hosts with folders of their own', () => {
+  const [own, shared] = ['/var/lib/diapause-of-a-host', '/mnt/diapause-of-all']
+  let hosts: Hosts
+  beforeAll(async () => {
+    hosts = await Hosts.make(2, { own: [own, '/srv'], shared: [shared] })
+  })
+  afterAll(async () => {
+    await hosts?.remove()
+  })
+
+  const said = (host: Host | undefined, script: string): string => {
+    const [command, ...args] = [...hosts.on(host as Host), 'sh', '-ec', script]
+    const { stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' })
+    return `${stdout}${stderr}`
+  }
+
+  it('see them where they are to be, and beside them what the machine has', () => {
+    const [one, two] = hosts.all
+    expect(said(one, `echo one > ${own}/file; echo all > ${shared}/file; echo srv > /srv/file`)).toBe('')
+    expect(said(two, `ls ${own} /srv | grep file || cat ${shared}/file`)).toBe('all\n')
+    expect(said(one, `cat ${own}/file /srv/file; pwd`)).toBe(`one\nsrv\n${process.cwd()}\n`)
+    expect(said(one, 'ls -A /var/lib').split('\n').filter(name => !own.endsWith(name))).toEqual(readdirSync('/var/lib'))
+    expect(said(one, 'dpkg-query -W -f \'${Package}\' bash')).toBe('bash')
+  })
+
+  it('leave nothing of them on the machine', async () => {
+    expect([existsSync(own), existsSync(shared), existsSync('/srv/file')]).toEqual([false, false, false])
+    const { dir } = hosts
+    expect(await hosts.remove()).toEqual([])
+    expect(existsSync(dir)).toBe(false)
   })
 })
 

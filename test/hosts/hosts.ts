@@ -1,6 +1,7 @@
 /**
  * Hosts on one machine: network namespaces with addresses of their own on one switch, for peers that are to lose each
- * other. A process runs on a host by a prefix to its command (`on`); its files are where they always are.
+ * other. A process runs on a host by a prefix to its command (`on`); its files are where they always are, but for folders
+ * that are each host's own (`own`).
  *
  * A namespace here has no name: it lives as long as a process in it. One holder a host waits for the end of its standard
  * input, which comes when this process ends, whatever ended it; so nothing stays behind but the folder, and folders of
@@ -12,8 +13,9 @@ import { readFileSync, readlinkSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { cwd } from 'node:process'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
-import { killAll, processes, waitUntil } from '../demo/processes.ts'
+import { killAll, type ProcessFacts, processes, waitUntil } from '../demo/processes.ts'
 
 export interface Host {
   readonly name: string
@@ -32,22 +34,59 @@ const LIMIT_MS = 10_000
 /** Programs and the Debian packages they are in. */
 const tools = { ip: 'iproute2', nsenter: 'util-linux', unshare: 'util-linux', setpriv: 'util-linux' } as const
 
+export interface HostsOptions {
+  /** Folders, by absolute path, that are each host's own and empty at first, whether this machine has them or not. */
+  readonly own?: readonly string[]
+  /** The same, but one for all hosts, as a file server has them. */
+  readonly shared?: readonly string[]
+}
+
+/**
+ * Arguments by threes: a folder, where it is to be seen, a folder for a mirror. A place that this machine lacks is made without
+ * touching the machine: its parent is covered by a mirror, into which all that the parent holds is mounted. Then waits.
+ */
+const OWN_FOLDERS = `
+while [ $# -gt 0 ]; do
+  folder=$1 place=$2 mirror=$3; shift 3
+  mkdir -p "$folder" "$mirror"
+  if [ ! -d "$place" ]; then
+    parent=$(dirname "$place")
+    while [ ! -d "$parent" ]; do parent=$(dirname "$parent"); done
+    for entry in "$parent"/* "$parent"/.[!.]*; do
+      copy=$mirror/\${entry##*/}
+      if [ -L "$entry" ]; then cp -P "$entry" "$copy"
+      elif [ -d "$entry" ]; then mkdir "$copy"; mount --rbind "$entry" "$copy"
+      elif [ -e "$entry" ]; then : > "$copy"; mount --bind "$entry" "$copy"
+      fi
+    done
+    mkdir -p "$mirror/\${place#"$parent"/}"
+    mount --rbind "$mirror" "$parent"
+  fi
+  mount --bind "$folder" "$place"
+done
+exec cat`
+
 export class Hosts {
   /** One folder for the data of all hosts; removed with them. */
   readonly dir: string
   readonly all: readonly Host[]
   readonly #holders: readonly ChildProcess[]
-  #cut: readonly Host[] = []
-  #blocked: readonly { readonly from: Host; readonly to: Host }[] = []
+  /** Hosts have mounts of their own. */
+  readonly #mounts: boolean
+  /** What undoes each that is broken now. */
+  readonly #broken = new Set<() => Promise<void>>()
+  /** How often the same is broken at a time. */
+  readonly #times = new Map<string, number>()
 
-  private constructor(dir: string, all: readonly Host[], holders: readonly ChildProcess[]) {
+  private constructor(dir: string, all: readonly Host[], holders: readonly ChildProcess[], mounts: boolean) {
     this.dir = dir
     this.all = all
     this.#holders = holders
+    this.#mounts = mounts
   }
 
   /** h1 to hN at 10.77.0.1 to 10.77.0.N. UsageError HOSTS_TOOLS, HOSTS_FORBIDDEN with what to do. */
-  static async make(count: number): Promise<Hosts> {
+  static async make(count: number, { own = [], shared = [] }: HostsOptions = {}): Promise<Hosts> {
     needTools()
     await removeLeftovers()
     const dir = await mkdtemp(join(tmpdir(), `${FOLDER}${ownName(process.pid)}-`))
@@ -57,11 +96,17 @@ export class Hosts {
       address: `10.77.0.${number}`,
       port: `p${number}`
     }))
-    const hosts = new Hosts(dir, all, holders)
+    const hosts = new Hosts(dir, all, holders, own.length + shared.length > 0)
     try {
       holders.push(await hold([]))
-      for (const { port, address } of all) {
-        const holder = await hold(hosts.#asOwner())
+      for (const { name, port, address } of all) {
+        const places = [...own.map(place => ({ place, of: name })), ...shared.map(place => ({ place, of: 'shared' }))]
+        const folders = places.flatMap(({ place, of }, i) => [
+          join(dir, of, place),
+          place,
+          join(dir, `${name}-mirror${i}`)
+        ])
+        const holder = await hold(hosts.#asOwner(), folders)
         holders.push(holder)
         await hosts.ip(hosts.onSwitch, [`link add ${port} type veth peer name eth0 netns ${holder.pid}`])
         const up = ['link set lo up', `addr add ${address}/24 dev eth0`, 'link set eth0 up']
@@ -79,7 +124,8 @@ export class Hosts {
 
   /** The words before a command that is to run on the host. They replace themselves by it: its pid is the pid. */
   on(host: Host): string[] {
-    return this.#in(this.#holders[this.all.indexOf(host) + 1])
+    const holder = this.#holders[this.all.indexOf(host) + 1]
+    return [...this.#in(holder), ...(this.#mounts ? [`--mount=/proc/${holder?.pid}/ns/mnt`, `--wdns=${cwd()}`] : [])]
   }
 
   /** The same for the switch, where the traffic of all hosts passes; every host's `port` is there. */
@@ -87,26 +133,55 @@ export class Hosts {
     return this.#in(this.#holders[0])
   }
 
-  /** The switch forwards nothing more from or to the host. Its own link stays up, as with a broken switch beyond. */
-  async cutOff(host: Host): Promise<void> {
-    this.#cut = [...this.#cut, host]
-    await this.ip(this.onSwitch, [`link set ${host.port} nomaster`])
+  /**
+   * The switch forwards nothing more from or to the host. Its own link stays up, as with a broken switch beyond. What came
+   * back undoes it; the host is back when everybody who has cut it off has undone that.
+   */
+  async cutOff(host: Host): Promise<() => Promise<void>> {
+    return this.#break(`link set ${host.port} nomaster`, `link set ${host.port} master br0`, this.onSwitch)
   }
 
-  /** What `from` sends to `to` is lost; the other way goes on. */
-  async block(from: Host, to: Host): Promise<void> {
-    this.#blocked = [...this.#blocked, { from, to }]
-    await this.ip(this.on(from), [`neigh replace ${to.address} lladdr ${NOBODY} nud permanent dev eth0`])
+  /** What `from` sends to `to` is lost; the other way goes on. What came back undoes it, as with `cutOff`. */
+  async block(from: Host, to: Host): Promise<() => Promise<void>> {
+    const neighbour = `${to.address} dev eth0`
+    return this.#break(
+      `neigh replace ${neighbour} lladdr ${NOBODY} nud permanent`,
+      `neigh del ${neighbour}`,
+      this.on(from)
+    )
   }
 
   /** Everybody reaches everybody again. */
   async heal(): Promise<void> {
-    const [cut, blocked] = [this.#cut, this.#blocked]
-    this.#cut = []
-    this.#blocked = []
-    const back = cut.map(({ port }) => `link set ${port} master br0`)
-    if (back.length > 0) await this.ip(this.onSwitch, back)
-    for (const { from, to } of blocked) await this.ip(this.on(from), [`neigh del ${to.address} dev eth0`])
+    for (const undo of this.#broken) await undo()
+  }
+
+  async #break(line: string, back: string, where: readonly string[]): Promise<() => Promise<void>> {
+    const key = [...where, line].join(' ')
+    const times = this.#times.get(key) ?? 0
+    this.#times.set(key, times + 1)
+    if (times === 0) await this.ip(where, [line])
+    const undo = async (): Promise<void> => {
+      if (!this.#broken.delete(undo)) return
+      const left = (this.#times.get(key) ?? 1) - 1
+      this.#times.set(key, left)
+      if (left === 0) await this.ip(where, [back])
+    }
+    this.#broken.add(undo)
+    return undo
+  }
+
+  /** One more cable: `name` at the host, `port` at the switch, both down and on no bridge. */
+  async cable(host: Host, name: string, port: string): Promise<void> {
+    const holder = this.#holders[this.all.indexOf(host) + 1]
+    await this.ip(this.onSwitch, [`link add ${port} type veth peer name ${name} netns ${holder?.pid}`])
+  }
+
+  /** What runs on the host. */
+  running(host: Host): ProcessFacts[] {
+    const holder = this.#holders[this.all.indexOf(host) + 1]?.pid
+    const space = networkOf(holder)
+    return processes().filter(({ pid }) => pid !== holder && networkOf(pid) === space)
   }
 
   /** Ends what still runs on the hosts, then they are gone, and the folder. What came back are processes that stayed. */
@@ -152,15 +227,16 @@ export class Hosts {
 const isRoot = (): boolean => process.getuid?.() === 0
 
 /** A process in a new network namespace that ends with its standard input. `where`: words before its command. */
-async function hold(where: readonly string[]): Promise<ChildProcess> {
-  const own = isRoot() || where.length > 0 ? [] : ['--user', '--map-root-user']
-  const [command, ...args] = [...where, 'unshare', ...own, '--net', 'cat']
+async function hold(where: readonly string[], folders: readonly string[] = []): Promise<ChildProcess> {
+  const user = isRoot() || where.length > 0 ? [] : ['--user', '--map-root-user']
+  const program = folders.length === 0 ? ['cat'] : ['--mount', 'sh', '-ec', OWN_FOLDERS, 'sh', ...folders]
+  const [command = '', ...args] = [...where, 'unshare', ...user, '--net', ...program]
   const child = spawn(command, args, { stdio: 'pipe' })
   let said = ''
   child.stderr.on('data', (part: Buffer) => (said += part.toString()))
   child.stdin.on('error', () => {}) // it ended already; the exit says so
   child.stdin.write('ready\n')
-  // cat answers, so unshare has done its work and become it.
+  // cat answers, so unshare has done its work and become it, and folders are where they are to be.
   const ready = await Promise.race([
     once(child.stdout, 'data').then(() => true),
     once(child, 'close').then(() => false)
