@@ -1,6 +1,6 @@
 /**
  * Data keys with real peers, as one story in order: a new key by hand, a storage host that joins after it and is the one that
- * restores the VM, a host that is removed and what its files still open.
+ * restores the VM, a host that is removed and what its files still open, and what all of them leave where others may look.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,6 +12,7 @@ import { openKeys } from '../../protocols/membership/keys.ts'
 import { clusterRecordSchema } from '../../protocols/membership/record.ts'
 import { Cluster, type ClusterPeer, loopback } from '../demo/cluster.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
+import { openToOthers, spellings, told } from './left-behind.ts'
 import { Member, until } from './member.ts'
 
 describe('data keys of a cluster of two hosts and a witness', () => {
@@ -19,8 +20,11 @@ describe('data keys of a cluster of two hosts and a witness', () => {
   let p1: ClusterPeer
   let p2: ClusterPeer
   let late: Member
+  let invitation = ''
+  let umask = 0
 
   beforeAll(async () => {
+    umask = process.umask(0) // an operator's that protects nothing
     const detector = { suspicionMinMs: 1_000, suspicionMaxMs: 4_000 }
     const roles = ['storage', 'storage', 'witness'] as const
     cluster = await Cluster.create({ peers: 3, roles, settings: { shards: { k: 1, m: 1 }, detector } })
@@ -36,6 +40,7 @@ describe('data keys of a cluster of two hosts and a witness', () => {
   afterAll(async () => {
     await late?.kill().catch(() => {})
     await cluster?.stop()
+    process.umask(umask)
   })
 
   const epoch = async ({ client }: Pick<ClusterPeer, 'client'>): Promise<void> =>
@@ -58,6 +63,7 @@ describe('data keys of a cluster of two hosts and a witness', () => {
     const [address = ''] = await loopback(1)
     late = new Member(cluster.dir, 'p4', address)
     const { token } = await p1.client.invite({})
+    invitation = token
     expect(await late.run('join', token, ...late.setup)).toMatchObject({ code: 0 })
     expect(readFileSync(late.configFile, 'utf8')).not.toContain('secretFile')
     await late.start()
@@ -91,5 +97,29 @@ describe('data keys of a cluster of two hosts and a witness', () => {
     const own = openKeys(recordOf(p1.dataDir), { self, box, secret })
     expect(own?.map(({ id }) => id)).toEqual([1, 0])
     expect(openKeys(recordOf(late.dataDir), { self, box, secret })).toBeUndefined()
+  })
+
+  it('leave no file that another user could open, and no secret in logs, arguments and environments', async () => {
+    const folders = cluster.peers.flatMap(({ dataDir, runDir }) => [dataDir, runDir])
+    expect(await openToOthers(folders)).toEqual([])
+    const { token } = await p2.client.newToken({ name: 'reader', role: 'view' })
+    const running = [cluster.pidOf(p2), late.pid]
+    const all = told([...cluster.peers.map(({ logFile }) => logFile), join(late.dataDir, 'log')], running)
+    expect(all).toContain(p2.id) // that this looks at the right thing
+    expect(all).toContain(late.dataDir)
+    const identities = await Promise.all([p1, p2, late].map(({ dataDir }) => loadOrCreateIdentity(dataDir)))
+    const secret = await readSecret(join(cluster.dir, 'secret'))
+    const { privateKey, peerId: self } = identities[2] as (typeof identities)[number]
+    const text = readFileSync(join(late.dataDir, 'cluster.json'), 'utf8')
+    const record = clusterRecordSchema.parse((JSON.parse(text) as { record: unknown }).record)
+    const keys = openKeys(record, { self, box: createKeyBox(self, identitySeed(privateKey)), secret: undefined })
+    expect(keys?.length).toBeGreaterThan(1)
+    const secrets = [
+      secret,
+      ...identities.map(identity => identitySeed(identity.privateKey)),
+      ...(keys ?? []).map(({ key }) => key)
+    ]
+    const leaked = [...secrets.flatMap(spellings), token, invitation].filter(spelling => all.includes(spelling))
+    expect(leaked).toEqual([])
   })
 })
