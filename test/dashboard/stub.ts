@@ -7,11 +7,14 @@ import type { ClusterEvent } from '../../node/edge/cluster-events-view.ts'
 import type { ToldDecisions } from '../../node/edge/decisions-view.ts'
 import { EventFeed } from '../../node/edge/events.ts'
 import { serveTcp } from '../../node/edge/api-tcp.ts'
+import type { DrillView } from '../../node/edge/drill-view.ts'
+import type { EpochView } from '../../node/edge/epoch-view.ts'
 import type { GroupGraph } from '../../node/edge/graph-view.ts'
 import type { ColumnState, EpochGrid } from '../../node/edge/grid-view.ts'
 import type { EpochPast, GroupHistory, HistoryWish } from '../../node/edge/history-view.ts'
 import type { Overview, OverviewMember, OverviewVm } from '../../node/edge/overview-view.ts'
 import type { ReadModels } from '../../node/edge/read-models.ts'
+import type { RedundancyView } from '../../node/edge/redundancy-view.ts'
 import { createStatic } from '../../node/edge/static.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import type { Log } from '../../node/ports.ts'
@@ -30,6 +33,13 @@ export interface StubSize {
   readonly epochs: number
 }
 
+/** What it does when it is asked to; what is not here it cannot. */
+export interface StubActs {
+  readonly restore?: EpochView['restore']
+  readonly drill?: DrillView['run']
+  readonly verify?: RedundancyView['verify']
+}
+
 export interface Stub {
   readonly url: string
   /** It happens now, at the first member. */
@@ -45,7 +55,7 @@ const groupId = (i: number): string => `group${i + 1}`
 const vmsOf = (group: number, { vmsOfGroup }: StubSize): string[] =>
   Array.from({ length: vmsOfGroup }, (_, i) => `vm${group * vmsOfGroup + i + 1}`)
 
-export async function openStub(size: StubSize): Promise<Stub> {
+export async function openStub(size: StubSize, acts: StubActs = {}): Promise<Stub> {
   const dead = new Set<number>()
   const events = new EventFeed(() => Date.now())
   const listeners = new Set<(event: ClusterEvent) => void>()
@@ -73,9 +83,11 @@ export async function openStub(size: StubSize): Promise<Stub> {
   }
   const roles: Readonly<Record<string, string>> = { [TOKEN]: 'admin', [VIEW_TOKEN]: 'view' }
   const holderOf = (token: string) => (roles[token] === undefined ? undefined : { name: 'stub', role: roles[token] })
-  const epochs = { list: async (group: string) => keptOf(group, size) }
+  const epochs = { list: async (group: string) => keptOf(group, size), restore: acts.restore }
+  const acting = { drills: { run: acts.drill }, redundancy: { verify: acts.verify } }
   const plans = { plan: async () => [] }
-  const view = { events, reads, tokens: { holderOf }, epochs, plans, groups: () => [] } as unknown as PeerView
+  const shown = { events, reads, tokens: { holderOf }, epochs, plans, groups: () => [] }
+  const view = { ...shown, ...acting } as unknown as PeerView
   const files = createStatic(dashboard)
   const server = await serveTcp({ view, log: quiet, host: '127.0.0.1', port: 0, isName: () => false, files })
   return {

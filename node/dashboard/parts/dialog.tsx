@@ -12,10 +12,12 @@ export function Dialog({ title, close, children }: DialogProps) {
   const id = useId()
   const dialog = useRef<HTMLDialogElement>(null)
   useEffect(() => {
-    // The browser gives the focus back to what opened it only where it is closed as it was opened.
-    const element = dialog.current
-    element?.showModal()
-    return () => element?.close()
+    const opener = document.activeElement
+    dialog.current?.showModal()
+    // The browser gives the focus back where it closes the dialog itself, on Escape; after a button it is gone from the page.
+    return () => {
+      if (opener instanceof HTMLElement) opener.focus()
+    }
   }, [])
   return (
     <dialog ref={dialog} aria-labelledby={id} onClose={close}>

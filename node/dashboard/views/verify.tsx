@@ -34,7 +34,7 @@ function Verified({ report }: { report: VerifyReport }) {
       <Mark tone={whole ? 'good' : 'bad'}>
         {whole
           ? `All columns of ${countOf(images.length, 'image')} are ${how}.`
-          : `Of ${countOf(images.length, 'image')}: ${missing.length} columns missing, ${damaged.length} damaged, ${unreadable.length} unreadable.`}
+          : `Of ${countOf(images.length, 'image')}: ${countOf(missing.length, 'column')} missing, ${damaged.length} damaged, ${unreadable.length} unreadable.`}
       </Mark>
       {images.length > 0 && (
         <p>{least < 0 ? 'Some cannot be read now.' : `Any ${countOf(least, 'member')} may vanish without loss.`}</p>
