@@ -8,6 +8,7 @@ import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
 import type { Notifications } from '../agents/notifications.ts'
 import type { TakeoverAgent } from '../agents/takeover.ts'
 import { serveApi } from '../edge/api.ts'
+import type { PeerParts } from '../edge/view.ts'
 import { wallMs } from '../host/clock.ts'
 import { identityFromSeed } from '../host/identity.ts'
 import { programVersion } from '../host/version.ts'
@@ -22,7 +23,7 @@ import { openOutlooks } from './outlooks.ts'
 import { openTcpApi } from './tcp-api.ts'
 import { openReading } from './reading.ts'
 import { NotificationOperations } from '../operations/notifications.ts'
-import { Operations } from '../operations/operations.ts'
+import { peerView } from '../operations/operations.ts'
 import { PolicyOperations } from '../operations/policies.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
 import { TokenOperations } from '../operations/tokens.ts'
@@ -85,8 +86,9 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   const status = () => view.status()
   const reads = openReading({ ...parts, redundancy: repairing?.redundancy, wallMs, status, teardown })
   const nameOf = (peer: string): string => memberById(membership.record(), peer)?.name ?? peer
-  const view = new Operations({
-    ...parts,
+  const all: PeerParts = {
+    events,
+    metrics: voice.metrics,
     cluster,
     ...shown,
     redundancy,
@@ -97,11 +99,10 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     logging: run.logging,
     reads,
     policies: new PolicyOperations({ ...parts, nameOf, partsIfLost: (...of) => outlooks.plans.partsIfLost(...of) }),
-    ...outlooks,
-    network,
-    store,
-    refusedShards
-  })
+    plans: outlooks.plans
+  }
+  const { objectives } = outlooks
+  const view = peerView(all, { ...parts, redundancy, objectives, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   await openTcpApi(home, voice, view, run)

@@ -8,9 +8,9 @@ const advice: Readonly<Record<string, string>> = {
   API_ANSWER: 'see whether the peer still runs, and of which version it is: `diapause upgrade check`',
   API_FORBIDDEN: 'use a token with the role that the message names: `diapause tokens new --role ROLE`',
   API_UNAUTHORIZED: 'use a token that is listed by `diapause tokens` and has not expired',
+  CLI_USAGE: 'see what is possible: the same command with --help instead of what follows it',
   CLUSTER_FULL:
     'remove members (`diapause members remove`) or tokens of the API (`diapause tokens remove`) that nobody needs, or shorten addresses',
-  CLI_USAGE: 'see what is possible: the same command with --help instead of what follows it',
   CONFIG_INVALID: 'mend the keys that are named in the config file; nothing was started',
   DOCTOR_BROKEN: 'do what the findings say under `fix`, then run `diapause doctor` again',
   DRILL_BUSY: 'wait until the drill that runs there is over, or ask another storage member',

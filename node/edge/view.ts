@@ -26,7 +26,8 @@ import type { ReadModels } from './read-models.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
 import type { TokenView } from './token-view.ts'
 
-export interface PeerView {
+/** What it shows and may be asked, a part to a file. */
+export interface PeerParts {
   readonly events: EventFeed
   readonly cluster: ClusterView
   readonly images: ImageView
@@ -42,6 +43,10 @@ export interface PeerView {
   readonly logging: LogView
   readonly metrics: MetricsView
   readonly reads: ReadModels
+}
+
+/** And what is about the whole peer, or its groups. */
+export interface PeerItself {
   status(): Promise<PeerStatus>
   groups(): readonly GroupRecord[]
   /**
@@ -59,6 +64,8 @@ export interface PeerView {
   /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */
   why(question: WhyQuestion): Promise<Story>
 }
+
+export interface PeerView extends PeerParts, PeerItself {}
 
 /** A new group. Owners are peer ids; the cluster places the VMs that have none. */
 export interface GroupRequest {

@@ -15,22 +15,18 @@ import type { LocalVm } from '../agents/local-vm.ts'
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { Objectives } from '../agents/objectives.ts'
 import type { StoragePeers } from '../agents/storage-peers.ts'
-import type { ClusterView } from '../edge/cluster-view.ts'
-import type { ConsoleView } from '../edge/console-view.ts'
-import type { DrillView } from '../edge/drill-view.ts'
-import type { EpochView } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
-import type { HomeView } from '../edge/home-view.ts'
-import type { ImageView } from '../edge/image-view.ts'
-import type { LogView } from '../edge/log-view.ts'
-import type { MetricsView } from '../edge/metrics.ts'
-import type { NotificationView } from '../edge/notification-view.ts'
-import type { PlanView } from '../edge/plan-view.ts'
-import type { PolicyView } from '../edge/policy-view.ts'
-import type { ReadModels } from '../edge/read-models.ts'
-import type { RedundancyStatus, RedundancyView } from '../edge/redundancy-view.ts'
-import type { TokenView } from '../edge/token-view.ts'
-import type { EpochResult, GroupRequest, GroupStatus, PeerStatus, PeerView, StoreStatus } from '../edge/view.ts'
+import type { RedundancyStatus } from '../edge/redundancy-view.ts'
+import type {
+  EpochResult,
+  GroupRequest,
+  GroupStatus,
+  PeerItself,
+  PeerParts,
+  PeerStatus,
+  PeerView,
+  StoreStatus
+} from '../edge/view.ts'
 import { DiapauseError } from '../errors.ts'
 import { enduranceOf, placeOf } from '../planning/endurance.ts'
 import { memberOlder, newVms, olderMembers } from '../planning/older-members.ts'
@@ -47,20 +43,7 @@ export interface OperationsDeps {
   readonly capture: CaptureNow | null
   readonly events: EventFeed
   readonly clock: Clock
-  readonly cluster: ClusterView
-  readonly images: ImageView
-  readonly home: HomeView
-  readonly redundancy: RedundancyView & { status(): RedundancyStatus | null }
-  readonly epochs: EpochView
-  readonly drills: DrillView
-  readonly consoles: ConsoleView
-  readonly plans: PlanView
-  readonly policies: PolicyView
-  readonly tokens: TokenView
-  readonly notifications: NotificationView
-  readonly logging: LogView
-  readonly metrics: MetricsView
-  readonly reads: ReadModels
+  readonly redundancy: { status(): RedundancyStatus | null }
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
@@ -84,42 +67,12 @@ function runningOf(vms: readonly LocalVm[]): Pick<GroupStatus, 'running' | 'capt
   return { running: running.map(({ spec }) => spec.id), captures: Object.fromEntries(captures) }
 }
 
-export class Operations implements PeerView {
-  readonly events: EventFeed
-  readonly cluster: ClusterView
-  readonly images: ImageView
-  readonly home: HomeView
-  readonly redundancy: RedundancyView
-  readonly epochs: EpochView
-  readonly drills: DrillView
-  readonly consoles: ConsoleView
-  readonly plans: PlanView
-  readonly policies: PolicyView
-  readonly tokens: TokenView
-  readonly notifications: NotificationView
-  readonly logging: LogView
-  readonly metrics: MetricsView
-  readonly reads: ReadModels
+class Operations implements PeerItself {
   readonly #deps: OperationsDeps
   readonly #startedMs: number
 
   constructor(deps: OperationsDeps) {
     this.#deps = deps
-    this.events = deps.events
-    this.cluster = deps.cluster
-    this.images = deps.images
-    this.home = deps.home
-    this.redundancy = deps.redundancy
-    this.epochs = deps.epochs
-    this.drills = deps.drills
-    this.consoles = deps.consoles
-    this.plans = deps.plans
-    this.policies = deps.policies
-    this.tokens = deps.tokens
-    this.notifications = deps.notifications
-    this.logging = deps.logging
-    this.metrics = deps.metrics
-    this.reads = deps.reads
     this.#startedMs = deps.clock.now()
   }
 
@@ -237,7 +190,7 @@ export class Operations implements PeerView {
     if (before === null || before.removed)
       throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
     await this.#deps.directory.change(id, removeGroup)
-    this.events.emit('group.removed', { group: id })
+    this.#deps.events.emit('group.removed', { group: id })
   }
 
   takeEpoch(id: string): Promise<EpochResult> {
@@ -259,6 +212,9 @@ export class Operations implements PeerView {
     }
   }
 }
+
+/** A peer as the API shows it: all of its parts, and what is asked of it as a whole. */
+export const peerView = (parts: PeerParts, deps: OperationsDeps): PeerView => Object.assign(new Operations(deps), parts)
 
 const groupExists = (id: string): DiapauseError =>
   new DiapauseError('GROUP_EXISTS', `There is a group "${id}" already.`)
