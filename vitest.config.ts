@@ -7,6 +7,9 @@ const beside = [
   'test/scenarios/api-tokens.test.ts'
 ]
 
+/** Vitest's own default leaves one processor free: of two, that is half of all. */
+const workers = '100%'
+
 /** With everything else these do not fit into the half hour that CI has; `npm run check -- --long` and `npm test` run them, too. */
 const long = ['test/docker/**/*.test.ts', 'test/dashboard/**/*.test.ts', 'test/scenarios/{package,upgrade}.test.ts']
 
@@ -17,6 +20,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/*.test.ts', 'test/unit/**/*.test.ts'],
+          maxWorkers: workers,
           testTimeout: 20_000,
           sequence: { groupOrder: 0 }
         }
@@ -25,6 +29,7 @@ export default defineConfig({
         test: {
           name: 'beside',
           include: beside,
+          maxWorkers: workers,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           sequence: { groupOrder: 0 }

@@ -2,11 +2,12 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { processes, waitUntil } from '../demo/processes.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { Wire } from '../hosts/wire.ts'
@@ -131,6 +132,17 @@ describe('hosts in network namespaces', () => {
 })
 
 describe('hosts whose maker was killed', () => {
+  // Whoever makes hosts beside us would remove the folder, too.
+  let own: string
+  beforeAll(async () => {
+    own = await mkdtemp(join(tmpdir(), 'hosts-'))
+    vi.stubEnv('TMPDIR', own)
+  })
+  afterAll(async () => {
+    vi.unstubAllEnvs()
+    await rm(own, { recursive: true })
+  })
+
   it('are gone with it, and their folder with the next that are made', async () => {
     const maker = `
       const { Hosts } = await import(${JSON.stringify(join(import.meta.dirname, '../hosts/hosts.ts'))})
