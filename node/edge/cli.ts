@@ -107,7 +107,6 @@ export function program(host: CliHost, { ended, asking, json }: Running = idle):
       const { follow, watch }: { follow?: boolean; watch?: boolean } = action.opts()
       if (follow !== true && watch !== true) asking(`${nameOf(action)} waits for the peer`)
     })
-  const under = (parent: Command, nameAndArguments: string): Command => peerCommand(parent, host, nameAndArguments)
   const atTop = (nameAndArguments: string): Command => under(diapause, nameAndArguments)
   const client = (options: PeerOptions): Promise<ApiClient> => clientOf(options, host)
   peerCommands(diapause, host)
