@@ -15,7 +15,7 @@ describe('a page', () => {
       'Words **of** no host.',
       'On **oak** and\n**elm**:',
       fenced('sh', 'one', '', 'two'),
-      'On **elm**, again until it is:',
+      'On **elm**, again\nuntil it is:',
       fenced('sh', 'three'),
       fenced('text', 'yes'),
       '## Second',
@@ -27,10 +27,10 @@ describe('a page', () => {
     const step = { kind: 'typed', prints: undefined, again: false }
     expect(stepsOf(text, hosts)).toEqual([
       { ...step, line: 8, heading: 'First', hosts: ['oak', 'elm'], commands: 'one\n\ntwo' },
-      { ...step, line: 16, heading: 'First', hosts: ['elm'], commands: 'three', prints: 'yes', again: true },
-      { ...step, line: 28, heading: 'Second', hosts: ['oak'], commands: 'up', kind: 'left open' },
-      { ...step, line: 32, heading: 'Second', hosts: ['oak'], commands: '', kind: 'Ctrl-C' },
-      { ...step, line: 34, heading: 'Second', hosts: ['elm'], commands: 'four' }
+      { ...step, line: 17, heading: 'First', hosts: ['elm'], commands: 'three', prints: 'yes', again: true },
+      { ...step, line: 29, heading: 'Second', hosts: ['oak'], commands: 'up', kind: 'left open' },
+      { ...step, line: 33, heading: 'Second', hosts: ['oak'], commands: '', kind: 'Ctrl-C' },
+      { ...step, line: 35, heading: 'Second', hosts: ['elm'], commands: 'four' }
     ])
   })
 

@@ -92,7 +92,7 @@ function piecesOf(page: string): Piece[] {
     else if (text.trim() !== '') {
       let end = at
       while (/\S/.test(lines[end + 1] ?? '') && !/^(```|#)/.test(lines[end + 1] ?? '')) end++
-      pieces.push({ line, kind: 'words', text: lines.slice(at, end + 1).join('\n') })
+      pieces.push({ line, kind: 'words', text: lines.slice(at, end + 1).join(' ') })
       at = end
     }
   }
