@@ -8,7 +8,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,7 +20,7 @@ import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import { loadOrCreateIdentity } from '../../node/host/identity.ts'
 import { readEvent, type SeenEvent } from './events.ts'
 import type { Host, Hosts } from '../hosts/hosts.ts'
-import { killAll, naming, processes, signal, tree, waitUntil } from './processes.ts'
+import { killAll, naming, processes, signal, socketsIn, tree, waitUntil } from './processes.ts'
 
 const main = join(import.meta.dirname, '../../node/main.ts')
 
@@ -49,7 +49,9 @@ export interface ClusterOptions {
   /** A module that every peer loads before its program. */
   readonly preload?: string
   /** Beside this process's own. */
-  readonly environment?: NodeJS.ProcessEnv
+  readonly environment?: NodeJS.ProcessEnv | ((name: string) => NodeJS.ProcessEnv)
+  /** A peer ended that was not told to. Default: whoever waits for something hears of it (`check`). */
+  readonly onEnd?: (peer: ClusterPeer, how: string) => void
   /** Called for every event of every peer as it comes. */
   readonly onEvent?: (seen: SeenEvent) => void
 }
@@ -171,12 +173,12 @@ export class Cluster {
   /** `program`: the main.ts of another checkout. */
   startPeer(peer: ClusterPeer, program = main): void {
     const log = openSync(peer.logFile, 'a', 0o600)
-    const { preload, detached = false } = this.#options
+    const { preload, detached = false, environment: more } = this.#options
     const imports = preload === undefined ? [] : ['--import', preload]
     const node = [process.execPath, '--max-semi-space-size=1', ...imports, program, 'up', '--config', peer.configFile]
     const where = peer.host === undefined ? [] : (this.#options.hosts?.on(peer.host) ?? [])
     const [command = '', ...args] = [...where, ...(detached ? [] : ['setpriv', '--pdeathsig', 'KILL']), ...node]
-    const env = { ...process.env, ...this.#options.environment }
+    const env = { ...process.env, ...(typeof more === 'function' ? more(peer.name) : more) }
     const child = spawn(command, args, { stdio: ['ignore', log, log], detached, env })
     closeSync(log)
     const running: Running = { process: child, ending: false, follower: new AbortController() }
@@ -186,7 +188,7 @@ export class Cluster {
     child.once('error', error => this.#fail(peer, `could not be started: ${error.message}`))
     child.once('exit', (code, signalName) => {
       running.follower.abort()
-      if (!running.ending) this.#fail(peer, `ended by itself (${signalName ?? `exit code ${code}`})`)
+      if (!running.ending) this.#ended(peer, signalName ?? `exit code ${code}`)
       running.ending = true
     })
     void this.#follow(peer, running)
@@ -320,6 +322,12 @@ export class Cluster {
     this.#options.onEvent?.(seen)
   }
 
+  #ended(peer: ClusterPeer, how: string): void {
+    if (this.#options.onEnd === undefined) return this.#fail(peer, `ended by itself (${how})`)
+    this.#killed.add(peer.name)
+    this.#options.onEnd(peer, how)
+  }
+
   #fail(peer: ClusterPeer, what: string): void {
     const [last = 'nothing was logged'] = logTail(peer, 1) // whoever hears of this may remove the folder
     this.#trouble ??= new DiapauseError('DEMO_PEER', `peer ${peer.name} ${what}: ${last}; its log is ${peer.logFile}`)
@@ -336,11 +344,6 @@ export async function removeCluster(dir: string): Promise<string[]> {
     faults.push(`folder ${dir}: ${messageOf(error)}`)
   })
   return faults
-}
-
-async function socketsIn(dir: string): Promise<string[]> {
-  const entries = await readdir(dir, { recursive: true, withFileTypes: true })
-  return entries.filter(entry => entry.isSocket()).map(entry => join(entry.parentPath, entry.name))
 }
 
 /** The end of a peer's log for people: the message of a line that pino wrote, other lines as they are. */

@@ -1,5 +1,7 @@
 /** Processes of this machine as /proc shows them: whose child is whose, who names a folder, and how to end them. */
 import { readdirSync, readFileSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface ProcessFacts {
@@ -41,6 +43,12 @@ export function tree(pid: number, all: readonly ProcessFacts[] = processes()): n
 /** Processes with `text` in their arguments, this one excepted. */
 export function naming(text: string): ProcessFacts[] {
   return processes().filter(each => each.pid !== process.pid && each.command.includes(text))
+}
+
+/** Unix sockets below a folder: what a process that ended in good order has removed. */
+export async function socketsIn(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true })
+  return entries.filter(entry => entry.isSocket()).map(entry => join(entry.parentPath, entry.name))
 }
 
 /** kill -9, parents first so that none of them starts another child; those already gone do not matter. */

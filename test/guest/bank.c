@@ -15,8 +15,9 @@
  * The guest's clock stands still while the VM does: an outage as seen from outside is measured outside.
  *
  * Arguments are `name=value` words, unknown ones are ignored, so that init can pass the kernel's whole command line:
- *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 burst=1 dirty=0 dirtyMiB=16 disk=0
+ *   vm=1 vms=3 net=10.9.0. accounts=64 money=1000 intervalUs=5000 burst=1 dirty=0 dirtyMiB=16 disk=0 beatMs=0
  * `dirty`: pages of `dirtyMiB` written a second; `disk`: blocks of /dev/vda written and read a second, past the page cache.
+ * `beatMs`: so often a number that only grows is broadcast by the second NIC, for whoever listens outside (struct beat).
  *
  * `tcp ID` prints how often a timer of this VM's TCP has ended without an acknowledgement since it booted, and how often another
  * one's TCP has told it that it had what came once more (duplicate SACK, RFC 2883): such a timeout no lost frame has caused.
@@ -30,6 +31,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -68,6 +70,14 @@ struct record {
   uint64_t check;
 };
 
+/* By UDP from no address to all, so that nobody need be asked for one. `seq` grows by 1 for as long as this memory lives. */
+#define BEAT_PORT 7001
+#define BEAT_MAGIC 0x54414542u
+struct beat {
+  uint32_t magic, vm;
+  uint64_t nonce, seq;
+};
+
 enum state { IDLE, CONNECTING, UP };
 
 struct outgoing {
@@ -99,7 +109,7 @@ struct accepted {
 
 static int self = 1, total = 1, accounts = 64;
 static char net[32] = "10.9.0.";
-static int64_t money = 1000, interval_us = 5000, burst = 1, dirty_rate, dirty_mib = 16, disk_rate;
+static int64_t money = 1000, interval_us = 5000, burst = 1, dirty_rate, dirty_mib = 16, disk_rate, beat_ms;
 static int64_t balance[MAX_ACCOUNTS];
 static struct outgoing out[MAX_VMS + 1];
 static struct incoming in[MAX_VMS + 1];
@@ -463,6 +473,28 @@ static void use_disk(void) {
     bad++;
 }
 
+/* ------------------------------------------------------------------------------------------------------------- beat */
+
+static int beats = -1;
+
+static int open_beats(void) {
+  struct ifreq r = {.ifr_name = "eth1"};
+  int one = 1;
+  beats = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+  if (beats < 0 || ioctl(beats, SIOCGIFFLAGS, &r)) return -1;
+  r.ifr_flags |= IFF_UP;
+  return ioctl(beats, SIOCSIFFLAGS, &r) || setsockopt(beats, SOL_SOCKET, SO_BROADCAST, &one, sizeof one) ||
+         setsockopt(beats, SOL_SOCKET, SO_BINDTODEVICE, r.ifr_name, sizeof r.ifr_name);
+}
+
+/* What does not leave is lost, as with any network: the next one comes soon. */
+static void say_beat(void) {
+  static uint64_t seq;
+  struct sockaddr_in all = {.sin_family = AF_INET, .sin_port = htons(BEAT_PORT), .sin_addr.s_addr = INADDR_BROADCAST};
+  struct beat b = {BEAT_MAGIC, (uint32_t)self, nonce, ++seq};
+  if (sendto(beats, &b, sizeof b, 0, (void *)&all, sizeof all) < 0) return;
+}
+
 /* ------------------------------------------------------------------------------------------------------------- main */
 
 static void settings(int argc, char **argv) {
@@ -480,9 +512,10 @@ static void settings(int argc, char **argv) {
     if (!strcmp(word, "dirty")) dirty_rate = atoll(value);
     if (!strcmp(word, "dirtyMiB")) dirty_mib = atoll(value);
     if (!strcmp(word, "disk")) disk_rate = atoll(value);
+    if (!strcmp(word, "beatMs")) beat_ms = atoll(value);
   }
   if (self < 1 || total < self || total > MAX_VMS || accounts < 1 || accounts > MAX_ACCOUNTS || interval_us < 100 ||
-      burst < 1 || dirty_rate < 0 || dirty_mib < 1 || disk_rate < 0) {
+      burst < 1 || dirty_rate < 0 || dirty_mib < 1 || disk_rate < 0 || beat_ms < 0) {
     printf("bank: bad settings: 1 <= vm <= vms <= %d, 1 <= accounts <= %d, intervalUs >= 100, burst >= 1\n", MAX_VMS, MAX_ACCOUNTS);
     fflush(stdout);
     exit(2);
@@ -505,7 +538,7 @@ int main(int argc, char **argv) {
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(PORT)};
   int one = 1, j, n, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   char *heap = 0;
-  double next, reported = 0, dirtied, disked, interval;
+  double next, reported = 0, dirtied, disked, beaten, interval;
 
   signal(SIGPIPE, SIG_IGN);
   settings(argc, argv);
@@ -525,10 +558,14 @@ int main(int argc, char **argv) {
     perror("bank: /dev/vda");
     return 1;
   }
+  if (beat_ms && open_beats()) {
+    perror("bank: eth1");
+    return 1;
+  }
   for (j = 1; j <= total; j++)
     if (j != self) out_connect(j);
   interval = interval_us / 1e3;
-  dirtied = disked = next = now_ms();
+  dirtied = disked = beaten = next = now_ms();
 
   for (;;) {
     double now = now_ms();
@@ -552,6 +589,10 @@ int main(int argc, char **argv) {
         ((uint64_t *)heap)[(size_t)pick(dirty_mib << 8) * 512 + pick(512)] = chance;
       if (now - disked > MOST_BEHIND_MS) disked = now - MOST_BEHIND_MS;
       for (; disk >= 0 && disked < now; disked += 1e3 / disk_rate) use_disk();
+    }
+    if (beats >= 0 && now - beaten >= beat_ms) {
+      beaten = now;
+      say_beat();
     }
     if (now - reported >= REPORT_MS) {
       reported = now;

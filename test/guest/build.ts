@@ -176,6 +176,8 @@ export interface BankOptions {
   /** Blocks of its first disk, at random, by turns written and read past the page cache, a second. */
   readonly diskBlocksPerSecond?: number
   readonly mtu?: number
+  /** So often it says a number by its second NIC, to everybody. */
+  readonly beatMs?: number
   /** What runs in it instead of the bank. */
   readonly run?: 'speed' | 'load' | 'counter'
   /** Memory that `run: 'load'` fills at its start. */
@@ -207,6 +209,7 @@ export function bankAppend(options: BankOptions): string {
     `burst=${options.burst ?? 1}`,
     `dirty=${options.dirtyPagesPerSecond ?? 0} dirtyMiB=${options.dirtyMiB ?? 16} run=${options.run ?? 'bank'}`,
     ...(options.diskBlocksPerSecond === undefined ? [] : [`disk=${options.diskBlocksPerSecond}`]),
+    ...(options.beatMs === undefined ? [] : [`beatMs=${options.beatMs}`]),
     ...(options.fillMiB === undefined ? [] : [`fillMiB=${options.fillMiB}`])
   ].join(' ')
 }

@@ -32,7 +32,7 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   /** Of each VM: how many hosts besides its own keep a standby copy. */
   readonly standby?: number
   /** How busy each bank is. */
-  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond'>
+  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond' | 'beatMs'>
   /** VM → name of its first owner. Default: vmN on pN. */
   readonly owners?: Readonly<Record<string, string>>
   /** How the group comes to be in a cluster that has none. Default: it is made. */

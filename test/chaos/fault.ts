@@ -1,0 +1,86 @@
+/**
+ * What a fault is: something done from outside to one host or to what is between hosts, and its undoing. A fault is made
+ * before anybody knows to whom it will be done: `begin` is told. Nobody inside a peer helps with it.
+ *
+ * Which fault comes when is a plan (`scenario.ts`), a pure function of the seed; what a fault itself draws comes from
+ * `target.random`, which the plan seeds, too. So one seed makes the same faults.
+ */
+import type { Host, Hosts } from '../hosts/hosts.ts'
+
+/** Undoes what was begun. Idempotent; resolves when the host is as before, whether its peer is well again or not. */
+export type Heal = () => Promise<void>
+
+export interface Fault {
+  /** As in `--scenario` and in the timeline: `kill-peer`. */
+  readonly name: string
+  /** For people, after the name of the host: "its peer is killed". */
+  readonly about: string
+  /** Longest and shortest time between `begin` and its heal in a random mix. */
+  readonly lasts: { readonly leastMs: number; readonly mostMs: number }
+  /** Whom it is done to: the target; others as well; or all hosts. */
+  readonly reach: 'one' | 'many' | 'all'
+  /** Only what is between hosts is broken, and nothing at them: in a random mix it goes with whatever else happens to them. */
+  readonly links?: true
+  /** What is stored may be damaged by it: of such faults a round has one, and ends when all is repaired. */
+  readonly harms?: true
+  /** Before any peer runs, on every host of a run that may have this fault: an environment that its peer is to have. */
+  readonly prepare?: (home: Home) => Promise<NodeJS.ProcessEnv>
+  begin(target: Target): Promise<Heal>
+}
+
+/** Where a host's things are. */
+export interface Home {
+  /** Of its peer: p1 for h1. */
+  readonly name: string
+  /** On `disk`. */
+  readonly dataDir: string
+  readonly disk: Disk
+  /** Its own folder for files of faults, not on its disk. */
+  readonly scratchDir: string
+}
+
+/** The file system that holds a peer's data and nothing else, in a file mounted as a loop device. */
+export interface Disk {
+  readonly type: 'ext4' | 'xfs'
+  /** Where it is mounted. */
+  readonly mounted: string
+  /** The file that it lies in. */
+  readonly image: string
+  /** "/dev/loop3"; another one after it was mounted again. */
+  device(): string
+  mount(): Promise<void>
+  /** Nobody may have files open there: `halt` first. */
+  unmount(): Promise<void>
+}
+
+export interface Target extends Home {
+  readonly host: Host
+  readonly hosts: Hosts
+  /** The other hosts of the cluster: for faults that hit more than one. */
+  readonly others: readonly Target[]
+  /** From 0 to below 1. */
+  readonly random: () => number
+  /** Undefined: it does not run. A peer that ended is started again by the supervisor after a second, as by systemd. */
+  peerPid(): number | undefined
+  qemuPids(): number[]
+  /** Ends all that the host runs, at once, as a power cut does, and nothing runs there until the heal. */
+  halt(): Promise<Heal>
+}
+
+/** A heal that does it once, however often it is called; all callers wait for that. */
+export function once(heal: Heal): Heal {
+  let done: Promise<void> | undefined
+  return () => (done ??= heal())
+}
+
+/** Undoes all, the newest first, also where one cannot be undone: then it rejects with the first reason, at the end. */
+export function all(heals: readonly Heal[]): Heal {
+  return once(async () => {
+    const failed: unknown[] = []
+    for (const heal of heals.toReversed()) await heal().catch((error: unknown) => failed.push(error))
+    if (failed.length > 0) throw failed[0]
+  })
+}
+
+/** Nothing to undo: what was done is over, and the rest is the peers' business. */
+export const nothing: Heal = () => Promise.resolve()

@@ -1,0 +1,147 @@
+/**
+ * Those who look at a cluster from outside while it is broken, and write down what they see. Peers' events tell when somebody
+ * decided what; whether a promise held is judged by what no peer says: beats on the VMs' own network, consoles, /proc.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { statfs } from 'node:fs/promises'
+import type { SeenEvent } from '../demo/events.ts'
+import type { BankReport } from '../guest/console.ts'
+import type { Bank } from '../scenarios/bank.ts'
+import type { Sample } from './promises.ts'
+import type { RigTarget } from './target.ts'
+import type { Timeline } from './timeline.ts'
+
+/** Of a VM from each other one, before its connection counts as moving. */
+const MOVED = 20
+const SAY_AGAIN_MS = 1_000
+const MIB = 1 << 20
+
+/** Peer p1 is at home on h1. */
+export const hostOf = (peer: string): string => peer.replace(/^p/, 'h')
+
+/** What peers tell, as far as it is needed to know who was to run what, and what they promised. */
+export class Listener {
+  /** Generation → VM → name of the host. */
+  readonly generations = new Map<number, Record<string, string>>()
+  newestGeneration = 1
+  /** VM → the newest generation in which it ran. */
+  readonly runs = new Map<string, number>()
+  /** The newest epoch that anybody said is committed. */
+  committed = 0
+  epochs = 0
+  takeovers = 0
+  readonly #timeline: Timeline
+  readonly #told = new Set<string>()
+  #names: ReadonlyMap<string, string> = new Map()
+
+  constructor(timeline: Timeline) {
+    this.#timeline = timeline
+  }
+
+  /** Id of a peer → its name. */
+  know(names: ReadonlyMap<string, string>): void {
+    this.#names = names
+  }
+
+  event({ by, event }: SeenEvent): void {
+    const host = hostOf(by)
+    if (event.kind === 'epoch.committed' || event.kind === 'epoch.aborted') {
+      const is = event.kind === 'epoch.committed' ? 'committed' : `aborted: ${event.reason}`
+      if (event.kind === 'epoch.committed') this.committed = Math.max(this.committed, event.epoch)
+      if (!this.#once(`${event.epoch} ${event.kind}`)) return
+      if (event.kind === 'epoch.committed') this.epochs++
+      this.#timeline.add('epoch', `epoch ${event.epoch} ${is}`, { host })
+    } else if (event.kind === 'takeover.decided') {
+      this.#newest(event.generation)
+      const owners = Object.entries(event.owners).map(([vm, id]) => [vm, hostOf(this.#names.get(id) ?? id)] as const)
+      for (const [vm, owner] of owners) this.#owned(event.generation, vm, owner)
+      if (!this.#once(`takeover ${event.generation}`)) return
+      this.takeovers++
+      const where = owners.map(each => each.join(' to ')).join(', ')
+      this.#timeline.add('decision', `generation ${event.generation} from epoch ${event.epoch}: ${where}`, { host })
+    } else if (event.kind === 'vm.resumed' || event.kind === 'vm.started') {
+      this.#newest(event.generation)
+      this.#owned(event.generation, event.vm, host)
+      this.runs.set(event.vm, Math.max(this.runs.get(event.vm) ?? 0, event.generation))
+      this.#timeline.add('vm', `${event.vm} runs in generation ${event.generation}`, { host })
+    } else this.#tell(host, event)
+  }
+
+  #tell(host: string, event: SeenEvent['event']): void {
+    if (event.kind === 'liveness' && event.liveness !== 'alive') {
+      const who = hostOf(this.#names.get(event.peer) ?? event.peer)
+      this.#timeline.add('decision', `holds ${who} for ${event.liveness}: ${event.why}`, { host })
+    } else if (event.kind === 'lease.lapsed')
+      this.#timeline.add('decision', `lease of ${event.key} has lapsed`, { host })
+    else if (event.kind === 'lease.lost') this.#timeline.add('decision', `lease of ${event.key} is lost`, { host })
+    else if (event.kind === 'vm.failed') this.#timeline.add('vm', `${event.vm} failed: ${event.reason}`, { host })
+    else if (event.kind === 'vm.destroyed') this.#timeline.add('vm', `${event.vm} is ended here`, { host })
+  }
+
+  #newest(generation: number): void {
+    this.newestGeneration = Math.max(this.newestGeneration, generation)
+  }
+
+  #owned(generation: number, vm: string, host: string): void {
+    const owners = this.generations.get(generation) ?? {}
+    this.generations.set(generation, { ...owners, [vm]: host })
+  }
+
+  #once(what: string): boolean {
+    if (this.#told.has(what)) return false
+    this.#told.add(what)
+    return true
+  }
+}
+
+/**
+ * Resolves when every VM has got transfers from every other, counted from the lowest that was seen since this was asked: a VM that
+ * goes back to an epoch has got fewer. Banks that an epoch has caught at rest for an audit are told to go on.
+ */
+export async function moneyMoves(bank: Bank): Promise<void> {
+  const sinceMs = performance.timeOrigin + performance.now()
+  const least = new Map<string, number>()
+  const others = bank.vms.length - 1
+  let saidMs = Number.NEGATIVE_INFINITY
+  await bank.until('money to move on every connection', async () => {
+    if (performance.now() - saidMs > SAY_AGAIN_MS) {
+      saidMs = performance.now()
+      await bank.type('go').catch(() => {}) // peers that just start; again in a second
+    }
+    const moving = [...bank.consoles.latest.values()]
+      .filter(({ atMs }) => atMs > sinceMs)
+      .filter(({ latest }) => latest.conns === 2 * others && hasMoved(latest, least))
+    return moving.length === bank.vms.length ? true : undefined
+  })
+}
+
+function hasMoved({ vm, received }: BankReport, least: Map<string, number>): boolean {
+  const all = [...received].map(([from, { count }]) => {
+    const key = `${vm} ${from}`
+    const low = Math.min(count, least.get(key) ?? count)
+    least.set(key, low)
+    return count >= low + MOVED
+  })
+  return all.every(Boolean)
+}
+
+/** What a peer takes of its host; undefined where it does not run now. */
+export async function sample(target: RigTarget): Promise<Sample | undefined> {
+  const pid = target.peerPid()
+  if (pid === undefined) return undefined
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
+    const { blocks, bfree } = await statfs(target.disk.mounted)
+    const startMs = performance.now()
+    await target.peer.client.status()
+    return {
+      peer: target.name,
+      rssMiB: (Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024) / MIB,
+      descriptors: readdirSync(`/proc/${pid}/fd`).length,
+      disk: (blocks - bfree) / blocks,
+      answerMs: performance.now() - startMs
+    }
+  } catch {
+    return undefined // it ended meanwhile
+  }
+}

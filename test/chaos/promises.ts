@@ -1,0 +1,130 @@
+/**
+ * What is promised whatever happens, judged from what was seen from outside. Pure: each takes what an observer noted and gives
+ * what was broken, in words; nothing where it held.
+ */
+import type { Stint } from './beat-log.ts'
+
+/**
+ * After the last heal of a round all VMs work again within this. Two busy cores that emulate, peers that begin anew: detection,
+ * leases, start of a peer, restore and boot of connections took 3 to 8 s; four times that.
+ */
+export const OBJECTIVE_MS = 30_000
+/** And all columns are where they should be within this, of which the wait before repair is 5 s. A guess. */
+export const REDUNDANT_MS = 60_000
+
+/** Of a peer. Far above what one takes: 130 to 250 MB, 60 to 120 descriptors. */
+export const MOST_RSS_MIB = 768
+export const MOST_DESCRIPTORS = 512
+/** Of its disk, when nobody else fills it. */
+export const MOST_DISK = 0.8
+/** How late a peer answers a question that costs it nothing, on two busy cores. */
+export const MOST_ANSWER_MS = 5_000
+/** What is at the end of a run at most, by what was at its first third. */
+export const MOST_GROWTH = 1.5
+/** Fewer samples than this show no trend. */
+const TREND_SAMPLES = 30
+
+/** Who was to run a VM, generation by generation, as far as anybody told. */
+export type Generations = ReadonlyMap<number, Readonly<Record<string, string>>>
+
+/**
+ * Never two copies of a VM that are seen: what was heard of it, stint by stint, must be what its owners were, generation by generation.
+ * A copy that speaks when its successor has spoken is a stint more than there were owners. Generations of which nobody
+ * told (who decided was killed) may have been anybody's.
+ */
+export function copies(vm: string, stints: readonly Stint[], generations: Generations, newest: number): string[] {
+  let generation = 0
+  for (const [i, stint] of stints.entries()) {
+    do generation++
+    while (generation <= newest && (generations.get(generation)?.[vm] ?? stint.host) !== stint.host)
+    if (generation > newest)
+      return [`${vm} was heard from ${stint.host} (stint ${i + 1}) when it was another host's: ${told(stints)}`]
+  }
+  return []
+}
+
+const told = (stints: readonly Stint[]): string =>
+  stints
+    .slice(-6)
+    .map(({ host, beats, firstSeq, lastSeq }) => `${host} ${beats}x ${firstSeq}-${lastSeq}`)
+    .join(', ')
+
+/** A VM that is heard with another nonce has booted: what it held in memory is lost. */
+export function booted(vm: string, stints: readonly Stint[]): string[] {
+  const nonces = new Set(stints.map(({ nonce }) => nonce))
+  return nonces.size > 1 ? [`${vm} has booted again`] : []
+}
+
+/** The shortest silence between the last word of an owner and the first of its successor elsewhere, ms. */
+export function shortestSilence(stints: readonly Stint[]): number {
+  return stints.reduce((least, stint, i) => {
+    const before = stints[i - 1]
+    return before === undefined || before.host === stint.host ? least : Math.min(least, stint.fromMs - before.untilMs)
+  }, Number.POSITIVE_INFINITY)
+}
+
+/** What an audit of the bank found. */
+export interface Audit {
+  readonly gaps: number
+  readonly broken: number
+  readonly faults: readonly string[]
+  readonly nonces: readonly string[]
+}
+
+/** Every coin is there, every transfer came once, no connection broke, no VM booted. `nonces`: those of before. */
+export function money(audit: Audit, nonces: readonly string[]): string[] {
+  return [
+    ...audit.faults,
+    ...(audit.gaps > 0 ? [`${audit.gaps} transfers lost or doubled`] : []),
+    ...(audit.broken > 0 ? [`${audit.broken} connections broke`] : []),
+    ...(audit.nonces.join() === nonces.join() ? [] : ['a VM has booted again'])
+  ]
+}
+
+/** `seen`: the newest epoch that anybody ever said was committed. `now`: what the record says now. */
+export function committed(seen: number, now: number | undefined): string[] {
+  return (now ?? 0) < seen ? [`epoch ${seen} was committed, and the group knows of none after ${now ?? 'any'}`] : []
+}
+
+/** Of one peer, in a time without faults. */
+export interface Sample {
+  readonly peer: string
+  readonly rssMiB: number
+  readonly descriptors: number
+  /** Of its disk, 0 to 1. */
+  readonly disk: number
+  /** Until it had answered. */
+  readonly answerMs: number
+}
+
+export function bounded(samples: readonly Sample[]): string[] {
+  const peers = [...new Set(samples.map(({ peer }) => peer))]
+  return peers.flatMap(peer => {
+    const own = samples.filter(sample => sample.peer === peer)
+    const over = (what: string, bound: number, of: (sample: Sample) => number) => {
+      const most = Math.max(...own.map(of))
+      return most > bound ? [`${peer}: ${what} is ${Math.round(most * 100) / 100}, above ${bound}`] : []
+    }
+    return [
+      ...over('resident memory (MiB)', MOST_RSS_MIB, ({ rssMiB }) => rssMiB),
+      ...over('open descriptors', MOST_DESCRIPTORS, ({ descriptors }) => descriptors),
+      ...over('disk in use', MOST_DISK, ({ disk }) => disk),
+      ...over('answer (ms)', MOST_ANSWER_MS, ({ answerMs }) => answerMs),
+      ...grown(peer, 'resident memory (MiB)', own, ({ rssMiB }) => rssMiB),
+      ...grown(peer, 'open descriptors', own, ({ descriptors }) => descriptors),
+      ...grown(peer, 'disk in use', own, ({ disk }) => disk)
+    ]
+  })
+}
+
+/** By the medians of the first and the last third: a peer that was restarted begins small again. */
+function grown(peer: string, what: string, own: readonly Sample[], of: (sample: Sample) => number): string[] {
+  if (own.length < TREND_SAMPLES) return []
+  const third = Math.floor(own.length / 3)
+  const [first, last] = [median(own.slice(0, third).map(of)), median(own.slice(-third).map(of))]
+  if (last <= first * MOST_GROWTH) return []
+  return [`${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)}`]
+}
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0

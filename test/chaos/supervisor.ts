@@ -1,0 +1,307 @@
+/**
+ * Runs one scenario: rounds of faults, and after each a time without any, in which everything has to come back and is looked
+ * at. The first broken promise does not end a run, but what never comes back does: there is nothing to break any more.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { messageOf } from '../../node/errors.ts'
+import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
+import type { ClusterPeer } from '../demo/cluster.ts'
+import { codeFor } from '../demo/cluster.ts'
+import { generator } from '../sim/kernel.ts'
+import { GROUP } from '../scenarios/bank.ts'
+import type { Stint } from './beat-log.ts'
+import { all, type Fault, type Heal } from './fault.ts'
+import { hostOf, Listener, moneyMoves, sample } from './observers.ts'
+import * as promises from './promises.ts'
+import { Rig } from './rig.ts'
+import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
+import type { RigTarget } from './target.ts'
+import type { Entry, Timeline } from './timeline.ts'
+
+/** Frames that were on their way when an observer is asked. */
+const SETTLED_MS = 500
+const VERIFY_MS = 60_000
+
+export interface RunOptions {
+  readonly scenario: Scenario
+  readonly faults: ReadonlyMap<string, Fault>
+  readonly seed: number
+  readonly hosts: number
+  /** Ends after the round that is on then. Absent: the scenario says how many rounds. */
+  readonly minutes: number | undefined
+  readonly timeline: Timeline
+  readonly signal: AbortSignal
+  /** Called before all is removed; `failed`: a promise was broken. */
+  readonly keep: (dir: string, failed: boolean) => Promise<void>
+}
+
+export interface Outcome {
+  readonly scenario: string
+  readonly seed: number
+  readonly hosts: number
+  readonly hypervisor: string
+  readonly rounds: readonly RoundSeen[]
+  readonly takeovers: number
+  readonly epochs: number
+  /** Between the last word of an owner and the first of its successor on another host; null: there was none. */
+  readonly shortestSilenceMs: number | null
+  readonly samples: readonly promises.Sample[]
+  readonly broken: readonly string[]
+  readonly entries: readonly Entry[]
+  /** With times as those of `entries`. */
+  readonly stints: readonly Stint[]
+}
+
+export interface RoundSeen {
+  readonly steps: readonly Step[]
+  /** Since the last heal: until all VMs worked, and until all columns were where they should be; null: never. */
+  readonly backMs: number | null
+  readonly redundantMs: number | null
+}
+
+const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
+
+export async function runScenario(options: RunOptions): Promise<Outcome> {
+  const { timeline, scenario, hosts, faults } = options
+  const startedMs = monotonicMs()
+  const listener = new Listener(timeline)
+  const rig = await Rig.start({
+    hosts,
+    faults: scenario.faults.flatMap(name => faults.get(name) ?? []),
+    tell: {
+      event: seen => listener.event(seen),
+      peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) })
+    }
+  })
+  const run = new Run(options, rig, listener)
+  let seen: Awaited<ReturnType<Run['all']>>
+  try {
+    seen = await run.all()
+  } finally {
+    await options.keep(rig.bank.cluster.dir, run.broken.length > 0).catch(() => {}) // logs are not worth an error
+    for (const fault of await rig.stop()) run.breaks(`left behind: ${fault}`)
+  }
+  const stints = rig.lan.log.vms.flatMap(vm => rig.lan.log.stints(vm))
+  return {
+    scenario: scenario.name,
+    seed: options.seed,
+    hosts,
+    ...seen,
+    takeovers: listener.takeovers,
+    epochs: listener.epochs,
+    broken: run.broken,
+    entries: timeline.entries,
+    stints: stints.map(stint => ({ ...stint, fromMs: stint.fromMs - startedMs, untilMs: stint.untilMs - startedMs }))
+  }
+}
+
+/** What any `m` hosts could not be lost for; empty: nothing. */
+function lacking(report: VerifyReport, m: number): string {
+  const { missing, damaged, unreadable, silent, images } = report
+  const weak = images.filter(({ tolerates }) => tolerates < m)
+  return [
+    ...(missing.length > 0
+      ? [`${missing.length} columns are missing at ${names(missing.map(({ holder }) => holder))}`]
+      : []),
+    ...(damaged.length > 0 ? [`${damaged.length} are damaged at ${names(damaged.map(({ member }) => member))}`] : []),
+    ...unreadable.map(({ what, why }) => `${what} cannot be read: ${why}`),
+    ...(silent.length > 0 ? [`${names(silent)} did not answer`] : []),
+    ...weak.map(({ vm, epoch, tolerates }) => `${vm} at epoch ${epoch} bears the loss of ${tolerates}`)
+  ].join('; ')
+}
+
+const names = (all: readonly string[]): string => [...new Set(all)].sort().join(', ')
+
+class Run {
+  readonly broken: string[] = []
+  readonly #options: RunOptions
+  readonly #rig: Rig
+  readonly #listener: Listener
+  readonly #timeline: Timeline
+  readonly #samples: promises.Sample[] = []
+  #nonces: readonly string[] = []
+  #faults = 0
+
+  constructor(options: RunOptions, rig: Rig, listener: Listener) {
+    this.#options = options
+    this.#rig = rig
+    this.#listener = listener
+    this.#timeline = options.timeline
+    listener.know(new Map(rig.bank.cluster.peers.map(({ id, name }) => [id, name])))
+  }
+
+  breaks(what: string): void {
+    this.broken.push(what)
+    this.#timeline.add('broken', what)
+  }
+
+  async all(): Promise<Pick<Outcome, 'hypervisor' | 'rounds' | 'shortestSilenceMs' | 'samples'>> {
+    const { scenario, seed, hosts, minutes, signal } = this.#options
+    const { hypervisor } = await this.#someone.client.status()
+    this.#nonces = (await this.#audit()).nonces
+    const rounds: RoundSeen[] = []
+    const endMs = minutes === undefined ? undefined : performance.now() + minutes * 60_000
+    const goesOn = () => (endMs === undefined ? rounds.length < scenario.rounds : performance.now() < endMs)
+    while (goesOn() && !signal.aborted) {
+      const steps = planRound(scenario, seed, { number: rounds.length, hosts })
+      this.#timeline.add('round', `round ${rounds.length + 1}`)
+      const seen = await this.#round(steps)
+      rounds.push({ steps, ...seen })
+      if (seen.redundantMs === null) break // it is not well, and what is broken now says nothing
+    }
+    if (!signal.aborted && rounds.at(-1)?.redundantMs !== null) await this.#tried('going back', () => this.#goBack())
+    for (const what of promises.bounded(this.#samples)) this.breaks(what)
+    const silences = this.#rig.lan.log.vms.map(vm => promises.shortestSilence(this.#rig.lan.log.stints(vm)))
+    const least = Math.min(...silences)
+    return { hypervisor, rounds, shortestSilenceMs: Number.isFinite(least) ? least : null, samples: this.#samples }
+  }
+
+  /** False where it threw, which is a promise broken: something that had to come did not. */
+  async #tried(what: string, action: () => Promise<unknown>): Promise<boolean> {
+    return await action().then(
+      () => true,
+      (error: unknown) => {
+        this.breaks(`${what}: ${messageOf(error)}`)
+        return false
+      }
+    )
+  }
+
+  async #round(steps: readonly Step[]): Promise<Pick<RoundSeen, 'backMs' | 'redundantMs'>> {
+    const none = { backMs: null, redundantMs: null }
+    if (!(await this.#tried('a fault', () => this.#breakThings(steps)))) return none
+    const healedMs = performance.now()
+    if (!(await this.#tried('coming back', () => this.#back()))) return none
+    const backMs = performance.now() - healedMs
+    this.#judge('all VMs work again', backMs > promises.OBJECTIVE_MS ? ['not within the objective'] : [], backMs)
+    this.#seen()
+    const looked = await this.#tried('what was promised', () => this.#look())
+    if (!looked || !(await this.#tried('redundancy', () => this.#redundant()))) return { backMs, redundantMs: null }
+    const redundantMs = performance.now() - healedMs
+    this.#judge('redundancy is full', redundantMs > promises.REDUNDANT_MS ? ['not in time'] : [], redundantMs)
+    return { backMs, redundantMs }
+  }
+
+  /** Does and undoes, in the order of the plan; undoes all whatever happens. */
+  async #breakThings(steps: readonly Step[]): Promise<void> {
+    const { faults, signal } = this.#options
+    const startMs = performance.now()
+    const heals = new Map<Step, Heal>()
+    const numbers = new Map(steps.map(step => [step, ++this.#faults]))
+    try {
+      for (const { atMs, step, heals: heal } of actionsOf(steps)) {
+        await sleep(Math.max(0, startMs + atMs - performance.now()))
+        if (signal.aborted) return
+        const fault = faults.get(step.fault) as Fault
+        const target = this.#rig.targets[step.host] as RigTarget
+        const about = { host: target.host.name, fault: numbers.get(step) ?? 0 }
+        if (heal) {
+          await heals.get(step)?.()
+          this.#timeline.add('heal', step.fault, about)
+          continue
+        }
+        const lasts = step.lastsMs === 0 ? '' : `, for ${(step.lastsMs / 1000).toFixed(1)} s`
+        this.#timeline.add('fault', `${step.fault}: ${fault.about}${lasts}`, about)
+        target.random = generator(step.seed)
+        heals.set(step, await fault.begin(target))
+      }
+    } finally {
+      await all([...heals.values()])()
+    }
+  }
+
+  async #back(): Promise<void> {
+    const { bank, targets } = this.#rig
+    const allRun = () => targets.every(target => target.isUp)
+    do {
+      await bank.until('all peers to run', () => (allRun() ? true : undefined))
+      await bank.cluster.allConnected(2 * promises.OBJECTIVE_MS)
+    } while (!allRun()) // one that ended meanwhile was not asked
+    await moneyMoves(bank)
+  }
+
+  /** The bank is audited, an epoch is taken, and what the outside has seen is judged. */
+  async #look(): Promise<void> {
+    const { bank, targets } = this.#rig
+    const before = this.#listener.committed
+    this.#judge('money is conserved', promises.money(await this.#audit(), this.#nonces))
+    const { committed, generation } = await bank.record()
+    this.#listener.newestGeneration = Math.max(this.#listener.newestGeneration, generation)
+    this.#judge('committed epochs are there', promises.committed(before, committed?.epoch))
+    await bank.until('one more epoch', async () =>
+      ((await bank.record()).committed?.epoch ?? 0) > before ? true : undefined
+    )
+    await sleep(SETTLED_MS)
+    this.#seen()
+    for (const target of targets) {
+      const found = await sample(target)
+      if (found !== undefined) this.#samples.push(found)
+    }
+  }
+
+  /** Where the group goes back meanwhile, reports of before and after do not fit each other: then once more. */
+  async #audit(): Promise<promises.Audit> {
+    const { bank } = this.#rig
+    for (;;) {
+      const { generation } = await bank.record()
+      const audit = await bank.audit()
+      if ((await bank.record()).generation === generation) return audit
+      this.#timeline.add('check', 'the group went back while it was audited: once more')
+    }
+  }
+
+  #seen(): void {
+    const { log } = this.#rig.lan
+    const { generations, newestGeneration } = this.#listener
+    for (const vm of this.#rig.bank.vms) {
+      const stints = log.stints(vm)
+      const faults = [...promises.copies(vm, stints, generations, newestGeneration), ...promises.booted(vm, stints)]
+      this.#judge(
+        `one copy of ${vm} was heard`,
+        faults.filter(fault => !this.broken.some(told => told.includes(fault)))
+      )
+    }
+  }
+
+  async #redundant(): Promise<void> {
+    const { m } = codeFor(this.#options.hosts)
+    let last = ''
+    await this.#rig.bank.until('full redundancy', async () => {
+      const signal = AbortSignal.timeout(VERIFY_MS)
+      const report = await this.#someone.client.verify({ deep: false }, () => {}, signal).catch(messageOf)
+      const lacks = typeof report === 'string' ? report : lacking(report, m)
+      if (lacks !== '' && lacks !== last) this.#timeline.add('check', `redundancy is not full yet: ${lacks}`)
+      last = lacks
+      return lacks === '' ? true : undefined
+    })
+  }
+
+  /** Every epoch that is kept is gone back to, and audited. */
+  async #goBack(): Promise<void> {
+    const { bank } = this.#rig
+    const { epochs } = await this.#someone.client.epochs(GROUP)
+    for (const { epoch } of epochs) await this.#someone.client.holdEpoch(GROUP, epoch, 'chaos')
+    for (const { epoch } of epochs) {
+      const { generation } = await this.#someone.client.restore(GROUP, { epoch, force: false })
+      await bank.until('all VMs to be restored', () =>
+        bank.vms.every(vm => (this.#listener.runs.get(vm) ?? 0) >= generation) ? true : undefined
+      )
+      await moneyMoves(bank)
+      this.#judge(`epoch ${epoch} is restored whole`, promises.money(await this.#audit(), this.#nonces))
+    }
+    await sleep(SETTLED_MS)
+    this.#seen()
+  }
+
+  #judge(what: string, faults: readonly string[], ms?: number): void {
+    const took = ms === undefined ? '' : ` after ${(ms / 1000).toFixed(1)} s`
+    if (faults.length === 0) this.#timeline.add('check', `${what}${took}`)
+    for (const fault of faults) this.breaks(`${what}${took}: ${fault}`)
+  }
+
+  get #someone(): ClusterPeer {
+    const [peer] = this.#rig.bank.cluster.alive
+    if (peer === undefined) throw new Error('no peer is left')
+    return peer
+  }
+}

@@ -1,0 +1,127 @@
+import { describe, expect, it } from 'vitest'
+import { BeatLog, type Stint } from '../chaos/beat-log.ts'
+import { booted, bounded, committed, copies, money, type Sample, shortestSilence } from '../chaos/promises.ts'
+
+const NONCE = '00000000000000aa'
+
+/** Beats at 50 ms: "h1 1 2 3" is three beats from h1. */
+function heard(...words: string[]): readonly Stint[] {
+  const log = new BeatLog(new Map(['h1', 'h2', 'h3'].map(host => [`lan-${host}`, host])))
+  let atMs = 1_000
+  for (const word of words) {
+    const [host, ...numbers] = word.split(' ')
+    for (const seq of numbers) {
+      log.take(
+        `${Math.floor(atMs / 1000)}.${String((atMs % 1000) * 1e6).padStart(9, '0')} lan-${host} 1 ${NONCE} ${seq}`
+      )
+      atMs += 50
+    }
+  }
+  return log.stints('vm1')
+}
+
+const owners = (...hosts: string[]) => new Map(hosts.map((host, i) => [i + 1, { vm1: host }]))
+
+describe('stints', () => {
+  it('are one as long as numbers grow at one host, also where beats are lost', () => {
+    expect(heard('h1 1 2 5 6')).toMatchObject([
+      { host: 'h1', beats: 4, firstSeq: 1n, lastSeq: 6n, fromMs: 1_000, untilMs: 1_150 }
+    ])
+  })
+
+  it('end where another host is heard, or a number comes again', () => {
+    expect(heard('h1 1 2', 'h2 3', 'h1 4 5', 'h1 5 6').map(({ host, beats }) => [host, beats])).toEqual([
+      ['h1', 2],
+      ['h2', 1],
+      ['h1', 2],
+      ['h1', 2]
+    ])
+  })
+
+  it('are made of nothing but lines of the observer', () => {
+    expect(() => new BeatLog(new Map()).take('1.000000000 lan-h1 1 00000000000000aa 7')).toThrow(TypeError)
+    expect(() => new BeatLog(new Map([['lan-h1', 'h1']])).take('nonsense')).toThrow(TypeError)
+  })
+})
+
+describe('never two copies', () => {
+  it('holds where a VM is heard from its owners, one after the other', () => {
+    const stints = heard('h1 1 2 3', 'h2 2 3 4', 'h1 4 5')
+    expect(copies('vm1', stints, owners('h1', 'h2', 'h1'), 3)).toEqual([])
+  })
+
+  it('holds where a generation was over before anybody heard of it, and where a VM went back on its host', () => {
+    expect(copies('vm1', heard('h1 1 2', 'h3 2 3'), owners('h1', 'h2', 'h3'), 3)).toEqual([])
+    expect(copies('vm1', heard('h1 1 2 3', 'h1 2 3'), owners('h1', 'h1'), 2)).toEqual([])
+  })
+
+  it('is broken where the old owner speaks when the new one has spoken', () => {
+    const broken = copies('vm1', heard('h1 1 2 3', 'h2 2', 'h1 4', 'h2 3 4'), owners('h1', 'h2'), 2)
+    expect(broken).toEqual([expect.stringContaining('vm1 was heard from h1 (stint 3)')])
+  })
+
+  it('is broken where two copies on one host are heard by turns', () => {
+    expect(copies('vm1', heard('h1 1 2 3', 'h1 2', 'h1 4', 'h1 3'), owners('h1', 'h1'), 2)).toHaveLength(1)
+  })
+
+  it('gives the benefit of the doubt where nobody told of a generation, and of one only', () => {
+    const known = new Map([
+      [1, { vm1: 'h1' }],
+      [3, { vm1: 'h1' }]
+    ])
+    expect(copies('vm1', heard('h1 1 2', 'h2 2 3', 'h1 3 4'), known, 3)).toEqual([])
+    expect(copies('vm1', heard('h1 1 2', 'h2 2 3', 'h1 3 4', 'h2 4'), known, 3)).toHaveLength(1)
+  })
+
+  it('is told from a boot', () => {
+    const [one] = heard('h1 1 2')
+    expect(booted('vm1', [one as Stint])).toEqual([])
+    expect(booted('vm1', [one as Stint, { ...(one as Stint), nonce: 'another' }])).toEqual(['vm1 has booted again'])
+  })
+
+  it('knows the silence between two owners', () => {
+    expect(shortestSilence(heard('h1 1 2', 'h2 2', 'h2 1 2'))).toBe(50)
+    expect(shortestSilence(heard('h1 1 2', 'h1 1'))).toBe(Number.POSITIVE_INFINITY)
+  })
+})
+
+describe('money', () => {
+  const audit = { gaps: 0, broken: 0, faults: [], nonces: ['a', 'b'] }
+
+  it('is conserved where the audit finds nothing', () => {
+    expect(money(audit, ['a', 'b'])).toEqual([])
+  })
+
+  it('is not where coins, transfers, connections or memories are lost', () => {
+    expect(money({ ...audit, faults: ['the VMs hold 1 instead of 2'] }, ['a', 'b'])).toHaveLength(1)
+    expect(money({ ...audit, gaps: 2 }, ['a', 'b'])).toEqual(['2 transfers lost or doubled'])
+    expect(money({ ...audit, broken: 1 }, ['a', 'b'])).toEqual(['1 connections broke'])
+    expect(money(audit, ['a', 'c'])).toEqual(['a VM has booted again'])
+  })
+})
+
+describe('a committed epoch', () => {
+  it('is lost where the group knows of an older one, or of none', () => {
+    expect(committed(7, 7)).toEqual([])
+    expect(committed(7, 9)).toEqual([])
+    expect(committed(7, 6)).toHaveLength(1)
+    expect(committed(7, undefined)).toHaveLength(1)
+  })
+})
+
+describe('what a peer takes', () => {
+  const samples = (rss: (i: number) => number): Sample[] =>
+    Array.from({ length: 60 }, (_, i) => ({ peer: 'p1', rssMiB: rss(i), descriptors: 80, disk: 0.2, answerMs: 10 }))
+
+  it('may go up and down', () => {
+    expect(bounded(samples(i => 150 + 40 * Math.sin(i)))).toEqual([])
+  })
+
+  it('may not be more than its bound, at any time', () => {
+    expect(bounded(samples(i => (i === 7 ? 5_000 : 150)))).toEqual(['p1: resident memory (MiB) is 5000, above 768'])
+  })
+
+  it('may not grow and grow', () => {
+    expect(bounded(samples(i => 100 + 5 * i))).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
+  })
+})
