@@ -14,9 +14,11 @@ describe('a bank of three VMs that talk to each other over TCP', () => {
 
   it('is known by its snapshots to be one: each waits for the answers of both others', async () => {
     await bank.working()
-    await bank.epoch(bank.peer('p1'))
-    const plans = await bank.peer('p2').client.plan({ group: 'bank', host: 'p1' })
-    plan = plans[0]
+    const epoch = await bank.epoch(bank.peer('p1'))
+    plan = await bank.until('another peer to know of the epoch', async () => {
+      const [found] = await bank.peer('p2').client.plan({ group: 'bank', host: 'p1' })
+      return (found?.epoch ?? 0) < epoch ? undefined : found
+    })
     const [loss] = plan?.losses ?? []
     expect(loss).toMatchObject({ host: 'p1', vms: ['vm1'], homeless: [], moves: [{ vm: 'vm1' }] })
     expect(loss?.together).toHaveLength(1)
