@@ -13,6 +13,8 @@ export interface CutWords {
   copying(): void
   /** It has copied what it can while it runs. Settles when it is to be cut; rejects where the epoch has come to nothing. */
   mayCut(): Promise<void>
+  /** Whether it stays where it was cut, because its group is to rest. Asked when it is cut. */
+  rests(): boolean
   /** Resolves when frames of VMs that were cut wait for it. */
   readonly hurry: Promise<void>
 }

@@ -10,7 +10,8 @@ import type { Placement } from '../planning/placement.ts'
 /** What a generation changes, against the one noted before. */
 export function factOfGeneration(record: GroupRecord, before: FactOf<'generation'> | undefined): FactOf<'generation'> {
   const made = record.generation === 1 || before?.how === 'removed'
-  const how = record.removed ? 'removed' : made ? 'made' : before === undefined ? 'heard' : 'changed'
+  const heard = before === undefined ? 'heard' : 'changed'
+  const how = record.removed ? 'removed' : record.resting ? 'rests' : made ? 'made' : heard
   const owners = how === 'changed' ? (before?.owners ?? {}) : {}
   const displaced = Object.entries(owners).filter(([vm, owner]) => record.owners[vm] !== owner)
   return {

@@ -154,10 +154,10 @@ export class Drills {
   }
 
   /** VMs that go back to an epoch on this host need its processors, disks and network more than a drill does. */
-  #giveWay({ id, generation, owners, removed }: GroupRecord): void {
+  #giveWay({ id, generation, owners, removed, resting }: GroupRecord): void {
     const before = this.#generations.get(id)
     this.#generations.set(id, generation)
-    if (before === undefined || generation <= before || removed) return
+    if (before === undefined || generation <= before || removed || resting) return
     if (!Object.values(owners).includes(this.#deps.self)) return
     const message = `group "${id}" is being restored on this host, which comes first: try the drill again later`
     this.#precedence.abort(new DiapauseError('DRILL_GAVE_WAY', message))

@@ -9,7 +9,7 @@ import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, messageOf, UsageError } from '../errors.ts'
 import { nextEpoch, policyName, policyOrDefault, shownHistory } from '../planning/policies/choose.ts'
 import { HISTORY_SHOWN, type PolicyNext, type PolicyNow } from '../planning/policies/policy.ts'
 import type { Clock, EpochHistory, Log, PolicyModules } from '../ports.ts'
@@ -75,13 +75,20 @@ export class EpochClock {
     for (const group of this.#kept.keys()) this.#leave(group)
   }
 
-  /** Opens the next epoch. EPOCH_OPEN where one is under way, GROUP_UNKNOWN without such a group. */
-  async propose(id: string, policy = 'request', why = 'somebody asked for it'): Promise<GroupRecord> {
+  /**
+   * Opens the next epoch; with `rest` the group rests when it is committed. EPOCH_OPEN where one is under way, GROUP_UNKNOWN
+   * without such a group, UsageError GROUP_RESTS.
+   */
+  async propose(id: string, policy = 'request', why = 'somebody asked for it', rest = false): Promise<GroupRecord> {
     const { directory, self, deadlineMs, history } = this.#deps
     const seen = directory.get(id) ?? (await directory.refresh(id))
     if (seen === null || seen.removed)
       throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${id}" in this cluster.`)
-    const now = await directory.change(id, openEpoch(self, deadlineMs, seen.version))
+    if (seen.resting) {
+      const how = `diapause vm start ${id} brings it back`
+      throw new UsageError('GROUP_RESTS', `Group "${id}" rests: no VM of it runs that could be saved; ${how}.`)
+    }
+    const now = await directory.change(id, openEpoch(self, deadlineMs, seen.version, rest))
     if (now?.open?.proposer === self && now.version === seen.version + 1) {
       history.noteCause(id, now.generation, now.open.epoch, { by: self, policy, why })
       return now
@@ -116,7 +123,8 @@ export class EpochClock {
     const { self, wallMs } = this.#deps
     const first = record.vms[0]
     if (this.#stopped) return
-    if (record.removed || first === undefined || record.owners[first.id] !== self) return this.#leave(record.id)
+    if (record.removed || record.resting || first === undefined || record.owners[first.id] !== self)
+      return this.#leave(record.id)
     if (this.#kept.get(record.id)?.generation !== record.generation) {
       this.#leave(record.id)
       const { generation } = record

@@ -5,7 +5,7 @@
 import { EpochCore, type EpochEffect, type EpochInput } from '../../protocols/epoch/core.ts'
 import type { ReportMessage } from '../../protocols/epoch/messages.ts'
 import type { Keeping } from '../../protocols/epoch/kept.ts'
-import { abortEpoch, cameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
+import { abortEpoch, cameTooLate, commitCameTooLate, commitEpoch, takeOver } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
@@ -86,7 +86,7 @@ export class GroupAgent {
 
   onRecord(record: GroupRecord): void {
     if (this.#stopped) return
-    if (record.removed) this.#deps.network.removeGroup(record.id)
+    if (record.removed || record.resting) this.#deps.network.removeGroup(record.id)
     else this.#deps.network.setGroup(record)
     this.#feed({ kind: 'record', record })
     if (record.generation > this.#generation) this.#startGeneration(record)
@@ -158,11 +158,14 @@ export class GroupAgent {
         return this.#deps.report('epoch.aborted', { group, epoch: effect.epoch, reason: effect.reason })
       case 'commit': {
         const { generation, epoch, images } = effect
-        return this.#change(group, commitEpoch(generation, epoch, images, this.#deps.keeping()), generation)
+        const isLate = (now: GroupRecord): boolean => commitCameTooLate(now, generation, epoch)
+        return this.#change(group, commitEpoch(generation, epoch, images, this.#deps.keeping()), isLate)
       }
       case 'abort':
         this.#deps.log.warn({ group, epoch: effect.epoch, reason: effect.reason }, 'asking for the epoch to be aborted')
-        return this.#change(group, abortEpoch(effect.generation, effect.epoch), effect.generation)
+        return this.#change(group, abortEpoch(effect.generation, effect.epoch), now =>
+          cameTooLate(now, effect.generation)
+        )
       case 'refresh':
         return void this.#refresh()
       case 'timer':
@@ -171,9 +174,9 @@ export class GroupAgent {
   }
 
   /** What comes of it returns as a record; the core asks again where nothing does. */
-  #change(group: string, next: (current: GroupRecord | null) => GroupRecord | undefined, generation: number): void {
+  #change(...[group, next, isLate]: Parameters<GroupDirectory['change']>): void {
     this.#deps.directory
-      .change(group, next, now => cameTooLate(now, generation))
+      .change(group, next, isLate)
       .catch((error: unknown) =>
         this.#deps.log.warn({ group, error: messageOf(error) }, 'the group register could not be changed')
       )
@@ -192,7 +195,7 @@ export class GroupAgent {
   #startGeneration(record: GroupRecord): void {
     this.#generation = record.generation
     const ended = this.#endAll()
-    if (record.removed) {
+    if (record.removed || record.resting) {
       this.#deps.leases.release(groupKey(record.id)).catch(() => {}) // it runs out by itself, too
       return
     }
@@ -288,6 +291,7 @@ export class GroupAgent {
       },
       hurry: hurry.promise
     }
+      rests: () => this.#core.record?.open?.epoch === epoch && this.#core.record.open.rest === true,
     try {
       const { manifest, stats } = await vm.cut(epoch, placed, words, ({ pauseMs, ...done }) => {
         const { atWallMs: cutAtMs, prepareMs, leadMs } = done

@@ -23,6 +23,7 @@ import { PageRounds } from './page-rounds.ts'
 import type { Placed } from './placing.ts'
 import { type PageCounts, resumeByPostcopy, resumeOnStandby } from './resume.ts'
 import type { StandbyParts } from './standby-copy.ts'
+import { Standstill } from './standstill.ts'
 
 /**
  * When the last frame is recorded, the group's last VM has just been drained and stands still yet. What is left to do here
@@ -59,9 +60,7 @@ export class LocalVm {
   #capture: { readonly epoch: number; cancel(): Promise<void> } | undefined
   #restore: Restore | undefined
   #running = false
-  #fenced: PromiseWithResolvers<void> | undefined // while the lease is not ours, until it is back or the VM gone
-  /** Why the NIC is held: each that holds it lets go once. First because the VM does not run yet. */
-  #holds = 1
+  readonly #still: Standstill
   #destroyed = false
   #copied: Promise<unknown> = Promise.resolve() // settles when no cut asks for changed pages: the next may
   #voidedEpoch = -1 // the newest
@@ -76,11 +75,19 @@ export class LocalVm {
   }
 
   get running(): boolean {
-    return this.#running && !this.#fenced
+    return this.#running && !this.#still.fenced
   }
 
   get pid(): number | undefined {
     return this.#machine?.pid
+    this.#still = new Standstill({
+      vm: spec.id,
+      nic: () => this.#nic,
+      machine: () => this.#machine,
+      isUp: () => this.#running,
+      lags: error => this.#lags(error),
+      onEnd
+    })
   }
 
   get agent(): Machine['agent'] {
@@ -122,7 +129,7 @@ export class LocalVm {
     this.#nic = nic
     const machine = standby?.machine ?? this.#defineMachine(nic, disks)
     const socketPath = standby?.socketPath ?? this.#deps.path('incoming', this.group, this.spec.id)
-    const alive = () => Promise.resolve(this.#fenced?.promise).then(() => this.#alive())
+    const alive = () => this.#still.unfenced.then(() => this.#alive())
     const parts = { ...this.#deps, nic, mayRun, alive, bootSet, socketPath }
     const { complete } = await (standby ? resumeOnStandby : resumeByPostcopy)(machine, parts)
     this.#setRunning()
@@ -148,7 +155,7 @@ export class LocalVm {
   /**
    * The cut: RAM is copied where the machine tracks it; `mayCut` is awaited (the group's other VMs are being copied, too);
    * inbound frames wait, the machine stops, its NIC is drained, the colour turns, the last pages are copied (or a background
-   * snapshot begins), the machine runs on, `onCut` is called. Resolves with the image when all of it is durable in shards.
+   * snapshot begins), the machine runs on (or stays, if the group is to rest), `onCut` is called. Resolves with the image when all of it is durable in shards.
    */
   async cut(
     epoch: number,
@@ -184,7 +191,8 @@ export class LocalVm {
       const toldMs = clock.now()
       this.#notVoided(epoch)
       await rounds?.copyWhatIsMuch()
-      const parts = { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, onCut }
+      const rests = words.rests()
+      const parts = { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, rests, onCut }
       const end = await this.#stopAndCut(epoch, parts)
       copied.resolve()
       const [frames] = await Promise.all([nic.recorded(epoch), end.streamed])
@@ -208,10 +216,6 @@ export class LocalVm {
     throw new DiapauseError('EPOCH_ABORTED', `Epoch ${epoch} was aborted before VM ${this.spec.id} was cut to it.`)
   }
 
-  #notFenced(): void {
-    if (this.#fenced) throw new DiapauseError('VM_FENCED', `VM ${this.spec.id} is paused: its lease is not ours now.`)
-  }
-
   async #stopAndCut(
     epoch: number,
     parts: {
@@ -225,29 +229,33 @@ export class LocalVm {
       readonly onCut: (report: CutReport) => void
     }
   ): Promise<{ streamed: Promise<void>; files: readonly DiskFile[] }> {
-    const { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, onCut } = parts
-    this.#notFenced()
+    const { machine, nic, capture, rounds, socketPath, prepareMs, toldMs, rests, onCut } = parts
+    this.#still.notFenced()
     let counts: Record<string, number> = {}
     let atWallMs = 0
     let leadMs = 0
-    this.#holds++
+      readonly rests: boolean
+    this.#still.hold()
     try {
       await nic.prepare()
       await nic.hold()
-      this.#notFenced()
+      this.#still.notFenced()
       this.#notVoided(epoch)
-      const { pauseMs, streamed, layers } = await machine.cut(socketPath, async () => {
+      const turn = async (): Promise<void> => {
         await nic.drained()
         counts = { ...(await nic.turn(epoch)) }
         atWallMs = this.#deps.wallMs()
         leadMs = this.#deps.clock.now() - toldMs
         // After the drain: a frame sent late marks its buffer in RAM as used.
         if (rounds) await capture.copyLast(await rounds.last())
-      })
+      }
+      const { pauseMs, streamed, layers } = await machine.cut(socketPath, turn, { stays: rests })
+      if (rests) this.#still.rest(epoch)
+      this.#still.wake(this.#voidedEpoch)
       onCut({ pauseMs, counts, atWallMs, prepareMs, leadMs })
       return { streamed, files: this.disks.cutTo(epoch, layers) } // wrapped: whoever awaits the cut must not wait for the stream
     } finally {
-      this.#letGo()
+      this.#still.letGo()
     }
   }
 
@@ -262,30 +270,20 @@ export class LocalVm {
 
   voided(epoch: number): void {
     this.#voidedEpoch = Math.max(this.#voidedEpoch, epoch)
-    this.#unwatched(this.#nic?.abandon(epoch))
+    this.#still.watch(this.#nic?.abandon(epoch))
+    this.#still.wake(epoch)
     if (this.#capture?.epoch === epoch) void this.#capture.cancel()
     this.#worker?.abort(epoch)
     if ((this.#capture?.epoch ?? epoch) <= epoch) this.disks.voided(epoch, this.#machine)
   }
 
-  /** The lease is about to end: nothing moves until `unfence`. A cut under way gives way to it (`Machine.stop`). */
+  /** The lease is about to end: nothing moves until `unfence`. */
   fence(): void {
-    if (this.#fenced) return
-    this.#fenced = Promise.withResolvers()
-    this.#holds++
-    this.#unwatched(this.#nic?.hold())
-    if (this.#running) this.#pause()
+    this.#still.fence()
   }
 
   unfence(): void {
-    if (!this.#fenced) return
-    this.#fenced.resolve()
-    this.#fenced = undefined
-    if (!this.#running) return this.#letGo()
-    this.#machine?.resume().then(
-      () => this.#letGo(),
-      (error: unknown) => this.#onEnd(`it could not go on: ${messageOf(error)}`)
-    )
+    this.#still.unfence()
   }
 
   async type(text: string): Promise<void> {
@@ -296,7 +294,7 @@ export class LocalVm {
   async destroy(): Promise<void> {
     this.#destroyed = true
     this.#running = false
-    this.#fenced?.resolve()
+    this.#still.end()
     await Promise.all([
       this.#machine?.destroy(),
       this.#detach(),
@@ -316,28 +314,12 @@ export class LocalVm {
   #setRunning(): void {
     this.#alive()
     this.#running = true
-    if (this.#fenced) this.#pause()
-    this.#letGo()
+    this.#still.begun()
   }
 
-  /** Frames flow when nobody holds the NIC any more: a lease that is back does not open it inside a cut. */
-  #letGo(): void {
-    this.#holds--
-    if (this.#holds === 0) this.#unwatched(this.#nic?.release())
-  }
-
-  /** The switch has taken note, and does it when it can. */
-  #unwatched(done: Promise<void> | undefined): void {
-    done?.catch((error: unknown) => {
-      const about = { group: this.group, vm: this.spec.id, generation: this.generation, error: messageOf(error) }
-      this.#deps.log.warn(about, 'the switch lags behind')
-    })
-  }
-
-  #pause(): void {
-    this.#machine?.stop().catch((error: unknown) => {
-      if (!this.#destroyed) this.#onEnd(`it could not be paused: ${messageOf(error)}`)
-    })
+  #lags(error: unknown): void {
+    const about = { group: this.group, vm: this.spec.id, generation: this.generation, error: messageOf(error) }
+    this.#deps.log.warn(about, 'the switch lags behind')
   }
 
   #alive(): void {

@@ -86,7 +86,7 @@ export class Objectives {
   #look(): void {
     if (this.#stopped) return
     const { directory, self, clock } = this.#deps
-    const records = directory.all().filter(({ removed }) => !removed)
+    const records = directory.all().filter(({ removed, resting }) => !removed && !resting)
     for (const group of this.#groups.keys()) if (!records.some(({ id }) => id === group)) this.#forget(group)
     for (const record of records) {
       const own = record.vms.filter(({ id }) => record.owners[id] === self)

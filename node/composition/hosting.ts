@@ -234,8 +234,9 @@ function hostingOf(
   })
   deps.teardown.add(() => booting.stop())
   // Shards of a generation that is over are refused as soon as we know of a newer one.
-  directory.onRecord(({ id, vms, generation }) => {
-    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
+  // A group that rests has just begun one, and columns of its last epoch may still be on their way.
+  directory.onRecord(({ id, vms, generation, resting }) => {
+    for (const vm of vms) shards.observeGeneration(id, vm.id, resting ? generation - 1 : generation)
   })
   const openWith = workersOf(deps, hypervisor, shards)
   const parted: Hosting = {

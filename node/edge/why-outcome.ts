@@ -47,6 +47,8 @@ type Decided = FactOf<'generation'>
 
 function decided(seen: Seen, last: Decided, vm: string, words: Words): string {
   if (last.how === 'removed') return 'Ended: the group was removed.'
+  if (last.how === 'rests')
+    return `Ended: its group rests at epoch ${last.epoch}, until somebody starts it (diapause vm start).`
   const to = words.name(last.owners[vm] ?? '')
   if (last.how === 'made') return `Made at ${to}.`
   const from = seen.all('generation').flatMap(({ displaced }) => displaced[vm] ?? [])[0]
@@ -71,7 +73,7 @@ function causeOf(seen: Seen, vm: string, words: Words): string {
     return `${words.names([...lost])}${ran} ${declared ? 'was declared dead' : 'counted as dead'}`
   }
   const [asked] = seen.all('restart-due').filter(({ why }) => why === 'by-hand')
-  if (asked !== undefined) return `a person asked ${words.name(asked.by)} for it (diapause restore)`
+  if (asked !== undefined) return `a person asked ${words.name(asked.by)} for it (diapause restore, or vm start)`
   const [failed] = seen.all('vm-failed').slice(-1)
   const [givenUp] = seen.all('gives-up')
   if (givenUp !== undefined) return `${words.name(givenUp.by)} failed to run the group's VMs ${givenUp.failures} times`

@@ -84,6 +84,7 @@ function ofMember(by: string, fact: MemberFact, words: Words): string {
 
 function ofGeneration({ generation, epoch, owners, displaced, how }: FactOf<'generation'>, words: Words): string {
   if (how === 'removed') return `learns that the group was removed (generation ${generation})`
+  if (how === 'rests') return `learns that the group rests at epoch ${epoch} (generation ${generation})`
   const moved = Object.entries(displaced).map(
     ([vm, from]) => `${vm} from ${words.name(from)} to ${words.name(owners[vm] ?? '')}`
   )

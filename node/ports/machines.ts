@@ -144,9 +144,10 @@ export interface Machine {
    * turns the colour there); a background snapshot to `socketPath`, during which the VM runs again by itself. Where
    * `tracking` is defined the stream has no RAM in it, begins before the VM stops, and has ended when it runs again:
    * `stopped` copies the pages that are still to be copied, and whoever listens must read at once (else the VM is ended).
-   * All disks are frozen as they are in the same moment. Resolves when the VM runs again.
+   * All disks are frozen as they are in the same moment. Resolves when the VM runs again; with `stays` it does not, but stands
+   * still as after `stop`, unless the cut fails.
    */
-  cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut>
+  cut(socketPath: string, stopped: () => Promise<void>, how?: { readonly stays: boolean }): Promise<MachineCut>
   /**
    * The VM runs and is to be cut soon: does for the disks what can be done before it stands still. `cut` does it itself
    * where that was not called. Nothing is merged from here to the end of the cut, or to `disks.release`.

@@ -208,7 +208,8 @@ class CapturePeer {
 
   async #take(epoch: number) {
     let times = { pauseMs: Number.NaN, prepareMs: Number.NaN }
-    const words = { copying: () => {}, mayCut: () => Promise.resolve(), hurry: new Promise<void>(() => {}) }
+    const hurry = new Promise<void>(() => {})
+    const words = { copying: () => {}, mayCut: () => Promise.resolve(), rests: () => false, hurry }
     const { manifest } = await this.#vm.cut(
       epoch,
       { holders: HOLDERS, peers: HOLDERS },

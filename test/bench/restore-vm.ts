@@ -163,7 +163,8 @@ export class VmOnHost {
   async cut(holders: readonly string[]): Promise<CutTaken & { manifest: ImageManifest }> {
     const epoch = ++this.#epoch
     let pauseMs = Number.NaN
-    const words = { copying: () => {}, mayCut: () => Promise.resolve(), hurry: new Promise<void>(() => {}) }
+    const hurry = new Promise<void>(() => {})
+    const words = { copying: () => {}, mayCut: () => Promise.resolve(), rests: () => false, hurry }
     const placed = { holders, peers: holders }
     const { manifest } = await this.#life.cut(epoch, placed, words, report => (pauseMs = report.pauseMs))
     this.#life.committed(epoch)

@@ -162,7 +162,7 @@ export class SkewRig {
       const { manifest } = await vm.cut(
         epoch,
         { holders: HOLDERS, peers: HOLDERS },
-        { copying: () => {}, mayCut: () => turn(i), hurry: new Promise(() => {}) },
+        { copying: () => {}, mayCut: () => turn(i), rests: () => false, hurry: new Promise(() => {}) },
         ({ counts }) => {
           vms[1 - i]?.expect(epoch, vm.spec.id, counts)
           cuts[i]?.resolve()

@@ -104,15 +104,16 @@ function hostingOf(
   const { book, settings, wiring, refused } = world
   const peers = () => membership.record().members.flatMap(({ id, role }) => (role === 'storage' ? [id] : []))
   const shards = wiring.shards(simShards({ network: world.network, life, refused, peers }))
-  directory.onRecord(({ id, vms, generation }) => {
-    for (const vm of vms) shards.observeGeneration(id, vm.id, generation)
+  directory.onRecord(({ id, vms, generation, resting }) => {
+    for (const vm of vms) shards.observeGeneration(id, vm.id, resting ? generation - 1 : generation)
   })
   const nicOf = (path: string) => {
     const nic = nics.get(path) as Nic
     return { ...nic, vms: directory.get(nic.group)?.vms.map(({ id }) => id) ?? [] }
   }
   const { capture, tickMs } = settings
-  const hypervisor = simHypervisor({ life, book, capture, tickMs, nicOf, onTake: world.onTake }, machines)
+  const { stays } = wiring
+  const hypervisor = simHypervisor({ life, book, capture, tickMs, stays, nicOf, onTake: world.onTake }, machines)
   return {
     shards,
     shape: SHAPE,

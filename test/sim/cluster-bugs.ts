@@ -24,6 +24,8 @@ export interface ClusterWiring {
   nic(nic: NicPort): NicPort
   /** As the switch is told. */
   record(record: GroupRecord): GroupRecord
+  /** Whether a machine that is cut is to stay as it was cut. */
+  stays(stays: boolean): boolean
   /** What the switch speaks over. `generationOf`: of a group as this peer knows it. */
   frames(transport: Transport, generationOf: (group: string) => number | undefined): Transport
   /** Whether frames may leave under the lease that is left. */
@@ -46,6 +48,7 @@ export const HONEST: ClusterWiring = {
   bus: bus => bus,
   nic: nic => nic,
   record: record => record,
+  stays: stays => stays,
   frames: transport => transport,
   maySpeak: remainingMs => remainingMs > 0,
   shards: shards => shards,
@@ -224,6 +227,10 @@ export const CLUSTER_BUGS: Readonly<Record<string, ClusterBug>> = {
           bus.on(protocol, message => parse(protocol === SWIM ? deafTo(bus.self, message) : message), handler)
       })
     }
+  },
+  'a VM goes on after the cut at which its group is to rest': {
+    symptom: /restingGroupsStandStill/,
+    wiring: { stays: () => false }
   },
   'a void image is the base of the next one': {
     symptom: /imagesLeanOnCommittedEpochs|imagesAreOneCut|neededDataIsKept|committedEpochsAreWhole/,

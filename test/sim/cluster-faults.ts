@@ -3,6 +3,7 @@ import { tendEpochs } from './cluster-epochs.ts'
 import { endGroup } from './cluster-groups.ts'
 import { type ChangingWorld, joinSpare, leave, wishForVotes } from './cluster-members.ts'
 import type { SimPeer } from './cluster-peer.ts'
+import { tendRests } from './cluster-rest.ts'
 import type { Host, Life } from './world-host.ts'
 import type { Network } from './world-network.ts'
 
@@ -17,6 +18,8 @@ export interface FaultyWorld extends ChangingWorld {
   readonly removals: boolean
   /** People hold and drop epochs, and go back to them, in this run. */
   readonly epochs: boolean
+  /** People let groups rest, and start them again, in this run. */
+  readonly rests: boolean
   /** Makes a group again. */
   make(id: string): void
 }
@@ -75,6 +78,7 @@ export class Faults {
     }
     this.#later()
     if (world.epochs) tendEpochs(world, () => this.#ended)
+    if (world.rests) tendRests(world, () => this.#ended)
   }
 
   /**

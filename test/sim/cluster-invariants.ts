@@ -26,6 +26,7 @@ import { lackingAtCommit } from './cluster-durable.ts'
 import { framesOfImage } from './cluster-frames.ts'
 import { type Disks, manifestsOf, neededBy, wrongOfEpochs } from './cluster-kept.ts'
 import { Outside } from './cluster-outside.ts'
+import { Rests } from './cluster-rest.ts'
 import type { ClusterSettings, SimPeer } from './cluster-peer.ts'
 import type { Kernel } from './kernel.ts'
 import { auditBanks, type BankImage, frameId } from './world-bank.ts'
@@ -88,6 +89,7 @@ export class Judge {
   readonly beliefs: Beliefs
   readonly outside: Outside
   readonly channels: Channels
+  readonly rests: Rests
   violation: string | undefined
   committed = 0
   takeovers = 0
@@ -95,6 +97,7 @@ export class Judge {
   constructor(world: JudgedWorld) {
     this.#world = world
     this.outside = new Outside(world)
+    this.rests = new Rests(world, what => this.fail('restingGroupsStandStill', what))
     this.channels = new Channels({ ...world, newest: group => this.record(group)?.version })
     this.#cluster = world.genesis
     this.beliefs = new Beliefs(world)
@@ -231,7 +234,9 @@ export class Judge {
     if (before !== undefined) this.epochsAreNotForgotten(before, record)
     if (after !== undefined) this.epochsAreNotForgotten(record, after)
     if (before !== undefined) this.#noteDisplaced(key, before, record)
-    if (place === chosen.length - 1) this.#newest(record)
+    if (place !== chosen.length - 1) return
+    this.rests.chosen(before, record)
+    this.#newest(record)
   }
 
   /** Of two chosen records of the cluster with one version there is one content, and each follows from the one before. */
@@ -258,7 +263,7 @@ export class Judge {
       const manifests = this.committedEpochsAreWhole(record)
       const needed = neededStores(was, manifests, new Set())
       for (const { id, forced } of gone) {
-        const owned = record.vms.find(vm => record.owners[vm.id] === id)
+        const owned = record.resting ? undefined : record.vms.find(vm => record.owners[vm.id] === id)
         if (forced || (owned === undefined && !needed.has(id))) continue
         const what = owned === undefined ? 'is needed for its committed epoch' : `owns ${owned.id}`
         this.fail('removalsTakeNothing', `${id} was removed, and of ${record.id} it ${what}`)

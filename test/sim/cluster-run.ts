@@ -8,6 +8,7 @@ import { type ClusterRecord, memberById, wantedVoters } from '../../protocols/me
 import { type GroupRecord, groupKey, type NicSpec, UPLINK_NETWORK, type VmSpec } from '../../protocols/group.ts'
 import { type ClusterWiring, HONEST } from './cluster-bugs.ts'
 import { makeGroup } from './cluster-groups.ts'
+import { helpRested } from './cluster-rest.ts'
 import { helpMembers } from './cluster-members.ts'
 import { type FaultyWorld, Faults } from './cluster-faults.ts'
 import { Judge } from './cluster-invariants.ts'
@@ -32,6 +33,8 @@ export interface ClusterOutcome {
   readonly digest: number
   readonly epochs: number
   readonly takeovers: number
+  /** How often a group came to rest. */
+  readonly rests: number
   readonly frames: number
   /** Frames that somebody outside has heard. */
   readonly heard: number
@@ -163,7 +166,7 @@ class ClusterRun {
       () => this.#live(),
       (invariant, what) => judge.fail(invariant, what)
     )
-    const { violation, committed, takeovers, beliefs } = judge
+    const { violation, committed, takeovers, beliefs, rests } = judge
     return {
       seed: this.#seed,
       peers: this.#genesis.members.length,
@@ -172,6 +175,7 @@ class ClusterRun {
       digest: this.#kernel.digest,
       epochs: committed,
       takeovers,
+      rests: rests.count,
       frames: this.#book.frames.length,
       heard: judge.outside.heard,
       refuted: beliefs.refuted,
@@ -189,6 +193,7 @@ class ClusterRun {
     const check = (): boolean => {
       this.#judge.leasesDoNotOverlap()
       this.#judge.nobodyIsTakenForDead()
+      this.#judge.rests.standStill()
       return this.#judge.violation !== undefined
     }
     await kernel.run(FAULTS_MS, check)
@@ -206,6 +211,7 @@ class ClusterRun {
       members: this.#changing,
       removals: this.#removing,
       epochs: this.#seed % 4 === 3,
+      rests: this.#seed % 4 === 1,
       make: id => this.#create(id),
       cluster: () => this.#judge.cluster,
       peerOf: life => (life === undefined ? undefined : this.#peers.get(life)),
@@ -350,9 +356,10 @@ class ClusterRun {
     return nowMs > healedMs + 1.2 * COLLECTED_MS ? [] : ['it is too early to tell what is collected']
   }
 
-  /** Nobody does what it takes without people: groups that were removed are made again, members let go and let in. */
+  /** Nobody does what it takes without people: groups that were removed are made again, those that rest started, members let go and let in. */
   #help(): void {
     for (const id of this.#groups.keys()) this.#create(id)
+    helpRested(this.#faulty())
     if (this.#changing) this.#helpMembers()
     this.#kernel.at(500, 'people help', () => this.#help())
   }

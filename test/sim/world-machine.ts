@@ -46,6 +46,7 @@ export interface MachineWorld {
   readonly capture: 'dirty' | 'portable'
   /** A VM computes this often. */
   readonly tickMs: number
+  readonly stays: (stays: boolean) => boolean
   /** Who is on the other side of a NIC. */
   nicOf(path: string): Nic & { readonly vms: readonly string[] }
   /** A VM takes a frame. */
@@ -169,7 +170,7 @@ export class SimMachine implements Machine {
 
   async prepareCut(): Promise<void> {}
 
-  cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut> {
+  cut(socketPath: string, stopped: () => Promise<void>, { stays } = { stays: false }): Promise<MachineCut> {
     return this.#next('cut', async () => {
       if (this.#state !== 'running') throw this.#outOfOrder('cut')
       const inlet = this.#world.life.paths.get(socketPath) as Inlet<CutStream> | undefined
@@ -188,7 +189,8 @@ export class SimMachine implements Machine {
         this.#enter('paused')
         throw this.#outOfOrder('cut')
       }
-      this.#go()
+      if (this.#world.stays(stays) && failure === undefined) this.#enter('paused')
+      else this.#go()
       if (failure !== undefined) throw failure
       const streamed = this.#takes(withRam ? 5 : 0, withRam ? 60 : 1).then(() => inlet.offer(stream))
       streamed.catch(() => {})

@@ -7,7 +7,7 @@ const SEEDS = 40
 
 describe('whole clusters under crashes, stops, partitions, bad disks and clocks', () => {
   test(`keep every invariant and heal, for ${SEEDS} seeds`, { timeout: 240_000 }, async () => {
-    const sum = { epochs: 0, takeovers: 0, frames: 0, heard: 0, refuted: 0 }
+    const sum = { epochs: 0, takeovers: 0, rests: 0, frames: 0, heard: 0, refuted: 0 }
     for (let seed = 1; seed <= SEEDS; seed++) {
       const outcome = await runClusterSeed(seed)
       expect(outcome.violation, `replay with: npm run sim -- --scenario cluster --replay ${seed}`).toBeNull()
@@ -16,6 +16,7 @@ describe('whole clusters under crashes, stops, partitions, bad disks and clocks'
     // Something did happen: an idle cluster violates nothing.
     expect(sum.epochs).toBeGreaterThan(2 * SEEDS)
     expect(sum.takeovers).toBeGreaterThan(SEEDS)
+    expect(sum.rests).toBeGreaterThan(SEEDS / 10)
     expect(sum.frames).toBeGreaterThan(100 * SEEDS)
     expect(sum.heard).toBeGreaterThan(20 * SEEDS)
     expect(sum.refuted).toBeGreaterThan(3 * SEEDS)

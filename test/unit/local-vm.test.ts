@@ -30,6 +30,8 @@ class World {
   exit: (reason: string) => void = () => {}
   /** Whether frames flow to the VM. */
   open = false
+  /** What became of the machine after cuts and stops. */
+  readonly went: string[] = []
   /** Settle when the machine goes on after a pause, and when it stands still in a cut. */
   readonly resumed = Promise.withResolvers<void>()
   readonly stopped = Promise.withResolvers<void>()
@@ -76,10 +78,11 @@ class World {
       prepareCut: async () => {},
       disks: { here: Promise.resolve(), release() {}, join() {} },
       stop: async () => {},
-      resume: () => this.resumed.promise,
-      cut: async (_: string, turn: () => Promise<void>) => {
+      resume: () => this.resumed.promise.then(() => void this.went.push('on')),
+      cut: async (_: string, turn: () => Promise<void>, { stays } = { stays: false }) => {
         await this.stopped.promise
         await turn()
+        if (stays) this.went.push('stays')
         return { pauseMs: 1, streamed: Promise.resolve(), layers: [] }
       },
       destroy: async () => {
@@ -104,6 +107,7 @@ class World {
         copyLast: (pages: PageRanges) => this.#did(`copyLast of ${pages.length / 2} ranges`),
         cancel: async () => {}
       }),
+      abort: () => {},
       close: () => this.#did('worker')
     } as unknown as ImageWorker
   }
@@ -148,7 +152,12 @@ class World {
 }
 
 const nowhere = { holders: [], peers: [] }
-const atOnce: CutWords = { copying: () => {}, mayCut: async () => {}, hurry: new Promise(() => {}) }
+const atOnce: CutWords = {
+  copying: () => {},
+  mayCut: async () => {},
+  rests: () => false,
+  hurry: new Promise(() => {})
+}
 
 const turns = async (): Promise<void> => {
   for (let i = 0; i < 20; i++) await Promise.resolve()
@@ -249,6 +258,63 @@ describe('a VM of this peer', () => {
     world.vm.unfence()
     await turns()
     expect(world.open).toBe(true)
+  })
+
+  describe('that is cut for a rest', () => {
+    const forRest: CutWords = { ...atOnce, rests: () => true }
+
+    async function resting() {
+      const world = new World()
+      const { complete } = await world.resume()
+      complete.catch(() => {})
+      const cut = Promise.withResolvers<void>()
+      world.stopped.resolve()
+      world.vm.cut(5, nowhere, forRest, () => cut.resolve()).catch(() => {})
+      await cut.promise
+      await turns()
+      return world
+    }
+
+    it('stays as it was cut, and goes on where that epoch comes to nothing', async () => {
+      const world = await resting()
+      expect([world.open, world.went]).toEqual([false, ['stays']])
+      world.vm.voided(4)
+      world.resumed.resolve()
+      await turns()
+      expect(world.open).toBe(false)
+      world.vm.voided(5)
+      await turns()
+      expect([world.open, world.went]).toEqual([true, ['stays', 'on']])
+    })
+
+    it('stays although it gets its lease back, and goes on with it where that epoch came to nothing meanwhile', async () => {
+      const world = await resting()
+      world.resumed.resolve()
+      world.vm.fence()
+      world.vm.unfence()
+      await turns()
+      expect([world.open, world.went]).toEqual([false, ['stays']])
+      world.vm.fence()
+      world.vm.voided(5)
+      await turns()
+      expect([world.open, world.went]).toEqual([false, ['stays']])
+      world.vm.unfence()
+      await turns()
+      expect([world.open, world.went]).toEqual([true, ['stays', 'on']])
+    })
+
+    it('goes on at once where the epoch came to nothing while it was being cut', async () => {
+      const world = new World()
+      const { complete } = await world.resume()
+      complete.catch(() => {})
+      world.resumed.resolve()
+      world.vm.cut(5, nowhere, forRest, () => {}).catch(() => {})
+      await turns()
+      world.vm.voided(5)
+      world.stopped.resolve()
+      await turns()
+      expect([world.open, world.went]).toEqual([true, ['stays', 'on']])
+    })
   })
 
   it('does not go on without the lease that lapsed while it waited for others, nor when it is gone by then', async () => {

@@ -185,7 +185,7 @@ describe('a VM that was started again', () => {
     )
     const asked: Fact = { ...restarted, why: 'by-hand' }
     expect(outcomes([told('id-p2', 0, asked), told('id-p1', 40, next)])[0]).toMatch(
-      /^Not moved, but taken back to epoch 7 at p1 .* because a person asked p2 for it \(diapause restore\)\./
+      /^Not moved, but taken back to epoch 7 at p1 .* because a person asked p2 for it \(diapause restore, or vm start\)\./
     )
   })
 })
