@@ -289,9 +289,9 @@ export class GroupAgent {
         this.#feed({ kind: 'vm-prepared', vm: id, epoch })
         return go.promise
       },
+      rests: () => this.#core.record?.open?.epoch === epoch && this.#core.record.open.rest === true,
       hurry: hurry.promise
     }
-      rests: () => this.#core.record?.open?.epoch === epoch && this.#core.record.open.rest === true,
     try {
       const { manifest, stats } = await vm.cut(epoch, placed, words, ({ pauseMs, ...done }) => {
         const { atWallMs: cutAtMs, prepareMs, leadMs } = done

@@ -72,14 +72,6 @@ export class LocalVm {
     this.#deps = deps
     this.#onEnd = onEnd
     this.disks = new LocalDisks(spec, this, deps)
-  }
-
-  get running(): boolean {
-    return this.#running && !this.#still.fenced
-  }
-
-  get pid(): number | undefined {
-    return this.#machine?.pid
     this.#still = new Standstill({
       vm: spec.id,
       nic: () => this.#nic,
@@ -88,6 +80,14 @@ export class LocalVm {
       lags: error => this.#lags(error),
       onEnd
     })
+  }
+
+  get running(): boolean {
+    return this.#running && !this.#still.fenced
+  }
+
+  get pid(): number | undefined {
+    return this.#machine?.pid
   }
 
   get agent(): Machine['agent'] {
@@ -226,6 +226,7 @@ export class LocalVm {
       readonly socketPath: string
       readonly prepareMs: number
       readonly toldMs: number // when it was told to cut
+      readonly rests: boolean
       readonly onCut: (report: CutReport) => void
     }
   ): Promise<{ streamed: Promise<void>; files: readonly DiskFile[] }> {
@@ -234,7 +235,6 @@ export class LocalVm {
     let counts: Record<string, number> = {}
     let atWallMs = 0
     let leadMs = 0
-      readonly rests: boolean
     this.#still.hold()
     try {
       await nic.prepare()
