@@ -25,10 +25,18 @@ const MAX_STOPS = 10
 /** States that QEMU enters by itself, and out of which nobody is to take a VM: its processor or a device has failed. */
 const STUCK = ['internal-error', 'io-error', 'guest-panicked', 'watchdog', 'shutdown']
 
-/** What is migrated next: RAM and devices of a VM that goes on, devices alone (device-state.ts), or everything in. */
-export type Mode = 'snapshot' | 'devices' | 'postcopy'
+/**
+ * What is migrated next: RAM and devices of a VM that goes on, or of one that stays (whole-stream.ts), devices alone
+ * (device-state.ts), or everything in.
+ */
+export type Mode = 'snapshot' | 'whole' | 'devices' | 'postcopy'
 
-const WORDS = { snapshot: 'background snapshots', devices: 'streams without shared RAM', postcopy: 'post-copy' }
+const WORDS = {
+  snapshot: 'background snapshots',
+  whole: 'migrations',
+  devices: 'streams without shared RAM',
+  postcopy: 'post-copy'
+}
 
 /** Sets what lasts for a mode. Their capabilities exclude each other. HYPERVISOR_SNAPSHOT where the host cannot. */
 export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {

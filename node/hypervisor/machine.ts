@@ -11,13 +11,14 @@
  * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
-import { DiapauseError, hasCode } from '../errors.ts'
+import { DiapauseError } from '../errors.ts'
 import type { CaptureNow, Clock, Machine, MachineCut, MachineOptions, RamTracking } from '../ports.ts'
-import { backgroundSnapshot, cleanedUp, migrationEnd, type Mode, prepare, standStill } from './background-snapshot.ts'
+import { migrationEnd, type Mode, prepare } from './background-snapshot.ts'
 import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
 import type { QemuProgram } from './confinement.ts'
 import { GuestConsole } from './console.ts'
-import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
+import { cutAll, cutDevices } from './cutting.ts'
+import { continueAfterDevices } from './device-state.ts'
 import { DiskLayers } from './disk-layers.ts'
 import { listenForStream, loadDevices, wholeStream } from './incoming.ts'
 import type { GuestChannel } from './guest-agent.ts'
@@ -28,8 +29,6 @@ import { tellResets } from './resets.ts'
 import { Vcpus } from './vcpus.ts'
 
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
-
-type Cut = Pick<MachineCut, 'pauseMs' | 'streamed'>
 
 export interface MachineContext extends HostRam {
   readonly program: QemuProgram
@@ -61,6 +60,8 @@ export class QemuMachine implements Machine {
   #tail: Promise<unknown> = Promise.resolve()
   #stopsWaiting = 0
   #afterCut: 'running' | 'paused' = 'running'
+  /** It stands still since a cut after which it was to, and its disks are as QEMU has left them. */
+  #stayed = false
   /** The migration that is under way, out or in: no cut before it has settled. Never rejects. */
   #migration: Promise<unknown> | undefined
   #incoming: Promise<void> | undefined
@@ -146,7 +147,10 @@ export class QemuMachine implements Machine {
   resume(): Promise<void> {
     return this.#next('resume', async qmp => {
       if (this.#state === 'running') return
-      await qmp.command('cont')
+      if (this.#stayed) await this.#migration // QEMU would stop it again at its end
+      await continueAfterDevices(qmp, this.#context.clock)
+      if (this.#stayed) this.disks.goOn()
+      this.#stayed = false
       this.#enter('running')
     })
   }
@@ -155,7 +159,7 @@ export class QemuMachine implements Machine {
     return this.#next('prepareCut', () => this.disks.prepare(this.tracking !== undefined))
   }
 
-  async cut(socketPath: string, stopped: () => Promise<void>): Promise<MachineCut> {
+  async cut(socketPath: string, stopped: () => Promise<void>, { stays } = { stays: false }): Promise<MachineCut> {
     requireSocketPath(socketPath, `the snapshot's stream of VM ${this.#options.spec.id}`)
     return this.#next('cut', async qmp => {
       if (this.#state !== 'running') throw this.#outOfOrder('cut', 'the VM is stopped')
@@ -167,20 +171,29 @@ export class QemuMachine implements Machine {
       }
       this.#ram.requireMode()
       const withoutRam = this.tracking !== undefined
-      await this.#prepare(qmp, withoutRam ? 'devices' : 'snapshot')
-      await this.disks.enterCut(withoutRam)
+      await this.#prepare(qmp, withoutRam ? 'devices' : stays ? 'whole' : 'snapshot')
+      await this.disks.enterCut(withoutRam || stays)
       this.#enter('cutting')
       this.#vcpus?.goFirst()
       this.#afterCut = 'running'
       try {
-        const { pauseMs, streamed } = withoutRam
-          ? await this.#cutDevices(qmp, socketPath, stopped)
-          : await this.#cutAll(qmp, socketPath, stopped)
+        const { clock, resumesByItself } = this.#context
+        const { pauseMs, streamed } = await (withoutRam ? cutDevices : cutAll)(qmp, {
+          path: socketPath,
+          stays,
+          resumesByItself,
+          clock,
+          frozen: () => this.#frozen(stopped),
+          stopWanted: () => this.#stopsWaiting > 0,
+          unlessStopped: () => this.#unlessStopped()
+        })
+        this.#stayed = stays
+        if (stays) this.#afterCut = 'paused'
         const told = handled(streamed.catch(error => this.#explain('cut', error)))
         this.#busyUntil(told)
         return { pauseMs, streamed: told, layers: this.disks.frozen }
       } finally {
-        this.disks.goOn()
+        if (!this.#stayed) this.disks.goOn()
         this.#vcpus?.giveWay()
         this.#enter(this.#afterCut)
       }
@@ -264,43 +277,6 @@ export class QemuMachine implements Machine {
     this.#mode = undefined
     await prepare(qmp, mode)
     this.#mode = mode
-  }
-
-  async #cutAll(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
-    const { clock, resumesByItself } = this.#context
-    const from = await standStill(qmp, clock)
-    try {
-      await this.#frozen(stopped)
-    } catch (error) {
-      await qmp.command('cont')
-      throw error
-    }
-    this.#unlessStopped()
-    const { streamed } = await backgroundSnapshot(qmp, { path, resumesByItself, clock })
-    return { pauseMs: clock.now() - from, streamed }
-  }
-
-  async #cutDevices(qmp: QmpClient, path: string, stopped: () => Promise<void>): Promise<Cut> {
-    const { clock } = this.#context
-    const stream = await stopToSendDevices(qmp, path, clock)
-    let failure: Error | undefined
-    try {
-      await this.#frozen(stopped)
-    } catch (error) {
-      failure = error as Error
-    }
-    // Also then: cancelled instead, QEMU would start the VM by itself, and a stop may be wanted.
-    await stream.finish().catch((error: Error) => {
-      if (hasCode(error, 'HYPERVISOR_STREAM')) throw error
-      failure ??= error
-    })
-    if (this.#stopsWaiting > 0) await qmp.command('stop')
-    this.#unlessStopped()
-    await continueAfterDevices(qmp, clock)
-    const pauseMs = clock.now() - stream.stoppedAtMs
-    if (failure === undefined) return { pauseMs, streamed: cleanedUp(qmp) }
-    await cleanedUp(qmp)
-    throw failure
   }
 
   /** The VM stands still: at the same time its disks are frozen and its caller does what it has to do. */

@@ -98,15 +98,19 @@ function apply(disk: Buffer, { path, format }: DiskFile): void {
 }
 
 /** One cut, RAM at that moment where it is to be had, and the layers applied to `disks`. */
-async function cut(vm: Counting, disks: readonly Buffer[], name: string) {
+async function cut(vm: Counting, disks: readonly Buffer[], name: string, how = { stays: false }) {
   const path = join(folder, name)
   const stream = await receive(path)
   const { tracking } = vm.machine
   await vm.machine.prepareCut()
   let ram: Buffer | undefined
-  const { streamed, layers, pauseMs } = await vm.machine.cut(path, async () => {
-    if (tracking) ram = readFileSync(tracking.ramPath)
-  })
+  const { streamed, layers, pauseMs } = await vm.machine.cut(
+    path,
+    async () => {
+      if (tracking) ram = readFileSync(tracking.ramPath)
+    },
+    how
+  )
   for (const layer of layers) apply(disks[layer.disk] as Buffer, layer)
   await streamed
   await stream.close()
@@ -200,6 +204,39 @@ describe.each(['portable', 'dirty'] as const)('disks with %s capture', capture =
     await vm.machine.resume()
     vm.machine.disks.release(layers)
     await expect.poll(() => readdirSync(vm.layers).length, { timeout: 10_000 }).toBeLessThanOrEqual(6)
+    await told(vm, 'drop')
+    expect(await told(vm, 'check')).toMatchObject({ wrong: 0 })
+    expect(vm.ended).toEqual([])
+  })
+
+  it('are frozen for good where the VM stays as it was cut, and written on where it goes on after all', {
+    timeout: 2 * BOOT_MS
+  }, async () => {
+    const vm = await counting(capture, `stays-${capture}`)
+    const disks = freshDisks()
+    await told(vm, 'write', '400')
+    for (let n = 0; n < 2; n++) {
+      await sleep(200)
+      const before = highestOf(disks[1] as Buffer)
+      await cut(vm, disks, `${capture}.stays${n}`, { stays: true })
+      const cutAt = highestOf(disks[1] as Buffer)
+      expect(cutAt).toBeGreaterThan(before)
+      const again = vm.machine.cut(join(folder, `${capture}.none`), async () => {})
+      await expect(again).rejects.toMatchObject({ code: 'HYPERVISOR_STATE' })
+      await vm.machine.type(`check ${++commands}\n`)
+      await sleep(300)
+      expect(parseCounter(await vm.console()).some(({ id }) => id === commands)).toBe(false)
+      vm.machine.disks.join()
+      await vm.machine.resume()
+      await expect
+        .poll(async () => parseCounter(await vm.console()).some(({ id }) => id === commands), {
+          timeout: 20_000
+        })
+        .toBe(true)
+    }
+    const { layers } = await cut(vm, disks, `${capture}.goes-on`)
+    vm.machine.disks.release(layers)
+    await expect.poll(() => readdirSync(vm.layers).length, { timeout: 10_000 }).toBeLessThanOrEqual(8)
     await told(vm, 'drop')
     expect(await told(vm, 'check')).toMatchObject({ wrong: 0 })
     expect(vm.ended).toEqual([])
