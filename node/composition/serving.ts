@@ -1,5 +1,6 @@
 /** Joins what an operator sees and asks (`operations/`) with the API that shows it (`edge/`). */
 import { randomBytes, randomUUID } from 'node:crypto'
+import type { GroupRecord } from '../../protocols/group.ts'
 import { memberById } from '../../protocols/membership/record.ts'
 import type { EpochClock } from '../agents/epoch-clock.ts'
 import { EpochReaders } from '../agents/epoch-readers.ts'
@@ -26,6 +27,7 @@ import { NotificationOperations } from '../operations/notifications.ts'
 import { peerView } from '../operations/operations.ts'
 import { PolicyOperations } from '../operations/policies.ts'
 import { RedundancyOperations } from '../operations/redundancy.ts'
+import { RestOperations } from '../operations/rest.ts'
 import { TokenOperations } from '../operations/tokens.ts'
 import type { PolicyModules } from '../ports.ts'
 import type { Body } from './body.ts'
@@ -79,7 +81,9 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   }
   const shown = await openImages(home, voice, body, run)
   const noted = { directory, events, note: voice.decisions.note }
-  const epochs = new EpochOperations({ ...noted, policy: config.epochs.retention, readManifest: hosting?.readManifest })
+  const placed = { facts: (record: GroupRecord) => agents.takeover.facts(record) }
+  const reading = { policy: config.epochs.retention, readManifest: hosting?.readManifest }
+  const epochs = new EpochOperations({ ...noted, ...placed, ...reading })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const outlooks = openOutlooks({ ...parts, log, report: run.report })
   teardown.add(() => outlooks.objectives.stop())
@@ -93,6 +97,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     ...shown,
     redundancy,
     epochs,
+    rest: new RestOperations({ ...parts, epochs }),
     consoles: openConsoles(home, voice, agents.groups),
     notifications: new NotificationOperations({ ...parts, nameOf, targets: config.notifications }),
     tokens: new TokenOperations({ ...voice, events, clock, wallMs, randomBytes }),

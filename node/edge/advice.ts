@@ -20,12 +20,15 @@ const advice: Readonly<Record<string, string>> = {
   EPOCHS_READ: WAIT,
   EPOCH_ABORTED:
     'take another one; if it happens again, `diapause events` says why, and `diapause status` who is missing',
+  EPOCH_NONE: 'take one: `diapause snapshot GROUP`, or stop the group without --now, which does',
   EPOCH_NOT_KEPT: 'name one that is kept: `diapause epochs GROUP` lists them',
   EPOCH_OPEN: WAIT,
   GROUP_CHANGED: LOOK,
   GROUP_EXISTS: OTHER_NAME,
   GROUP_INVALID: 'mend what the message names; `diapause vm schema` says what a definition has',
   GROUP_MISSING: 'say which group: --group GROUP',
+  GROUP_RESTS: 'start the group first: `diapause vm start GROUP`',
+  GROUP_RUNS: 'take it back with `diapause restore`, if that is meant',
   GROUP_UNKNOWN: 'name one of the groups that `diapause vm list` shows',
   HOME_BUSY: WAIT,
   HOME_DAMAGED:
@@ -49,6 +52,7 @@ const advice: Readonly<Record<string, string>> = {
   REGISTER_LEASED: WAIT,
   REGISTER_UNAVAILABLE: 'bring back enough voters for a majority: `diapause members` says who votes and who is away',
   REPAIR_IMPOSSIBLE: 'bring back the members that hold what is missing, or restore an epoch that is whole',
+  REST_ABORTED: 'see to what the message names and stop it again; or with --now, which loses what is in no snapshot',
   SOCKET_MISSING: 'say which peer: --config FILE, --socket PATH or --url URL, or DIAPAUSE_CONFIG in the environment',
   TOKENS_FULL: 'remove tokens that nobody uses: `diapause tokens remove NAME`',
   TOKEN_EXISTS: OTHER_NAME,
@@ -56,6 +60,7 @@ const advice: Readonly<Record<string, string>> = {
   TOKEN_UNKNOWN: 'name one that `diapause tokens` lists',
   UPGRADE_WAIT: 'do what is waited for, and check again before you stop a peer',
   VM_AMBIGUOUS: 'say which group: --group GROUP',
+  VM_OF_GROUP: 'name the group, if all of its VMs are meant',
   VM_UNKNOWN: 'name one of the VMs that `diapause vm list` shows'
 }
 

@@ -20,6 +20,7 @@ import { planRoutes } from './plan-routes.ts'
 import { policyRoutes } from './policy-routes.ts'
 import { readRoutes } from './read-routes.ts'
 import { redundancyRoutes } from './redundancy-routes.ts'
+import { restRoutes } from './rest-routes.ts'
 import { readJson, type Route } from './routing.ts'
 import { tokenRoutes } from './token-routes.ts'
 import type { PeerView } from './view.ts'
@@ -110,6 +111,7 @@ export const routes: readonly Route[] = [
     }
   },
   ...epochRoutes,
+  ...restRoutes,
   ...drillRoutes,
   ...consoleRoutes,
   ...memberRoutes,

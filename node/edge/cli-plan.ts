@@ -29,7 +29,8 @@ export function planText(plans: readonly GroupPlan[]): string {
   return plans.flatMap((plan, at) => [...(at === 0 ? [] : ['']), ...groupText(plan)]).join('\n')
 }
 
-function groupText({ group, epoch, losses }: GroupPlan): string[] {
+function groupText({ group, epoch, resting, losses }: GroupPlan): string[] {
+  if (resting) return [`group ${group} rests at epoch ${epoch}: the death of a host means nothing to it`]
   const back = epoch === 0 ? 'no epoch is committed: its VMs would boot' : `back to epoch ${epoch}`
   if (losses.length === 0) return [`group ${group}: no living host runs VMs of it (${back})`]
   return [`group ${group} (${back})`, ...losses.flatMap(lossText)]

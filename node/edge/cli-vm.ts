@@ -1,9 +1,10 @@
-/** `diapause vm`: defining, listing and removing VMs, which go by groups, and their consoles. */
+/** `diapause vm`: defining, listing, stopping, starting and removing VMs, which go by groups, and their consoles. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { UsageError, messageOf } from '../errors.ts'
 import { adoptedRequest, type AdoptOptions, withAdoptOptions } from './cli-adopt.ts'
 import { type ConsoleHost, openConsole } from './cli-console.ts'
+import { startCommand, stopCommand } from './cli-rest.ts'
 import { groupOf } from './cli-why.ts'
 import type { ApiClient } from './client.ts'
 import { painted, type Terminal } from './terminal.ts'
@@ -30,7 +31,9 @@ export function vmCommands(
   speaking: (parent: Command, nameAndArguments: string) => Command,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
-  const vms = diapause.command('vm').description('define, list and remove VMs, which go by groups; their consoles')
+  const vms = diapause
+    .command('vm')
+    .description('define, list, stop, start and remove VMs, which go by groups; their consoles')
   defineCommand(speaking(vms, 'define [file]'), host, clientOf)
   vms
     .command('schema')
@@ -46,6 +49,8 @@ export function vmCommands(
       if (options.json) host.print(JSON.stringify(listed, null, 2))
       else host.print(painted(vmListText(listed, overview.groups), host.terminal))
     })
+  stopCommand(speaking(vms, 'stop <group>'), host, clientOf)
+  startCommand(speaking(vms, 'start <group>'), host, clientOf)
   removeCommand(speaking(vms, 'rm <group>'), host, clientOf)
   speaking(vms, 'console <vm> [text]')
     .description('look at the serial console of a VM wherever it runs, and type on it; or type one line')

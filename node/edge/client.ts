@@ -33,6 +33,7 @@ import type {
 } from './home-view.ts'
 import { type ImageRecord, RecordReader } from './image-records.ts'
 import type { ExportWish } from './image-view.ts'
+import type { StopWish } from './rest-view.ts'
 import type { LogLevel, LogStatus } from './log-view.ts'
 import type { TargetStatus, TargetTest } from './notification-view.ts'
 import type { Overview } from './overview-view.ts'
@@ -128,6 +129,16 @@ export class ApiClient {
   /** Settles when it is decided that the group goes back. */
   async restore(group: string, wish: RestoreWish): Promise<GroupRecord> {
     return (await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/restore`, wish)) as GroupRecord
+  }
+
+  /** Settles when the group rests. */
+  async stopGroup(group: string, wish: StopWish): Promise<GroupRecord> {
+    return (await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/stop`, wish)) as GroupRecord
+  }
+
+  /** Settles when it is decided that the group runs again. */
+  async startGroup(group: string, wish: RestoreWish): Promise<GroupRecord> {
+    return (await this.#peer.call('POST', `/v1/groups/${encodeURIComponent(group)}/start`, wish)) as GroupRecord
   }
 
   /** Settles when nothing is left of it; `tell` hears how far it is. What aborts `signal` ends it. */

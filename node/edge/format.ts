@@ -92,14 +92,14 @@ function groupText(group: GroupStatus, status: PeerStatus): string[] {
   const lease = leaseRemainingMs > 0 ? `, lease for ${Math.round(leaseRemainingMs)} ms` : ''
   const output = `${record.outputCommit ? ', output commit' : ''}${record.openFlow ? ', OpenFlow' : ''}`
   return [
-    `group ${record.id}: ${epochText(record)}, generation ${record.generation}${output}${lease}`,
+    `group ${record.id}: ${record.resting ? 'RESTS, ' : ''}${epochText(record)}, generation ${record.generation}${output}${lease}`,
     ...table([
       ['vm', 'owner', 'memory', 'here'],
       ...record.vms.map(vm => [
         vm.id,
         nameOf(record.owners[vm.id], status),
         `${vm.memoryMiB} MiB`,
-        running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : ''
+        running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : record.resting ? 'rests' : ''
       ])
     ]),
     ...outlookText(group),

@@ -117,6 +117,7 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
   const epoch = now.gauge('group_epoch', 'The committed snapshot', group)
   const at = now.gauge('group_committed_timestamp_seconds', 'When it was committed, since 1970', group)
   const generation = now.gauge('group_generation', 'Grows with each restore', group)
+  const resting = now.gauge('group_resting', '1: it rests, and none of its VMs is to run', group)
   const vms = now.gauge('group_vms', 'VMs of the group', group)
   const drill = now.gauge('drill_failed', '1: the last drill of the group failed', group)
   const drilled = now.gauge(
@@ -134,6 +135,7 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
     epoch.set(labels, committed?.epoch ?? 0)
     if (committed?.wallMs !== undefined) at.set(labels, committed.wallMs / 1_000)
     generation.set(labels, record.generation)
+    resting.set(labels, record.resting ? 1 : 0)
     vms.set(labels, record.vms.length)
     if (drills?.last !== undefined) {
       drill.set(labels, drills.last.failed === undefined ? 0 : 1)
@@ -150,7 +152,7 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
   const running = groups.reduce((sum, each) => sum + each.running.length, 0)
   now.gauge('vms_running', 'VMs that run here').set(running)
   const owned = groups.reduce(
-    (sum, { record }) => sum + record.vms.filter(vm => record.owners[vm.id] === self).length,
+    (sum, { record }) => sum + record.vms.filter(vm => !record.resting && record.owners[vm.id] === self).length,
     0
   )
   now.gauge('vms_owned', 'VMs that should run here').set(owned)
@@ -162,7 +164,7 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
 const ownedVms = (groups: readonly GroupStatus[], self: string) =>
   groups.flatMap(({ record, outlooks = {}, running, leaseRemainingMs }) =>
     record.vms.flatMap(spec => {
-      const isOurs = record.owners[spec.id] === self || spec.id in outlooks
+      const isOurs = !record.resting && (record.owners[spec.id] === self || spec.id in outlooks)
       return isOurs
         ? [{ record, spec, outlook: outlooks[spec.id], runs: running.includes(spec.id), leaseRemainingMs }]
         : []

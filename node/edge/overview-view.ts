@@ -91,6 +91,8 @@ export interface OverviewGroup {
   readonly committedMs?: number | undefined
   /** The epoch that is being taken. */
   readonly open: number | null
+  /** It rests: its VMs were ended by hand, and start when somebody says so. */
+  readonly resting?: true | undefined
   /** How many epochs can be restored. */
   readonly kept: number
   readonly outputCommit: boolean
@@ -102,9 +104,9 @@ export interface OverviewGroup {
 
 /**
  * running: its host says so. starting: its host answers, and does not run it yet. lost: its host is dead, or nobody owns it.
- * unknown: its host does not answer.
+ * unknown: its host does not answer. resting: it is not to run, because its group rests.
  */
-export type VmState = 'running' | 'starting' | 'lost' | 'unknown'
+export type VmState = 'running' | 'starting' | 'lost' | 'unknown' | 'resting'
 
 export interface OverviewVm {
   readonly group: string

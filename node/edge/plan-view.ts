@@ -18,6 +18,8 @@ export interface GroupPlan {
   readonly group: string
   /** What it would go back to; 0: nothing is committed, and its VMs would boot. */
   readonly epoch: number
+  /** It rests, so no host's death means anything to it. */
+  readonly resting?: true | undefined
   readonly losses: readonly PlannedLoss[]
 }
 

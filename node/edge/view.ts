@@ -24,6 +24,7 @@ import type { PlanView } from './plan-view.ts'
 import type { PolicyView } from './policy-view.ts'
 import type { ReadModels } from './read-models.ts'
 import type { RedundancyStatus, RedundancyView } from './redundancy-view.ts'
+import type { RestView } from './rest-view.ts'
 import type { TokenView } from './token-view.ts'
 
 /** What it shows and may be asked, a part to a file. */
@@ -34,6 +35,7 @@ export interface PeerParts {
   readonly home: HomeView
   readonly redundancy: RedundancyView
   readonly epochs: EpochView
+  readonly rest: RestView
   readonly drills: DrillView
   readonly consoles: ConsoleView
   readonly plans: PlanView
@@ -58,7 +60,7 @@ export interface PeerItself {
   removeGroup(group: string): Promise<void>
   /**
    * Takes a snapshot of the group now, or after one that is under way; settles with what became of it. GROUP_UNKNOWN; EPOCH_OPEN
-   * where others were first again and again.
+   * where others were first again and again; UsageError GROUP_RESTS.
    */
   takeEpoch(group: string): Promise<EpochResult>
   /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */

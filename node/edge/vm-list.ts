@@ -47,7 +47,7 @@ export function vmListText(vms: readonly ListedVm[], groups: Overview['groups'] 
     `${memoryMiB} MiB`,
     `${cpus}`,
     epoch === 0 ? 'none yet' : `${epoch}${epochAgeMs === null ? '' : `, ${durationText(epochAgeMs)} ago`}`,
-    outlookText(outlook)
+    state === 'resting' ? 'nothing: its group rests' : outlookText(outlook)
   ])
   const head = ['vm', 'group', 'host', 'state', 'memory', 'cpus', 'epoch', 'if its host died now']
   const drilled = groups.flatMap(group => (drillMark(group) === '' ? [] : [`group ${group.id}${drillMark(group)}`]))

@@ -8,13 +8,16 @@ import {
   releaseByName,
   setRetention
 } from '../../protocols/epoch/kept.ts'
+import type { PeerId } from '../../protocols/core.ts'
 import type { Note } from '../../protocols/decisions/facts.ts'
 import { cameTooLate } from '../../protocols/epoch/record.ts'
+import { startGroup } from '../../protocols/epoch/rest.ts'
 import type { GroupRecord, KeptEpoch, RetentionPolicy } from '../../protocols/group.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochStatus, EpochView, GroupEpochs, PolicyWish, RestoreWish } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
+import { type PlacementFacts, placeRestore, whyHomeless } from '../planning/placement.ts'
 import { checkRoom, keptEpoch, roomForEpochs } from '../planning/retention-policy.ts'
 import type { ImageManifest } from '../ports.ts'
 
@@ -25,6 +28,8 @@ export interface EpochOperationsDeps {
   readonly note: Note
   /** Of groups that have none of their own. */
   readonly policy: RetentionPolicy
+  /** By which owners are found for a group that rests. */
+  facts(record: GroupRecord): PlacementFacts
   /** Undefined at a witness, which has no manifests. */
   readonly readManifest: ((hash: string) => Promise<ImageManifest>) | undefined
 }
@@ -97,23 +102,35 @@ export class EpochOperations implements EpochView {
 
   async restore(group: string, { epoch, force }: RestoreWish): Promise<GroupRecord> {
     const record = await this.#record(group)
-    const { committed, generation, outputCommit } = record
+    const { committed, generation, outputCommit, resting } = record
     const target = keptEpoch(record, epoch ?? committed?.epoch)
     if (outputCommit === true && target.epoch !== committed?.epoch && !force) {
       const what = `what its VMs have told the outside since epoch ${target.epoch} would be taken back`
       throw new UsageError('OUTPUT_SENT', `Group "${group}" has output commit, and ${what}: --force, if that is meant.`)
     }
     await this.#readable(target)
+    const owners = resting ? this.#ownersFor(record) : record.owners
+    const { epoch: to } = target
+    const change = resting ? startGroup(generation, to, owners) : goBackTo(generation, to)
     this.#deps.note({ kind: 'restart-due', group, generation, why: 'by-hand', waitMs: 0, failures: 0 })
-    const now = await this.#change(group, goBackTo(generation, target.epoch), is => cameTooLate(is, generation))
+    const now = await this.#change(group, change, is => cameTooLate(is, generation, owners))
     if (now.generation === generation && now.kept?.some(each => each.epoch === target.epoch) === true) {
       throw full(now, `the hold "${BEFORE_RESTORE}" of epoch ${now.committed?.epoch}, without which that would be lost`)
     }
     if (now.generation !== generation + 1 || now.committed?.epoch !== target.epoch) {
       throw new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)
     }
-    this.#deps.events.emit('group.restored', { group, epoch: target.epoch, generation: now.generation })
+    const kind = resting ? 'group.started' : 'group.restored'
+    this.#deps.events.emit(kind, { group, epoch: to, generation: now.generation })
     return now
+  }
+
+  /** As after a failure: who lives runs what it ran. NO_HOST. */
+  #ownersFor(record: GroupRecord): Readonly<Record<string, PeerId>> {
+    const facts = this.#deps.facts(record)
+    const { owners, homeless } = placeRestore(record, facts)
+    if (homeless.length > 0) throw new DiapauseError('NO_HOST', whyHomeless(homeless, facts))
+    return owners
   }
 
   /** Better a refusal than a group that tries to start from what is lost. */

@@ -89,7 +89,8 @@ function membersOf(
   records: readonly GroupRecord[]
 ): OverviewMember[] {
   const used = new Map<PeerId, number>()
-  for (const { vms, owners } of records) {
+  for (const { vms, owners, resting } of records) {
+    if (resting) continue
     for (const { id, memoryMiB } of vms) {
       const owner = owners[id] ?? ''
       used.set(owner, (used.get(owner) ?? 0) + memoryMiB)
@@ -117,7 +118,7 @@ function shown({ aheadMs, value }: Heard<OwnReport>): MemberReport {
 }
 
 function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
-  const { id, generation, committed, open, kept = [], outputCommit, openFlow, drills } = record
+  const { id, generation, committed, open, resting, kept = [], outputCommit, openFlow, drills } = record
   const committedMs = committed?.wallMs ?? facts.committedMs(id, committed?.epoch ?? 0)
   return {
     id,
@@ -125,6 +126,7 @@ function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
     epoch: committed?.epoch ?? 0,
     ...(committedMs !== undefined && { committedMs }),
     open: open?.epoch ?? null,
+    ...(resting && { resting }),
     kept: kept.length + (committed === null ? 0 : 1),
     outputCommit: outputCommit === true,
     openFlow: openFlow === true,
@@ -148,7 +150,7 @@ function vmsOf(record: GroupRecord, { members }: PeerStatus, reports: Reports): 
       group: record.id,
       vm,
       owner,
-      state: stateOf(running !== undefined, report !== undefined, isDead),
+      state: record.resting ? 'resting' : stateOf(running !== undefined, report !== undefined, isDead),
       memoryMiB,
       cpus,
       ...(running?.capture !== undefined && { capture: running.capture }),

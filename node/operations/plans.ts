@@ -59,13 +59,12 @@ export class PlanOperations implements PlanView {
   }
 
   async #planOf(record: GroupRecord, lost: PeerId | undefined): Promise<GroupPlan> {
+    const { id: group, committed } = record
+    const epoch = committed?.epoch ?? 0
+    if (record.resting) return { group, epoch, resting: true, losses: [] }
     const facts = await this.#factsOf(record)
     const losses = lost === undefined ? hostsToLose(record, facts.placement) : [lost]
-    return {
-      group: record.id,
-      epoch: record.committed?.epoch ?? 0,
-      losses: losses.map(each => this.#told(planLoss(each, facts), record))
-    }
+    return { group, epoch, losses: losses.map(each => this.#told(planLoss(each, facts), record)) }
   }
 
   async #factsOf(record: GroupRecord): Promise<LossFacts> {

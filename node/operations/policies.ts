@@ -57,7 +57,7 @@ export class PolicyOperations implements PolicyView {
       own: record.policy !== undefined,
       keeper: nameOf(keeper),
       nowMs: now.nowMs,
-      next: policy === undefined ? null : (next ?? null),
+      next: policy === undefined || record.resting ? null : (next ?? null),
       ...(failed !== undefined && { failed }),
       costs: await this.#costsOf(group, keeper)
     }

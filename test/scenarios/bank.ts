@@ -205,6 +205,13 @@ export class Bank {
     await this.working()
   }
 
+  /** Starts the group, which rests; resolves when all VMs run and are whole. */
+  async startAgain(by: ClusterPeer): Promise<void> {
+    const { generation } = await by.client.startGroup(GROUP, { force: false })
+    await this.#whole(generation - 1)
+    await this.working()
+  }
+
   /** All VMs run, with all of their RAM, in a generation after that one, and have spoken since: of older times than before. */
   async #whole(generation: number): Promise<void> {
     const later = <Kind extends 'vm.resumed' | 'vm.complete' | 'vm.failed'>(kind: Kind) =>

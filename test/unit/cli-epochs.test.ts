@@ -47,6 +47,7 @@ beforeEach(async () => {
     events: { emit: kind => void events.push(kind) },
     note: fact => void events.push('why' in fact ? fact.why : fact.kind),
     policy,
+    facts: () => ({ hosts: [], groups: [] }),
     readManifest: async hash => {
       if (lost.has(hash)) throw new DiapauseError('MANIFEST_MISSING', `no peer has ${hash}`)
       return { stats: { bytesStored: 1024 } } as ImageManifest

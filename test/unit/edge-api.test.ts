@@ -46,6 +46,7 @@ class FakePeer implements PeerView {
   readonly home = {} as PeerView['home']
   readonly redundancy = {} as PeerView['redundancy']
   readonly epochs = {} as PeerView['epochs']
+  readonly rest = {} as PeerView['rest']
   readonly drills = {} as PeerView['drills']
   readonly plans = {} as PeerView['plans']
   readonly policies = {} as PeerView['policies']

@@ -62,6 +62,11 @@ const known: Readonly<Record<string, Words>> = {
     'warn',
     `took ${text(f, 'group')} back to epoch ${text(f, 'epoch')} by hand, generation ${text(f, 'generation')}`
   ],
+  'group.rests': f => ['none', `let ${text(f, 'group')} rest at epoch ${text(f, 'epoch')}`],
+  'group.started': f => [
+    'good',
+    `started ${text(f, 'group')} from epoch ${text(f, 'epoch')}, generation ${text(f, 'generation')}`
+  ],
   'vm.started': f => ['good', `${vmOf(f)} boots, generation ${text(f, 'generation')}`],
   'vm.resumed': f => [
     'good',

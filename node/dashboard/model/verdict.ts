@@ -28,12 +28,15 @@ export function verdictOf(overview: Overview): Verdict {
   return { tone: worst, text: textOf(overview, sorted), reasons: sorted }
 }
 
-function textOf({ vms, members, code }: Overview, reasons: readonly Reason[]): string {
+function textOf({ vms: defined, members, code }: Overview, reasons: readonly Reason[]): string {
+  const vms = defined.filter(({ state }) => state !== 'resting')
   const running = vms.filter(({ state }) => state === 'running').length
   const alive = members.filter(({ liveness }) => liveness === 'alive').length
   const [first] = reasons
   if (first !== undefined && first.tone === 'bad') return first.text
-  const all = vms.length === 0 ? 'No VMs are defined yet' : `${allOf(vms.length, running)} run${one(vms.length)}`
+  const resting = defined.length - vms.length
+  const none = resting > 0 ? `${allOf(resting, resting)} rest${one(resting)}` : 'No VMs are defined yet'
+  const all = vms.length === 0 ? none : `${allOf(vms.length, running)} run${one(vms.length)}`
   if (first !== undefined) return `${all}. ${first.text}`
   const bears = code.tolerates > 0 ? `Any ${code.tolerates} of ${alive} members may vanish without loss` : ''
   return bears === '' ? `${all}.` : `${all}. ${bears}.`

@@ -10,31 +10,47 @@ import { durationOf } from '../model/text.ts'
 import { Dialog } from '../parts/dialog.tsx'
 import { Mark } from '../parts/marks.tsx'
 import { type ActionProps, Buttons, Outcome } from '../parts/asking.tsx'
+import { StartDialog, StopDialog } from './rest.tsx'
 import { RestoreDialog } from './restore.tsx'
 import { VerifyDialog } from './verify.tsx'
 
-const dialogs = { snapshot: SnapshotDialog, restore: RestoreDialog, drill: DrillDialog, verify: VerifyDialog }
+const dialogs = {
+  snapshot: SnapshotDialog,
+  start: StartDialog,
+  restore: RestoreDialog,
+  drill: DrillDialog,
+  verify: VerifyDialog,
+  stop: StopDialog
+}
 type Action = keyof typeof dialogs
 
 const titles: Readonly<Record<Action, string>> = {
   snapshot: 'Snapshot',
+  start: 'Start…',
   restore: 'Restore…',
   drill: 'Drill…',
-  verify: 'Verify…'
+  verify: 'Verify…',
+  stop: 'Stop…'
 }
 
-export function Actions({ group }: { group: string }) {
+/** Of a group that rests, and of one that does not, what has no sense. */
+const senseless: readonly [resting: readonly Action[], running: readonly Action[]] = [['snapshot', 'stop'], ['start']]
+
+export function Actions({ group, resting }: { group: string; resting: boolean }) {
   const who = useValue(session)
   const [open, setOpen] = useState<Action | undefined>()
   if (!mayDo(who, 'operate')) return null
+  const left = senseless[resting ? 0 : 1]
   const Open = open === undefined ? undefined : dialogs[open]
   return (
     <div class="actions" role="group" aria-label={`Actions on ${group}`}>
-      {(Object.keys(titles) as Action[]).map(action => (
-        <button key={action} type="button" onClick={() => setOpen(action)}>
-          {titles[action]}
-        </button>
-      ))}
+      {(Object.keys(titles) as Action[])
+        .filter(action => !left.includes(action))
+        .map(action => (
+          <button key={action} type="button" onClick={() => setOpen(action)}>
+            {titles[action]}
+          </button>
+        ))}
       {Open !== undefined && <Open group={group} close={() => setOpen(undefined)} />}
     </div>
   )

@@ -44,10 +44,11 @@ function Group({ overview, group, aheadMs }: { overview: Overview; group: Overvi
         <h1>
           {group.id}
           <small>{`generation ${group.generation}, epoch ${group.epoch === 0 ? 'none yet' : group.epoch}`}</small>
+          {group.resting && <span class="tag">rests</span>}
           {group.outputCommit && <span class="tag">output commit</span>}
           {group.openFlow && <span class="tag">OpenFlow</span>}
         </h1>
-        <Actions group={group.id} />
+        <Actions group={group.id} resting={group.resting === true} />
       </header>
       <p class="faint">
         {`${countOf(group.kept, 'epoch')} can be restored. Last drill: `}

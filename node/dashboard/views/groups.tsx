@@ -64,7 +64,8 @@ export function GroupPanel({ overview: { groups, vms }, aheadMs }: { overview: O
   )
 }
 
-function runningOf({ id }: OverviewGroup, vms: readonly OverviewVm[]): string {
+function runningOf({ id, resting }: OverviewGroup, vms: readonly OverviewVm[]): string {
+  if (resting) return 'rests'
   const mine = vms.filter(({ group }) => group === id)
   return `${mine.filter(({ state }) => state === 'running').length} of ${mine.length}`
 }

@@ -13,7 +13,8 @@ export const stateTone: Readonly<Record<OverviewVm['state'], Tone>> = {
   running: 'good',
   starting: 'busy',
   lost: 'bad',
-  unknown: 'warn'
+  unknown: 'warn',
+  resting: 'none'
 }
 
 export function VmsView() {

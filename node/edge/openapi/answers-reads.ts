@@ -22,6 +22,7 @@ export const plan = of<GroupPlan>()(
   z.object({
     group: text,
     epoch: number,
+    resting: z.literal(true).optional(),
     losses: z.array(
       z.object({
         host: text,
@@ -91,6 +92,7 @@ export const overview = of<Overview>()(
         epoch: number,
         committedMs: number.optional(),
         open: number.nullable(),
+        resting: z.literal(true).optional(),
         kept: number,
         outputCommit: flag,
         openFlow: flag

@@ -13,6 +13,7 @@ import { scheduleSchema, wishSchema as drillWishSchema } from '../drill-view.ts'
 import { placeSchema, pushSchema, recoverySchema, restoreSchema, verifySchema } from '../home-view.ts'
 import { logWishSchema } from '../log-view.ts'
 import { notifyTestSchema } from '../notification-view.ts'
+import { startSchema, stopSchema } from '../rest-view.ts'
 import { tokenWishSchema } from '../token-view.ts'
 import * as answers from './answers.ts'
 import * as reads from './answers-reads.ts'
@@ -68,6 +69,8 @@ export const shapes: Readonly<Record<string, Shape>> = {
   'DELETE /v1/groups/{group}/epochs/{epoch}/holds': { query: { name: 'only this name' }, status: 204 },
   'PATCH /v1/groups/{group}/retention': { body: retentionWishSchema, status: 204 },
   'POST /v1/groups/{group}/restore': { body: backSchema, answer: groupRecordSchema },
+  'POST /v1/groups/{group}/stop': { body: stopSchema, answer: groupRecordSchema },
+  'POST /v1/groups/{group}/start': { body: startSchema, answer: groupRecordSchema },
   'POST /v1/groups/{group}/drill': {
     body: drillWishSchema,
     answer: lines('how far it is, and at last a report or an error', answers.workLine)

@@ -1,0 +1,88 @@
+/** Groups that rest: the API's `RestView` over the agents. */
+import { restNow } from '../../protocols/epoch/rest.ts'
+import { cameTooLate } from '../../protocols/epoch/record.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { EpochClock } from '../agents/epoch-clock.ts'
+import type { GroupDirectory } from '../agents/directory.ts'
+import type { EpochView, RestoreWish } from '../edge/epoch-view.ts'
+import type { EventFeed } from '../edge/events.ts'
+import type { RestView, StopWish } from '../edge/rest-view.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
+import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
+import type { Clock } from '../ports.ts'
+import { takeEpoch } from './take-epoch.ts'
+
+export interface RestOperationsDeps extends VersionFacts {
+  readonly directory: Pick<GroupDirectory, 'get' | 'refresh' | 'change'>
+  readonly events: Pick<EventFeed, 'emit' | 'subscribe'>
+  readonly epochClock: Pick<EpochClock, 'propose'>
+  readonly epochs: Pick<EpochView, 'restore'>
+  readonly clock: Pick<Clock, 'after'>
+}
+
+export class RestOperations implements RestView {
+  readonly #deps: RestOperationsDeps
+
+  constructor(deps: RestOperationsDeps) {
+    this.#deps = deps
+  }
+
+  async stop(group: string, { now }: StopWish): Promise<GroupRecord> {
+    const record = await this.#record(group)
+    if (record.resting) return record
+    const older = olderMembers(this.#deps)
+    if (older.length > 0) throw memberOlder(older, 'a group that rests')
+    const rests = now ? await this.#stopNow(record) : await this.#stopByEpoch(group)
+    const { committed, generation } = rests
+    this.#deps.events.emit('group.rests', {
+      group,
+      epoch: committed?.epoch ?? 0,
+      generation,
+      by: now ? 'now' : 'epoch'
+    })
+    return rests
+  }
+
+  async start(group: string, wish: RestoreWish): Promise<GroupRecord> {
+    const record = await this.#record(group)
+    if (record.resting) return await this.#deps.epochs.restore(group, wish)
+    if (wish.epoch === undefined) return record
+    const restore = `diapause restore ${group} --epoch ${wish.epoch}`
+    throw new UsageError('GROUP_RUNS', `Group "${group}" does not rest; to take it back to an epoch: ${restore}`)
+  }
+
+  async #stopByEpoch(group: string): Promise<GroupRecord> {
+    const { epochClock, directory } = this.#deps
+    const propose = (id: string) => epochClock.propose(id, 'request', 'the group is to rest', true)
+    const { epoch, outcome, reason } = await takeEpoch({ ...this.#deps, epochClock: { propose } }, group)
+    const now = directory.get(group)
+    if (now?.resting && now.committed?.epoch === epoch) return now
+    if (outcome === 'committed') throw changed(group)
+    throw new DiapauseError(
+      'REST_ABORTED',
+      `Group "${group}" goes on: epoch ${epoch}, at which it would have rested, was aborted (${reason}).`,
+      { details: { epoch } }
+    )
+  }
+
+  async #stopNow({ id: group, generation, committed }: GroupRecord): Promise<GroupRecord> {
+    if (committed === null) {
+      const how = 'stop it without --now, which takes one, or remove it'
+      throw new UsageError('EPOCH_NONE', `Group "${group}" has no epoch yet at which it could rest: ${how}.`)
+    }
+    const { directory } = this.#deps
+    const late = (is: GroupRecord): boolean => cameTooLate(is, generation, is.resting && is.owners)
+    const now = await directory.change(group, restNow(generation), late)
+    if (now?.resting) return now
+    throw changed(group)
+  }
+
+  async #record(group: string): Promise<GroupRecord> {
+    const record = await this.#deps.directory.refresh(group)
+    if (record !== null && !record.removed) return record
+    throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
+  }
+}
+
+const changed = (group: string) =>
+  new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)
