@@ -230,7 +230,9 @@ export class GroupAgent {
     hosting: Hosting,
     { held, ...after }: { readonly noted: Promise<void>; readonly ended: Promise<unknown>; readonly held: Held }
   ): Promise<void> {
-    const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, reason => this.#failed(vm, reason))
+    const failed = (reason: string): void => this.#failed(vm, reason)
+    const rebooted = (): void => this.#reportVm('vm.rebooted', vm)
+    const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, failed, rebooted)
     this.#vms.set(spec.id, vm)
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)
     mayRun.catch(() => {}) // awaited by the VM's start

@@ -51,6 +51,7 @@ export class LocalVm {
   readonly generation: number
   readonly #deps: LocalVmDeps
   readonly #onEnd: (reason: string) => void
+  readonly #onReboot: () => void
   disks: LocalDisks
   #machine: Machine | undefined
   #attaching: Promise<NicPort> | undefined
@@ -65,12 +66,19 @@ export class LocalVm {
   #copied: Promise<unknown> = Promise.resolve() // settles when no cut asks for changed pages: the next may
   #voidedEpoch = -1 // the newest
 
-  constructor(record: GroupRecord, spec: VmSpec, deps: LocalVmDeps, onEnd: (reason: string) => void) {
+  constructor(
+    record: GroupRecord,
+    spec: VmSpec,
+    deps: LocalVmDeps,
+    onEnd: (reason: string) => void,
+    onReboot: () => void = () => {}
+  ) {
     this.spec = spec
     this.group = record.id
     this.generation = record.generation
     this.#deps = deps
     this.#onEnd = onEnd
+    this.#onReboot = onReboot
     this.disks = new LocalDisks(spec, this, deps)
     this.#still = new Standstill({
       vm: spec.id,
@@ -147,7 +155,7 @@ export class LocalVm {
   /** All of it is this VM's from now on. */
   async #adopt({ machine, worker, restore, disks, nics, setOnExit }: StandbyParts): Promise<void> {
     ;[this.#machine, this.#worker, this.#restore, this.disks, this.#reserved] = [machine, worker, restore, disks, nics]
-    setOnExit(reason => this.#exited(reason))
+    setOnExit(reason => this.#exited(reason), this.#onReboot)
     if (this.#destroyed) await this.destroy()
     this.#alive()
   }
@@ -364,7 +372,8 @@ export class LocalVm {
       ends,
       disks,
       consolePath: this.#deps.path('console', this.group, this.spec.id),
-      onExit: reason => this.#exited(reason)
+      onExit: reason => this.#exited(reason),
+      onReboot: this.#onReboot
     })
     return this.#machine
   }

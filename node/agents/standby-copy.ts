@@ -31,7 +31,7 @@ export interface StandbyParts {
   /** For the machine's incoming stream. */
   readonly socketPath: string
   /** Who is told when the machine ends. */
-  setOnExit(onExit: (reason: string) => void): void
+  setOnExit(onExit: (reason: string) => void, onReboot: () => void): void
 }
 
 /** What a copy is of. */
@@ -50,6 +50,8 @@ export class StandbyCopy {
   readonly #name: string
   readonly #onEnd: (why: string) => void
   #onExit: (reason: string) => void
+  /** Until it runs, nobody is there to reboot it. */
+  #onReboot: () => void = () => {}
   #state: State = 'starting'
   #why = ''
   #target: Image
@@ -119,8 +121,9 @@ export class StandbyCopy {
       nics,
       nicPath: this.#path('nic'),
       socketPath: this.#path('incoming'),
-      setOnExit: onExit => {
+      setOnExit: (onExit, onReboot) => {
         this.#onExit = onExit
+        this.#onReboot = onReboot
       }
     }
   }
@@ -164,7 +167,8 @@ export class StandbyCopy {
     const { spec } = this
     const consolePath = path('console', this.group, spec.id)
     const onExit = (reason: string) => this.#onExit(reason)
-    this.#machine = hypervisor.define({ spec, ends: this.#nics?.ends ?? [], disks, consolePath, onExit })
+    const onReboot = () => this.#onReboot()
+    this.#machine = hypervisor.define({ spec, ends: this.#nics?.ends ?? [], disks, consolePath, onExit, onReboot })
     const waiting = await this.#machine.wait?.()
     this.#alive()
     if (waiting === undefined) throw new DiapauseError('STANDBY_UNSUPPORTED', 'no machine can wait here')

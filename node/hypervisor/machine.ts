@@ -25,7 +25,7 @@ import type { GuestChannel } from './guest-agent.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
-import { tellResets } from './resets.ts'
+import { tellReboots } from './resets.ts'
 import { Vcpus } from './vcpus.ts'
 
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
@@ -240,7 +240,7 @@ export class QemuMachine implements Machine {
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
       this.disks.attach(this.#qmp, why => this.#lose(why))
-      tellResets(this.#qmp, () => this.#context.log.info({ vm: this.#options.spec.id }, 'reset by its guest'))
+      tellReboots(this.#qmp, this.#context, this.#options)
       this.#vcpus = await Vcpus.of(this.#qmp)
       this.#vcpus.giveWay()
       await ready(this.#qmp)

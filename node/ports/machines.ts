@@ -56,6 +56,8 @@ export interface MachineOptions {
   readonly disks?: MachineDisks | undefined
   /** The machine has ended without `destroy` having been called. */
   onExit(reason: string): void
+  /** Its guest has rebooted, and is the same machine; told once of resets that follow each other closely. */
+  onReboot?(): void
 }
 
 export interface MachineDisks {

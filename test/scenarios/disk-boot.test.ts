@@ -78,6 +78,12 @@ describe('a VM that boots from its disk', () => {
       async () => (await printed(peer)).filter(line => line.boots === boots).length > 2
     )
 
+  const rebootsAt = async (peer: ClusterPeer): Promise<object[]> => {
+    const told: object[] = []
+    for await (const { kind, atMs: _, ...fields } of peer.client.events()) if (kind === 'vm.rebooted') told.push(fields)
+    return told
+  }
+
   it('is adopted, and whoever adopts it is told what it does without', () => {
     expect(said).toMatch(/Left out:\n {2}<graphics type='spice'>: there is no screen here/)
     expect(said).toContain(`group ${GROUP} with 1 VMs is made`)
@@ -94,6 +100,7 @@ describe('a VM that boots from its disk', () => {
     before = (await printed(left)).at(-1) as PcReport
     const [record] = await left.client.groups()
     expect(record).toMatchObject({ generation: 1, committed: { generation: 1 } })
+    expect(await rebootsAt(left)).toEqual([{ group: GROUP, vm: 'pc', generation: 1 }])
   })
 
   it('goes on where it was when its host dies: as far in RAM as on its disk, and not booted again', async () => {
@@ -113,5 +120,6 @@ describe('a VM that boots from its disk', () => {
     for (const { ram, disk } of reports) expect(disk).toBe(ram)
     const [record] = await right.client.groups()
     expect(record).toMatchObject({ generation: 2, owners: { pc: right.id } })
+    expect(await rebootsAt(right)).toEqual([{ group: GROUP, vm: 'pc', generation: 2 }])
   })
 })

@@ -73,6 +73,7 @@ const known: Readonly<Record<string, Words>> = {
     `${vmOf(f)} runs again from epoch ${text(f, 'epoch')}, ${ms(f, 'spawnToRunMs')} after its machine was started`
   ],
   'vm.complete': f => ['good', `${vmOf(f)} has all of its pages`],
+  'vm.rebooted': f => ['none', `${vmOf(f)} was rebooted by its guest`],
   'vm.failed': f => ['bad', `${vmOf(f)} failed: ${text(f, 'reason')}`],
   'vm.destroyed': f => ['none', `ended ${vmOf(f)} of generation ${text(f, 'generation')}`],
   'lease.lapsed': f => ['bad', `its lease of ${text(f, 'key')} has lapsed: its VMs stand still`],
