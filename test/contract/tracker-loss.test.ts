@@ -24,12 +24,14 @@ beforeAll(async () => {
 }, 240_000)
 afterAll(() => host.close())
 
-/** Kills the helper of the one VM there is. */
-async function killTracker(): Promise<void> {
+/** Kills the helper of this VM, which its QEMU knows by the socket; another may wait for the next VM. */
+async function killTracker({ machine }: OneVm): Promise<void> {
+  const environment = await readFile(`/proc/${machine.pid}/environ`, 'utf8')
+  const socket = /(?:^|\0)DIAPAUSE_UFFD=([^\0]+)/.exec(environment)?.[1]
   const children = await readFile(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8')
   const all = children.trim().split(' ').map(Number)
   const names = await Promise.all(all.map(pid => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
-  const trackers = all.filter((_, i) => /tracker\0serve\0/.test(names[i] ?? ''))
+  const trackers = all.filter((_, i) => names[i]?.endsWith(`\0serve\0${socket}\0`))
   expect(trackers).toHaveLength(1)
   process.kill(trackers[0] ?? 0, 'SIGKILL')
 }
@@ -69,10 +71,10 @@ test('the next images are all of RAM wherever the helper is killed, and a restor
   for (const [number, moment] of moments.entries()) {
     const vm = await running(`vm${number}`, image)
     await sleep(100)
-    if (moment === 'between two cuts') await killTracker()
+    if (moment === 'between two cuts') await killTracker(vm)
     else {
       const cut = vm.cut(++epoch, async reached => {
-        if (reached === moment) await killTracker()
+        if (reached === moment) await killTracker(vm)
       })
       // What was told of before is whole: only this image comes to its end.
       if (moment === 'in its pause, after them') expect(await vm.wrongPages(await cut)).toEqual([])
@@ -92,7 +94,7 @@ test('a VM that is held to dirty capture runs on without its helper, and is not 
   const vm = await host.define('held', { ...spec, capture: 'dirty' })
   await vm.boot()
   await vm.cut(++epoch)
-  await killTracker()
+  await killTracker(vm)
   await expect.poll(() => vm.machine.tracking).toBeUndefined()
   await expect(vm.cut(++epoch)).rejects.toMatchObject({ code: 'HYPERVISOR_CAPTURE' })
   await vm.goesOn()
