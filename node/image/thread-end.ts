@@ -7,8 +7,11 @@
  * too, that its making was not interrupted: so one that is still loading is waited for as well, some 100 ms.
  */
 
-/** A thread that has not stood still by then is ended all the same. A guess: a hundred pieces of work on a busy host. */
-const LIMIT_MS = 2_000
+/**
+ * A thread that has not stood still by then is ended all the same. Not sooner: the process may go with it. On two cores with a load
+ * of 10 one that was just loading took more than 2 s (seen once in a test); five times that is a guess.
+ */
+const LIMIT_MS = 10_000
 
 const STANDS = 1
 
