@@ -120,6 +120,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   MEMBER_OWNS_VMS: 409,
   LAST_VOTER: 409,
   VOTERS_FULL: 409,
+  CLUSTER_FULL: 409,
   INVITES_FULL: 409,
   ADDRESS_TAKEN: 409,
   KEYS_ELSEWHERE: 409,

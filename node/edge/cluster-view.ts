@@ -4,9 +4,9 @@ import type { MemberStatus } from './view.ts'
 export interface ClusterView {
   /** The members as this peer knows them, and what it still waits for. */
   status(): Promise<ClusterStatus>
-  /** A token for one new member. MEMBER_UNKNOWN, INVITES_FULL, MEMBER_OWNS_VMS (who is to be replaced lives and owns some). */
+  /** A token for one new member. MEMBER_UNKNOWN, INVITES_FULL, CLUSTER_FULL, MEMBER_OWNS_VMS (who is to be replaced lives and owns some). */
   invite(request: InviteRequest): Promise<Invitation>
-  /** Resolves when it is so, however long that takes. MEMBER_UNKNOWN, MEMBER_LEAVING, LAST_VOTER, VOTERS_FULL, ADDRESS_TAKEN. */
+  /** Resolves when it is so, however long that takes. MEMBER_UNKNOWN, MEMBER_LEAVING, LAST_VOTER, VOTERS_FULL, ADDRESS_TAKEN, CLUSTER_FULL. */
   setMember(nameOrId: string, wish: MemberWish): Promise<void>
   /** Resolves when it is no member any more, however long that takes. MEMBER_UNKNOWN, LAST_VOTER, MEMBER_OWNS_VMS. */
   removeMember(nameOrId: string, force: boolean): Promise<void>

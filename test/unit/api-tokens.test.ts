@@ -15,7 +15,7 @@ import {
 } from '../../protocols/membership/api-tokens.ts'
 import { addApiToken, removeApiToken } from '../../protocols/membership/changes.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
-import { type ClusterRecord, parseClusterRecord } from '../../protocols/membership/record.ts'
+import { type ClusterRecord, MAX_MEMBERS, parseClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeValue } from '../../protocols/register/value.ts'
 import { JumpingClock } from './jumping-clock.ts'
 
@@ -74,36 +74,15 @@ describe('a token of the API', () => {
   })
 })
 
-describe('as many tokens as there may be', () => {
-  it('fit the register of a cluster of 80 members with long names and addresses', () => {
-    const members = Array.from({ length: 80 }, (_, at) => ({
-      ...founder,
-      id: `m${at}`.padEnd(52, 'x'),
-      name: `n${at}`.padEnd(40, 'n'),
-      address: `/dns4/${'h'.repeat(63)}.${'d'.repeat(63)}.example/tcp/65535`
-    }))
-    const most = Array.from({ length: MAX_API_TOKENS }, (_, at) => ({
-      ...token,
-      name: `t${at}`.padEnd(40, 't'),
-      role: 'operate' as const,
-      madeMs: 1.5e12,
-      expiresMs: 1.6e12
-    }))
-    const record = { ...foundersRecord('c', members), apiTokens: most }
-    expect(parseClusterRecord(record)).toEqual(record)
-    expect(() => encodeValue(record)).not.toThrow()
-  })
-})
-
 describe('tokens as an operator makes them', () => {
-  function world(older: readonly string[] = []) {
-    let record = cluster
+  function world(older: readonly string[] = [], begins: ClusterRecord = cluster) {
+    let record = begins
     let nowMs = 1_000.5
     const events = new EventFeed(() => nowMs)
     const disk = { takes: true }
     const clock = new JumpingClock()
     const membership = {
-      record: () => (disk.takes ? record : cluster),
+      record: () => (disk.takes ? record : begins),
       newest: () => record,
       refresh: async () => record,
       until: () => (disk.takes ? Promise.resolve(record) : new Promise<never>(() => {})),
@@ -166,6 +145,26 @@ describe('tokens as an operator makes them', () => {
     const { tokens, record } = world(['oak'])
     await expect(tokens.make({ name: 'me', role: 'view' })).rejects.toMatchObject({ code: 'MEMBER_OLDER' })
     expect(record()).toBe(cluster)
+  })
+
+  it('are refused where there are as many as may be, or their cluster takes up the room, and it is told which', async () => {
+    const apiTokens = Array.from({ length: MAX_API_TOKENS }, (_, at) => ({ ...token, name: `n${at}` }))
+    const many = world([], { ...cluster, apiTokens })
+    await expect(many.tokens.make({ name: 'me', role: 'view' })).rejects.toMatchObject({
+      code: 'TOKENS_FULL',
+      message: expect.stringContaining(`${MAX_API_TOKENS} tokens already`)
+    })
+    const members = Array.from({ length: MAX_MEMBERS }, (_, at) => ({
+      ...founder,
+      id: `m${at}`.padEnd(52, 'x'),
+      name: `n${at}`.padEnd(40, 'n'),
+      address: `/dns4/${'h'.repeat(253)}/tcp/65535`
+    }))
+    const wide = world([], foundersRecord('c', members))
+    await expect(wide.tokens.make({ name: 'me', role: 'view' })).rejects.toMatchObject({
+      code: 'TOKENS_FULL',
+      message: expect.stringContaining('no room for another')
+    })
   })
 
   it('have a name, a role, and days until they expire', () => {
