@@ -132,6 +132,7 @@ describe('a drill', () => {
     await dialog.getByText('a drill of group2 runs here').waitFor()
     await button(dialog, 'Begin the drill (again)').click()
     await dialog.getByText('Passed: epoch 60 came back on oak1 in 4.1 s.').waitFor()
+    expect(times).toBe(2)
   })
 
   it.each(['Escape', 'Cancel'])('ends when nobody waits for it any more (%s)', async how => {
@@ -149,6 +150,7 @@ describe('a drill', () => {
     else await button(dialog, 'Cancel').click()
     await ended.promise
     await dialog.waitFor({ state: 'detached' })
+    expect(open.faults).toEqual([])
   })
 })
 
@@ -191,11 +193,12 @@ describe('verify', () => {
     await dialog.getByText('Of 2 images: 1 column missing, 0 damaged, 1 unreadable.').waitFor()
     await dialog.getByText('group1/vm2/3/60: no peer within reach has its manifest').waitFor()
     await dialog.getByText('oak2 did not answer').waitFor()
+    expect(await dialog.getByText(/^All columns/).count()).toBe(0)
   })
 })
 
 describe('each dialog', () => {
-  it.each(['Snapshot', 'Restore…', 'Drill…', 'Verify…'])(
+  it.each(['Snapshot', 'Restore…', 'Drill…', 'Verify…', 'Stop…'])(
     '%s can be used by all, also in the dark on a phone',
     async action => {
       const { page, dialog } = await dialogOf(action)

@@ -62,6 +62,40 @@ describe('the page of a peer, while another host dies', () => {
     await visit(open.page, '')
   })
 
+  it('verifies what is stored of it, and has it come back in a drill', async () => {
+    await visit(open.page, 'groups/bank')
+    const dialog = open.page.getByRole('dialog')
+    await open.page.getByRole('button', { name: 'Verify…' }).click()
+    await dialog.getByLabel(/^Read all of it/).check()
+    await dialog.getByRole('button', { name: 'Verify' }).click()
+    await dialog.getByText('All columns of 2 images are read and whole.').waitFor()
+    await dialog.getByRole('button', { name: 'Close' }).click()
+    await open.page.getByRole('button', { name: 'Drill…' }).click()
+    await dialog.getByRole('button', { name: 'Begin the drill' }).click()
+    const { committed, generation } = await bank.record()
+    await dialog.getByText(`Passed: epoch ${committed?.epoch} came back on p3`).waitFor({ timeout: 60_000 })
+    for (const vm of ['vm1', 'vm2']) await dialog.getByText(new RegExp(`^${vm}: ran after .*whole after`)).waitFor()
+    await open.page.keyboard.press('Escape')
+    expect((await bank.record()).generation).toBe(generation)
+  })
+
+  it('takes it back to that epoch when its name is typed, and has it running again', async () => {
+    const { generation, committed } = await bank.record()
+    await open.page.getByRole('button', { name: 'Restore…' }).click()
+    const dialog = open.page.getByRole('dialog')
+    await dialog.getByLabel('Type bank to confirm').fill('bank')
+    await dialog.getByRole('button', { name: 'Take it back' }).click()
+    const decided = `Decided: generation ${generation + 1} goes back to epoch ${committed?.epoch}.`
+    await dialog.getByText(decided).waitFor()
+    await dialog.getByRole('button', { name: 'Close' }).click()
+    const runs = await bank.until('the generation that it went back to runs', async () => {
+      const at = await Promise.all(['p1', 'p2'].map(async name => await bank.at(bank.peer(name))))
+      return at.every(each => each.generation > generation && each.running.length === 1) ? at : undefined
+    })
+    expect(runs.map(each => each.running)).toEqual([['vm1'], ['vm2']])
+    await visit(open.page, '')
+  })
+
   it('shows the death of a host and its VM on another, as they happen', async () => {
     await bank.working()
     const back = bank.killAndWait(bank.peer('p1'))
