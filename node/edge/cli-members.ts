@@ -28,6 +28,8 @@ export interface MemberHost {
   readonly typed: string
   init(options: NewPeerCommand & { readonly cluster: string }): Promise<MadePeer>
   join(options: NewPeerCommand & { readonly token: string; tell(text: string): void }): Promise<MadePeer>
+  /** Standard input, to its end. */
+  readInput(): Promise<string>
   print(text: string): void
   printError(text: string): void
 }
@@ -138,8 +140,11 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
       made(options, peer, `cluster ${peer.cluster} is made; its first peer is ${peer.name} (${peer.id})`)
     })
   newPeer('join <token>')
-    .description('make this host a member of a cluster; the token comes from diapause invite')
-    .action(async (token: string, options: Options) => {
+    .description(
+      'make this host a member of a cluster; the token comes from diapause invite. "-": it is read from standard input, as other users of the host see what a command is given'
+    )
+    .action(async (word: string, options: Options) => {
+      const token = word === '-' ? (await host.readInput()).trim() : word
       const tell = (text: string): void => (options.json ? undefined : host.print(text))
       const peer = await host.join({ ...asked(options), token, tell })
       made(options, peer, `${peer.name} (${peer.id}) is a member of cluster ${peer.cluster}`)

@@ -21,7 +21,7 @@ export interface QemuProgram {
 export const SANDBOX = ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'] as const
 
 /** linux/capability.h: the bit, and the name that setpriv has for it. */
-const BITS = { dac_read_search: 2n, setpcap: 8n, net_admin: 12n, sys_ptrace: 19n } as const
+const BITS = { dac_override: 1n, dac_read_search: 2n, setpcap: 8n, net_admin: 12n, sys_ptrace: 19n } as const
 export type Capability = Exclude<keyof typeof BITS, 'setpcap'>
 
 export interface Privileges {
@@ -40,7 +40,9 @@ export interface Privileges {
 export function privilegeFlags({ status, userfaultfdForAll, needs = [] }: Privileges): string[] {
   const effective = capabilitiesIn(status, 'CapEff')
   const ambient = capabilitiesIn(status, 'CapAmb')
-  const wanted: Capability[] = ['dac_read_search', ...(userfaultfdForAll ? [] : (['sys_ptrace'] as const)), ...needs]
+  // Containers as a rule have the one that can do more, and not the other.
+  const reading = has(effective, 'dac_read_search') ? 'dac_read_search' : 'dac_override'
+  const wanted: Capability[] = [reading, ...(userfaultfdForAll ? [] : (['sys_ptrace'] as const)), ...needs]
   const listed = (have: bigint): string =>
     ['-all', ...wanted.filter(name => has(have, name)).map(name => `+${name}`)].join(',')
   return [

@@ -6,7 +6,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
@@ -53,6 +53,8 @@ async function compile(cache: string, folder: string): Promise<void> {
       cc('-pthread', 'tracker.c', '-o', join(temporary, 'tracker')),
       cc('-shared', '-fPIC', 'handoff.c', '-o', join(temporary, 'handoff.so'))
     ])
+    // There is no secret in them, and a peer may run as another user than who compiled them.
+    for (const name of ['tracker', 'handoff.so', '']) await chmod(join(temporary, name), 0o755)
     await rename(temporary, folder)
   } catch (cause) {
     if (hasCode(cause, 'ENOTEMPTY') || hasCode(cause, 'EEXIST')) return

@@ -32,8 +32,8 @@ afterEach(async () => {
   }
 })
 
-/** Reading files of others, and a userfaultfd where not everybody gets one. */
-const KEPT = (1n << 2n) | (1n << 19n)
+/** Files of others (in a container by the first), and a userfaultfd where not everybody gets one. */
+const KEPT = (1n << 1n) | (1n << 2n) | (1n << 19n)
 
 describe('a QEMU', () => {
   it('has a filter of system calls, and no capability but those that cuts and restores need', async () => {
@@ -75,6 +75,22 @@ describe('a QEMU', () => {
     await expect.poll(async () => (await words())[0]).toBe(QEMU)
     expect(await words()).not.toContain(SANDBOX[0])
   })
+})
+
+it('a peer as a user of its own needs one capability to cut VMs by the pages that they write, and QEMU has no other', async () => {
+  const child = join(import.meta.dirname, 'own-user-child.ts')
+  const caps = '-all,+sys_ptrace'
+  const nobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+  // Of somebody else only where that user can read this checkout, and where we may become it.
+  const other = await run('setpriv', [...nobody, 'test', '-r', child]).then(
+    () => nobody,
+    () => []
+  )
+  const flags = [...other, `--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
+  const { stdout } = await run('setpriv', [...flags, process.execPath, child], { timeout: 60_000 })
+  const told = JSON.parse(stdout) as { uid: number; effective: string; capture: string }
+  expect(told).toMatchObject({ uid: other.length > 0 ? 65_534 : process.getuid?.(), capture: 'dirty' })
+  expect(BigInt(`0x${told.effective}`) & ~(1n << 19n)).toBe(0n)
 })
 
 it('a peer, and what it starts, leaves no core, to no file and to no program', async () => {

@@ -16,6 +16,13 @@ describe('the privileges of QEMU', () => {
     ])
   })
 
+  it('are, of those of root in a container, opening any file', () => {
+    const container = '00000000a80c25fb' // what Docker gives, and SYS_PTRACE
+    expect(privilegeFlags({ status: status(container), userfaultfdForAll: false }).at(-1)).toBe(
+      '--bounding-set=-all,+dac_override,+sys_ptrace'
+    )
+  })
+
   it('are to trace processes too where the kernel gives a userfaultfd to nobody else', () => {
     expect(privilegeFlags({ status: status(ROOT), userfaultfdForAll: false }).at(-1)).toBe(
       '--bounding-set=-all,+dac_read_search,+sys_ptrace'

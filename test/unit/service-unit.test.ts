@@ -11,6 +11,15 @@ test('the unit leaves no core dumps, and a peer what it takes to confine its VMs
   expect(settings.get('UMask')).toBe('0077')
 })
 
+test('a peer as a user of its own has what a peer as root has of privileges, or less', async () => {
+  const [unit, own] = [await readSettings(), await readSettings('own-user.conf')]
+  const ambient = own.get('AmbientCapabilities')?.split(' ') ?? []
+  expect(own.get('User')).toBe('diapause')
+  expect(ambient).toContain('CAP_SYS_PTRACE')
+  expect(own.get('CapabilityBoundingSet')?.split(' ')).toEqual(ambient)
+  expect(unit.get('CapabilityBoundingSet')?.split(' ')).toEqual(expect.arrayContaining(ambient))
+})
+
 test('the unit hears the processes that speak for a peer, and starts it again after every failure', async () => {
   const settings = await readSettings()
   // systemd-notify is not the main process.
@@ -21,8 +30,8 @@ test('the unit hears the processes that speak for a peer, and starts it again af
   expect(settings.get('StartLimitIntervalSec')).toBe('0')
 })
 
-async function readSettings(): Promise<Map<string, string>> {
-  const text = await readFile(join(import.meta.dirname, '../../config/systemd/diapause.service'), 'utf8')
+async function readSettings(name = 'diapause.service'): Promise<Map<string, string>> {
+  const text = await readFile(join(import.meta.dirname, '../../config/systemd', name), 'utf8')
   return new Map(text.split('\n').flatMap(line => (/^\w+=/.test(line) ? [split(line)] : [])))
 }
 
