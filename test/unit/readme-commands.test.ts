@@ -1,0 +1,176 @@
+/** Every command that a README names is one that there is: this program's by its own command line, others' by who runs them. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Command } from 'commander'
+import { describe, expect, it } from 'vitest'
+import { type CliHost, program } from '../../node/edge/cli.ts'
+import { benchmarks } from '../bench/list.ts'
+import { cluster } from '../sim/cluster.ts'
+import { detection } from '../sim/detection.ts'
+import { registers } from '../sim/registers.ts'
+import { repairs } from '../sim/repairs.ts'
+import { seeds } from '../sim/seeds.ts'
+import { commandsOf, example, ofDiapause } from '../walkthrough/commands.ts'
+
+const root = join(import.meta.dirname, '../..')
+const pages = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*README.md'], {
+  cwd: root,
+  encoding: 'utf8'
+})
+const named = pages
+  .split('\n')
+  .filter(page => page !== '' && existsSync(join(root, page)))
+  .flatMap(page => commandsOf(page, readFileSync(join(root, page), 'utf8')))
+const scenarios = [seeds, registers, cluster, repairs, detection]
+
+/** Who runs what is no command of this program's: how it begins, and the test in which it, or what it starts, is run. */
+const RUN_BY: Readonly<Record<string, string>> = {
+  'npm run demo': 'test/scenarios/demo.test.ts',
+  'npm run check': '.ci/run',
+  'npm test': 'test/run.ts',
+  'npm run fuzz': 'test/unit/fuzz/fuzz.test.ts',
+  'npm run chaos': 'test/chaos/main.ts',
+  'npm run adopt-corpus': 'test/adopt-corpus.ts',
+  'npm run pictures': 'test/unit/pictures.test.ts',
+  'npm run guest': 'test/scenarios/tutorial.test.ts',
+  'npm pack': 'test/scenarios/package.test.ts',
+  'npm install --global ./diapause-': 'test/scenarios/package.test.ts',
+  'docker ': 'test/docker/compose.test.ts',
+  'sudo ovs-vsctl ': 'test/hosts/openvswitch.ts',
+  'sudo ip link set eth1 mtu': 'test/contract/openflow-support.ts',
+  'apt-get install openvswitch-switch': 'test/hosts/openvswitch.ts',
+  'ip tuntap add': 'test/contract/qemu-tap.test.ts',
+  'ip link set vms0 master': 'test/contract/qemu-tap.test.ts',
+  'curl --unix-socket RUNDIR/api.sock http://peer/metrics': 'test/scenarios/observability.test.ts'
+}
+
+/** Pages whose blocks a test types. */
+const WALKED: Readonly<Record<string, string>> = {
+  'config/tutorial/README.md': 'test/scenarios/tutorial.test.ts',
+  'config/operations-guide/README.md': 'test/scenarios/operations-guide.test.ts'
+}
+
+/** Only a program's name, as in "`ip` is in Debian's iproute2". */
+const isName = (command: string): boolean => /^(?:sudo )?[\w-]+(?: run| compose| -9)?$/.test(command)
+
+/** Undefined: the command line takes it. Else what it says. Nothing is done. `inSentence`: something may be missing. */
+async function refused(words: readonly string[], inSentence = false): Promise<string | undefined> {
+  const said: string[] = []
+  const host = { version: '1', defaultRemote: {}, terminal: {}, scripts: ['demo', 'bench'], print: () => {} }
+  const diapause = program({ ...host, printError: (text: string) => said.push(text) } as unknown as CliHost)
+  // `diapause snapshot` in a sentence is the name of a command, and not all of what is typed.
+  if (isPath(diapause, words)) return undefined
+  const idle = (command: Command): void => {
+    command.action(() => {})
+    for (const option of command.options) option.mandatory &&= !inSentence
+    for (const argument of command.registeredArguments) argument.required &&= !inSentence
+    command.commands.forEach(idle)
+  }
+  diapause.commands.forEach(idle)
+  return diapause.parseAsync([...words], { from: 'user' }).then(
+    () => undefined,
+    (error: unknown) => said.join(' ') || String(error)
+  )
+}
+
+function isPath(command: Command, words: readonly string[]): boolean {
+  const [first, ...rest] = words
+  if (first === undefined) return true
+  const next = command.commands.find(each => each.name() === first)
+  return next !== undefined && isPath(next, rest)
+}
+
+/** What is wrong with a command of `npm run bench` or `npm run sim`; undefined: nothing, or it is neither. */
+function wrongOptions(command: string): string | undefined {
+  const [, script = '', rest = ''] = /^npm run (bench|sim)(?: -- (.*))?$/.exec(command) ?? []
+  const words = example(rest)
+  const options = words.filter(word => word.startsWith('--')).map(word => word.slice(2))
+  if (script === 'bench' && words[0] !== undefined && words[0] !== 'NAME') {
+    const benchmark = benchmarks.get(words[0])
+    if (benchmark === undefined) return `there is no benchmark ${words[0]}`
+    return options.find(option => option !== 'json' && benchmark.options?.[option] === undefined)
+  }
+  if (script === 'sim' && !words.includes('NAME')) {
+    const name = words[words.indexOf('--scenario') + 1]
+    const scenario = words.includes('--scenario') ? scenarios.find(one => one.name === name) : scenarios[0]
+    if (scenario === undefined) return `there is no scenario ${name}`
+    return options.find(option => !['json', 'scenario'].includes(option) && !(option in scenario.options))
+  }
+  return undefined
+}
+
+describe('commands that READMEs name', () => {
+  it('are found, in blocks and in sentences', () => {
+    const text = [
+      'Type `diapause status` or `npm run diapause -- members',
+      'set NAME --votes no`; `kernel` is none.',
+      '',
+      '    npm run diapause -- vm define FILE \\',
+      '        --dry-run   says what would be made',
+      '    something else',
+      '```sh',
+      'diapause keys   # all',
+      '```',
+      '```text',
+      'diapause nothing',
+      '```'
+    ].join('\n')
+    expect(commandsOf('x', text)).toEqual([
+      { page: 'x', line: 1, inSentence: true, command: 'diapause status' },
+      { page: 'x', line: 1, inSentence: true, command: 'npm run diapause -- members set NAME --votes no' },
+      { page: 'x', line: 4, inSentence: false, command: 'npm run diapause -- vm define FILE --dry-run' },
+      { page: 'x', line: 8, inSentence: false, command: 'diapause keys' }
+    ])
+    expect(example(`plan [GROUP] --epoch N --part all|vms --check 'a "b" c'`)).toEqual([
+      'plan',
+      'GROUP',
+      '--epoch',
+      '7',
+      '--part',
+      'all',
+      '--check',
+      'a "b" c'
+    ])
+  })
+
+  it('of this program are such that it takes them', async () => {
+    const own = named.flatMap(each => {
+      const line = ofDiapause(each.command)
+      return line === undefined ? [] : [{ ...each, words: example(line) }]
+    })
+    expect(own.length).toBeGreaterThan(60)
+    const findings = await Promise.all(
+      own.map(async ({ page, line, command, words, inSentence }) => {
+        const says = await refused(words, inSentence)
+        return says === undefined ? [] : [`${page}:${line} \`${command}\`: ${says}`]
+      })
+    )
+    expect(findings.flat().join('\n')).toBe('')
+    expect(await refused(['snapshot', 'shop', 'now'])).toContain('too many arguments')
+    expect(await refused(['snapshots'])).toContain('unknown command')
+    expect(await refused(['join', 'TOKEN'])).toContain('required option')
+    expect(await refused(['join', 'TOKEN'], true)).toBeUndefined()
+    expect(await refused(['join', 'TOKEN', '--nam', 'elm'], true)).toContain('unknown option')
+  })
+
+  it('of others are run by somebody whom this test names', () => {
+    const others = named.filter(
+      ({ page, command }) => ofDiapause(command) === undefined && !isName(command) && !(page in WALKED)
+    )
+    const unknown = others.filter(({ command }) => {
+      if (/^npm run (bench|sim)\b/.test(command)) return wrongOptions(command) !== undefined
+      return !Object.keys(RUN_BY).some(start => command.startsWith(start))
+    })
+    expect(unknown.map(({ page, line, command }) => `${page}:${line} ${command}`).join('\n')).toBe('')
+    for (const start of Object.keys(RUN_BY))
+      expect(
+        others.some(({ command }) => command.startsWith(start)),
+        `nobody names ${start} any more`
+      ).toBe(true)
+    for (const file of Object.values({ ...RUN_BY, ...WALKED }))
+      expect(existsSync(join(root, file)), `${file} is gone`).toBe(true)
+    expect(wrongOptions('npm run bench -- switch --rings 7')).toBe('rings')
+    expect(wrongOptions('npm run sim -- --scenario nothing')).toBe('there is no scenario nothing')
+  })
+})
