@@ -1,7 +1,6 @@
 /** Every command that a README names is one that there is: this program's by its own command line, others' by who runs them. */
-import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import type { Command } from 'commander'
 import { describe, expect, it } from 'vitest'
 import { type CliHost, program } from '../../node/edge/cli.ts'
@@ -14,13 +13,11 @@ import { seeds } from '../sim/seeds.ts'
 import { commandsOf, example, ofDiapause } from '../walkthrough/commands.ts'
 
 const root = join(import.meta.dirname, '../..')
-const pages = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*README.md'], {
-  cwd: root,
-  encoding: 'utf8'
-})
-const named = pages
-  .split('\n')
-  .filter(page => page !== '' && existsSync(join(root, page)))
+const folders = ['config', 'docker', 'node', 'protocols', 'test'].flatMap(folder =>
+  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map(path => join(folder, path))
+)
+const named = ['README.md', ...folders]
+  .filter(page => basename(page) === 'README.md')
   .flatMap(page => commandsOf(page, readFileSync(join(root, page), 'utf8')))
 const scenarios = [seeds, registers, cluster, repairs, detection]
 
