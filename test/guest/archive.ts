@@ -1,9 +1,11 @@
 /**
- * The two file formats the guest's builder needs, so that it needs neither the cpio nor the lz4 program. Pure.
+ * The file formats the guest's builder needs, so that it needs neither the cpio nor the lz4 program. Pure.
  *
  * cpio "newc": a header of hex fields a file, name and data padded to 4 bytes (kernel: early-userspace/buffer-format).
  * bzImage: Debian's cloud kernel is LZ4-compressed (legacy frame: magic, then blocks of u32 length and LZ4 block data),
  * and a guest under TCG takes 1.4 s to decompress itself, while QEMU starts the ELF file inside directly (PVH).
+ * Modules: Debian signs them, behind their end. A kernel that has not loaded its certificates (`bankAppend`) takes those that nobody
+ * has signed as well, and need not find first that it cannot know.
  */
 
 export interface ArchiveFile {
@@ -31,6 +33,17 @@ export function cpioArchive(files: readonly ArchiveFile[]): Buffer {
 function pad(bytes: Buffer): Buffer {
   const short = -bytes.length & 3
   return short === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(short)])
+}
+
+const SIGNED = Buffer.from('~Module signature appended~\n')
+/** struct module_signature of the kernel: five bytes and three to fill, then how long the signature is before it. */
+const SIGNATURE_FACTS_BYTES = 12
+
+/** A kernel module as it was before somebody signed it. */
+export function unsigned(module: Buffer): Buffer {
+  const facts = module.length - SIGNED.length - SIGNATURE_FACTS_BYTES
+  if (facts < 0 || !module.subarray(-SIGNED.length).equals(SIGNED)) return module
+  return module.subarray(0, Math.max(0, facts - module.readUInt32BE(facts + 8)))
 }
 
 const LZ4_LEGACY = 0x184c2102

@@ -14,12 +14,12 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { DiapauseError, hasCode, messageOf, UsageError } from '../../node/errors.ts'
 import type { VmSpec } from '../../protocols/group.ts'
-import { type ArchiveFile, cpioArchive, kernelElf } from './archive.ts'
+import { type ArchiveFile, cpioArchive, kernelElf, unsigned } from './archive.ts'
 
 const here = import.meta.dirname
 const run = promisify(execFile)
 
-/** In load order; see init.sh. */
+/** In load order; see init.c. */
 const modules = [
   'drivers/virtio/virtio_ring',
   'drivers/virtio/virtio',
@@ -64,7 +64,7 @@ export async function buildGuest(options: BuildOptions = {}): Promise<Guest> {
   try {
     const version = await unpackPackages(temporary, progress)
     progress('compiling the workloads')
-    for (const name of workloads)
+    for (const name of ['init', ...workloads])
       await tool('gcc', ['-O2', '-static', '-s', '-o', join(temporary, name), join(here, `${name}.c`)], temporary)
     progress('packing kernel and initramfs')
     const image = await readFile(join(temporary, 'root/boot', `vmlinuz-${version}`))
@@ -85,7 +85,8 @@ const guestIn = (dir: string): Guest => ({ kernel: join(dir, 'kernel'), initrd: 
 
 async function sourcesHash(): Promise<string> {
   const hash = createHash('sha256')
-  const names = [...workloads.map(name => `${name}.c`), 'guest.h', 'init.sh', 'build.ts', 'archive.ts']
+  const programs = ['init', ...workloads].map(name => `${name}.c`)
+  const names = [...programs, 'guest.h', 'build.ts', 'archive.ts']
   for (const name of names) hash.update(await readFile(join(here, name)))
   return hash.digest('hex').slice(0, 16)
 }
@@ -124,15 +125,20 @@ async function kernelPackage(dir: string): Promise<string | undefined> {
 async function initramfs(dir: string, version: string): Promise<ArchiveFile[]> {
   const directory = (path: string) => ({ path, mode: 0o040755, data: new Uint8Array() })
   const file = async (path: string, source: string) => ({ path, mode: 0o100755, data: await readFile(source) })
+  const driver = async (path: string, source: string) => ({
+    path,
+    mode: 0o100644,
+    data: unsigned(await readFile(source))
+  })
   const names = modules.map(module => module.slice(module.lastIndexOf('/') + 1))
   const kernel = join(dir, 'root/lib/modules', version, 'kernel')
   return [
     ...['bin', 'dev', 'mod', 'proc'].map(directory),
-    await file('init', join(here, 'init.sh')),
+    await file('init', join(dir, 'init')),
     await file('bin/busybox', join(dir, 'root/bin/busybox')),
     ...(await Promise.all(workloads.map(name => file(`bin/${name}`, join(dir, name))))),
     { path: 'modules', mode: 0o100644, data: Buffer.from(`${names.join('\n')}\n`) },
-    ...(await Promise.all(modules.map((module, i) => file(`mod/${names[i]}.ko`, join(kernel, `${module}.ko`)))))
+    ...(await Promise.all(modules.map((module, i) => driver(`mod/${names[i]}.ko`, join(kernel, `${module}.ko`)))))
   ]
 }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { cpioArchive, kernelElf, lz4Block } from '../guest/archive.ts'
+import { cpioArchive, kernelElf, lz4Block, unsigned } from '../guest/archive.ts'
 
 describe('an initramfs', () => {
   it('is a newc archive: headers of hex fields, names and data padded to four bytes, a trailer', () => {
@@ -26,6 +26,29 @@ describe('an initramfs', () => {
       ['bin/x', 0o100755, 'hello'],
       ['TRAILER!!!', 0, '']
     ])
+  })
+})
+
+describe('a kernel module', () => {
+  /** As scripts/sign-file of the kernel appends it. */
+  const signed = (module: Buffer, signature: Buffer, signatureBytes = signature.length): Buffer => {
+    const facts = Buffer.from([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    facts.writeUInt32BE(signatureBytes, 8)
+    return Buffer.concat([module, signature, facts, Buffer.from('~Module signature appended~\n')])
+  }
+
+  it('is what it was before it was signed', () => {
+    const bytes = fc.uint8Array({ maxLength: 300 }).map(each => Buffer.from(each))
+    fc.assert(
+      fc.property(bytes, bytes, (module, signature) => {
+        expect(unsigned(signed(module, signature))).toEqual(module)
+        expect(unsigned(module)).toEqual(module)
+      })
+    )
+  })
+
+  it('is empty where its signature claims more than there is', () => {
+    expect(unsigned(signed(Buffer.from('module'), Buffer.alloc(4), 1_000))).toHaveLength(0)
   })
 })
 
