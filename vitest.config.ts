@@ -7,11 +7,31 @@ const beside = [
   'test/scenarios/api-tokens.test.ts'
 ]
 
+/**
+ * The first of the machines, so that no long one runs alone at the end: the shipped image under an engine of its own, the page in a
+ * real browser, the packed program, an upgrade, and those that take longer than their files look (vitest goes by their size).
+ */
+const first = [
+  'test/docker/**/*.test.ts',
+  'test/dashboard/**/*.test.ts',
+  'test/scenarios/{operations-guide,package,redundancy,tutorial,upgrade}.test.ts',
+  'test/contract/hypervisor.test.ts'
+]
+
+/** What tells the slow from the dead, aims at the middle of a restore, or measures delays: when nothing else runs. */
+const alone = ['test/contract/{chaos-lines,failure-detector,restore-sources}.test.ts']
+
 /** Vitest's own default leaves one processor free: of two, that is half of all. */
 const workers = '100%'
 
-/** With everything else these do not fit into the half hour that CI has; `npm run check -- --long` and `npm test` run them, too. */
-const long = ['test/docker/**/*.test.ts', 'test/dashboard/**/*.test.ts', 'test/scenarios/{package,upgrade}.test.ts']
+/**
+ * One at a time, virtual machines and whole clusters kept two processors half to three quarters busy: they wait for each other and
+ * for their detectors. So two files at a time, and on larger machines no more: a guess.
+ */
+const MACHINES_AT_ONCE = 2
+
+/** A boot under emulation takes its time. */
+const machines = { globalSetup: 'test/prepare.ts', testTimeout: 120_000, hookTimeout: 120_000 }
 
 export default defineConfig({
   test: {
@@ -36,32 +56,26 @@ export default defineConfig({
         }
       },
       {
-        // Real virtual machines and whole clusters, when nothing else runs that could disturb them: one file at a time, and a boot
-        // under emulation takes its time.
+        // Of two projects at the same time vitest begins with the first in the alphabet.
         test: {
-          name: 'machines',
-          include: ['test/contract/**/*.test.ts', 'test/scenarios/**/*.test.ts'],
-          exclude: [...beside, ...long],
-          fileParallelism: false,
-          maxWorkers: 1,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          ...machines,
+          name: 'first',
+          include: first,
+          maxWorkers: MACHINES_AT_ONCE,
           sequence: { groupOrder: 1 }
         }
       },
       {
-        // The shipped image and compose files under an engine that their test starts itself, the page in a real browser, the packed
-        // program, an upgrade.
         test: {
-          name: 'long',
-          include: long,
-          fileParallelism: false,
-          maxWorkers: 1,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
-          sequence: { groupOrder: 2 }
+          ...machines,
+          name: 'machines',
+          include: ['test/contract/**/*.test.ts', 'test/scenarios/**/*.test.ts'],
+          exclude: [...beside, ...first, ...alone],
+          maxWorkers: MACHINES_AT_ONCE,
+          sequence: { groupOrder: 1 }
         }
-      }
+      },
+      { test: { ...machines, name: 'alone', include: alone, maxWorkers: 1, sequence: { groupOrder: 2 } } }
     ],
     reporters: ['default', './test/reporter.ts'],
     // `.only` left behind would pass everything else unseen.

@@ -27,6 +27,9 @@ const main = join(import.meta.dirname, '../../node/main.ts')
 /** How long a peer may take to end after SIGTERM before that counts as a fault. */
 const STOP_LIMIT_MS = 10_000
 
+/** Test files at the same time that share no ports. */
+const LANES = 4
+
 /** Where peers listen that have a host of their own. */
 export const HOST_PORT = 7400
 
@@ -363,16 +366,18 @@ export function logTail(peer: ClusterPeer, lines: number): string[] {
 
 /**
  * Loopback ports that nobody listens on now, all different. Below 32768, where Linux does not pick the local ports of
- * outgoing connections, so that none is taken between here and the peer's start.
+ * outgoing connections, so that none is taken between here and the peer's start. Test files that run at the same time have
+ * ports of their own, so that none takes that of a peer which another has killed and will start again.
  */
 async function freePorts(count: number): Promise<number[]> {
+  const lane = Number(process.env['VITEST_POOL_ID'] ?? 0) % LANES
   const ports = new Set<number>()
   for (let tries = 0; ports.size < count; tries++) {
     if (tries > 100 * count)
       throw new DiapauseError('DEMO_PORTS', 'found no free loopback ports between 20000 and 32000')
     // Of each 160 the lower half: 80 above a peer's port is that of its API, if it is free then.
-    const number = Math.floor(Math.random() * 6_000)
-    const port = 20_000 + Math.floor(number / 80) * 160 + (number % 80)
+    const block = Math.floor(Math.random() * 18) * LANES + lane
+    const port = 20_000 + block * 160 + Math.floor(Math.random() * 80)
     if (!ports.has(port) && (await isFree(port))) ports.add(port)
   }
   return [...ports]
