@@ -63,13 +63,22 @@ const TRUNCATION_PART = 0.03
 const HEADER_PART = 0.01
 const MANIFEST_PART = 0.02
 
+/** Draws a number from 0 to below 1. */
+type Random = () => number
+
 /** `count` damages at random places, no byte twice; all at once, without a turn of the event loop. */
-export function spoil(storeDir: string, maps: readonly SegmentMap[], count: number): Damage[] {
+export function spoil(
+  storeDir: string,
+  maps: readonly SegmentMap[],
+  count: number,
+  random: Random = Math.random
+): Damage[] {
   const sizes = new Map(maps.map(({ path, bytes }) => [path, bytes]))
   const touched = new Set<string>()
   const damages: Damage[] = []
   for (let tries = 0; damages.length < count && tries < count * 20; tries++) {
-    const damage = Math.random() < MANIFEST_PART ? spoilManifest(storeDir, touched) : spoilSegment(maps, sizes, touched)
+    const damage =
+      random() < MANIFEST_PART ? spoilManifest(storeDir, touched, random) : spoilSegment(maps, sizes, touched, random)
     if (damage !== undefined) damages.push(damage)
   }
   return damages
@@ -78,14 +87,15 @@ export function spoil(storeDir: string, maps: readonly SegmentMap[], count: numb
 function spoilSegment(
   maps: readonly SegmentMap[],
   sizes: Map<string, number>,
-  touched: Set<string>
+  touched: Set<string>,
+  random: Random
 ): Damage | undefined {
-  const map = maps[Math.floor(Math.random() * maps.length)]
+  const map = maps[Math.floor(random() * maps.length)]
   const size = map && sizes.get(map.path)
   if (map === undefined || size === undefined || size === 0) return undefined
-  const at = Math.floor(Math.random() * (Math.random() < HEADER_PART ? map.headerBytes : size))
+  const at = Math.floor(random() * (random() < HEADER_PART ? map.headerBytes : size))
   if (at >= size) return undefined
-  if (Math.random() < TRUNCATION_PART) {
+  if (random() < TRUNCATION_PART) {
     truncateSync(map.path, at)
     sizes.set(map.path, at)
     const hits = map.extents.filter(({ to }) => to > at && to <= size).map(({ place }) => place)
@@ -93,7 +103,7 @@ function spoilSegment(
   }
   if (touched.has(`${map.path} ${at}`)) return undefined
   touched.add(`${map.path} ${at}`)
-  flip(map.path, at)
+  flip(map.path, at, random)
   if (at < map.headerBytes) return { kind: 'header', how: 'flip', hits: [] }
   const hit = map.extents.find(({ from, to }) => from <= at && at < to)
   return hit === undefined
@@ -101,20 +111,20 @@ function spoilSegment(
     : { kind: 'column', how: 'flip', hits: [hit.place] }
 }
 
-function spoilManifest(storeDir: string, touched: Set<string>): Damage | undefined {
+function spoilManifest(storeDir: string, touched: Set<string>, random: Random): Damage | undefined {
   const folder = join(storeDir, 'manifests')
   const names = readdirSync(folder)
-  const name = names[Math.floor(Math.random() * names.length)]
+  const name = names[Math.floor(random() * names.length)]
   if (name === undefined || touched.has(name)) return undefined
   touched.add(name)
   const path = join(folder, name)
-  flip(path, Math.floor(Math.random() * readFileSync(path).length))
+  flip(path, Math.floor(random() * readFileSync(path).length), random)
   return { kind: 'manifest', how: 'flip', hits: [name] }
 }
 
-function flip(path: string, at: number): void {
+function flip(path: string, at: number, random: Random): void {
   const byte = readFileSync(path).subarray(at, at + 1)
-  byte[0] = (byte[0] ?? 0) ^ (1 << Math.floor(Math.random() * 8))
+  byte[0] = (byte[0] ?? 0) ^ (1 << Math.floor(random() * 8))
   const file = openSync(path, 'r+')
   writeSync(file, byte, 0, 1, at)
   closeSync(file)

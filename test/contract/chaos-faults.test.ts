@@ -1,0 +1,294 @@
+/** Faults of the chaos runs that need no disk and no second host: do they do what they say, and heal? Needs root. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { cp, readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openShardStore } from '../../node/store/shard-store.ts'
+import { contentOf } from '../bench/shard-content.ts'
+import { limit } from '../chaos/faults/groups.ts'
+import { noDescriptors, shortOfMemory, starved } from '../chaos/faults/resources.ts'
+import { clockAhead, clockBehind, failingSync, prepareShim, shimCounts } from '../chaos/faults/shim.ts'
+import { rot, truncation } from '../chaos/faults/stored.ts'
+import { Hosts } from '../hosts/hosts.ts'
+import { generator } from '../sim/kernel.ts'
+import { withDirectory } from '../unit/store-support.ts'
+import { noDisk, Patient, type PatientOptions } from './chaos-support.ts'
+import { clock, quietLog } from './real-clock.ts'
+
+const HOUR_MS = 3_600_000
+
+let hosts: Hosts
+
+beforeEach(async () => {
+  hosts = await Hosts.make(1)
+})
+afterEach(async () => {
+  await hosts.remove()
+})
+
+/** A host with a program in place of its peer, which is killed afterwards. */
+async function withPatient(
+  options: Pick<PatientOptions, 'program' | 'random'> & { readonly shim?: boolean },
+  use: (patient: Patient, dir: string) => Promise<void>
+): Promise<void> {
+  const [host] = hosts.all
+  if (host === undefined) throw new TypeError('there is one')
+  await withDirectory(async dir => {
+    const environment = options.shim === true ? await prepareShim({ scratchDir: join(dir, 'h1-scratch') }) : {}
+    const patient = await Patient.make({ hosts, host, dir, disk: noDisk(dir), environment, ...options })
+    try {
+      await use(patient, dir)
+    } finally {
+      await patient.halt()
+    }
+  })
+}
+
+/** What it says from now on, until that is as wanted. */
+async function says(patient: Patient, wanted: (line: string) => boolean): Promise<string> {
+  const from = patient.lines.length
+  const found = (): string | undefined => patient.lines.slice(from).find(wanted)
+  await expect.poll(found, { timeout: 30_000 }).toBeDefined()
+  return found() ?? ''
+}
+
+describe('a wall clock', () => {
+  // How far the wall clock is from where it would be without jumps, in its own words, and how long a timer of 100 ms took.
+  const program = `
+    const far = Date.now() - performance.now()
+    const tell = () => {
+      const began = performance.now()
+      setTimeout(() => {
+        console.log(Math.round((Date.now() - performance.now() - far) / 1000) + ' ' + (performance.now() - began))
+        tell()
+      }, 100)
+    }
+    tell()`
+
+  it.each([
+    { ...clockAhead, seconds: 3_600 },
+    { ...clockBehind, seconds: -3_600 }
+  ])('jumps an hour and back ($name), and timers do not notice', async ({ seconds, ...fault }) => {
+    await withPatient({ program: ['-e', program], shim: true }, async (patient, dir) => {
+      await says(patient, line => line.startsWith('0 '))
+      const heal = await fault.begin(patient)
+      await says(patient, line => line.startsWith(`${seconds} `))
+      expect((await shimCounts(patient)).moved).toBeGreaterThan(0)
+      await heal()
+      await says(patient, line => line.startsWith('0 '))
+      for (const line of patient.lines) expect(Number(line.split(' ')[1])).toBeLessThan(HOUR_MS / 60)
+      expect(await readdir(join(dir, 'h1-scratch'))).toEqual(expect.arrayContaining(['shim', 'shim.so']))
+    })
+  })
+
+  it('is the real one for other programs, and in a run without that fault', async () => {
+    await withPatient({ shim: true }, async patient => {
+      const environment = await prepareShim(patient)
+      const heal = await clockAhead.begin(patient)
+      const child = spawn('date', ['+%s'], { env: { ...process.env, ...environment } })
+      const [said] = (await once(child.stdout, 'data')) as [Buffer]
+      expect(Math.abs(Number(said.toString()) * 1_000 - Date.now())).toBeLessThan(HOUR_MS / 2)
+      await heal()
+    })
+  })
+})
+
+describe('fsync', () => {
+  const program = (dir: string): string => `
+    const { openSync, fsyncSync, fdatasyncSync, writeSync } = require('fs')
+    const file = openSync('${dir}/file', 'w')
+    let calls = 0
+    setInterval(() => {
+      writeSync(file, 'x')
+      try {
+        if (calls++ % 2) fsyncSync(file)
+        else fdatasyncSync(file)
+        console.log('synced')
+      } catch (error) {
+        console.log(error.code)
+      }
+    }, 5)`
+
+  it('gives EIO some times or at all times, and never after the heal', async () => {
+    const drawn = { value: 0.5 }
+    await withDirectory(async folder => {
+      const random = () => drawn.value
+      await withPatient({ program: ['-e', program(folder)], shim: true, random }, async patient => {
+        await says(patient, line => line === 'synced')
+        const healSome = await failingSync.begin(patient)
+        await says(patient, line => line === 'EIO')
+        await says(patient, line => line === 'synced')
+        await healSome()
+        drawn.value = 1
+        const healAll = await failingSync.begin(patient)
+        await says(patient, line => line === 'EIO')
+        const from = patient.lines.length
+        await expect.poll(() => patient.lines.length).toBeGreaterThan(from + 20)
+        expect(new Set(patient.lines.slice(from))).toEqual(new Set(['EIO']))
+        await healAll()
+        await says(patient, line => line === 'synced')
+        const { failed } = await shimCounts(patient)
+        expect(failed).toBe(patient.lines.filter(line => line === 'EIO').length)
+        const healed = patient.lines.lastIndexOf('EIO')
+        await expect.poll(() => patient.lines.length).toBeGreaterThan(healed + 20)
+        expect(patient.lines.lastIndexOf('EIO')).toBe(healed)
+      })
+    })
+  })
+})
+
+describe('a host that is short of', () => {
+  /** Of a controller, the group that a process is in. */
+  async function groupOf(controller: string, pid: number): Promise<string> {
+    const lines = (await readFile(`/proc/${pid}/cgroup`, 'utf8')).split('\n')
+    const [, , path = ''] = lines.find(line => line.split(':')[1] === controller)?.split(':') ?? []
+    return join('/sys/fs/cgroup', controller, path)
+  }
+
+  it('processor time is throttled, with what it starts, until it heals', async () => {
+    const busy = `require('child_process').spawn(process.execPath, ['-e', 'for (;;);']); console.log('up'); setInterval(() => {}, 1000)`
+    await withPatient({ program: ['-e', busy] }, async patient => {
+      const pid = patient.peerPid() ?? 0
+      const before = await groupOf('cpu', pid)
+      const heal = await starved.begin(patient)
+      const group = await groupOf('cpu', pid)
+      expect(group).not.toBe(before)
+      const throttled = async (): Promise<number> =>
+        Number(/nr_throttled (\d+)/.exec(await readFile(join(group, 'cpu.stat'), 'utf8'))?.[1])
+      await expect.poll(throttled, { timeout: 10_000 }).toBeGreaterThan(3)
+      expect((await readFile(join(group, 'cgroup.procs'), 'utf8')).trim().split('\n')).toHaveLength(2)
+      await heal()
+      expect(await groupOf('cpu', pid)).toBe(before)
+      expect(existsSync(group)).toBe(false)
+    })
+  })
+
+  it('memory is killed where it takes more, and not where it takes less or was healed', async () => {
+    const hungry = `
+      const kept = []
+      console.log('up')
+      process.on('SIGUSR2', () => { kept.push(Buffer.alloc(200 << 20, 1)); console.log('has it') })
+      setInterval(() => {}, 1000)`
+    await withPatient({ program: ['-e', hungry] }, async patient => {
+      const pid = patient.peerPid() ?? 0
+      const before = await groupOf('memory', pid)
+      const healFirst = await shortOfMemory.begin(patient)
+      expect(await groupOf('memory', pid)).not.toBe(before)
+      await healFirst()
+      process.kill(pid, 'SIGUSR2')
+      await says(patient, line => line === 'has it')
+      const heal = await shortOfMemory.begin(patient)
+      const group = await groupOf('memory', pid)
+      process.kill(pid, 'SIGUSR2')
+      await expect.poll(() => patient.peerPid(), { timeout: 30_000 }).toBeUndefined()
+      expect(patient.endedBy).toBe('SIGKILL')
+      await heal()
+      expect(existsSync(group)).toBe(false)
+    })
+  })
+
+  it('descriptors opens nothing more, keeps what it has, and opens again when it heals', async () => {
+    const opening = `
+      const { openSync, closeSync, readSync } = require('fs')
+      const kept = openSync('/dev/zero')
+      setInterval(() => {
+        try {
+          readSync(kept, Buffer.alloc(1))
+          closeSync(openSync('/dev/null'))
+          console.log('opened')
+        } catch (error) {
+          console.log(error.code)
+        }
+      }, 20)`
+    await withPatient({ program: ['-e', opening], random: () => 0 }, async patient => {
+      await says(patient, line => line === 'opened')
+      const heal = await noDescriptors.begin(patient)
+      expect(await says(patient, line => line === 'EMFILE')).toBe('EMFILE')
+      await heal()
+      await says(patient, line => line === 'opened')
+      const healNext = await noDescriptors.begin(patient)
+      await patient.halt()
+      await healNext() // it is gone, and that is no failure
+    })
+  })
+
+  it('anything is as before when whoever made it so is killed', async () => {
+    await withPatient({ program: ['-e', 'console.log("up"); setInterval(() => {}, 1000)'] }, async patient => {
+      const pid = patient.peerPid() ?? 0
+      const before = await groupOf('cpu', pid)
+      const module = join(import.meta.dirname, '../chaos/faults/groups.ts')
+      const making = `import { limit } from '${module}'
+        await limit('cpu', { 'cpu.cfs_quota_us': 20000 }, () => [${pid}])
+        console.log('made'); setInterval(() => {}, 1000)`
+      const maker = spawn(process.execPath, ['--input-type=module', '-e', making], {
+        stdio: ['ignore', 'pipe', 'inherit']
+      })
+      await once(maker.stdout, 'data')
+      const group = await groupOf('cpu', pid)
+      expect(group).not.toBe(before)
+      maker.kill('SIGKILL')
+      await expect.poll(() => groupOf('cpu', pid), { timeout: 20_000 }).toBe(before)
+      await expect.poll(() => existsSync(group), { timeout: 20_000 }).toBe(false)
+    })
+  })
+
+  it('a limit that cannot be made says why, and leaves no group', async () => {
+    await withPatient({ program: ['-e', 'console.log("up"); setInterval(() => {}, 1000)'] }, async patient => {
+      const pid = patient.peerPid() ?? 0
+      const before = await groupOf('cpu', pid)
+      await expect(limit('cpu', { 'cpu.cfs_quota_us': 1 }, () => [pid])).rejects.toMatchObject({ code: 'CHAOS_FAULT' })
+      expect((await readdir(before)).filter(name => name.startsWith(`diapause-chaos-${process.pid}-`))).toEqual([])
+    })
+  })
+})
+
+describe('stored shards', () => {
+  const GRIDS = 40
+  const placeOf = (grid: number) => ({ stream: 'g/v/1/1', grid, column: 0 })
+
+  /** Columns that are read right, of a store in that folder. */
+  async function right(store: string): Promise<number[]> {
+    const opened = await openShardStore(store, { log: quietLog, clock })
+    const found: number[] = []
+    for (let grid = 0; grid < GRIDS; grid++) {
+      const content = contentOf(placeOf(grid))
+      const read = await opened.readColumn('g/v/1/1', grid, 0, 0, content.length).catch(() => undefined)
+      if (read !== undefined && Buffer.compare(read, content) === 0) found.push(grid)
+    }
+    await opened.close()
+    return found
+  }
+
+  it.each([rot, truncation])(
+    'are damaged by $name, the same seed damages the same, and what is put again is right',
+    async fault => {
+      await withPatient({}, async (patient, dir) => {
+        const store = join(patient.dataDir, 'shards')
+        const opened = await openShardStore(store, { log: quietLog, clock })
+        for (let grid = 0; grid < GRIDS; grid++) await opened.putColumn('g/v/1/1', grid, 0, contentOf(placeOf(grid)))
+        await opened.close()
+        const copies = await Promise.all(
+          [1, 2].map(async number => {
+            const copy = join(dir, `copy${number}`)
+            await cp(patient.dataDir, join(copy, 'data'), { recursive: true })
+            const { host } = patient
+            await fault.begin(await Patient.make({ hosts, host, dir: copy, disk: noDisk(copy), random: generator(7) }))
+            return { store: join(copy, 'data/shards'), right: await right(join(copy, 'data/shards')) }
+          })
+        )
+        expect(await right(store)).toHaveLength(GRIDS)
+        expect(copies[0]?.right.length).toBeLessThan(GRIDS)
+        expect(copies[1]?.right).toEqual(copies[0]?.right)
+        const mended = await openShardStore(copies[0]?.store ?? '', { log: quietLog, clock })
+        for (let grid = 0; grid < GRIDS; grid++) {
+          if (copies[0]?.right.includes(grid) === true) continue
+          await mended.putColumn('g/v/1/1', grid, 0, contentOf(placeOf(grid)))
+        }
+        await mended.close()
+        expect(await right(copies[0]?.store ?? '')).toHaveLength(GRIDS)
+      })
+    }
+  )
+})

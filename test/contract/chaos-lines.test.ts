@@ -1,0 +1,197 @@
+/** Bad lines between hosts and their switch: what becomes of frames and connections, and that all is as before in the end. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { badLine, delay, duplicates, jitter, lineCounts, loss, worsenLine } from '../chaos/faults/line.ts'
+import { type Host, Hosts } from '../hosts/hosts.ts'
+import { withDirectory } from '../unit/store-support.ts'
+import { noDisk, Patient } from './chaos-support.ts'
+
+const PORT = 7400
+/** Of a datagram: far above that of two network namespaces, also when the machine is busy. */
+const WAIT_MS = 3_000
+
+/** A socket has room for so many, also where nobody reads it for a while. */
+const FEW = 200
+
+const echo = `
+  const socket = require('dgram').createSocket('udp4')
+  socket.on('message', (message, from) => socket.send(message, from.port, from.address))
+  socket.bind(${PORT}, () => console.log('up'))`
+
+/** Says which of so many datagrams came back, in that order, and the shortest time that one took. */
+const asker = (to: Host, count: number) => `
+  const socket = require('dgram').createSocket('udp4')
+  const [sent, got] = [[], []]
+  let leastMs = Infinity
+  socket.on('message', message => {
+    const number = Number(message)
+    got.push(number)
+    leastMs = Math.min(leastMs, performance.now() - sent[number])
+    if (new Set(got).size === ${count}) setTimeout(tell, 300)
+  })
+  const tell = () => { console.log(JSON.stringify({ got, leastMs })); process.exit() }
+  const next = () => {
+    for (let i = 0; i < 5 && sent.length < ${count}; i++) {
+      sent.push(performance.now())
+      socket.send(String(sent.length - 1), ${PORT}, '${to.address}')
+    }
+    if (sent.length < ${count}) setTimeout(next, 5)
+    else setTimeout(tell, ${WAIT_MS})
+  }
+  next()`
+
+/** Says the hash of what it has got, once the other end has closed. */
+const sink = `
+  const hash = require('crypto').createHash('sha256')
+  require('net').createServer(s => s.on('data', part => hash.update(part)).on('end', () => {
+    console.log(hash.digest('hex'))
+    process.exit()
+  })).listen(${PORT + 1}, () => console.log('up'))`
+const source = (to: Host, bytes: number) => `
+  const content = require('crypto').randomBytes(${bytes})
+  console.log(require('crypto').createHash('sha256').update(content).digest('hex'))
+  require('net').connect(${PORT + 1}, '${to.address}').end(content)`
+
+interface Answers {
+  readonly got: readonly number[]
+  readonly leastMs: number
+}
+
+let hosts: Hosts
+let one: Host
+let two: Host
+
+beforeEach(async () => {
+  hosts = await Hosts.make(2)
+  ;[one, two] = hosts.all as [Host, Host]
+})
+afterEach(async () => {
+  const left = await hosts.remove()
+  if (left.length > 0) throw new Error(left.join('\n'))
+})
+
+/** Its lines, as they come. */
+async function* linesOf(host: Host, script: string): AsyncGenerator<string> {
+  const [command, ...args] = [...hosts.on(host), process.execPath, '-e', script]
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  yield* createInterface({ input: child.stdout })
+}
+
+async function start(host: Host, script: string): Promise<AsyncGenerator<string>> {
+  const lines = linesOf(host, script)
+  await lines.next() // "up"
+  return lines
+}
+
+async function ask(count: number): Promise<Answers> {
+  const line = await linesOf(one, asker(two, count)).next()
+  return JSON.parse(String(line.value)) as Answers
+}
+
+const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+const sorted = (got: readonly number[]): number[] => [...got].sort((a, b) => a - b)
+
+/** Host one, to which a fault is done that draws the middle of all it may. */
+const patient = (dir: string): Promise<Patient> =>
+  Patient.make({ hosts, host: one, dir, disk: noDisk(dir), random: () => 0.5 })
+
+it('a line that loses frames loses about as many as it says, each way, and none when it is good again', async () => {
+  await start(two, echo)
+  await withDirectory(async dir => {
+    const heal = await loss.begin(await patient(dir)) // 10.5 %
+    const { got } = await ask(2_000)
+    await heal()
+    expect(got.length).toBeLessThan(2_000)
+    expect(new Set(got).size).toBe(got.length)
+    // Whoever asks and answers may lose some, too, where the machine is busy: the line knows what it lost.
+    const { passed, lost } = lineCounts(hosts, one) ?? { passed: 0, lost: 0 }
+    expect(lost / (passed + lost)).toBeCloseTo(0.105, 1)
+    expect(sorted((await ask(FEW)).got)).toEqual(numbers(FEW))
+  })
+})
+
+it('a line with a delay is never faster, and keeps the order; with jitter it does not', async () => {
+  await start(two, echo)
+  await withDirectory(async dir => {
+    const target = await patient(dir)
+    const healDelay = await delay.begin(target) // 78 ms
+    const late = await ask(FEW)
+    expect(late.got).toEqual(numbers(FEW))
+    expect(late.leastMs).toBeGreaterThan(2 * 77)
+    await healDelay()
+    const healJitter = await jitter.begin(target)
+    const mixed = await ask(FEW)
+    expect(mixed.got).not.toEqual(numbers(FEW))
+    expect(sorted(mixed.got)).toEqual(numbers(FEW))
+    await healJitter()
+    const after = await ask(FEW)
+    expect(after.got).toEqual(numbers(FEW))
+    expect(after.leastMs).toBeLessThan(late.leastMs)
+  })
+})
+
+it('a line that doubles frames doubles some, each way', async () => {
+  await start(two, echo)
+  await withDirectory(async dir => {
+    const heal = await duplicates.begin(await patient(dir))
+    const { got } = await ask(FEW)
+    await heal()
+    expect(new Set(got).size).toBe(FEW)
+    expect(got.length).toBeGreaterThan(FEW)
+    expect(lineCounts(hosts, one)?.twice).toBeGreaterThan(0)
+  })
+})
+
+it('what a connection carries over the worst line comes whole', async () => {
+  const received = await start(two, sink)
+  await withDirectory(async dir => {
+    const heal = await badLine.begin(await patient(dir))
+    const sent = await linesOf(one, source(two, 1 << 20)).next()
+    expect(String((await received.next()).value)).toBe(sent.value)
+    await heal()
+    // Each frame by itself, not the large ones that a card would cut up: those are lost by the dozen.
+    expect(lineCounts(hosts, one)?.passed).toBeGreaterThan((1 << 20) / 1_500)
+  })
+})
+
+it('faults of one line add up, a host that is cut off stays so, and each heals by itself', async () => {
+  await start(two, echo)
+  const healLoss = await worsenLine(hosts, one, { lossPpm: 1e6 })
+  const healDelay = await worsenLine(hosts, one, { delayMs: 20 })
+  expect((await ask(20)).got).toEqual([])
+  await healLoss()
+  await healLoss()
+  const late = await ask(20)
+  expect(late.got).toEqual(numbers(20))
+  expect(late.leastMs).toBeGreaterThan(2 * 19)
+  const reconnect = await hosts.cutOff(one)
+  expect((await ask(20)).got).toEqual([])
+  await healDelay()
+  expect((await ask(20)).got).toEqual([])
+  const healLate = await worsenLine(hosts, one, { delayMs: 20 })
+  await reconnect()
+  expect((await ask(20)).leastMs).toBeGreaterThan(2 * 19)
+  await healLate()
+  expect((await ask(20)).got).toEqual(numbers(20))
+})
+
+it('a line ends with its host, whatever it was doing', async () => {
+  await worsenLine(hosts, one, { delayMs: 5 })
+  const running = (): number => hosts.running(one).length
+  expect(running()).toBe(0) // it stands at the switch
+  const heal = await worsenLine(hosts, two, { delayMs: 5 })
+  await hosts.remove()
+  await expect(heal()).rejects.toThrow()
+})
+
+it('a process that starts while the line is bad goes on when it is good', async () => {
+  const heal = await worsenLine(hosts, one, { delayMs: 5 })
+  const [command, ...args] = [...hosts.on(two), process.execPath, '-e', echo]
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  await once(child.stdout, 'data')
+  expect((await ask(20)).got).toEqual(numbers(20))
+  await heal()
+  expect((await ask(20)).got).toEqual(numbers(20))
+})

@@ -1,0 +1,99 @@
+/** What faults are tried on without a cluster: a host with a program in place of its peer, and a disk of its own. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once as event } from 'node:events'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Disk, type Heal, once, type Target } from '../chaos/fault.ts'
+import type { Host, Hosts } from '../hosts/hosts.ts'
+import { generator } from '../sim/kernel.ts'
+
+export interface PatientOptions {
+  readonly hosts: Hosts
+  readonly host: Host
+  /** An empty folder. */
+  readonly dir: string
+  readonly disk: Disk
+  /** In place of the peer: Node's arguments. Default: nothing runs. */
+  readonly program?: readonly string[]
+  readonly environment?: NodeJS.ProcessEnv
+  /** What faults draw. Default: as a generator with seed 1. */
+  readonly random?: () => number
+}
+
+export class Patient implements Target {
+  readonly name: string
+  readonly hosts: Hosts
+  readonly host: Host
+  readonly disk: Disk
+  readonly dataDir: string
+  readonly scratchDir: string
+  readonly others: Target[] = []
+  readonly random: () => number
+  /** Lines that the program has said, in all its lives. */
+  readonly lines: string[] = []
+  readonly #program: readonly string[] | undefined
+  readonly #environment: NodeJS.ProcessEnv
+  #child: ChildProcess | undefined
+
+  private constructor({ hosts, host, dir, disk, program, environment, random }: PatientOptions) {
+    this.name = host.name.replace('h', 'p')
+    this.hosts = hosts
+    this.host = host
+    this.disk = disk
+    this.dataDir = join(disk.mounted, 'data')
+    this.scratchDir = join(dir, `${host.name}-scratch`)
+    this.random = random ?? generator(1)
+    this.#program = program
+    this.#environment = { ...process.env, ...environment }
+  }
+
+  static async make(options: PatientOptions): Promise<Patient> {
+    const patient = new Patient(options)
+    await mkdir(patient.dataDir, { recursive: true })
+    await mkdir(patient.scratchDir, { recursive: true })
+    await patient.#start()
+    return patient
+  }
+
+  peerPid(): number | undefined {
+    return this.#child?.exitCode === null && this.#child.signalCode === null ? this.#child.pid : undefined
+  }
+
+  /** How the program ended last. */
+  get endedBy(): NodeJS.Signals | null | undefined {
+    return this.#child?.signalCode
+  }
+
+  qemuPids(): number[] {
+    return []
+  }
+
+  async halt(): Promise<Heal> {
+    const child = this.#child
+    if (child !== undefined && this.peerPid() !== undefined) {
+      const ended = event(child, 'exit')
+      child.kill('SIGKILL')
+      await ended
+    }
+    return once(() => this.#start())
+  }
+
+  async #start(): Promise<void> {
+    if (this.#program === undefined) return
+    const where = [...this.hosts.on(this.host), 'setpriv', '--pdeathsig', 'KILL', process.execPath]
+    const [command = '', ...args] = [...where, ...this.#program]
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'], env: this.#environment })
+    this.#child = child
+    const heard = event(child.stdout, 'data')
+    child.stdout.setEncoding('utf8').on('data', (text: string) => this.lines.push(...text.trimEnd().split('\n')))
+    await heard
+  }
+}
+
+/** Nobody may ask it for anything: for faults that leave disks alone. */
+export function noDisk(dir: string): Disk {
+  const none = (): never => {
+    throw new TypeError('there is no disk')
+  }
+  return { type: 'ext4', mounted: dir, image: '', device: none, mount: none, unmount: none }
+}
