@@ -18,7 +18,7 @@ while (!/^Seccomp:\s*2$/m.test(status())) await new Promise(resolve => setTimeou
 const effective = /^CapEff:\s*(\S+)$/m.exec(status())?.[1]
 machine.kill()
 await machine.exited
-await hypervisor.close()
+await hypervisor.close?.()
 await rm(runDir, { recursive: true, force: true })
 const { capture, captureWhy } = hypervisor
 process.stdout.write(JSON.stringify({ uid: process.getuid?.(), capture, captureWhy, effective }))
