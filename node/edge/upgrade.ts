@@ -25,7 +25,9 @@ export function upgradeReport(program: string, overview: Overview): UpgradeRepor
     return { name, version, standing: version === null ? ('silent' as const) : standingOf(version, program) }
   })
   const vmsAt = ({ id }: OverviewMember): string[] =>
-    overview.vms.filter(({ owner }) => owner === id).map(({ group, vm }) => `${group}/${vm}`)
+    overview.vms
+      .filter(({ owner, state }) => owner === id && state !== 'resting')
+      .map(({ group, vm }) => `${group}/${vm}`)
   // Those whose stop moves nothing come first, and who answers comes last: it is asked again.
   const [next] = present
     .filter((_, i) => members[i]?.standing === 'older')

@@ -1,5 +1,7 @@
 /** Groups that rest: the changes of their records, and what a peer does about them. */
 import { describe, expect, test } from 'vitest'
+import { planText } from '../../node/edge/cli-plan.ts'
+import { noticesOfRecord } from '../../node/planning/notices.ts'
 import { placeVms } from '../../node/planning/placement.ts'
 import { plannedStandbys, standbysAt } from '../../node/planning/standby.ts'
 import { EpochCore } from '../../protocols/epoch/core.ts'
@@ -112,6 +114,27 @@ describe('a group that rests', () => {
     const place = (group: GroupRecord) => placeVms([vm('c')], {}, { hosts: ['p1'], groups: [group], known })
     expect(place(rests).owners).toEqual({ c: 'p1' })
     expect(place(held).owners).toEqual({})
+  })
+})
+
+describe('people', () => {
+  const facts = { atMs: 0, nameOf: (peer: string) => peer, isLost: () => false }
+  const kinds = (before: GroupRecord, after: GroupRecord | undefined): string[] =>
+    noticesOfRecord(before, after as GroupRecord, facts).flatMap(({ notice }) =>
+      notice.state === 'once' ? notice.kind : []
+    )
+
+  test('are told of a group that goes back, and not of one that they let rest and start', () => {
+    const before = committed(made)
+    const rests = restNow(1)(before) as GroupRecord
+    expect(kinds(before, rests)).toEqual([])
+    expect(kinds(rests, startGroup(2, 1, owners)(rests))).toEqual([])
+    expect(kinds(before, goBackTo(1, 1)(before))).toEqual(['rollback'])
+  })
+
+  test('read in a plan that no loss means anything to it', () => {
+    const plan = { group: 'g', epoch: 2, resting: true, losses: [] } as const
+    expect(planText([plan])).toBe('group g rests at epoch 2: the death of a host means nothing to it')
   })
 })
 

@@ -29,6 +29,8 @@ describe('a check before the next peer is upgraded', () => {
     const later = [members[0], members[1], member('ash', '0.2.0')].filter(each => each !== undefined)
     const next = upgradeReport('0.2.0', overview(later, [vm('elm', 'web')]))
     expect(next.next).toEqual({ name: 'elm', vms: ['shop/web'] })
+    const resting = { ...vm('elm', 'web'), state: 'resting' as const }
+    expect(upgradeReport('0.2.0', overview(later, [resting])).next).toEqual({ name: 'elm', vms: [] })
     expect(upgradeText(next)).toContain('next: stop elm (shop/web go on elsewhere from their last snapshot')
   })
 
