@@ -31,6 +31,8 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly besides?: string
   /** Of each VM: how many hosts besides its own keep a standby copy. */
   readonly standby?: number
+  /** VMs that are cut by streams of all their RAM, also where written pages are known. */
+  readonly portable?: readonly string[]
   /** How busy each bank is. */
   readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond' | 'beatMs'>
   /** VM → name of its first owner. Default: vmN on pN. */
@@ -75,6 +77,7 @@ export class Bank {
         .map((_, i) => bankVm({ ...guest, ...boot }, { ...load, index: i + 1, total, memoryMiB }))
         .map(vm => ({ ...vm, ...(disks && { disks }), ...(setup.standby !== undefined && { standby: setup.standby }) }))
         .map(vm => (besides === undefined ? vm : withSecondNic(vm, besides)))
+        .map(vm => (setup.portable?.includes(vm.id) ? { ...vm, capture: 'portable' as const } : vm))
       const owners = setup.owners ?? Object.fromEntries(bank.vms.map((vm, i) => [vm, `p${i + 1}`]))
       if (setup.begin !== undefined) await setup.begin(cluster)
       else await bank.peer('p1').client.createGroup({ id: GROUP, vms, owners, openFlow })

@@ -15,7 +15,8 @@ describe('a group of two VMs on three hosts', () => {
   let nonces: string[]
 
   beforeAll(async () => {
-    bank = await Bank.start({ peers: 3, settings: { ...calm, shards: { k: 2, m: 1 } }, vms: 2, memoryMiB: 96 })
+    const settings = { ...calm, shards: { k: 2, m: 1 } }
+    bank = await Bank.start({ peers: 3, settings, vms: 2, portable: ['vm2'], memoryMiB: 96 })
     left = bank.peer('p1')
     ;({ nonces } = await bank.audit())
   }, 240_000)
