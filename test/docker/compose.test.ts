@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Finding } from '../../node/edge/doctor.ts'
 import type { PeerStatus } from '../../node/edge/view.ts'
 import { loopback } from '../demo/cluster.ts'
 import { buildGuest } from '../guest/build.ts'
@@ -49,6 +50,18 @@ describe('five peers by docker/compose.yaml', () => {
     await bank.connected()
     expect(await five.diapause('peer1', 'status', '--socket', '/run/diapause/api.sock')).toContain('peer5')
   }, 400_000)
+
+  it('have all that VMs need, by doctor, without a compiler', async () => {
+    const { findings } = JSON.parse(await five.diapause('peer2', 'doctor', '--json')) as { findings: Finding[] }
+    const found = Object.fromEntries(findings.map(({ check, state }) => [check, state]))
+    expect(found).toMatchObject({
+      programs: 'good',
+      helpers: 'good',
+      userfaultfd: 'good',
+      QEMU: 'good',
+      capture: 'good'
+    })
+  }, 60_000)
 
   it('show the dashboard to this host, and their API to who has a token', async () => {
     const peer = 'http://10.78.0.11:7480'
