@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bytesText, table } from '../../node/edge/format.ts'
 import { atMost, type Check, equal, note } from '../measure.ts'
+import { seedsOf } from './corpus.ts'
 import { inputOf } from './input.ts'
 import { type Batch, type BatchResult, type Failed, runPool } from './pool.ts'
 import type { Target } from './target.ts'
@@ -112,7 +113,7 @@ function batches(options: FuzzOptions, wanted: (name: string) => boolean): () =>
 /** Writes the input of a failure; returns the file. */
 function keep(options: FuzzOptions, batch: Batch, { index }: Failed): string {
   const target = options.targets.find(({ name }) => name === batch.target) as Target
-  const { input } = inputOf(target, target.seeds(), { seed: batch.seed, index }, batch.input)
+  const { input } = inputOf(target, seedsOf(target), { seed: batch.seed, index }, batch.input)
   mkdirSync(options.out, { recursive: true })
   const file = join(options.out, `${target.name}-${batch.seed}-${index}.bin`)
   writeFileSync(file, input)

@@ -1,6 +1,7 @@
 /**
  * `npm run fuzz -- [--target NAME] [--runs N | --minutes N] [--seed N] [--json FILE]`: mutated inputs to every parser of
- * foreign bytes. `--number N` runs one input again, `--input FILE` a file's bytes. Exit 1: a finding; 2: usage.
+ * foreign bytes. `--number N` runs one input again, `--input FILE` a file's bytes. `--grow` looks for inputs that reach more of each
+ * parser, and keeps them in `corpus/`. Exit 1: a finding; 2: usage.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,15 +10,27 @@ import { table } from '../../node/edge/format.ts'
 import { UsageError, messageOf } from '../../node/errors.ts'
 import { exitCode, machineFacts, reportText, writeReport } from '../measure.ts'
 import { fuzz } from './fuzz.ts'
+import { growAll } from './grow-all.ts'
 import { targets } from './targets.ts'
 
 /** Half a minute on two cores. */
 const RUNS = 100_000
+/** With `--grow`, all targets together. A guess: most of what is found is found in the first seconds. */
+const GROW_MINUTES = 10
 /** Thousands of times what an input takes; the machine may be busy. A guess. */
 const HANG_MS = 10_000
 
 const text = { type: 'string' } as const
-const OPTIONS = { target: text, runs: text, minutes: text, seed: text, number: text, input: text, json: text } as const
+const OPTIONS = {
+  target: text,
+  runs: text,
+  minutes: text,
+  seed: text,
+  number: text,
+  input: text,
+  json: text,
+  grow: { type: 'boolean' }
+} as const
 
 function readArguments() {
   try {
@@ -32,7 +45,8 @@ function readArguments() {
       seed: number('seed', values.seed, 0) ?? 1,
       number: number('number', values.number, 0),
       input: input === undefined ? undefined : new Uint8Array(readFileSync(input)),
-      json: values.json
+      json: values.json,
+      grow: values.grow === true
     }
   } catch (cause) {
     throw new UsageError('FUZZ_USAGE', messageOf(cause), { cause })
@@ -55,7 +69,13 @@ function positive(value: string): number {
 const usage = (): string => table(targets.map(({ name, group, summary }) => [name, group, summary])).join('\n')
 
 async function main(): Promise<number> {
-  const { json, ...chosen } = readArguments()
+  const { json, grow, ...chosen } = readArguments()
+  if (grow) {
+    const minutes = 'minutes' in chosen.until ? chosen.until.minutes : GROW_MINUTES
+    const lines = await growAll(chosen.targets, { seed: chosen.seed, ms: (minutes * 60_000) / chosen.targets.length })
+    console.log(lines.join('\n'))
+    return 0
+  }
   const {
     checks,
     text: lines,

@@ -96,6 +96,9 @@ const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER
 const before = { generation: 2, epoch: 17 }
 const entry = { seq: 1, atMs: 1, lastAtMs: 2, times: 1, fact }
 
+const mark = { key: 'failover/bank/7', state: 'once' } as const
+const notice = { ...mark, kind: 'failover', text: 'what happened', atMs: 5, group: 'bank', vm: 'vm1', member: 'one' }
+
 const MESSAGES: readonly (readonly [string, object])[] = [
   ['swim', { kind: 'ping', seq: 1, incarnation: 1, updates }],
   ['swim', { kind: 'ping-req', seq: 1, target: PEER, updates }],
@@ -123,6 +126,13 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['overview', { kind: 'refusal', id: 1, why: 'why' }],
   ['overview', { kind: 'follow', forMs: 9, have: { run: 'r', seq: 4 } }],
   ['overview', { kind: 'events', run: 'r', nowMs: 5, events: [{ seq: 5, json: '{}' }] }],
+  ['console', { kind: 'read', id: 1, group: 'bank', vm: 'vm1', from: -9, waitMs: 5 }],
+  ['console', { kind: 'said', id: 1, from: 0, bytes: 'aGVsbG8=' }],
+  ['console', { kind: 'type', id: 2, group: 'bank', vm: 'vm1', text: 'audit' }],
+  ['console', { kind: 'refusal', id: 2, code: 'VM_ELSEWHERE', why: 'why' }],
+  ['notifications', { kind: 'hello', targets: [{ name: 'me', on: ['failover'] }], told: [{ target: 'me', ...mark }] }],
+  ['notifications', { kind: 'notice', notice }],
+  ['notifications', { kind: 'claim', target: 'me', marks: [mark, mark] }],
   ['epoch', { kind: 'record', record: group }],
   ['epoch', { kind: 'record', record: { ...group, ...keeping } }],
   ['epoch', { kind: 'ask', versions: { bank: 1 } }],

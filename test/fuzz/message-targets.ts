@@ -4,6 +4,7 @@ import { ZodError } from 'zod'
 import { DiapauseError } from '../../node/errors.ts'
 import { MAX_REQUEST_BYTES, NbdSession } from '../../node/nbd/protocol.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
+import { CONSOLE_PROTOCOL, parseConsoleMessage } from '../../protocols/console/messages.ts'
 import { DECISIONS_PROTOCOL, parseDecisionsMessage } from '../../protocols/decisions/messages.ts'
 import { RecordCutter, RecordOpener } from '../../protocols/direct-records.ts'
 import { clusterHash, decodeEnvelope, encodeMessage, envelopeHeader } from '../../protocols/envelope.ts'
@@ -15,6 +16,7 @@ import { LEASE_PROTOCOL, parseLeaseMessage } from '../../protocols/lease/message
 import { MEMBERSHIP_PROTOCOL, parseMembershipMessage } from '../../protocols/membership/messages.ts'
 import { decode } from '../../protocols/openflow/decode.ts'
 import { MessageSplitter } from '../../protocols/openflow/splitter.ts'
+import { NOTIFICATIONS_PROTOCOL, parseNotificationMessage } from '../../protocols/notifications/messages.ts'
 import { OVERVIEW_PROTOCOL, parseOverviewMessage } from '../../protocols/overview/messages.ts'
 import { parseRegisterMessage, REGISTER_PROTOCOL } from '../../protocols/register/messages.ts'
 import { parseColumns, parseMessage } from '../../protocols/shards/messages.ts'
@@ -51,7 +53,7 @@ const plain = (records: readonly FrameRecord[]): string =>
 
 export const CLUSTER = clusterHash('home')
 
-const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
+export const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [SWIM_PROTOCOL]: parseSwimMessage,
   [REGISTER_PROTOCOL]: parseRegisterMessage,
   [LEASE_PROTOCOL]: parseLeaseMessage,
@@ -61,6 +63,8 @@ const PARSERS: Readonly<Record<string, (message: unknown) => unknown>> = {
   [RESTORE_PROTOCOL]: parseReadyMessage,
   [DECISIONS_PROTOCOL]: parseDecisionsMessage,
   [OVERVIEW_PROTOCOL]: parseOverviewMessage,
+  [CONSOLE_PROTOCOL]: parseConsoleMessage,
+  [NOTIFICATIONS_PROTOCOL]: parseNotificationMessage,
   epoch: parseEpochMessage
 }
 

@@ -30,7 +30,7 @@ const CORPUS = join(import.meta.dirname, 'corpus')
 /** Files of the corpus that begin with `prefix`. */
 export const corpus = (prefix: string): Uint8Array[] =>
   readdirSync(CORPUS)
-    .filter(name => name.startsWith(prefix))
+    .filter(name => name.startsWith(prefix) && name.endsWith('.bin'))
     .sort()
     .map(name => new Uint8Array(readFileSync(join(CORPUS, name))))
 

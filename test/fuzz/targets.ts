@@ -1,4 +1,5 @@
 /** All that is fuzzed. A new parser of foreign bytes gets an entry in one of these lists. */
+import { edgeTargets } from './edge-targets.ts'
 import { homeTargets } from './home-targets.ts'
 import { extentTargets } from './extent-targets.ts'
 import { imageTargets } from './image-targets.ts'
@@ -17,5 +18,6 @@ export const targets: readonly Target[] = [
   ...diskTargets,
   ...messageTargets,
   ...textTargets,
-  ...homeTargets
+  ...homeTargets,
+  ...edgeTargets
 ]

@@ -6,6 +6,7 @@ import { performance } from 'node:perf_hooks'
 import { getHeapStatistics } from 'node:v8'
 import { parentPort, workerData } from 'node:worker_threads'
 import { messageOf } from '../../node/errors.ts'
+import { seedsOf } from './corpus.ts'
 import { inputOf } from './input.ts'
 import type { Batch, BatchResult, ThreadData } from './pool.ts'
 import { MEMORY_BYTES, type Target } from './target.ts'
@@ -13,7 +14,7 @@ import { MEMORY_BYTES, type Target } from './target.ts'
 const { module, shared } = workerData as ThreadData
 const { targets } = (await import(module)) as { targets: readonly Target[] }
 const now = new Int32Array(shared)
-const seedsOf = new Map<string, readonly Uint8Array[]>()
+const seedsBy = new Map<string, readonly Uint8Array[]>()
 
 parentPort?.on('message', (batch: Batch) => void runBatch(batch).then(result => parentPort?.postMessage(result)))
 parentPort?.postMessage('ready')
@@ -21,8 +22,8 @@ parentPort?.postMessage('ready')
 async function runBatch(batch: Batch): Promise<BatchResult> {
   const target = targets.find(({ name }) => name === batch.target)
   if (target === undefined) throw new TypeError(`no target ${batch.target}`)
-  let seeds = seedsOf.get(target.name)
-  if (seeds === undefined) seedsOf.set(target.name, (seeds = target.seeds()))
+  let seeds = seedsBy.get(target.name)
+  if (seeds === undefined) seedsBy.set(target.name, (seeds = seedsOf(target)))
   const result: BatchResult = { inputs: 0, refused: {}, slowest: { index: 0, ms: 0 }, largest: { index: 0, bytes: 0 } }
   for (let index = batch.from; index < batch.from + batch.count; index++) {
     now[0] = index

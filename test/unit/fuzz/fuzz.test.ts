@@ -1,11 +1,14 @@
 /** Every parser of foreign bytes against some mutated inputs, and the fuzzer against parsers that are wrong. */
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Finding, fuzz, type FuzzOptions } from '../../fuzz/fuzz.ts'
 import { inputOf } from '../../fuzz/input.ts'
+import { grownOf, seedsOf } from '../../fuzz/corpus.ts'
+import { grow } from '../../fuzz/grow.ts'
+import { PARSERS } from '../../fuzz/message-targets.ts'
 import { targets } from '../../fuzz/targets.ts'
 import { generator } from '../../sim/kernel.ts'
 import { mutate, mutateValue } from '../../fuzz/mutate.ts'
@@ -84,6 +87,29 @@ describe('the fuzzer', () => {
     }
   })
 
+  it('finds inputs that reach more of a parser than its seeds, and keeps few of them', async () => {
+    const target = targets.find(({ name }) => name === 'nbd') as (typeof targets)[number]
+    const poor = { ...target, seeds: () => target.seeds().slice(2) }
+    const { inputs, tried, before, after } = await grow(poor, {
+      seed: 1,
+      untilMs: performance.now() + 3_000,
+      known: []
+    })
+    expect(tried).toBeGreaterThan(0)
+    expect(after).toBeGreaterThan(before)
+    expect(inputs.length).toBeGreaterThan(0)
+    expect(inputs.length).toBeLessThanOrEqual(60)
+  })
+
+  it('begins with what was found so, of every target', () => {
+    for (const target of targets) {
+      const grown = grownOf(target.name)
+      expect(seedsOf(target).slice(-grown.length || Infinity)).toEqual(grown)
+      expect(Math.max(0, ...grown.map(({ length }) => length)), target.name).toBeLessThanOrEqual(4_096)
+    }
+    expect(targets.filter(({ name }) => grownOf(name).length > 0).length).toBeGreaterThan(10)
+  })
+
   it('leaves what it mutates as it was', () => {
     const [bytes, value] = [new Uint8Array(300).fill(7), { a: [1, { b: new Uint8Array(2) }], c: 'text' }]
     const before = structuredClone(value)
@@ -94,6 +120,16 @@ describe('the fuzzer', () => {
     expect(bytes).toEqual(new Uint8Array(300).fill(7))
     expect(value).toEqual(before)
   })
+})
+
+it('every protocol of the control bus is among the targets', () => {
+  const sources = globSync('{protocols,node}/**/*.ts', { cwd: root }).map(file =>
+    readFileSync(join(root, file), 'utf8')
+  )
+  const named = sources.flatMap(text => [...text.matchAll(/\bPROTOCOL = '([a-z-]+)'|_PROTOCOL = '([a-z-]+)'/g)])
+  const names = [...new Set(named.map(([, own, other]) => own ?? other ?? ''))]
+  expect(names.length).toBeGreaterThan(8)
+  expect(names.filter(name => !Object.hasOwn(PARSERS, name))).toEqual([])
 })
 
 describe('npm run fuzz', () => {
