@@ -75,6 +75,8 @@ export class Listener {
       this.#timeline.add('decision', `lease of ${event.key} has lapsed`, { host })
     else if (event.kind === 'lease.lost') this.#timeline.add('decision', `lease of ${event.key} is lost`, { host })
     else if (event.kind === 'vm.failed') this.#timeline.add('vm', `${event.vm} failed: ${event.reason}`, { host })
+    else if (event.kind === 'vm.complete')
+      this.#timeline.add('vm', `${event.vm} has all its memory: it asked for ${event.pagesFaulted} pages`, { host })
     else if (event.kind === 'vm.destroyed') this.#timeline.add('vm', `${event.vm} is ended here`, { host })
   }
 

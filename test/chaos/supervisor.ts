@@ -3,7 +3,7 @@
  * at. The first broken promise does not end a run, but what never comes back does: there is nothing to break any more.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { messageOf } from '../../node/errors.ts'
+import { hasCode, messageOf } from '../../node/errors.ts'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { codeFor } from '../demo/cluster.ts'
@@ -279,9 +279,8 @@ class Run {
   /** Every epoch that is kept is gone back to, and audited. */
   async #goBack(): Promise<void> {
     const { bank } = this.#rig
-    const { epochs } = await this.#someone.client.epochs(GROUP)
-    for (const { epoch } of epochs) await this.#someone.client.holdEpoch(GROUP, epoch, 'chaos')
-    for (const { epoch } of epochs) {
+    const held = await bank.until('epochs to go back to', () => this.#holdAll())
+    for (const epoch of held) {
       const { generation } = await this.#someone.client.restore(GROUP, { epoch, force: false })
       await bank.until('all VMs to be restored', () =>
         bank.vms.every(vm => (this.#listener.runs.get(vm) ?? 0) >= generation) ? true : undefined
@@ -291,6 +290,19 @@ class Run {
     }
     await sleep(SETTLED_MS)
     this.#seen()
+  }
+
+  /** Undefined where one was forgotten before it could be held, as the next epoch was committed. */
+  async #holdAll(): Promise<number[] | undefined> {
+    const { client } = this.#someone
+    const { epochs } = await client.epochs(GROUP)
+    try {
+      for (const { epoch } of epochs) await client.holdEpoch(GROUP, epoch, 'chaos')
+      return epochs.map(({ epoch }) => epoch)
+    } catch (error) {
+      if (hasCode(error, 'EPOCH_NOT_KEPT')) return undefined
+      throw error
+    }
   }
 
   #judge(what: string, faults: readonly string[], ms?: number): void {
