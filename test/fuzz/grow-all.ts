@@ -38,20 +38,27 @@ export async function growAll(
     }
   }
   await Promise.all(Array.from({ length: availableParallelism() }, work))
-  return table([['target', 'tried', 'kept', 'blocks of seeds', 'blocks', ''], ...rows.sort()])
+  return table([
+    ['target', 'tried', 'kept', 'blocks of seeds', 'blocks', ''],
+    ...rows.sort(([a = ''], [b = '']) => (a < b ? -1 : 1))
+  ])
 }
 
-function inThread(workerData: GrowWish): Promise<Grown> {
+async function inThread(workerData: GrowWish): Promise<Grown> {
   const worker = new Worker(new URL('./grow-worker.ts', import.meta.url), { workerData })
-  return new Promise<Grown>((resolve, reject) => {
-    const late = setTimeout(
-      () => reject(new Error('it hangs: npm run fuzz finds in which input')),
-      workerData.ms + GRACE_MS
-    )
-    worker.once('message', resolve).once('error', reject)
-    worker.once('exit', () => {
-      clearTimeout(late)
-      reject(new Error('its thread has ended'))
+  try {
+    return await new Promise<Grown>((resolve, reject) => {
+      const late = setTimeout(
+        () => reject(new Error('it hangs: npm run fuzz finds in which input')),
+        workerData.ms + GRACE_MS
+      )
+      worker.once('message', resolve).once('error', reject)
+      worker.once('exit', () => {
+        clearTimeout(late)
+        reject(new Error('its thread has ended'))
+      })
     })
-  }).finally(() => worker.terminate())
+  } finally {
+    await worker.terminate()
+  }
 }
