@@ -196,7 +196,8 @@ export class GroupAgent {
     this.#generation = record.generation
     const ended = this.#endAll()
     if (record.removed || record.resting) {
-      this.#deps.leases.release(groupKey(record.id)).catch(() => {}) // it runs out by itself, too
+      // When they have ended, because who starts the group elsewhere goes by it. It runs out by itself, too.
+      void ended.then(() => this.#deps.leases.release(groupKey(record.id))).catch(() => {})
       return
     }
     const { hosting, self } = this.#deps

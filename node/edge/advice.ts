@@ -61,6 +61,7 @@ const advice: Readonly<Record<string, string>> = {
   UPGRADE_WAIT: 'do what is waited for, and check again before you stop a peer',
   VM_AMBIGUOUS: 'say which group: --group GROUP',
   VM_OF_GROUP: 'name the group, if all of its VMs are meant',
+  VM_OF_GROUPS: 'name the group',
   VM_UNKNOWN: 'name one of the VMs that `diapause vm list` shows'
 }
 

@@ -112,6 +112,9 @@ const statusOfCode: Readonly<Record<string, number>> = {
   GROUP_RESTS: 409,
   GROUP_RUNS: 409,
   EPOCH_NONE: 409,
+  NO_HOST: 409,
+  HOST_NOT_ALIVE: 409,
+  MEMBER_OLDER: 409,
   HOME_BUSY: 409,
   HOME_NO_KEY: 409,
   NOT_STORAGE: 409,
@@ -128,6 +131,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
   TARGET_BUSY: 409,
   TOKEN_EXISTS: 409,
   TOKENS_FULL: 409,
+  // Its VMs stood still and go on: it failed for once.
+  REST_ABORTED: 503,
   REGISTER_LEASED: 503,
   REGISTER_UNAVAILABLE: 503
 }

@@ -62,7 +62,7 @@ export function startCommand(
 }
 
 /**
- * A group by its name, or by that of its only VM: a group rests as a whole. UsageErrors NAME_UNKNOWN, VM_OF_GROUP, VM_AMBIGUOUS.
+ * A group by its name, or by that of its only VM: a group rests as a whole. UsageErrors NAME_UNKNOWN, VM_OF_GROUP, VM_OF_GROUPS.
  */
 export function restingGroup(name: string, groups: readonly GroupRecord[]): GroupRecord {
   const named = groups.find(({ id }) => id === name)
@@ -72,7 +72,7 @@ export function restingGroup(name: string, groups: readonly GroupRecord[]): Grou
   if (group === undefined) throw new UsageError('NAME_UNKNOWN', `there is no group "${name}", and no VM of that name`)
   if (others.length > 0) {
     const names = having.map(({ id }) => id).join(', ')
-    throw new UsageError('VM_AMBIGUOUS', `several groups have a VM "${name}": name the group, which is one of ${names}`)
+    throw new UsageError('VM_OF_GROUPS', `several groups have a VM "${name}": name the group, which is one of ${names}`)
   }
   if (group.vms.length === 1) return group
   const beside = group.vms.flatMap(({ id }) => (id === name ? [] : [id])).join(', ')

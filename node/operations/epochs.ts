@@ -17,7 +17,7 @@ import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochStatus, EpochView, GroupEpochs, PolicyWish, RestoreWish } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
-import { type PlacementFacts, placeRestore, whyHomeless } from '../planning/placement.ts'
+import { type PlacementFacts, placeStart, whyHomeless } from '../planning/placement.ts'
 import { checkRoom, keptEpoch, roomForEpochs } from '../planning/retention-policy.ts'
 import type { ImageManifest } from '../ports.ts'
 
@@ -125,10 +125,10 @@ export class EpochOperations implements EpochView {
     return now
   }
 
-  /** As after a failure: who lives runs what it ran. NO_HOST. */
+  /** Who lives runs what it ran, where there still is room for it. NO_HOST. */
   #ownersFor(record: GroupRecord): Readonly<Record<string, PeerId>> {
     const facts = this.#deps.facts(record)
-    const { owners, homeless } = placeRestore(record, facts)
+    const { owners, homeless } = placeStart(record, facts)
     if (homeless.length > 0) throw new DiapauseError('NO_HOST', whyHomeless(homeless, facts))
     return owners
   }

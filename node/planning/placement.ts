@@ -108,6 +108,37 @@ function othersRestored(record: GroupRecord, facts: PlacementFacts): GroupRecord
   return [...others.values()]
 }
 
+/**
+ * A group that rests starts: as a restore, but the memory of its VMs was nobody's meanwhile. Who lives and stays gets its VMs again as
+ * far as there is room for them beside what runs there now; the others go where there is.
+ */
+export function placeStart(record: GroupRecord, facts: PlacementFacts): PartialPlacement {
+  const groups = othersRestored(record, facts)
+  const roomMiB = new Map((facts.known ?? []).map(({ peer, vmMemoryMiB }) => [peer, vmMemoryMiB ?? Infinity]))
+  const fits = (host: PeerId, { memoryMiB }: VmSpec): boolean => {
+    const left = (roomMiB.get(host) ?? Infinity) - memoryMiB
+    if (left >= 0) roomMiB.set(host, left)
+    return left >= 0
+  }
+  for (const { removed, resting, vms, owners } of groups) {
+    if (removed || resting) continue
+    for (const { id, memoryMiB } of vms) {
+      const host = owners[id] ?? ''
+      roomMiB.set(host, (roomMiB.get(host) ?? Infinity) - memoryMiB)
+    }
+  }
+  const keep = record.vms.flatMap(vm => {
+    const host = record.owners[vm.id]
+    return host !== undefined && facts.hosts.includes(host) && fits(host, vm) ? [[vm.id, host] as const] : []
+  })
+  const plan = (stay: Readonly<Record<string, PeerId>>): PartialPlacement =>
+    placeVms(record.vms, stay, { ...facts, leaving: [], groups })
+  const kept = plan(Object.fromEntries(keep))
+  if (kept.homeless.length === 0) return kept
+  const moved = plan({})
+  return moved.homeless.length < kept.homeless.length ? moved : kept
+}
+
 /** As `placeRestore`; undefined where a VM has no host. */
 export function planRestore(record: GroupRecord, facts: PlacementFacts): Placement | undefined {
   const { owners, moves, homeless } = placeRestore(record, facts)

@@ -232,7 +232,7 @@ describe('a VM that leaves a cluster and comes back', () => {
       [left, await other('kernel', nowhere), /\/nowhere\/vmlinuz at p1, \/nowhere\/vmlinuz at p2.*FILES_MISSING/, 2],
       [left, await other('initrd', unkept), /no member within reach has the file.*FILE_MISSING/, 1],
       [left, ['import', dir, '--group', GROUP], /a group "bank" already.*GROUP_EXISTS/, 2],
-      [left, ['import', dir, '--group', 'new', '--owner', witness.name], /no living storage member.*HOST_NOT_ALIVE/, 1],
+      [left, ['import', dir, '--group', 'new', '--owner', witness.name], /no living storage member.*HOST_NOT_ALIVE/, 2],
       [witness, ['import', dir, '--group', 'new'], /ask a storage member.*NOT_STORAGE/, 2]
     )
     expect((await left.client.groups()).map(({ id }) => id).sort()).toEqual([GROUP, 'copy'])

@@ -203,7 +203,7 @@ describe('diapause policy', () => {
   test('writes none into a record while a member may be of an older version, which would not understand it', async () => {
     older = true
     const { code, err } = await run('policy', 'set', 'bank', '--policy', 'interval', '--every', '1s')
-    expect([code, err]).toEqual([1, expect.stringContaining('MEMBER_OLDER')])
+    expect([code, err]).toEqual([2, expect.stringContaining('MEMBER_OLDER')])
     expect(record?.policy).toBeUndefined()
   })
 })

@@ -150,7 +150,7 @@ describe('diapause vm stop', () => {
 
   test('is refused while a living member is of a version that knows no rest', async () => {
     speaks = SPEAKS - 1
-    expect(await run('vm', 'stop', 'bank')).toMatchObject({ code: 1, err: expect.stringContaining('MEMBER_OLDER') })
+    expect(await run('vm', 'stop', 'bank')).toMatchObject({ code: 2, err: expect.stringContaining('MEMBER_OLDER') })
     expect(record.open).toBeNull()
   })
 })
@@ -190,7 +190,7 @@ describe('diapause vm start', () => {
   test('says so where no host has room', async () => {
     await run('vm', 'stop', 'bank')
     alive = []
-    expect(await run('vm', 'start', 'bank')).toMatchObject({ code: 1, err: expect.stringContaining('NO_HOST') })
+    expect(await run('vm', 'start', 'bank')).toMatchObject({ code: 2, err: expect.stringContaining('NO_HOST') })
     expect(record.resting).toBe(true)
   })
 })

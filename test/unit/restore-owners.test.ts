@@ -4,6 +4,7 @@ import { domainsOf } from '../../node/planning/domains.ts'
 import {
   type PlacementFacts,
   placeRestore,
+  placeStart,
   placeVms,
   planRestore,
   standbyHosts
@@ -228,4 +229,34 @@ test('groups that lose VMs with one host do not all count on the same room', () 
   // Once the first is decided the others see it in its record, and plan as before.
   const decided = groups.map(group => (group.id === 'a' ? { ...group, owners: a?.owners ?? {} } : group))
   expect(placeRestore(groups[1] as GroupRecord, { ...facts, groups: decided }).owners).toEqual(b?.owners)
+})
+
+describe('a group that rests and starts', () => {
+  const resting = (vms: readonly VmSpec[], owners: Record<string, string>): GroupRecord => ({
+    ...record(vms, owners),
+    resting: true
+  })
+  const known = ['p1', 'p2'].map(peer => ({ peer, vmMemoryMiB: 128 }))
+  const alone: PlacementFacts = { hosts: ['p1', 'p2'], groups: [], known }
+
+  test('starts where it ran, as far as nobody else has that memory by now', () => {
+    const group = resting([vm('a'), vm('b')], { a: 'p1', b: 'p1' })
+    expect(placeStart(group, alone)).toMatchObject({ owners: { a: 'p1', b: 'p1' }, moves: [] })
+    const other = record([vm('x')], { x: 'p1' }, 'other')
+    expect(placeStart(group, { ...alone, groups: [other] }).owners).toEqual({ a: 'p1', b: 'p2' })
+    const large = record([vm('x', 128)], { x: 'p1' }, 'other')
+    expect(placeStart(group, { ...alone, groups: [large] }).owners).toEqual({ a: 'p2', b: 'p2' })
+    const both = [large, record([vm('y', 65)], { y: 'p2' }, 'third')]
+    expect(placeStart(group, { ...alone, groups: both }).homeless.map(({ id }) => id)).toEqual(['a', 'b'])
+    expect(placeStart(group, { ...alone, groups: both.map(each => ({ ...each, resting: true })) }).homeless).toEqual([])
+  })
+
+  test('leaves a host that leaves, and stays nowhere where all would find room elsewhere', () => {
+    const group = resting([vm('a')], { a: 'p1' })
+    expect(placeStart(group, { ...alone, hosts: ['p2'], leaving: ['p1'] }).owners).toEqual({ a: 'p2' })
+    // Where the small one stays where it was, the large one has no host.
+    const two = resting([vm('a', 64), vm('b', 128)], { a: 'p1', b: 'p9' })
+    const tight = { ...alone, groups: [record([vm('x')], { x: 'p2' }, 'other')] }
+    expect(placeStart(two, tight)).toMatchObject({ owners: { a: 'p2', b: 'p1' }, homeless: [] })
+  })
 })
