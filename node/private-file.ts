@@ -11,6 +11,8 @@ export interface PrivateFile {
   readonly unreadable: string
   /** Code where others may read it. */
   readonly exposed: string
+  /** Its group may do what its mode says: a key that programs of several users share. */
+  readonly groupToo?: boolean
 }
 
 /**
@@ -18,20 +20,21 @@ export interface PrivateFile {
  * with the codes given, whose messages have nothing of what is in the file.
  */
 export async function readPrivateFile(file: string, kind: PrivateFile): Promise<string> {
-  const { what, maxBytes, unreadable, exposed } = kind
-  const found = await readIfPrivate(file, maxBytes).catch((cause: unknown) => {
+  const { what, maxBytes, unreadable, exposed, groupToo = false } = kind
+  const found = await readIfPrivate(file, maxBytes, groupToo ? 0o007 : 0o077).catch((cause: unknown) => {
     throw new UsageError(unreadable, `cannot read ${what} in ${file}: ${messageOf(cause)}`, { cause })
   })
-  if (found === 'exposed') throw new UsageError(exposed, `others may read ${what} in ${file}: run chmod 600 ${file}`)
+  if (found === 'exposed')
+    throw new UsageError(exposed, `others may read ${what} in ${file}: run chmod ${groupToo ? 'o=' : '600'} ${file}`)
   if (found.length <= maxBytes) return found.toString('utf8')
   throw new UsageError(unreadable, `${file} has more than ${maxBytes} bytes, too many for ${what}`)
 }
 
 /** At most one byte more than `maxBytes`; of a pipe, too, whose size nobody knows. */
-async function readIfPrivate(file: string, maxBytes: number): Promise<Buffer | 'exposed'> {
+async function readIfPrivate(file: string, maxBytes: number, others: number): Promise<Buffer | 'exposed'> {
   const handle = await open(file)
   try {
-    if (((await handle.stat()).mode & 0o077) !== 0) return 'exposed'
+    if (((await handle.stat()).mode & others) !== 0) return 'exposed'
     const bytes = Buffer.alloc(maxBytes + 1)
     for (let filled = 0; ; ) {
       const { bytesRead } = await handle.read(bytes, filled, bytes.length - filled)

@@ -2,6 +2,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { messageOf, UsageError } from '../errors.ts'
+import { readPrivateFile } from '../private-file.ts'
 
 export interface TlsPaths {
   readonly certFile: string
@@ -19,17 +20,21 @@ export interface TlsPair {
   readonly version: string
 }
 
+const KEY_FILE = {
+  what: 'the key of the API',
+  /** Of an RSA key of 16,384 bits 13,000. */
+  maxBytes: 65_536,
+  unreadable: 'API_TLS',
+  exposed: 'API_TLS_EXPOSED',
+  /** As Debian's group ssl-cert has it. */
+  groupToo: true
+}
+
 /** UsageError API_TLS, API_TLS_EXPOSED where others may read the key. */
 export async function readTls({ certFile, keyFile }: TlsPaths): Promise<TlsPair> {
   const version = await tlsVersion({ certFile, keyFile })
-  const cert = await read('api.tls.certFile', certFile)
-  const key = await read('api.tls.keyFile', keyFile)
-  if (((await stat(keyFile)).mode & 0o007) !== 0) {
-    throw new UsageError(
-      'API_TLS_EXPOSED',
-      `everybody may read the key of the API ${keyFile}: run chmod 600 ${keyFile}`
-    )
-  }
+  const cert = await readCertificate(certFile)
+  const key = await readPrivateFile(keyFile, KEY_FILE)
   const first = parsed('api.tls.certFile', certFile, () => new X509Certificate(cert))
   const secret = parsed('api.tls.keyFile', keyFile, () => createPrivateKey(key))
   if (!first.checkPrivateKey(secret)) {
@@ -54,11 +59,11 @@ export async function tlsVersion({ certFile, keyFile }: TlsPaths): Promise<strin
   }
 }
 
-async function read(setting: string, file: string): Promise<string> {
+async function readCertificate(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8')
   } catch (cause) {
-    throw new UsageError('API_TLS', `cannot read ${setting} ${file}: ${messageOf(cause)}`, { cause })
+    throw new UsageError('API_TLS', `cannot read api.tls.certFile ${file}: ${messageOf(cause)}`, { cause })
   }
 }
 

@@ -87,7 +87,14 @@ describe("the API's certificate", () => {
     })
     chmodSync(paths.keyFile, 0o644)
     await expect(readTls(paths)).rejects.toMatchObject({ code: 'API_TLS_EXPOSED' })
-    chmodSync(paths.keyFile, 0o600)
+    chmodSync(paths.keyFile, 0o640)
+    writeFileSync(paths.keyFile, pairs.a.key)
+    expect(await readTls(paths)).toMatchObject(pairs.a)
+    writeFileSync(paths.keyFile, pairs.a.key.padEnd(100_000, '\n'))
+    await expect(readTls(paths)).rejects.toMatchObject({
+      code: 'API_TLS',
+      message: expect.stringContaining('too many for the key')
+    })
     writeFileSync(paths.keyFile, 'no key')
     await expect(readTls(paths)).rejects.toMatchObject({
       code: 'API_TLS',

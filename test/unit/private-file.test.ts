@@ -30,6 +30,16 @@ describe('a file with a secret', () => {
     await expect(read()).rejects.toMatchObject(refused)
   })
 
+  it("is read where its group may as well, if it is of the kind that a group shares, and nobody else's", async () => {
+    const kind = { what: 'the word', maxBytes: 100, unreadable: 'UNREADABLE', exposed: 'EXPOSED', groupToo: true }
+    writeFileSync(file, 'hush')
+    chmodSync(file, 0o640)
+    expect(await readPrivateFile(file, kind)).toBe('hush')
+    chmodSync(file, 0o644)
+    const refused = { code: 'EXPOSED', message: expect.stringContaining(`run chmod o= ${file}`) }
+    await expect(readPrivateFile(file, kind)).rejects.toMatchObject(refused)
+  })
+
   it('is refused where there is none, or more in it than can be right', async () => {
     await expect(read()).rejects.toMatchObject({ code: 'UNREADABLE', message: expect.stringContaining(file) })
     writeFileSync(file, 'hush', { mode: 0o600 })
