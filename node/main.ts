@@ -90,6 +90,7 @@ const code = await runCli(process.argv.slice(2), {
   readToken: async file => (await import('./host/token-file.ts')).readToken(file),
   readCertificate: async file => (await import('./host/token-file.ts')).readCertificate(file),
   readCredentials: async file => (await import('./host/home-credentials.ts')).readCredentials(file),
+  readRecoveryKey: async file => (await import('./host/recovery-key.ts')).readRecoveryKey(file),
   newRecoveryKey: async () => (await import('./host/recovery-key.ts')).newRecoveryKey(),
   identity: async dataDir => (await (await import('./host/identity.ts')).loadOrCreateIdentity(dataDir)).peerId,
   init: async options => (await import('./host/init.ts')).initCluster(options),

@@ -1,5 +1,4 @@
 /** `diapause home` and `diapause recovery-key`: epochs in a second home, and the key that opens them. */
-import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'
 import type { HomeEpoch, HomeListing } from '../ports.ts'
@@ -12,6 +11,8 @@ import { type ProgressHost, whileWaiting } from './waiting.ts'
 export interface HomeHost extends ProgressHost {
   print(text: string): void
   readCredentials(file: string): Promise<NonNullable<HomePlace['credentials']>>
+  /** The text of a file that nobody else may read. UsageError RECOVERY_KEY, RECOVERY_KEY_EXPOSED. */
+  readRecoveryKey(file: string): Promise<string>
   /** The key as a person keeps it, and its public part. */
   newRecoveryKey(): Promise<{ readonly text: string; readonly name: string; readonly public: string }>
 }
@@ -115,7 +116,7 @@ function restoreCommand(
 ): void {
   withPlace(speaking(home, 'restore'))
     .description('make groups that go on from epochs that are there: of every group, or of one')
-    .requiredOption('--recovery-key-file <file>', 'the recovery key, as it was printed')
+    .requiredOption('--recovery-key-file <file>', 'the recovery key, as it was printed; nobody else may read the file')
     .option('--group <group>', 'only this one')
     .option('--epoch <number>', 'which (default: the newest)', epochNumber)
     .option('--cluster <id>', 'of which cluster, where several have such a group')
@@ -133,7 +134,7 @@ function restoreCommand(
         }
       ) => {
         const { group, epoch, cluster, owner, recoveryKeyFile, force = false } = options
-        const recoveryKey = readKey(recoveryKeyFile)
+        const recoveryKey = await host.readRecoveryKey(recoveryKeyFile)
         const wish = { ...(await placeOf(options, host)), recoveryKey, group, epoch, cluster, owner, force }
         const restoring = (await clientOf(options)).restoreHome(wish)
         const restored = await whileWaiting(host, 'groups are brought from the second home', restoring)
@@ -181,14 +182,6 @@ function mayCount(error: unknown, name: string, text: string | undefined): unkno
   return new DiapauseError(error instanceof DiapauseError ? error.code : 'RECOVERY_KEY_UNSURE', message, {
     cause: error
   })
-}
-
-function readKey(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trim()
-  } catch (cause) {
-    throw new UsageError('RECOVERY_KEY', `cannot read the recovery key in ${file}: ${messageOf(cause)}`, { cause })
-  }
 }
 
 function epochNumber(text: string): number {

@@ -1,4 +1,4 @@
-/** `diapause recovery-key new`: made here, so that no peer ever has it. */
+/** The recovery key of a second home: made here, so that no peer ever has it, and read from a person's file. */
 import { randomBytes } from 'node:crypto'
 import {
   RECOVERY_KEY_BYTES,
@@ -6,6 +6,7 @@ import {
   recoveryName,
   recoveryPublic
 } from '../../protocols/membership/recovery.ts'
+import { readPrivateFile } from '../private-file.ts'
 
 export interface NewRecoveryKey {
   /** For a person to keep. */
@@ -21,3 +22,14 @@ export function newRecoveryKey(): NewRecoveryKey {
   const publicPart = recoveryPublic(secret)
   return { text: recoveryKeyText(secret), name: recoveryName(publicPart), public: publicPart }
 }
+
+const FILE = {
+  what: 'the recovery key',
+  /** As many as the API takes: one has 69. */
+  maxBytes: 1_000,
+  unreadable: 'RECOVERY_KEY',
+  exposed: 'RECOVERY_KEY_EXPOSED'
+}
+
+/** UsageError RECOVERY_KEY, RECOVERY_KEY_EXPOSED; no message has anything of what is in the file. */
+export const readRecoveryKey = async (file: string): Promise<string> => (await readPrivateFile(file, FILE)).trim()

@@ -103,7 +103,7 @@ describe('a cluster that is lost with all its disks', () => {
     expect({ code, err }).toEqual({ code: 0, err: '' })
     const [key = ''] = /^ {4}(.*)$/m.exec(out)?.slice(1) ?? []
     expect(key).toMatch(/^(\w{4}-){13}\w{4}$/)
-    await writeFile(keyFile, key)
+    await writeFile(keyFile, key, { mode: 0o600 })
     expect((await run(p('p2'), 'recovery-key', 'new')).err).toMatch(
       /has recovery key \w{16} already.*RECOVERY_KEY_THERE/
     )
@@ -202,7 +202,7 @@ describe('a cluster that is lost with all its disks', () => {
   it('is not restored over itself, nor with another key, nor from where it is not', async () => {
     const otherKey = join(folder, 'other-key')
     const { out } = await run(p('p1'), 'recovery-key', 'new', '--json')
-    await writeFile(otherKey, (JSON.parse(out) as { key: string }).key)
+    await writeFile(otherKey, (JSON.parse(out) as { key: string }).key, { mode: 0o600 })
     const from = (prefix: string) => ['--from', server.url(prefix), '--credentials-file', credentialsFile]
     for (const [args, message] of [
       [[...place, '--recovery-key-file', keyFile, '--force'], /a group "bank" already.*GROUP_EXISTS/],

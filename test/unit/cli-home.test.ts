@@ -1,5 +1,5 @@
 /** `diapause home` and `recovery-key` from the command line to a peer whose second home is not real. */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -9,7 +9,7 @@ import type { HomeView } from '../../node/edge/home-view.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
 import { newestOf, refuseDamaged, refuseYoung } from '../../node/operations/home.ts'
-import { newRecoveryKey } from '../../node/host/recovery-key.ts'
+import { newRecoveryKey, readRecoveryKey } from '../../node/host/recovery-key.ts'
 import type { HomeEpoch } from '../../node/ports.ts'
 
 const KEY = /^ {4}((?:\w{4}-){13}\w{4})$/m
@@ -41,6 +41,7 @@ async function run(...args: string[]): Promise<{ code: number; err: string }> {
     version: '1',
     defaultConfigFile: undefined,
     newRecoveryKey: () => Promise.resolve(newRecoveryKey()),
+    readRecoveryKey,
     print: (text: string) => void out.push(text),
     printError: (text: string) => err.push(text)
   }
@@ -73,6 +74,39 @@ describe('a new recovery key', () => {
     const { err } = await run('recovery-key', 'new')
     expect(err).toContain('there is one already')
     expect(err).not.toContain('in force')
+  })
+})
+
+describe('the file of the recovery key', () => {
+  let file: string
+  let given: string[]
+  beforeEach(() => {
+    file = join(dir, 'key')
+    given = []
+    home.restore = ({ recoveryKey }) => {
+      given.push(recoveryKey)
+      return Promise.resolve([])
+    }
+  })
+  const restore = () => run('home', 'restore', '--recovery-key-file', file)
+
+  test('is read where its owner alone may, and refused where others may read it', async () => {
+    const { text } = newRecoveryKey()
+    writeFileSync(file, `${text}\n`, { mode: 0o644 })
+    const { code, err } = await restore()
+    expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining(`chmod 600 ${file}`) })
+    expect(err).toContain('RECOVERY_KEY_EXPOSED')
+    expect(err).not.toContain(text)
+    chmodSync(file, 0o600)
+    expect(await restore()).toMatchObject({ code: 0, err: '' })
+    expect(given).toEqual([text])
+  })
+
+  test('is refused where there is none, and where it holds more than a key', async () => {
+    expect((await restore()).err).toMatch(/cannot read the recovery key .*ENOENT.*RECOVERY_KEY/)
+    writeFileSync(file, 'A'.repeat(1_001), { mode: 0o600 })
+    expect((await restore()).err).toMatch(/more than 1000 bytes.*RECOVERY_KEY/)
+    expect(given).toEqual([])
   })
 })
 

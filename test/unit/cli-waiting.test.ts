@@ -44,6 +44,7 @@ function aHost(told: string[], printed: string[] = []): CliHost {
     printError: text => void printed.push(text),
     progress: text => void told.push(text),
     definitionToRequest: async () => ({}),
+    readRecoveryKey: async () => 'key',
     newRecoveryKey: async () => ({ text: 'key', name: 'name', public: 'public' }),
     interruptible: work => work(new AbortController().signal)
   }

@@ -37,6 +37,7 @@ const RUN_BY: Readonly<Record<string, string>> = {
   'sudo ovs-vsctl ': 'test/hosts/openvswitch.ts',
   'sudo ip link set eth1 mtu': 'test/contract/openflow-support.ts',
   'apt-get install openvswitch-switch': 'test/hosts/openvswitch.ts',
+  'chmod 600 FILE': 'test/unit/cli-home.test.ts',
   'ip tuntap add': 'test/contract/qemu-tap.test.ts',
   'ip link set vms0 master': 'test/contract/qemu-tap.test.ts',
   'curl --unix-socket RUNDIR/api.sock http://peer/metrics': 'test/scenarios/observability.test.ts'
