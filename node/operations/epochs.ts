@@ -117,7 +117,8 @@ export class EpochOperations implements EpochView {
     if (now.generation === generation && now.kept?.some(each => each.epoch === target.epoch) === true) {
       throw full(now, `the hold "${BEFORE_RESTORE}" of epoch ${now.committed?.epoch}, without which that would be lost`)
     }
-    if (now.generation !== generation + 1 || now.committed?.epoch !== target.epoch) {
+    // Of two who ask at once one may have put it to rest in that very generation.
+    if (now.resting || now.generation !== generation + 1 || now.committed?.epoch !== target.epoch) {
       throw new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)
     }
     const kind = resting ? 'group.started' : 'group.restored'

@@ -7,7 +7,7 @@ import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochView, RestoreWish } from '../edge/epoch-view.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { RestView, StopWish } from '../edge/rest-view.ts'
-import { DiapauseError, UsageError } from '../errors.ts'
+import { DiapauseError, hasCode, UsageError } from '../errors.ts'
 import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
 import type { Clock } from '../ports.ts'
 import { takeEpoch } from './take-epoch.ts'
@@ -32,7 +32,7 @@ export class RestOperations implements RestView {
     if (record.resting) return record
     const older = olderMembers(this.#deps)
     if (older.length > 0) throw memberOlder(older, 'a group that rests')
-    const rests = now ? await this.#stopNow(record) : await this.#stopByEpoch(group)
+    const rests = now ? await this.#stopNow(record) : await this.#stopByEpoch(record)
     const { committed, generation } = rests
     this.#deps.events.emit('group.rests', {
       group,
@@ -51,13 +51,17 @@ export class RestOperations implements RestView {
     throw new UsageError('GROUP_RUNS', `Group "${group}" does not rest; to take it back to an epoch: ${restore}`)
   }
 
-  async #stopByEpoch(group: string): Promise<GroupRecord> {
-    const { epochClock, directory } = this.#deps
+  async #stopByEpoch({ id: group, generation }: GroupRecord): Promise<GroupRecord> {
+    const { epochClock } = this.#deps
     const propose = (id: string) => epochClock.propose(id, 'request', 'the group is to rest', true)
-    const { epoch, outcome, reason } = await takeEpoch({ ...this.#deps, epochClock: { propose } }, group)
-    const now = directory.get(group)
-    if (now?.resting && now.committed?.epoch === epoch) return now
-    if (outcome === 'committed') throw changed(group)
+    const taken = takeEpoch({ ...this.#deps, epochClock: { propose } }, group)
+    const { epoch, outcome, reason } = await taken.catch((error: unknown) => {
+      if (hasCode(error, 'GROUP_RESTS')) return NONE // somebody else has asked for it at the same time
+      throw error
+    })
+    const now = await this.#record(group)
+    if (now.resting) return now
+    if (outcome !== 'aborted' || now.generation !== generation) throw changed(group)
     throw new DiapauseError(
       'REST_ABORTED',
       `Group "${group}" goes on: epoch ${epoch}, at which it would have rested, was aborted (${reason}).`,
@@ -83,6 +87,9 @@ export class RestOperations implements RestView {
     throw new DiapauseError('GROUP_UNKNOWN', `There is no group "${group}" in this cluster.`)
   }
 }
+
+/** No epoch was taken. */
+const NONE = { epoch: 0, outcome: 'none', reason: '' } as const
 
 const changed = (group: string) =>
   new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)

@@ -7,11 +7,13 @@ import { type ApiServer, apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import { EventFeed } from '../../node/edge/events.ts'
 import type { PeerView } from '../../node/edge/view.ts'
+import { DiapauseError, UsageError } from '../../node/errors.ts'
 import { EpochOperations } from '../../node/operations/epochs.ts'
 import { RestOperations } from '../../node/operations/rest.ts'
 import type { ImageManifest } from '../../node/ports.ts'
 import { holdByName } from '../../protocols/epoch/kept.ts'
 import { abortEpoch, commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
+import { restNow } from '../../protocols/epoch/rest.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { SPEAKS } from '../../protocols/host-facts.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
@@ -29,6 +31,8 @@ let outcome: 'committed' | 'aborted'
 let alive: string[]
 let speaks: number
 let answer: string | undefined
+/** What somebody else does just before the record is changed. */
+let between: (() => void) | undefined
 
 function commitNext(): void {
   record = openEpoch('p1', 1, record.version)(record) as GroupRecord
@@ -48,13 +52,17 @@ beforeEach(async () => {
   alive = ['p1', 'p2', 'p3']
   speaks = SPEAKS
   answer = undefined
+  between = undefined
   told = []
   events = new EventFeed(() => 0)
   events.subscribe(({ kind }) => void told.push(kind))
   const directory = {
     get: () => record,
     refresh: async (id: string) => (id === 'bank' ? record : null),
-    change: async (_: string, next: (now: GroupRecord) => GroupRecord | undefined) => (record = next(record) ?? record)
+    change: async (_: string, next: (now: GroupRecord) => GroupRecord | undefined) => {
+      between?.()
+      return (record = next(record) ?? record)
+    }
   } as unknown as ConstructorParameters<typeof RestOperations>[0]['directory']
   const epochs = new EpochOperations({
     directory,
@@ -72,7 +80,9 @@ beforeEach(async () => {
     clock: { after: () => () => {} },
     epochClock: {
       async propose(_id, _policy, _why, rests) {
-        record = openEpoch('p1', 1, record.version, rests)(record) as GroupRecord
+        if (record.open !== null) throw new DiapauseError('EPOCH_OPEN', 'one is open')
+        if (record.resting) throw new UsageError('GROUP_RESTS', 'it rests')
+        record = openEpoch('p1', 1000, record.version, rests)(record) as GroupRecord
         const opened = record
         setImmediate(end)
         return opened
@@ -113,6 +123,19 @@ describe('diapause vm stop', () => {
     expect(told).toEqual(['epoch.committed', 'group.rests'])
     expect((await run('vm', 'stop', 'bank')).out).toContain('rests already, at epoch 1')
     expect(record.version).toBe(3)
+  })
+
+  test('is done for both of two who ask for it at once', async () => {
+    const both = await Promise.all([run('vm', 'stop', 'bank'), run('vm', 'stop', 'bank')])
+    expect(both.map(({ code }) => code)).toEqual([0, 0])
+    expect(record).toMatchObject({ resting: true, committed: { epoch: 1 }, lastEpoch: 1 })
+  })
+
+  test('is told of as such by a restore that somebody else was before', async () => {
+    commitNext()
+    between = () => (record = restNow(record.generation)(record) as GroupRecord)
+    expect((await run('restore', 'bank')).err).toContain('GROUP_CHANGED')
+    expect(told).not.toContain('group.restored')
   })
 
   test('says why where that epoch came to nothing, and the group goes on', async () => {
