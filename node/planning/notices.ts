@@ -56,18 +56,22 @@ export function noticesOfRecord(before: GroupRecord, after: GroupRecord, facts: 
     }
     return seen
   }
+  const rests = after.resting ? `Group ${group} rests.` : undefined
+  const isSaved = (after.committed?.epoch ?? 0) > (before.committed?.epoch ?? 0)
   if (after.generation > before.generation) {
     // Who stops a group, or starts it, is there.
     if (!after.resting && !before.resting) add(restart(before, after, facts))
-    ends('no-host', `Group ${group} has hosts again.`)
+    ends('no-host', rests ?? `Group ${group} has hosts again.`)
+    // An epoch that failed is not tried again. One that was committed for the rest is told below.
+    if (rests !== undefined && !isSaved) ends('epoch-failed', rests)
     for (const { id: vm } of before.vms) {
       for (const objective of ['backMs', 'lossMs'] as const) {
-        const text = `${vm} of group ${group} keeps its objective again.`
+        const text = rests ?? `${vm} of group ${group} keeps its objective again.`
         add({ kind: 'objective-missed', state: 'ended', which: [group, vm, objective], text, vm }, SETTLES_MS)
       }
     }
   }
-  if ((after.committed?.epoch ?? 0) > (before.committed?.epoch ?? 0)) {
+  if (isSaved) {
     ends('epoch-failed', `Group ${group} is saved again: snapshot ${after.committed?.epoch ?? 0}.`)
   }
   const drill = after.drills?.last

@@ -50,6 +50,20 @@ describe('what people are told of', () => {
     expect(states).toEqual(['no-host ended', 'epoch-failed ended', 'low-redundancy ended', 'home-failed ended'])
   })
 
+  it('ends what a rest ends, and says that it is one', () => {
+    const ended = (after: GroupRecord) =>
+      told(record(), after).flatMap(({ kind, state, text }) => (state === 'ended' ? [`${kind}: ${text}`] : []))
+    const now = ended(record({ generation: 4, resting: true }))
+    expect(now).toEqual(expect.arrayContaining(['no-host: Group shop rests.', 'epoch-failed: Group shop rests.']))
+    expect(now.filter(text => text.includes('again'))).toEqual([])
+    const committed = { epoch: 9, generation: 3, previousEpoch: 7, images: {} }
+    const saved = ended(record({ generation: 4, resting: true, committed }))
+    expect(saved.filter(text => text.startsWith('epoch-failed'))).toEqual([
+      'epoch-failed: Group shop is saved again: snapshot 9.'
+    ])
+    expect(saved).toContain('no-host: Group shop rests.')
+  })
+
   it('is an epoch that failed, but not for a failover, which is told itself; and ends with the next', () => {
     const aborted = (reason: string) =>
       noticeOfReport('epoch.aborted', { group: 'shop', epoch: 8, reason }, 'host-b', 5)
