@@ -162,6 +162,17 @@ describe('what Prometheus and Grafana are given', () => {
   })
 })
 
+describe('a group that rests', () => {
+  it('is not said to be unsaved, however long ago its last snapshot was', () => {
+    const rests = /unless on \(group\) \(max by \(group\) \(diapause_group_resting(?:\{[^}]*\})?\) == 1\)/
+    const asked = [...file('alerts.yml').split('\n'), ...file('grafana.json').split('\n')].filter(line =>
+      /time\(\) - .*group_committed_timestamp/.test(line)
+    )
+    expect(asked.length).toBe(3)
+    expect(asked.filter(line => !rests.test(line))).toEqual([])
+  })
+})
+
 describe('metrics', () => {
   it('have names as OpenMetrics has them, each with a help', async () => {
     const text = await lived().text(status(['bank']))
