@@ -32,7 +32,8 @@ import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
 import type { Accel } from './hypervisor/command-line.ts'
 import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
-import type { QemuProgram } from './hypervisor/confinement.ts'
+import { keptUnasked, type QemuProgram } from './hypervisor/confinement.ts'
+import { ownPrivileges } from './hypervisor/process.ts'
 import { installedQemu, NO_SANDBOX } from './hypervisor/qemu.ts'
 import type { Clock, Log } from './ports.ts'
 
@@ -89,6 +90,7 @@ const checks: readonly (readonly [name: string, check: Check])[] = [
   ['the helpers in C', checkHelpers],
   ['the erasure code', checkErasure],
   ['QEMU', checkQemu],
+  ['what QEMU gives up', async ({ settings }) => checkPrivileges(settings)],
   ['the accelerator', checkAccel],
   ['capture of RAM', checkCapture],
   ['room for RAM', checkRoom]
@@ -148,6 +150,23 @@ async function checkQemu(patient: Patient): Promise<Finding> {
     return program.sandbox ? { check, state: 'good', says } : { check, state: 'worse', says, fix: NO_SANDBOX }
   } catch (error) {
     return { check, state: 'broken', says: messageOf(error) }
+  }
+}
+
+/** A guest that breaks out of its QEMU has what that has. */
+export function checkPrivileges(
+  { confined = true }: Pick<HypervisorSettings, 'confined'>,
+  own = ownPrivileges()
+): Finding {
+  const check = 'privileges'
+  if (!confined) return { check, state: 'good', says: 'QEMU gives up none, as hypervisor.confined is false' }
+  const kept = keptUnasked(own)
+  if (kept === 0) return { check, state: 'good', says: 'QEMU keeps none that it does not need' }
+  return {
+    check,
+    state: 'worse',
+    says: `QEMU keeps ${kept} of root's capabilities that it does not need: a peer without CAP_SETPCAP cannot take them away`,
+    fix: 'give the container CAP_SETPCAP (cap_add: [SETPCAP]), which QEMU does not keep, or run the peer as a user other than root'
   }
 }
 

@@ -37,12 +37,11 @@ export interface Privileges {
  * Flags of setpriv(1). Kept are: reading files that are not the user's own, for root, whose VMs' kernels and disks may lie in somebody's
  * home; and CAP_SYS_PTRACE where the kernel gives no userfaultfd without, by which VMs are cut and restored.
  */
-export function privilegeFlags({ status, userfaultfdForAll, needs = [] }: Privileges): string[] {
+export function privilegeFlags(privileges: Privileges): string[] {
+  const { status } = privileges
   const effective = capabilitiesIn(status, 'CapEff')
   const ambient = capabilitiesIn(status, 'CapAmb')
-  // Containers as a rule have the one that can do more, and not the other.
-  const reading = has(effective, 'dac_read_search') ? 'dac_read_search' : 'dac_override'
-  const wanted: Capability[] = [reading, ...(userfaultfdForAll ? [] : (['sys_ptrace'] as const)), ...needs]
+  const wanted = wantedOf(privileges)
   const listed = (have: bigint): string =>
     ['-all', ...wanted.filter(name => has(have, name)).map(name => `+${name}`)].join(',')
   return [
@@ -50,9 +49,27 @@ export function privilegeFlags({ status, userfaultfdForAll, needs = [] }: Privil
     // Those that a user other than root hands on.
     `--inh-caps=${listed(ambient)}`,
     `--ambient-caps=${listed(ambient)}`,
-    // Root gets all of these with each program that it starts. Only who has CAP_SETPCAP may take any away.
+    // Root gets all of these with each program that it starts. Only who has CAP_SETPCAP may take any away (`keptUnasked`).
     ...(has(effective, 'setpcap') ? [`--bounding-set=${listed(effective)}`] : [])
   ]
+}
+
+function wantedOf({ status, userfaultfdForAll, needs = [] }: Privileges): Capability[] {
+  // Containers as a rule have the one that can do more, and not the other.
+  const reading = has(capabilitiesIn(status, 'CapEff'), 'dac_read_search') ? 'dac_read_search' : 'dac_override'
+  return [reading, ...(userfaultfdForAll ? [] : (['sys_ptrace'] as const)), ...needs]
+}
+
+/**
+ * How many capabilities QEMU has that it does not need: those of the bounding set, where the peer is root and has no CAP_SETPCAP,
+ * as in a container that drops capabilities. setpriv does not say that it took none away.
+ */
+export function keptUnasked(privileges: Privileges): number {
+  const { status } = privileges
+  const isRoot = /^Uid:\s*\d+\s+0\s/m.test(status)
+  if (!isRoot || has(capabilitiesIn(status, 'CapEff'), 'setpcap')) return 0
+  const needed = wantedOf(privileges).reduce((set, name) => set | (1n << BITS[name]), 0n)
+  return (capabilitiesIn(status, 'CapBnd') & ~needed).toString(2).replaceAll('0', '').length
 }
 
 const has = (set: bigint, name: keyof typeof BITS): boolean => ((set >> BITS[name]) & 1n) === 1n

@@ -8,7 +8,14 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
-import { type Capability, plainEnvironment, privilegeFlags, type QemuProgram, SANDBOX } from './confinement.ts'
+import {
+  type Capability,
+  plainEnvironment,
+  privilegeFlags,
+  type Privileges,
+  type QemuProgram,
+  SANDBOX
+} from './confinement.ts'
 
 /** How much of QEMU's stderr is kept for error messages: its last lines say why it died. */
 const STDERR_TAIL_CHARS = 2_000
@@ -83,7 +90,7 @@ export async function spawnQemu(
 }
 
 /** Read each time, two small files: an operator may change the one while a peer runs. */
-function ownPrivileges(): { readonly status: string; readonly userfaultfdForAll: boolean } {
+export function ownPrivileges(): Privileges {
   return { status: readFileSync('/proc/self/status', 'latin1'), userfaultfdForAll: setting() !== '0' }
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { checkPrivileges } from '../../node/doctor.ts'
 import { plainEnvironment, privilegeFlags } from '../../node/hypervisor/confinement.ts'
 
 const status = (effective: string, ambient = '0000000000000000') =>
@@ -56,6 +57,29 @@ describe('the privileges of QEMU', () => {
 
   it('are none where the kernel does not say what there are', () => {
     expect(privilegeFlags({ status: '', userfaultfdForAll: true })).toHaveLength(3)
+  })
+})
+
+describe('doctor', () => {
+  const container = 'a80c24fb' // what Docker gives, and SYS_PTRACE, without SETPCAP
+  const of = (uid: number, effective: string) => ({
+    status: `Uid:\t${uid}\t${uid}\t${uid}\t${uid}\nCapEff:\t${effective}\nCapBnd:\t${effective}\n`,
+    userfaultfdForAll: false
+  })
+
+  it('says that root without CAP_SETPCAP leaves its QEMUs capabilities that they do not need', () => {
+    expect(checkPrivileges({}, of(0, container))).toMatchObject({
+      state: 'worse',
+      says: expect.stringMatching(/^QEMU keeps 12 of root's/),
+      fix: expect.stringContaining('SETPCAP')
+    })
+  })
+
+  it('finds nothing of the kind with it, of another user, and of a root who has only what QEMU needs', () => {
+    expect(checkPrivileges({}, of(0, 'a80c25fb'))).toMatchObject({ state: 'good' })
+    expect(checkPrivileges({}, of(1_000, container))).toMatchObject({ state: 'good' })
+    expect(checkPrivileges({}, of(0, '80002'))).toMatchObject({ state: 'good' })
+    expect(checkPrivileges({ confined: false }, of(0, container)).says).toContain('hypervisor.confined')
   })
 })
 
