@@ -4,11 +4,12 @@
  * there. How long a restore takes is asked of the others (they remember earlier ones), so that is asked for seldom.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import { committedMsOf } from '../../protocols/epoch/history.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
 import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import { messageOf } from '../errors.ts'
 import { type BackParts, outlookOf } from '../planning/outlook.ts'
-import type { Clock, Log } from '../ports.ts'
+import type { Clock, EpochHistory, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
 
@@ -29,6 +30,7 @@ const FIRST_MS = 6_000
 export interface ObjectivesDeps {
   readonly self: PeerId
   readonly directory: Pick<GroupDirectory, 'all'>
+  readonly history: Pick<EpochHistory, 'of'>
   readonly clock: Clock
   readonly wallMs: () => number
   readonly log: Log
@@ -40,8 +42,10 @@ export interface ObjectivesDeps {
 
 interface Known {
   readonly generation: number
-  /** By this host's wall clock: where nothing is committed, the VMs go back to then. */
-  readonly seenMs: number
+  /** What was committed when it was looked at last; 0: nothing. */
+  epoch: number
+  /** When this peer saw that, or the generation, first, by its wall clock: who dies before the next epoch loses what is since. */
+  seenMs: number
   readonly sinceMs: number
   /** How often it was asked. */
   asks: number
@@ -99,10 +103,12 @@ export class Objectives {
   #lookAt(record: GroupRecord, own: readonly VmSpec[]): void {
     const { clock, wallMs, bySettings } = this.#deps
     const nowMs = wallMs()
+    const epoch = record.committed?.epoch ?? 0
     let known = this.#groups.get(record.id)
     if (known?.generation !== record.generation) {
       known = {
         generation: record.generation,
+        epoch,
         seenMs: nowMs,
         sinceMs: clock.now(),
         asks: known === undefined && clock.now() - this.#startedMs < FIRST_MS ? 0 : 1,
@@ -111,14 +117,24 @@ export class Objectives {
       }
       this.#groups.set(record.id, known)
     }
+    if (known.epoch !== epoch) {
+      known.epoch = epoch
+      known.seenMs = nowMs
+    }
     if (clock.now() - known.sinceMs >= dueMs(known.asks)) void this.#ask(record.id, known)
     const { parts, seenMs } = known
-    const sinceMs = record.committed === null ? seenMs : (record.committed.wallMs ?? seenMs)
+    const sinceMs = this.#committedMs(record) ?? seenMs
     const each = own.map(({ id, objective }) => {
       return [id, outlookOf(objective, parts[id] ?? NOTHING, bySettings, { nowMs, sinceMs })] as const
     })
     known.outlooks = Object.fromEntries(each)
     for (const spec of own) this.#judge(record.id, spec, known.outlooks[spec.id])
+  }
+
+  /** Undefined: nobody says, or the VMs went on from it only when their generation began, maybe after a long rest. */
+  #committedMs({ id, generation, committed }: GroupRecord): number | undefined {
+    if (committed === null || committed.generation < generation) return undefined
+    return committed.wallMs ?? committedMsOf(this.#deps.history.of(id), committed.epoch)
   }
 
   async #ask(group: string, known: Known): Promise<void> {

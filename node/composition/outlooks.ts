@@ -7,12 +7,13 @@ import { Objectives } from '../agents/objectives.ts'
 import { wallMs } from '../host/clock.ts'
 import { PlanOperations, type PlanOperationsDeps } from '../operations/plans.ts'
 import { partsBySettings } from '../planning/outlook.ts'
-import type { Clock, Log } from '../ports.ts'
+import type { Clock, EpochHistory, Log } from '../ports.ts'
 
 export interface OutlooksDeps extends PlanOperationsDeps {
   readonly config: Pick<Config, 'detector' | 'lease' | 'restore'>
   readonly self: PeerId
   readonly directory: GroupDirectory
+  readonly history: EpochHistory
   readonly clock: Clock
   readonly log: Log
   readonly report: Report

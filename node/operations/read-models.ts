@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { PeerId } from '../../protocols/core.ts'
 import { type Entry, entrySchema } from '../../protocols/decisions/facts.ts'
 import { mergeAccounts } from '../../protocols/decisions/merge.ts'
-import { seenEpochSchema } from '../../protocols/epoch/history.ts'
+import { committedMsOf, seenEpochSchema } from '../../protocols/epoch/history.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { memberById } from '../../protocols/membership/record.ts'
@@ -135,13 +135,8 @@ export class ReadModelOperations implements ReadModels {
       vmMemoryMiB: new Map(gives.flatMap(({ peer, vmMemoryMiB: MiB }) => (MiB === undefined ? [] : [[peer, MiB]]))),
       heard: [{ by: self, aheadMs: 0, value: own }, ...heard],
       silent,
-      committedMs: (group, epoch) => this.#committedMs(group, epoch)
+      committedMs: (group, epoch) => committedMsOf(this.#deps.history.of(group), epoch)
     })
-  }
-
-  #committedMs(group: string, epoch: number): number | undefined {
-    const seen = this.#deps.history.of(group).findLast(each => each.epoch === epoch && each.outcome === 'committed')
-    return seen?.tookMs === undefined ? undefined : seen.openedAtMs + seen.tookMs
   }
 
   async #report(): Promise<OwnReport> {

@@ -66,6 +66,12 @@ export const parseSeenEpoch = (value: unknown): SeenEpoch => seenEpochSchema.par
 export const seenKey = ({ generation, epoch }: Pick<SeenEpoch, 'generation' | 'epoch'>): string =>
   `${generation}/${epoch}`
 
+/** When an epoch of a group was committed, as this peer saw it, by its wall clock. Undefined: it did not see all of it. */
+export function committedMsOf(seen: readonly SeenEpoch[], epoch: number): number | undefined {
+  const found = seen.findLast(each => each.epoch === epoch && each.outcome === 'committed')
+  return found?.tookMs === undefined ? undefined : found.openedAtMs + found.tookMs
+}
+
 /**
  * What several peers have seen of a group's epochs, by generation and number, oldest first. Of who saw it decided, the one that
  * took the longest has seen it from the start; `seenBy` are all of whom an entry is.

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { Objectives } from '../../node/agents/objectives.ts'
+import type { SeenEpoch } from '../../protocols/epoch/history.ts'
 import type { GroupRecord, VmObjective } from '../../protocols/group.ts'
 import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
@@ -15,11 +16,12 @@ const record = (over: Partial<GroupRecord>, objective?: VmObjective): GroupRecor
 
 function world(parts = { detectMs: 400, decideMs: 500, runsMs: 1_100 }) {
   const clock = new JumpingClock()
-  const state = { records: [] as GroupRecord[], asked: 0 }
+  const state = { records: [] as GroupRecord[], seen: [] as SeenEpoch[], asked: 0 }
   const told: { kind: string; vm?: unknown; objective?: unknown }[] = []
   const objectives = new Objectives({
     self: 'me',
     directory: { all: () => state.records },
+    history: { of: () => state.seen },
     clock,
     wallMs: () => 995_000 + clock.now(), // 1,000,000 at first
     log: memoryLog(),
@@ -70,6 +72,36 @@ describe('objectives', () => {
     expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 4_000 } })
     await pass(6_000)
     expect(told).toMatchObject([{ kind: 'objective.missed', objective: 'lossMs' }])
+    objectives.stop()
+  })
+
+  it('count from each epoch that is committed, also where its record does not say when', async () => {
+    const { state, told, objectives, pass } = world()
+    const undated = (epoch: number) =>
+      record({ committed: { epoch, generation: 1, previousEpoch: epoch - 1, images: {} } }, { lossMs: 12_000 })
+    state.records = [undated(1)]
+    objectives.start()
+    await pass(10_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 10_000 } })
+    state.records = [undated(2)]
+    await pass(10_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 8_000 } }) // it was seen at a look
+    const openedAtMs = 1_019_000
+    state.seen = [{ group: 'bank', generation: 1, epoch: 3, outcome: 'committed', openedAtMs, tookMs: 500, vms: {} }]
+    state.records = [undated(3)]
+    await pass(4_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 4_500 } })
+    expect(told).toEqual([])
+    objectives.stop()
+  })
+
+  it('count from when the VMs went on, of a group that was started again after a long rest', async () => {
+    const { state, told, objectives, pass } = world()
+    state.records = [record({ generation: 3, committed: committed(400_000) }, { lossMs: 12_000 })]
+    objectives.start()
+    await pass(8_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { lossMs: 8_000 } })
+    expect(told).toEqual([])
     objectives.stop()
   })
 
