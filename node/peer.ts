@@ -102,7 +102,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   const nameOf = (peer: PeerId): string => memberById(membership.record(), peer)?.name ?? peer
   const line = new RestoreLine({ ...shared, ...config.restore, bus: voice.bus })
   const where = { members: ids, storage, leaving, nameOf, placing: voice.placing, about, older, line }
-  const keeping = () => keepBy(config.epochs.retention, wallMs())
+  const keeping = () => keepBy(config.epochs.retention, wallMs(), older())
   const groups = new Groups({ ...shared, ...where, hosting, leases, network, keeping })
   const fetchManifest = hosting && ((hash: string) => hosting.shards.getManifest(hash))
   const stored = { store, floor, describeManifest, fetchManifest }

@@ -21,7 +21,7 @@ export const HOST_PROTOCOL = 'host'
  * | number | brought |
  * |---|---|
  * | none told | all before; some of these members know some words of 1, but nobody can tell which |
- * | 1 | `standby`, `apart`, `generationId`, `clock`, `guestAgent`, `objective` of VMs; VMs without `kernel`, `initrd`, `append`; `policy` and `drills` of groups; `apiTokens` of the cluster; `pauseMs` in `cut` |
+ * | 1 | `standby`, `apart`, `generationId`, `clock`, `guestAgent`, `objective` of VMs; VMs without `kernel`, `initrd`, `append`; `policy` and `drills` of groups; `apiTokens` of the cluster; `pauseMs` in `cut`; `wallMs` of what is committed where nothing else is kept |
  * | 2 | `resting` of groups, `rest` of an open epoch |
  */
 export const SPEAKS = 2

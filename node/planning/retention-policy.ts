@@ -63,12 +63,14 @@ export function epochsToKeep(
 
 /**
  * For `commitEpoch` at `wallMs`: by the group's own policy, else by `policy`. A group's record has room for so many images;
- * where they are more, the oldest epochs go first, those that people hold never.
+ * where they are more, the oldest epochs go first, those that people hold never. `older`: members that may be of an older version
+ * (`older-members.ts`): the first could not read a record that says when its epoch was committed.
  */
-export function keepBy(policy: RetentionPolicy, wallMs: number): Keeping {
+export function keepBy(policy: RetentionPolicy, wallMs: number, older: readonly string[] = []): Keeping {
   const atMs = Math.max(0, Math.floor(wallMs))
   return {
-    wallMsOf: ({ retention = policy, kept }) => (keepsMore(retention) || kept !== undefined ? atMs : undefined),
+    wallMsOf: ({ retention = policy, kept }) =>
+      older.length === 0 || keepsMore(retention) || kept !== undefined ? atMs : undefined,
     keep: record => {
       const { kept = [], holds = [], committed, retention = policy } = record
       const held = new Set(holds.map(({ epoch }) => epoch))

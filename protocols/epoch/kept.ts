@@ -10,7 +10,7 @@ import { MAX_HELD, MAX_HOLDS } from './messages.ts'
 export interface Keeping {
   /** Of a record whose epoch has just been committed, and which keeps all it could: what of `kept` goes on to be kept. */
   keep(record: GroupRecord): readonly KeptEpoch[]
-  /** When it is committed, where that will matter: peers of an older version cannot read records that say it. */
+  /** When it is committed. Undefined where a member may be of an older version, which cannot read records that say it. */
   wallMsOf(record: GroupRecord): number | undefined
 }
 

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type DatedEpoch, epochsToKeep, keepBy, roomForEpochs } from '../../node/planning/retention-policy.ts'
 import { keepHeld, keptEpochs, MAX_RECORD_TEXT_BYTES, recordTextBytes } from '../../protocols/epoch/kept.ts'
+import { retentionSchema } from '../../config/schema.ts'
 import { MAX_GROUP_VMS } from '../../config/vm.ts'
 import { MAX_KEPT } from '../../protocols/epoch/messages.ts'
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
@@ -156,9 +157,15 @@ describe('the room in a group’s record', () => {
     const rooms = [1, 8, MAX_GROUP_VMS].map(size => roomForEpochs(groupOf(size)))
     for (const [i, said] of [256, 89, 8].entries()) expect(rooms[i]).toBeGreaterThanOrEqual(said)
   })
-  test('where nothing is asked to be kept the record has no word that an older peer would not know', () => {
-    let record = commitNext(groupOf(2), keepBy(policyOf(1), START))
-    record = commitNext(record, keepBy(policyOf(1), START))
+  test('it says when the last epoch was committed, also where only one is kept', () => {
+    const first = commitNext(groupOf(2), keepBy(retentionSchema.parse({}), START))
+    expect(first.committed?.wallMs).toBe(START)
+    const second = commitNext(first, keepBy(retentionSchema.parse({}), START + 10_000))
+    expect(keptEpochs(second)).toMatchObject([{ epoch: 2, wallMs: START + 10_000 }])
+  })
+  test('where nothing is asked to be kept and a member is older the record has no word that it would not know', () => {
+    let record = commitNext(groupOf(2), keepBy(policyOf(1), START, ['old']))
+    record = commitNext(record, keepBy(policyOf(1), START, ['old']))
     expect(Object.keys(record)).not.toEqual(expect.arrayContaining(['kept']))
     expect(Object.keys(record.committed ?? {}).sort()).toEqual(['epoch', 'generation', 'images', 'previousEpoch'])
     expect(keepHeld.keep(record)).toEqual([])
