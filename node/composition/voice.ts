@@ -1,6 +1,7 @@
 /** Joins all that a peer speaks and decides with: transport, registers, leases, membership. */
 import { join } from 'node:path'
 import type { PeerId } from '../../protocols/core.ts'
+import { committedMsOf } from '../../protocols/epoch/history.ts'
 import { createFailureDetector } from '../../protocols/failure-detector/shell.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
@@ -90,6 +91,7 @@ export async function openVoice(home: Home, run: Run) {
   const historyStore = await openEpochHistoryStore(join(dataDir, 'epochs'), log)
   const history = await createEpochHistory({ directory, clock, wallMs, log, store: historyStore })
   teardown.add(() => history.stop())
+  metrics.committedMs = (group, epoch) => committedMsOf(history.of(group), epoch)
   const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })

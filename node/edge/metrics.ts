@@ -20,6 +20,9 @@ export interface ToldCounts {
   readonly lost: number
 }
 
+/** By the wall clock, since 1970. */
+type CommittedMs = (group: string, epoch: number) => number | undefined
+
 /** Part of `PeerView`. */
 export interface MetricsView {
   text(status: PeerStatus): Promise<string>
@@ -29,6 +32,8 @@ export interface MetricsView {
 export class Metrics implements MetricsView {
   /** Set when there is somebody who tells. */
   told: ToldCounts | undefined
+  /** When this peer saw an epoch committed, where the group's record does not say it. Set when there is somebody who knows. */
+  committedMs: CommittedMs = () => undefined
   readonly #counts: MetricCounts
 
   constructor(keeps: (group: string) => boolean) {
@@ -55,7 +60,7 @@ export class Metrics implements MetricsView {
     this.#counts.keepOnly(new Set(status.groups.map(({ record }) => record.id)))
     const now = new Now()
     aboutPeer(now, status, this.told)
-    aboutGroups(now, status, this.#counts)
+    aboutGroups(now, status, this.#counts, this.committedMs)
     aboutVms(now, status, this.#counts)
     aboutStore(now, status)
     return `${await now.registry.metrics()}${await this.#counts.registry.metrics()}`
@@ -111,7 +116,7 @@ function aboutPeer(now: Now, status: PeerStatus, told: ToldCounts | undefined): 
   for (const [outcome, count] of Object.entries(told)) messages.inc({ outcome }, count)
 }
 
-function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricCounts): void {
+function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricCounts, committedMs: CommittedMs): void {
   const named = groups.slice(0, MAX_NAMED)
   const group = ['group'] as const
   const epoch = now.gauge('group_epoch', 'The committed snapshot', group)
@@ -133,7 +138,8 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
     const labels = { group: record.id }
     const { committed, drills } = record
     epoch.set(labels, committed?.epoch ?? 0)
-    if (committed?.wallMs !== undefined) at.set(labels, committed.wallMs / 1_000)
+    const atMs = committed === null ? undefined : (committed.wallMs ?? committedMs(record.id, committed.epoch))
+    if (atMs !== undefined) at.set(labels, atMs / 1_000)
     generation.set(labels, record.generation)
     resting.set(labels, record.resting ? 1 : 0)
     vms.set(labels, record.vms.length)

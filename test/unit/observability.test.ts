@@ -209,6 +209,25 @@ describe('metrics', () => {
     }
   })
 
+  it('say when a group was saved last also where its record does not, as this peer saw it', async () => {
+    const metrics = lived()
+    metrics.committedMs = (group, epoch) => (group === 'bank' && epoch === 4 ? 2_500 : undefined)
+    const { groups, ...rest } = status(['bank', 'shop'])
+    const undated = groups.map(each => {
+      const { wallMs: _, ...committed } = each.record.committed ?? {
+        epoch: 0,
+        generation: 0,
+        previousEpoch: 0,
+        images: {}
+      }
+      return { ...each, record: { ...each.record, committed } }
+    })
+    const lines = (await metrics.text({ ...rest, groups: undated })).split('\n')
+    expect(lines.filter(line => line.startsWith('diapause_group_committed_timestamp_seconds'))).toEqual([
+      'diapause_group_committed_timestamp_seconds{group="bank"} 2.5'
+    ])
+  })
+
   it('of groups that others keep are left to those', async () => {
     const metrics = new Metrics(() => false)
     metrics.onEvent({ atMs: 1, kind: 'epoch.committed', group: 'bank', commitMs: 5 })
