@@ -1,10 +1,12 @@
 /** Every command that a README names is one that there is: this program's by its own command line, others' by who runs them. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { describe, expect, it } from 'vitest'
 import { type CliHost, program } from '../../node/edge/cli.ts'
+import { messageOf } from '../../node/errors.ts'
 import { benchmarks } from '../bench/list.ts'
+import { readOptions } from '../chaos/options.ts'
 import { cluster } from '../sim/cluster.ts'
 import { detection } from '../sim/detection.ts'
 import { registers } from '../sim/registers.ts'
@@ -21,26 +23,42 @@ const named = ['README.md', ...folders]
   .flatMap(page => commandsOf(page, readFileSync(join(root, page), 'utf8')))
 const scenarios = [seeds, registers, cluster, repairs, detection]
 
-/** Who runs what is no command of this program's: how it begins, and the test in which it, or what it starts, is run. */
-const RUN_BY: Readonly<Record<string, string>> = {
-  'npm run demo': 'test/scenarios/demo.test.ts',
-  'npm run check': '.ci/run',
-  'npm test': 'test/run.ts',
-  'npm run fuzz': 'test/unit/fuzz/fuzz.test.ts',
-  'npm run chaos': 'test/chaos/main.ts',
-  'npm run adopt-corpus': 'test/adopt-corpus.ts',
-  'npm run pictures': 'test/unit/pictures.test.ts',
-  'npm run guest': 'test/scenarios/tutorial.test.ts',
-  'npm pack': 'test/scenarios/package.test.ts',
-  'npm install --global ./diapause-': 'test/scenarios/package.test.ts',
-  'docker ': 'test/docker/compose.test.ts',
-  'sudo ovs-vsctl ': 'test/hosts/openvswitch.ts',
-  'sudo ip link set eth1 mtu': 'test/contract/openflow-support.ts',
-  'apt-get install openvswitch-switch': 'test/hosts/openvswitch.ts',
-  'chmod 600 FILE': 'test/unit/cli-home.test.ts',
-  'ip tuntap add': 'test/contract/qemu-tap.test.ts',
-  'ip link set vms0 master': 'test/contract/qemu-tap.test.ts',
-  'curl --unix-socket RUNDIR/api.sock http://peer/metrics': 'test/scenarios/observability.test.ts'
+/** Who runs what is no command of this program's: how it begins, the test, and how what is run stands in that. */
+const RUN_BY: Readonly<Record<string, readonly [test: string, has: string]>> = {
+  'npm run demo': ['test/scenarios/demo.test.ts', "'npm', ['run', 'demo'"],
+  'npm run fuzz': ['test/unit/fuzz/fuzz.test.ts', 'test/fuzz/main.ts'],
+  'npm run pictures': ['test/unit/pictures.test.ts', '../pictures/pictures.ts'],
+  // The tutorial has it, and the test types that.
+  'npm run guest': ['test/scenarios/tutorial.test.ts', "'config/tutorial'"],
+  'npm pack': ['test/scenarios/package.test.ts', "'npm', ['pack'"],
+  'docker ': ['test/docker/compose.test.ts', "file: 'docker/compose.yaml'"],
+  'sudo ovs-vsctl ': ['test/contract/openflow-start.test.ts', "ovs.tell('ovs-vsctl'"],
+  'sudo ip link set eth1 mtu': ['test/contract/openflow-start.test.ts', 'link set way mtu'],
+  'chmod 600 FILE': ['test/unit/cli-home.test.ts', 'chmodSync(file, 0o600)'],
+  'ip tuntap add': ['test/contract/qemu-tap.test.ts', "'ip', 'tuntap', 'add'"],
+  'curl --unix-socket RUNDIR/api.sock http://peer/metrics': [
+    'test/scenarios/observability.test.ts',
+    "request({ socketPath, path: '/metrics'"
+  ]
+}
+
+/** What no test runs, and what of it is looked at instead: undefined where nothing is wrong with it. */
+const LOOKED_AT: Readonly<Record<string, (command: string) => string | undefined>> = {
+  // Each takes minutes, or hours. Tests run what they are made of.
+  'npm run bench': wrongOptions,
+  'npm run sim': wrongOptions,
+  'npm run chaos': command => wrongFor(() => readOptions(wordsBehind(command))),
+  // Run by whoever runs this: a test that did would not end.
+  'npm test': command => wordsBehind(command).find(word => word.startsWith('test/') && !existsSync(join(root, word))),
+  'npm run check': missingScript,
+  // Other projects' files, which are not here.
+  'npm run adopt-corpus': missingScript,
+  // package.test.ts has npx install the same file; here it would be installed for all.
+  'npm install --global ./diapause-': () => undefined,
+  // Tests unpack Debian's package of that name: test/hosts/openvswitch.ts.
+  'apt-get install openvswitch-switch': () => undefined,
+  // Hosts of tests are put on their bridge by the same words, but they are no TAP devices: test/hosts/hosts.ts.
+  'ip link set vms0 master': () => undefined
 }
 
 /** Pages whose blocks a test types. */
@@ -77,6 +95,24 @@ function isPath(command: Command, words: readonly string[]): boolean {
   if (first === undefined) return true
   const next = command.commands.find(each => each.name() === first)
   return next !== undefined && isPath(next, rest)
+}
+
+/** What is typed behind `--`. */
+const wordsBehind = (command: string): string[] => example(/ -- (.*)$/.exec(command)?.[1] ?? '')
+
+function wrongFor(parse: () => unknown): string | undefined {
+  try {
+    parse()
+    return undefined
+  } catch (error) {
+    return messageOf(error)
+  }
+}
+
+function missingScript(command: string): string | undefined {
+  const script = /^npm run ([\w-]+)/.exec(command)?.[1] ?? ''
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object }
+  return Object.hasOwn(scripts, script) ? undefined : `there is no script ${script}`
 }
 
 /** What is wrong with a command of `npm run bench` or `npm run sim`; undefined: nothing, or it is neither. */
@@ -156,19 +192,30 @@ describe('commands that READMEs name', () => {
     const others = named.filter(
       ({ page, command }) => ofDiapause(command) === undefined && !isName(command) && !(page in WALKED)
     )
-    const unknown = others.filter(({ command }) => {
-      if (/^npm run (bench|sim)\b/.test(command)) return wrongOptions(command) !== undefined
-      return !Object.keys(RUN_BY).some(start => command.startsWith(start))
+    const beginnings = [...Object.keys(RUN_BY), ...Object.keys(LOOKED_AT)]
+    const wrong = others.flatMap(({ page, line, command }) => {
+      const beginning = beginnings.find(start => command.startsWith(start))
+      const says = beginning === undefined ? 'nobody runs it' : LOOKED_AT[beginning]?.(command)
+      return says === undefined ? [] : [`${page}:${line} ${command}: ${says}`]
     })
-    expect(unknown.map(({ page, line, command }) => `${page}:${line} ${command}`).join('\n')).toBe('')
-    for (const start of Object.keys(RUN_BY))
+    expect(wrong.join('\n')).toBe('')
+    for (const start of beginnings)
       expect(
         others.some(({ command }) => command.startsWith(start)),
         `nobody names ${start} any more`
       ).toBe(true)
-    for (const file of Object.values({ ...RUN_BY, ...WALKED }))
-      expect(existsSync(join(root, file)), `${file} is gone`).toBe(true)
     expect(wrongOptions('npm run bench -- switch --rings 7')).toBe('rings')
     expect(wrongOptions('npm run sim -- --scenario nothing')).toBe('there is no scenario nothing')
+    expect(LOOKED_AT['npm run chaos']?.('npm run chaos -- --hosts 2')).toContain('--hosts takes')
+    expect(LOOKED_AT['npm test']?.('npm test -- test/unit/none.test.ts')).toBe('test/unit/none.test.ts')
+    expect(missingScript('npm run nothing')).toBe('there is no script nothing')
+  })
+
+  it('of others stand in the tests that are said to run them', () => {
+    const walked = Object.entries(WALKED).map(([page, test]) => [test, dirname(page).split('/').at(-1) ?? ''] as const)
+    for (const [test, has] of [...Object.values(RUN_BY), ...walked]) {
+      expect(test).toMatch(/\.test\.ts$/)
+      expect(readFileSync(join(root, test), 'utf8'), `${test} has no ${has}`).toContain(has)
+    }
   })
 })
