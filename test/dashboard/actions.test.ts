@@ -2,6 +2,7 @@
 import type { Browser, Locator, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { RestoreWish } from '../../node/edge/epoch-view.ts'
+import type { StopWish } from '../../node/edge/rest-view.ts'
 import type { VerifyReport, VerifyWish, WorkProgress } from '../../node/edge/redundancy-view.ts'
 import { UsageError } from '../../node/errors.ts'
 import type { DrillReport } from '../../node/ports.ts'
@@ -34,9 +35,10 @@ afterEach(async () => {
 /** The page of a group, with one of its dialogs open. */
 async function dialogOf(
   action: string,
-  acts: StubActs = {}
+  acts: StubActs = {},
+  resting = false
 ): Promise<{ page: Page; dialog: Locator; opener: Locator }> {
-  stub = await openStub({ members: 5, groups: 2, vmsOfGroup: 2, epochs: 60 }, acts)
+  stub = await openStub({ members: 5, groups: 2, vmsOfGroup: 2, epochs: 60, resting }, acts)
   open = await openPage(browser, { url: stub.url, token: TOKEN, at: 'groups/group1' })
   const opener = open.page.getByRole('button', { name: action })
   await opener.click()
@@ -87,6 +89,76 @@ describe('restore', () => {
     await button(dialog, 'Take it back (again)').click()
     await dialog.getByText('Decided: generation 9 goes back to epoch 60.').waitFor()
     expect(forced).toEqual([false, true])
+  })
+
+  it('of a group that rests says that it starts, and what is lost by an older epoch', async () => {
+    const { dialog } = await dialogOf('Restore…', {}, true)
+    await dialog.getByText('group1 rests at this epoch, and every VM of it starts from it. Nothing is lost.').waitFor()
+    expect(await dialog.getByText(/is gone/).count()).toBe(0)
+    await dialog.getByLabel('Epoch').selectOption('58')
+    await dialog
+      .getByText(/every VM of it starts from this epoch\. What they did between it and the newest is gone\./)
+      .waitFor()
+  })
+})
+
+describe('rest', () => {
+  const atEpoch = (epoch: number, generation = 3) => ({ generation, committed: { epoch } }) as GroupRecord
+
+  it('comes with a last epoch, at a word', async () => {
+    const wishes: [string, StopWish][] = []
+    const { dialog } = await dialogOf('Stop…', {
+      stop: async (group, wish) => {
+        wishes.push([group, wish])
+        return atEpoch(61)
+      }
+    })
+    expect(await dialog.getByLabel('Type group1 to confirm').count()).toBe(0)
+    await button(dialog, 'Let it rest').click()
+    await dialog.getByText('It rests at epoch 61.').waitFor()
+    expect(wishes).toEqual([['group1', { now: false }]])
+  })
+
+  it('comes at once, with a loss, only when the name of the group is typed', async () => {
+    const wishes: [string, StopWish][] = []
+    const { dialog } = await dialogOf('Stop…', {
+      stop: async (group, wish) => {
+        wishes.push([group, wish])
+        return atEpoch(60)
+      }
+    })
+    await dialog.getByLabel(/^At once, without that epoch/).check()
+    for (const typed of ['', 'group', 'group2']) {
+      await dialog.getByLabel('Type group1 to confirm').fill(typed)
+      expect(await button(dialog, 'Let it rest').isDisabled()).toBe(true)
+    }
+    await dialog.getByLabel('Type group1 to confirm').fill('group1')
+    await button(dialog, 'Let it rest').click()
+    await dialog.getByText('It rests at epoch 60.').waitFor()
+    expect(wishes).toEqual([['group1', { now: true }]])
+  })
+
+  it('ends by a start, which is all that is offered beside what needs no VM that runs', async () => {
+    const started: string[] = []
+    const { page, dialog } = await dialogOf(
+      'Start…',
+      {
+        start: async group => {
+          started.push(group)
+          return atEpoch(60, 4)
+        }
+      },
+      true
+    )
+    expect(await page.locator('.actions > button').allTextContents()).toEqual([
+      'Start…',
+      'Restore…',
+      'Drill…',
+      'Verify…'
+    ])
+    await button(dialog, 'Start it').click()
+    await dialog.getByText('Decided: generation 4 goes on from epoch 60.').waitFor()
+    expect(started).toEqual(['group1'])
   })
 })
 
@@ -198,10 +270,10 @@ describe('verify', () => {
 })
 
 describe('each dialog', () => {
-  it.each(['Snapshot', 'Restore…', 'Drill…', 'Verify…', 'Stop…'])(
+  it.each(['Snapshot', 'Start…', 'Restore…', 'Drill…', 'Verify…', 'Stop…'])(
     '%s can be used by all, also in the dark on a phone',
     async action => {
-      const { page, dialog } = await dialogOf(action)
+      const { page, dialog } = await dialogOf(action, {}, action === 'Start…')
       await dialog.getByRole('button', { name: 'Cancel' }).waitFor()
       expect(await accessibilityFaults(page)).toEqual([])
       await page.emulateMedia({ colorScheme: 'dark' })

@@ -15,6 +15,7 @@ import type { EpochPast, GroupHistory, HistoryWish } from '../../node/edge/histo
 import type { Overview, OverviewMember, OverviewVm } from '../../node/edge/overview-view.ts'
 import type { ReadModels } from '../../node/edge/read-models.ts'
 import type { RedundancyView } from '../../node/edge/redundancy-view.ts'
+import type { RestView } from '../../node/edge/rest-view.ts'
 import { createStatic } from '../../node/edge/static.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import type { Log } from '../../node/ports.ts'
@@ -31,6 +32,8 @@ export interface StubSize {
   readonly groups: number
   readonly vmsOfGroup: number
   readonly epochs: number
+  /** The first group rests. */
+  readonly resting?: boolean
 }
 
 /** What it does when it is asked to; what is not here it cannot. */
@@ -38,6 +41,8 @@ export interface StubActs {
   readonly restore?: EpochView['restore']
   readonly drill?: DrillView['run']
   readonly verify?: RedundancyView['verify']
+  readonly stop?: RestView['stop']
+  readonly start?: RestView['start']
 }
 
 export interface Stub {
@@ -54,6 +59,8 @@ const memberName = (i: number): string => `oak${i + 1}`
 const groupId = (i: number): string => `group${i + 1}`
 const vmsOf = (group: number, { vmsOfGroup }: StubSize): string[] =>
   Array.from({ length: vmsOfGroup }, (_, i) => `vm${group * vmsOfGroup + i + 1}`)
+
+const rests = (group: number, { resting = false }: StubSize): boolean => resting && group === 0
 
 export async function openStub(size: StubSize, acts: StubActs = {}): Promise<Stub> {
   const dead = new Set<number>()
@@ -84,7 +91,11 @@ export async function openStub(size: StubSize, acts: StubActs = {}): Promise<Stu
   const roles: Readonly<Record<string, string>> = { [TOKEN]: 'admin', [VIEW_TOKEN]: 'view' }
   const holderOf = (token: string) => (roles[token] === undefined ? undefined : { name: 'stub', role: roles[token] })
   const epochs = { list: async (group: string) => keptOf(group, size), restore: acts.restore }
-  const acting = { drills: { run: acts.drill }, redundancy: { verify: acts.verify } }
+  const acting = {
+    drills: { run: acts.drill },
+    redundancy: { verify: acts.verify },
+    rest: { stop: acts.stop, start: acts.start }
+  }
   const plans = { plan: async () => [] }
   const shown = { events, reads, tokens: { holderOf }, epochs, plans, groups: () => [] }
   const view = { ...shown, ...acting } as unknown as PeerView
@@ -109,7 +120,7 @@ function overviewOf(size: StubSize, dead: ReadonlySet<number>): Overview {
         group: groupId(group),
         vm,
         owner: memberId(owner),
-        state: dead.has(owner) ? 'lost' : 'running',
+        state: rests(group, size) ? 'resting' : dead.has(owner) ? 'lost' : 'running',
         memoryMiB: 2_048,
         cpus: 2,
         capture: 'dirty',
@@ -140,6 +151,7 @@ function overviewOf(size: StubSize, dead: ReadonlySet<number>): Overview {
       kept: 9,
       outputCommit: group % 2 === 0,
       openFlow: false,
+      ...(rests(group, size) && { resting: true as const }),
       drills: { last: { epoch: size.epochs - 7, by: memberId(1), atMs: Date.now() - 3_600_000, tookMs: 4_100 } }
     })),
     vms

@@ -5,6 +5,8 @@ import { Mark } from './marks.tsx'
 
 export interface ActionProps {
   readonly group: string
+  /** It rests now. */
+  readonly resting: boolean
   readonly close: () => void
 }
 
@@ -23,6 +25,20 @@ export function Outcome<T>({ work, children }: { work: Work<T>; children: (resul
     </div>
   )
 }
+
+interface NameProps {
+  readonly group: string
+  readonly typed: string
+  readonly type: (text: string) => void
+}
+
+/** Before something is lost, the group's name must be typed. */
+export const TypedName = ({ group, typed, type }: NameProps) => (
+  <label>
+    Type {group} to confirm
+    <input autocomplete="off" spellcheck={false} value={typed} onInput={event => type(event.currentTarget.value)} />
+  </label>
+)
 
 interface ButtonsProps {
   readonly work: Work<unknown>

@@ -51,7 +51,7 @@ export function Actions({ group, resting }: { group: string; resting: boolean })
             {titles[action]}
           </button>
         ))}
-      {Open !== undefined && <Open group={group} close={() => setOpen(undefined)} />}
+      {Open !== undefined && <Open group={group} resting={resting} close={() => setOpen(undefined)} />}
     </div>
   )
 }

@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks'
 import type { GroupRecord } from '../../../protocols/group.ts'
 import { send } from '../live/http.ts'
 import { useWork } from '../live/work.ts'
-import { type ActionProps, Buttons, Outcome } from '../parts/asking.tsx'
+import { type ActionProps, Buttons, Outcome, TypedName } from '../parts/asking.tsx'
 import { Dialog } from '../parts/dialog.tsx'
 import { Mark } from '../parts/marks.tsx'
 
@@ -11,6 +11,7 @@ const pathOf = (group: string, what: 'stop' | 'start'): string => `/v1/groups/${
 
 export function StopDialog({ group, close }: ActionProps) {
   const [now, setNow] = useState(false)
+  const [typed, setTyped] = useState('')
   const [work, run] = useWork<GroupRecord>(async (tell, signal) => {
     tell(now ? 'All members are asked to agree…' : 'A last epoch is being taken…')
     return (await (await send('POST', pathOf(group, 'stop'), { body: { now }, signal })).json()) as GroupRecord
@@ -25,10 +26,11 @@ export function StopDialog({ group, close }: ActionProps) {
         <input type="checkbox" checked={now} onChange={event => setNow(event.currentTarget.checked)} />
         At once, without that epoch: what its VMs did since the one before is lost
       </label>
+      {now && <TypedName group={group} typed={typed} type={setTyped} />}
       <Outcome work={work}>
         {({ committed }) => <Mark tone="good">It rests at epoch {committed?.epoch ?? 0}.</Mark>}
       </Outcome>
-      <Buttons work={work} run={run} close={close} word="Let it rest" danger={now} />
+      <Buttons work={work} run={run} close={close} word="Let it rest" danger={now} ready={!now || typed === group} />
     </Dialog>
   )
 }

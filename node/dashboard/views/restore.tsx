@@ -11,9 +11,9 @@ import { ageOf, momentOf } from '../model/text.ts'
 import { Dialog } from '../parts/dialog.tsx'
 import { Mark } from '../parts/marks.tsx'
 import { Loaded } from '../parts/panel.tsx'
-import { type ActionProps, Buttons, Outcome } from '../parts/asking.tsx'
+import { type ActionProps, Buttons, Outcome, TypedName } from '../parts/asking.tsx'
 
-export function RestoreDialog({ group, close }: ActionProps) {
+export function RestoreDialog({ group, resting, close }: ActionProps) {
   const read = useRead<GroupEpochs>(`/v1/groups/${encodeURIComponent(group)}/epochs`, 0)
   return (
     <Dialog title={`Take ${group} back to an epoch`} close={close}>
@@ -22,7 +22,7 @@ export function RestoreDialog({ group, close }: ActionProps) {
           epochs.length === 0 ? (
             <p>No epoch of it is kept, so there is nothing to go back to.</p>
           ) : (
-            <Choice group={group} epochs={epochs.toReversed()} close={close} />
+            <Choice group={group} resting={resting} epochs={epochs.toReversed()} close={close} />
           )
         }
       </Loaded>
@@ -30,9 +30,11 @@ export function RestoreDialog({ group, close }: ActionProps) {
   )
 }
 
-function Choice({ group, epochs, close }: ActionProps & { epochs: readonly EpochStatus[] }) {
+function Choice({ group, resting, epochs, close }: ActionProps & { epochs: readonly EpochStatus[] }) {
   const nowMs = useValue(now)
   const [epoch, setEpoch] = useState(epochs.find(({ committed }) => committed)?.epoch ?? epochs[0]?.epoch)
+  // What the page hears meanwhile, as that it runs again, changes no word of what was asked.
+  const [rested] = useState(resting)
   const [typed, setTyped] = useState('')
   const [force, setForce] = useState(false)
   const [work, run] = useWork<GroupRecord>(async (tell, signal) => {
@@ -57,9 +59,7 @@ function Choice({ group, epochs, close }: ActionProps & { epochs: readonly Epoch
         </select>
       </label>
       <p>
-        <Mark tone="warn">
-          {`Every VM of ${group} starts again from it. ${ageMs === undefined ? 'What they did since is gone.' : `What they did in the last ${ageOf(ageMs)} is gone.`}`}
-        </Mark>
+        <Mark tone="warn">{rested ? wakingText(group, chosen) : lossText(group, ageMs)}</Mark>
       </p>
       {work.state === 'failed' && work.code === 'OUTPUT_SENT' && (
         <label class="check">
@@ -67,15 +67,7 @@ function Choice({ group, epochs, close }: ActionProps & { epochs: readonly Epoch
           Go back although others have seen what came later
         </label>
       )}
-      <label>
-        Type {group} to confirm
-        <input
-          autocomplete="off"
-          spellcheck={false}
-          value={typed}
-          onInput={event => setTyped(event.currentTarget.value)}
-        />
-      </label>
+      <TypedName group={group} typed={typed} type={setTyped} />
       <Outcome work={work}>
         {({ generation }) => (
           <Mark tone="good">
@@ -87,6 +79,15 @@ function Choice({ group, epochs, close }: ActionProps & { epochs: readonly Epoch
     </>
   )
 }
+
+const lossText = (group: string, ageMs: number | undefined): string =>
+  `Every VM of ${group} starts again from it. What they did ${ageMs === undefined ? 'since' : `in the last ${ageOf(ageMs)}`} is gone.`
+
+/** Of a group that rests: its VMs have done nothing since its newest epoch. */
+const wakingText = (group: string, chosen: EpochStatus | undefined): string =>
+  chosen?.committed === true
+    ? `${group} rests at this epoch, and every VM of it starts from it. Nothing is lost.`
+    : `${group} rests, and every VM of it starts from this epoch. What they did between it and the newest is gone.`
 
 function optionText({ epoch, wallMs, committed, holds }: EpochStatus): string {
   const words = [String(epoch), ...(wallMs === undefined ? [] : [momentOf(wallMs)])]
