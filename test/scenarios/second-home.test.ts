@@ -156,7 +156,7 @@ describe('a cluster that is lost with all its disks', () => {
         expect((await run(other, 'home', 'list', ...place)).out).toMatch(new RegExp(`${GROUP} +${last} `))
         const restore = ['home', 'restore', ...place, '--recovery-key-file', keyFile, '--json']
         const young = await run(one, ...restore)
-        expect(young).toMatchObject({ code: 2, err: expect.stringMatching(/run twice.*HOME_YOUNG/) as string })
+        expect(young).toMatchObject({ code: 2, err: expect.stringMatching(/HOME_YOUNG.*run twice/) as string })
         const { code, out, err } = await run(one, ...restore, '--force')
         expect({ code, err }).toEqual({ code: 0, err: '' })
         restored = JSON.parse(out) as HomeEpoch[]
