@@ -1,7 +1,7 @@
 /**
  * `npm run check`: all that CI runs. Formatter, linter (with types, for promises that nobody awaits), type check, audit of the packages
  * (`audit.ts`: not done where the registry tells nothing), tests; each step before them counts as one test. `-- --no-tests` leaves the
- * tests out. The last line is `N passed, N failed`.
+ * tests out, `-- --long` adds the long ones. The last line is `N passed, N failed`.
  */
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -45,22 +45,26 @@ const checks: readonly Step[] = [
   command('types, dashboard', 'typescript/bin/tsc', ['-p', 'node/dashboard']),
   audited
 ]
-const tests: Step = { name: 'tests (vitest)', run: () => runVitest([]) }
+/** All but the long ones (`vitest.config.ts`), which do not fit into CI's half hour with the others. */
+const SHORT = ['unit', 'beside', 'machines'].flatMap(project => ['--project', project])
+const tests = (long: boolean): Step => ({ name: 'tests (vitest)', run: () => runVitest(long ? [] : SHORT) })
 
-function readArguments(): { tests: boolean } {
+function readArguments(): { tests: boolean; long: boolean } {
   try {
-    const { values } = parseArgs({ options: { 'no-tests': { type: 'boolean', default: false } } })
-    return { tests: !values['no-tests'] }
+    const { values } = parseArgs({
+      options: { 'no-tests': { type: 'boolean', default: false }, long: { type: 'boolean', default: false } }
+    })
+    return { tests: !values['no-tests'], long: values.long }
   } catch (error) {
     console.error(`check: ${error instanceof Error ? error.message : String(error)}`)
     process.exit(2)
   }
 }
 
-const { tests: withTests } = readArguments()
+const { tests: withTests, long } = readArguments()
 const total = { passed: 0, failed: 0 }
 const lines: string[] = []
-for (const step of withTests ? [...checks, tests] : checks) {
+for (const step of withTests ? [...checks, tests(long)] : checks) {
   console.log(`\n── ${step.name}`)
   const begin = performance.now()
   const counts = await step.run()
@@ -71,5 +75,7 @@ for (const step of withTests ? [...checks, tests] : checks) {
     `${counts.failed === 0 ? '  ok    ' : '  FAILED'} ${step.name.padEnd(16)} ${seconds.padStart(6)} s${step.note ?? ''}`
   )
 }
+if (withTests && !long)
+  lines.push('  not run: docker, dashboard, operations guide, package, upgrade (npm run check -- --long)')
 console.log(`\n${lines.join('\n')}\n\n${countsLine(total)}`)
 process.exitCode = total.failed === 0 ? 0 : 1
