@@ -22,8 +22,8 @@ const long = [
 const workers = '100%'
 
 /**
- * Whole clusters keep two processors busy: two files at a time took 840 s for what takes some 950 one after the other (the
- * sum of their times alone), and they disturbed each other.
+ * Whole clusters keep two processors busy: two files at a time saved about an eighth of the time (an estimate, from a run that was
+ * broken off), and they disturbed each other.
  */
 const machines = {
   fileParallelism: false,
