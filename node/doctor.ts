@@ -115,7 +115,7 @@ async function checkPrograms(): Promise<Finding> {
 async function checkHelpers(patient: Patient): Promise<Finding> {
   const check = 'helpers'
   try {
-    const native = (patient.native = await buildNative())
+    const native = (patient.native = await buildNative({ own: join(patient.runDir, 'native') }))
     return { check, state: 'good', says: `${basename(native.tracker)} and ${basename(native.handoff)} are there` }
   } catch (error) {
     const fix = 'on Debian: apt-get install gcc libc6-dev'

@@ -158,7 +158,15 @@ export async function openHosting(deps: HostingDeps) {
     return hash === undefined ? name : bootFiles.pathOf(hash)
   }
   const settings = config.hypervisor
-  const hypervisor = await createQemuHypervisor({ settings, peer: self, runDir, log, clock, bootPath })
+  const hypervisor = await createQemuHypervisor({
+    settings,
+    peer: self,
+    runDir,
+    nativeDir: join(config.peer.dataDir, 'native'), // not in runDir: programs of /run are not started on Debian
+    log,
+    clock,
+    bootPath
+  })
   const store = await openShardStore(join(config.peer.dataDir, 'shards'), { log, clock })
   const started = await StartedFile.open(config.peer.dataDir)
   const baseNames = await BaseNames.open(config.peer.dataDir)

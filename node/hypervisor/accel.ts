@@ -26,6 +26,8 @@ export interface TrialOptions {
   readonly program?: QemuProgram | undefined
   readonly peer: string
   readonly runDir: string
+  /** Where this peer builds the helpers in C for itself, where it may not for all; a file in it must be allowed to run. */
+  readonly nativeDir?: string | undefined
   readonly log: Log
   readonly clock: Clock
 }

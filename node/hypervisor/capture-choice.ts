@@ -14,11 +14,11 @@ export interface CaptureChoice {
 
 /** UsageError HYPERVISOR_CAPTURE where dirty capture is demanded and does not work. */
 export async function chooseCapture(options: TrialOptions & { readonly accel: Accel }): Promise<CaptureChoice> {
-  const { settings, runDir, clock, log } = options
+  const { settings, runDir, nativeDir, clock, log } = options
   if (settings.capture === 'portable') return { ramFolder: undefined, why: 'hypervisor.capture is "portable"' }
   let ramFolder: RamFolder | undefined
   try {
-    const tried = await RamFolder.probe({ folder: settings.ramDir, runDir, clock })
+    const tried = await RamFolder.probe({ folder: settings.ramDir, runDir, clock, nativeDir })
     ramFolder = tried
     const fromMs = clock.now()
     await trialCapture({ ...options, makeRam: bytes => tried.make(bytes) })

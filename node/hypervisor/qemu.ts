@@ -40,6 +40,8 @@ export interface QemuOptions {
   readonly peer: PeerId
   /** Exists or is made; the machines' control sockets are in it. */
   readonly runDir: string
+  /** As in `TrialOptions`. */
+  readonly nativeDir?: string
   readonly log: Log
   readonly clock: Clock
   /** Where on this host a kernel or initrd lies, by its name in a specification. Absent: names are paths. */

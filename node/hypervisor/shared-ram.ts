@@ -23,6 +23,15 @@ const PAGE_BYTES = 4096
 /** Left free in the folder for others: whoever writes to a full tmpfs's mapping is killed (SIGBUS). A guess. */
 const RESERVE_BYTES = 64 << 20
 
+export interface ProbeOptions {
+  /** On a tmpfs. */
+  readonly folder: string
+  readonly runDir: string
+  readonly clock: Clock
+  /** Of `buildNative`: its `own`. */
+  readonly nativeDir?: string | undefined
+}
+
 /** RAM files of one driver, all in one folder. */
 export class RamFolder {
   readonly #native: NativeParts
@@ -38,9 +47,9 @@ export class RamFolder {
   }
 
   /** Compiles the helpers and tries them in `folder`. Rejects with the reason for which this host cannot track RAM. */
-  static async probe(options: { folder: string; runDir: string; clock: Clock }): Promise<RamFolder> {
-    const { folder, runDir, clock } = options
-    const native = await buildNative()
+  static async probe(options: ProbeOptions): Promise<RamFolder> {
+    const { folder, runDir, clock, nativeDir } = options
+    const native = await buildNative({ own: nativeDir })
     if ((await statfs(folder)).type !== TMPFS) {
       throw new DiapauseError('HYPERVISOR_TRACKING', `${folder} is no tmpfs (hypervisor.ramDir)`)
     }

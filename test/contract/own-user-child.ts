@@ -11,7 +11,14 @@ import { clock, quietLog as log } from './real-clock.ts'
 const qemu = 'qemu-system-x86_64'
 const runDir = await mkdtemp(join(tmpdir(), 'own-user-'))
 const settings = { qemu, accel: 'tcg', capture: 'auto', ramDir: '/dev/shm', trialMs: 20_000 } as const
-const hypervisor = await createQemuHypervisor({ settings, peer: 'own-user', runDir, log, clock })
+const hypervisor = await createQemuHypervisor({
+  settings,
+  peer: 'own-user',
+  runDir,
+  nativeDir: join(runDir, 'native'),
+  log,
+  clock
+})
 const machine = await spawnQemu(qemu, [...commonArguments('tcg', 'diapause:test:own-user'), '-S', '-m', '16'])
 const status = (): string => readFileSync(`/proc/${machine.pid}/status`, 'latin1')
 while (!/^Seccomp:\s*2$/m.test(status())) await new Promise(resolve => setTimeout(resolve, 10))

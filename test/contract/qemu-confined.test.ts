@@ -1,11 +1,13 @@
 /** What a QEMU may that a guest has taken over: seen in the kernel's own account of the process. */
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
 import { commonArguments } from '../../node/hypervisor/command-line.ts'
 import { SANDBOX } from '../../node/hypervisor/confinement.ts'
+import { buildNative } from '../../node/hypervisor/native.ts'
 import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
 import { installedQemu } from '../../node/hypervisor/qemu.ts'
 
@@ -88,9 +90,24 @@ it('a peer as a user of its own needs one capability to cut VMs by the pages tha
   )
   const flags = [...other, `--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
   const { stdout } = await run('setpriv', [...flags, process.execPath, child], { timeout: 60_000 })
-  const told = JSON.parse(stdout) as { uid: number; effective: string; capture: string }
+  const told = JSON.parse(stdout) as { uid: number; effective: string; capture: string; captureWhy?: string }
+  expect(told.captureWhy).toBeUndefined()
   expect(told).toMatchObject({ uid: other.length > 0 ? 65_534 : process.getuid?.(), capture: 'dirty' })
   expect(BigInt(`0x${told.effective}`) & ~(1n << 19n)).toBe(0n)
+})
+
+it('helpers in C are built in a folder of its own by a peer that may not write where it is installed', async () => {
+  const own = await mkdtemp(join(tmpdir(), 'own-native-'))
+  try {
+    const cache = '/sys/diapause' // where nobody makes folders, not even root
+    await expect(buildNative({ cache })).rejects.toMatchObject({ code: 'HYPERVISOR_NATIVE' })
+    const built = await buildNative({ cache, own })
+    expect(built.tracker.startsWith(own)).toBe(true)
+    expect(await buildNative({ cache, own })).toEqual(built)
+    await run(built.tracker, ['probe', '/dev/shm'])
+  } finally {
+    await rm(own, { recursive: true, force: true })
+  }
 })
 
 it('a peer, and what it starts, leaves no core, to no file and to no program', async () => {
