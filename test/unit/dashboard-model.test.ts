@@ -4,7 +4,7 @@ import type { GridStream } from '../../node/edge/grid-view.ts'
 import type { EpochPast } from '../../node/edge/history-view.ts'
 import type { Overview, OverviewMember, OverviewVm } from '../../node/edge/overview-view.ts'
 import { linesOf, standingsOf } from '../../node/dashboard/model/circle.ts'
-import { epochText, joinEpochs, rowOf } from '../../node/dashboard/model/epochs.ts'
+import { epochText, joinEpochs, rowOf, stretchOf } from '../../node/dashboard/model/epochs.ts'
 import { codewordOf, gridSummary, symbolsOf } from '../../node/dashboard/model/grid.ts'
 import { ageOf, bytesOf, durationOf, listOf } from '../../node/dashboard/model/text.ts'
 import { verdictOf } from '../../node/dashboard/model/verdict.ts'
@@ -128,6 +128,11 @@ describe('the epochs of a group', () => {
     const row = rowOf(past(7, { tookMs: 812, vms }))
     expect(row).toMatchObject({ pauseMs: 9.44, slowest: 'y', storedBytes: 3_072, changedBytes: undefined })
     expect(epochText(row)).toBe('epoch 7 · committed after 812 ms · longest pause 9.4 ms (y) · 3.0 KiB stored')
+  })
+
+  it('are drawn with some time around a lone one, and from the first to the last of more', () => {
+    expect(stretchOf(100, 100)).toEqual([70, 130])
+    expect(stretchOf(100, 110)).toEqual([100, 110])
   })
 
   it('are replaced by what is known newer, also where a generation counts from 1 again', () => {

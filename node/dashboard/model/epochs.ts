@@ -48,6 +48,13 @@ export function joinEpochs(known: readonly EpochRow[], fresh: readonly EpochPast
   return [...known.filter(isOlder), ...fresh.map(rowOf)]
 }
 
+/** Half of what is shown around an epoch that is alone, in seconds: six times the default interval. */
+const AROUND_S = 30
+
+/** From when until when a chart shows, in seconds, where its data are of `first` until `last`: a lone moment has some time around it. */
+export const stretchOf = (first: number, last: number): [number, number] =>
+  last > first ? [first, last] : [first - AROUND_S, first + AROUND_S]
+
 /** What stands under the chart for the epoch that is pointed at. */
 export function epochText(row: EpochRow): string {
   const { epoch, atMs, outcome, tookMs, why, pauseMs, slowest, skewMs, storedBytes } = row

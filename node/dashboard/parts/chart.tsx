@@ -3,6 +3,7 @@ import { useEffect, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import { useValue } from '../live/store.ts'
 import { colour, theme } from '../live/theme.ts'
+import { stretchOf } from '../model/epochs.ts'
 import { momentOf } from '../model/text.ts'
 
 export interface Series {
@@ -90,7 +91,10 @@ function optionsOf(latest: { readonly current: ChartProps }, width: number): uPl
       drag: { x: true, y: false },
       bind: { click: (chart: uPlot) => pickOn(chart, latest) }
     },
-    scales: { x: { time: true }, y: { range: (_, _min, max) => [0, (max > 0 ? max : 1) * 1.08] } },
+    scales: {
+      x: { time: true, range: (_, first, last) => stretchOf(first, last) },
+      y: { range: (_, _min, max) => [0, (max > 0 ? max : 1) * 1.08] }
+    },
     axes: [
       { ...axis, grid: { show: false }, size: timed ? 24 : 6, values: (_, at) => (timed ? timesOf(at) : []) },
       { ...axis, size: 62, values: (_, values) => values.map(words), ...(steps && { incrs: steps }) }
