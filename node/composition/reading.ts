@@ -7,8 +7,8 @@ import type { EventFeed } from '../edge/events.ts'
 import { ReadModelOperations, type ReadModelDeps } from '../operations/read-models.ts'
 import type { ControlBus, Transport } from '../ports.ts'
 
-export interface ReadingDeps extends Omit<ReadModelDeps, 'exchange' | 'shared' | 'togetherMs'> {
-  readonly config: { readonly restore: { readonly togetherMs: number } }
+export interface ReadingDeps extends Omit<ReadModelDeps, 'exchange' | 'shared' | 'togetherMs' | 'epochs'> {
+  readonly config: { readonly restore: { readonly togetherMs: number }; readonly epochs: ReadModelDeps['epochs'] }
   readonly bus: ControlBus
   readonly transport: Pick<Transport, 'onConnection'>
   readonly events: Pick<EventFeed, 'recent' | 'subscribe'>
@@ -39,7 +39,7 @@ export function openReading(deps: ReadingDeps): ReadModelOperations {
     onFollow: (from, message) => shared.onFollow(from, message),
     onEvents: (from, message) => shared.onEvents(from, message)
   })
-  const { togetherMs } = deps.config.restore
-  const reads = new ReadModelOperations({ ...deps, togetherMs, exchange, shared })
+  const { restore, epochs } = deps.config
+  const reads = new ReadModelOperations({ ...deps, togetherMs: restore.togetherMs, epochs, exchange, shared })
   return reads
 }

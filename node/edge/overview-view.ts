@@ -89,6 +89,8 @@ export interface OverviewGroup {
   /** The last committed epoch; 0: none yet. `committedMs`: when, by the wall clock of whoever committed it. */
   readonly epoch: number
   readonly committedMs?: number | undefined
+  /** For how long nothing was committed, where its policy would have had epochs since; absent: it is saved as often as it should be. */
+  readonly overdueMs?: number | undefined
   /** The epoch that is being taken. */
   readonly open: number | null
   /** It rests: its VMs were ended by hand, and start when somebody says so. */

@@ -1,4 +1,5 @@
 /** The cluster at a glance, of what this peer knows and the others say of themselves: pure. */
+import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { MAX_ANSWER_BYTES } from '../../protocols/overview/messages.ts'
@@ -14,6 +15,7 @@ import type {
 } from '../edge/overview-view.ts'
 import type { RedundancyStatus } from '../edge/redundancy-view.ts'
 import type { PeerStatus } from '../edge/view.ts'
+import { overdueMs } from '../planning/policies/overdue.ts'
 
 export interface OverviewFacts {
   readonly status: PeerStatus
@@ -27,6 +29,8 @@ export interface OverviewFacts {
   readonly silent: readonly Silent[]
   /** When an epoch was committed, where this peer saw it and the record does not say so. */
   committedMs(group: string, epoch: number): number | undefined
+  /** By which policy its epochs are taken. Undefined: on request only. */
+  policyOf(record: GroupRecord): EpochPolicy | undefined
 }
 
 /** What a peer says of itself. Outlooks are left out where they are too many for an answer. */
@@ -120,11 +124,13 @@ function shown({ aheadMs, value }: Heard<OwnReport>): MemberReport {
 function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
   const { id, generation, committed, open, resting, kept = [], outputCommit, openFlow, drills } = record
   const committedMs = committed?.wallMs ?? facts.committedMs(id, committed?.epoch ?? 0)
+  const overdue = resting ? undefined : overdueMs(facts.policyOf(record), committedMs, facts.nowMs)
   return {
     id,
     generation,
     epoch: committed?.epoch ?? 0,
     ...(committedMs !== undefined && { committedMs }),
+    ...(overdue !== undefined && { overdueMs: overdue }),
     open: open?.epoch ?? null,
     ...(resting && { resting }),
     kept: kept.length + (committed === null ? 0 : 1),

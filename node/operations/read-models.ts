@@ -1,5 +1,6 @@
 /** What people look at, gathered from all peers: the API's `ReadModels`. Each part's pure half has a file of its own. */
 import { z } from 'zod'
+import type { EpochPolicy } from '../../config/policy.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import { type Entry, entrySchema } from '../../protocols/decisions/facts.ts'
 import { mergeAccounts } from '../../protocols/decisions/merge.ts'
@@ -26,6 +27,7 @@ import type { ReadModels } from '../edge/read-models.ts'
 import type { PeerStatus } from '../edge/view.ts'
 import { DiapauseError } from '../errors.ts'
 import type { Clock, EpochHistory } from '../ports.ts'
+import { policyOrDefault } from '../planning/policies/choose.ts'
 import { graphOf } from './graphs.ts'
 import { GridOperations, type GridOperationsDeps } from './grids.ts'
 import { pastOf, type ToldHistory, toldHistory } from './history.ts'
@@ -46,6 +48,8 @@ export interface ReadModelDeps extends GridOperationsDeps {
   readonly groups: Pick<Groups, 'talksOf'>
   readonly history: Pick<EpochHistory, 'of'>
   readonly togetherMs: number
+  /** When epochs of groups without a policy of their own are taken. */
+  readonly epochs: { readonly policy?: EpochPolicy | undefined; readonly intervalMs: number }
   readonly exchange: Pick<OverviewExchange, 'ask'>
   readonly shared: Pick<SharedEvents, 'recent' | 'subscribe' | 'unheard'>
   /** This peer's own. */
@@ -135,6 +139,7 @@ export class ReadModelOperations implements ReadModels {
       vmMemoryMiB: new Map(gives.flatMap(({ peer, vmMemoryMiB: MiB }) => (MiB === undefined ? [] : [[peer, MiB]]))),
       heard: [{ by: self, aheadMs: 0, value: own }, ...heard],
       silent,
+      policyOf: ({ policy }) => policyOrDefault(policy, this.#deps.epochs),
       committedMs: (group, epoch) => committedMsOf(this.#deps.history.of(group), epoch)
     })
   }

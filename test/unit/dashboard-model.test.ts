@@ -66,6 +66,14 @@ describe('the verdict', () => {
     expect(verdictOf(overview({ members })).text).toContain('No majority: 1 of 3 voters')
   })
 
+  it('says that nothing is saved any more, and no word of safety', () => {
+    const group = { id: 'bank', generation: 1, epoch: 4, open: null, kept: 1, outputCommit: false, openFlow: false }
+    const { tone, text } = verdictOf(overview({ vms: [vm('vm1')], groups: [{ ...group, overdueMs: 600_000 }] }))
+    expect(tone).toBe('bad')
+    expect(text).toMatch(/^bank was saved last 10 min 0 s ago: /)
+    expect(verdictOf(overview({ vms: [vm('vm1')], groups: [group] })).tone).toBe('good')
+  })
+
   it('names no more VMs than one reads', () => {
     const vms = Array.from({ length: 30 }, (_, i) => vm(`v${i}`, { state: 'lost' }))
     expect(verdictOf(overview({ vms })).text).toBe('bank/v0, bank/v1, bank/v2 and 27 more lost their host.')

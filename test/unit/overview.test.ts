@@ -60,7 +60,7 @@ async function cluster(change: (status: PeerStatus) => PeerStatus = status => st
         bus,
         clock: world.clock,
         wallMs,
-        config: { restore: { togetherMs: 0 } },
+        config: { restore: { togetherMs: 0 }, epochs: { intervalMs: 1_000 } },
         membership: { record: () => ({ members }) as unknown as ClusterRecord },
         directory: { get: id => (id === 'bank' ? record : undefined), all: () => [record] },
         storagePeers: { about: ids => ids.map(peer => ({ peer, vmMemoryMiB: 512 })) },
@@ -109,6 +109,14 @@ describe('an overview', () => {
     ])
     expect(members.map(({ report }) => Math.round((report?.aheadMs ?? 0) / 100))).toEqual([0, 0, 600])
     expect(groups).toMatchObject([{ id: 'bank', generation: 2, epoch: 4, kept: 1, committedMs: 5_300 }])
+  })
+
+  it('says of a group for how long it was not saved, where that is longer than its policy lets pass', async () => {
+    const { world, p1 } = await cluster()
+    world.nowMs = 30_000
+    expect((await within(world, p1.reads.overview())).groups[0]?.overdueMs).toBeUndefined()
+    world.nowMs = 90_000
+    expect((await within(world, p1.reads.overview())).groups[0]?.overdueMs).toBeCloseTo(90_000 - 5_300, -2)
   })
 
   it('comes without those that do not answer, and says so of them and of their VMs', async () => {

@@ -94,11 +94,15 @@ function ofMembers({ members }: Overview): Reason[] {
 }
 
 function ofGroups({ groups }: Overview): Reason[] {
-  return groups.flatMap(({ id, epoch, drills }): Reason[] => {
+  return groups.flatMap(({ id, epoch, overdueMs, drills }): Reason[] => {
     const at = ['groups', id]
     const reasons: Reason[] = []
     if (epoch === 0) {
       reasons.push({ tone: 'warn', text: `${id} has no epoch yet: its VMs would boot anew.`, at })
+    }
+    if (overdueMs !== undefined) {
+      const text = `${id} was saved last ${durationOf(overdueMs)} ago: a host's death would lose what its VMs did since.`
+      reasons.push({ tone: 'bad', text, at })
     }
     if (drills?.last?.failed !== undefined) {
       const took = durationOf(drills.last.tookMs)

@@ -91,6 +91,7 @@ export const overview = of<Overview>()(
         generation: number,
         epoch: number,
         committedMs: number.optional(),
+        overdueMs: number.optional(),
         open: number.nullable(),
         resting: z.literal(true).optional(),
         kept: number,
