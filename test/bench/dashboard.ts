@@ -22,6 +22,11 @@ const lists = [
   { at: 'groups/group1', region: 'Epochs of group1' }
 ] as const
 
+/** Thirty frames a second are drawn by processors alone, as here, at the least; with a graphics card it is sixty. A guess at what looks smooth. */
+const MEDIAN_MS = 34
+/** What takes longer people notice (the RAIL model's 50 ms for a task, W3C's for a long one). */
+const SMOOTH_MS = 50
+
 interface Frames {
   readonly count: number
   readonly medianMs: number
@@ -43,8 +48,8 @@ export async function measureDashboard(progress: (line: string) => void): Promis
       const seen = await scrolling(browser, stub, at, region)
       frames[region] = seen
       checks.push(
-        note(`${region}: frame, median`, round(seen.medianMs), 'ms'),
-        note(`${region}: frame, 95 %`, round(seen.p95Ms), 'ms'),
+        below(`${region}: frame, median`, round(seen.medianMs), MEDIAN_MS, 'ms'),
+        below(`${region}: frame, 95 %`, round(seen.p95Ms), SMOOTH_MS, 'ms'),
         note(`${region}: frame, worst`, round(seen.worstMs), 'ms'),
         note(`${region}: tasks over 50 ms`, seen.longTasks)
       )
