@@ -307,6 +307,8 @@ static void out_ready(int j, int ready) {
 
 /* Into the queue only: several leave in one piece. */
 static void transfer(int j) {
+  /* Never twice the same: a VM that went back says other things than before, and who has heard those is found out. */
+  chance ^= (uint64_t)(now_ms() * 1e6);
   uint32_t from = pick(accounts);
   int64_t amount = 1 + pick(100);
   /* Debited and queued in one step, so money is always in an account or in a numbered record. Half the queue at most:
