@@ -2,6 +2,7 @@
  * What is promised whatever happens, judged from what was seen from outside. Pure: each takes what an observer noted and gives
  * what was broken, in words; nothing where it held.
  */
+import type { ImageRedundancy } from '../../node/edge/redundancy-view.ts'
 import type { Stint } from './beat-log.ts'
 
 /**
@@ -85,6 +86,19 @@ export function money(audit: Audit, nonces: readonly string[]): string[] {
 export function committed(seen: number, now: number | undefined): string[] {
   return (now ?? 0) < seen ? [`epoch ${seen} was committed, and the group knows of none after ${now ?? 'any'}`] : []
 }
+
+/** Of images that are kept, with all hosts there: too few columns are left to read them, at any of them. */
+export const readable = (images: readonly Pick<ImageRedundancy, 'vm' | 'epoch' | 'tolerates'>[]): string[] =>
+  images.flatMap(({ vm, epoch, tolerates }) =>
+    tolerates < 0 ? [`${vm} at epoch ${epoch} cannot be read any more`] : []
+  )
+
+/** `there`: the VM of each hypervisor of any host, when every VM works. */
+export const hypervisors = (vms: readonly string[], there: readonly string[]): string[] =>
+  vms.flatMap(vm => {
+    const count = there.filter(name => name === vm).length
+    return count > 1 ? [`${vm} has ${count}, of which ${count - 1} are left of owners before`] : []
+  })
 
 /** Of one peer, in a time without faults. */
 export interface Sample {

@@ -7,6 +7,7 @@ import { hasCode, messageOf } from '../../node/errors.ts'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { codeFor } from '../demo/cluster.ts'
+import { waitUntil } from '../demo/processes.ts'
 import { generator } from '../sim/kernel.ts'
 import { GROUP } from '../scenarios/bank.ts'
 import type { Stint } from './beat-log.ts'
@@ -171,7 +172,10 @@ class Run {
     const none = { backMs: null, redundantMs: null }
     if (!(await this.#tried('a fault', () => this.#breakThings(steps)))) return none
     const healedMs = performance.now()
-    if (!(await this.#tried('coming back', () => this.#back()))) return none
+    if (!(await this.#tried('coming back', () => this.#back()))) {
+      await this.#tried('what is left', () => this.#left())
+      return none
+    }
     const backMs = performance.now() - healedMs
     this.#judge('all VMs work again', backMs > promises.OBJECTIVE_MS ? ['not within the objective'] : [], backMs)
     this.#seen()
@@ -220,6 +224,13 @@ class Run {
     await moneyMoves(bank)
   }
 
+  /** The group did not come back: whether there is anything that it could come back from. */
+  async #left(): Promise<void> {
+    const report = await this.#someone.client.verify({ deep: false }, () => {}, AbortSignal.timeout(VERIFY_MS))
+    // What a host has that is not heard is not lost.
+    if (report.silent.length === 0) this.#judge('committed epochs can be read', promises.readable(report.images))
+  }
+
   /** The bank is audited, an epoch is taken, and what the outside has seen is judged. */
   async #look(): Promise<void> {
     const { bank, targets } = this.#rig
@@ -233,6 +244,7 @@ class Run {
     )
     await sleep(SETTLED_MS)
     this.#seen()
+    await this.#alone()
     for (const target of targets) {
       const found = await sample(target)
       if (found !== undefined) this.#samples.push(found)
@@ -261,6 +273,20 @@ class Run {
         faults.filter(fault => !this.broken.some(told => told.includes(fault)))
       )
     }
+  }
+
+  /** Of owners before nothing is left that runs: a machine that is paused takes memory, and could be continued. */
+  async #alone(): Promise<void> {
+    const { bank, targets } = this.#rig
+    let faults: string[] = []
+    const alone = await waitUntil(() => {
+      faults = promises.hypervisors(
+        bank.vms,
+        targets.flatMap(target => target.vms())
+      )
+      return faults.length === 0
+    }, promises.OBJECTIVE_MS)
+    this.#judge('one hypervisor of each VM is there', alone ? [] : faults)
   }
 
   async #redundant(): Promise<void> {

@@ -71,6 +71,14 @@ export class RigTarget implements Target {
       .map(({ pid }) => pid)
   }
 
+  /** Name of the VM of each hypervisor that is here, whether it runs or not. */
+  vms(): string[] {
+    const names = this.hosts
+      .running(this.host)
+      .map(({ command }) => /qemu\S* .*guest=[^:]*:[^:]*:([^ ,]+)/.exec(command)?.[1])
+    return names.flatMap(name => name ?? []).filter(name => !name.startsWith('.'))
+  }
+
   async halt(): Promise<Heal> {
     this.#down++
     for (const endMs = performance.now() + GONE_MS; ; ) {

@@ -1,6 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { BeatLog, type Stint } from '../chaos/beat-log.ts'
-import { booted, bounded, committed, copies, money, type Sample, shortestSilence } from '../chaos/promises.ts'
+import {
+  booted,
+  bounded,
+  committed,
+  copies,
+  hypervisors,
+  money,
+  readable,
+  type Sample,
+  shortestSilence
+} from '../chaos/promises.ts'
 
 const NONCE = '00000000000000aa'
 
@@ -123,5 +133,22 @@ describe('what a peer takes', () => {
 
   it('may not grow and grow', () => {
     expect(bounded(samples(i => 100 + 5 * i))).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
+  })
+})
+
+describe('hypervisors', () => {
+  it('of owners before are left where there is more than one of a VM, wherever they are', () => {
+    expect(hypervisors(['vm1', 'vm2'], ['vm1', 'vm2'])).toEqual([])
+    expect(hypervisors(['vm1', 'vm2'], ['vm2', 'vm1', 'vm2', 'vm2'])).toEqual([
+      'vm2 has 3, of which 2 are left of owners before'
+    ])
+  })
+})
+
+describe('kept images', () => {
+  it('are lost where not even with all hosts there are enough columns', () => {
+    const image = (tolerates: number) => ({ vm: 'vm1', epoch: 7, tolerates })
+    expect(readable([image(2), image(0)])).toEqual([])
+    expect(readable([image(2), image(-1)])).toEqual(['vm1 at epoch 7 cannot be read any more'])
   })
 })
