@@ -16,14 +16,17 @@ const path = z.string().min(1).max(4096).describe('the path of a file, the same 
 export const MAX_GROUP_VMS = 64
 
 /** Guesses; the machine type has room for more. */
-const MAX_NICS = 8
-const MAX_DISKS = 8
-const MAX_CPUS = 64
+/** Of a VM: a boot sector needs less than a mebibyte, Linux some 40. */
+export const MIN_MEMORY_MIB = 16
+export const MAX_MEMORY_MIB = 1 << 20
+export const MAX_NICS = 8
+export const MAX_DISKS = 8
+export const MAX_CPUS = 64
 const MAX_PROGRAM_WORDS = 32
 /** An hour: a guess. */
 const MAX_GUEST_AGENT_MS = 3_600_000
 /** 1 TiB: blocks of 4 KiB of all disks and RAM together are numbered by 32 bits. */
-const MAX_DISK_MIB = 1 << 20
+export const MAX_DISK_MIB = 1 << 20
 
 const mac = z
   .string()
@@ -96,11 +99,7 @@ export const vmSpecSchema = z
       .superRefine(onDifferentNetworks)
       .describe(`1 to ${MAX_NICS} NICs (mac and network), all on different networks`)
       .optional(),
-    memoryMiB: z
-      .number()
-      .int()
-      .min(16)
-      .max(1 << 20),
+    memoryMiB: z.number().int().min(MIN_MEMORY_MIB).max(MAX_MEMORY_MIB),
     cpus: z.number().int().min(1).max(MAX_CPUS).optional(),
     disks: z
       .array(

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { definitionSchema } from '../../../config/definition.ts'
+import { MAX_CPUS, MAX_DISK_MIB, MAX_DISKS, MAX_MEMORY_MIB, MAX_NICS, MIN_MEMORY_MIB } from '../../../config/vm.ts'
 import { check } from '../../../config/words.ts'
 import { UsageError } from '../../errors.ts'
 import { type Draft, type Finding, type FoundDisk, type FoundNic, short } from './findings.ts'
@@ -59,14 +60,13 @@ export function adopt(draft: Draft, facts: ReadonlyMap<string, DiskFacts>, wish:
   if (draft.disks.length === 0 && kernel === undefined) {
     findings.refuse('no disk', 'there is nothing to boot from: neither a disk nor a kernel')
   }
-  if (Number.isNaN(memoryMiB)) findings.refuse('memory', 'how much it is, is not said in a way that is understood')
-  if (Number.isNaN(cpus)) findings.refuse('processors', 'how many there are, is not said in a way that is understood')
+  requireWithin(draft, disks)
   const vm = {
     id,
     nics: nicsOf(draft, id, wish.networks),
     memoryMiB,
     ...(cpus !== 1 && { cpus }),
-    ...(disks.length > 0 && { disks }),
+    ...(disks.length > 0 && { disks: disks.map(({ sizeMiB, base }) => ({ sizeMiB, base })) }),
     ...(draft.generationId && { generationId: true }),
     ...(draft.guestAgent && { guestAgent: {} }),
     ...(kernel !== undefined && { kernel, ...(initrd !== undefined && { initrd }), append: append ?? '' })
@@ -78,6 +78,30 @@ export function adopt(draft: Draft, facts: ReadonlyMap<string, DiskFacts>, wish:
     if (!checked.ok) for (const { key, expected } of checked.problems) findings.refuse(key, `it must be ${expected}`)
   }
   return { definition: refused.length === 0 ? definition : undefined, refused, changed, left }
+}
+
+/** What VMs here have at the most, in the words of whoever asks. */
+function requireWithin(
+  { findings, memoryMiB, cpus, disks: found, nics }: Draft,
+  disks: readonly { readonly sizeMiB: number; readonly name: string }[]
+): void {
+  if (Number.isNaN(memoryMiB)) findings.refuse('memory', 'how much it is, is not said in a way that is understood')
+  else if (memoryMiB < MIN_MEMORY_MIB || memoryMiB > MAX_MEMORY_MIB) {
+    findings.refuse(`memory: ${memoryMiB} MiB`, `a VM here has ${MIN_MEMORY_MIB} to ${MAX_MEMORY_MIB} MiB`)
+  }
+  if (Number.isNaN(cpus)) findings.refuse('processors', 'how many there are, is not said in a way that is understood')
+  else if (cpus < 1 || cpus > MAX_CPUS) {
+    findings.refuse(`${cpus} processors`, `a VM here has 1 to ${MAX_CPUS}: give it fewer there first`)
+  }
+  if (nics.length > MAX_NICS) findings.refuse(`${nics.length} NICs`, `a VM here has ${MAX_NICS} at the most`)
+  if (found.length > MAX_DISKS) {
+    findings.refuse(`${found.length} disks`, `a VM here has ${MAX_DISKS} at the most: put what some hold on others`)
+  }
+  for (const { name, sizeMiB } of disks) {
+    if (sizeMiB <= MAX_DISK_MIB) continue
+    const says = `a disk here has ${MAX_DISK_MIB / 2 ** 20} TiB at the most: shrink its file system and the disk (qemu-img resize --shrink), or spread it over several`
+    findings.refuse(`disk ${name}: ${(sizeMiB / 2 ** 20).toFixed(1)} TiB`, says)
+  }
 }
 
 function requireNamed(option: string, name: string, there: readonly string[]): void {
@@ -117,7 +141,7 @@ function diskOf(
         said,
         'it is not on this host and was not looked at: every host that may run the VM must have it there'
       )
-      return [{ sizeMiB, base: { path, format } }]
+      return [{ name, sizeMiB, base: { path, format } }]
     }
     findings.refuse(
       said,
@@ -132,7 +156,7 @@ function diskOf(
   // A disk whose format nobody names is raw: what a guest wrote at its begin is no header.
   const format = disk.format ?? (disk.any && there.qcow2 ? 'qcow2' : 'raw')
   const { qcow2 } = there
-  if (format === 'raw') return [{ sizeMiB: Math.ceil(there.bytes / MIB), base: { path, format } }]
+  if (format === 'raw') return [{ name, sizeMiB: Math.ceil(there.bytes / MIB), base: { path, format } }]
   const cannot = qcow2 === undefined ? 'it is said to be qcow2 and is not' : qcow2.cannot
   if (qcow2 === undefined || cannot !== undefined) {
     findings.refuse(said, cannot ?? '')
@@ -140,7 +164,7 @@ function diskOf(
   }
   if (qcow2.snapshots > 0)
     findings.leave(`${qcow2.snapshots} snapshots in disk ${name}`, 'the VM begins with what the disk holds now')
-  return [{ sizeMiB: Math.ceil(qcow2.bytes / MIB), base: { path, format } }]
+  return [{ name, sizeMiB: Math.ceil(qcow2.bytes / MIB), base: { path, format } }]
 }
 
 const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/

@@ -105,6 +105,10 @@ export const WHY = {
     'it is no file: copy it into one that every host has (qemu-img convert -O qcow2) and name that with --disk NAME=FILE',
   format:
     'only raw and qcow2 are read here: make a qcow2 of it (qemu-img convert -O qcow2) and name that with --disk NAME=FILE',
+  layer:
+    'it is a layer above a template: make a whole disk of it (qm clone VMID NEWID --full, or qemu-img convert -O qcow2), and name that with --disk NAME=FILE',
+  slice:
+    'it is a slice of that file: copy the slice into a file of its own (dd with skip and count) and name that with --disk NAME=FILE',
   storage:
     'where that storage keeps it is not said here ("pvesm path" tells): name the file, or a copy that every host has, with --disk NAME=FILE',
   clock: 'the CMOS clock is in UTC here: tell the guest',

@@ -77,8 +77,26 @@ function diskOf(element: Element, findings: Findings): FoundDisk {
   if (childOf(element, 'encryption') !== undefined || childOf(source, 'encryption') !== undefined) {
     findings.refuse(`disk ${name}`, 'the host encrypts it: have the guest do it, in a copy (qemu-img convert)')
   }
+  if (childOf(source, 'slices') !== undefined) findings.refuse(`disk ${name}`, WHY.slice)
+  unknownParts(element, DISK_PARTS, `disk ${name}`, findings)
   const format = driver === 'raw' || driver === 'qcow2' ? driver : undefined
   return { name, path, where: placeOf(element), format, cannot: whyNoFile(element, path, driver) }
+}
+
+/** Of which is said what there is to say, or nothing, because no VM here misses it. */
+const DISK_PARTS = new Set(
+  'address alias auth backingStore boot driver encryption geometry iotune mirror readonly serial shareable source target transient wwn'.split(
+    ' '
+  )
+)
+const NIC_PARTS = new Set(
+  'acpi address alias backend bandwidth boot coalesce driver filterref guest link mac model mtu rom script source target teaming tune virtualport vlan'.split(
+    ' '
+  )
+)
+
+function unknownParts(element: Element, known: ReadonlySet<string>, of: string, findings: Findings): void {
+  for (const { name } of element.children) if (!known.has(name)) findings.leave(`<${name}> of ${of}`, WHY.unknown)
 }
 
 function whyNoFile(element: Element, path: string | undefined, driver: string | undefined): string | undefined {
@@ -107,6 +125,7 @@ function nicOf(element: Element, index: number, findings: Findings): FoundNic[] 
     findings.refuse(`${name} of type '${type}'`, WHY.passthrough)
     return []
   }
+  unknownParts(element, NIC_PARTS, name, findings)
   const model = attributeOf(childOf(element, 'model'), 'type')
   if (model !== undefined && !model.startsWith('virtio')) findings.change(`${name}, ${model}`, WHY.virtio)
   if (childOf(element, 'vlan') !== undefined) findings.leave(`<vlan> of ${name}`, WHY.vlan)

@@ -76,7 +76,8 @@ function requireMachine(settings: Settings, findings: Findings): void {
   const value = (key: string) => settings.get(key) ?? ''
   if (value('bios') === 'ovmf') findings.refuse('bios: ovmf', WHY.uefi)
   const arch = value('arch')
-  if (arch !== '' && arch !== 'x86_64') findings.refuse(`arch: ${arch}`, WHY.architecture)
+  if (settings.has('rootfs')) findings.refuse('rootfs', 'it is a container, and no VM: run what is in it in a VM')
+  if (arch !== '' && arch !== 'x86_64' && !settings.has('rootfs')) findings.refuse(`arch: ${arch}`, WHY.architecture)
   const machine = partsOf(value('machine'), 'type').get('type') ?? ''
   if (/q35/.test(machine)) findings.change(`machine: ${value('machine')}`, WHY.machine)
   else if (machine !== '' && machine !== 'pc') {
@@ -123,6 +124,8 @@ function placeOf(file: string): Pick<FoundDisk, 'path' | 'format' | 'cannot' | '
   const [, storage, volume = ''] = /^([^:/]+):(.+)$/.exec(file) ?? []
   const path = storage === undefined ? file : storage === 'local' ? `${LOCAL}/${volume}` : undefined
   const [, ending = 'raw'] = /\.([a-z0-9]+)$/i.exec(file) ?? []
+  // BASEID/BASE/VMID/NAME, a linked clone: the file is in VMID, and has what the template's has not.
+  if (/^\d+\/[^/]+\/\d+\//.test(volume)) return { where: file, cannot: WHY.layer }
   if (path?.startsWith('/dev/')) return { where: file, cannot: WHY.device }
   if (ending !== 'raw' && ending !== 'qcow2') return { where: file, cannot: WHY.format }
   if (storage !== undefined && !/^\d+\/.*\.(raw|qcow2)$/.test(volume)) return { where: file, cannot: WHY.noFile }

@@ -81,7 +81,8 @@ describe('a VM of Proxmox VE', () => {
       /disk scsi1: nfs:100\/vm-100-disk-1\.qcow2: .*pvesm path/
     ],
     ['another format', ['scsi1: local:100/vm-100-disk-1.vmdk'], /vmdk: only raw and qcow2/],
-    ['no memory', ['memory: 0'], /memoryMiB: it must be/]
+    ['a container', ['arch: amd64', 'rootfs: local:100/vm-100-disk-0.raw,size=8G'], /^rootfs: it is a container/],
+    ['no memory', ['memory: 0'], /memory: 0 MiB: a VM here has 16 to 1048576 MiB/]
   ])('is refused with %s, and told why', (_what, more, why) => {
     expect(adopted(conf(...more)).definition).toBeUndefined()
     expect(refusals(conf(...more)).join('\n')).toMatch(why)

@@ -118,6 +118,15 @@ export const libvirtDevices: readonly Shape[] = [
     '<disk type="file" device="disk"><driver type="raw"/><source file="/s.raw"/><target dev="vdf"/><shareable/></disk>',
     'vdf'
   ),
+  refused(
+    '<disk type="file" device="disk"><driver type="raw"/><source file="/s.raw"><slices><slice type="storage" offset="1048576" size="1048576"/></slices></source><target dev="vdh" bus="virtio"/></disk>',
+    'vdh'
+  ),
+  left(
+    '<disk type="file" device="disk"><driver type="raw"/><source file="/s.raw"/><target dev="vdi" bus="virtio"/><blockio physical_block_size="4096"/></disk>',
+    'blockio'
+  ),
+  left('<interface type="user"><ip family="ipv4" address="10.0.9.2"/><model type="virtio"/></interface>', '<ip>'),
   refused('<disk type="nvme" device="disk"><source type="pci" namespace="1"/><target dev="vdg"/></disk>', 'vdg')
 ]
 
@@ -179,5 +188,9 @@ export const proxmoxLines: readonly Shape[] = [
   refused('usb0: host=046d:c52b', 'usb0'),
   refused('virtio3: local-lvm:vm-100-disk-3,size=8G', 'virtio3'),
   refused('scsi4: /dev/disk/by-id/ata-X', 'scsi4'),
+  refused('virtio4: local:9000/base-9000-disk-0.qcow2/100/vm-100-disk-4.qcow2,size=8G', 'virtio4'),
+  refused('virtio5: local:100/vm-100-disk-5.qcow2,size=2T', 'virtio5'),
+  refused('cores: 128', 'processors'),
+  refused('memory: 8', 'memory: 8 MiB'),
   refused('sata1: cephfs:100/vm-100-disk-5.qcow2', 'sata1')
 ]
