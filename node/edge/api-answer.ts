@@ -1,8 +1,9 @@
 /** From a request to its answer: finds the row of the table, sees that whoever asks may, and turns errors into answers. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { roleAllows } from '../../protocols/membership/api-tokens.ts'
-import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { DiapauseError, UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
+import { errorOfApi } from './api-error.ts'
 import { routes } from './api-routes.ts'
 import { patternOf, type Reply, requireRole } from './routing.ts'
 import type { Asker } from './token-view.ts'
@@ -138,10 +139,8 @@ const statusOfCode: Readonly<Record<string, number>> = {
 }
 
 export function errorReply(error: unknown): Reply {
-  if (!(error instanceof DiapauseError)) {
-    return { status: 500, body: { error: { code: 'INTERNAL', message: messageOf(error), details: {} } } }
-  }
-  const { code, message, details } = error
-  const status = statusOfCode[code] ?? (error instanceof UsageError ? 400 : 500)
-  return { status, body: { error: { code, message, details } } }
+  const told = errorOfApi(error)
+  if (!(error instanceof DiapauseError)) return { status: 500, body: { error: { ...told, details: {} } } }
+  const status = statusOfCode[error.code] ?? (error instanceof UsageError ? 400 : 500)
+  return { status, body: { error: { ...told, details: error.details } } }
 }

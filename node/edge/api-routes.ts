@@ -1,6 +1,6 @@
 /**
  * The table of the API's requests: read it first. Each row says what it is for and which role it takes; what is sent and answered,
- * the types of the views that it asks. Errors are `{error: {code, message, details}}` with a status that fits.
+ * the types of the views that it asks. Errors are `{error: {code, message, todo?, details}}` with a status that fits.
  */
 import { groupNameSchema } from '../../config/vm.ts'
 import { MAX_AGO_MS } from '../../protocols/decisions/merge.ts'

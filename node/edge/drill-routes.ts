@@ -1,6 +1,6 @@
 /** The API's requests about drills; the table stands in `api.ts`. */
-import { DiapauseError, messageOf } from '../errors.ts'
 import type { DrillWish } from '../ports.ts'
+import { errorOfApi } from './api-error.ts'
 import { type DrillLine, parseDrillWish, parseScheduleWish } from './drill-view.ts'
 import { type Context, readJson, requireRole, type Route } from './routing.ts'
 
@@ -48,8 +48,7 @@ async function inLines({ view, response }: Context, wish: DrillWish): Promise<un
     write({ report: await view.drills.run(wish, text => write({ progress: { text } }), stop.signal) })
   } catch (error) {
     if (!response.headersSent) throw error
-    const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
-    write({ error: { code, message: messageOf(error) } })
+    write({ error: errorOfApi(error) })
   }
   response.end()
   return undefined

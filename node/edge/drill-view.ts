@@ -5,6 +5,7 @@ import { check, problemText } from '../../config/words.ts'
 import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 import type { DrillReport, DrillWish } from '../ports.ts'
+import type { ErrorOfApi } from './api-error.ts'
 
 export interface DrillView {
   /**
@@ -22,7 +23,7 @@ export type ScheduleWish = Pick<DrillSchedule, 'everyMs' | 'timeoutMs' | 'check'
 export type DrillLine =
   | { readonly progress: { readonly text: string } }
   | { readonly report: DrillReport }
-  | { readonly error: { readonly code: string; readonly message: string } }
+  | { readonly error: ErrorOfApi }
 
 /** Until a drill has passed. Five minutes: a guess, some GB over a slow network and a check of a minute. */
 export const DRILL_TIMEOUT_MS = 300_000

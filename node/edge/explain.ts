@@ -4,7 +4,7 @@
  */
 import { CommanderError } from 'commander'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'
-import { adviceOn } from './advice.ts'
+import { adviceBeside, adviceOn } from './advice.ts'
 
 export interface ToldError {
   /** Stable. */
@@ -42,11 +42,17 @@ export function toldError(error: unknown): ToldError | undefined {
   }
 }
 
-/** The line that a person reads. Undefined where commander has printed its own. */
+/** What a person reads: what happened and, where that does not say it, what to do. Undefined where commander has printed its own. */
 export function errorText(error: unknown): string | undefined {
   if (error instanceof CommanderError) return undefined
-  if (error instanceof DiapauseError) return `diapause: ${error.message} [${error.code}]`
-  return `diapause: ${error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)}`
+  if (error instanceof DiapauseError) return withAdvice(`diapause: ${error.message} [${error.code}]`, error.code)
+  const text = error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)
+  return withAdvice(`diapause: ${text}`, 'INTERNAL')
+}
+
+function withAdvice(text: string, code: string): string {
+  const todo = adviceBeside(code)
+  return todo === undefined ? text : `${text}\n  → ${todo}`
 }
 
 /** Programs that are started have a `--json` of their own. */

@@ -1,5 +1,5 @@
 /** The API's requests about redundancy; the table stands in `api.ts`. Answers are NDJSON: `WorkLine`s. */
-import { DiapauseError, messageOf } from '../errors.ts'
+import { errorOfApi } from './api-error.ts'
 import { parseVerifyWish, type WorkLine, type WorkProgress } from './redundancy-view.ts'
 import type { Context, Route } from './routing.ts'
 
@@ -38,8 +38,7 @@ async function inLines<T>(
     for (; step.done !== true; step = await work.next()) write({ progress: step.value })
     write({ report: step.value })
   } catch (error) {
-    const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
-    write({ error: { code, message: messageOf(error) } })
+    write({ error: errorOfApi(error) })
   }
   response.end()
   return undefined

@@ -1,5 +1,6 @@
 /** How safe what is stored is, and making it so again: what the edge shows and asks; part of `PeerView`. */
 import { UsageError } from '../errors.ts'
+import type { ErrorOfApi } from './api-error.ts'
 
 export interface RedundancyView {
   /**
@@ -97,7 +98,7 @@ export const isWhole = ({ missing, damaged, unreadable }: VerifyReport): boolean
 export type WorkLine<T> =
   | { readonly progress: WorkProgress }
   | { readonly report: T }
-  | { readonly error: { readonly code: string; readonly message: string } }
+  | { readonly error: ErrorOfApi }
 
 export function parseVerifyWish(query: URLSearchParams): VerifyWish {
   const name = query.get('name') ?? undefined

@@ -192,7 +192,7 @@ describe('a drill', () => {
     await dialog.getByText('vm2: its agent did not answer').waitFor()
   })
 
-  it('that is refused says why and can be begun again; one that passes says so', async () => {
+  it('that is refused says why and what to do, and can be begun again; one that passes says so', async () => {
     let times = 0
     const { dialog } = await dialogOf('Drill…', {
       drill: async () => {
@@ -201,7 +201,7 @@ describe('a drill', () => {
       }
     })
     await button(dialog, 'Begin the drill').click()
-    await dialog.getByText('a drill of group2 runs here').waitFor()
+    await dialog.getByText(/a drill of group2 runs here\s→ wait until the drill that runs there is over/).waitFor()
     await button(dialog, 'Begin the drill (again)').click()
     await dialog.getByText('Passed: epoch 60 came back on oak1 in 4.1 s.').waitFor()
     expect(times).toBe(2)

@@ -111,9 +111,20 @@ describe('an error under --json', () => {
 describe('an error for people', () => {
   it('is a sentence with its code, also where the text to type is --json', async () => {
     const { err } = await asked('vm', 'rm', 'bank', '--yes')
-    expect(err).toEqual(['diapause: There is no group "bank" in this cluster. [GROUP_UNKNOWN]'])
+    expect(err[0]?.split('\n')[0]).toBe('diapause: There is no group "bank" in this cluster. [GROUP_UNKNOWN]')
     const typed = await run('vm', 'console', 'till', '--socket', join(dir, 'none.sock'), '--', '--json')
-    expect(typed.err[0]).toMatch(/\[PEER_UNREACHABLE\]$/)
+    expect(typed.err[0]).toMatch(/\[PEER_UNREACHABLE\]$/m)
+  })
+
+  it('says on a second line what to do', async () => {
+    const { err } = await asked('vm', 'rm', 'bank', '--yes')
+    expect(err[0]?.split('\n').slice(1)).toEqual([expect.stringMatching(/^ {2}→ .*diapause vm list/)])
+    expect((await asked('vm', 'console', 'till', 'ls')).err[0]).toMatch(/ a mistake \[INTERNAL\]\n {2}→ .*report it/)
+  })
+
+  it('does not say twice what to do', async () => {
+    const { err } = await run('status')
+    expect(err).toEqual([expect.stringMatching(/--config FILE.*\[SOCKET_MISSING\]$/)])
   })
 
   it('is that of a program which was started, whose --json is its own', async () => {

@@ -2,7 +2,7 @@
 import { lineCutter } from './lines.ts'
 import { session, signOut } from './session.ts'
 
-/** `code`: as the API says it; `PEER_SILENT`: it did not answer. */
+/** `code`: as the API says it; `PEER_SILENT`: it did not answer. The message has on a second line what to do, where it is known. */
 export class ApiError extends Error {
   readonly code: string
 
@@ -11,6 +11,16 @@ export class ApiError extends Error {
     this.code = code
   }
 }
+
+/** As `ErrorOfApi` of the edge; peers before this version send no `todo`. */
+export interface ToldError {
+  readonly code: string
+  readonly message: string
+  readonly todo?: string
+}
+
+export const refusalOf = ({ code, message, todo }: ToldError): ApiError =>
+  new ApiError(code, todo === undefined ? message : `${message}\n→ ${todo}`)
 
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
@@ -41,8 +51,8 @@ export async function send(
 async function errorOf(response: Response): Promise<ApiError> {
   const text = await response.text().catch(() => '')
   try {
-    const { error } = JSON.parse(text) as { error: { code: string; message: string } }
-    return new ApiError(error.code, error.message)
+    const { error } = JSON.parse(text) as { error: ToldError }
+    return refusalOf(error)
   } catch (cause) {
     return new ApiError(`HTTP_${response.status}`, `the peer answered ${response.status}`, { cause })
   }

@@ -1,6 +1,6 @@
 /** Something that was asked of the peer: how far it is, and what came of it. */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { ApiError, messageOf, readLines, send } from './http.ts'
+import { ApiError, messageOf, readLines, refusalOf, send, type ToldError } from './http.ts'
 import { refresh } from './resource.ts'
 
 export type Work<T> =
@@ -43,7 +43,7 @@ export function useWork<T>(task: (tell: Tell, signal: AbortSignal) => Promise<T>
 type Line<T> =
   | { readonly progress: { readonly text: string; readonly done?: number; readonly total?: number } }
   | { readonly report: T }
-  | { readonly error: { readonly code: string; readonly message: string } }
+  | { readonly error: ToldError }
 
 /** A request that is answered by progress again and again, then by a report. */
 export async function ask<T>(path: string, body: unknown, tell: Tell, signal: AbortSignal): Promise<T> {
@@ -52,7 +52,7 @@ export async function ask<T>(path: string, body: unknown, tell: Tell, signal: Ab
   await readLines(response, text => {
     if (text === '') return
     const line = JSON.parse(text) as Line<T>
-    if ('error' in line) throw new ApiError(line.error.code, line.error.message)
+    if ('error' in line) throw refusalOf(line.error)
     if ('report' in line) report = { it: line.report }
     else tell(line.progress.text, partOf(line.progress))
   })

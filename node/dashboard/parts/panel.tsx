@@ -33,7 +33,7 @@ export function Loaded<T>({ read, children }: { read: Read<T>; children: (data: 
       {error !== undefined && (
         <p class="fault" role="alert">
           {error.message}
-          {data !== undefined && ' What you see is from before.'}
+          {data !== undefined && '\nWhat you see is from before.'}
         </p>
       )}
       {data !== undefined && children(data)}

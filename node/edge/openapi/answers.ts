@@ -5,6 +5,7 @@ import type { Story } from '../../../protocols/decisions/merge.ts'
 import { groupRecordSchema } from '../../../protocols/epoch/messages.ts'
 import { API_ROLES } from '../../../protocols/membership/api-tokens.ts'
 import type { HomeCheck, HomeEpoch, HomeListing } from '../../ports.ts'
+import type { ErrorOfApi } from '../api-error.ts'
 import type { ClusterStatus, Invitation, KeysStatus } from '../cluster-view.ts'
 import type { ConsoleLine } from '../console-view.ts'
 import type { GroupEpochs } from '../epoch-view.ts'
@@ -39,8 +40,9 @@ export const liveness = z.enum(['alive', 'suspect', 'dead'])
 export const labels = z.object({ host: text.optional(), rack: text.optional(), site: text.optional() })
 const capture = z.object({ mode: z.enum(['dirty', 'portable']), why: text.optional() })
 
+const errorFields = { code: text, message: text, todo: text.optional() }
 export const error = z.object({
-  error: z.object({ code: text, message: text, details: z.record(text, z.unknown()).optional() })
+  error: of<ErrorOfApi>()(z.object({ ...errorFields, details: z.record(text, z.unknown()).optional() }))
 })
 
 export const asker = of<Asker>()(z.object({ name: text, role: apiRole, expiresMs: number.optional() }))
@@ -148,7 +150,7 @@ export const simulation = of<PolicySimulation>()(z.object({ group: text, text, w
 export const workLine = z.union([
   z.object({ progress: z.object({ text, done: number.optional(), total: number.optional() }) }),
   z.object({ report: z.record(text, z.unknown()) }),
-  z.object({ error: z.object({ code: text, message: text }) })
+  z.object({ error: of<ErrorOfApi>()(z.object(errorFields)) })
 ])
 export const consoleLine = of<ConsoleLine>()(
   z.union([z.object({ host: text }), z.object({ note: text }), z.object({ data: text })])
