@@ -34,6 +34,8 @@ export interface RigOptions {
   readonly hosts: number
   /** All that may come. */
   readonly faults: readonly Fault[]
+  /** Between two epochs; without, as often as `SETTINGS` says. */
+  readonly epochMs?: number
   readonly tell: {
     event(seen: SeenEvent): void
     /** What became of a peer's process. */
@@ -63,7 +65,7 @@ export class Rig {
   }
 
   /** Resolves when the bank works and an epoch of it is committed. */
-  static async start({ hosts: count, faults, tell }: RigOptions): Promise<Rig> {
+  static async start({ hosts: count, faults, epochMs, tell }: RigOptions): Promise<Rig> {
     const hosts = await Hosts.make(count)
     const parts: { disks?: Disk[]; lan?: Lan } = {}
     try {
@@ -82,7 +84,8 @@ export class Rig {
         memoryMiB: MEMORY_MIB,
         besides: 'uplink',
         load: { beatMs: BEAT_MS },
-        settings: SETTINGS,
+        settings:
+          epochMs === undefined ? SETTINGS : { ...SETTINGS, epochs: { ...SETTINGS.epochs, intervalMs: epochMs } },
         environment: name => environments.get(name) ?? {},
         onEvent: tell.event,
         onEnd(peer, how) {
