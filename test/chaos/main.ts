@@ -10,6 +10,7 @@ import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
 import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
 import { FAULTS } from './faults/list.ts'
 import { type ChaosOptions, readOptions, usage } from './options.ts'
+import { listText, readPlanted, runPlanted } from './planted/command.ts'
 import { reportOf } from './report.ts'
 import { type Outcome, runScenario } from './supervisor.ts'
 import { entryText, Timeline, timelineText } from './timeline.ts'
@@ -90,9 +91,12 @@ function keepLogs(cluster: string, to: string): void {
 }
 
 try {
-  const options = readOptions(process.argv.slice(2))
-  if (options.help) process.stdout.write(`${usage()}\n`)
-  else process.exitCode = process.env[INSIDE] === '1' ? await chaos(options) : await inside()
+  const args = process.argv.slice(2)
+  const options = readPlanted(args) ?? readOptions(args)
+  if ('help' in options && options.help) process.stdout.write(`${usage()}\n`)
+  else if ('what' in options && options.what === 'list') process.stdout.write(listText(options.mistakes))
+  else if (process.env[INSIDE] !== '1') process.exitCode = await inside()
+  else process.exitCode = 'what' in options ? await runPlanted(options) : await chaos(options)
 } catch (error) {
   process.stderr.write(`chaos: ${messageOf(error)}\n`)
   if (!(error instanceof DiapauseError)) process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`)

@@ -33,6 +33,7 @@ Needs root (network namespaces, loop devices), QEMU and a C compiler.
   --hosts N        hosts, ${HOSTS.low} to ${HOSTS.high} (${HOSTS.usual})
   --json FILE      write the report as JSON
   --keep           keep logs and consoles also where all went well
+  --planted NAME   instead: a mistake in the peers' code, which must be found; all, none (their scenarios without), list
   --help           this text
 
 Scenarios:
@@ -79,7 +80,8 @@ function whole(name: string, text: string, low: number, high: number): number {
   throw wrong(`--${name} takes a whole number from ${low} to ${high}, not ${JSON.stringify(text)}`)
 }
 
-function reportFile(name: string): string {
+/** UsageError CHAOS_OPTIONS. */
+export function reportFile(name: string): string {
   const file = resolve(name)
   if (name === '' || isFolder(file)) throw wrong(`--json takes the name of a file, not ${JSON.stringify(name)}`)
   if (!isFolder(dirname(file))) throw wrong(`--json: there is no folder ${dirname(file)}`)

@@ -1,0 +1,57 @@
+/** One scenario from its headline to its timeline on the disk: what is told of it as it runs, and what is left of it. */
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { writeText } from '../measure.ts'
+import { type Outcome, type RunOptions, runScenario } from './supervisor.ts'
+import { type Entry, entryText, Timeline, timelineText } from './timeline.ts'
+import { timelineSvg } from './timeline-svg.ts'
+
+const RESULTS = join(import.meta.dirname, '../../.build/chaos')
+
+export interface OneRun extends Omit<RunOptions, 'timeline' | 'keep'> {
+  /** Logs and consoles are kept also where all went well. */
+  readonly keep: boolean
+  readonly onEntry?: (entry: Entry) => void
+}
+
+export async function runOne({ keep: always, onEntry, ...run }: OneRun): Promise<Outcome> {
+  const { scenario, seed, hosts } = run
+  mkdirSync(RESULTS, { recursive: true })
+  const base = join(RESULTS, `${scenario.name}-${seed}`)
+  process.stdout.write(`${scenario.name}, seed ${seed}, ${hosts} hosts: ${scenario.about}\n`)
+  const startMs = performance.now()
+  const timeline = new Timeline(
+    () => performance.now() - startMs,
+    entry => {
+      process.stdout.write(`${entryText(entry)}\n`)
+      onEntry?.(entry)
+    }
+  )
+  const keep = async (dir: string, failed: boolean): Promise<void> => {
+    rmSync(base, { recursive: true, force: true })
+    if (failed || always) keepLogs(dir, base)
+  }
+  const outcome = await runScenario({ ...run, timeline, keep })
+  writeTimeline(base, outcome)
+  return outcome
+}
+
+function writeTimeline(base: string, outcome: Outcome): void {
+  const { scenario, seed, hosts, entries, stints, broken } = outcome
+  const title = `${scenario}, seed ${seed}, ${hosts} hosts: ${broken.length === 0 ? 'every promise held' : `${broken.length} promises broken`}`
+  const names = Array.from({ length: hosts }, (_, i) => `h${i + 1}`)
+  writeText(`${base}.txt`, timelineText([title, ...broken.map(each => `BROKEN: ${each}`)], entries))
+  writeText(`${base}.svg`, timelineSvg({ title, hosts: names, entries, stints }))
+  process.stdout.write(`${title}\ntimeline: ${base}.txt and .svg\n\n`)
+}
+
+/** Logs and consoles of all peers. */
+export function keepLogs(cluster: string, to: string): void {
+  for (const peer of readdirSync(cluster).filter(name => /^p\d+$/.test(name))) {
+    mkdirSync(join(to, peer), { recursive: true })
+    for (const part of ['log', 'run/console', 'peer.toml']) {
+      const from = join(cluster, peer, part)
+      if (existsSync(from)) cpSync(from, join(to, peer, part), { recursive: true })
+    }
+  }
+}

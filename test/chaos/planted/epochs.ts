@@ -1,0 +1,56 @@
+/** Mistakes about cuts and images. */
+import type { Mistake } from './mistake.ts'
+import { hostsDie } from './scenarios.ts'
+
+export const EPOCH_MISTAKES: readonly Mistake[] = [
+  {
+    name: 'early-frames-delivered',
+    file: 'protocols/epoch/channel.ts',
+    edits: [
+      {
+        find: `      this.#waiting.hold(colour, frame)
+      this.#announce(colour)
+      return 'early'`,
+        replace: `      this.#announce(colour)
+      return this.#waiting.take(frame) ? 'delivered' : 'waiting'`
+      }
+    ],
+    why: 'a frame of a later colour reaches its receiver before its cut: an image in which it was received and never sent',
+    scenario: hostsDie,
+    seed: 1,
+    promise: 'money'
+  },
+  {
+    name: 'commit-without-all-images',
+    file: 'protocols/epoch/core.ts',
+    edits: [
+      {
+        find: 'const complete = vms.every(vm => tracker.durable.has(vm.id))',
+        replace: 'const complete = tracker.durable.size > 0'
+      },
+      {
+        find: 'images: imagesOf(tracker) }, again]',
+        replace: 'images: { ...this.#record?.committed?.images, ...imagesOf(tracker) } }, again]'
+      }
+    ],
+    why: 'who decides does not wait for the image of every VM, and takes the one before for those that are late',
+    scenario: hostsDie,
+    seed: 1,
+    promise: 'money'
+  },
+  {
+    name: 'dirty-pages-missed',
+    file: 'node/image/page-coder.ts',
+    edits: [
+      {
+        find: '    if (bytes === undefined) {\n      this.#state.zero(page)',
+        replace:
+          '    if (this.#admit && page % 4 === 1) return\n    if (bytes === undefined) {\n      this.#state.zero(page)'
+      }
+    ],
+    why: 'some of the pages that a VM has written since its last image are not in the next one',
+    scenario: hostsDie,
+    seed: 1,
+    promise: 'running'
+  }
+]

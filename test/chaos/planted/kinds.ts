@@ -1,0 +1,21 @@
+/** What was promised, by name, and which of it a run says is broken. Pure. */
+
+/** `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. */
+const KINDS = [
+  ['one copy', /^one copy of /],
+  ['one hypervisor', /^one hypervisor of /],
+  ['money', /^(money is conserved|epoch \d+ is restored whole)/],
+  ['epochs', /^(committed epochs|going back)/],
+  ['redundancy', /^redundancy: /],
+  // Late is another thing than never: a busy machine is late.
+  ['in time', /^(all VMs work again|redundancy is full)/],
+  ['running', /^(coming back|what was promised)/],
+  ['bounds', /^p\d+: /]
+] as const
+
+export type PromiseName = (typeof KINDS)[number][0] | 'other'
+
+export const kindOf = (broken: string): PromiseName => KINDS.find(([, pattern]) => pattern.test(broken))?.[0] ?? 'other'
+
+/** Each once, in the order in which they broke. */
+export const kindsOf = (broken: readonly string[]): PromiseName[] => [...new Set(broken.map(kindOf))]

@@ -1,0 +1,75 @@
+/** Runs scenarios with a mistake planted in the peers: each must break its promise. */
+import type { Check } from '../../measure.ts'
+import { type Fault, nothing } from '../fault.ts'
+import type { Outcome, RunOptions } from '../supervisor.ts'
+import type { Entry } from '../timeline.ts'
+import { kindOf, kindsOf, type PromiseName } from './kinds.ts'
+import type { Mistake } from './mistake.ts'
+
+export interface Found {
+  readonly mistake: string
+  readonly scenario: string
+  readonly seed: number
+  /** The promise that it must break, and those that broke, in order. */
+  readonly expected: PromiseName
+  readonly promises: readonly PromiseName[]
+  /** Since the run began; null: the promise held. */
+  readonly foundMs: number | null
+  readonly broken: readonly string[]
+}
+
+/** What `runScenario` is to be given; `timeline` is listened to. */
+export function runOf(mistake: Mistake, faults: ReadonlyMap<string, Fault>): Pick<RunOptions, 'scenario' | 'faults'> {
+  const { scenario } = mistake
+  const planted = preparing(mistake)
+  return {
+    scenario: { ...scenario, name: `planted-${mistake.name}`, faults: [...scenario.faults, planted.name] },
+    faults: new Map([...faults, [planted.name, planted]])
+  }
+}
+
+/**
+ * Nothing is done to a host but that its peers are started with the hook. Their threads get it with the environment; code that was
+ * compiled before is not taken for what the hook gives, for Node's cache knows modules by their text.
+ */
+const preparing = ({ name }: Mistake): Fault => ({
+  name: 'planted',
+  about: `its peer has the mistake ${name}`,
+  lasts: { leastMs: 0, mostMs: 0 },
+  reach: 'one',
+  prepare: async () => ({ NODE_OPTIONS: [process.env['NODE_OPTIONS'], hookOption(name)].filter(Boolean).join(' ') }),
+  begin: async () => nothing
+})
+
+const HOOK = new URL('./hook.ts', import.meta.url).href
+
+export const hookOption = (name: string): string => `--import=${HOOK}?mistake=${name}`
+
+/** Calls `found` when the promise is broken: the rest of the run would tell nothing new. */
+export function watching(mistake: Mistake, found: () => void): (entry: Entry) => void {
+  return ({ kind, text }) => {
+    if (kind === 'broken' && kindOf(text) === mistake.promise) found()
+  }
+}
+
+export function foundBy({ name, promise, seed, scenario }: Mistake, { broken, entries }: Outcome): Found {
+  const first = entries.find(({ kind, text }) => kind === 'broken' && kindOf(text) === promise)
+  return {
+    mistake: name,
+    scenario: scenario.name,
+    seed,
+    expected: promise,
+    promises: kindsOf(broken),
+    foundMs: first?.atMs ?? null,
+    broken
+  }
+}
+
+export const plantedChecks = (all: readonly Found[]): Check[] =>
+  all.map(({ mistake, expected, promises }) => ({
+    name: `planted ${mistake}`,
+    value: promises.join(', ') || 'none',
+    unit: '',
+    bound: expected,
+    ok: promises.includes(expected)
+  }))

@@ -1,0 +1,28 @@
+/** Scenarios in which a planted mistake must show: few faults, where it hurts most. Pure, as all scenarios. */
+import type { Draw, Scenario, Step, Turn } from '../scenario.ts'
+
+/** An epoch is taken every 4 s: a fault comes at any time before the next one, or into it. */
+const SPREAD_MS = 4_000
+
+/** Host after host: VMs begin on h1 and h2, and one that loses its host goes to the third. */
+const each = (name: string, fault: string, rounds: number, lastsMs: number): Scenario => ({
+  name,
+  about: `${fault} on one host after the other`,
+  faults: [fault],
+  rounds,
+  round: (draw: Draw, { number, hosts }: Turn): Omit<Step, 'seed'>[] => [
+    { atMs: draw.between(0, SPREAD_MS), fault, host: number % hosts, lastsMs }
+  ]
+})
+
+/** A VM's host dies, and comes back after its VM was restored elsewhere. */
+export const hostsDie = each('hosts-die', 'kill-host', 3, 4_000)
+/** From the disks of all. */
+export const allLosePower = each('all-lose-power', 'all-power-loss', 2, 500)
+export const allDie = each('all-die', 'kill-all-hosts', 2, 500)
+/** Until they were declared dead (2 to 6 s on a busy machine), and their VMs run elsewhere. */
+export const peersStop = each('peers-stop', 'stop-peer', 4, 12_000)
+export const hostsAreCutOff = each('hosts-are-cut-off', 'cut-off', 2, 12_000)
+/** Of the files that columns lie in. */
+export const filesEndEarly = each('files-end-early', 'truncation', 3, 0)
+export const peersDie = each('peers-die', 'kill-peer', 1, 0)

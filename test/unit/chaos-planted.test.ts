@@ -1,0 +1,139 @@
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { stripTypeScriptTypes } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, describe, expect, it } from 'vitest'
+import { FAULTS } from '../chaos/faults/list.ts'
+import type { Home } from '../chaos/fault.ts'
+import { listText, readPlanted } from '../chaos/planted/command.ts'
+import { kindOf, kindsOf } from '../chaos/planted/kinds.ts'
+import { MISTAKES } from '../chaos/planted/list.ts'
+import { type Mistake, plant, ROOT } from '../chaos/planted/mistake.ts'
+import { foundBy, hookOption, plantedChecks, runOf } from '../chaos/planted/run.ts'
+import { planRound } from '../chaos/scenario.ts'
+import type { Outcome } from '../chaos/supervisor.ts'
+
+const all = [...MISTAKES.values()]
+const dir = mkdtempSync(join(tmpdir(), 'diapause-planted-'))
+afterAll(() => rmSync(dir, { recursive: true }))
+const mistake = MISTAKES.get('lease-without-a-majority') as Mistake
+
+describe('a planted mistake', () => {
+  it.each(all.map(each => [each.name, each] as const))(
+    '%s is to be planted once, in code that still parses',
+    (_, each) => {
+      const source = readFileSync(join(ROOT, each.file), 'utf8')
+      const planted = plant(source, each)
+      expect(planted).not.toBe(source)
+      expect(() => stripTypeScriptTypes(planted)).not.toThrow()
+    }
+  )
+
+  it('that is lost by a change of the code is told', () => {
+    const edits = [{ find: 'a', replace: 'b' }]
+    expect(plant('xay', { name: 'n', file: 'f', edits })).toBe('xby')
+    expect(() => plant('xy', { name: 'n', file: 'f', edits })).toThrow(/0 times/)
+    expect(() => plant('xaya', { name: 'n', file: 'f', edits })).toThrow(/2 times/)
+  })
+
+  it('comes with a scenario whose faults there are, on hosts that there are', () => {
+    expect(all.length).toBeGreaterThanOrEqual(10)
+    for (const { scenario, seed, name } of all) {
+      for (const number of [0, 1, 2, 3])
+        for (const { fault, host } of planRound(scenario, seed, { number, hosts: 3 })) {
+          expect(FAULTS.has(fault), name).toBe(true)
+          expect(host).toBeLessThan(3)
+        }
+    }
+  })
+})
+
+describe('the command line', () => {
+  it('takes a mistake by its name, all, none, or tells them', () => {
+    expect(readPlanted(['--scenario', 'kill-peer'])).toBeUndefined()
+    expect(readPlanted(['--planted', mistake.name])).toMatchObject({ what: 'mistakes', mistakes: [mistake] })
+    expect(readPlanted(['--planted=all', '--keep'])).toMatchObject({ what: 'mistakes', mistakes: all, keep: true })
+    expect(readPlanted(['--planted', 'none'])?.what).toBe('none')
+    for (const { name, why } of all) {
+      expect(listText(all)).toContain(name)
+      expect(listText(all)).toContain(why)
+    }
+  })
+
+  it('says what is wrong', () => {
+    expect(() => readPlanted(['--planted', 'tea'])).toThrow(/there is no mistake "tea"/)
+    expect(() => readPlanted(['--planted', 'all', '--seed', '1'])).toThrow(/--seed/)
+    expect(() => readPlanted(['--planted', 'all', '--json', '/nowhere/at/all.json'])).toThrow(/there is no folder/)
+  })
+})
+
+describe('a run with a planted mistake', () => {
+  const outcome = (...broken: string[]) =>
+    ({ broken, entries: broken.map((text, i) => ({ atMs: 1_000 * i, kind: 'broken', text })) }) as unknown as Outcome
+
+  it('starts peers with the hook, and does nothing else to them than its scenario', async () => {
+    const { scenario, faults } = runOf(mistake, FAULTS)
+    const environments = await Promise.all(
+      scenario.faults.map(name => faults.get(name)?.prepare?.({ scratchDir: dir } as Home) ?? Promise.resolve({}))
+    )
+    expect(
+      environments.some((each: NodeJS.ProcessEnv) => each['NODE_OPTIONS']?.includes(hookOption(mistake.name)))
+    ).toBe(true)
+    const turn = { number: 0, hosts: 3 }
+    expect(planRound(scenario, 1, turn)).toEqual(planRound(mistake.scenario, 1, turn))
+  })
+
+  it('is right only where the promise that it must break is broken', () => {
+    const other = 'redundancy: waited 60 s in vain for full redundancy'
+    const its = 'one copy of vm1 was heard: vm1 was heard from h1 (stint 2) when it was another host’s'
+    const found = [outcome(), outcome(other), outcome(other, its)].map(each => foundBy(mistake, each))
+    expect(plantedChecks(found)).toMatchObject([
+      { value: 'none', bound: 'one copy', ok: false },
+      { value: 'redundancy', ok: false },
+      { value: 'redundancy, one copy', ok: true }
+    ])
+    expect(found.map(({ foundMs }) => foundMs)).toEqual([null, null, 1_000])
+  })
+
+  it('is told what broke by the words that a run has for it', () => {
+    const words = [
+      'money is conserved: the VMs hold 127990 instead of 128000',
+      'epoch 7 is restored whole: 3 transfers lost or doubled',
+      'committed epochs are there: epoch 7 was committed, and the group knows of none after 6',
+      'coming back: waited 60 s in vain for money to move on every connection',
+      'p2: open descriptors grew from 60.00 to 120.00',
+      'left behind: socket /tmp/x'
+    ]
+    expect(words.map(kindOf)).toEqual(['money', 'money', 'epochs', 'running', 'bounds', 'other'])
+    expect(kindsOf(words)).toHaveLength(5)
+  })
+})
+
+describe('the hook', () => {
+  const program = `
+    import { Worker, isMainThread } from 'node:worker_threads'
+    const { LeaseHolder } = await import(${JSON.stringify(pathToFileURL(join(ROOT, mistake.file)).href)})
+    console.log(isMainThread ? 'main' : 'thread', String(LeaseHolder).includes('const majority = 1'))
+    if (isMainThread) new Worker(new URL(import.meta.url))`
+  const url = `data:text/javascript,${encodeURIComponent(program)}`
+  const run = async (options: string) => {
+    const env = { ...process.env, NODE_OPTIONS: options, NODE_COMPILE_CACHE: join(dir, 'cache') }
+    const args = ['--input-type=module', '--eval', `await import(${JSON.stringify(url)})`]
+    const { stdout } = await promisify(execFile)(process.execPath, args, { env })
+    return stdout.trim().split('\n')
+  }
+
+  it('changes the module in a process and in its threads, whatever Node has compiled before, and for nobody after it', async () => {
+    const sound = ['main false', 'thread false']
+    expect(await run('')).toEqual(sound)
+    expect(await run(hookOption(mistake.name))).toEqual(['main true', 'thread true'])
+    expect(await run('')).toEqual(sound)
+  })
+
+  it('ends a process that is to have a mistake that nobody knows', async () => {
+    await expect(run(hookOption('tea'))).rejects.toThrow(/there is no mistake "tea"/)
+  })
+})
