@@ -107,7 +107,11 @@ async function run(options: CaptureTrialOptions, atEnd: (cleanUp: () => unknown)
   await ram.arm(qemu.pid)
   await prepare(qmp, 'devices')
   const copy = Buffer.alloc(MEMORY_BYTES)
-  for (let cut = 1; cut <= CUTS; cut++) await cutOnce({ qmp, ram, copy, clock, path: join(folder, `cut${cut}`) })
+  for (let told = 0, cut = 1; told < CUTS; cut++) {
+    const written = await cutOnce({ qmp, ram, copy, clock, path: join(folder, `cut${cut}`) })
+    // Nothing: a busy host had no turn for the guest since the last round, and this cut says nothing of its kernel.
+    if (written > 0) told++
+  }
 }
 
 /** The guest writes. */
@@ -129,8 +133,8 @@ interface CutParts {
   readonly path: string
 }
 
-/** Copies in rounds, stops the VM, copies the rest, compares, and lets it run on. */
-async function cutOnce({ qmp, ram, copy, clock, path }: CutParts): Promise<void> {
+/** Copies in rounds, stops the VM, copies the rest, compares, and lets it run on. How many pages the rest were. */
+async function cutOnce({ qmp, ram, copy, clock, path }: CutParts): Promise<number> {
   for (let round = 0; round < ROUNDS; round++) {
     await copyChanged(ram, copy)
     await pause(clock, ROUND_MS)
@@ -141,10 +145,10 @@ async function cutOnce({ qmp, ram, copy, clock, path }: CutParts): Promise<void>
     const stream = await stopToSendDevices(qmp, path, clock)
     const last = await copyChanged(ram, copy)
     requireRam(ram, copy)
-    if (last === 0) throw failed('its guest wrote nothing')
     await stream.finish()
     await continueAfterDevices(qmp, clock)
     await cleanedUp(qmp)
+    return last
   } finally {
     receiver.close()
   }
