@@ -87,11 +87,24 @@ const words: Readonly<Record<string, string>> = {
 export function definitionJsonSchema(): Node {
   const schema: Node = z.toJSONSchema(definitionSchema, { io: 'input', target: 'draft-7' })
   const vm = childrenOf(schema, '').find(([path]) => path === 'vms')?.[1].items
-  if (typeof vm === 'object' && !Array.isArray(vm)) {
-    vm.oneOf = [{ required: ['mac'] }, { required: ['nics'] }]
-    vm.anyOf = [{ required: ['kernel'] }, { required: ['disks'] }]
-  }
+  if (typeof vm === 'object' && !Array.isArray(vm)) asChecked(vm)
   return { $id: SCHEMA_ID, title: 'A group of VMs of diapause', ...describe(schema, '') }
+}
+
+/** What the schema of a VM checks by functions, of which no JSON Schema can be made. */
+function asChecked(vm: Node): void {
+  vm.oneOf = [{ required: ['mac'] }, { required: ['nics'] }]
+  const bootable: Node = { items: [{ type: 'object', required: ['base'] }] } // an empty disk boots nothing
+  vm.anyOf = [{ required: ['kernel'] }, { required: ['disks'], properties: { disks: bootable } }]
+  vm.dependencies = { initrd: ['kernel'], append: ['kernel'] }
+  const { objective, guestAgent } = Object.fromEntries(childrenOf(vm, ''))
+  if (objective !== undefined) objective.minProperties = 1
+  const afterRestore = guestAgent && childrenOf(guestAgent, '').find(([name]) => name === 'afterRestore')?.[1]
+  if (afterRestore === undefined || typeof afterRestore.items !== 'object' || Array.isArray(afterRestore.items)) return
+  const word = afterRestore.items
+  afterRestore.items = [{ ...word, pattern: '^/[^\\0]*$' }]
+  afterRestore.additionalItems = word
+  afterRestore.minItems = 1
 }
 
 /** As it is published. */

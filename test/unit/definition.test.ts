@@ -64,13 +64,22 @@ describe('the JSON Schema of definitions', () => {
   })
 
   it('takes what the parser takes, and refuses a VM without a NIC, with an unknown key, or with a wrong value', () => {
-    for (const text of [example, whole, minimal])
+    const agent = minimal.replace('kernel: ', 'guestAgent: { afterRestore: [/bin/sh, -c, relative] }, kernel: ')
+    for (const text of [example, whole, minimal, agent])
       expect([validate(parseYaml(text)), validate.errors]).toEqual([true, null])
     for (const [from, to] of [
       ['mac: 52:54:00:00:00:01, ', ''],
       ['kernel', 'colonel'],
       ['64', '8'],
-      ['shop', '"a shop"']
+      ['shop', '"a shop"'],
+      ['kernel: /k', 'disks: [{ sizeMiB: 8, base: { path: /b, format: raw } }]'],
+      [
+        'kernel: /k, initrd: /i, append: ""',
+        'disks: [{ sizeMiB: 8 }, { sizeMiB: 8, base: { path: /b, format: raw } }]'
+      ],
+      ['kernel: ', 'objective: {}, kernel: '],
+      ['kernel: ', 'guestAgent: { afterRestore: [] }, kernel: '],
+      ['kernel: ', 'guestAgent: { afterRestore: [relative, /x] }, kernel: ']
     ] as const) {
       const text = minimal.replace(from, to)
       expect(validate(parseYaml(text)), text).toBe(false)
