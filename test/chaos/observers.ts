@@ -4,16 +4,19 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
+import { messageOf } from '../../node/errors.ts'
 import type { SeenEvent } from '../demo/events.ts'
 import type { BankReport } from '../guest/console.ts'
 import type { Bank } from '../scenarios/bank.ts'
-import type { Sample } from './promises.ts'
+import { CONNECTIONS_BROKE, type Sample } from './promises.ts'
 import type { RigTarget } from './target.ts'
 import type { Timeline } from './timeline.ts'
 
 /** Of a VM from each other one, before its connection counts as moving. */
 const MOVED = 20
 const SAY_AGAIN_MS = 1_000
+/** A bank reports four times a second; twenty of these, for a busy machine. A guess. */
+const RECENT_MS = 5_000
 const MIB = 1 << 20
 
 /** Peer p1 is at home on h1. */
@@ -105,7 +108,7 @@ export async function moneyMoves(bank: Bank): Promise<void> {
   const least = new Map<string, number>()
   const others = bank.vms.length - 1
   let saidMs = Number.NEGATIVE_INFINITY
-  await bank.until('money to move on every connection', async () => {
+  const moves = bank.until('money to move on every connection', async () => {
     if (performance.now() - saidMs > SAY_AGAIN_MS) {
       saidMs = performance.now()
       await bank.type('go').catch(() => {}) // peers that just start; again in a second
@@ -115,6 +118,15 @@ export async function moneyMoves(bank: Bank): Promise<void> {
       .filter(({ latest }) => latest.conns === 2 * others && hasMoved(latest, least))
     return moving.length === bank.vms.length ? true : undefined
   })
+  await moves.catch((error: unknown) => {
+    throw speak(bank) ? new Error(`${messageOf(error)}: ${CONNECTIONS_BROKE}`, { cause: error }) : error
+  })
+}
+
+/** Whether all have said something on their consoles just now. */
+function speak({ consoles, vms }: Bank): boolean {
+  const sinceMs = performance.timeOrigin + performance.now() - RECENT_MS
+  return [...consoles.latest.values()].filter(({ atMs }) => atMs > sinceMs).length === vms.length
 }
 
 function hasMoved({ vm, received }: BankReport, least: Map<string, number>): boolean {

@@ -82,6 +82,9 @@ export function money(audit: Audit, nonces: readonly string[]): string[] {
   ]
 }
 
+/** What a run says where it waits for VMs that are there, and whose TCP has nothing to say to each other any more. */
+export const CONNECTIONS_BROKE = 'all VMs speak, and not with each other'
+
 /** `seen`: the newest epoch that anybody ever said was committed. `now`: what the record says now. */
 export function committed(seen: number, now: number | undefined): string[] {
   return (now ?? 0) < seen ? [`epoch ${seen} was committed, and the group knows of none after ${now ?? 'any'}`] : []

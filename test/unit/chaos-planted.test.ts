@@ -104,11 +104,13 @@ describe('a run with a planted mistake', () => {
       'epoch 7 is restored whole: 3 transfers lost or doubled',
       'committed epochs are there: epoch 7 was committed, and the group knows of none after 6',
       'coming back: waited 60 s in vain for money to move on every connection',
+      'coming back: waited 60 s in vain for money to move on every connection: all VMs speak, and not with each other',
+      'all VMs work again after 36.1 s: not within the objective',
       'p2: open descriptors grew from 60.00 to 120.00',
       'left behind: socket /tmp/x'
     ]
-    expect(words.map(kindOf)).toEqual(['money', 'money', 'epochs', 'running', 'bounds', 'other'])
-    expect(kindsOf(words)).toHaveLength(5)
+    expect(words.map(kindOf)).toEqual(['money', 'money', 'epochs', 'running', 'money', 'in time', 'bounds', 'other'])
+    expect(kindsOf(words)).toEqual(['money', 'epochs', 'running', 'in time', 'bounds', 'other'])
   })
 })
 

@@ -1,10 +1,11 @@
 /** What was promised, by name, and which of it a run says is broken. Pure. */
+import { CONNECTIONS_BROKE } from '../promises.ts'
 
 /** `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. */
 const KINDS = [
   ['one copy', /^one copy of /],
   ['one hypervisor', /^one hypervisor of /],
-  ['money', /^(money is conserved|epoch \d+ is restored whole)/],
+  ['money', new RegExp(`^(money is conserved|epoch \\d+ is restored whole)|${CONNECTIONS_BROKE}`)],
   ['epochs', /^(committed epochs|going back)/],
   ['redundancy', /^redundancy: /],
   // Late is another thing than never: a busy machine is late.
