@@ -180,7 +180,8 @@ class Run {
     this.#judge('all VMs work again', backMs > promises.OBJECTIVE_MS ? ['not within the objective'] : [], backMs)
     this.#seen()
     const looked = await this.#tried('what was promised', () => this.#look())
-    if (!looked || !(await this.#tried('redundancy', () => this.#redundant()))) return { backMs, redundantMs: null }
+    if (!looked || !(await this.#tried('redundancy', () => this.#redundant(steps))))
+      return { backMs, redundantMs: null }
     const redundantMs = performance.now() - healedMs
     this.#judge('redundancy is full', redundantMs > promises.REDUNDANT_MS ? ['not in time'] : [], redundantMs)
     return { backMs, redundantMs }
@@ -289,12 +290,15 @@ class Run {
     this.#judge('one hypervisor of each VM is there', alone ? [] : faults)
   }
 
-  async #redundant(): Promise<void> {
-    const { m } = codeFor(this.#options.hosts)
+  /** What is damaged counts as there until somebody reads it. */
+  async #redundant(steps: readonly Step[]): Promise<void> {
+    const { hosts, faults } = this.#options
+    const { m } = codeFor(hosts)
+    const deep = steps.some(({ fault }) => faults.get(fault)?.harms === true)
     let last = ''
     await this.#rig.bank.until('full redundancy', async () => {
       const signal = AbortSignal.timeout(VERIFY_MS)
-      const report = await this.#someone.client.verify({ deep: false }, () => {}, signal).catch(messageOf)
+      const report = await this.#someone.client.verify({ deep }, () => {}, signal).catch(messageOf)
       const lacks = typeof report === 'string' ? report : lacking(report, m)
       if (lacks !== '' && lacks !== last) this.#timeline.add('check', `redundancy is not full yet: ${lacks}`)
       last = lacks

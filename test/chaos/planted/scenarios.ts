@@ -24,5 +24,5 @@ export const allDie = each('all-die', 'kill-all-hosts', 2, 500)
 export const peersStop = each('peers-stop', 'stop-peer', 4, 12_000)
 export const hostsAreCutOff = each('hosts-are-cut-off', 'cut-off', 2, 12_000)
 /** Of the files that columns lie in. */
-export const filesEndEarly = each('files-end-early', 'truncation', 3, 0)
+export const filesEndEarly = each('files-end-early', 'truncation', 6, 0)
 export const peersDie = each('peers-die', 'kill-peer', 1, 0)
