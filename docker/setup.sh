@@ -4,6 +4,8 @@
 set -eu
 n=$1
 cd /cluster
+# All are on one host: of 85 % of its memory, each has its part for VMs.
+memory=$(awk -v n="$n" '/^MemTotal:/ { print int($2 / 1024 * 0.85 / n) }' /proc/meminfo)
 [ -f secret ] || (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d " \n" > secret)
 members=""
 for i in $(seq "$n"); do
@@ -31,6 +33,8 @@ listen = "/ip4/0.0.0.0/tcp/7400"
 [api]
 listen = "0.0.0.0:7480"
 plaintext = true
+[hypervisor]
+vmMemoryMiB = $memory
 $members
 TOML
 done

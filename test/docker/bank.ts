@@ -6,7 +6,7 @@ import { guestName } from '../../node/hypervisor/command-line.ts'
 import { ConsoleWatcher } from '../demo/consoles.ts'
 import { naming } from '../demo/processes.ts'
 import { wallMs } from '../demo/story.ts'
-import { bankTotal, bankVm } from '../guest/build.ts'
+import { bankTotal } from '../guest/build.ts'
 import { type BankReport, conservation } from '../guest/console.ts'
 import type { Compose } from './compose.ts'
 
@@ -31,13 +31,6 @@ export class ContainerBank {
       GROUP,
       wallMs
     )
-  }
-
-  /** What `vm define` is given; the guest's files are in the volume that all peers share. */
-  request(owners: Readonly<Record<string, string>>, folder: string) {
-    const guest = { kernel: `${folder}/kernel`, initrd: `${folder}/initrd` }
-    const vms = this.#vms.map((_, i) => bankVm(guest, { index: i + 1, total: this.#vms.length, memoryMiB: 128 }))
-    return { id: GROUP, vms, owners }
   }
 
   /** Of every peer that answers, by service. */

@@ -6,8 +6,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Finding } from '../../node/edge/doctor.ts'
 import type { PeerStatus } from '../../node/edge/view.ts'
+import type { Finding } from '../../node/ports.ts'
 import { loopback } from '../demo/cluster.ts'
 import { buildGuest } from '../guest/build.ts'
 import { ContainerBank } from './bank.ts'
@@ -75,8 +75,8 @@ describe('five peers by docker/compose.yaml', () => {
 
   it('run VMs that are defined and take a snapshot of them', async () => {
     const { kernel, initrd } = await buildGuest()
-    for (const file of [kernel, initrd]) await five.compose('cp', file, 'peer1:/cluster/')
-    await five.client('peer1').createGroup(bank.request({ vm1: 'peer1', vm2: 'peer2' }, '/cluster'))
+    for (const file of [kernel, initrd, 'docker/bank.yaml']) await five.compose('cp', file, 'peer1:/cluster/')
+    await five.diapause('peer1', 'vm', 'define', '/cluster/bank.yaml')
     await bank.working()
     const { nonces: begun, ...found } = await bank.audit()
     expect(found).toEqual(SOUND)
