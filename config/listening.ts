@@ -21,4 +21,11 @@ export function listeningOf(listen: string | undefined, peerListen: string): Lis
   return port > 65_535 ? undefined : { host: '127.0.0.1', port, named: false }
 }
 
+/** A URL without a path. Whoever listens on all addresses is found on this host by loopback. */
+export function originOf({ host, port, tls }: { host: string; port: number; tls: boolean }): string {
+  const anywhere: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' }
+  const reachable = anywhere[host] ?? host
+  return `${tls ? 'https' : 'http'}://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
+}
+
 export const isLoopbackHost = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|::1)$/.test(host)

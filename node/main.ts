@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
-import type { RunningPeer } from './edge/view.ts'
+import type { ReadyPeer, RunningPeer } from './edge/view.ts'
 import { createNotifier } from './host/notify-ready.ts'
 import { createTerminal } from './edge/terminal-streams.ts'
 import { programVersion } from './host/version.ts'
@@ -14,7 +14,7 @@ import { programVersion } from './host/version.ts'
 enableCompileCache(join(import.meta.dirname, '../.build/compile-cache'))
 
 /** After a first SIGINT or SIGTERM the peer stops in order; after a second one at once. SIGUSR2: debug lines, and none again. */
-async function untilStopped(peer: RunningPeer): Promise<void> {
+async function untilStopped(peer: RunningPeer, begun: (peer: ReadyPeer) => void): Promise<void> {
   const systemd = createNotifier({
     socket: process.env['NOTIFY_SOCKET'],
     watchdogUs: process.env['WATCHDOG_USEC'],
@@ -31,16 +31,28 @@ async function untilStopped(peer: RunningPeer): Promise<void> {
   process.on('SIGINT', stop).on('SIGTERM', stop)
   process.on('SIGUSR2', () => void peer.toggleDebug())
   systemd.ready()
+  begun(peer.ready)
   await peer.stopped
 }
 
 // `diapause events | head` closes our output early: there is nobody left to tell.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 
+let progressShown = false
+
 /** One line that is written again and again. */
 function progress(text: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`)
+  if (!process.stderr.isTTY) return
+  process.stderr.write(`\r\x1b[K${text}`)
+  progressShown = text !== ''
 }
+
+/** A line of the peer's log, where it goes to the terminal that shows how far the peer is: in the place of that. */
+function logOverProgress(line: string): void {
+  if (progressShown) progress('')
+  process.stdout.write(line)
+}
+const writeLog = process.stdout.isTTY && process.stderr.isTTY ? logOverProgress : undefined
 
 async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const stop = new AbortController()
@@ -82,10 +94,10 @@ const code = await runCli(process.argv.slice(2), {
   defaultRemote: fromEnvironment(),
   drillFolder: process.env['DIAPAUSE_DRILL'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),
-  runPeer: async config => {
+  runPeer: async (config, begun) => {
     const { credentialsIn } = await import('./host/home-credentials.ts')
     const { runPeer } = await import('./peer.ts')
-    await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env) }))
+    await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env), writeLog }), begun)
   },
   readToken: async file => (await import('./host/token-file.ts')).readToken(file),
   readCertificate: async file => (await import('./host/token-file.ts')).readCertificate(file),

@@ -19,7 +19,7 @@ import { MembershipSteps } from './agents/membership-steps.ts'
 import { RestoreLine } from './agents/restore-line.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
 import { EventFeed } from './edge/events.ts'
-import type { RunningPeer } from './edge/view.ts'
+import type { ReadyPeer, RunningPeer } from './edge/view.ts'
 import { messageOf } from './errors.ts'
 import { wallMs } from './host/clock.ts'
 import type { HomeCredentials } from './host/home-credentials.ts'
@@ -29,6 +29,7 @@ import { openOwnPolicies } from './host/own-policies.ts'
 import { leaveNoCore } from './host/core-dumps.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
+import { programVersion } from './host/version.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { olderMembers } from './planning/older-members.ts'
 import { keepBy } from './planning/retention-policy.ts'
@@ -50,11 +51,13 @@ const OWN = 0o077
 export interface Environment {
   /** For a second home whose config names none. */
   readonly credentials?: HomeCredentials | undefined
+  /** Gets each line of the log; absent: standard output. */
+  readonly writeLog?: ((line: string) => void) | undefined
 }
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
-export async function runPeer(config: Config, { credentials }: Environment = {}): Promise<RunningPeer> {
-  const { log, logging, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name })
+export async function runPeer(config: Config, { credentials, writeLog }: Environment = {}): Promise<RunningPeer> {
+  const { log, logging, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name }, writeLog)
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   const noCore = leaveNoCore()
   process.umask(OWN) // QEMU's, and those of the database, which take no mode
@@ -78,15 +81,15 @@ export async function runPeer(config: Config, { credentials }: Environment = {})
     const home = await openHome(config, run)
     const voice = await openVoice(home, run)
     const body = await openBody(home, voice, run)
-    await start(home, voice, body, run)
+    const ready = await start(home, voice, body, run)
+    return { ready, stopped: ended.promise, stop: () => stop(), toggleDebug }
   } catch (error) {
     await teardown.run(log)
     throw error
   }
-  return { stopped: ended.promise, stop: () => stop(), toggleDebug }
 }
 
-async function start(home: Home, voice: Voice, body: Body, run: Run) {
+async function start(home: Home, voice: Voice, body: Body, run: Run): Promise<ReadyPeer> {
   const { events, report, teardown } = run
   const { config, log, clock, random, self } = home
   const { transport, decisions, registers, leases, detector, directory, membership, dataKeys, ids, floor } = voice
@@ -139,10 +142,17 @@ async function start(home: Home, voice: Voice, body: Body, run: Run) {
   voice.storagePeers.start(store && (async () => (await store.space()).freeBytes), host)
   teardown.add(() => repairing?.stop())
   const { notifications } = notifying
-  await serve(home, voice, body, run, { groups, takeover, epochClock, modules, seen, facts, notifications })
+  const api = await serve(home, voice, body, run, { groups, takeover, epochClock, modules, seen, facts, notifications })
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
+  return readyPeer(home, voice, api)
+}
+
+function readyPeer({ config, self }: Home, { membership }: Voice, api: ReadyPeer['api']): ReadyPeer {
+  const { name, listen: listens } = config.peer
+  const reached = memberById(membership.record(), self)?.address ?? listens
+  return { name, id: self, version: programVersion(), addresses: { listens, reached }, api }
 }
 
 /** Who is a member, votes, or is invited: everybody here is told when it changes. */

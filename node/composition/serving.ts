@@ -9,7 +9,7 @@ import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
 import type { Notifications } from '../agents/notifications.ts'
 import type { TakeoverAgent } from '../agents/takeover.ts'
 import { serveApi } from '../edge/api.ts'
-import type { PeerParts } from '../edge/view.ts'
+import type { PeerParts, ReadyPeer } from '../edge/view.ts'
 import { wallMs } from '../host/clock.ts'
 import { identityFromSeed } from '../host/identity.ts'
 import { programVersion } from '../host/version.ts'
@@ -48,8 +48,8 @@ export interface Served {
 
 export const descriptionOf = ({ hypervisor }: Body): string => hypervisor?.description ?? 'none (witness)'
 
-/** What an operator may see and ask, on the API's socket. */
-export async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Served) {
+/** What an operator may see and ask, on the API's socket and over TCP: where. */
+export async function serve(home: Home, voice: Voice, body: Body, run: Run, agents: Served): Promise<ReadyPeer['api']> {
   const { events, teardown } = run
   const { config, log, clock, self, runDir } = home
   const { directory, membership } = voice
@@ -110,7 +110,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   const view = peerView(all, { ...parts, redundancy, objectives, network, store, refusedShards })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
-  await openTcpApi(home, voice, view, run)
+  return { socket: api.socketPath, url: (await openTcpApi(home, voice, view, run)) ?? null }
 }
 
 /** Images as files, in the second home, and in drills. */

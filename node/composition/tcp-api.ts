@@ -2,7 +2,7 @@
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { ApiSettings } from '../../config/api.ts'
-import { listeningOf } from '../../config/listening.ts'
+import { listeningOf, originOf } from '../../config/listening.ts'
 import { memberById } from '../../protocols/membership/record.ts'
 import { serveTcp, type TcpServer } from '../edge/api-tcp.ts'
 import { createStatic } from '../edge/static.ts'
@@ -19,14 +19,19 @@ const TLS_LOOK_MS = 60_000
 const dashboard = join(import.meta.dirname, '../../.build/dashboard')
 
 /**
- * UsageError API_PORT where the config names a port that is not to be had; the default one may be another program's, and then
- * there is the socket. UsageError API_TLS, API_TLS_EXPOSED.
+ * Its URL; undefined: it is not served so. UsageError API_PORT where the config names a port that is not to be had; the default one
+ * may be another program's, and then there is the socket. UsageError API_TLS, API_TLS_EXPOSED.
  */
-export async function openTcpApi(home: Home, { membership }: Voice, view: PeerView, run: Run): Promise<void> {
+export async function openTcpApi(
+  home: Home,
+  { membership }: Voice,
+  view: PeerView,
+  run: Run
+): Promise<string | undefined> {
   const { config, self } = home
   const { api, peer } = config
   const listening = listeningOf(api.listen, peer.listen)
-  if (listening === undefined) return
+  if (listening === undefined) return undefined
   const { host, port, named } = listening
   let tls = api.tls && (await readTls(api.tls))
   const fixed = new Set([hostname(), ...api.names].map(name => name.toLowerCase()))
@@ -42,13 +47,14 @@ export async function openTcpApi(home: Home, { membership }: Voice, view: PeerVi
     if (named || !hasCode(error, 'API_PORT')) throw error
     home.log.warn({ error: messageOf(error) }, 'the API is not served over TCP; its socket is')
     run.events.emit('api.off', { message: messageOf(error) })
-    return
+    return undefined
   }
   run.teardown.add(() => server.close())
   if (api.tls !== undefined && tls !== undefined) {
     followCertificate(home, run, { paths: api.tls, first: tls, server }, renewed => (tls = renewed))
   }
   run.report('api.listening', { host, port, tls: tls !== undefined })
+  return originOf({ host, port, tls: tls !== undefined })
 }
 
 interface Certificate {

@@ -17,7 +17,11 @@ export function completionCommands(
     .addArgument(new Argument('<shell>', 'whose script').choices(shells))
     .description('print a script that lets a shell complete commands, options and names')
     .addHelpText('after', '\nbash: source <(diapause completion bash)    fish: diapause completion fish | source')
-    .action((shell: (typeof shells)[number]) => print(completionScripts[shell]))
+    .option('--json', 'print JSON')
+    .action((shell: (typeof shells)[number], { json }: { json?: boolean }) => {
+      const script = completionScripts[shell]
+      print(json ? JSON.stringify({ shell, script }) : script)
+    })
   diapause
     .command('complete-words', { hidden: true })
     .argument('[words...]')

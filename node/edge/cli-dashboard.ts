@@ -1,6 +1,6 @@
 /** `diapause dashboard`: a link to the page of a peer, with a token of its own for whoever opens it. */
 import { type Command, Option } from 'commander'
-import { listeningOf } from '../../config/listening.ts'
+import { listeningOf, originOf } from '../../config/listening.ts'
 import type { ApiRole } from '../../protocols/membership/api-tokens.ts'
 import { UsageError } from '../errors.ts'
 import type { WhereHost, WhereOptions } from './cli-remote.ts'
@@ -62,12 +62,5 @@ async function addressOf(client: ApiClient, { config }: Options, host: Pick<Wher
       'this peer serves no page: set [api] listen = "127.0.0.1:7480" in its config'
     )
   }
-  return `${told.tls ? 'https' : 'http'}://${reachable(told.host)}:${told.port}`
-}
-
-/** A peer that listens on all addresses is found on this host by loopback. */
-function reachable(host: string): string {
-  if (host === '0.0.0.0') return '127.0.0.1'
-  if (host === '::') return '[::1]'
-  return host.includes(':') ? `[${host}]` : host
+  return originOf(told)
 }

@@ -7,6 +7,7 @@ import type { ApiClient } from './client.ts'
 import { say } from './drill-say.ts'
 import { DRILL_TIMEOUT_MS } from './drill-view.ts'
 import { durationText, table } from './format.ts'
+import { whileWaiting } from './waiting.ts'
 
 /** The machine, as these commands need it. */
 export interface DrillHost extends ImageHost {
@@ -96,17 +97,22 @@ function sayCommand(drill: Command, host: DrillHost): void {
     .description(
       `in a check: type a line ('': none) on a VM's console, and wait for a line that fits a regular expression (${SAY_SECONDS} s); drill-say does the same`
     )
-    .action(async (vm: string, text: string, pattern?: string, seconds?: string) => {
-      const { drillFolder: folder } = host
-      if (folder === undefined)
-        throw new UsageError(
-          'DRILL_MISSING',
-          'this is for the check of a drill, which has DIAPAUSE_DRILL in its environment'
-        )
-      const withinMs = numberOf(seconds ?? `${SAY_SECONDS}`) * SECOND_MS
-      const answer = await say(folder, { vm, text, ...(pattern !== undefined && { pattern }), withinMs })
-      if (answer !== undefined) host.print(answer)
-    })
+    .option('--json', 'print JSON: the VM, what was typed, and the line that fits (null: none was waited for)')
+    .action(
+      async (vm: string, text: string, pattern: string | undefined, seconds: string | undefined, { json }: Shared) => {
+        const { drillFolder: folder } = host
+        if (folder === undefined)
+          throw new UsageError(
+            'DRILL_MISSING',
+            'this is for the check of a drill, which has DIAPAUSE_DRILL in its environment'
+          )
+        const withinMs = numberOf(seconds ?? `${SAY_SECONDS}`) * SECOND_MS
+        const saying = say(folder, { vm, text, ...(pattern !== undefined && { pattern }), withinMs })
+        const line = (await whileWaiting(host, `VM ${vm} is listened to`, saying)) ?? null
+        if (json) host.print(JSON.stringify({ vm, typed: text, line }))
+        else if (line !== null) host.print(line)
+      }
+    )
 }
 
 export function drillText({ group, epoch, peer, tookMs, vms, check, failed }: DrillReport): string {

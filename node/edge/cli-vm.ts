@@ -38,6 +38,7 @@ export function vmCommands(
   vms
     .command('schema')
     .description('print the JSON Schema of definitions, for editors')
+    .option('--json', 'print JSON, as it does without')
     .action(async () =>
       host.print((await import('../../config/definition-schema.ts')).definitionSchemaText().trimEnd())
     )

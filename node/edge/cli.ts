@@ -29,7 +29,8 @@ import { type DoctorHost, doctorCommand } from './doctor.ts'
 import { asksForJson, errorText, toldError } from './explain.ts'
 import { statusCommands, type StatusHost } from './cli-status.ts'
 import { vmCommands, type VmHost } from './cli-vm.ts'
-import { seenToWait } from './waiting.ts'
+import type { ReadyPeer } from './view.ts'
+import { seenToWait, whileWaiting } from './waiting.ts'
 
 export interface CliHost
   extends WhereHost,
@@ -41,8 +42,8 @@ export interface CliHost
     VmHost,
     Pick<DoctorHost, 'examine'> {
   readonly version: string
-  /** Runs a peer until it is told to stop. */
-  runPeer(config: Config): Promise<void>
+  /** Runs a peer until it is told to stop. `begun`: its API answers. */
+  runPeer(config: Config, begun: (peer: ReadyPeer) => void): Promise<void>
   /** The peer id of a data folder; makes an identity where there is none. */
   identity(dataDir: string): Promise<string>
   /** Programs of the checkout that this program runs from, if it does. */
@@ -142,9 +143,15 @@ function peerCommands(diapause: Command, host: CliHost): void {
     .command('up')
     .description('run a peer until SIGINT or SIGTERM')
     .option('--config <file>', 'its config file (TOML)', host.defaultConfigFile)
+    .option('--json', 'when it is ready, print a line of JSON with what it is: the one line without "level" in its log')
     .action(async (options: PeerOptions) => {
       if (options.config === undefined) throw new UsageError('CONFIG_MISSING', 'a peer needs its config: --config FILE')
-      await host.runPeer(await host.loadConfig(options.config))
+      const config = await host.loadConfig(options.config)
+      const begun = Promise.withResolvers<ReadyPeer>()
+      const running = host.runPeer(config, begun.resolve)
+      const ready = await whileWaiting(host, 'the peer starts', Promise.race([begun.promise, running]))
+      if (options.json && ready !== undefined) host.print(JSON.stringify(ready))
+      await running
     })
   diapause
     .command('identity')
@@ -152,7 +159,7 @@ function peerCommands(diapause: Command, host: CliHost): void {
     .requiredOption('--data-dir <dir>', "the peer's data folder")
     .option('--json', 'print JSON')
     .action(async ({ dataDir, json }: { dataDir: string; json?: boolean }) => {
-      const id = await host.identity(dataDir)
+      const id = await whileWaiting(host, 'the identity is read or made', host.identity(dataDir))
       host.print(json ? JSON.stringify({ id }) : id)
     })
 }

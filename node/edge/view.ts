@@ -160,8 +160,20 @@ export interface StoreStatus {
   readonly bytes: number
 }
 
+/** What a peer says of itself when it is ready. */
+export interface ReadyPeer {
+  readonly name: string
+  readonly id: PeerId
+  readonly version: string
+  /** Where it listens, and where the others reach it. */
+  readonly addresses: { readonly listens: string; readonly reached: string }
+  /** `url` is null where the API is not served over TCP. */
+  readonly api: { readonly socket: string; readonly url: string | null }
+}
+
 /** A peer that runs, as `runPeer` returns it. */
 export interface RunningPeer {
+  readonly ready: ReadyPeer
   /** Settles when the peer has stopped; rejects where it had to stop by itself (a promise that cannot be persisted). */
   readonly stopped: Promise<void>
   /** The log tells everything, or as much as its config says, in turn. */

@@ -9,15 +9,33 @@ export interface ProgressHost {
 /** Who waits for less does not need to be told. */
 const TELL_AFTER_MS = 1_000
 
-/** `what`: a whole sentence, such as "a snapshot of bank is taken". */
-export async function whileWaiting<T>({ progress }: ProgressHost, what: string, call: Promise<T>): Promise<T> {
-  let seconds = 0
-  const telling = setInterval(() => progress(`${what}: ${++seconds} s`), TELL_AFTER_MS)
+/**
+ * `what`: a whole sentence, such as "a snapshot of bank is taken". Who does `work` may say what is waited for `now` instead; that is
+ * shown at once.
+ */
+export async function whileWaiting<T>(
+  { progress }: ProgressHost,
+  what: string,
+  work: Promise<T> | ((now: (what: string) => void) => Promise<T>)
+): Promise<T> {
+  let [doing, seconds, shown] = [what, 0, false]
+  const show = (): void => {
+    shown = true
+    progress(seconds === 0 ? doing : `${doing}: ${seconds} s`)
+  }
+  const telling = setInterval(() => {
+    seconds++
+    show()
+  }, TELL_AFTER_MS)
+  const now = (next: string): void => {
+    doing = next
+    show()
+  }
   try {
-    return await call
+    return await (typeof work === 'function' ? work(now) : work)
   } finally {
     clearInterval(telling)
-    if (seconds > 0) progress('')
+    if (shown) progress('')
   }
 }
 
@@ -36,14 +54,18 @@ export function seenToWait<H extends TalkingHost>(
 ): { readonly host: H; begin(what: string): void; end(): void } {
   let telling: NodeJS.Timeout | undefined
   let seconds = 0
+  let shown = false
+  const show = (text: string): void => {
+    shown = text !== ''
+    host.progress(text)
+  }
   const silent = (): void => {
     clearInterval(telling)
     seconds = 0
   }
   const end = (): void => {
-    const shown = seconds > 0
     silent()
-    if (shown) host.progress('')
+    if (shown) show('')
   }
   const { terminal } = host
   const listening: Pick<Terminal, 'write' | 'ask' | 'keys'> = {
@@ -57,11 +79,11 @@ export function seenToWait<H extends TalkingHost>(
       terminal: { ...terminal, ...listening },
       print: text => (end(), host.print(text)),
       printError: text => (end(), host.printError(text)),
-      progress: text => (silent(), host.progress(text))
+      progress: text => (silent(), show(text))
     },
     begin(what) {
       end()
-      telling = setInterval(() => host.progress(`${what}: ${++seconds} s`), TELL_AFTER_MS)
+      telling = setInterval(() => show(`${what}: ${++seconds} s`), TELL_AFTER_MS)
     },
     end
   }

@@ -34,7 +34,10 @@ export interface PeerLog {
 const SECRETS = ['authorization', 'token', 'secret', 'secretAccessKey', 'password']
 
 /** `write` gets each line; absent: standard output. */
-export function openLog({ level, name }: { level: LogLevel; name: string }, write?: (line: string) => void): PeerLog {
+export function openLog(
+  { level, name }: { level: LogLevel; name: string },
+  write?: ((line: string) => void) | undefined
+): PeerLog {
   const options = {
     level,
     base: { name },

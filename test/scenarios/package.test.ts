@@ -87,7 +87,11 @@ describe('the npm package', () => {
       cwd,
       env
     })
-    peer = spawn('npx', npx('up', '--config', join(data, 'peer.toml')), { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    peer = spawn('npx', npx('up', '--config', join(data, 'peer.toml'), '--json'), {
+      cwd,
+      env,
+      stdio: ['ignore', 'pipe', 'pipe']
+    })
     let output = ''
     for (const stream of [peer.stdout, peer.stderr]) stream?.on('data', text => (output += String(text)))
     const client = new ApiClient(join(data, 'run/api.sock'))
@@ -98,6 +102,14 @@ describe('the npm package', () => {
     }
     const { version, pid } = await client.status()
     expect(version).toBe(programVersion())
+    const ready = () => output.split('\n').find(line => line.startsWith('{') && !line.includes('"level":'))
+    while (ready() === undefined) await sleep(100)
+    expect(JSON.parse(ready() ?? '')).toMatchObject({
+      name: 'oak',
+      version,
+      addresses: { listens: listen, reached: listen },
+      api: { socket: join(data, 'run/api.sock'), url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/) }
+    })
     process.kill(pid, 'SIGTERM')
     await once(peer, 'exit')
     expect(peer.exitCode).toBe(0)
