@@ -30,5 +30,14 @@ export const OWNER_MISTAKES: readonly Mistake[] = [
     scenario: hostsAreCutOff,
     seed: 1,
     promise: 'one copy'
+  },
+  {
+    name: 'displaced-owner-keeps-its-vms',
+    file: 'node/agents/local-vm.ts',
+    edits: [{ find: '      this.#machine?.destroy(),\n', replace: '' }],
+    why: 'a VM that runs elsewhere is silenced here, and its hypervisor is left',
+    scenario: hostsAreCutOff,
+    seed: 1,
+    promise: 'one hypervisor'
   }
 ]

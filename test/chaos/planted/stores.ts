@@ -10,7 +10,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'a column is said to be durable when it is in the page cache: fast, and true until power is lost',
     scenario: allLosePower,
     seed: 1,
-    promise: 'running'
+    promise: 'epochs'
   },
   {
     name: 'register-before-fsync',
