@@ -227,6 +227,8 @@ class Run {
 
   /** The group did not come back: whether there is anything that it could come back from. */
   async #left(): Promise<void> {
+    const [newest] = (await this.#someone.client.groups()).map(({ committed }) => committed?.epoch)
+    this.#judge('committed epochs are there', promises.committed(this.#listener.committed, newest))
     const report = await this.#someone.client.verify({ deep: false }, () => {}, AbortSignal.timeout(VERIFY_MS))
     // What a host has that is not heard is not lost.
     if (report.silent.length === 0) this.#judge('committed epochs can be read', promises.readable(report.images))

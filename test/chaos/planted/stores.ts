@@ -33,7 +33,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'a voter that was started again does not know what it promised and accepted',
     scenario: allDie,
     seed: 1,
-    promise: 'running'
+    promise: 'epochs'
   },
   {
     name: 'repair-forgets-a-column',
