@@ -11,7 +11,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { brief, type Note } from '../../protocols/decisions/facts.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import { planRestore, without } from '../planning/placement.ts'
-import type { Clock, FailureDetector, Leases, Log, Switch } from '../ports.ts'
+import type { Clock, FailureDetector, Leases, Log, Reboot, Switch } from '../ports.ts'
 import { type TellingDeps, tellOfRestore, tellTime, tellUplink } from './after-restore.ts'
 import type { CutWords } from './cut-words.ts'
 import { factOfPlan } from './decisions-sources.ts'
@@ -232,7 +232,7 @@ export class GroupAgent {
     { held, ...after }: { readonly noted: Promise<void>; readonly ended: Promise<unknown>; readonly held: Held }
   ): Promise<void> {
     const failed = (reason: string): void => this.#failed(vm, reason)
-    const rebooted = (): void => this.#reportVm('vm.rebooted', vm)
+    const rebooted = (how: Reboot): void => this.#reportVm(`vm.${how}`, vm)
     const vm = new LocalVm(record, spec, { ...hosting.vm, ...held }, failed, rebooted)
     this.#vms.set(spec.id, vm)
     const mayRun = this.#deps.leases.acquire(groupKey(record.id), record.generation)

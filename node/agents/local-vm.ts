@@ -14,6 +14,7 @@ import type {
   Machine,
   MachineDisks,
   NicPort,
+  Reboot,
   Restore,
   Switch
 } from '../ports.ts'
@@ -51,7 +52,7 @@ export class LocalVm {
   readonly generation: number
   readonly #deps: LocalVmDeps
   readonly #onEnd: (reason: string) => void
-  readonly #onReboot: () => void
+  readonly #onReboot: (how: Reboot) => void
   disks: LocalDisks
   #machine: Machine | undefined
   #attaching: Promise<NicPort> | undefined
@@ -71,7 +72,7 @@ export class LocalVm {
     spec: VmSpec,
     deps: LocalVmDeps,
     onEnd: (reason: string) => void,
-    onReboot: () => void = () => {}
+    onReboot: (how: Reboot) => void = () => {}
   ) {
     this.spec = spec
     this.group = record.id

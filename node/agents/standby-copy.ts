@@ -5,7 +5,7 @@
 import type { CommittedEpoch, VmSpec } from '../../protocols/group.ts'
 import { disksOf, nicsOf } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { ImageManifest, ImageWorker, Machine, NicSockets, Restore } from '../ports.ts'
+import type { ImageManifest, ImageWorker, Machine, MachineOptions, NicSockets, Restore } from '../ports.ts'
 import { LocalDisks } from './local-disks.ts'
 import type { LocalVmDeps } from './local-vm.ts'
 import { StandbyDisks } from './standby-disks.ts'
@@ -31,8 +31,10 @@ export interface StandbyParts {
   /** For the machine's incoming stream. */
   readonly socketPath: string
   /** Who is told when the machine ends. */
-  setOnExit(onExit: (reason: string) => void, onReboot: () => void): void
+  setOnExit(onExit: (reason: string) => void, onReboot: OnReboot): void
 }
+
+type OnReboot = NonNullable<MachineOptions['onReboot']>
 
 /** What a copy is of. */
 interface Image {
@@ -51,7 +53,7 @@ export class StandbyCopy {
   readonly #onEnd: (why: string) => void
   #onExit: (reason: string) => void
   /** Until it runs, nobody is there to reboot it. */
-  #onReboot: () => void = () => {}
+  #onReboot: OnReboot = () => {}
   #state: State = 'starting'
   #why = ''
   #target: Image
@@ -167,7 +169,7 @@ export class StandbyCopy {
     const { spec } = this
     const consolePath = path('console', this.group, spec.id)
     const onExit = (reason: string) => this.#onExit(reason)
-    const onReboot = () => this.#onReboot()
+    const onReboot: OnReboot = how => this.#onReboot(how)
     this.#machine = hypervisor.define({ spec, ends: this.#nics?.ends ?? [], disks, consolePath, onExit, onReboot })
     const waiting = await this.#machine.wait?.()
     this.#alive()

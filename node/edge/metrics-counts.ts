@@ -44,6 +44,8 @@ const EVENTS = {
   'home.copied': ['home', 'copied'],
   'home.failed': ['home', 'failed'],
   'vm.failed': ['vm', 'failed'],
+  'vm.rebooted': ['vm', 'rebooted'],
+  'vm.powered-off': ['vm', 'powered-off'],
   'objective.missed': ['objective', 'missed'],
   'takeover.decided': ['takeover', 'decided'],
   'takeover.no-host': ['takeover', 'no-host'],

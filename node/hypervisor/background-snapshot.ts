@@ -16,6 +16,7 @@ import { DiapauseError } from '../errors.ts'
 import type { Clock } from '../ports.ts'
 import { handled, type QmpClient } from './qmp.ts'
 import { isRecord, type QmpEvent } from './qmp-protocol.ts'
+import type { GuestPower } from './resets.ts'
 
 /** Bytes a second; QEMU's default of 128 MB/s would stretch every snapshot. 20 GB/s is "no limit". */
 const MAX_BANDWIDTH = 20_000_000_000
@@ -23,7 +24,7 @@ const POLL_MS = 1
 /** A BIOS that begins anew resets twice more at most (measured, SeaBIOS of QEMU 7.2). A guess of what is enough for any. */
 const MAX_STOPS = 10
 /** States that QEMU enters by itself, and out of which nobody is to take a VM: its processor or a device has failed. */
-const STUCK = ['internal-error', 'io-error', 'guest-panicked', 'watchdog', 'shutdown']
+const STUCK = ['internal-error', 'io-error', 'guest-panicked', 'watchdog']
 
 /**
  * What is migrated next: RAM and devices of a VM that goes on, or of one that stays (whole-stream.ts), devices alone
@@ -63,7 +64,7 @@ export async function prepare(qmp: QmpClient, mode: Mode): Promise<void> {
 }
 
 /** The VM's state, as `query-status` names it. HYPERVISOR_STOPPED where it has stopped by itself, for good. */
-export async function runState(qmp: QmpClient): Promise<string> {
+export async function runState(qmp: Pick<QmpClient, 'command'>): Promise<string> {
   const reply = await qmp.command('query-status')
   const status = isRecord(reply) ? String(reply.status) : ''
   if (!STUCK.includes(status)) return status
@@ -79,15 +80,21 @@ export async function runState(qmp: QmpClient): Promise<string> {
  * resets the stopped one, which is 'prelaunch' then. A snapshot begins with the state 'paused', and no way leads there from
  * 'prelaunch' (`runstate_transitions_def` in runstate.c, from 7.2 to the newest): QEMU aborts. `stop` does nothing to a VM that
  * stands still, so that one goes on for a moment and is stopped again. Once `query-status` has been answered the main loop has
- * had its turn, and nobody is left who could ask for a reset.
+ * had its turn, and nobody is left who could ask for a reset. A guest that turns itself off in that moment boots anew first.
  *
  * HYPERVISOR_CUT where the guest resets again and again; it runs then. HYPERVISOR_STOPPED as `runState`.
  */
-export async function standStill(qmp: QmpClient, clock: Clock): Promise<number> {
+export async function standStill(
+  qmp: QmpClient,
+  clock: Clock,
+  bootAnew: GuestPower['bootAnew'] = async () => false
+): Promise<number> {
   for (let stops = 0; stops < MAX_STOPS; stops++) {
     const stoppedAtMs = clock.now()
     await qmp.command('stop')
-    if ((await runState(qmp)) !== 'prelaunch') return stoppedAtMs
+    const state = await runState(qmp)
+    if (await bootAnew()) continue
+    if (state !== 'prelaunch') return stoppedAtMs
     await qmp.command('cont')
   }
   throw new DiapauseError(

@@ -63,7 +63,8 @@ export function machineArguments(options: {
     commonArguments(options.accel, options.guest, sharedRam ? SHARED_RAM_MACHINE : MACHINE_TYPE),
     sharedRam ? sharedRamArguments(spec.memoryMiB) : [],
     ['-m', `${spec.memoryMiB}M`, ...processors(spec)],
-    ['-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
+    // A guest that turns itself off leaves QEMU standing: see resets.ts.
+    ['-no-shutdown', '-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
     ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
     ...kernelArguments(spec),

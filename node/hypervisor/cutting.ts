@@ -1,9 +1,10 @@
 /** How a VM that runs is cut: by a stream of all of it, or of its devices where its RAM is a file that others copy. */
 import type { Clock, MachineCut } from '../ports.ts'
-import { hasCode } from '../errors.ts'
+import { DiapauseError, hasCode } from '../errors.ts'
 import { backgroundSnapshot, cleanedUp, standStill } from './background-snapshot.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import type { QmpClient } from './qmp.ts'
+import type { GuestPower } from './resets.ts'
 import { sendWhole } from './whole-stream.ts'
 
 export interface CutParts {
@@ -14,6 +15,8 @@ export interface CutParts {
   /** Whether this QEMU starts a VM again when its background snapshot has begun. */
   readonly resumesByItself: boolean
   readonly clock: Clock
+  /** A VM that is off is not saved: it boots anew first, or the cut comes to nothing. */
+  readonly power: GuestPower
   /** Awaited while it stands still. */
   frozen(): Promise<void>
   /** Somebody has called `stop` meanwhile. */
@@ -26,7 +29,7 @@ export type Cut = Pick<MachineCut, 'pauseMs' | 'streamed'>
 
 export async function cutAll(qmp: QmpClient, parts: CutParts): Promise<Cut> {
   const { path, stays, clock } = parts
-  const from = await standStill(qmp, clock)
+  const from = await standStill(qmp, clock, parts.power.bootAnew)
   try {
     await parts.frozen()
   } catch (error) {
@@ -39,11 +42,15 @@ export async function cutAll(qmp: QmpClient, parts: CutParts): Promise<Cut> {
 }
 
 export async function cutDevices(qmp: QmpClient, parts: CutParts): Promise<Cut> {
-  const { path, stays, clock } = parts
+  const { path, stays, clock, power } = parts
+  await power.bootAnew()
   const stream = await stopToSendDevices(qmp, path, clock)
+  // Who wished for anything before the VM stood still has been heard by then: the main loop has had its turn.
+  const heard = cleanedUp(qmp)
   let failure: Error | undefined
   try {
-    await parts.frozen()
+    await Promise.all([parts.frozen(), heard])
+    if (power.off) throw turnedOff(path)
   } catch (error) {
     failure = error as Error
   }
@@ -54,9 +61,17 @@ export async function cutDevices(qmp: QmpClient, parts: CutParts): Promise<Cut> 
   })
   if (parts.stopWanted()) await qmp.command('stop')
   parts.unlessStopped()
-  if (!stays || failure !== undefined) await continueAfterDevices(qmp, clock)
+  const goesOn = !stays || failure !== undefined
+  if (goesOn && !(await power.bootAnew())) await continueAfterDevices(qmp, clock)
   const pauseMs = clock.now() - stream.stoppedAtMs
   if (failure === undefined) return { pauseMs, streamed: cleanedUp(qmp) }
   await cleanedUp(qmp)
   throw failure
 }
+
+const turnedOff = (path: string): DiapauseError =>
+  new DiapauseError(
+    'HYPERVISOR_CUT',
+    'The guest turned itself off just as its VM was cut; it boots anew, and can be cut again',
+    { details: { path } }
+  )

@@ -84,7 +84,7 @@ async function finish(
  * Continues a VM whose devices have just been sent. The event that says so may come a moment before QEMU has left the
  * state 'finish-migrate', in which it refuses `cont` ("Migration is not finalized yet").
  */
-export async function continueAfterDevices(qmp: QmpClient, clock: Clock): Promise<void> {
+export async function continueAfterDevices(qmp: Pick<QmpClient, 'command'>, clock: Clock): Promise<void> {
   try {
     await qmp.command('cont')
     return

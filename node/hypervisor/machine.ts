@@ -25,7 +25,7 @@ import type { GuestChannel } from './guest-agent.ts'
 import { type HostRam, MachineRam } from './machine-ram.ts'
 import { spawnQemu, type QemuProcess } from './process.ts'
 import { handled, listenForQmp, QmpClient } from './qmp.ts'
-import { tellReboots } from './resets.ts'
+import { type GuestPower, watchResets } from './resets.ts'
 import { Vcpus } from './vcpus.ts'
 
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
@@ -50,6 +50,7 @@ export class QemuMachine implements Machine {
   #process: QemuProcess | undefined
   #qmp: QmpClient | undefined
   #vcpus: Vcpus | undefined
+  #power: GuestPower | undefined
   readonly #console: GuestConsole
   readonly #ram: MachineRam
   readonly disks: DiskLayers
@@ -148,7 +149,7 @@ export class QemuMachine implements Machine {
     return this.#next('resume', async qmp => {
       if (this.#state === 'running') return
       if (this.#stayed) await this.#migration // QEMU would stop it again at its end
-      await continueAfterDevices(qmp, this.#context.clock)
+      if (!(await this.#power?.bootAnew())) await continueAfterDevices(qmp, this.#context.clock)
       if (this.#stayed) this.disks.goOn()
       this.#stayed = false
       this.#enter('running')
@@ -183,6 +184,7 @@ export class QemuMachine implements Machine {
           stays,
           resumesByItself,
           clock,
+          power: this.#power as GuestPower, // there since it was launched
           frozen: () => this.#frozen(stopped),
           stopWanted: () => this.#stopsWaiting > 0,
           unlessStopped: () => this.#unlessStopped()
@@ -240,12 +242,13 @@ export class QemuMachine implements Machine {
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
       this.disks.attach(this.#qmp, why => this.#lose(why))
-      tellReboots(this.#qmp, this.#context, this.#options)
+      this.#power = watchResets(this.#qmp, this.#context, this.#options, () => this.#turnedOff())
       this.#vcpus = await Vcpus.of(this.#qmp)
       this.#vcpus.giveWay()
       await ready(this.#qmp)
       if (!this.#is('starting')) throw this.#outOfOrder('start')
       this.#enter(then)
+      if (this.#power.off) this.#turnedOff()
     } catch (error) {
       const why = await this.#explain('start', error).catch(explained => explained)
       this.#giveUpLaunch?.()
@@ -255,6 +258,15 @@ export class QemuMachine implements Machine {
       await this.#cleanUp()
       throw why
     }
+  }
+
+  /** Its guest has turned it off, and it boots anew: after what is under way, and when it is resumed where it is not to run. */
+  #turnedOff(): void {
+    if (this.#is('starting')) return // asked for again when it has
+    const anew = this.#next('boot anew', async () => {
+      if (this.#state === 'running') await this.#power?.bootAnew()
+    })
+    anew.catch(error => this.#lose(error))
   }
 
   async #receive(qmp: QmpClient, ended: ReturnType<typeof migrationEnd>): Promise<void> {

@@ -16,9 +16,11 @@ const common = commonArguments('tcg', '')
 /** As migration streams name it. */
 export const MACHINE_NAME = (common[common.indexOf('-machine') + 1] ?? '').split(',')[0] ?? ''
 
-/** Arguments of the driver that a stock QEMU does without, each with the value behind it. */
-const OURS = new Set('-name -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' '))
-const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults'])
+/** Arguments of the driver that a stock QEMU does without, each with the value behind it, if it has one. */
+const OURS = new Set(
+  '-name -no-shutdown -qmp -chardev -serial -netdev -kernel -initrd -append -object -blockdev'.split(' ')
+)
+const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults', '-no-shutdown'])
 
 /** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */
 export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec; title: string }): string {

@@ -56,9 +56,12 @@ export interface MachineOptions {
   readonly disks?: MachineDisks | undefined
   /** The machine has ended without `destroy` having been called. */
   onExit(reason: string): void
-  /** Its guest has rebooted, and is the same machine; told once of resets that follow each other closely. */
-  onReboot?(): void
+  /** Its guest has rebooted or turned itself off, and is the same machine; told once of what follows each other closely. */
+  onReboot?(how: Reboot): void
 }
+
+/** A VM whose guest turns itself off ('powered-off') boots anew by itself, as soon as it may run. */
+export type Reboot = 'rebooted' | 'powered-off'
 
 export interface MachineDisks {
   /** For what is written to the disks: this machine's own, made at its start (what is there is removed) and gone at its end. */

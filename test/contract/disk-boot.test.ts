@@ -1,10 +1,11 @@
-/** A VM that boots from its disk, as a PC does, and reboots while it is cut again and again: images are its RAM all the same. */
+/** A VM that boots from its disk, as a PC does, reboots and turns itself off while it is cut again and again: images are its RAM all the same. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { hasCode } from '../../node/errors.ts'
 import { bootDiskVm, makeBootDisk, parsePc } from '../guest/disk.ts'
-import { OneHost } from './one-vm.ts'
+import { type Cut, OneHost, type OneVm } from './one-vm.ts'
 import { memoryLog } from './real-clock.ts'
 
 let folder: string
@@ -50,3 +51,52 @@ test.each(['dirty', 'portable'] as const)('boots by the BIOS, and a reboot is on
   // A boot begins with what the disk holds, which the one before has printed last.
   expect(reports.map(({ ram }) => ram)).toEqual(reports.map(({ boots }, at) => at - (boots - 1)))
 })
+
+test.each(['dirty', 'portable'] as const)('boots anew when its guest turns it off (%s)', async capture => {
+  const log = memoryLog()
+  const host = await OneHost.open(capture, log)
+  hosts.push(host)
+  const told = () => log.lines.flatMap(({ message }) => (/by its guest/.test(message) ? [message] : []))
+  const counts = (vm: OneVm, boots: number) =>
+    vm.says(`3 counts of boot ${boots}`, text => parsePc(text).filter(line => line.boots === boots).length >= 3)
+  const vm = await host.define(capture, bootDiskVm(join(folder, 'disk')))
+  await vm.machine.start()
+  await counts(vm, 1)
+  const { pid } = vm.machine
+  await vm.machine.type('o')
+  await counts(vm, 2)
+  expect([told(), vm.machine.pid]).toEqual([['powered off by its guest: it boots anew'], pid])
+  expect(await vm.wrongPages(await vm.cut(1))).toEqual([])
+
+  // It is off, or about to be, when it is cut; what is saved is never a VM that is off.
+  await vm.machine.type('o')
+  const cut = await cutWhenItCan(vm, 2)
+  expect(await vm.wrongPages(cut)).toEqual([])
+  await counts(vm, 3)
+
+  // A VM that is stopped when it hears of it waits for `resume`.
+  await vm.machine.type('o')
+  await vm.machine.stop()
+  await vm.machine.resume()
+  await counts(vm, 4)
+  await vm.machine.destroy()
+
+  // One that went on from an image does so, too. Its disk here is as it was at first, but for what it writes from its RAM.
+  const again = await host.define(`${capture}-again`, bootDiskVm(join(folder, 'disk')))
+  await again.resume(cut.image)
+  await again.says('anything', text => parsePc(text).length > 0)
+  const boots = parsePc(await again.console())[0]?.boots ?? 0
+  await again.machine.type('o')
+  await counts(again, boots + 1)
+  expect(again.machine.capture.mode).toBe(capture)
+})
+
+/** A dirty cut of a VM that is just turned off comes to nothing. */
+async function cutWhenItCan(vm: OneVm, epoch: number): Promise<Cut> {
+  try {
+    return await vm.cut(epoch)
+  } catch (error) {
+    if (!hasCode(error, 'HYPERVISOR_CUT')) throw error
+    return await vm.cut(epoch + 1)
+  }
+}

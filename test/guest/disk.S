@@ -7,7 +7,8 @@
 #     PC boots=00000001 ram=0000002a disk=0000002a
 #
 # (what RAM holds of both, and what the disk holds of the second), counts on in RAM and writes both. So RAM and disk of one
-# moment agree, whichever moment a restore goes back to, and a boot goes on from the disk. An "r" on the console reboots it.
+# moment agree, whichever moment a restore goes back to, and a boot goes on from the disk. An "r" on the console reboots it, an
+# "o" turns it off.
 
         .intel_syntax noprefix
         .code16
@@ -16,6 +17,8 @@
         .set NUMBERS, 0x8000            # of RAM: boots, count; the rest of the sector is written as it was read
         .set SECTOR, 0x8200             # as the disk has it
         .set COM1, 0x3f8
+        .set PM1_CONTROL, 0x604         # of the PIIX4's power management, where SeaBIOS puts it
+        .set SOFT_OFF, 0x2000           # SLP_EN, and the SLP_TYP that QEMU's tables name for S5
         .set FOR_READING, 0x42          # of int 0x13, both by a packet
         .set FOR_WRITING, 0x43
 
@@ -54,11 +57,18 @@ write:  mov     bx, NUMBERS
         jz      write
         mov     dx, COM1
         in      al, dx
+        cmp     al, 'o'
+        je      off
         cmp     al, 'r'
         jne     write
         mov     al, 0xfe                # the keyboard controller pulls the processor's reset line
         out     0x64, al
 stop:   hlt
+        jmp     stop
+
+off:    mov     dx, PM1_CONTROL
+        mov     ax, SOFT_OFF
+        out     dx, ax
         jmp     stop
 
 # One sector at LBA 1 to or from ES:BX, as AH says; where that fails it says so and stands still.

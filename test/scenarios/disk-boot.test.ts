@@ -1,6 +1,7 @@
 /**
  * A VM that another program had, adopted as that wrote it down: it boots from its disk and reboots, its host dies, and it goes on
- * from the last epoch on another, RAM and disk of one moment; there it may reboot again. The tests are one story in order.
+ * from the last epoch on another, RAM and disk of one moment; there it may reboot again, and be turned off by its guest. The tests
+ * are one story in order.
  */
 import { execFile } from 'node:child_process'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
@@ -78,9 +79,11 @@ describe('a VM that boots from its disk', () => {
       async () => (await printed(peer)).filter(line => line.boots === boots).length > 2
     )
 
-  const rebootsAt = async (peer: ClusterPeer): Promise<object[]> => {
+  /** What guests did to their machines. */
+  const bootsAt = async (peer: ClusterPeer): Promise<object[]> => {
     const told: object[] = []
-    for await (const { kind, atMs: _, ...fields } of peer.client.events()) if (kind === 'vm.rebooted') told.push(fields)
+    for await (const { atMs: _, ...event } of peer.client.events())
+      if (event.kind === 'vm.rebooted' || event.kind === 'vm.powered-off') told.push(event)
     return told
   }
 
@@ -100,7 +103,7 @@ describe('a VM that boots from its disk', () => {
     before = (await printed(left)).at(-1) as PcReport
     const [record] = await left.client.groups()
     expect(record).toMatchObject({ generation: 1, committed: { generation: 1 } })
-    expect(await rebootsAt(left)).toEqual([{ group: GROUP, vm: 'pc', generation: 1 }])
+    expect(await bootsAt(left)).toEqual([{ kind: 'vm.rebooted', group: GROUP, vm: 'pc', generation: 1 }])
   })
 
   it('goes on where it was when its host dies: as far in RAM as on its disk, and not booted again', async () => {
@@ -120,6 +123,19 @@ describe('a VM that boots from its disk', () => {
     for (const { ram, disk } of reports) expect(disk).toBe(ram)
     const [record] = await right.client.groups()
     expect(record).toMatchObject({ generation: 2, owners: { pc: right.id } })
-    expect(await rebootsAt(right)).toEqual([{ group: GROUP, vm: 'pc', generation: 2 }])
+    expect(await bootsAt(right)).toEqual([{ kind: 'vm.rebooted', group: GROUP, vm: 'pc', generation: 2 }])
+  })
+
+  it('boots anew when its guest turns it off, and nothing goes back: neither its disk nor its group', async () => {
+    await right.client.typeConsole(GROUP, 'pc', 'o')
+    await counting(right, 4)
+    const reports = await printed(right)
+    // What was printed last before is what the disk holds at the next boot.
+    expect(reports.map(({ ram }) => ram).filter((ram, at) => at > 0 && ram < (reports[at - 1]?.ram ?? 0))).toEqual([])
+    const [record] = await right.client.groups()
+    expect(record).toMatchObject({ generation: 2, owners: { pc: right.id } })
+    expect((await bootsAt(right)).at(-1)).toEqual({ kind: 'vm.powered-off', group: GROUP, vm: 'pc', generation: 2 })
+    const taken = await right.client.takeEpoch(GROUP)
+    expect(taken.outcome).toBe('committed')
   })
 })

@@ -42,6 +42,7 @@ describe("QEMU's command line", () => {
     const flags = (more: object) => {
       const args = machineArguments({ ...options, spec: { id: 'vm1', mac: spec.mac, memoryMiB: 64, ...more } })
       expect(args).not.toContain('-no-reboot')
+      expect(args).toContain('-no-shutdown') // one that turns itself off leaves QEMU standing
       return args.flatMap((word, at) => (/^-(kernel|initrd|append)$/.test(word) ? [word, args[at + 1]] : []))
     }
     expect(flags({ kernel: '/k', initrd: '/i', append: 'a' })).toEqual([

@@ -1,42 +1,133 @@
 import { describe, expect, it } from 'vitest'
-import { tellReboots } from '../../node/hypervisor/resets.ts'
-import type { VmSpec } from '../../protocols/group.ts'
+import { cutDevices } from '../../node/hypervisor/cutting.ts'
+import type { QmpClient } from '../../node/hypervisor/qmp.ts'
 import type { QmpEvent } from '../../node/hypervisor/qmp-protocol.ts'
+import { watchResets } from '../../node/hypervisor/resets.ts'
+import type { VmSpec } from '../../protocols/group.ts'
 
-/** A machine whose guest, or who else, resets it at these times; when a reboot was told. */
-function toldOf(resets: readonly (readonly [atMs: number, guest: boolean])[]): number[] {
-  let nowMs = 0
-  let hear: (event: QmpEvent) => boolean = () => true
-  const told: number[] = []
-  const waitEvent = (name: string | readonly string[], matches: typeof hear = hear) => {
-    expect(name).toBe('RESET')
-    hear = matches
-    return new Promise<QmpEvent>(() => {})
+type Hear = (event: QmpEvent) => boolean
+
+/** A QEMU that does what it is told, and a watch over it. */
+class Watched {
+  nowMs = 0
+  /** What was told, and when. */
+  readonly told: (readonly [how: string, atMs: number])[] = []
+  readonly commands: string[] = []
+  /** How often somebody was asked to boot it anew. */
+  asked = 0
+  /** What its VM does while its last pages are copied. */
+  inPause = (): void => {}
+  readonly #waiters = new Map<Hear, { readonly name: string; heard(event: QmpEvent): void }>()
+  readonly clock = { now: () => this.nowMs, after: () => () => {} }
+  readonly qmp = {
+    waitEvent: (name: string, matches: Hear = () => true) =>
+      new Promise<QmpEvent>(heard => this.#waiters.set(matches, { name, heard })),
+    command: async (name: string) => {
+      this.commands.push(name)
+      if (name === 'migrate') this.says('MIGRATION', { status: 'pre-switchover' })
+      if (name === 'migrate-continue') this.says('MIGRATION', { status: 'completed' })
+      if (name === 'system_reset') this.says('RESET', { guest: false, reason: 'host-qmp-system-reset' })
+      return name === 'query-status' ? { status: 'running' } : {}
+    }
+  } as unknown as QmpClient
+  readonly power = watchResets(
+    this.qmp,
+    { clock: this.clock, log: { info() {} } },
+    { spec: { id: 'pc' } as VmSpec, onReboot: how => void this.told.push([how, this.nowMs]) },
+    () => void this.asked++
+  )
+
+  says(name: string, data: QmpEvent['data']): void {
+    for (const [matches, waiter] of this.#waiters) {
+      if (waiter.name !== name || !matches({ name, data })) continue
+      this.#waiters.delete(matches)
+      waiter.heard({ name, data })
+    }
   }
-  const context = { clock: { now: () => nowMs }, log: { info() {} } }
-  const spec = { id: 'pc' } as VmSpec
-  tellReboots({ waitEvent }, context, { spec, onReboot: () => void told.push(nowMs) })
-  for (const [atMs, guest] of resets) {
-    nowMs = atMs
-    const event = { name: 'RESET', data: { guest, reason: 'guest-reset' } } as unknown as QmpEvent
-    expect(hear(event)).toBe(false) // it goes on to wait
+
+  /** At that time its guest, or who else, does this to it. */
+  at(atMs: number, name: 'RESET' | 'SHUTDOWN', guest = true): void {
+    this.nowMs = atMs
+    this.says(name, { guest, reason: 'it was asked for' })
   }
-  return told
+
+  cut(stays = false) {
+    const { clock, power } = this
+    const frozen = async () => this.inPause()
+    const parts = { path: '/cut', stays, resumesByItself: true, clock, power, frozen }
+    return cutDevices(this.qmp, { ...parts, stopWanted: () => false, unlessStopped() {} })
+  }
+
+  /** What was done to the VM, without questions. */
+  get done(): string[] {
+    return this.commands.filter(name => !name.startsWith('query'))
+  }
+}
+
+/** When a reboot was told of a guest that resets its machine at these times. */
+function toldOf(resets: readonly number[], guest = true): number[] {
+  const watched = new Watched()
+  for (const atMs of resets) watched.at(atMs, 'RESET', guest)
+  return watched.told.map(([, atMs]) => atMs)
 }
 
 describe('a reboot', () => {
   it('is told once, though the BIOS that is begun by it resets by itself', () => {
-    const reboot = [20_000, 20_300, 21_000] as const
-    expect(toldOf([...reboot, 90_000, 90_250].map(atMs => [atMs, true]))).toEqual([20_000, 90_000])
+    expect(toldOf([20_000, 20_300, 21_000, 90_000, 90_250])).toEqual([20_000, 90_000])
   })
 
   it('is told once of a guest that resets for ever, until it has been calm', () => {
     const forever = Array.from({ length: 500 }, (_, i) => 1_000 + 2_000 * i)
     const calm = 1_000 + 2_000 * 500 + 60_000
-    expect(toldOf([...forever, calm].map(atMs => [atMs, true]))).toEqual([1_000, calm])
+    expect(toldOf([...forever, calm])).toEqual([1_000, calm])
   })
 
   it('is by the guest: a reset from outside is none', () => {
-    expect(toldOf([[500, false]])).toEqual([])
+    expect(toldOf([500], false)).toEqual([])
+  })
+})
+
+describe('a guest that turns itself off', () => {
+  it('is told of, asks to boot anew, and does so by a reset', async () => {
+    const watched = new Watched()
+    expect(await watched.power.bootAnew()).toBe(false)
+    watched.at(5_000, 'SHUTDOWN')
+    expect([watched.power.off, watched.asked, watched.commands]).toEqual([true, 1, []])
+    expect(await watched.power.bootAnew()).toBe(true)
+    expect(watched.commands).toEqual(['system_reset', 'cont'])
+    expect([watched.power.off, await watched.power.bootAnew()]).toEqual([false, false])
+    watched.at(5_300, 'RESET') // the BIOS's own
+    expect(watched.told).toEqual([['powered-off', 5_000]])
+    watched.at(70_000, 'RESET')
+    expect(watched.told.at(-1)).toEqual(['rebooted', 70_000])
+  })
+
+  it('boots each time, and is told of once where it does so again and again', () => {
+    const watched = new Watched()
+    for (let atMs = 0; atMs < 60_000; atMs += 2_000) watched.at(atMs, 'SHUTDOWN')
+    expect([watched.asked, watched.told]).toEqual([30, [['powered-off', 0]]])
+  })
+
+  it('is none where QEMU is told to quit', () => {
+    const watched = new Watched()
+    watched.at(5_000, 'SHUTDOWN', false)
+    expect([watched.power.off, watched.asked, watched.told]).toEqual([false, 0, []])
+  })
+
+  it('boots before it is cut', async () => {
+    const watched = new Watched()
+    watched.at(1, 'SHUTDOWN')
+    await watched.cut()
+    expect(watched.done).toEqual(['system_reset', 'cont', 'migrate', 'migrate-continue', 'cont'])
+  })
+
+  it.each([false, true])('is not saved where it does so in the cut (which it is to rest after: %s)', async stays => {
+    const watched = new Watched()
+    watched.inPause = () => watched.at(1, 'SHUTDOWN')
+    await expect(watched.cut(stays)).rejects.toMatchObject({ code: 'HYPERVISOR_CUT' })
+    // All that was begun is sent, for QEMU would start the VM by itself; then it boots.
+    expect(watched.done).toEqual(['migrate', 'migrate-continue', 'system_reset', 'cont'])
+    watched.inPause = () => {}
+    await watched.cut(stays)
   })
 })

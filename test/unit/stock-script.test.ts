@@ -17,6 +17,10 @@ describe('the script of an exported VM', () => {
     expect(argumentsOf({ ...files, initrd: '/no/such/file' })).not.toContain('-kernel')
   })
 
+  it('ends when its guest turns it off: nobody is there to boot it anew', () => {
+    expect(argumentsOf({})).not.toContain('-no-shutdown')
+  })
+
   it('boots from the first disk where the VM has no kernel', () => {
     const base = { path: '/srv/x', format: 'raw' }
     const given = argumentsOf({ disks: [{ sizeMiB: 1, base }, { sizeMiB: 1 }] })

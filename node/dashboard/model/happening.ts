@@ -74,6 +74,7 @@ const known: Readonly<Record<string, Words>> = {
   ],
   'vm.complete': f => ['good', `${vmOf(f)} has all of its pages`],
   'vm.rebooted': f => ['none', `${vmOf(f)} was rebooted by its guest`],
+  'vm.powered-off': f => ['none', `${vmOf(f)} was turned off by its guest, and boots anew`],
   'vm.failed': f => ['bad', `${vmOf(f)} failed: ${text(f, 'reason')}`],
   'vm.destroyed': f => ['none', `ended ${vmOf(f)} of generation ${text(f, 'generation')}`],
   'lease.lapsed': f => ['bad', `its lease of ${text(f, 'key')} has lapsed: its VMs stand still`],
