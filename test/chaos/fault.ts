@@ -10,6 +10,11 @@ import type { Host, Hosts } from '../hosts/hosts.ts'
 /** Undoes what was begun. Idempotent; resolves when the host is as before, whether its peer is well again or not. */
 export type Heal = () => Promise<void>
 
+/** Hosts whose peer or VMs were killed, hosts that lost their power, and partitions. */
+export const COUNTED = ['kills', 'powerLosses', 'partitions'] as const
+export type Counted = (typeof COUNTED)[number]
+export type Counts = Readonly<Record<Counted, number>>
+
 export interface Fault {
   /** As in `--scenario` and in the timeline: `kill-peer`. */
   readonly name: string
@@ -23,6 +28,8 @@ export interface Fault {
   readonly links?: true
   /** What is stored may be damaged by it: of such faults a round has one, and ends when all is repaired. */
   readonly harms?: true
+  /** As what it counts where runs are added up, and how often when it begins now: what is not there is not killed. */
+  readonly counts?: { readonly as: Counted; of(target: Target): number }
   /** Before any peer runs, on every host of a run that may have this fault: an environment that its peer is to have. */
   readonly prepare?: (home: Home) => Promise<NodeJS.ProcessEnv>
   begin(target: Target): Promise<Heal>
@@ -65,6 +72,10 @@ export interface Target extends Home {
   qemuPids(): number[]
   /** Ends all that the host runs, at once, as a power cut does, and nothing runs there until the heal. */
   halt(): Promise<Heal>
+  /** Its peer is told to stop, and started again; with the main.ts of another tree from now on, or with its own. */
+  restart(program: string | undefined): Promise<void>
+  /** Why an operator would not restart the next peer now, as this one sees it; also where it is not of that version. */
+  waits(version: string): Promise<readonly string[]>
 }
 
 /** A heal that does it once, however often it is called; all callers wait for that. */

@@ -12,6 +12,8 @@ import { FAULTS } from './faults/list.ts'
 import { type ChaosOptions, readOptions, usage } from './options.ts'
 import { listText, readPlanted, runPlanted } from './planted/command.ts'
 import { reportOf } from './report.ts'
+import { runSoak } from './soak.ts'
+import { soakChecks } from './soak-judge.ts'
 import { type Outcome, runScenario } from './supervisor.ts'
 import { entryText, Timeline, timelineText } from './timeline.ts'
 import { timelineSvg } from './timeline-svg.ts'
@@ -36,21 +38,15 @@ async function chaos(options: ChaosOptions): Promise<number> {
   const abort = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
   mkdirSync(results, { recursive: true })
+  if (options.soak !== undefined) return await soak({ ...options, ...options.soak }, abort.signal)
   const outcomes: Outcome[] = []
   for (const scenario of options.scenarios) {
     if (abort.signal.aborted) break
     const name = `${scenario.name}-${options.seed}`
     process.stdout.write(`${scenario.name}, seed ${options.seed}, ${options.hosts} hosts: ${scenario.about}\n`)
-    const startMs = performance.now()
-    const timeline = new Timeline(
-      () => performance.now() - startMs,
-      entry => process.stdout.write(`${entryText(entry)}\n`)
-    )
+    const timeline = newTimeline()
     const { seed, hosts, minutes } = options
-    const keep = async (dir: string, failed: boolean) => {
-      rmSync(join(results, name), { recursive: true, force: true })
-      if (failed || options.keep) keepLogs(dir, join(results, name))
-    }
+    const keep = keeper(options, name)
     const outcome = await runScenario({
       scenario,
       faults: FAULTS,
@@ -68,6 +64,38 @@ async function chaos(options: ChaosOptions): Promise<number> {
   process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
   if (options.json !== undefined) writeReport(options.json, report)
   return abort.signal.aborted ? 130 : exitCode(report)
+}
+
+async function soak(
+  options: ChaosOptions & { readonly minutes: number; readonly intervalMs: number },
+  signal: AbortSignal
+): Promise<number> {
+  const { hosts, minutes, intervalMs, json } = options
+  process.stdout.write(`soak, ${minutes} minutes, an epoch every ${intervalMs / 1000} s, ${hosts} hosts\n`)
+  const timeline = newTimeline()
+  const outcome = await runSoak({ hosts, minutes, intervalMs, timeline, signal, keep: keeper(options, 'soak') })
+  const { entries } = timeline
+  writeText(join(results, 'soak.txt'), timelineText([`soak, ${minutes} minutes, ${hosts} hosts`], entries))
+  const report = { name: 'chaos soak', machine: await machineFacts(outcome.hypervisor), checks: soakChecks(outcome) }
+  process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
+  if (json !== undefined) writeReport(json, { ...report, soak: { ...outcome, entries } })
+  return signal.aborted ? 130 : exitCode(report)
+}
+
+function newTimeline(): Timeline {
+  const startMs = performance.now()
+  return new Timeline(
+    () => performance.now() - startMs,
+    entry => process.stdout.write(`${entryText(entry)}\n`)
+  )
+}
+
+/** Called when a run is over: its logs stay where a promise was broken, or where that is wished. */
+function keeper(options: ChaosOptions, name: string) {
+  return async (dir: string, failed: boolean): Promise<void> => {
+    rmSync(join(results, name), { recursive: true, force: true })
+    if (failed || options.keep) keepLogs(dir, join(results, name))
+  }
 }
 
 function writeTimeline(base: string, outcome: Outcome): void {

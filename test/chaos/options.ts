@@ -6,9 +6,12 @@ import { parseArgs } from 'node:util'
 import { messageOf, UsageError } from '../../node/errors.ts'
 import type { Scenario } from './scenario.ts'
 import { SCENARIOS, scenarios } from './scenarios.ts'
+import { LEAST_MINUTES } from './soak-judge.ts'
 
 export interface ChaosOptions {
   readonly scenarios: readonly Scenario[]
+  /** Instead of scenarios: nothing is broken. */
+  readonly soak: { readonly minutes: number; readonly intervalMs: number } | undefined
   readonly seed: number
   /** Of each scenario; undefined: as many rounds as it has. */
   readonly minutes: number | undefined
@@ -21,6 +24,10 @@ export interface ChaosOptions {
 }
 
 const HOSTS = { low: 3, high: 9, usual: 3 } as const
+const SOAK = 'soak'
+const SOAK_MINUTES = 30
+/** Of `--interval`, seconds. */
+const INTERVAL = { low: 2, high: 3_600, usual: 10 } as const
 
 export const usage = (): string => `Usage: npm run chaos -- [OPTIONS]
 
@@ -30,6 +37,7 @@ Needs root (network namespaces, loop devices), QEMU and a C compiler.
   --scenario NAME  what to break (random); all: every scenario but random, one after the other
   --seed N         the faults of N, again (random: others each time, and it tells the seed)
   --minutes M      rounds until so much time has passed (as many rounds as the scenario has)
+  --interval S     of a soak: seconds between two epochs (${INTERVAL.usual})
   --hosts N        hosts, ${HOSTS.low} to ${HOSTS.high} (${HOSTS.usual})
   --json FILE      write the report as JSON
   --keep           keep logs and consoles also where all went well
@@ -37,6 +45,7 @@ Needs root (network namespaces, loop devices), QEMU and a C compiler.
   --help           this text
 
 Scenarios:
+  ${SOAK.padEnd(18)} nothing is broken, and memory of peers stands still (${SOAK_MINUTES} minutes)
 ${[...SCENARIOS.values()].map(({ name, about }) => `  ${name.padEnd(18)} ${about}`).join('\n')}
 
 The timeline of each run is left as text and as SVG. Exit code: 0 where every promise held, 1 where one did not, 2 where something
@@ -44,9 +53,11 @@ is wrong with the options or this machine.`
 
 /** UsageError CHAOS_OPTIONS with what was wrong and what is expected. */
 export function readOptions(args: readonly string[]): ChaosOptions {
-  const { scenario = 'random', seed = 'random', minutes, hosts, json, keep, help } = parse(args)
+  const { scenario = 'random', seed = 'random', minutes, interval, hosts, json, keep, help } = parse(args)
+  if (interval !== undefined && scenario !== SOAK) throw wrong('--interval is for --scenario soak')
   return {
-    scenarios: scenariosOf(scenario),
+    scenarios: scenario === SOAK ? [] : scenariosOf(scenario),
+    soak: scenario === SOAK ? soakOf(minutes, interval) : undefined,
     seed: seed === 'random' ? randomInt(1, 2 ** 31) : whole('seed', seed, 0, 2 ** 32 - 1),
     minutes: minutes === undefined ? undefined : whole('minutes', minutes, 1, 10_080),
     hosts: hosts === undefined ? HOSTS.usual : whole('hosts', hosts, HOSTS.low, HOSTS.high),
@@ -56,10 +67,26 @@ export function readOptions(args: readonly string[]): ChaosOptions {
   }
 }
 
+function soakOf(minutes = String(SOAK_MINUTES), interval = String(INTERVAL.usual)): ChaosOptions['soak'] {
+  return {
+    minutes: whole('minutes', minutes, LEAST_MINUTES, 10_080),
+    intervalMs: whole('interval', interval, INTERVAL.low, INTERVAL.high) * 1_000
+  }
+}
+
 function parse(args: readonly string[]) {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean' } as const
-  const options = { scenario: text, seed: text, minutes: text, hosts: text, json: text, keep: flag, help: flag }
+  const options = {
+    scenario: text,
+    seed: text,
+    minutes: text,
+    interval: text,
+    hosts: text,
+    json: text,
+    keep: flag,
+    help: flag
+  }
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values
   } catch (cause) {

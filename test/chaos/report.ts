@@ -1,26 +1,22 @@
 /** Outcomes of scenarios → checks. Pure. */
 import { type Check, equal, note } from '../measure.ts'
+import { COUNTED, type Counts } from './fault.ts'
 import type { Outcome } from './supervisor.ts'
 
-/** What is counted together in the README: how often something of this kind was done to a host or to all of them. */
-const KINDS: readonly (readonly [string, RegExp])[] = [
-  ['kills', /^kill-/],
-  ['power losses', /power-loss$/],
-  ['partitions', /^(partition|bridge|cut-off|mute|deaf)$/]
-]
-
-export function reportOf(outcomes: readonly Outcome[]): { checks: Check[]; runs: unknown[] } {
+export function reportOf(outcomes: readonly Outcome[]): { checks: Check[]; counts: Counts; runs: unknown[] } {
   const steps = outcomes.flatMap(({ rounds }) => rounds.flatMap(round => round.steps))
   const rounds = outcomes.flatMap(outcome => outcome.rounds)
   const silences = outcomes.flatMap(({ shortestSilenceMs }) => shortestSilenceMs ?? [])
   const most = (of: (round: Outcome['rounds'][number]) => number | null) =>
     Math.max(0, ...rounds.map(round => (of(round) ?? 0) / 1000))
+  const counts = total(outcomes)
   return {
+    counts,
     checks: [
       ...outcomes.map(({ scenario, broken }) => equal(`${scenario}: promises broken`, broken.length, 0)),
       note('rounds', rounds.length),
       note('faults', steps.length),
-      ...KINDS.map(([name, pattern]) => note(name, steps.filter(({ fault }) => pattern.test(fault)).length)),
+      ...COUNTED.map(name => note(`counts.${name}`, counts[name])),
       note(
         'takeovers',
         outcomes.reduce((sum, { takeovers }) => sum + takeovers, 0)
@@ -47,4 +43,11 @@ export function reportOf(outcomes: readonly Outcome[]): { checks: Check[]; runs:
       stints: stints.map(stint => ({ ...stint, firstSeq: String(stint.firstSeq), lastSeq: String(stint.lastSeq) }))
     }))
   }
+}
+
+/** What is added up over runs. */
+function total(outcomes: readonly Outcome[]): Counts {
+  const sum = { kills: 0, powerLosses: 0, partitions: 0 }
+  for (const { counts } of outcomes) for (const name of COUNTED) sum[name] += counts[name]
+  return sum
 }

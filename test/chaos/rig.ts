@@ -95,9 +95,9 @@ export class Rig {
       })
       for (const [i, home] of homes.entries()) {
         const [peer, host] = [bank.cluster.peers[i] as ClusterPeer, hosts.all[i] as Host]
-        const start = () => {
-          tell.peer(peer.name, 'its peer is started')
-          bank.cluster.startPeer(peer)
+        const start = (program: string | undefined) => {
+          tell.peer(peer.name, `its peer is started${program === undefined ? '' : ', of the next version'}`)
+          bank.cluster.startPeer(peer, program)
         }
         const isUp = () => bank.cluster.alive.includes(peer)
         targets.push(new RigTarget({ home, peer, host, hosts, targets, start, isUp }))

@@ -11,7 +11,7 @@ import { waitUntil } from '../demo/processes.ts'
 import { generator } from '../sim/kernel.ts'
 import { GROUP } from '../scenarios/bank.ts'
 import type { Stint } from './beat-log.ts'
-import { all, type Fault, type Heal } from './fault.ts'
+import { all, type Counts, type Fault, type Heal } from './fault.ts'
 import { hostOf, Listener, moneyMoves, sample } from './observers.ts'
 import * as promises from './promises.ts'
 import { Rig } from './rig.ts'
@@ -42,6 +42,8 @@ export interface Outcome {
   readonly hosts: number
   readonly hypervisor: string
   readonly rounds: readonly RoundSeen[]
+  /** Of all faults that began. */
+  readonly counts: Counts
   readonly takeovers: number
   readonly epochs: number
   /** Between the last word of an owner and the first of its successor on another host; null: there was none. */
@@ -88,6 +90,7 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
     seed: options.seed,
     hosts,
     ...seen,
+    counts: run.counts,
     takeovers: listener.takeovers,
     epochs: listener.epochs,
     broken: run.broken,
@@ -115,6 +118,7 @@ const names = (all: readonly string[]): string => [...new Set(all)].sort().join(
 
 class Run {
   readonly broken: string[] = []
+  readonly counts = { kills: 0, powerLosses: 0, partitions: 0 }
   readonly #options: RunOptions
   readonly #rig: Rig
   readonly #listener: Listener
@@ -208,6 +212,7 @@ class Run {
         const lasts = step.lastsMs === 0 ? '' : `, for ${(step.lastsMs / 1000).toFixed(1)} s`
         this.#timeline.add('fault', `${step.fault}: ${fault.about}${lasts}`, about)
         target.random = generator(step.seed)
+        if (fault.counts !== undefined) this.counts[fault.counts.as] += fault.counts.of(target)
         heals.set(step, await fault.begin(target))
       }
     } finally {

@@ -1,8 +1,10 @@
 /** One host of a rig, as faults see it, and its init: a peer that ended is started again, unless the host is down. */
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { upgradeReport } from '../../node/edge/upgrade.ts'
+import { messageOf } from '../../node/errors.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
-import { killAll, type ProcessFacts, tree } from '../demo/processes.ts'
+import { killAll, type ProcessFacts, signal, tree, waitUntil } from '../demo/processes.ts'
 import type { Host, Hosts } from '../hosts/hosts.ts'
 import { type Disk, type Heal, type Home, once, type Target } from './fault.ts'
 
@@ -10,6 +12,8 @@ import { type Disk, type Heal, type Home, once, type Target } from './fault.ts'
 const RESTART_MS = 1_000
 /** After this what was killed and still runs hangs in the kernel. */
 const GONE_MS = 10_000
+/** Of a peer that is told to stop: `TimeoutStopSec` of our unit for systemd. */
+const STOP_MS = 60_000
 
 export class RigTarget implements Target {
   readonly name: string
@@ -22,10 +26,11 @@ export class RigTarget implements Target {
   /** As the step says that is done to it. */
   random: () => number = () => 0
   readonly #targets: readonly RigTarget[]
-  readonly #start: () => void
+  readonly #start: (program: string | undefined) => void
   readonly #isUp: () => boolean
   /** So many faults keep it down. */
   #down = 0
+  #program: string | undefined
   #retired = false
 
   constructor(parts: {
@@ -34,7 +39,7 @@ export class RigTarget implements Target {
     host: Host
     hosts: Hosts
     targets: readonly RigTarget[]
-    start: () => void
+    start: (program: string | undefined) => void
     isUp: () => boolean
   }) {
     this.name = parts.home.name
@@ -94,6 +99,30 @@ export class RigTarget implements Target {
     })
   }
 
+  async restart(program: string | undefined): Promise<void> {
+    this.#program = program
+    const pid = this.peerPid()
+    this.#down++
+    if (pid !== undefined) {
+      signal(pid, 'SIGTERM')
+      await waitUntil(() => this.peerPid() !== pid, STOP_MS)
+    }
+    await (await this.halt())()
+    this.#down--
+    this.startSoon()
+  }
+
+  async waits(version: string): Promise<readonly string[]> {
+    try {
+      const overview = await this.peer.client.overview()
+      const is = overview.members.find(({ self }) => self)?.report?.version
+      const waits = upgradeReport(version, overview).waits
+      return is === version ? waits : [...waits, `it is of version ${is}`]
+    } catch (error) {
+      return [messageOf(error)]
+    }
+  }
+
   /** As init does. */
   startSoon(): void {
     setTimeout(() => this.#ensure(), RESTART_MS)
@@ -105,7 +134,7 @@ export class RigTarget implements Target {
   }
 
   #ensure(): void {
-    if (this.#down === 0 && !this.#retired && !this.#isUp()) this.#start()
+    if (this.#down === 0 && !this.#retired && !this.#isUp()) this.#start(this.#program)
   }
 
   /** The peer, what it has started, and what names its files: a helper of a fault on this host is none of these. */

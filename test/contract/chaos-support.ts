@@ -31,7 +31,7 @@ export class Patient implements Target {
   readonly random: () => number
   /** Lines that the program has said, in all its lives. */
   readonly lines: string[] = []
-  readonly #program: readonly string[] | undefined
+  #program: readonly string[] | undefined
   readonly #environment: NodeJS.ProcessEnv
   #child: ChildProcess | undefined
 
@@ -76,6 +76,16 @@ export class Patient implements Target {
       await ended
     }
     return once(() => this.#start())
+  }
+
+  async restart(program: string | undefined): Promise<void> {
+    const start = await this.halt()
+    if (program !== undefined) this.#program = [program]
+    await start()
+  }
+
+  async waits(): Promise<readonly string[]> {
+    return []
   }
 
   async #start(): Promise<void> {

@@ -1,34 +1,24 @@
 /**
- * A running cluster is upgraded one peer at a time, as `diapause upgrade check` says, to a build of a higher version, and back:
+ * A running cluster is upgraded one peer at a time, as `diapause upgrade check` says, to a build of a higher version that
+ * says more than this one knows, and back:
  * the bank goes on all the while, also while versions are mixed.
  */
 import { execFile } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { UpgradeReport } from '../../node/edge/upgrade.ts'
 import { programVersion } from '../../node/host/version.ts'
 import { Bank, calm } from './bank.ts'
+import { mainOf, makeNewer, NEWER } from './newer.ts'
 
 const root = join(import.meta.dirname, '../..')
-const mainOf = (tree: string): string => join(tree, 'node/main.ts')
-
 /** Of 2 VMs with 64 accounts of 1,000 coins each. */
 const SOUND = { money: 128_000, gaps: 0, broken: 0, faults: [] }
-const NEWER = '99.0.0'
-
-/** This tree once more, under another version. */
-function makeNewer(): string {
-  const tree = mkdtempSync(join(tmpdir(), 'diapause-newer-'))
-  for (const name of ['config', 'node', 'protocols']) cpSync(join(root, name), join(tree, name), { recursive: true })
-  for (const name of ['node_modules', '.build']) symlinkSync(join(root, name), join(tree, name))
-  const about = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as object
-  writeFileSync(join(tree, 'package.json'), JSON.stringify({ ...about, version: NEWER }))
-  return tree
-}
 
 describe('a cluster of three that is upgraded while it runs', () => {
+  let dir: string
   let newer: string
   let bank: Bank
   let nonces: string[]
@@ -63,13 +53,15 @@ describe('a cluster of three that is upgraded while it runs', () => {
   }
 
   beforeAll(async () => {
-    newer = makeNewer()
+    dir = mkdtempSync(join(tmpdir(), 'diapause-newer-'))
+    newer = join(dir, 'tree')
+    makeNewer(newer)
     bank = await Bank.start({ peers: 3, settings: { ...calm, shards: { k: 2, m: 1 } }, vms: 2, memoryMiB: 128 })
   }, 240_000)
 
   afterAll(async () => {
     await bank?.cluster.stop()
-    rmSync(newer, { recursive: true, force: true })
+    rmSync(dir, { recursive: true, force: true })
   })
 
   it('is told to take a snapshot first, and then which peer is next', async () => {

@@ -27,12 +27,26 @@ describe('the command line of chaos', () => {
     expect(readOptions(['--seed', 'random']).seed).toBeGreaterThan(0)
   })
 
+  it('soaks for as long as is said, and breaks nothing then', () => {
+    expect(readOptions(['--scenario', 'soak'])).toMatchObject({
+      scenarios: [],
+      soak: { minutes: 30, intervalMs: 10_000 }
+    })
+    expect(readOptions(['--scenario', 'soak', '--minutes', '60', '--interval', '4']).soak).toEqual({
+      minutes: 60,
+      intervalMs: 4_000
+    })
+    expect(readOptions(['--scenario', 'kill-peer']).soak).toBeUndefined()
+  })
+
   it('says what is wrong, and what is expected', () => {
     const wrong: readonly (readonly [string[], RegExp])[] = [
       [['--scenario', 'tea'], /there is no scenario "tea"/],
       [['--seed', 'x'], /--seed takes a whole number/],
       [['--hosts', '2'], /--hosts takes a whole number from 3 to 9/],
       [['--minutes', '0'], /--minutes takes a whole number from 1/],
+      [['--scenario', 'soak', '--minutes', '5'], /--minutes takes a whole number from 7/],
+      [['--interval', '10'], /--interval is for --scenario soak/],
       [['--json', '/nowhere/at/all.json'], /there is no folder/],
       [['--loud'], /--loud/]
     ]
@@ -40,6 +54,6 @@ describe('the command line of chaos', () => {
   })
 
   it('tells of every scenario in its help', () => {
-    for (const name of [...FAULTS.keys(), 'random', 'flapping']) expect(usage()).toContain(name)
+    for (const name of [...FAULTS.keys(), 'random', 'flapping', 'soak']) expect(usage()).toContain(name)
   })
 })

@@ -3,6 +3,7 @@ import type { Host, Hosts } from '../../hosts/hosts.ts'
 import { all, type Fault, type Heal, type Target } from '../fault.ts'
 
 const LASTS = { leastMs: 1_000, mostMs: 20_000 } as const
+const PARTITION = { as: 'partitions', of: () => 1 } as const
 
 export const cutOff: Fault = {
   name: 'cut-off',
@@ -10,6 +11,7 @@ export const cutOff: Fault = {
   lasts: LASTS,
   reach: 'one',
   links: true,
+  counts: PARTITION,
   begin: async ({ host, hosts }) => hosts.cutOff(host)
 }
 
@@ -20,6 +22,7 @@ export const mute: Fault = {
   lasts: LASTS,
   reach: 'one',
   links: true,
+  counts: PARTITION,
   begin: target => blockAll(target.hosts, [[target.host]], [target.others.map(({ host }) => host)])
 }
 
@@ -30,6 +33,7 @@ export const deaf: Fault = {
   lasts: LASTS,
   reach: 'one',
   links: true,
+  counts: PARTITION,
   begin: target => blockAll(target.hosts, [target.others.map(({ host }) => host)], [[target.host]])
 }
 
@@ -40,6 +44,7 @@ export const partition: Fault = {
   lasts: LASTS,
   reach: 'many',
   links: true,
+  counts: PARTITION,
   begin(target) {
     const [left, right] = halves(target, Math.floor(target.others.length / 2))
     return blockAll(target.hosts, [left, right], [right, left])
@@ -53,6 +58,7 @@ export const bridge: Fault = {
   lasts: LASTS,
   reach: 'many',
   links: true,
+  counts: PARTITION,
   begin(target) {
     const [, right] = halves(target, Math.floor(target.others.length / 2))
     const left = target.others.map(({ host }) => host).filter(host => !right.includes(host))

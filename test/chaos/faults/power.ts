@@ -13,6 +13,7 @@ export const losePower: Fault = {
   about: 'it loses its power, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
+  counts: { as: 'powerLosses', of: () => 1 },
   begin: target => cut([target])
 }
 
@@ -22,7 +23,8 @@ export const loseRackPower: Fault = {
   about: 'it and half of the others lose their power at once, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'many',
-  begin: target => cut([target, ...drawn(target, Math.ceil(target.others.length / 2))])
+  counts: { as: 'powerLosses', of: target => 1 + rack(target) },
+  begin: target => cut([target, ...drawn(target, rack(target))])
 }
 
 export const loseAllPower: Fault = {
@@ -30,8 +32,12 @@ export const loseAllPower: Fault = {
   about: 'all hosts lose their power at once, and what was not synced',
   lasts: { leastMs: 0, mostMs: 5_000 },
   reach: 'all',
+  counts: { as: 'powerLosses', of: target => 1 + target.others.length },
   begin: target => cut([target, ...target.others])
 }
+
+/** So many others are in its rack. */
+const rack = ({ others }: Target): number => Math.ceil(others.length / 2)
 
 function drawn({ others, random }: Target, count: number): Target[] {
   const order = others.map(other => ({ other, at: random() })).sort((a, b) => a.at - b.at)

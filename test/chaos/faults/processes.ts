@@ -11,6 +11,7 @@ export const killPeer: Fault = {
   about: 'its peer is killed (-9)',
   lasts: { leastMs: 0, mostMs: 0 },
   reach: 'one',
+  counts: { as: 'kills', of: target => (target.peerPid() === undefined ? 0 : 1) },
   async begin(target) {
     await end(target, [target.peerPid()])
     return nothing
@@ -22,6 +23,7 @@ export const killQemu: Fault = {
   about: 'its VMs are killed (-9), its peer lives',
   lasts: { leastMs: 0, mostMs: 0 },
   reach: 'one',
+  counts: { as: 'kills', of: target => (target.qemuPids().length === 0 ? 0 : 1) },
   async begin(target) {
     await end(target, target.qemuPids())
     return nothing
@@ -34,6 +36,7 @@ export const killHost: Fault = {
   about: 'all that it runs is killed (-9), and it stays down',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
+  counts: { as: 'kills', of: runs },
   begin: target => target.halt()
 }
 
@@ -69,10 +72,16 @@ export const killAllHosts: Fault = {
   about: 'all that all hosts run is killed (-9), and they stay down',
   lasts: { leastMs: 0, mostMs: 5_000 },
   reach: 'all',
+  counts: { as: 'kills', of: target => [target, ...target.others].reduce((sum, each) => sum + runs(each), 0) },
   async begin(target) {
     const heals = await Promise.all([target, ...target.others].map(each => each.halt()))
     return once(async () => void (await Promise.all(heals.map(heal => heal()))))
   }
+}
+
+/** 1 where there is something to kill. */
+function runs(target: Target): number {
+  return target.peerPid() === undefined && target.qemuPids().length === 0 ? 0 : 1
 }
 
 async function end(target: Target, found: readonly (number | undefined)[]): Promise<void> {
