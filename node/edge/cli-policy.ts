@@ -1,5 +1,6 @@
 /** `diapause policy`: when the epochs of a group are taken by themselves; what another policy would have done with its past. */
 import type { Command } from 'commander'
+import { availabilityOf, FAILURE_EVERY_MS } from '../../protocols/epoch/policy-outcome.ts'
 import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { bytesText, durationText, table } from './format.ts'
@@ -7,6 +8,7 @@ import type { GroupPolicy, PolicySimulation } from './policy-view.ts'
 
 interface Options {
   readonly json?: boolean
+  readonly failsEvery?: number
 }
 
 /** As people give a policy on the command line. */
@@ -39,9 +41,9 @@ export function policyCommands(
     .description('when the snapshots of a group are taken by themselves, what they cost, and what other ways would')
   const show = async (group: string, options: Options): Promise<void> => {
     const found = await (await clientOf(options)).policy(group)
-    host.print(options.json ? JSON.stringify(found, null, 2) : policyShownText(found))
+    host.print(options.json ? JSON.stringify(found, null, 2) : policyShownText(found, options.failsEvery))
   }
-  speaking(policy, 'show <group>')
+  withFailures(speaking(policy, 'show <group>'))
     .description('the policy of a group, when its next snapshot is due, and what the last ones cost')
     .action(show)
   withPolicyOptions(speaking(policy, 'set <group>'), 'or "default": as the config of the peers says')
@@ -51,13 +53,16 @@ export function policyCommands(
       await (await clientOf(options)).setPolicy(group, wish)
       await show(group, options)
     })
-  withPolicyOptions(speaking(policy, 'simulate <group>'), '')
+  withFailures(withPolicyOptions(speaking(policy, 'simulate <group>'), ''))
     .description('replay what the peer remembers of a group through a policy: pause, loss and cost, beside what was')
     .action(async (group: string, options: Options & PolicyOptions) => {
       const found = await (await clientOf(options)).simulatePolicy(group, policyOf(options))
-      host.print(options.json ? JSON.stringify(found, null, 2) : simulationText(found))
+      host.print(options.json ? JSON.stringify(found, null, 2) : simulationText(found, options.failsEvery))
     })
 }
+
+const withFailures = (command: Command): Command =>
+  command.option('--fails-every <time>', 'for the part of the time that counts: a host is lost so often (30d)', timeOf)
 
 const several = (value: string, before: readonly string[] = []): string[] => [...before, value]
 
@@ -131,7 +136,7 @@ function numberOf(text: string): number {
   throw new UsageError('CLI_NUMBER', `${JSON.stringify(text)} is not a number`)
 }
 
-export function policyShownText(found: GroupPolicy): string {
+export function policyShownText(found: GroupPolicy, failureEveryMs = FAILURE_EVERY_MS): string {
   const { group, text, own, keeper, next, nowMs, failed, costs } = found
   const of = own ? 'its own' : "the config's"
   const due =
@@ -147,11 +152,13 @@ export function policyShownText(found: GroupPolicy): string {
   return [
     ...lines,
     `of the last ${costs.epochs}, usually: every ${timeText(costs.intervalMs)}, paused ${timeText(costs.pauseMs)}, made in ${timeText(costs.creationMs)}, committed ${timeText(costs.mergeMs)} later; ${bytesText(costs.changedBytes)} changed, ${bytesText(costs.storedBytes)} stored`,
-    `that is ${percent(costs.overhead)} overhead; with a host ${timeText(costs.lossMeanMs)} are lost on average, ${timeText(costs.lossWorstMs)} at the worst; ${down}`
+    `that is ${percent(costs.overhead)} overhead; with a host ${timeText(costs.lossMeanMs)} are lost on average, ${timeText(costs.lossWorstMs)} at the worst; ${down}`,
+    `of the time ${fine(availabilityOf({ ...costs, lossMs: costs.lossMeanMs, downMs: costs.downMs ?? 0 }, failureEveryMs))} counts, where a host is lost every ${durationText(failureEveryMs)}`
   ].join('\n')
 }
 
-export function simulationText({ group, text, why, was, wouldBe }: PolicySimulation): string {
+export function simulationText(found: PolicySimulation, failureEveryMs = FAILURE_EVERY_MS): string {
+  const { group, text, why, was, wouldBe } = found
   const row = (name: string, of: (outcome: typeof was) => string): string[] => [name, of(was), of(wouldBe)]
   return [
     `group ${group} over ${durationText(was.overMs)}, with ${text}`,
@@ -166,12 +173,18 @@ export function simulationText({ group, text, why, was, wouldBe }: PolicySimulat
       row('overhead', ({ overhead }) => percent(overhead)),
       row('lost on average', ({ lossMs }) => timeText(lossMs.mean)),
       row('lost at the worst', ({ lossMs }) => timeText(lossMs.most)),
+      row(`counts, a host lost every ${durationText(failureEveryMs)}`, ({ overhead, lossMs }) =>
+        fine(availabilityOf({ overhead, lossMs: lossMs.mean, downMs: 0 }, failureEveryMs))
+      ),
       row('changed', ({ changedBytes }) => bytesText(changedBytes)),
       row('stored', ({ storedBytes }) => bytesText(storedBytes))
     ]),
     ...(why === '' ? [] : [`it said last: ${why}`])
   ].join('\n')
 }
+
+/** Five nines are seen. */
+const fine = (part: number): string => `${(100 * part).toFixed(3)} %`
 
 const percent = (part: number): string => `${(100 * part).toFixed(part < 0.01 ? 2 : 1)} %`
 

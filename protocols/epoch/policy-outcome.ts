@@ -16,6 +16,18 @@ export interface PolicyOutcome {
   readonly storedBytes: number
 }
 
+/** Between failures that cost a group its host. 30 days: a guess, reboots that nobody planned among them. */
+export const FAILURE_EVERY_MS = 30 * 86_400_000
+
+/**
+ * Part of the time that counts, 0 to 1: neither lost to epochs, nor with a host, nor down. The result of the cost model
+ * (`node/planning/policies/cost-model.ts`).
+ */
+export const availabilityOf = (
+  { overhead, lossMs, downMs }: { readonly overhead: number; readonly lossMs: number; readonly downMs: number },
+  failureEveryMs = FAILURE_EVERY_MS
+): number => Math.max(0, 1 - overhead - Math.min(1, (lossMs + downMs) / failureEveryMs))
+
 /** What a policy would have done with a past that was recorded. */
 export interface SimulatedPolicy {
   readonly was: PolicyOutcome

@@ -115,11 +115,14 @@ describe('diapause policy', () => {
   test('shows by what a group’s snapshots are taken, by whom, when the next is due, and what they cost', async () => {
     const { code, out } = await run('policy', 'show', 'bank')
     expect(code).toBe(0)
+    const often = await run('policy', 'show', 'bank', '--fails-every', '1h')
+    expect(often.out.at(-1)).toBe('of the time 99.485 % counts, where a host is lost every 1 h 0 min')
     expect(out).toEqual([
       "group bank: interval: every 10 s (the config's); host-p1 takes its snapshots",
       'the next is due in 6.0 s (every 10 s)',
       'of the last 20, usually: every 10.0 s, paused 20 ms, made in 200 ms, committed 30 ms later; 10.0 MiB changed, 5.0 MiB stored',
-      'that is 0.30 % overhead; with a host 5.2 s are lost on average, 10.2 s at the worst; back 2.5 s after a host died'
+      'that is 0.30 % overhead; with a host 5.2 s are lost on average, 10.2 s at the worst; back 2.5 s after a host died',
+      'of the time 99.700 % counts, where a host is lost every 30 d 0 h'
     ])
   })
 

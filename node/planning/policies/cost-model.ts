@@ -15,6 +15,7 @@
  * epoch, on average half an interval and that. Of many intervals the one with the least loss of time is Young's (A first order
  * approximation to the optimum checkpoint interval, CACM 17(9), 1974): sqrt(2 · cost of an epoch · time between failures).
  */
+import { availabilityOf, FAILURE_EVERY_MS } from '../../../protocols/epoch/policy-outcome.ts'
 
 /** Milliseconds. */
 export interface Availability {
@@ -30,9 +31,6 @@ export interface Availability {
  * whose cores are mostly idle.
  */
 export const MAKING_SHARE = 0.05
-
-/** Between failures that cost a group its host. 30 days: a guess, reboots that nobody planned among them. */
-export const FAILURE_EVERY_MS = 30 * 86_400_000
 
 /** What one epoch takes from its VMs. */
 export const epochCostMs = ({ pauseMs, creationMs }: Pick<Availability, 'pauseMs' | 'creationMs'>): number =>
@@ -55,7 +53,7 @@ export function estimate(intervalMs: number, costs: Availability, failureEveryMs
   const madeMs = creationMs + mergeMs
   const lossMeanMs = intervalMs / 2 + madeMs
   const downMs = switchMs + recoverMs
-  const availability = Math.max(0, 1 - overhead - (lossMeanMs + downMs) / failureEveryMs)
+  const availability = availabilityOf({ overhead, lossMs: lossMeanMs, downMs }, failureEveryMs)
   return { overhead, lossMeanMs, lossWorstMs: intervalMs + madeMs, downMs, availability }
 }
 
