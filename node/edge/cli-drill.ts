@@ -50,14 +50,13 @@ export function drillCommands(
       const client = await clientOf(options)
       const report = await host.interruptible(async signal => {
         try {
-          return await client.drill(wish, host.progress, signal)
+          return await whileWaiting(host, `a drill of ${group} begins`, now => client.drill(wish, now, signal))
         } catch (cause) {
           throw signal.aborted
             ? new DiapauseError('INTERRUPTED', 'interrupted: nothing is left of it', { cause })
             : cause
         }
       })
-      host.progress('')
       host.print(options.json ? JSON.stringify(report, null, 2) : drillText(report))
       if (report.failed !== undefined) throw new DiapauseError('DRILL_FAILED', `the drill failed: ${report.failed}`)
     })

@@ -2,12 +2,11 @@
 import type { Command } from 'commander'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 /** The machine, as these commands need it. */
-export interface ImageHost {
+export interface ImageHost extends ProgressHost {
   print(text: string): void
-  /** On a terminal: how far it is, each in the place of the one before. Else nothing. */
-  progress(text: string): void
   /** Does `work`, whose signal aborts when the person interrupts it. */
   interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>
 }
@@ -32,8 +31,8 @@ export function imageCommands(
       const client = await clientOf(options)
       const group = options.group ?? (await groupOf(client, vm))
       const { exportTo } = await import('./image-folder.ts')
-      const { image, files } = await interruptibly(host, signal =>
-        exportTo(out, client, { group, vm, epoch }, { progress: host.progress, signal })
+      const { image, files } = await interruptibly(host, `the image of ${vm} is gathered`, (signal, progress) =>
+        exportTo(out, client, { group, vm, epoch }, { progress, signal })
       )
       const text = `VM ${vm} of group ${group} at epoch ${image.epoch} is in ${out}: start it with ${out}/run.sh`
       host.print(options.json ? JSON.stringify({ directory: out, image, files }, null, 2) : text)
@@ -44,22 +43,27 @@ export function imageCommands(
     .option('--owner <peer>', 'the member that is to run it (default: the cluster chooses)')
     .action(async (dir: string, options: Shared & { group?: string; owner?: string }) => {
       const { readDirectory, recordsOf } = await import('./image-folder.ts')
-      const directory = await readDirectory(dir)
+      const directory = await whileWaiting(host, `${dir} is read`, readDirectory(dir))
       const { image: about } = directory
       const wish = { group: options.group ?? about.group, about, ...(options.owner && { owner: options.owner }) }
       const client = await clientOf(options)
-      const record = await interruptibly(host, signal =>
-        client.importImage(recordsOf(dir, directory, wish, host.progress), signal)
+      const record = await interruptibly(host, 'the image is sent', (signal, progress) =>
+        client.importImage(recordsOf(dir, directory, wish, progress), signal)
       )
       const text = `group ${record.id} with VM ${about.spec.id} goes on from epoch ${about.epoch} of group ${about.group}`
       host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })
 }
 
-function interruptibly<T>(host: ImageHost, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/** `what` is waited for at first; `progress` says what after that. */
+function interruptibly<T>(
+  host: ImageHost,
+  what: string,
+  work: (signal: AbortSignal, progress: (text: string) => void) => Promise<T>
+): Promise<T> {
   return host.interruptible(async signal => {
     try {
-      return await work(signal)
+      return await whileWaiting(host, what, now => work(signal, now))
     } catch (cause) {
       throw signal.aborted ? new DiapauseError('INTERRUPTED', 'interrupted: nothing is left of it', { cause }) : cause
     }

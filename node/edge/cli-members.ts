@@ -4,6 +4,7 @@ import { messageOf, UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { DEFAULT_EXPIRY_MINUTES } from './cluster-view.ts'
 import { membersText, progressText, votesText } from './format-members.ts'
+import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 export interface NewPeerCommand {
   readonly name: string
@@ -23,11 +24,14 @@ export interface MadePeer {
 }
 
 /** The machine, as these commands need it. */
-export interface MemberHost {
+export interface MemberHost extends ProgressHost {
   /** What a person types before a command's name: `diapause`, or as npm runs it. */
   readonly typed: string
   init(options: NewPeerCommand & { readonly cluster: string }): Promise<MadePeer>
-  join(options: NewPeerCommand & { readonly token: string; tell(text: string): void }): Promise<MadePeer>
+  /** `waitsFor` gets whom it asks, `tell` what remains to be read: why a member did not help, what is to be done next. */
+  join(
+    options: NewPeerCommand & { readonly token: string; waitsFor(what: string): void; tell(text: string): void }
+  ): Promise<MadePeer>
   /** Standard input, to its end. */
   readInput(): Promise<string>
   print(text: string): void
@@ -73,7 +77,7 @@ export function memberCommands(
     .option('--force', 'although it lives and owns VMs: they go back to their last snapshot on other hosts')
     .action(async (member: string, options: Shared & { force?: boolean }) => {
       const client = await clientOf(options)
-      await withProgress(client.removeMember(member, options.force === true), client, member, options, host)
+      await withProgress(client.removeMember(member, options.force === true), client, member, host)
       done(host, options, { removed: member }, `${member} is removed`)
       await tellVotes(client, options, host)
     })
@@ -88,7 +92,7 @@ export function memberCommands(
       }
       const client = await clientOf(options)
       const wish = { ...(votes === undefined ? {} : { votes }), ...(address === undefined ? {} : { address }) }
-      await withProgress(client.setMember(member, wish), client, member, options, host)
+      await withProgress(client.setMember(member, wish), client, member, host)
       done(host, options, { member, ...wish }, `${member} is set`)
       if (votes !== undefined) await tellVotes(client, options, host)
     })
@@ -98,7 +102,7 @@ export function memberCommands(
     .action(async (options: Shared & { force?: boolean }) => {
       const client = await clientOf(options)
       const { name } = await client.status()
-      await withProgress(client.leave(options.force === true), client, name, options, host)
+      await withProgress(client.leave(options.force === true), client, name, host)
       done(host, options, { left: name }, `${name} has left the cluster and stops`)
       await tellVotes(client, options, host)
     })
@@ -136,7 +140,8 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
     .description('make a new cluster with this host as its first peer')
     .requiredOption('--cluster <name>', "the cluster's name")
     .action(async (options: Options & { cluster: string }) => {
-      const peer = await host.init({ ...asked(options), cluster: options.cluster })
+      const making = host.init({ ...asked(options), cluster: options.cluster })
+      const peer = await whileWaiting(host, `cluster ${options.cluster} is made`, making)
       made(options, peer, `cluster ${peer.cluster} is made; its first peer is ${peer.name} (${peer.id})`)
     })
   newPeer('join <token>')
@@ -146,7 +151,9 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
     .action(async (word: string, options: Options) => {
       const token = word === '-' ? (await host.readInput()).trim() : word
       const tell = (text: string): void => (options.json ? undefined : host.print(text))
-      const peer = await host.join({ ...asked(options), token, tell })
+      const peer = await whileWaiting(host, 'the token is looked at', waitsFor =>
+        host.join({ ...asked(options), token, waitsFor, tell })
+      )
       made(options, peer, `${peer.name} (${peer.id}) is a member of cluster ${peer.cluster}`)
     })
 }
@@ -158,33 +165,27 @@ function done(host: MemberHost, { json }: Shared, value: object, text: string): 
 /** How many voters may fail now. Of a peer that has left and stops there may be no answer: it is done all the same. */
 async function tellVotes(client: ApiClient, { json }: Shared, host: MemberHost): Promise<void> {
   if (json) return
-  const status = await client.members().catch(() => undefined)
+  const asking = client.members().catch(() => undefined)
+  const status = await whileWaiting(host, 'the votes are counted', asking)
   if (status !== undefined) host.print(votesText(status))
 }
 
-/** Waits for a call, and tells what it waits for each time that this changes. */
-async function withProgress(
-  call: Promise<void>,
-  client: ApiClient,
-  member: string,
-  { json }: Shared,
-  host: MemberHost
-): Promise<void> {
+/** Waits for a call, and shows what that waits for. */
+async function withProgress(call: Promise<void>, client: ApiClient, member: string, host: MemberHost): Promise<void> {
   let ended = false
   const ending = call.finally(() => (ended = true))
   ending.catch(() => {}) // awaited below
-  let told = ''
-  for (;;) {
-    await Promise.race([ending, new Promise(resolve => setTimeout(resolve, PROGRESS_EVERY_MS))])
-    if (ended || json) break
-    const text = await client.members().then(
-      status => progressText(status, member),
-      (error: unknown) => messageOf(error)
-    )
-    if (!ended && text !== told) host.print(text)
-    told = text
-  }
-  await ending
+  await whileWaiting(host, 'the cluster is told', async now => {
+    let shown = ''
+    for (;;) {
+      await Promise.race([ending, new Promise(resolve => setTimeout(resolve, PROGRESS_EVERY_MS))])
+      if (ended) break
+      const text = await client.members().then(status => progressText(status, member), messageOf)
+      if (!ended && text !== shown) now(text)
+      shown = text
+    }
+    await ending
+  })
 }
 
 function minutes(text: string): number {

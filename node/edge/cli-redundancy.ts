@@ -11,6 +11,7 @@ import {
   type VerifyReport,
   type WorkProgress
 } from './redundancy-view.ts'
+import { whileWaiting } from './waiting.ts'
 
 interface Shared {
   readonly json?: boolean
@@ -29,7 +30,14 @@ export function redundancyCommands(
   host: ImageHost,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
-  const progress = ({ text, done, total }: WorkProgress): void => host.progress(`${text}: ${done} of ${total}`)
+  /** `what` is waited for at first; after that what `work` tells of itself. */
+  const following = <T>(
+    what: string,
+    work: (progress: (of: WorkProgress) => void, signal: AbortSignal) => Promise<T>
+  ): Promise<T> =>
+    host.interruptible(signal =>
+      whileWaiting(host, what, now => work(({ text, done, total }) => now(`${text}: ${done} of ${total}`), signal))
+    )
   speaking('verify [name]')
     .description(
       'look whether all that snapshots need is stored, of all groups or of a group or VM; fails (1) where not'
@@ -38,8 +46,9 @@ export function redundancyCommands(
     .action(async (name: string | undefined, options: Shared & { deep?: boolean }) => {
       const client = await clientOf(options)
       const wish = { name, deep: options.deep === true }
-      const report = await host.interruptible(signal => client.verify(wish, progress, signal))
-      host.progress('')
+      const report = await following('what is stored is looked at', (progress, signal) =>
+        client.verify(wish, progress, signal)
+      )
       host.print(options.json ? JSON.stringify(report, null, 2) : verifyText(report))
       if (!isWhole(report))
         throw new DiapauseError('REDUNDANCY_LACKS', 'something is missing: `diapause repair` mends what can be')
@@ -48,8 +57,9 @@ export function redundancyCommands(
     .description('rebuild now what is missing, also of members that are only dead; fails (1) where that cannot be')
     .action(async (options: Shared) => {
       const client = await clientOf(options)
-      const report = await host.interruptible(signal => client.repair(progress, signal))
-      host.progress('')
+      const report = await following('what is missing is looked for', (progress, signal) =>
+        client.repair(progress, signal)
+      )
       host.print(options.json ? JSON.stringify(report, null, 2) : repairText(report))
       if (report.impossible.length > 0)
         throw new DiapauseError('REPAIR_IMPOSSIBLE', 'not everything can be repaired now')

@@ -84,7 +84,8 @@ function defineCommand(command: Command, host: VmHost, clientOf: (options: objec
       const what = `group ${record.id} with ${record.vms.length} VMs ${dryRun ? 'can be made' : 'is made'}${price}`
       host.print(options.json ? JSON.stringify(record, null, 2) : what)
       if (options.json) return
-      const names = new Map((await client.status()).members.map(({ id, name }) => [id, name]))
+      const { members } = await whileWaiting(host, 'members are asked for', client.status())
+      const names = new Map(members.map(({ id, name }) => [id, name]))
       for (const { id } of record.vms) {
         const owner = record.owners[id] ?? ''
         host.print(`  ${id} on ${names.get(owner) ?? owner}`)

@@ -45,5 +45,5 @@ export function progressText({ members, voters, waits }: ClusterStatus, member: 
   const name = members.find(each => each.name === member || each.id === member)?.name ?? member
   const wait = waits.find(each => each.member === name)
   if (wait !== undefined) return `waiting: ${name}: ${wait.why}`
-  return voters.settled ? 'working …' : `settling the voters (version ${voters.version}) …`
+  return voters.settled ? 'the cluster is told' : `version ${voters.version} of the voters is settled`
 }

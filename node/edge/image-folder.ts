@@ -64,8 +64,6 @@ export async function exportTo(
   } catch (error) {
     if (partial !== undefined) await rm(partial, { recursive: true, force: true })
     throw error
-  } finally {
-    progress('')
   }
 }
 
@@ -191,14 +189,11 @@ export async function* recordsOf(
   progress: Progress
 ): AsyncGenerator<Uint8Array, void> {
   yield* encodeRecord({ kind: 'about', value: wish })
-  try {
-    for (const name of contentFiles(image.spec)) {
-      yield* encodeRecord({ kind: 'file', value: { name } })
-      yield* dataOf(join(dir, name), { name, expected: files[name], progress })
-    }
-  } finally {
-    progress('')
+  for (const name of contentFiles(image.spec)) {
+    yield* encodeRecord({ kind: 'file', value: { name } })
+    yield* dataOf(join(dir, name), { name, expected: files[name], progress })
   }
+  progress('the group is made')
   yield* encodeRecord({ kind: 'end' })
 }
 

@@ -24,10 +24,10 @@ type Welcome = Extract<JoinReply, { kind: 'welcome' }>
 
 /**
  * UsageError TOKEN_INVALID, NEW_PEER_INVALID, NEW_PEER_EXISTS, JOIN_UNREACHABLE, JOIN_REFUSED, or the code and message with
- * which the cluster refused (`judgeJoin`). `tell` gets a line for each thing that may take a while.
+ * which the cluster refused (`judgeJoin`). `waitsFor` gets whom it asks; `tell` a line of what remains to be read.
  */
 export async function joinCluster(
-  options: NewPeerOptions & { readonly token: string; tell(text: string): void }
+  options: NewPeerOptions & { readonly token: string; waitsFor(what: string): void; tell(text: string): void }
 ): Promise<MadePeer> {
   const token = decodeToken(options.token)
   const peer = await planNewPeer(options, token.cluster.name, token.cluster.id)
@@ -36,7 +36,7 @@ export async function joinCluster(
   const signature = await privateKey.sign(joinProof(token.cluster.id, invite.peerId, id))
   const { name, address } = peer
   const request = encodeJoinRequest({ cluster: token.cluster.id, id, name, address, signature })
-  const welcome = await askAll(token, options.tell, async member =>
+  const welcome = await askAll(token, options, async member =>
     parseJoinReply(
       await requestJoin({ inviteKey: invite.privateKey, peer: member, request, timeoutMs: ASK_TIMEOUT_MS })
     )
@@ -57,24 +57,25 @@ export async function joinCluster(
 
 async function askAll(
   token: Token,
-  tell: (text: string) => void,
+  { tell, waitsFor }: { tell(text: string): void; waitsFor(what: string): void },
   ask: (member: Token['members'][number]) => Promise<JoinReply>
 ): Promise<Welcome> {
   let problem: unknown
   for (const member of token.members) {
-    tell(`asking the member at ${member.address} …`)
+    const at = `the member at ${member.address}`
+    waitsFor(`${at} is asked`)
     try {
       const reply = await ask(member)
       if (reply.kind === 'welcome') return reply
       const refusal = new UsageError(reply.code, reply.message)
       if (!PASSING.test(reply.code)) throw refusal
       problem = refusal
-      tell(`  ${reply.message}`)
+      tell(`${at}: ${reply.message}`)
     } catch (error) {
       if (!hasCode(error, 'JOIN_UNREACHABLE') && !hasCode(error, 'JOIN_REFUSED')) throw error
       // What a member said counts more than that another could not be reached.
       if (problem === undefined || hasCode(problem, 'JOIN_UNREACHABLE')) problem = error
-      tell(`  ${messageOf(error)}`)
+      tell(`${at}: ${messageOf(error)}`)
     }
   }
   if (hasCode(problem, 'JOIN_REFUSED') && token.expiresMs <= wallMs()) {

@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { Config } from '../../config/schema.ts'
 import { type CliHost, program, runCli } from '../../node/edge/cli.ts'
 import { doctorCommand } from '../../node/edge/doctor.ts'
+import type { ReadyPeer } from '../../node/edge/view.ts'
 
 let dir: string
 let peer: Server
@@ -109,6 +111,65 @@ describe('a command that waits for its peer', () => {
     expect(told).toEqual([])
     sockets[0]?.destroy()
     await ended
+  })
+})
+
+describe('a command that makes or runs a peer', () => {
+  const own = ['--name', 'oak', '--data-dir', '/d', '--listen', '/ip4/10.0.0.1/tcp/7400']
+  const made = { id: 'x', name: 'oak', cluster: 'forest', configFile: '/d/peer.toml' }
+  const ready = {} as ReadyPeer
+  const lines: readonly (readonly [string, string[], (done: Promise<void>) => Partial<CliHost>])[] = [
+    [
+      'cluster forest is made',
+      ['init', '--cluster', 'forest', ...own],
+      done => ({ init: async () => (await done, made) })
+    ],
+    [
+      'elm is asked',
+      ['join', 'TOKEN', ...own],
+      done => ({ join: async ({ waitsFor }) => (waitsFor('elm is asked'), await done, made) })
+    ],
+    [
+      'the identity is read or made',
+      ['identity', '--data-dir', '/d'],
+      done => ({ identity: async () => (await done, 'x') })
+    ],
+    [
+      'the peer starts',
+      ['up', '--config', 'peer.toml'],
+      done => ({ loadConfig: async () => ({}) as Config, runPeer: async (_, begun) => (await done, begun(ready)) })
+    ]
+  ]
+
+  it.each(lines)('says after a second that %s', async (what, words, hostOf) => {
+    const told: string[] = []
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const ended = runCli(words, { ...aHost(told), ...hostOf(promise) })
+    await new Promise(setImmediate)
+    vi.advanceTimersByTime(2_000)
+    expect(told.at(-1)).toBe(`${what}: 2 s`)
+    resolve()
+    expect(await ended).toBe(0)
+    expect(told.at(-1)).toBe('')
+  })
+
+  it('tells what a member said in a line of its own, and goes on to say whom it waits for', async () => {
+    const seen: string[] = []
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const join: CliHost['join'] = async ({ waitsFor, tell }) => {
+      waitsFor('elm is asked')
+      tell('elm: not now')
+      waitsFor('ash is asked')
+      await promise
+      return made
+    }
+    const ended = runCli(['join', 'TOKEN', ...own], { ...aHost(seen, seen), join })
+    await new Promise(setImmediate)
+    vi.advanceTimersByTime(1_000)
+    expect(seen).toEqual(['elm is asked', '', 'elm: not now', 'ash is asked', 'ash is asked: 1 s'])
+    resolve()
+    await ended
+    expect(seen.slice(5)).toEqual(['', expect.stringMatching(/^oak .* is a member of cluster forest/)])
   })
 })
 

@@ -81,7 +81,7 @@ describe('the members for people', () => {
   it('have a progress: what this member waits for, else what is being done', () => {
     expect(progressText(status, 'elm')).toBe('waiting: elm: it owns VMs')
     expect(progressText(status, 'idelm')).toBe('waiting: elm: it owns VMs')
-    expect(progressText(status, 'ash')).toBe('settling the voters (version 4) …')
-    expect(progressText({ ...status, voters: { ...status.voters, settled: true } }, 'ash')).toBe('working …')
+    expect(progressText(status, 'ash')).toBe('version 4 of the voters is settled')
+    expect(progressText({ ...status, voters: { ...status.voters, settled: true } }, 'ash')).toBe('the cluster is told')
   })
 })
