@@ -1,8 +1,8 @@
 /**
  * What a peer knows as metrics, in Prometheus' text format: `GET /metrics`. Names and units as OpenMetrics has them (seconds,
  * bytes, `_total` of what only grows); what is not known is absent. A VM is told of by who runs it, or should; what a group's record
- * has by every peer alike; what is counted of a group by who runs its first VM. At most MAX_NAMED groups and VMs are told by name,
- * and `diapause_unnamed` says how many are not.
+ * has by every peer alike. What is counted of a group is counted by who runs its first VM, and told by every peer (see `aboutGroups`).
+ * At most MAX_NAMED groups and VMs are told by name, and `diapause_unnamed` says how many are not.
  */
 import { Counter, Gauge, Registry } from 'prom-client'
 import type { DecisionTrace } from '../../protocols/register/trace.ts'
@@ -147,11 +147,12 @@ function aboutGroups(now: Now, { groups, id: self }: PeerStatus, counts: MetricC
       drill.set(labels, drills.last.failed === undefined ? 0 : 1)
       drilled.set(labels, drills.last.atMs / 1_000)
     }
-    if (ownerOfFirst(record) !== self) continue
     const counted = counts.groups.get(record.id)
+    // 0 where nothing was counted: a series that begins at 1, as a new owner's would after a failover, is no increase to Prometheus.
     for (const outcome of ['committed', 'aborted'] as const) epochs.inc({ ...labels, outcome }, counted?.[outcome] ?? 0)
     restarts.inc({ ...labels, why: 'failover' }, counted?.failovers ?? 0)
     restarts.inc({ ...labels, why: 'rollback' }, counted?.rollbacks ?? 0)
+    if (ownerOfFirst(record) !== self) continue
     if (counted?.lastSeconds !== undefined) last.set(labels, counted.lastSeconds)
     if (counted?.lastSkewSeconds !== undefined) skew.set(labels, counted.lastSkewSeconds)
   }

@@ -56,6 +56,7 @@ function lived(group = 'bank'): Metrics {
   event('vm.resumed', { spawnToRunMs: 900, from: 'standby' })
   event('liveness', { peer: 'two', liveness: 'dead' })
   event('lease.lapsed', {})
+  for (const how of ['rebooted', 'powered-off', 'powered-off']) event(`vm.${how}`, { generation: 1 })
   metrics.onRestart(group, 'failover')
   metrics.onDecision({
     key: 'group/bank',
@@ -115,6 +116,17 @@ function unknownGroups(expression: string, names: ReturnType<typeof told>): stri
 
 const file = (name: string): string =>
   readFileSync(new URL(`../../config/observability/${name}`, import.meta.url), 'utf8')
+
+/** As Prometheus' `increase` without its extrapolation: what a series grew by from its first sample on; a fall is a restart at 0. */
+const increase = (samples: readonly number[]): number =>
+  samples.slice(1).reduce((sum, value, i) => sum + (value < (samples[i] ?? 0) ? value : value - (samples[i] ?? 0)), 0)
+
+/** Of each scrape that has it, the value of a series; `line` is its name and labels. */
+const samplesOf = (scrapes: readonly string[], line: string): number[] =>
+  scrapes.flatMap(text => {
+    const found = text.split('\n').find(each => each.startsWith(`${line} `))
+    return found === undefined ? [] : [Number(found.slice(line.length))]
+  })
 
 interface Panel {
   readonly title: string
@@ -203,7 +215,9 @@ describe('metrics', () => {
       'diapause_image_stored_bytes_total 5000',
       'diapause_vm_restores_total{source="standby"} 1',
       'diapause_register_rounds_total 2',
-      'diapause_events_total{about="lease",event="lapsed"} 1'
+      'diapause_events_total{about="lease",event="lapsed"} 1',
+      'diapause_events_total{about="vm",event="rebooted"} 1',
+      'diapause_events_total{about="vm",event="powered-off"} 2'
     ]) {
       expect(lines).toContain(line)
     }
@@ -235,6 +249,40 @@ describe('metrics', () => {
     const text = await metrics.text(status(['bank']))
     expect(text).toContain('diapause_epochs_total{outcome="committed"} 0')
     expect(text).toContain('diapause_group_restarts_total{group="bank",why="failover"} 0')
+  })
+
+  it('of a failover are an increase of one over the survivors, though the only peer that had counted anything is dead', async () => {
+    let owner = 'id-one'
+    const peers = ['id-one', 'id-two', 'id-three'].map(id => {
+      const metrics = new Metrics(() => owner === id)
+      const scrape = () => {
+        const groups = status(['bank']).groups.map(each => ({
+          ...each,
+          record: { ...each.record, owners: { web: owner } }
+        }))
+        return metrics.text({ ...status([]), id, groups })
+      }
+      return { metrics, scrape, scrapes: [] as string[] }
+    })
+    const scrapeAll = async (some: typeof peers) => {
+      for (const { scrape, scrapes } of some) scrapes.push(await scrape())
+    }
+    await scrapeAll(peers)
+    const survivors = peers.slice(1)
+    owner = 'id-three'
+    for (const { metrics } of survivors) {
+      metrics.onRestart('bank', 'failover')
+      metrics.onEvent({ atMs: 1, kind: 'epoch.aborted', group: 'bank', epoch: 5 })
+    }
+    await scrapeAll(survivors)
+    await scrapeAll(survivors)
+    for (const series of [
+      'group_restarts_total{group="bank",why="failover"}',
+      'group_epochs_total{group="bank",outcome="aborted"}'
+    ]) {
+      const grown = peers.map(({ scrapes }) => increase(samplesOf(scrapes, `diapause_${series}`)))
+      expect([series, grown]).toEqual([series, [0, 0, 1]])
+    }
   })
 
   it('are told by name of so many groups and VMs only, and of none that is gone', async () => {
