@@ -12,9 +12,8 @@ import { listText, readPlanted } from '../chaos/planted/command.ts'
 import { kindOf, kindsOf } from '../chaos/planted/kinds.ts'
 import { MISTAKES } from '../chaos/planted/list.ts'
 import { type Mistake, plant, ROOT } from '../chaos/planted/mistake.ts'
-import { foundBy, hookOption, plantedChecks, runOf } from '../chaos/planted/run.ts'
+import { foundBy, hookOption, plantedCheck, runOf } from '../chaos/planted/run.ts'
 import { planRound } from '../chaos/scenario.ts'
-import type { Outcome } from '../chaos/supervisor.ts'
 
 const all = [...MISTAKES.values()]
 const dir = mkdtempSync(join(tmpdir(), 'diapause-planted-'))
@@ -71,8 +70,10 @@ describe('the command line', () => {
 })
 
 describe('a run with a planted mistake', () => {
-  const outcome = (...broken: string[]) =>
-    ({ broken, entries: broken.map((text, i) => ({ atMs: 1_000 * i, kind: 'broken', text })) }) as unknown as Outcome
+  const outcome = (...broken: string[]) => ({
+    broken,
+    entries: broken.map((text, i) => ({ atMs: 1_000 * i, kind: 'broken' as const, text }))
+  })
 
   it('starts peers with the hook, and does nothing else to them than its scenario', async () => {
     const { scenario, faults } = runOf(mistake, FAULTS)
@@ -90,7 +91,7 @@ describe('a run with a planted mistake', () => {
     const other = 'redundancy: waited 60 s in vain for full redundancy'
     const its = 'one copy of vm1 was heard: vm1 was heard from h1 (stint 2) when it was another host’s'
     const found = [outcome(), outcome(other), outcome(other, its)].map(each => foundBy(mistake, each))
-    expect(plantedChecks(found)).toMatchObject([
+    expect(found.map(plantedCheck)).toMatchObject([
       { value: 'none', bound: 'one copy', ok: false },
       { value: 'redundancy', ok: false },
       { value: 'redundancy, one copy', ok: true }

@@ -3,12 +3,11 @@ import { parseArgs } from 'node:util'
 import { messageOf, UsageError } from '../../../node/errors.ts'
 import { type Check, equal, exitCode, machineFacts, reportText, writeReport } from '../../measure.ts'
 import { FAULTS } from '../faults/list.ts'
-import { runOne } from '../one-run.ts'
+import { type OneRun, runOne } from '../one-run.ts'
 import { reportFile } from '../options.ts'
-import type { Outcome } from '../supervisor.ts'
 import { MISTAKES } from './list.ts'
 import type { Mistake } from './mistake.ts'
-import { type Found, foundBy, plantedChecks, runOf, watching } from './run.ts'
+import { type Found, foundBy, plantedCheck, runOf, watching } from './run.ts'
 
 /** VMs begin on two of them, and one is free. */
 const HOSTS = 3
@@ -58,36 +57,41 @@ export const listText = (mistakes: readonly Mistake[]): string =>
     .join('')
 
 /** The exit code. */
-export async function runPlanted({ what, mistakes, json, keep }: PlantedOptions): Promise<number> {
+export async function runPlanted(options: PlantedOptions): Promise<number> {
   const abort = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
-  const all = { hosts: HOSTS, minutes: undefined, keep }
-  const outcomes: Outcome[] = []
+  const checks: Check[] = []
   const found: Found[] = []
-  for (const mistake of what === 'none' ? onePerScenario(mistakes) : mistakes) {
+  for (const mistake of options.what === 'none' ? onePerScenario(options.mistakes) : options.mistakes) {
     if (abort.signal.aborted) break
-    const { scenario, seed } = mistake
-    if (what === 'none') {
-      outcomes.push(await runOne({ ...all, scenario, seed, faults: FAULTS, signal: abort.signal }))
-      continue
+    const run = { hosts: HOSTS, minutes: undefined, keep: options.keep, seed: mistake.seed, signal: abort.signal }
+    if (options.what === 'none') {
+      const { scenario, broken } = await runOne({ ...run, scenario: mistake.scenario, faults: FAULTS })
+      checks.push(equal(`${scenario} without a mistake: promises broken`, broken.length, 0))
+    } else {
+      const it = await find(mistake, run)
+      found.push(it)
+      checks.push(plantedCheck(it))
     }
-    const over = new AbortController()
-    const signal = AbortSignal.any([abort.signal, over.signal])
-    const onEntry = watching(mistake, () => over.abort())
-    const outcome = await runOne({ ...all, ...runOf(mistake, FAULTS), seed, signal, onEntry })
-    outcomes.push(outcome)
-    found.push(foundBy(mistake, outcome))
   }
-  const checks: Check[] =
-    what === 'none'
-      ? outcomes.map(({ scenario, broken }) =>
-          equal(`${scenario} without a mistake: promises broken`, broken.length, 0)
-        )
-      : plantedChecks(found)
-  const report = { name: 'chaos planted', machine: await machineFacts(outcomes[0]?.hypervisor), checks, found }
+  const report = { name: 'chaos planted', machine: await machineFacts(), checks, found }
   process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
-  if (json !== undefined) writeReport(json, report)
+  if (options.json !== undefined) writeReport(options.json, report)
   return abort.signal.aborted ? 130 : exitCode(report)
+}
+
+/** Ends when its promise is broken: the rest of the run would tell nothing new. */
+async function find(mistake: Mistake, run: Omit<OneRun, 'scenario' | 'faults' | 'onEntry'>): Promise<Found> {
+  const over = new AbortController()
+  const signal = AbortSignal.any([run.signal, over.signal])
+  const onEntry = watching(mistake, () => over.abort())
+  try {
+    return foundBy(mistake, await runOne({ ...run, ...runOf(mistake, FAULTS), signal, onEntry }))
+  } catch (error) {
+    // A cluster that did not even start has broken no promise: whatever was planted, that is not how it is to be found.
+    process.stderr.write(`planted ${mistake.name}: ${messageOf(error)}\n`)
+    return foundBy(mistake, { broken: [], entries: [] })
+  }
 }
 
 const onePerScenario = (mistakes: readonly Mistake[]): Mistake[] =>
