@@ -1,15 +1,16 @@
 /**
- * Drills that nobody has to ask for. The peer that owns a group's first VM runs them, as it does the group's epochs; after a
- * takeover that is another one. When one is begun and what became of it stands in the group's record, so whoever runs the
- * next knows when it is due.
+ * Drills that nobody has to ask for. A group's keeper (`keepers.ts`) runs them; later that may be another one. When one is begun and
+ * what became of it stands in the group's record, so whoever runs the next knows when it is due, and of two that take themselves
+ * for the keeper one begins: the other's change comes to nothing (`beginDrill`).
  */
 import type { PeerId } from '../../protocols/core.ts'
-import { beginDrill, drillDueInMs, isDriller, withdrawDrill } from '../../protocols/epoch/drills.ts'
+import { beginDrill, drillDueInMs, withdrawDrill } from '../../protocols/epoch/drills.ts'
 import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Clock, FailureDetector, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Drills } from './drills.ts'
+import type { Keepers } from './keepers.ts'
 
 /** A timer holds 24 days at the most. */
 const LONGEST_WAIT_MS = 86_400_000
@@ -24,7 +25,8 @@ export interface ScheduledDrillsDeps {
   readonly self: PeerId
   /** Of this run of the peer. */
   readonly run: string
-  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten' | 'all' | 'get' | 'change'>
+  readonly directory: Pick<GroupDirectory, 'onForgotten' | 'get' | 'change'>
+  readonly keepers: Pick<Keepers, 'isOurs' | 'follow'>
   readonly detector: Pick<FailureDetector, 'livenessOf'>
   readonly drills: Pick<Drills, 'run' | 'settled' | 'tellOutcome'>
   readonly clock: Clock
@@ -55,9 +57,8 @@ export class ScheduledDrills {
   constructor(deps: ScheduledDrillsDeps) {
     this.#deps = deps
     this.#word = `${deps.self} ${deps.run}`
-    deps.directory.onRecord(record => this.#consider(record))
     deps.directory.onForgotten(group => this.#forget(group))
-    for (const record of deps.directory.all()) this.#consider(record)
+    deps.keepers.follow(record => this.#consider(record))
   }
 
   async stop(): Promise<void> {
@@ -67,9 +68,9 @@ export class ScheduledDrills {
   }
 
   #consider(record: GroupRecord): void {
-    const { self, wallMs } = this.#deps
+    const { keepers, wallMs } = this.#deps
     const schedule = record.drills?.schedule
-    if (this.#stopped || record.removed || schedule === undefined || !isDriller(record, self)) {
+    if (this.#stopped || record.removed || schedule === undefined || !keepers.isOurs(record)) {
       return this.#forget(record.id)
     }
     if (this.#running.has(record.id) || this.#waiting.get(record.id)?.words === AGAIN) return
@@ -119,11 +120,12 @@ export class ScheduledDrills {
   }
 
   async #run(group: string, schedule: DrillSchedule | undefined, signal: AbortSignal): Promise<void> {
-    const { directory, drills, wallMs, checks, self } = this.#deps
+    const { directory, drills, wallMs, checks, self, keepers } = this.#deps
     await drills.settled()
     if (signal.aborted || schedule === undefined) return
     const begunMs = Math.round(wallMs())
-    const record = await directory.change(group, beginDrill(this.#word, begunMs, schedule.begunMs))
+    const keeps = (now: GroupRecord): boolean => keepers.isOurs(now)
+    const record = await directory.change(group, beginDrill(this.#word, begunMs, schedule.begunMs, keeps))
     const now = record?.drills?.schedule
     if (now?.runs !== this.#word || now.begunMs !== begunMs) return // it is somebody else's by now
     const { check: name, timeoutMs } = now
@@ -132,7 +134,7 @@ export class ScheduledDrills {
       if (name !== undefined && check === undefined) throw noCheck(name)
       await drills.run({ group, check, timeoutMs }, { signal, tell: () => {}, scheduled: this.#word })
     } catch (error) {
-      if (this.#stopped) return // the next run of this peer, or the next owner, tells
+      if (this.#stopped) return // the next run of this peer, or the next keeper, tells
       if (CAME_BETWEEN.some(code => hasCode(error, code))) return await this.#withdraw(group, schedule, signal)
       const atMs = Math.round(wallMs())
       const epoch = record?.committed?.epoch ?? 0
@@ -141,7 +143,7 @@ export class ScheduledDrills {
     }
   }
 
-  /** Others go on as if it had not begun: the one that owns the first VM by now, or this peer a little later. */
+  /** Others go on as if it had not begun: the keeper of by now, or this peer a little later. */
   async #withdraw(group: string, { begunMs }: DrillSchedule, signal: AbortSignal): Promise<void> {
     const record = await this.#deps.directory.change(group, withdrawDrill(this.#word, begunMs))
     const isAsBefore = record?.drills?.schedule !== undefined && record.drills.schedule.begunMs === begunMs

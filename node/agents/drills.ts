@@ -11,12 +11,13 @@ import { keptEpoch } from '../planning/retention-policy.ts'
 import type { DrillReport, DrillWish, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import { DrillRun, type DrillRunDeps, interrupted } from './drill-run.ts'
-import { EpochReaders } from './epoch-readers.ts'
+import { EpochReaders, type EpochReadersDeps } from './epoch-readers.ts'
 
 export interface DrillsDeps extends DrillRunDeps {
   /** Of this run of the peer: what an earlier one held is over. */
   readonly run: string
   readonly directory: Pick<GroupDirectory, 'onRecord' | 'all' | 'refresh' | 'change'>
+  readonly keepers: EpochReadersDeps['keepers']
   readonly membership: { record(): ClusterRecord }
   readonly nameOf: (peer: PeerId) => string
   readonly log: Log

@@ -1,6 +1,7 @@
 /**
  * Epochs that this peer reads, for a copy or an export: each is held in the group's record meanwhile. What nobody reads any more
- * is released as soon as the group's record is seen: the peer died over it, its register did not answer, its host left.
+ * is released as soon as the group's record is seen: the peer died over it, its register did not answer, its host left. Holds of
+ * removed members are released by the group's keeper; should two do it, the second finds nothing to release (`releaseEpoch`).
  */
 import type { PeerId } from '../../protocols/core.ts'
 import { holdEpoch, releaseEpoch } from '../../protocols/epoch/kept.ts'
@@ -9,6 +10,7 @@ import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { messageOf } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
+import type { Keepers } from './keepers.ts'
 
 export interface EpochReadersDeps {
   readonly self: PeerId
@@ -16,7 +18,8 @@ export interface EpochReadersDeps {
   readonly run: string
   /** What reads, one word: each kind in a run knows its own holds only. */
   readonly kind: string
-  readonly directory: Pick<GroupDirectory, 'onRecord' | 'all' | 'change'>
+  readonly directory: Pick<GroupDirectory, 'change'>
+  readonly keepers: Pick<Keepers, 'isOurs' | 'follow'>
   readonly membership: { record(): ClusterRecord }
   readonly log: Log
 }
@@ -38,8 +41,7 @@ export class EpochReaders {
 
   constructor(deps: EpochReadersDeps) {
     this.#deps = deps
-    deps.directory.onRecord(record => this.#tidy(record))
-    for (const record of deps.directory.all()) this.#tidy(record)
+    deps.keepers.follow(record => this.#tidy(record))
   }
 
   /** A VM's image of a kept epoch, or (`vm` undefined) those of all, until `release`. REGISTER_UNAVAILABLE. */
@@ -82,13 +84,14 @@ export class EpochReaders {
     return membership.record().removed.some(peer => by.startsWith(`${peer} `))
   }
 
-  /** Those of removed members are released by whoever owns the first VM, one peer of all. */
-  #tidy({ id, vms, owners, held = [] }: GroupRecord): void {
-    const { self } = this.#deps
-    const isFirst = vms[0] !== undefined && owners[vms[0].id] === self
+  #tidy(record: GroupRecord): void {
+    const { self, keepers } = this.#deps
+    const { id, held = [] } = record
+    if (held.length === 0) return
+    const isOurs = keepers.isOurs(record)
     for (const { by } of held) {
       if (!this.#isOver(by) || this.#releasing.has(by)) continue
-      if (!isFirst && !by.startsWith(`${self} `)) continue
+      if (!isOurs && !by.startsWith(`${self} `)) continue
       this.#releasing.add(by)
       void this.#release(id, by).finally(() => this.#releasing.delete(by))
     }

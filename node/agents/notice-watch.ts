@@ -2,8 +2,9 @@
  * Sees what people are to be told of: what a peer reports, what becomes of groups, and, looked at again and again, states that
  * nobody reports: members that stay dead, a majority that is out of reach, images that bear fewer losses than they should.
  *
- * The redundancy of a group is looked at by the peer that runs its first VM, as its copies and drills are that one's business:
- * what others know of it is as good, but not known at the same time.
+ * The redundancy of a group is looked at by its keeper (`keepers.ts`), as its copies and drills are that one's business: what others
+ * know of it is as good, but not known at the same time. Should two tell of it, it is one notice all the same: it has one key at both
+ * (`protocols/notifications/core.ts`).
  */
 import type { NoticeKind } from '../../config/notices.ts'
 import type { PeerId } from '../../protocols/core.ts'
@@ -13,6 +14,7 @@ import type { NoticeState } from '../../protocols/notifications/messages.ts'
 import { noticeOfReport, notice, noticesOfRecord } from '../planning/notices.ts'
 import type { Clock, FailureDetector } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
+import type { Keepers } from './keepers.ts'
 
 /** A guess: soon for a person, and seldom for a peer. */
 const LOOK_EVERY_MS = 2_000
@@ -30,6 +32,7 @@ export interface NoticeWatchDeps {
   readonly self: PeerId
   readonly directory: Pick<GroupDirectory, 'all' | 'onRecord'>
   readonly detector: Pick<FailureDetector, 'livenessOf'>
+  readonly keepers: Pick<Keepers, 'isOurs'>
   readonly members: () => readonly PeerId[]
   readonly voters: () => readonly PeerId[]
   readonly nameOf: (peer: PeerId) => string
@@ -121,12 +124,12 @@ export class NoticeWatch {
   }
 
   #lookAtImages(): void {
-    const { self, directory, exposed, checkEveryMs } = this.#deps
+    const { keepers, directory, exposed, checkEveryMs } = this.#deps
     const all = exposed()
     if (all === undefined) return
     for (const record of directory.all()) {
-      const { id: group, vms, owners, removed } = record
-      if (removed || owners[vms[0]?.id ?? ''] !== self) {
+      const { id: group, removed } = record
+      if (removed || !keepers.isOurs(record)) {
         this.#forget('low-redundancy', [group])
         continue
       }

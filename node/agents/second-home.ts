@@ -1,7 +1,11 @@
 /**
- * Copies committed epochs to the second home. The peer that owns a group's first VM does it, some time after a commit and at most
- * once an interval; after a takeover that is another peer, and whoever was at it leaves off. What is copied is held in the
+ * Copies committed epochs to the second home. A group's keeper (`keepers.ts`) does it, some time after a commit and at most
+ * once an interval; where another is its keeper by now, whoever was at it leaves off. What is copied is held in the
  * group's record meanwhile, as for an export, so that its shards stay whatever is committed. One group after the other.
+ *
+ * Two that take themselves for the keeper do no harm, but bytes sent twice: each holds the epoch under a word of its own, objects
+ * are named by what is in them, each is there before what names it is put, and who cleans up spares what is younger than a week
+ * (`node/second-home/copy.ts`, `sweep-plan.ts`).
  */
 import { bootPaths } from '../../protocols/boot-files.ts'
 import type { PeerId } from '../../protocols/core.ts'
@@ -22,6 +26,7 @@ import type {
 import type { GroupDirectory } from './directory.ts'
 import { EpochReaders } from './epoch-readers.ts'
 import type { Report } from './group-agent.ts'
+import type { Keepers } from './keepers.ts'
 
 /** A first epoch waits so long, for a burst of commits after a start. 1 s: a guess. */
 const SETTLE_MS = 1_000
@@ -30,9 +35,10 @@ const AGAIN_MS = 60_000
 
 export interface SecondHomeAgentDeps {
   readonly self: PeerId
+  readonly keepers: Pick<Keepers, 'isOurs' | 'follow'>
   /** Of this run of the peer: what an earlier one held is over. */
   readonly run: string
-  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten' | 'all' | 'get' | 'refresh' | 'change'>
+  readonly directory: Pick<GroupDirectory, 'onForgotten' | 'get' | 'refresh' | 'change'>
   readonly membership: { record(): ClusterRecord }
   readonly home: SecondHome
   readonly clock: Clock
@@ -83,9 +89,8 @@ export class SecondHomeAgent {
   constructor(deps: SecondHomeAgentDeps) {
     this.#deps = deps
     this.#readers = new EpochReaders({ ...deps, kind: 'home' })
-    deps.directory.onRecord(record => this.#consider(record))
     deps.directory.onForgotten(group => this.#forget(group))
-    for (const record of deps.directory.all()) this.#consider(record)
+    deps.keepers.follow(record => this.#consider(record))
   }
 
   /** Resolves when what was copied is held no longer, or cannot be released now. */
@@ -107,9 +112,9 @@ export class SecondHomeAgent {
   }
 
   #consider(record: GroupRecord): void {
-    const { directory, self, clock } = this.#deps
+    const { directory, keepers, clock } = this.#deps
     const { id, committed, removed } = record
-    if (removed || !isCopier(record, self)) return this.#forget(id)
+    if (removed || !keepers.isOurs(record)) return this.#forget(id)
     const state = this.#stateOf(id)
     if (committed === null || state.copies.last?.epoch === committed.epoch || this.#stop.signal.aborted) return
     const waitMs = this.#waitMs(state, committed)
@@ -273,7 +278,3 @@ export class SecondHomeAgent {
     return { record, committed, release }
   }
 }
-
-/** Of a group that is there: whether `self` copies it. */
-export const isCopier = ({ vms, owners }: GroupRecord, self: PeerId): boolean =>
-  vms[0] !== undefined && owners[vms[0].id] === self

@@ -8,6 +8,7 @@ import type { DrillRunDeps } from '../agents/drill-run.ts'
 import { ScheduledDrills } from '../agents/drill-schedule.ts'
 import { Drills } from '../agents/drills.ts'
 import type { Hosting, Report } from '../agents/group-agent.ts'
+import type { Keepers } from '../agents/keepers.ts'
 import { RestoreLine } from '../agents/restore-line.ts'
 import { createDrillHost } from '../host/drill-room.ts'
 import { wallMs } from '../host/clock.ts'
@@ -25,6 +26,7 @@ export interface DrillingDeps {
   readonly log: Log
   readonly report: Report
   readonly directory: GroupDirectory
+  readonly keepers: Keepers
   readonly membership: { record(): ClusterRecord }
   readonly detector: FailureDetector
   readonly storagePeers: VersionFacts['storagePeers']

@@ -8,6 +8,7 @@ import type { PeerId } from '../../protocols/core.ts'
 import { disksOf } from '../../protocols/group.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { Hosting, Report } from '../agents/group-agent.ts'
+import type { Keepers } from '../agents/keepers.ts'
 import { SecondHomeAgent } from '../agents/second-home.ts'
 import type { HomePlace } from '../edge/home-view.ts'
 import { UsageError } from '../errors.ts'
@@ -29,6 +30,7 @@ export interface HomesDeps {
   readonly self: PeerId
   readonly run: string
   readonly directory: GroupDirectory
+  readonly keepers: Keepers
   readonly membership: Membership
   readonly hosting: Hosting
   readonly files: ImageFiles

@@ -13,7 +13,7 @@ import type { Voice } from './voice.ts'
 /** A peer without targets tells nobody, but lets others know what it alone sees. Begins with `start`; ended with the peer. */
 export function openNotifying(home: Home, voice: Voice, { repairing }: Body, run: Run) {
   const { config, log, clock, self, cluster } = home
-  const { metrics, bus, transport, detector, membership, directory, ids } = voice
+  const { metrics, bus, transport, detector, membership, directory, ids, keepers } = voice
   const nameOf = (peer: string): string => memberById(membership.record(), peer)?.name ?? peer
   const shared = { self, directory, detector, members: ids, nameOf, clock, wallMs }
   const notifications = new Notifications({
@@ -30,6 +30,7 @@ export function openNotifying(home: Home, voice: Voice, { repairing }: Body, run
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
   const watch = new NoticeWatch({
     ...shared,
+    keepers,
     voters: () => membership.record().voters.ids,
     exposed: () => (repairing?.redundancy.last === undefined ? undefined : redundancy.status()?.exposed),
     checkEveryMs: config.repair.checkEveryMs,

@@ -15,6 +15,7 @@ import { createDecisionLog } from '../agents/decisions.ts'
 import { DataKeyRing } from '../agents/data-keys.ts'
 import { GroupDirectory } from '../agents/directory.ts'
 import { createEpochHistory } from '../agents/epoch-history.ts'
+import { Keepers } from '../agents/keepers.ts'
 import { LostMembers } from '../agents/lost-members.ts'
 import { MembershipAgent } from '../agents/membership.ts'
 import { Placing } from '../agents/placing.ts'
@@ -87,6 +88,7 @@ export async function openVoice(home: Home, run: Run) {
   teardown.add(() => lost.stop())
   const floor = (): number => record().groupFloor
   const directory = new GroupDirectory({ ...shared, members: ids, floor, transport, registers })
+  const keepers = new Keepers({ self, directory, detector, membership })
   decisions.follow(directory)
   const historyStore = await openEpochHistoryStore(join(dataDir, 'epochs'), log)
   const history = await createEpochHistory({ directory, clock, wallMs, log, store: historyStore })
@@ -95,7 +97,7 @@ export async function openVoice(home: Home, run: Run) {
   const storagePeers = new StoragePeers({ ...shared, ...config.peer, transport, members: ids })
   teardown.add(() => storagePeers.stop())
   const placing = new Placing({ self, transport, about: storagePeers.about })
-  const known = { history, lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
+  const known = { keepers, history, lost, dataKeys, directory, membership, ids, floor, storagePeers, placing }
   return { metrics, transport, bus, decisions, registers, voter, leases, detector, ...known }
 }
 

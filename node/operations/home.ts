@@ -12,6 +12,7 @@ import {
 } from '../../protocols/membership/recovery.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { Hosting } from '../agents/group-agent.ts'
+import type { Keepers } from '../agents/keepers.ts'
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { SecondHomeAgent } from '../agents/second-home.ts'
 import type { EventFeed } from '../edge/events.ts'
@@ -64,6 +65,7 @@ export interface HomeOperationsDeps {
   readonly self: PeerId
   readonly directory: GroupDirectory
   readonly membership: MembershipAgent
+  readonly keepers: Pick<Keepers, 'of'>
   readonly events: EventFeed
   readonly log: Log
   readonly imports: GroupImport
@@ -82,19 +84,20 @@ export class HomeOperations implements HomeView {
   }
 
   status(): HomeStatus {
-    const { self, directory, membership, tools } = this.#deps
+    const { self, directory, membership, keepers, tools } = this.#deps
     const record = membership.record()
     const groups = directory.all().filter(({ removed }) => !removed)
     return {
       url: tools?.configured?.home.url ?? null,
       recovery: record.recovery === undefined ? null : statusOf(record.recovery),
-      groups: groups.map(({ id, vms, owners }) => {
-        const owner = owners[vms[0]?.id ?? ''] ?? ''
+      groups: groups.map(group => {
+        // Nobody is where all its hosts are dead and it is to run: the first of them, when it is back.
+        const keeper = keepers.of(group) ?? group.owners[group.vms[0]?.id ?? ''] ?? ''
         return {
-          group: id,
-          copier: memberById(record, owner)?.name ?? owner,
-          here: owner === self,
-          ...tools?.configured?.agent.copiesOf(id)
+          group: group.id,
+          copier: memberById(record, keeper)?.name ?? keeper,
+          here: keeper === self,
+          ...tools?.configured?.agent.copiesOf(group.id)
         }
       })
     }

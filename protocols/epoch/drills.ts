@@ -1,8 +1,7 @@
 /**
- * The changes of a group's record about drills, each a pure function as in `record.ts`. Of all peers the one that owns the
- * group's first VM runs those of the schedule; it says so in the record before it begins, and what became of it afterwards.
+ * The changes of a group's record about drills, each a pure function as in `record.ts`. Of all peers the group's keeper
+ * (`protocols/keeper.ts`) runs those of the schedule; it says so in the record before it begins, and what became of it afterwards.
  */
-import type { PeerId } from '../core.ts'
 import type { DrillOutcome, DrillSchedule, GroupDrills, GroupRecord } from '../group.ts'
 import { MAX_DRILL_WORDS } from './messages.ts'
 
@@ -27,10 +26,6 @@ export function scheduleDrills(wish: Pick<DrillSchedule, 'everyMs' | 'timeoutMs'
   }
 }
 
-/** Whether `self` runs the drills of this group's schedule. */
-export const isDriller = ({ vms, owners }: GroupRecord, self: PeerId): boolean =>
-  vms[0] !== undefined && owners[vms[0].id] === self
-
 /** How long until the next one of the schedule; undefined: none is to come. A clock that was set back delays none for longer. */
 export function drillDueInMs({ drills, committed, removed }: GroupRecord, nowMs: number): number | undefined {
   const schedule = drills?.schedule
@@ -39,12 +34,20 @@ export function drillDueInMs({ drills, committed, removed }: GroupRecord, nowMs:
   return begunMs === undefined ? SETTLE_MS : Math.min(everyMs, Math.max(0, begunMs + everyMs - nowMs))
 }
 
-/** `by` runs one of the schedule from now on. Nothing where none is wanted, where somebody has begun one since `begunMs`, and where `by` is not the one who does it. */
-export function beginDrill(by: string, nowMs: number, begunMs: number | undefined) {
+/**
+ * `by` runs one of the schedule from now on. Nothing where none is wanted, and where somebody has begun one since `begunMs`: so of two
+ * who take themselves for the keeper one does. Nor where `by` is not the keeper, as it sees it.
+ */
+export function beginDrill(
+  by: string,
+  nowMs: number,
+  begunMs: number | undefined,
+  keeps: (record: GroupRecord) => boolean
+) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     const schedule = current?.drills?.schedule
     if (current === null || current.removed || schedule === undefined || schedule.begunMs !== begunMs) return undefined
-    if (!isDriller(current, by.slice(0, by.indexOf(' ')))) return undefined
+    if (!keeps(current)) return undefined
     return having(current, { ...current.drills, schedule: { ...schedule, begunMs: nowMs, runs: by } })
   }
 }

@@ -19,6 +19,8 @@ function committed(): GroupRecord {
 }
 
 const scheduled = (): GroupRecord => scheduleDrills({ ...daily, check: 'books' })(committed()) as GroupRecord
+/** By one that takes itself for the keeper. */
+const begin = (by: string, nowMs: number, begunMs?: number) => beginDrill(by, nowMs, begunMs, () => true)
 const asStored = (record: GroupRecord | undefined): GroupRecord | null =>
   parseGroupRecord(JSON.parse(JSON.stringify(record)))
 
@@ -36,7 +38,7 @@ describe('drills in a group’s record', () => {
     expect(drillDueInMs(committed(), 5_000)).toBeUndefined()
     expect(drillDueInMs(scheduleDrills(daily)(made()) as GroupRecord, 5_000)).toBeUndefined()
     expect(drillDueInMs(scheduled(), 5_000)).toBeLessThan(60_000)
-    const begun = beginDrill('p1 r1', 5_000, undefined)(scheduled()) as GroupRecord
+    const begun = begin('p1 r1', 5_000)(scheduled()) as GroupRecord
     expect(drillDueInMs(begun, 6_000)).toBe(daily.everyMs - 1_000)
     expect(drillDueInMs(begun, 5_000 + 2 * daily.everyMs)).toBe(0)
     expect(drillDueInMs(begun, -daily.everyMs)).toBe(daily.everyMs) // a clock that was set back
@@ -44,20 +46,24 @@ describe('drills in a group’s record', () => {
     expect(drillDueInMs(sooner, 6_000)).toBe(9_000)
   })
 
-  test('one peer runs it: the owner of the first VM, once', () => {
+  test('one peer runs it, once: a keeper, and where two think so, whoever was first', () => {
     const record = scheduled()
-    expect(beginDrill('p2 r1', 5_000, undefined)(record)).toBeUndefined()
-    const begun = beginDrill('p1 r1', 5_000, undefined)(record) as GroupRecord
+    const no = () => false
+    expect(beginDrill('p2 r1', 5_000, undefined, no)(record)).toBeUndefined()
+    const begun = begin('p1 r1', 5_000)(record) as GroupRecord
     expect(asStored(begun)?.drills?.schedule).toMatchObject({ begunMs: 5_000, runs: 'p1 r1' })
-    expect(beginDrill('p1 r1', 5_001, undefined)(begun)).toBeUndefined()
+    expect(begin('p1 r1', 5_001)(begun)).toBeUndefined()
+    expect(begin('p2 r1', 5_001)(begun)).toBeUndefined()
+    expect(begin('p2 r7', 9_000, 5_000)(begun)?.drills?.schedule).toMatchObject({ runs: 'p2 r7' })
+    // Asked of the record as it is then.
     const moved = takeOver(1, { a: 'p2', b: 'p2' })(begun) as GroupRecord
-    expect(beginDrill('p1 r1', 9_000, 5_000)(moved)).toBeUndefined()
-    expect(beginDrill('p2 r7', 9_000, 5_000)(moved)?.drills?.schedule).toMatchObject({ runs: 'p2 r7' })
+    const keeps = (now: GroupRecord) => now.owners['a'] === 'p1'
+    expect(beginDrill('p1 r1', 9_000, 5_000, keeps)(moved)).toBeUndefined()
   })
 
   test('what became of it is told by who ran it, and by nobody else', () => {
     const outcome = { epoch: 1, by: 'p1', atMs: 9_000, tookMs: 4_000.5 }
-    const begun = beginDrill('p1 r1', 5_000, undefined)(scheduled()) as GroupRecord
+    const begun = begin('p1 r1', 5_000)(scheduled()) as GroupRecord
     expect(endDrill(outcome, 'p1 r0')(begun)).toBeUndefined()
     const ended = endDrill({ ...outcome, failed: 'x'.repeat(1_000) }, 'p1 r1')(begun) as GroupRecord
     expect(asStored(ended)?.drills).toEqual({

@@ -7,6 +7,7 @@ import type { CheckOutcome, Clock, DrillAbout, DrillWish, Machine, MachineOption
 import { commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { initialRecord } from '../../protocols/membership/genesis.ts'
+import { SeenKeepers } from './seen-keepers.ts'
 
 type Change = (current: GroupRecord | null) => GroupRecord | undefined
 
@@ -37,6 +38,8 @@ export class DrillWorld {
   about: DrillAbout | undefined
   alive = true
   older: readonly string[] = []
+  /** Of 'me', 'other' and a third. */
+  readonly seen: SeenKeepers
   readonly drills: Drills
   readonly scheduled: ScheduledDrills
   #timers: { atMs: number; fn: () => void }[] = []
@@ -45,7 +48,9 @@ export class DrillWorld {
   constructor(memoryMiB?: number) {
     const made = createGroup('bank', [vm('a', 'default'), vm('b', 'uplink')], { a: 'me', b: 'other' })(null)
     this.record = commit(made as GroupRecord)
-    const shared = { ...this.#shared(), run: 'run1', self: 'me' }
+    const common = this.#shared()
+    this.seen = new SeenKeepers('me', ['me', 'other', 'third'], common.directory)
+    const shared = { ...common, keepers: this.seen.keepers, run: 'run1', self: 'me' }
     this.drills = new Drills({ ...shared, ...this.#deps(), memoryMiB })
     this.scheduled = new ScheduledDrills({
       ...shared,

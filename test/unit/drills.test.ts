@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { scheduleDrills } from '../../protocols/epoch/drills.ts'
 import { removeGroup, takeOver } from '../../protocols/epoch/record.ts'
+import { restNow } from '../../protocols/epoch/rest.ts'
 import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
 import { DrillWorld } from './drill-world.ts'
 
@@ -171,7 +172,7 @@ describe('drills of a schedule', () => {
     expect(begun()).toBe(2)
   })
 
-  test('are those of the owner of the first VM, and end here when that is another', async () => {
+  test('are those of the keeper, who owns the first VM, and end here when that is another', async () => {
     world.check = new Promise(() => {})
     world.change(scheduleDrills({ ...hourly, check: 'books' }))
     await world.pass(20_000)
@@ -182,6 +183,22 @@ describe('drills of a schedule', () => {
     await world.pass(3 * hourly.everyMs)
     expect(begun()).toBe(1)
     expect(world.record?.drills).toEqual({ schedule: { ...hourly, check: 'books' } }) // for the other to begin
+  })
+
+  test('of a group that rests go on while the host of its first VM is dead, and are its own again when it is back', async () => {
+    world.change(scheduleDrills(hourly))
+    await world.pass(20_000)
+    expect(begun()).toBe(1)
+    world.change(takeOver(world.record?.generation ?? 0, { a: 'other', b: 'me' }))
+    world.change(restNow(world.record?.generation ?? 0))
+    await world.pass(3 * hourly.everyMs)
+    expect(begun()).toBe(1)
+    world.seen.alive = ['me', 'third']
+    await world.pass(1_000)
+    expect(begun()).toBe(2)
+    world.seen.alive = ['me', 'other', 'third']
+    await world.pass(3 * hourly.everyMs)
+    expect(begun()).toBe(2)
   })
 
   test('that make way have not failed: they begin again a little later', async () => {

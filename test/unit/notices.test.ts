@@ -99,6 +99,7 @@ describe('the watch', () => {
       self: 'A',
       directory: { all: () => state.records, onRecord: () => {} },
       detector: { livenessOf: peer => (state.alive.includes(peer) ? 'alive' : 'dead') },
+      keepers: { isOurs: ({ owners }) => owners['web'] === 'A' },
       members: () => state.members,
       voters: () => ['A', 'B', 'C'],
       nameOf: facts.nameOf,

@@ -13,7 +13,9 @@ import {
 } from '../../../protocols/epoch/record.ts'
 import { goBackTo } from '../../../protocols/epoch/kept.ts'
 import type { GroupRecord } from '../../../protocols/group.ts'
+import { restNow } from '../../../protocols/epoch/rest.ts'
 import { initialRecord } from '../../../protocols/membership/genesis.ts'
+import { SeenKeepers } from '../seen-keepers.ts'
 
 const INTERVAL_MS = 600_000
 const founder = { id: 'me', name: 'me', address: '/ip4/127.0.0.1/tcp/1', role: 'storage' } as const
@@ -38,6 +40,7 @@ class World {
   absent = ''
   /** Its registers take a while to answer. */
   isSlow = false
+  readonly seen: SeenKeepers
   readonly agent: SecondHomeAgent
   #timers: { atMs: number; fn: () => void }[] = []
   #handlers: ((record: GroupRecord) => void)[] = []
@@ -66,13 +69,17 @@ class World {
           how.signal.addEventListener('abort', () => this.finish(new DiapauseError('HOME_CANCELLED', 'ended')))
         })
     }
+    const known = {
+      onRecord: (handler: (record: GroupRecord) => void) => void this.#handlers.push(handler),
+      all: () => (this.record === null ? [] : [this.record])
+    }
+    this.seen = new SeenKeepers('me', ['me', 'other', 'third'], known)
     this.agent = new SecondHomeAgent({
       self: 'me',
+      keepers: this.seen.keepers,
       run: 'run1',
       directory: {
-        onRecord: handler => void this.#handlers.push(handler),
         onForgotten: () => {},
-        all: () => (this.record === null ? [] : [this.record]),
         get: () => this.record ?? undefined,
         refresh: () => Promise.resolve(this.record),
         change: async (_, next) => {
@@ -267,6 +274,20 @@ describe('copies to the second home', () => {
     expect(world.copying).toBeUndefined()
     expect(world.agent.copiesOf('g')).toMatchObject({ failed: { code: 'HOME_NO_KEY' } })
     expect(world.record?.held).toBeUndefined()
+  })
+
+  it('are made by who keeps a group that rests while the host of its first VM is dead, which goes on when it is back', async () => {
+    world.change(takeOver(1, { a: 'other', b: 'me' }))
+    world.commit()
+    world.change(restNow(2))
+    await world.run(INTERVAL_MS)
+    expect(world.copying).toBeUndefined()
+    world.seen.alive = ['me', 'third']
+    await world.run(2_000)
+    expect(world.copying?.wish.epoch).toBe(1)
+    world.seen.alive = ['me', 'other', 'third']
+    await world.run(0)
+    expect([world.copying, world.copied, world.record?.held]).toEqual([undefined, [], undefined])
   })
 
   it('are the business of whoever owns the first VM: who loses it leaves off', async () => {

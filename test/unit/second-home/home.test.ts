@@ -313,6 +313,20 @@ describe('a second home', () => {
     await expectReadable(1, [first, second])
   })
 
+  it('has whole epochs where two peers copy and clean up at the same time: the same epoch, or one behind the other', async () => {
+    const third = stream(3, 2_000)
+    meanwhile = () => new Promise(resolve => setImmediate(resolve))
+    const copyAndSweep = async (epoch: number, streams: readonly StreamManifest[]) => {
+      await home.copy(wish(epoch, streams), quiet)
+      await home.sweep(place, 2, nameIn(epoch))
+    }
+    await Promise.all([copyAndSweep(1, [first, second]), copyAndSweep(1, [first, second])])
+    await Promise.all([copyAndSweep(3, [first, third]), copyAndSweep(2, [first, second])])
+    expect((await home.epochs()).epochs.map(({ epoch }) => epoch)).toEqual([2, 3])
+    await expectReadable(2, [first, second])
+    await expectReadable(3, [first, third])
+  })
+
   it('removes nothing but epochs while one cannot be read: it does not know what that one needs', async () => {
     for (const epoch of [1, 2]) await home.copy(wish(epoch, [stream(epoch + 20, 500)]), quiet)
     const [name = ''] = store.names('epochs/')
