@@ -52,7 +52,8 @@ export function startCommand(
       const { epoch, force = false } = options
       const before = restingGroup(name, await client.groups())
       const deciding = client.startGroup(before.id, { epoch, force })
-      const record = await whileWaiting(host, `it is decided where ${before.id} runs`, deciding)
+      const doing = `it is decided where ${before.id} runs, when leases of hosts that died with it have run out`
+      const record = await whileWaiting(host, doing, deciding)
       const from = `from epoch ${record.committed?.epoch} in generation ${record.generation}`
       const text = before.resting
         ? `group ${record.id} goes on ${from}`

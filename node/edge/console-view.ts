@@ -7,7 +7,7 @@ export interface ConsoleView {
    * `follow` with what there is. GROUP_UNKNOWN, VM_UNKNOWN; CONSOLE_SILENT without `follow` where its host does not answer.
    */
   read(wish: ConsoleWish, signal: AbortSignal): AsyncIterable<ConsoleLine>
-  /** Types on it. GROUP_UNKNOWN, VM_UNKNOWN, VM_ELSEWHERE, CONSOLE_SILENT. */
+  /** Types on it. GROUP_UNKNOWN, VM_UNKNOWN, VM_ELSEWHERE, CONSOLE_SILENT; UsageError GROUP_RESTS. */
   type(group: string, vm: string, text: string): Promise<void>
 }
 

@@ -15,7 +15,8 @@ export interface RestView {
   stop(group: string, wish: StopWish): Promise<GroupRecord>
   /**
    * The VMs of a group that rests run again, from its last epoch or one that is kept. Resolves when that is decided, at once where
-   * the group does not rest. As `EpochView.restore`; NO_HOST; UsageError GROUP_RUNS where an epoch is named and it does not rest.
+   * the group does not rest, and where a host died that had a lease of it, when that has run out. As `EpochView.restore`; NO_HOST;
+   * REGISTER_LEASED where that takes more than a minute; UsageError GROUP_RUNS where an epoch is named and it does not rest.
    */
   start(group: string, wish: RestoreWish): Promise<GroupRecord>
 }

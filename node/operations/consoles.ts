@@ -7,7 +7,7 @@ import type { ConsoleExchange, ReadQuestion, Said } from '../../protocols/consol
 import { MAX_WAIT_MS } from '../../protocols/console/messages.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { ConsoleLine, ConsoleView, ConsoleWish } from '../edge/console-view.ts'
-import { DiapauseError, hasCode } from '../errors.ts'
+import { DiapauseError, hasCode, UsageError } from '../errors.ts'
 import type { Clock } from '../ports.ts'
 
 /** A host that does not answer is asked again after this, unless the VM is elsewhere by then. A guess. */
@@ -67,6 +67,10 @@ export class ConsoleOperations implements ConsoleView {
   async type(group: string, vm: string, text: string): Promise<void> {
     const { self, own, exchange } = this.#deps
     const owner = this.#ownerOf(group, vm)
+    if (this.#deps.directory.get(group)?.resting) {
+      const how = `start it first: diapause vm start ${group}`
+      throw new UsageError('GROUP_RESTS', `Group "${group}" rests: VM ${vm} does not run; ${how}.`)
+    }
     if (owner === self) await own.type(group, vm, text)
     else await exchange.type(owner, { group, vm, text })
   }

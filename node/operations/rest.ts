@@ -20,6 +20,14 @@ export interface RestOperationsDeps extends VersionFacts {
   readonly clock: Pick<Clock, 'after'>
 }
 
+/**
+ * How long a group that is started waits for leases of before: a host that died as the group was stopped has not given its up. A guess:
+ * far more than a lease of the default, 1 s, and as long as somebody likes to look on.
+ */
+const LEASES_END_MS = 60_000
+/** A change that is refused again at once is not tried more often. A guess. */
+const LEAST_WAIT_MS = 100
+
 export class RestOperations implements RestView {
   readonly #deps: RestOperationsDeps
 
@@ -45,10 +53,28 @@ export class RestOperations implements RestView {
 
   async start(group: string, wish: RestoreWish): Promise<GroupRecord> {
     const record = await this.#record(group)
-    if (record.resting) return await this.#deps.epochs.restore(group, wish)
+    if (record.resting) return await this.#startRested(group, wish)
     if (wish.epoch === undefined) return record
     const restore = `diapause restore ${group} --epoch ${wish.epoch}`
     throw new UsageError('GROUP_RUNS', `Group "${group}" does not rest; to take it back to an epoch: ${restore}`)
+  }
+
+  async #startRested(group: string, wish: RestoreWish): Promise<GroupRecord> {
+    const { epochs, clock } = this.#deps
+    for (let leftMs = LEASES_END_MS; ; ) {
+      try {
+        return await epochs.restore(group, wish)
+      } catch (error) {
+        const leaseMs = leaseLeftMs(error)
+        if (leaseMs === undefined || leaseMs > leftMs) throw error
+        const waitMs = Math.max(leaseMs, LEAST_WAIT_MS)
+        leftMs -= waitMs
+        await new Promise<void>(resolve => void clock.after(waitMs, resolve))
+      }
+      // What was refused may have been decided all the same, and others may have been at it.
+      const now = await this.#record(group)
+      if (!now.resting) return now
+    }
   }
 
   async #stopByEpoch({ id: group, generation }: GroupRecord): Promise<GroupRecord> {
@@ -90,6 +116,13 @@ export class RestOperations implements RestView {
 
 /** No epoch was taken. */
 const NONE = { epoch: 0, outcome: 'none', reason: '' } as const
+
+/** Undefined: something else is in the way. */
+function leaseLeftMs(error: unknown): number | undefined {
+  if (!(error instanceof DiapauseError) || !hasCode(error, 'REGISTER_LEASED')) return undefined
+  const { retryMs } = error.details
+  return typeof retryMs === 'number' && Number.isFinite(retryMs) ? retryMs : LEAST_WAIT_MS
+}
 
 const changed = (group: string) =>
   new DiapauseError('GROUP_CHANGED', `Group "${group}" changed at this moment; look at it and try again.`)

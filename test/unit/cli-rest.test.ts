@@ -13,7 +13,7 @@ import { RestOperations } from '../../node/operations/rest.ts'
 import type { ImageManifest } from '../../node/ports.ts'
 import { holdByName } from '../../protocols/epoch/kept.ts'
 import { abortEpoch, commitEpoch, createGroup, openEpoch } from '../../protocols/epoch/record.ts'
-import { restNow } from '../../protocols/epoch/rest.ts'
+import { restNow, startGroup } from '../../protocols/epoch/rest.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { SPEAKS } from '../../protocols/host-facts.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
@@ -33,6 +33,10 @@ let speaks: number
 let answer: string | undefined
 /** What somebody else does just before the record is changed. */
 let between: (() => void) | undefined
+/** How long leases of hosts that died run yet; a change that they stand in the way of is refused. */
+let leaseMs: number
+/** How long was waited, each time. */
+let waited: number[]
 
 function commitNext(): void {
   record = openEpoch('p1', 1, record.version)(record) as GroupRecord
@@ -53,6 +57,8 @@ beforeEach(async () => {
   speaks = SPEAKS
   answer = undefined
   between = undefined
+  leaseMs = 0
+  waited = []
   told = []
   events = new EventFeed(() => 0)
   events.subscribe(({ kind }) => void told.push(kind))
@@ -61,6 +67,7 @@ beforeEach(async () => {
     refresh: async (id: string) => (id === 'bank' ? record : null),
     change: async (_: string, next: (now: GroupRecord) => GroupRecord | undefined) => {
       between?.()
+      if (leaseMs > 0) throw new DiapauseError('REGISTER_LEASED', 'a lease runs', { details: { retryMs: leaseMs } })
       return (record = next(record) ?? record)
     }
   } as unknown as ConstructorParameters<typeof RestOperations>[0]['directory']
@@ -77,7 +84,16 @@ beforeEach(async () => {
     directory,
     events,
     epochs,
-    clock: { after: () => () => {} },
+    clock: {
+      after: (ms, fn) => {
+        // A deadline does not pass; what waits for a lease has it run out.
+        if (leaseMs === 0) return () => {}
+        waited.push(ms)
+        leaseMs = Math.max(0, leaseMs - ms)
+        setImmediate(fn)
+        return () => {}
+      }
+    },
     epochClock: {
       async propose(_id, _policy, _why, rests) {
         if (record.open !== null) throw new DiapauseError('EPOCH_OPEN', 'one is open')
@@ -208,6 +224,29 @@ describe('diapause vm start', () => {
       err: expect.stringContaining('GROUP_RUNS')
     })
     expect(record.generation).toBe(1)
+  })
+
+  test('waits for the lease of a host that died as the group was stopped, and for none that runs for long', async () => {
+    await run('vm', 'stop', 'bank')
+    alive = ['p2', 'p3']
+    leaseMs = 700_000
+    expect(await run('vm', 'start', 'bank')).toMatchObject({ code: 1, err: expect.stringContaining('REGISTER_LEASED') })
+    leaseMs = 900
+    expect(await run('vm', 'start', 'bank')).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('goes on from epoch 1')
+    })
+    expect(waited).toEqual([900])
+  })
+
+  test('does not start it twice where what was refused is decided all the same', async () => {
+    await run('vm', 'stop', 'bank')
+    leaseMs = 900
+    between = () => {
+      if (waited.length === 0) setImmediate(() => (record = startGroup(2, 1, record.owners)(record) as GroupRecord))
+    }
+    expect(await run('vm', 'start', 'bank', '--epoch', '1')).toMatchObject({ code: 0 })
+    expect(record.generation).toBe(3)
   })
 
   test('says so where no host has room', async () => {

@@ -17,6 +17,7 @@ let folder: string
 /** Who runs the VM, by what every peer knows. */
 let owner: string
 let cut: boolean
+let rests: boolean
 let stop: AbortController
 let peers: Map<string, { deliver(from: string, message: unknown): void; typed: string[] }>
 let looker: ConsoleOperations
@@ -25,6 +26,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'diapause-consoles-'))
   owner = 'elm'
   cut = false
+  rests = false
   stop = new AbortController()
   peers = new Map()
   const made = ['oak', 'elm', 'ash'].map(self => peer(self))
@@ -63,7 +65,7 @@ function peer(self: string): ConsoleOperations {
     read: own.read,
     type: ({ group, vm, text }) => own.type(group, vm, text)
   })
-  const record = () => ({ id: 'shop', vms: [{ id: 'till' }], owners: { till: owner }, removed: false })
+  const record = () => ({ id: 'shop', vms: [{ id: 'till' }], owners: { till: owner }, resting: rests, removed: false })
   const directory = { get: (id: string) => (id === 'shop' ? (record() as unknown as GroupRecord) : undefined) }
   return new ConsoleOperations({ self, directory, clock: systemClock, exchange, own, nameOf: id => id })
 }
@@ -143,6 +145,10 @@ describe('the console of a VM on another host', () => {
     expect(peers.get('elm')?.typed).toEqual(['shop/till: ls\n'])
     await expect(looker.type('shop', 'tills', 'ls\n')).rejects.toMatchObject({ code: 'VM_UNKNOWN' })
     await expect(looker.type('shops', 'till', 'ls\n')).rejects.toMatchObject({ code: 'GROUP_UNKNOWN' })
+    rests = true
+    const resting = { code: 'GROUP_RESTS', message: expect.stringContaining('diapause vm start shop') as string }
+    await expect(looker.type('shop', 'till', 'ls\n')).rejects.toMatchObject(resting)
+    rests = false
     const moved = looker.type('shop', 'till', 'ls\n')
     owner = 'ash' // decided while the question was under way
     await expect(moved).rejects.toMatchObject({ code: 'VM_ELSEWHERE' })
