@@ -14,26 +14,39 @@ export interface OneRun extends Omit<RunOptions, 'timeline' | 'keep'> {
   readonly onEntry?: (entry: Entry) => void
 }
 
-export async function runOne({ keep: always, onEntry, ...run }: OneRun): Promise<Outcome> {
+export async function runOne({ keep, onEntry, ...run }: OneRun): Promise<Outcome> {
   const { scenario, seed, hosts } = run
-  mkdirSync(RESULTS, { recursive: true })
-  const base = join(RESULTS, `${scenario.name}-${seed}`)
   process.stdout.write(`${scenario.name}, seed ${seed}, ${hosts} hosts: ${scenario.about}\n`)
+  const base = baseOf(`${scenario.name}-${seed}`)
+  const outcome = await runScenario({ ...run, timeline: newTimeline(onEntry), keep: keeper(base, keep) })
+  writeTimeline(base, outcome)
+  return outcome
+}
+
+/** What files of a run are called before their ending. */
+export function baseOf(name: string): string {
+  mkdirSync(RESULTS, { recursive: true })
+  return join(RESULTS, name)
+}
+
+/** Tells as it goes. */
+export function newTimeline(onEntry: (entry: Entry) => void = () => {}): Timeline {
   const startMs = performance.now()
-  const timeline = new Timeline(
+  return new Timeline(
     () => performance.now() - startMs,
     entry => {
       process.stdout.write(`${entryText(entry)}\n`)
-      onEntry?.(entry)
+      onEntry(entry)
     }
   )
-  const keep = async (dir: string, failed: boolean): Promise<void> => {
+}
+
+/** Called when a run is over: its logs stay where a promise was broken, or `always`. */
+export function keeper(base: string, always: boolean): RunOptions['keep'] {
+  return async (dir, failed) => {
     rmSync(base, { recursive: true, force: true })
     if (failed || always) keepLogs(dir, base)
   }
-  const outcome = await runScenario({ ...run, timeline, keep })
-  writeTimeline(base, outcome)
-  return outcome
 }
 
 function writeTimeline(base: string, outcome: Outcome): void {
@@ -46,7 +59,7 @@ function writeTimeline(base: string, outcome: Outcome): void {
 }
 
 /** Logs and consoles of all peers. */
-export function keepLogs(cluster: string, to: string): void {
+function keepLogs(cluster: string, to: string): void {
   for (const peer of readdirSync(cluster).filter(name => /^p\d+$/.test(name))) {
     mkdirSync(join(to, peer), { recursive: true })
     for (const part of ['log', 'run/console', 'peer.toml']) {
