@@ -234,7 +234,7 @@ class Run {
   async #left(): Promise<void> {
     const [newest] = (await this.#someone.client.groups()).map(({ committed }) => committed?.epoch)
     this.#judge('committed epochs are there', promises.committed(this.#listener.committed, newest))
-    const report = await this.#someone.client.verify({ deep: false }, () => {}, AbortSignal.timeout(VERIFY_MS))
+    const report = await this.#verify(false)
     // What a host has that is not heard is not lost.
     if (report.silent.length === 0) this.#judge('committed epochs can be read', promises.readable(report.images))
   }
@@ -297,20 +297,23 @@ class Run {
     this.#judge('one hypervisor of each VM is there', alone ? [] : faults)
   }
 
-  /** What is damaged counts as there until somebody reads it. */
+  /** What is damaged counts as there until somebody reads it: all is read once, while epochs come and go. */
   async #redundant(steps: readonly Step[]): Promise<void> {
     const { hosts, faults } = this.#options
     const { m } = codeFor(hosts)
-    const deep = steps.some(({ fault }) => faults.get(fault)?.harms === true)
+    if (steps.some(({ fault }) => faults.get(fault)?.harms === true)) await this.#verify(true)
     let last = ''
     await this.#rig.bank.until('full redundancy', async () => {
-      const signal = AbortSignal.timeout(VERIFY_MS)
-      const report = await this.#someone.client.verify({ deep }, () => {}, signal).catch(messageOf)
+      const report = await this.#verify(false).catch(messageOf)
       const lacks = typeof report === 'string' ? report : lacking(report, m)
       if (lacks !== '' && lacks !== last) this.#timeline.add('check', `redundancy is not full yet: ${lacks}`)
       last = lacks
       return lacks === '' ? true : undefined
     })
+  }
+
+  #verify(deep: boolean): Promise<VerifyReport> {
+    return this.#someone.client.verify({ deep }, () => {}, AbortSignal.timeout(VERIFY_MS))
   }
 
   /** Every epoch that is kept is gone back to, and audited. */
