@@ -52,7 +52,10 @@ export function beginDrill(
   }
 }
 
-/** What became of a drill. `by`: it was one of the schedule; nothing where that is not what the record says any more. */
+/**
+ * What became of a drill. `by`: it was one of the schedule; nothing where that is not what the record says any more. One by hand counts
+ * as much, but that an older epoch passes is no news where a newer one has failed: the group would not go back to the older one.
+ */
 export function endDrill(outcome: DrillOutcome, by?: string) {
   return (current: GroupRecord | null): GroupRecord | undefined => {
     if (current === null || current.removed) return undefined
@@ -60,6 +63,7 @@ export function endDrill(outcome: DrillOutcome, by?: string) {
     const last = { ...rest, ...(failed !== undefined && { failed: failed.slice(0, MAX_DRILL_WORDS) }) }
     const schedule = current.drills?.schedule
     if (by === undefined) {
+      if (isBehind(last, current)) return undefined
       const isThere = JSON.stringify(current.drills?.last) === JSON.stringify(last)
       return isThere ? undefined : having(current, { schedule, last })
     }
@@ -67,6 +71,11 @@ export function endDrill(outcome: DrillOutcome, by?: string) {
     const { runs: _, ...idle } = schedule
     return having(current, { schedule: idle, last })
   }
+}
+
+function isBehind({ epoch, failed }: DrillOutcome, { drills, committed }: GroupRecord): boolean {
+  const before = drills?.last
+  return failed === undefined && before?.failed !== undefined && epoch < before.epoch && epoch !== committed?.epoch
 }
 
 /** One of the schedule, run by `by`, made way before it told anything: as if it had not begun. `begunMs`: of the one before it. */

@@ -75,4 +75,18 @@ describe('drills in a group’s record', () => {
     expect(asked.drills).toEqual({ schedule: begun.drills?.schedule, last: outcome })
     expect(endDrill(outcome)(committed())?.drills).toEqual({ last: outcome })
   })
+
+  test('one by hand clears a failure, but not where it is of an older epoch than the one that failed', () => {
+    const again = openEpoch('p1', 1, committed().version)(committed()) as GroupRecord
+    const images = { a: 'c'.repeat(64), b: 'd'.repeat(64) }
+    const second = commitEpoch(again.generation, 2, images)(again) as GroupRecord
+    const outcome = { by: 'p1', atMs: 9_000, tookMs: 4_000 }
+    const failed = endDrill({ ...outcome, epoch: 2, failed: 'no' })(second) as GroupRecord
+    expect(endDrill({ ...outcome, epoch: 1 })(failed)).toBeUndefined()
+    expect(endDrill({ ...outcome, epoch: 1, failed: 'nor this' })(failed)?.drills?.last).toMatchObject({ epoch: 1 })
+    expect(endDrill({ ...outcome, epoch: 2 })(failed)?.drills).toEqual({ last: { ...outcome, epoch: 2 } })
+    // Gone back to the older one, it is what the group would go on from.
+    const back = { ...failed, committed: committed().committed }
+    expect(endDrill({ ...outcome, epoch: 1 })(back)?.drills).toEqual({ last: { ...outcome, epoch: 1 } })
+  })
 })
