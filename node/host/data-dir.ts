@@ -8,12 +8,12 @@
  * claim ends with its process, `kill -9` included. Processes of other pid namespaces look dead: do not share the folder
  * between containers.
  */
-import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { PeerId } from '../../protocols/core.ts'
 import { UsageError, hasCode, messageOf } from '../errors.ts'
-import { readIfThere, writeDurably } from './files.ts'
+import { makeFolder, readIfThere, writeDurably } from './files.ts'
 
 /** Grows when a peer can no longer read what an older one wrote. */
 export const DATA_FORMAT = 1
@@ -41,7 +41,7 @@ export interface DataDir {
 export async function openDataDir(options: DataDirOptions): Promise<DataDir> {
   const path = options.dataDir
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolder(path)
     const release = claim(path)
     try {
       const { registers } = await checkOwner(options)
@@ -119,7 +119,7 @@ function parsePeerFile(text: string, file: string): PeerFile {
 
 function claim(dataDir: string): () => void {
   const folder = join(dataDir, 'lock')
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  makeFolder(folder)
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
   const own = `${boot}-${process.pid}-${startTimeOf(process.pid)}`
   const file = join(folder, own)

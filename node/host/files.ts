@@ -1,4 +1,5 @@
-/** Small files that must survive a power loss whole. */
+/** Small files that must survive a power loss whole, and the folders they are in. */
+import { existsSync, mkdirSync } from 'node:fs'
 import { open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { hasCode } from '../errors.ts'
@@ -24,6 +25,21 @@ export async function writeDurably(file: string, text: string): Promise<void> {
   }
   await rename(aside, file)
   await syncFolder(dirname(file))
+}
+
+/**
+ * A folder and those above it, for its owner only where they are new. Throws as mkdir(2) does. Not `recursive`: where the kernel says
+ * that a folder's parent is not there although it is (/proc, a removed folder), Node 24 tries again for ever.
+ */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) return // what is no folder is found out by who opens a file in it
+    if (!hasCode(error, 'ENOENT') || existsSync(dirname(path))) throw error
+    makeFolder(dirname(path))
+    mkdirSync(path, { mode: 0o700 })
+  }
 }
 
 /** Makes the names in a folder durable. */

@@ -1,6 +1,6 @@
 /** Who a peer is: an Ed25519 key in its data folder. Its public half is the peer id, which members know it by. */
 import { randomUUID } from 'node:crypto'
-import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
+import { link, open, readFile, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   generateKeyPair,
@@ -12,7 +12,7 @@ import type { Ed25519PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
 import type { PeerId } from '../../protocols/core.ts'
 import { UsageError, hasCode, messageOf } from '../errors.ts'
-import { syncFolder } from './files.ts'
+import { makeFolder, syncFolder } from './files.ts'
 
 export interface Identity {
   readonly privateKey: Ed25519PrivateKey
@@ -29,7 +29,7 @@ const MAX_KEY_BYTES = 1_024
 export async function loadOrCreateIdentity(dataDir: string): Promise<Identity> {
   const file = join(dataDir, 'identity.key')
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 })
+    makeFolder(dataDir)
     return (await load(file)) ?? (await create(file))
   } catch (cause) {
     if (cause instanceof UsageError) throw cause

@@ -1,6 +1,5 @@
 /** A peer's files as `diapause init` and `diapause join` make them: checked before anything is written, never overwritten. */
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'smol-toml'
 import { checkConfig } from '../../config/parse.ts'
@@ -9,7 +8,7 @@ import { problemText } from '../../config/words.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { UsageError } from '../errors.ts'
 import { clusterFileOf, readCluster, saveCluster } from './cluster-file.ts'
-import { writeDurably } from './files.ts'
+import { makeFolder, writeDurably } from './files.ts'
 import { writeSecret } from './secret.ts'
 
 export interface NewPeerOptions {
@@ -93,7 +92,7 @@ export async function writeNewPeer(
     '',
     stringify({ ...config, ...(made.secret === undefined && { cluster }), ...made.settings })
   ].join('\n')
-  await mkdir(dirname(configFile), { recursive: true })
+  makeFolder(dirname(configFile))
   await saveCluster(dataDir, made.record)
   await writeDurably(configFile, text)
 }

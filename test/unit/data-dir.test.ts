@@ -50,6 +50,15 @@ describe('a data folder', () => {
     second.close()
   })
 
+  it('is told to be unusable where nobody makes folders, without waiting for ever', async () => {
+    dataDir = '/proc/diapause/deep'
+    await expect(open()).rejects.toMatchObject({ code: 'DATA_DIR_UNUSABLE' })
+    await expect(loadOrCreateIdentity(dataDir)).rejects.toMatchObject({ code: 'DATA_DIR_UNUSABLE' })
+    dataDir = join(folder, 'file', 'data')
+    writeFileSync(join(folder, 'file'), '')
+    await expect(open()).rejects.toMatchObject({ code: 'DATA_DIR_UNUSABLE' })
+  })
+
   it('notes that its peer has registers, for good; one of an older version has no such note', async () => {
     const first = await open()
     expect(first.hadRegisters).toBe(false)
