@@ -50,6 +50,6 @@ export const EPOCH_MISTAKES: readonly Mistake[] = [
     why: 'pages that a VM has written since its last image are taken for those that are in that one',
     scenario: hostsDie,
     seed: 1,
-    promise: 'running'
+    promise: 'money'
   }
 ]
