@@ -2,8 +2,10 @@
 import type { Command } from 'commander'
 import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
+import { confirm, type Question } from './confirm.ts'
 import type { GroupEpochs, PolicyWish } from './epoch-view.ts'
-import { bytesText, table } from './format.ts'
+import { bytesText, durationText, table } from './format.ts'
+import type { Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 interface Options {
@@ -15,7 +17,7 @@ const HOLD_NAME = 'by-hand'
 /** `speaking` makes a command that speaks to a peer, which `clientOf` its options finds. */
 export function epochCommands(
   diapause: Command,
-  host: ProgressHost & { print(text: string): void },
+  host: ProgressHost & { readonly terminal: Terminal; print(text: string): void },
   speaking: (parent: Command, nameAndArguments: string) => Command,
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
@@ -62,13 +64,33 @@ export function epochCommands(
     .description('start all VMs of a group again from an epoch; what they did since is lost, but not what is kept')
     .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', numberOf)
     .option('--force', 'also where the outside has been told what is taken back now (outputCommit)')
-    .action(async (group: string, options: Options & { epoch?: number; force?: boolean }) => {
+    .option('--yes', 'do not ask')
+    .action(async (group: string, options: Options & { epoch?: number; force?: boolean; yes?: boolean }) => {
       const { epoch, force = false } = options
-      const deciding = (await clientOf(options)).restore(group, { epoch, force })
+      const client = await clientOf(options)
+      if (options.yes !== true && !(await rests(client, group)))
+        await confirm(host, () => restoreOf(client, group, epoch))
+      const deciding = client.restore(group, { epoch, force })
       const record = await whileWaiting(host, `it is decided that ${group} goes back`, deciding)
       const text = `group ${record.id} goes on from epoch ${record.committed?.epoch} in generation ${record.generation}`
       host.print(options.json ? JSON.stringify(record, null, 2) : text)
     })
+}
+
+/** Nothing of it runs that could be lost. */
+const rests = async (client: ApiClient, group: string): Promise<boolean> =>
+  (await client.groups()).some(({ id, resting }) => id === group && resting === true)
+
+async function restoreOf(client: ApiClient, group: string, epoch: number | undefined): Promise<Question> {
+  const { epochs } = await client.epochs(group)
+  const chosen = epochs.find(each => (epoch === undefined ? each.committed : each.epoch === epoch))
+  const { wallMs } = chosen ?? {}
+  const ago = wallMs === undefined ? '' : `, of ${durationText(Math.max(0, Date.now() - wallMs))} ago`
+  return {
+    whether: `whether ${group} goes back`,
+    ask: `Take all VMs of ${group} back to epoch ${chosen?.epoch ?? epoch ?? '?'}${ago}, and lose what they did since the last one?`,
+    otherwise: 'nothing went back'
+  }
 }
 
 export function epochsText({ group, policy, own, room, epochs }: GroupEpochs): string {

@@ -2,8 +2,10 @@
 import { InvalidArgumentError, type Command } from 'commander'
 import { messageOf, UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
+import { confirm, type Question } from './confirm.ts'
 import { DEFAULT_EXPIRY_MINUTES } from './cluster-view.ts'
 import { membersText, progressText, votesText } from './format-members.ts'
+import type { Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
 
 export interface NewPeerCommand {
@@ -25,6 +27,7 @@ export interface MadePeer {
 
 /** The machine, as these commands need it. */
 export interface MemberHost extends ProgressHost {
+  readonly terminal: Terminal
   /** What a person types before a command's name: `diapause`, or as npm runs it. */
   readonly typed: string
   init(options: NewPeerCommand & { readonly cluster: string }): Promise<MadePeer>
@@ -75,8 +78,10 @@ export function memberCommands(
   speaking(members, 'remove <member>')
     .description('remove a member for good: it is cut off, and its identity never comes back')
     .option('--force', 'although it lives and owns VMs: they go back to their last snapshot on other hosts')
-    .action(async (member: string, options: Shared & { force?: boolean }) => {
+    .option('--yes', 'do not ask')
+    .action(async (member: string, options: Shared & { force?: boolean; yes?: boolean }) => {
       const client = await clientOf(options)
+      if (options.yes !== true) await confirm(host, () => removalOf(member))
       await withProgress(client.removeMember(member, options.force === true), client, member, host)
       done(host, options, { removed: member }, `${member} is removed`)
       await tellVotes(client, options, host)
@@ -99,9 +104,11 @@ export function memberCommands(
   speaking(diapause, 'leave')
     .description('take this peer out of the cluster for good; it stops when it is done')
     .option('--force', 'although it owns VMs: they go back to their last snapshot on other hosts')
-    .action(async (options: Shared & { force?: boolean }) => {
+    .option('--yes', 'do not ask')
+    .action(async (options: Shared & { force?: boolean; yes?: boolean }) => {
       const client = await clientOf(options)
       const { name } = await client.status()
+      if (options.yes !== true) await confirm(host, () => removalOf(name))
       await withProgress(client.leave(options.force === true), client, name, host)
       done(host, options, { left: name }, `${name} has left the cluster and stops`)
       await tellVotes(client, options, host)
@@ -157,6 +164,12 @@ function newPeerCommands(diapause: Command, host: MemberHost): void {
       made(options, peer, `${peer.name} (${peer.id}) is a member of cluster ${peer.cluster}`)
     })
 }
+
+const removalOf = (member: string): Question => ({
+  whether: `whether ${member} is to go`,
+  ask: `Take ${member} out of the cluster? Its identity never comes back; its host may, with a new data folder.`,
+  otherwise: `${member} stays`
+})
 
 function done(host: MemberHost, { json }: Shared, value: object, text: string): void {
   host.print(json ? JSON.stringify(value) : text)

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
+import { confirm, type Question } from './confirm.ts'
 import { durationText } from './format.ts'
 import type { Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
@@ -29,7 +30,7 @@ export function stopCommand(command: Command, host: RestHost, clientOf: (options
       const client = await clientOf(options)
       const now = options.now === true
       const before = restingGroup(name, await client.groups())
-      if (now && options.yes !== true && !before.resting) await confirm(before, host)
+      if (now && options.yes !== true && !before.resting) await confirm(host, () => questionOf(before))
       const doing = now ? `the VMs of ${before.id} end` : `a last epoch of ${before.id} is taken`
       const record = await whileWaiting(host, doing, client.stopGroup(before.id, { now }))
       const already = before.resting ? ' already' : ''
@@ -83,13 +84,14 @@ export function restingGroup(name: string, groups: readonly GroupRecord[]): Grou
   )
 }
 
-/** UsageError NOT_CONFIRMED where nobody can be asked, or who was asked did not say so. */
-async function confirm({ id, committed }: GroupRecord, { terminal }: RestHost): Promise<void> {
-  if (!terminal.asks) throw new UsageError('NOT_CONFIRMED', `nobody can be asked here whether to stop ${id} now: --yes`)
+function questionOf({ id, committed }: GroupRecord): Question {
   const { epoch, wallMs } = committed ?? {}
   const ago = wallMs === undefined ? '' : `, of ${durationText(Math.max(0, Date.now() - wallMs))} ago`
-  const answer = await terminal.ask(`End the VMs of ${id} and lose what they did since epoch ${epoch}${ago}? [y/N] `)
-  if (!/^y(es)?$/i.test(answer.trim())) throw new UsageError('NOT_CONFIRMED', 'nothing was stopped')
+  return {
+    whether: `whether to stop ${id} now`,
+    ask: `End the VMs of ${id} and lose what they did since epoch ${epoch}${ago}?`,
+    otherwise: 'nothing was stopped'
+  }
 }
 
 function numberOf(text: string): number {

@@ -7,6 +7,7 @@ import { type ConsoleHost, openConsole } from './cli-console.ts'
 import { startCommand, stopCommand } from './cli-rest.ts'
 import { groupOf } from './cli-why.ts'
 import type { ApiClient } from './client.ts'
+import { confirm, type Question } from './confirm.ts'
 import { painted, type Terminal } from './terminal.ts'
 import { listedVms, vmListText } from './vm-list.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
@@ -99,21 +100,19 @@ function removeCommand(command: Command, host: VmHost, clientOf: (options: objec
     .option('--yes', 'do not ask')
     .action(async (name: string, options: Shared & { yes?: boolean }) => {
       const client = await clientOf(options)
-      if (options.yes !== true) await confirm(client, name, host)
+      if (options.yes !== true) await confirm(host, () => removalOf(client, name))
       await whileWaiting(host, `the VMs of ${name} end`, client.removeGroup(name))
       host.print(options.json ? JSON.stringify({ removed: name }) : `group ${name} is removed`)
     })
 }
 
-/** UsageError NOT_CONFIRMED where nobody can be asked, or who was asked did not say so. */
-async function confirm(client: ApiClient, name: string, { terminal }: VmHost): Promise<void> {
-  if (!terminal.asks) throw new UsageError('NOT_CONFIRMED', `nobody can be asked here whether to remove ${name}: --yes`)
+async function removalOf(client: ApiClient, name: string): Promise<Question> {
   const record = (await client.groups()).find(({ id }) => id === name)
   if (record === undefined) throw new UsageError('GROUP_UNKNOWN', `there is no group "${name}" in this cluster`)
   const vms = record.vms.map(({ id }) => id).join(', ')
   const epochs = (record.committed === null ? 0 : 1) + (record.kept?.length ?? 0)
-  const answer = await terminal.ask(`End ${vms} and forget ${epochs} snapshots of ${name}, for good? [y/N] `)
-  if (!/^y(es)?$/i.test(answer.trim())) throw new UsageError('NOT_CONFIRMED', 'nothing was removed')
+  const ask = `End ${vms} and forget ${epochs === 1 ? '1 snapshot' : `${epochs} snapshots`} of ${name}, for good?`
+  return { whether: `whether to remove ${name}`, ask, otherwise: 'nothing was removed' }
 }
 
 async function definitionIn(file: string | undefined, host: VmHost): Promise<string> {

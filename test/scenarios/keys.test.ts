@@ -83,7 +83,7 @@ describe('data keys of a cluster of two hosts and a witness', () => {
   it('change when a host is removed, whose files and whatever it steals open no later one', async () => {
     const newest = async (): Promise<number | undefined> => (await late.client.keys()).keys[0]?.id
     const before = await newest()
-    await late.ask('members', 'remove', 'p1', '--force')
+    await late.ask('members', 'remove', 'p1', '--force', '--yes')
     expect(await newest()).toBe((before ?? 0) + 1)
     expect(await late.ask('keys')).toContain('held by: p')
     await epoch(late)

@@ -136,14 +136,14 @@ describe('a cluster made by hand', () => {
       const { outcome } = await elm.client.takeEpoch('bank').catch(() => ({ outcome: 'aborted' }))
       return outcome === 'committed'
     })
-    const refused = await oak.run('members', 'remove', 'elm', '--config', oak.configFile)
+    const refused = await oak.run('members', 'remove', 'elm', '--yes', '--config', oak.configFile)
     expect(refused).toMatchObject({
       code: 2,
       err: expect.stringMatching(/owns bank\/vm1.*--force.*\[MEMBER_OWNS_VMS\]/)
     })
     expect(await oak.member('elm')).toMatchObject({ leaving: false })
 
-    expect(await oak.ask('members', 'remove', 'elm', '--force')).toContain('elm is removed')
+    expect(await oak.ask('members', 'remove', 'elm', '--force', '--yes')).toContain('elm is removed')
     expect(await elm.end()).toBe(0) // it has heard of it
     await until('the VM to run at oak', async () => {
       const [bank] = (await oak.client.status()).groups
@@ -229,13 +229,13 @@ describe('a cluster made by hand', () => {
   })
 
   it('lets hosts leave until the last vote', async () => {
-    expect(await fir.ask('leave')).toContain('fir has left the cluster')
+    expect(await fir.ask('leave', '--yes')).toContain('fir has left the cluster')
     expect(await fir.end()).toBe(0)
-    expect(await ash.ask('leave')).toContain('ash has left the cluster')
+    expect(await ash.ask('leave', '--yes')).toContain('ash has left the cluster')
     expect(await ash.end()).toBe(0)
     const status = await oak.client.members()
     expect(status).toMatchObject({ members: [{ name: 'oak' }], voters: { count: 1, settled: true }, waits: [] })
-    const last = await oak.run('leave', '--force', '--config', oak.configFile)
+    const last = await oak.run('leave', '--yes', '--force', '--config', oak.configFile)
     expect(last).toMatchObject({ code: 2, err: expect.stringContaining('[LAST_VOTER]') })
   })
 

@@ -54,7 +54,7 @@ beforeEach(async () => {
     }
   })
   dir = mkdtempSync(join(tmpdir(), 'epochs-'))
-  const view = { epochs } as unknown as PeerView
+  const view = { groups: () => (record === null ? [] : [record]), epochs } as unknown as PeerView
   api = await serveApi({ view, runDir: dir, log: { debug() {}, info() {}, warn() {}, error() {} } })
 })
 afterEach(async () => {
@@ -62,11 +62,18 @@ afterEach(async () => {
   rmSync(dir, { recursive: true })
 })
 
-async function run(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
+const run = (...args: string[]) => runAt({ asks: false }, ...args)
+
+/** `terminal`: whether somebody can be asked, and answers what. */
+async function runAt(
+  terminal: { readonly asks: boolean; ask?(question: string): Promise<string> },
+  ...args: string[]
+): Promise<{ code: number; out: string[]; err: string }> {
   const out: string[] = []
   const err: string[] = []
   const print = (text: string): void => void out.push(...text.split('\n'))
-  const host = { version: '1', defaultConfigFile: undefined, print, printError: (text: string) => err.push(text) }
+  const printError = (text: string) => err.push(text)
+  const host = { version: '1', defaultConfigFile: undefined, terminal, print, printError }
   const code = await runCli([...args, '--socket', apiSocketPath(dir)], host as unknown as CliHost)
   return { code, out, err: err.join('\n') }
 }
@@ -133,7 +140,7 @@ describe('diapause epochs', () => {
 
 describe('diapause restore', () => {
   test('goes back to an epoch that is kept, and holds what was committed', async () => {
-    expect(await run('restore', 'bank', '--epoch', '4')).toMatchObject({
+    expect(await run('restore', 'bank', '--yes', '--epoch', '4')).toMatchObject({
       code: 0,
       out: ['group bank goes on from epoch 4 in generation 2']
     })
@@ -141,29 +148,47 @@ describe('diapause restore', () => {
     expect(record?.holds).toEqual([{ epoch: 5, name: 'before-restore' }])
     expect(events).toEqual(['by-hand', 'group.restored'])
   })
+  test('asks first, what would be lost, and does nothing where nobody can be asked', async () => {
+    expect(await run('restore', 'bank')).toEqual(refusal(2, 'NOT_CONFIRMED'))
+    const asked: string[] = []
+    const answering = (answer: string) => ({
+      asks: true,
+      ask: async (question: string) => (asked.push(question), answer)
+    })
+    expect((await runAt(answering('n'), 'restore', 'bank')).code).toBe(2)
+    expect(record?.generation).toBe(1)
+    expect((await runAt(answering('y'), 'restore', 'bank', '--epoch', '4')).code).toBe(0)
+    expect(record?.generation).toBe(2)
+    expect(asked).toEqual([
+      expect.stringMatching(/^Take all VMs of bank back to epoch 5, of .* ago, and lose what they did since/),
+      expect.stringMatching(/^Take all VMs of bank back to epoch 4, of /)
+    ])
+  })
   test('goes back to the last committed epoch where none is named', async () => {
-    expect((await run('restore', 'bank')).out).toEqual(['group bank goes on from epoch 5 in generation 2'])
+    expect((await run('restore', 'bank', '--yes')).out).toEqual(['group bank goes on from epoch 5 in generation 2'])
     expect(record).not.toHaveProperty('holds')
   })
   test('refuses an epoch that is not kept, and one that cannot be read', async () => {
-    expect(await run('restore', 'bank', '--epoch', '2')).toEqual(refusal(2, 'is not kept; 3, 4, 5 are.'))
+    expect(await run('restore', 'bank', '--yes', '--epoch', '2')).toEqual(refusal(2, 'is not kept; 3, 4, 5 are.'))
     lost.add(hashOf(3, 'b'))
-    expect(await run('restore', 'bank', '--epoch', '3')).toEqual(refusal(1, 'MANIFEST_MISSING'))
+    expect(await run('restore', 'bank', '--yes', '--epoch', '3')).toEqual(refusal(1, 'MANIFEST_MISSING'))
     expect(record?.generation).toBe(1)
   })
   test('refuses where the record has no room to hold what was committed, and says what to do', async () => {
     const holds = Array.from({ length: MAX_HOLDS }, (_, i) => ({ epoch: 3, name: `x${i}` }))
     record = { ...(record as GroupRecord), holds }
-    expect(await run('restore', 'bank', '--epoch', '4')).toEqual(refusal(2, 'release a hold first, of epoch 3.'))
+    expect(await run('restore', 'bank', '--yes', '--epoch', '4')).toEqual(
+      refusal(2, 'release a hold first, of epoch 3.')
+    )
     expect(record.generation).toBe(1)
     expect((await run('epochs', 'release', 'bank', '3', '--name', 'x0')).code).toBe(0)
-    expect((await run('restore', 'bank', '--epoch', '4')).code).toBe(0)
+    expect((await run('restore', 'bank', '--yes', '--epoch', '4')).code).toBe(0)
     expect(record.holds).toHaveLength(MAX_HOLDS)
   })
   test('takes back what the outside was told only where that is meant', async () => {
     record = { ...(record as GroupRecord), outputCommit: true }
-    expect(await run('restore', 'bank', '--epoch', '4')).toEqual(refusal(2, 'OUTPUT_SENT'))
-    expect((await run('restore', 'bank')).code).toBe(0)
-    expect((await run('restore', 'bank', '--epoch', '4', '--force')).code).toBe(0)
+    expect(await run('restore', 'bank', '--yes', '--epoch', '4')).toEqual(refusal(2, 'OUTPUT_SENT'))
+    expect((await run('restore', 'bank', '--yes')).code).toBe(0)
+    expect((await run('restore', 'bank', '--yes', '--epoch', '4', '--force')).code).toBe(0)
   })
 })

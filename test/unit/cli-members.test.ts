@@ -55,12 +55,12 @@ test('whoever changes the votes is told how many voters may fail now', async () 
     'elm is set',
     'votes: 3, of which any 1 may fail and the others still decide'
   ])
-  expect((await printed('members', 'remove', 'elm')).at(-1)).toBe(
+  expect((await printed('members', 'remove', 'elm', '--yes')).at(-1)).toBe(
     'votes: 2, of which none may fail and the others still decide'
   )
-  expect((await printed('leave')).at(-1)).toMatch(/^votes: 1, of which none/)
+  expect((await printed('leave', '--yes')).at(-1)).toMatch(/^votes: 1, of which none/)
   expect(await printed('members', 'set', 'elm', '--address', '/ip4/10.0.0.1/tcp/7400')).toEqual(['elm is set'])
-  expect(await printed('members', 'remove', 'elm', '--json')).toEqual(['{"removed":"elm"}'])
+  expect(await printed('members', 'remove', 'elm', '--yes', '--json')).toEqual(['{"removed":"elm"}'])
 })
 
 test('the data keys are listed with who has them, and a new one is made by hand', async () => {

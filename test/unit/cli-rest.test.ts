@@ -150,7 +150,7 @@ describe('diapause vm stop', () => {
   test('is told of as such by a restore that somebody else was before', async () => {
     commitNext()
     between = () => (record = restNow(record.generation)(record) as GroupRecord)
-    expect((await run('restore', 'bank')).err).toContain('GROUP_CHANGED')
+    expect((await run('restore', 'bank', '--yes')).err).toContain('GROUP_CHANGED')
     expect(told).not.toContain('group.restored')
   })
 

@@ -132,7 +132,7 @@ describe('diapause', () => {
     expect(maybe).toMatchObject({ code: 2, err: expect.stringContaining('It is yes or no.') })
     const soon = await diapause('invite', '--expires', 'soon', '--socket', '/none')
     expect(soon).toMatchObject({ code: 2, err: expect.stringContaining('whole number of minutes') })
-    const commands = [['members'], ['members', 'remove', 'elm'], ['leave'], ['invite']]
+    const commands = [['members'], ['members', 'remove', 'elm', '--yes'], ['leave', '--yes'], ['invite']]
     const ended = await Promise.all(commands.map(command => diapause(...command, '--socket', '/none')))
     for (const { code, err } of ended) {
       expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining('[PEER_UNREACHABLE]') })
