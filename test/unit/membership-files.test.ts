@@ -67,13 +67,17 @@ describe('join', () => {
   const seed = new Uint8Array(32).fill(1)
   const members = [{ id: '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5', address: '/ip4/127.0.0.1/tcp/1' }]
   const cluster = { id: '0'.repeat(32), name: 'forest' }
+  const silent = { waitsFor: () => {}, tell: () => {} }
 
   it('says which members it could not reach, and leaves nothing but an identity for the next time', async () => {
-    const told: string[] = []
+    const [asked, told]: [string[], string[]] = [[], []]
     const token = encodeToken({ cluster, seed, expiresMs: 1, members: [...members, ...members] })
-    const joining = joinCluster({ ...options('oak'), token, tell: text => void told.push(text) })
+    const heard = { waitsFor: (what: string) => void asked.push(what), tell: (text: string) => void told.push(text) }
+    const joining = joinCluster({ ...options('oak'), token, ...heard })
     await expect(joining).rejects.toEqual(refused('JOIN_UNREACHABLE', /127.0.0.1/))
-    expect(told.filter(text => text.startsWith('asking'))).toHaveLength(2)
+    const member = `the member at ${members[0]?.address}`
+    expect(asked).toEqual([`${member} is asked`, `${member} is asked`])
+    expect(told.map(text => text.startsWith(`${member}: `))).toEqual([true, true])
     expect(existsSync(join(dir, 'oak/identity.key'))).toBe(true)
     for (const file of ['secret', 'cluster.json', 'peer.toml']) expect(existsSync(join(dir, 'oak', file))).toBe(false)
   })
@@ -81,10 +85,10 @@ describe('join', () => {
   it('does not touch a peer that is there', async () => {
     await initCluster({ ...options('oak'), cluster: 'forest' })
     const token = encodeToken({ cluster, seed, expiresMs: 1, members })
-    await expect(joinCluster({ ...options('oak'), token, tell: () => {} })).rejects.toEqual(
+    await expect(joinCluster({ ...options('oak'), token, ...silent })).rejects.toEqual(
       refused('NEW_PEER_EXISTS', /peer.toml is there/)
     )
-    await expect(joinCluster({ ...options('elm'), token: token.slice(1), tell: () => {} })).rejects.toEqual(
+    await expect(joinCluster({ ...options('elm'), token: token.slice(1), ...silent })).rejects.toEqual(
       refused('TOKEN_INVALID', /diapause invite/)
     )
   })
