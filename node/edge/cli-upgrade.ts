@@ -28,13 +28,17 @@ export function upgradeCommand(
     })
 }
 
-export function upgradeText({ program, members, waits, next }: UpgradeReport): string {
+export function upgradeText({ program, members, waits, next, resting }: UpgradeReport): string {
   const rows = members.map(({ name, version, standing }) => [name, version ?? '?', standing])
   const newer = members.filter(({ standing }) => standing === 'newer').map(({ name }) => name)
   return [
     `this program is diapause ${program}`,
     ...table([['member', 'version', 'against it'], ...rows]),
     ...(newer.length === 0 ? [] : [`newer than this program: ${newer.join(', ')}; ask with theirs`]),
+    ...resting.map(
+      group =>
+        `group ${group} rests: start it (diapause vm start ${group}) before you go back to a version without vm stop`
+    ),
     ...(waits.length === 0 ? [next === null ? 'no member is older' : nextText(next)] : [])
   ].join('\n')
 }

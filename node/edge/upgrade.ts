@@ -3,6 +3,7 @@
  * each that stops is a host that is lost for a while, so none is to stop while another is missing or what is stored bears
  * fewer losses than it should.
  */
+import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { Overview, OverviewMember } from './overview-view.ts'
 
 /** Against the program that asks. `silent`: it did not say. */
@@ -16,6 +17,8 @@ export interface UpgradeReport {
   readonly waits: readonly string[]
   /** Which to upgrade next, and what runs there; null: no member is older. */
   readonly next: { readonly name: string; readonly vms: readonly string[] } | null
+  /** Groups that rest, whose records a version without `vm stop` cannot read. */
+  readonly resting: readonly string[]
 }
 
 export function upgradeReport(program: string, overview: Overview): UpgradeReport {
@@ -36,7 +39,8 @@ export function upgradeReport(program: string, overview: Overview): UpgradeRepor
     program,
     members,
     waits: [...present.flatMap(waitsFor), ...groupsWithout(overview), ...(next ? lossOf(next, overview) : [])],
-    next: next === undefined ? null : { name: next.name, vms: vmsAt(next) }
+    next: next === undefined ? null : { name: next.name, vms: vmsAt(next) },
+    resting: overview.groups.flatMap(({ id, resting }) => (resting ? [id] : []))
   }
 }
 
@@ -59,15 +63,22 @@ const groupsWithout = ({ groups, vms }: Overview): string[] =>
 
 /** What cannot be borne of the stop of `member`: VMs that no other host has room for, and a cluster that decides nothing. */
 function lossOf({ id, name, votes }: OverviewMember, { members, vms }: Overview): string[] {
-  const stuck = vms.flatMap(({ group, vm, owner, outlook }) =>
-    owner === id && outlook?.never === true ? [`${group}/${vm}`] : []
-  )
+  const stuckBy = (kind: Obstacle['kind']): string[] =>
+    vms.flatMap(({ group, vm, owner, outlook }) =>
+      owner === id && outlook?.never === true && (outlook.why?.kind ?? 'no-room') === kind ? [`${group}/${vm}`] : []
+    )
+  const [stuck, unreadable] = [stuckBy('no-room'), stuckBy('columns')]
   const voters = members.filter(each => each.votes)
   const left = voters.filter(each => each.id !== id && (each.self || (each.liveness === 'alive' && each.connected)))
   const needed = Math.floor(voters.length / 2) + 1
   const room = `no other host has room for ${stuck.join(', ')}, so they would stand still while ${name} is stopped: make room (diapause plan)`
+  const reads = `too few columns of images of ${unreadable.join(', ')} or their groups are on other hosts, so they would stand still while ${name} is stopped: bring hosts back, or let others rebuild them (diapause repair)`
   const decides = `without ${name} ${left.length} of ${voters.length} voters are there and ${needed} are needed, so nothing could be decided: let more vote (diapause invite --role witness)`
-  return [...(stuck.length === 0 ? [] : [room]), ...(!votes || left.length >= needed ? [] : [decides])]
+  return [
+    ...(stuck.length === 0 ? [] : [room]),
+    ...(unreadable.length === 0 ? [] : [reads]),
+    ...(!votes || left.length >= needed ? [] : [decides])
+  ]
 }
 
 /** Of `version` against `program`: MAJOR.MINOR.PATCH by numbers; what stands behind a hyphen or plus is passed over. */

@@ -6,7 +6,7 @@ import type { Overview, OverviewMember, OverviewVm } from '../../node/edge/overv
 import { linesOf, standingsOf } from '../../node/dashboard/model/circle.ts'
 import { epochText, joinEpochs, rowOf, stretchOf } from '../../node/dashboard/model/epochs.ts'
 import { codewordOf, gridSummary, symbolsOf } from '../../node/dashboard/model/grid.ts'
-import { ageOf, bytesOf, durationOf, listOf } from '../../node/dashboard/model/text.ts'
+import { ageOf, bytesOf, durationOf, listOf, sinceOf } from '../../node/dashboard/model/text.ts'
 import { verdictOf } from '../../node/dashboard/model/verdict.ts'
 import { diagonalMembers } from '../../node/erasure/grid.ts'
 
@@ -193,6 +193,13 @@ describe('numbers as words', () => {
       '3 d 5 h'
     ])
     expect([300, 4_999, 61_000].map(ageOf)).toEqual(['now', '4 s', '1 min'])
+    // Below nothing: the clock of whoever committed it is ahead.
+    expect([300, 4_999, -4_999, undefined].map(sinceOf)).toEqual([
+      'in the last second',
+      'in the last 4 s',
+      'since',
+      'since'
+    ])
     expect([912, 1_536, 200 * 2 ** 20].map(bytesOf)).toEqual(['912 B', '1.5 KiB', '200 MiB'])
     expect([listOf([]), listOf(['a']), listOf(['a', 'b', 'c'])]).toEqual(['', 'a', 'a, b and c'])
   })

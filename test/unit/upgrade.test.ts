@@ -90,6 +90,14 @@ describe('a check before the next peer is upgraded', () => {
     expect(waits).toEqual(['group shop has no snapshot yet: take one (diapause snapshot shop)'])
   })
 
+  it('says which groups are to be started before an older version comes back, and keeps nobody waiting for that', () => {
+    const all = overview([member('oak', '0.1.0'), member('elm', '0.1.0'), member('ash', '0.1.0')])
+    const report = upgradeReport('0.1.0', { ...all, groups: all.groups.map(each => ({ ...each, resting: true })) })
+    expect(report).toMatchObject({ waits: [], resting: ['shop'] })
+    expect(upgradeText(report)).toContain('group shop rests: start it (diapause vm start shop) before you go back')
+    expect(upgradeText(upgradeReport('0.1.0', all))).not.toContain('rests')
+  })
+
   it('compares versions by their numbers', () => {
     const found = ['0.9.0', '0.10.0', '0.10.0-rc.1', '0.10.1', '1.0.0'].map(each => standingOf(each, '0.10.0'))
     expect(found).toEqual(['older', 'same', 'same', 'newer', 'newer'])

@@ -24,6 +24,13 @@ export function ageOf(ms: number): string {
   return seconds < 86_400 ? `${Math.floor(seconds / 3_600)} h` : `${Math.floor(seconds / 86_400)} d`
 }
 
+/** Of what has happened since a moment, by how long ago that is: 'in the last 4 s'. Where nobody knows, or clocks differ: 'since'. */
+export function sinceOf(ms: number | undefined): string {
+  if (ms === undefined || ms < 0) return 'since'
+  const age = ageOf(ms)
+  return `in the last ${age === 'now' ? 'second' : age}`
+}
+
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 /** '912 B', '1.4 GiB'. */

@@ -7,7 +7,7 @@ import { send } from '../live/http.ts'
 import { useRead } from '../live/resource.ts'
 import { useValue } from '../live/store.ts'
 import { useWork } from '../live/work.ts'
-import { ageOf, momentOf } from '../model/text.ts'
+import { momentOf, sinceOf } from '../model/text.ts'
 import { Dialog } from '../parts/dialog.tsx'
 import { Mark } from '../parts/marks.tsx'
 import { Loaded } from '../parts/panel.tsx'
@@ -81,7 +81,7 @@ function Choice({ group, resting, epochs, close }: ActionProps & { epochs: reado
 }
 
 const lossText = (group: string, ageMs: number | undefined): string =>
-  `Every VM of ${group} starts again from it. What they did ${ageMs === undefined ? 'since' : `in the last ${ageOf(ageMs)}`} is gone.`
+  `Every VM of ${group} starts again from it. What they did ${sinceOf(ageMs)} is gone.`
 
 /** Of a group that rests: its VMs have done nothing since its newest epoch. */
 const wakingText = (group: string, chosen: EpochStatus | undefined): string =>
