@@ -1,7 +1,7 @@
 /** One request of a client and its answer: what the peer refused, and what went wrong on the way. */
 import { request as httpRequest } from 'node:http'
 import type { ClientRequest, IncomingMessage } from 'node:http'
-import { DiapauseError, UsageError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf, UsageError } from '../errors.ts'
 import type { Connection } from './client-connection.ts'
 
 /** An answer is at most this large (a status with every group's record). */
@@ -61,11 +61,19 @@ export class Exchange {
     request.on('socket', socket => socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true)))
     request.on('error', cause => {
       if (isAbort(cause) || connected) return reject(brokenOff(cause))
-      const message = `no peer answers on ${name} (${cause.message}); is it running?`
-      reject(new UsageError('PEER_UNREACHABLE', message, { cause }))
+      reject(unreachable(name, cause))
     })
     return { request, response }
   }
+}
+
+/** Why nobody answered at `name`. */
+export function unreachable(name: string, cause: Error): UsageError {
+  if (hasCode(cause, 'EACCES')) {
+    const message = `${name} may be spoken to by its peer's user and root only: be one of them (sudo), or take a token (diapause tokens new) and --url`
+    return new UsageError('PEER_FORBIDDEN', message, { cause })
+  }
+  return new UsageError('PEER_UNREACHABLE', `no peer answers on ${name} (${cause.message}); is it running?`, { cause })
 }
 
 /** Loaded only where it is needed, for it takes 20 ms, most of what a command's start takes beside Node's own. */

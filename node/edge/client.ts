@@ -47,7 +47,7 @@ import type { EpochResult, PeerStatus } from './view.ts'
 const MAX_EVENT_CHARACTERS = 1 << 20
 
 /**
- * Every call rejects with UsageError PEER_UNREACHABLE where no peer can be reached, and with the peer's own code
+ * Every call rejects with UsageError PEER_UNREACHABLE where no peer can be reached (PEER_FORBIDDEN: not by this user), and with the peer's own code
  * and message (UsageError where the request was wrong, DiapauseError else) where it refuses; with DiapauseError PEER_LOST where
  * the peer was reached and breaks off, and PEER_SILENT where it does not tell in time what it is only asked for.
  */

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type CliHost, runCli } from '../../node/edge/cli.ts'
 import { ApiClient } from '../../node/edge/client.ts'
+import { unreachable } from '../../node/edge/client-exchange.ts'
 
 let dir: string
 let path: string
@@ -62,6 +63,14 @@ describe('a peer that breaks off', () => {
   it('was asked nothing where it could not be reached', async () => {
     const nowhere = new ApiClient(join(dir, 'other.sock'))
     await expect(nowhere.takeEpoch('g')).rejects.toMatchObject({ name: 'UsageError', code: 'PEER_UNREACHABLE' })
+  })
+
+  it('is told from one that this user may not speak to', () => {
+    const refused = (code: string) =>
+      unreachable('/run/x/api.sock', Object.assign(new Error(`connect ${code}`), { code }))
+    expect(refused('EACCES')).toMatchObject({ name: 'UsageError', code: 'PEER_FORBIDDEN' })
+    expect(refused('EACCES').message).toContain("/run/x/api.sock may be spoken to by its peer's user and root only")
+    expect(refused('ECONNREFUSED').code).toBe('PEER_UNREACHABLE')
   })
 
   it('ends its events, which were whole until then', async () => {
