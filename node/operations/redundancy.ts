@@ -35,6 +35,20 @@ export interface RedundancyOperationsDeps {
   readonly clock: Clock
 }
 
+type Damaged = VerifyReport['damaged'][number]
+
+/** What could not be read of a stream. */
+interface Unread {
+  readonly stream: string
+  readonly what: string
+  readonly why: string
+}
+
+interface Found {
+  readonly damaged: Damaged[]
+  readonly unread: Unread[]
+}
+
 interface Storing {
   readonly redundancy: Redundancy
   readonly repair: Pick<RepairAgent, 'stats'>
@@ -69,25 +83,27 @@ export class RedundancyOperations implements RedundancyView {
     const sight = only(await redundancy.look({ anew: true }), name)
     const streams = sight.kept.streams.length
     yield { text: 'streams looked for', done: streams, total: streams }
-    const report = {
+    const found: Found = { damaged: [], unread: [] }
+    if (deep) {
+      for await (const step of this.#checks(sight, shards, signal)) {
+        if ('text' in step) yield step
+        else if ('why' in step) found.unread.push(step)
+        else found.damaged.push(step)
+      }
+      for await (const step of readings(sight.kept.streams, shards, stream => redundancy.manifest(stream), signal)) {
+        if ('text' in step) yield step
+        else found.unread.push(step)
+      }
+    }
+    const { damaged, unreadable } = await stillKept(sight, found, () => redundancy.look({ anew: true }))
+    return {
       images: imagesOf(sight),
       missing: missingColumns(sight.facts).map(each => ({ ...each, holder: this.#nameOf(each.holder) })),
-      damaged: [] as VerifyReport['damaged'][number][],
-      unreadable: sight.kept.unread.map(({ group, image, why }) => ({ what: `image ${image} of ${group}`, why })),
+      damaged,
+      unreadable,
       silent: [...sight.facts.standing].flatMap(([peer, is]) => (is === 'away' ? [this.#nameOf(peer)] : [])),
       deep
     }
-    if (!deep) return report
-    for await (const step of this.#checks(sight, shards, signal)) {
-      if ('text' in step) yield step
-      else if ('why' in step) report.unreadable.push(step)
-      else report.damaged.push(step)
-    }
-    for await (const step of readings(sight.kept.streams, shards, stream => redundancy.manifest(stream), signal)) {
-      if ('text' in step) yield step
-      else report.unreadable.push(step)
-    }
-    return report
   }
 
   /** Lets each member read its own columns. What it does not say of a column is not taken for good: it is told as unread. */
@@ -95,7 +111,7 @@ export class RedundancyOperations implements RedundancyView {
     { facts }: Sight,
     shards: Storing['shards'],
     signal: AbortSignal
-  ): AsyncGenerator<WorkProgress | VerifyReport['damaged'][number] | VerifyReport['unreadable'][number]> {
+  ): AsyncGenerator<WorkProgress | Damaged | Unread> {
     const todo = facts.streams.flatMap(({ stream, places, grids }) =>
       places.flatMap((peers, column) => peers.map(peer => ({ stream, column, peer, grids })))
     )
@@ -113,7 +129,7 @@ export class RedundancyOperations implements RedundancyView {
           }
         } catch (error) {
           const range = `grids ${first} to ${first + count - 1} of column ${column} of ${stream}`
-          yield { what: `${range} at ${this.#nameOf(peer)}`, why: messageOf(error) }
+          yield { stream, what: `${range} at ${this.#nameOf(peer)}`, why: messageOf(error) }
         }
         done += count
         yield { text: 'columns read where they lie', done, total }
@@ -205,13 +221,37 @@ function only(sight: Sight, name: string | undefined): Sight {
   }
 }
 
+/**
+ * What was found, without what is kept no longer: to read all takes longer than the time between two epochs, of which each may have
+ * dropped another, and what was dropped is deleted within seconds.
+ */
+async function stillKept(
+  { kept }: Sight,
+  { damaged, unread }: Found,
+  look: () => Promise<Sight>
+): Promise<Pick<VerifyReport, 'damaged' | 'unreadable'>> {
+  if (damaged.length + unread.length + kept.unread.length === 0) return { damaged: [], unreadable: [] }
+  const now = (await look()).kept
+  const streams = new Set(now.streams.map(({ stream }) => stream))
+  const images = new Set(now.unread.map(({ image }) => image))
+  return {
+    damaged: damaged.filter(({ stream }) => streams.has(stream)),
+    unreadable: [
+      ...kept.unread.flatMap(({ group, image, why }) =>
+        images.has(image) ? [{ what: `image ${image} of ${group}`, why }] : []
+      ),
+      ...unread.flatMap(({ stream, what, why }) => (streams.has(stream) ? [{ what, why }] : []))
+    ]
+  }
+}
+
 /** Reads every stream to its end, as a restore does: every symbol that comes is checked. Parity is not asked for without need: `#checks` has read it. */
 async function* readings(
   streams: readonly KeptStream[],
   shards: Storing['shards'],
   manifestOf: Redundancy['manifest'],
   signal: AbortSignal
-): AsyncGenerator<WorkProgress | VerifyReport['unreadable'][number]> {
+): AsyncGenerator<WorkProgress | Unread> {
   for (const [done, stream] of streams.entries()) {
     try {
       const manifest = await manifestOf(stream)
@@ -221,7 +261,7 @@ async function* readings(
       }
     } catch (error) {
       signal.throwIfAborted()
-      yield { what: stream.stream, why: messageOf(error) }
+      yield { stream: stream.stream, what: stream.stream, why: messageOf(error) }
     }
     yield { text: 'streams read', done: done + 1, total: streams.length }
   }
