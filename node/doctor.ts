@@ -9,10 +9,12 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { runDirOf } from '../config/limits.ts'
+import { listeningOf } from '../config/listening.ts'
 import { configSchema, type Config, type HypervisorSettings } from '../config/schema.ts'
 import { ApiClient } from './edge/client.ts'
-import type { Finding, Trying } from './edge/doctor.ts'
-import { messageOf } from './errors.ts'
+import type { Trying } from './edge/doctor.ts'
+import { servedAt } from './edge/served-at.ts'
+import { hasCode, messageOf } from './errors.ts'
 import { systemClock } from './host/clock.ts'
 import {
   checkClock,
@@ -30,12 +32,13 @@ import {
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
+import { captureFix } from './hypervisor/capture-fixes.ts'
 import type { Accel } from './hypervisor/command-line.ts'
 import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
 import { keptUnasked, type QemuProgram } from './hypervisor/confinement.ts'
 import { ownPrivileges } from './hypervisor/process.ts'
 import { installedQemu, NO_SANDBOX } from './hypervisor/qemu.ts'
-import type { Clock, Log } from './ports.ts'
+import type { Clock, Finding, Log } from './ports.ts'
 
 const run = promisify(execFile)
 
@@ -74,10 +77,8 @@ export async function examine(config: Config | undefined, trying: Trying): Promi
   try {
     const findings: Finding[] = []
     for (const [name, check] of checks) findings.push(await trying(name, check(patient)))
-    const others = [
-      ...hostChecks(patient),
-      ...(config === undefined ? [] : peerChecks(config, await whatPeerSees(config)))
-    ]
+    const seen = config && (await whatPeerSees(config))
+    const others = [...hostChecks(patient, seen), ...(config === undefined ? [] : peerChecks(config, seen))]
     for (const [name, check] of others) findings.push(await trying(name, check()))
     return findings
   } finally {
@@ -141,6 +142,9 @@ async function checkErasure(): Promise<Finding> {
   }
 }
 
+const QEMU_FIX =
+  'install QEMU 7.2 or later (on Debian: apt-get install qemu-system-x86), or set hypervisor.qemu to one that works'
+
 async function checkQemu(patient: Patient): Promise<Finding> {
   const check = 'QEMU'
   try {
@@ -149,7 +153,7 @@ async function checkQemu(patient: Patient): Promise<Finding> {
     const says = `${text} (${program.path})`
     return program.sandbox ? { check, state: 'good', says } : { check, state: 'worse', says, fix: NO_SANDBOX }
   } catch (error) {
-    return { check, state: 'broken', says: messageOf(error) }
+    return { check, state: 'broken', says: messageOf(error), fix: QEMU_FIX }
   }
 }
 
@@ -170,6 +174,11 @@ export function checkPrivileges(
   }
 }
 
+const KVM_FIX =
+  'on a host without nested virtualization nothing; else load kvm_intel or kvm_amd, and let the user open /dev/kvm'
+/** Of what builds on what was tried before. */
+const MEND_ABOVE = 'mend what is not good above, then run doctor again'
+
 async function checkAccel(patient: Patient): Promise<Finding> {
   const check = 'accelerator'
   try {
@@ -177,18 +186,17 @@ async function checkAccel(patient: Patient): Promise<Finding> {
     patient.accel = accel
     if (accel === 'kvm') return { check, state: 'good', says: 'kvm: a trial VM ran' }
     if (patient.settings.accel === 'tcg') return { check, state: 'good', says: `tcg, as ${why} says` }
-    const fix =
-      'on a host without nested virtualization nothing; else load kvm_intel or kvm_amd, and let the user open /dev/kvm'
-    return { check, state: 'worse', says: `tcg, many times slower than kvm: ${why}`, fix }
+    return { check, state: 'worse', says: `tcg, many times slower than kvm: ${why}`, fix: KVM_FIX }
   } catch (error) {
-    return { check, state: 'broken', says: messageOf(error) }
+    const fix = hasCode(error, 'HYPERVISOR_KVM') ? `set hypervisor.accel to "auto"; ${KVM_FIX}` : MEND_ABOVE
+    return { check, state: 'broken', says: messageOf(error), fix }
   }
 }
 
 async function checkCapture(patient: Patient): Promise<Finding> {
   const check = 'capture'
   const { accel, settings } = patient
-  if (accel === undefined) return { check, state: 'broken', says: 'not tried: no VM runs here' }
+  if (accel === undefined) return { check, state: 'broken', says: 'not tried: no VM runs here', fix: MEND_ABOVE }
   const fromMs = patient.clock.now()
   try {
     const { why } = await chooseCapture({ ...patient, accel })
@@ -198,14 +206,10 @@ async function checkCapture(patient: Patient): Promise<Finding> {
     }
     const asked = settings.capture === 'portable'
     if (asked) return { check, state: 'good', says: `portable, as ${why} says` }
-    return {
-      check,
-      state: 'worse',
-      says: `portable, with longer pauses: ${why}`,
-      fix: 'mend that; VMs run as they are'
-    }
+    return { check, state: 'worse', says: `portable, with longer pauses: ${why}`, fix: captureFix(why) }
   } catch (error) {
-    return { check, state: 'broken', says: messageOf(error) }
+    const says = messageOf(error)
+    return { check, state: 'broken', says, fix: captureFix(says) }
   }
 }
 
@@ -226,37 +230,64 @@ async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Fi
 type HostCheck = readonly [name: string, check: () => Promise<Finding>]
 
 /** What needs no QEMU. */
-const hostChecks = (patient: Patient): HostCheck[] => [
+const hostChecks = (patient: Patient, seen: Seen | undefined): HostCheck[] => [
   ['userfaultfd', async () => checkUserfaultfd(await trialOf(patient))],
-  ['memory', () => checkMemory(vmMemoryMiB(patient.settings))],
+  ['memory', () => checkMemory(vmMemoryMiB(patient.settings), seen?.ram)],
   ['memory for huge pages', () => checkHugePages()],
   ['open files', () => checkFiles()]
 ]
 
-/** What has a data folder and a port. */
-function peerChecks({ peer, members }: Config, seen: Awaited<ReturnType<typeof whatPeerSees>>): HostCheck[] {
-  const listen = tcpOf(peer.listen)
+/** What has a data folder and ports. */
+function peerChecks(config: Config, seen: Seen | undefined): HostCheck[] {
+  const { peer, members } = config
   const others = members.flatMap(({ name, address }) => {
     const where = tcpOf(address)
     return name === peer.name || where === undefined ? [] : [{ name, ...where }]
   })
-  const port: HostCheck[] = listen === undefined ? [] : [['its port', () => checkPort(listen, seen !== undefined)]]
   return [
     ['the disk', () => checkFsync(peer.dataDir)],
-    ...port,
+    ...portChecks(config, seen),
     ['reach of members', () => checkReach(seen?.addresses ?? others)],
-    ['the clock', async () => checkClock(seen?.clocks)]
+    ['the clock', () => checkClock(seen?.clocks)]
   ]
 }
+
+function portChecks({ api, peer }: Config, seen: Seen | undefined): HostCheck[] {
+  const listen = tcpOf(peer.listen)
+  const served = listeningOf(api.listen, peer.listen)
+  const ports: HostCheck[] = []
+  if (listen !== undefined) {
+    const wanted = { check: 'port', ...listen, setting: 'peer.listen', need: true } as const
+    ports.push(['its port', () => checkPort(wanted, seen && true)])
+  }
+  if (served !== undefined) {
+    const { host, port, named } = served
+    const wanted = { check: 'port of the API', host, port, setting: 'api.listen', need: named } as const
+    ports.push(['the port of the API', () => checkPort(wanted, seen && (named || seen.servesTcp))])
+  }
+  return ports
+}
+
+type Seen = NonNullable<Awaited<ReturnType<typeof whatPeerSees>>>
 
 /** Of a peer of this config that runs; undefined: none answers. */
 async function whatPeerSees({ peer }: Config) {
   const late = new Promise<undefined>(resolve => setTimeout(resolve, ASK_MS, undefined).unref())
-  const asked = new ApiClient(`${runDirOf(peer)}/api.sock`).overview().catch(() => undefined)
-  const overview = await Promise.race([asked, late])
-  if (overview === undefined) return undefined
-  const others = overview.members.filter(({ self }) => !self)
+  const client = new ApiClient(`${runDirOf(peer)}/api.sock`)
+  const asked = Promise.all([client.overview(), servedAt(client).catch(() => undefined)]).catch(() => undefined)
+  const answered = await Promise.race([asked, late])
+  if (answered === undefined) return undefined
+  const [{ by, members, vms }, served] = answered
+  const others = members.filter(({ self }) => !self)
+  const ramOf = (inFiles: boolean): number =>
+    vms.reduce((sum, { owner, state, memoryMiB, capture }) => {
+      const counts = owner === by && state === 'running' && (capture === 'dirty') === inFiles
+      return counts ? sum + memoryMiB : sum
+    }, 0)
   return {
+    /** Unless it has said that it could not. */
+    servesTcp: served !== null,
+    ram: { filesMiB: ramOf(true), ownMiB: ramOf(false) },
     clocks: others.flatMap(({ name, report }) => (report === null ? [] : [{ name, aheadMs: report.aheadMs }])),
     addresses: others.flatMap(({ name, address }) => {
       const where = tcpOf(address)

@@ -2,18 +2,9 @@
 import type { Command } from 'commander'
 import type { Config } from '../../config/schema.ts'
 import { DiapauseError } from '../errors.ts'
+import type { Finding } from '../ports.ts'
 import { table } from './format.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
-
-/** What one check found. `broken`: VMs do not run here. `worse`: they do, but not as well as they could. */
-export interface Finding {
-  readonly check: string
-  readonly state: 'good' | 'worse' | 'broken'
-  /** What was found. */
-  readonly says: string
-  /** What to do; where there is something to do. */
-  readonly fix?: string | undefined
-}
 
 /** Of a check that has begun: `what` is its name. */
 export type Trying = <T>(what: string, found: Promise<T>) => Promise<T>

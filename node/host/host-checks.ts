@@ -2,26 +2,23 @@
  * What `diapause doctor` asks of the host beside QEMU: each a function that looks at or tries something, and says what it means and
  * what to do. None changes anything. Bounds are guesses where nothing else is said.
  */
+import { execFile } from 'node:child_process'
 import { mkdtemp, open, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { freemem } from 'node:os'
 import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { messageOf } from '../errors.ts'
-
-export interface HostFinding {
-  readonly check: string
-  readonly state: 'good' | 'worse' | 'broken'
-  readonly says: string
-  readonly fix?: string | undefined
-}
+import type { Finding } from '../ports.ts'
 
 const MIB = 2 ** 20
+const run = promisify(execFile)
 
 /** What came of using it, as this user in this container: whether the kernel has it says less than that. */
 export type UserfaultfdTrial = { readonly works: true } | { readonly works: false; readonly why: string }
 
 /** Snapshots and restores are made by it. `tried` undefined: nothing here can try it. */
-export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read = textOf): Promise<HostFinding> {
+export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read = textOf): Promise<Finding> {
   const check = 'userfaultfd'
   if (tried?.works)
     return { check, state: 'good', says: 'a page that was missing was put in its place, as in a restore' }
@@ -38,8 +35,9 @@ export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read
   if (tried !== undefined)
     return { check, state: 'broken', says: `${tried.why}: VMs are neither cut nor restored without`, fix }
   const untried = 'it was not tried, as its helper is missing'
-  if (process.getuid?.() === 0) return { check, state: 'good', says: `for root; ${untried}` }
-  if (allowed.trim() === '1') return { check, state: 'good', says: `for everybody; ${untried}` }
+  const helper = 'see to the helpers in C, then run doctor again'
+  if (process.getuid?.() === 0) return { check, state: 'unknown', says: `for root; ${untried}`, fix: helper }
+  if (allowed.trim() === '1') return { check, state: 'unknown', says: `for everybody; ${untried}`, fix: helper }
   return { check, state: 'broken', says: `for root only: VMs are neither cut nor restored without; ${untried}`, fix }
 }
 
@@ -47,7 +45,7 @@ export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read
 const SLOW_FSYNC_MS = 30
 const FSYNCS = 15
 
-export async function checkFsync(dataDir: string): Promise<HostFinding> {
+export async function checkFsync(dataDir: string): Promise<Finding> {
   const check = 'fsync'
   const parent = await nearest(dataDir)
   let folder: string | undefined
@@ -83,19 +81,34 @@ export async function checkFsync(dataDir: string): Promise<HostFinding> {
   }
 }
 
-export async function checkMemory(vmMemoryMiB: number, read = textOf): Promise<HostFinding> {
+/** RAM of VMs that this peer runs: in files of a tmpfs, which take what was written, and of QEMU's own. */
+export interface RunningRam {
+  readonly filesMiB: number
+  readonly ownMiB: number
+}
+
+/** `running` undefined: no peer of this config answers, and VMs that run here are another's. */
+export async function checkMemory(
+  vmMemoryMiB: number,
+  running: RunningRam | undefined,
+  read = textOf
+): Promise<Finding> {
   const check = 'memory'
-  const available = kib((await read('/proc/meminfo')) ?? '', 'MemAvailable') ?? freemem() / 1_024
+  const text = (await read('/proc/meminfo')) ?? ''
+  const available = kib(text, 'MemAvailable') ?? freemem() / 1_024
   const has = Math.floor(available / 1_024)
-  const says = `${has} MiB are available, and VMs are given ${vmMemoryMiB} MiB at most (hypervisor.vmMemoryMiB)`
-  if (has >= vmMemoryMiB) return { check, state: 'good', says }
-  const fix =
-    'set hypervisor.vmMemoryMiB to what is left by other programs, or end them; VMs that run already count as others here'
+  const { filesMiB, ownMiB } = running ?? { filesMiB: 0, ownMiB: 0 }
+  const takenMiB = Math.min(filesMiB, Math.floor((kib(text, 'Shmem') ?? 0) / 1_024)) + ownMiB
+  const beside = takenMiB === 0 ? '' : ` beside ${takenMiB} MiB of its VMs`
+  const says = `${has} MiB are available${beside}, and VMs are given ${vmMemoryMiB} MiB at most (hypervisor.vmMemoryMiB)`
+  if (has + takenMiB >= vmMemoryMiB) return { check, state: 'good', says }
+  const others = running === undefined ? '; VMs of a peer that does not answer here count as others' : ''
+  const fix = `set hypervisor.vmMemoryMiB to what is left by other programs, or end them${others}`
   return { check, state: 'worse', says: `${says}: plans count on more than there is`, fix }
 }
 
 /** Memory set aside for huge pages is lost to VMs, whose RAM is in a tmpfs. */
-export async function checkHugePages(read = textOf): Promise<HostFinding> {
+export async function checkHugePages(read = textOf): Promise<Finding> {
   const check = 'huge pages'
   const text = (await read('/proc/meminfo')) ?? ''
   const count = Number(/^HugePages_Free:\s+(\d+)/m.exec(text)?.[1] ?? 0)
@@ -113,7 +126,7 @@ export async function checkHugePages(read = textOf): Promise<HostFinding> {
 /** Sockets, files and streams of a peer with some VMs. A guess: each VM has some 30, each member 10. */
 const FEW_FILES = 4_096
 
-export async function checkFiles(read = textOf): Promise<HostFinding> {
+export async function checkFiles(read = textOf): Promise<Finding> {
   const check = 'open files'
   const hard = /^Max open files\s+\S+\s+(\S+)/m.exec((await read('/proc/self/limits')) ?? '')?.[1] ?? ''
   const says = `a process may have ${hard} open`
@@ -126,20 +139,31 @@ export async function checkFiles(read = textOf): Promise<HostFinding> {
   }
 }
 
-/** `running`: a peer of this config answers, and has its port. */
-export async function checkPort(
-  { host, port }: { host: string; port: number },
-  running: boolean
-): Promise<HostFinding> {
-  const check = 'port'
-  const where = `${host} port ${port} (peer.listen)`
-  if (running) return { check, state: 'good', says: `the peer has ${where}` }
+/** A place where the peer listens. `need`: it does not start without it. */
+export interface WantedPort {
+  readonly check: string
+  readonly host: string
+  readonly port: number
+  readonly setting: 'peer.listen' | 'api.listen'
+  readonly need: boolean
+}
+
+/** `had`: whether a peer of this config has it; undefined: none runs. */
+export async function checkPort(wanted: WantedPort, had: boolean | undefined): Promise<Finding> {
+  const { check, host, port, setting, need } = wanted
+  const where = `${host} port ${port} (${setting})`
+  const taken = (why: string): Finding => ({
+    check,
+    state: need ? 'broken' : 'worse',
+    says: `${where} is not to be had: ${why}${need ? '' : '; the API is on its socket alone, without the page'}`,
+    fix: `end who has it (ss -ltnp), or set another ${setting}`
+  })
+  if (had !== undefined) {
+    return had ? { check, state: 'good', says: `the peer has ${where}` } : taken('the peer that runs has not got it')
+  }
   return await new Promise(resolve => {
     const server = createServer()
-    server.once('error', error => {
-      const fix = 'end who has it (ss -ltnp), or set another peer.listen'
-      resolve({ check, state: 'broken', says: `${where} is not to be had: ${error.message}`, fix })
-    })
+    server.once('error', error => resolve(taken(error.message)))
     server.listen(port, host, () => server.close(() => resolve({ check, state: 'good', says: `${where} is free` })))
   })
 }
@@ -149,7 +173,7 @@ const REACH_MS = 2_000
 /** Whether something answers where other members are said to be. Who they are is proven when peers connect. */
 export async function checkReach(
   members: readonly { readonly name: string; readonly host: string; readonly port: number }[]
-): Promise<HostFinding> {
+): Promise<Finding> {
   const check = 'members'
   if (members.length === 0) return { check, state: 'good', says: 'no others are known here' }
   const silent = (await Promise.all(members.map(async each => ((await answers(each)) ? [] : [each])))).flat()
@@ -166,11 +190,24 @@ export async function checkReach(
 /** Others' clocks against ours. Nothing is decided by wall clocks, but what is shown and kept by hours and days is. */
 const FAR_MS = 1_000
 
-export function checkClock(
-  members: readonly { readonly name: string; readonly aheadMs: number }[] | undefined
-): HostFinding {
+const KEEP_TIME = 'run chrony or systemd-timesyncd on all hosts (timedatectl says whether it does)'
+
+/** `members`: those that answered a peer of this config; undefined: none runs. */
+export async function checkClock(
+  members: readonly { readonly name: string; readonly aheadMs: number }[] | undefined,
+  synchronized = kernelSynchronized
+): Promise<Finding> {
   const check = 'clock'
-  if (members === undefined) return { check, state: 'good', says: 'not compared with members: no peer runs here' }
+  if (members === undefined || members.length === 0) {
+    const says = `not compared with members: ${members === undefined ? 'no peer runs here' : 'none has answered'}`
+    const kernel = await synchronized()
+    if (kernel === true) return { check, state: 'good', says: `${says}; the kernel's is synchronized` }
+    if (kernel === false) {
+      return { check, state: 'worse', says: `${says}; the kernel's is not synchronized`, fix: KEEP_TIME }
+    }
+    const fix = `run doctor again when the peer runs and sees others; ${KEEP_TIME}`
+    return { check, state: 'unknown', says: `${says}, and nothing here says whether it is synchronized`, fix }
+  }
   const far = members.filter(({ aheadMs }) => Math.abs(aheadMs) > FAR_MS)
   if (far.length === 0)
     return { check, state: 'good', says: `within a second of ${members.length} members that answered` }
@@ -181,9 +218,29 @@ export function checkClock(
     check,
     state: 'worse',
     says: `${by.join(', ')}: times of events and snapshots mislead`,
-    fix: 'run chrony or systemd-timesyncd on all hosts (timedatectl says whether it does)'
+    fix: KEEP_TIME
   }
 }
+
+const ASK_MS = 5_000
+
+/**
+ * Whether something keeps the kernel's clock (adjtimex(2)), by programs that can ask: timedatectl, which needs systemd, or chronyc.
+ * Undefined: neither can.
+ */
+export async function kernelSynchronized(ask = outputOf): Promise<boolean | undefined> {
+  const systemd = (await ask('timedatectl', ['show', '--property=NTPSynchronized', '--value']))?.trim()
+  if (systemd === 'yes' || systemd === 'no') return systemd === 'yes'
+  const leap = /^Leap status\s*:\s*(.+)$/m.exec((await ask('chronyc', ['-n', 'tracking'])) ?? '')?.[1]
+  return leap === undefined ? undefined : !leap.startsWith('Not')
+}
+
+/** Undefined: it is not there, or fails. */
+const outputOf = (program: string, words: readonly string[]): Promise<string | undefined> =>
+  run(program, words, { timeout: ASK_MS }).then(
+    ({ stdout }) => stdout,
+    () => undefined
+  )
 
 /** `/ip4/10.0.0.1/tcp/7400` → where TCP goes. Undefined: it says something else. */
 export function tcpOf(address: string): { host: string; port: number } | undefined {

@@ -1,13 +1,18 @@
 /** `diapause doctor` on this machine: what it finds by trying, and its exit code. */
-import { expect, it } from 'vitest'
+import { type AddressInfo, createServer } from 'node:net'
+import { afterEach, expect, it } from 'vitest'
 import { configSchema } from '../../config/schema.ts'
 import { examine } from '../../node/doctor.ts'
 import { runCli, type CliHost } from '../../node/edge/cli.ts'
+import type { Finding } from '../../node/ports.ts'
 import type { Config } from '../../config/schema.ts'
+
+let listen: string | undefined
+afterEach(() => (listen = undefined))
 
 function config(hypervisor: Partial<Config['hypervisor']>): Config {
   const cluster = { name: 'c', secretFile: '/s' }
-  return configSchema.parse({ cluster, peer: { name: 'one', dataDir: '/d' }, hypervisor })
+  return configSchema.parse({ cluster, peer: { name: 'one', dataDir: '/d' }, hypervisor, api: { listen } })
 }
 
 /** What the command says and gives, with a config file that says so. */
@@ -48,7 +53,23 @@ it('says what to do about a capture that is not the best, which breaks nothing',
   const { code, out } = await doctor({ accel: 'tcg', ramDir: '/proc' })
   expect(code).toBe(0)
   expect(out).toMatch(/^ {2}capture +worse +portable, .*\/proc is no tmpfs/m)
-  expect(out).toMatch(/^ +→ /m)
+  expect(out).toMatch(/^ +→ set hypervisor.ramDir to a tmpfs/m)
+})
+
+it('tries the port of the API, without which a peer of a config that names it does not start', {
+  timeout: 60_000
+}, async () => {
+  const taken = createServer()
+  const port = await new Promise<number>(resolve => {
+    taken.listen(0, '127.0.0.1', () => resolve((taken.address() as AddressInfo).port))
+  })
+  const { code, out } = await doctor({ accel: 'tcg', capture: 'portable' }, '--json')
+  expect(code).toBe(0)
+  expect(out).toContain('"port of the API"')
+  listen = `127.0.0.1:${port}`
+  const held = await doctor({ accel: 'tcg', capture: 'portable' })
+  taken.close()
+  expect(held).toMatchObject({ code: 1, out: expect.stringMatching(/port of the API +broken .*\n +→ .*api\.listen/) })
 })
 
 it('fails where there is no QEMU, and where capture may only be dirty and cannot be', { timeout: 60_000 }, async () => {
@@ -59,4 +80,6 @@ it('fails where there is no QEMU, and where capture may only be dirty and cannot
   expect(held.code).toBe(1)
   expect(JSON.parse(held.out)).toMatchObject({ ok: false })
   expect(held.out).toMatch(/no tmpfs.*Mend it/)
+  const { findings } = JSON.parse(held.out) as { findings: Finding[] }
+  expect(findings.find(({ check }) => check === 'capture')?.fix).toContain('set hypervisor.ramDir to a tmpfs')
 })

@@ -13,6 +13,7 @@ import {
   checkPort,
   checkReach,
   checkUserfaultfd,
+  kernelSynchronized,
   tcpOf
 } from '../../node/host/host-checks.ts'
 
@@ -21,13 +22,24 @@ const file = (text: string | undefined) => () => Promise.resolve(text)
 describe('doctor', () => {
   it('says what memory VMs are promised that is not there, and what is set aside for nobody', async () => {
     const meminfo = file('MemAvailable:    2097152 kB\nHugePages_Free:      512\nHugepagesize:       2048 kB\n')
-    expect(await checkMemory(2_048, meminfo)).toMatchObject({ state: 'good' })
-    expect(await checkMemory(2_049, meminfo)).toMatchObject({
+    expect(await checkMemory(2_048, undefined, meminfo)).toMatchObject({ state: 'good' })
+    expect(await checkMemory(2_049, undefined, meminfo)).toMatchObject({
       state: 'worse',
-      fix: expect.stringContaining('vmMemoryMiB')
+      fix: expect.stringMatching(/vmMemoryMiB.*does not answer/)
     })
     expect(await checkHugePages(meminfo)).toMatchObject({ state: 'worse', says: expect.stringMatching(/^1024 MiB/) })
     expect(await checkHugePages(file('HugePages_Free: 0\n'))).toMatchObject({ state: 'good' })
+  })
+
+  it('takes no VM of the peer that answers for somebody else’s, nor RAM that it has not written for taken', async () => {
+    const meminfo = file('MemAvailable:    2097152 kB\nShmem:           1048576 kB\n')
+    const memory = async (mostMiB: number, filesMiB: number, ownMiB: number) =>
+      (await checkMemory(mostMiB, { filesMiB, ownMiB }, meminfo)).state
+    expect(await memory(3_072, 4_096, 0)).toBe('good')
+    expect(await memory(3_073, 4_096, 0)).toBe('worse')
+    expect(await memory(2_560, 512, 0)).toBe('good')
+    expect(await memory(3_072, 0, 1_024)).toBe('good')
+    expect(await memory(3_073, 0, 1_024)).toBe('worse')
   })
 
   it('says how many files may be open, and whether there is a userfaultfd', async () => {
@@ -40,7 +52,7 @@ describe('doctor', () => {
     })
     expect(await checkUserfaultfd(undefined, file(undefined))).toMatchObject({ state: 'broken' })
     expect(await checkUserfaultfd(undefined, file('1\n'))).toMatchObject({
-      state: 'good',
+      state: 'unknown',
       says: expect.stringContaining('not tried')
     })
   })
@@ -74,27 +86,51 @@ describe('doctor', () => {
       server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port))
     })
     const there = { host: '127.0.0.1', port }
-    expect(await checkPort(there, false)).toMatchObject({
+    const wanted = { check: 'port', ...there, setting: 'peer.listen', need: true } as const
+    expect(await checkPort(wanted, undefined)).toMatchObject({
       state: 'broken',
       fix: expect.stringContaining('peer.listen')
     })
-    expect(await checkPort(there, true)).toMatchObject({ state: 'good' })
+    expect(await checkPort(wanted, true)).toMatchObject({ state: 'good' })
+    const api = { ...wanted, setting: 'api.listen', need: false } as const
+    for (const had of [undefined, false]) {
+      expect(await checkPort(api, had)).toMatchObject({ state: 'worse', fix: expect.stringContaining('api.listen') })
+    }
     expect(await checkReach([{ name: 'elm', ...there }])).toMatchObject({ state: 'good', says: '1 answer' })
     await new Promise(resolve => server.close(resolve))
-    expect(await checkPort(there, false)).toMatchObject({ state: 'good', says: expect.stringContaining('is free') })
+    expect(await checkPort(wanted, undefined)).toMatchObject({
+      state: 'good',
+      says: expect.stringContaining('is free')
+    })
     expect(await checkReach([{ name: 'elm', ...there }])).toMatchObject({
       state: 'worse',
       says: expect.stringContaining('elm')
     })
   })
 
-  it('compares clocks with members that answered', () => {
-    expect(checkClock(undefined)).toMatchObject({ state: 'good', says: expect.stringContaining('not compared') })
-    expect(checkClock([{ name: 'elm', aheadMs: 300 }])).toMatchObject({ state: 'good' })
-    expect(checkClock([{ name: 'elm', aheadMs: -2_500 }])).toMatchObject({
+  it('compares clocks with members that answered', async () => {
+    expect(await checkClock([{ name: 'elm', aheadMs: 300 }])).toMatchObject({ state: 'good' })
+    expect(await checkClock([{ name: 'elm', aheadMs: -2_500 }])).toMatchObject({
       state: 'worse',
       says: expect.stringContaining('elm is 2.5 s behind')
     })
+  })
+
+  it.each([undefined, []])('does not call a clock good that was compared with nothing (members: %j)', async members => {
+    const clock = (kernel: boolean | undefined) => checkClock(members, async () => kernel)
+    expect(await clock(true)).toMatchObject({ state: 'good', says: expect.stringContaining('not compared') })
+    expect(await clock(false)).toMatchObject({ state: 'worse', says: expect.stringContaining('not synchronized') })
+    expect(await clock(undefined)).toMatchObject({ state: 'unknown', says: expect.stringContaining('not compared') })
+  })
+
+  it('asks who can know whether the kernel’s clock is kept', async () => {
+    const asking = (answers: Readonly<Record<string, string>>) =>
+      kernelSynchronized(program => Promise.resolve(answers[program]))
+    expect(await asking({ timedatectl: 'yes\n' })).toBe(true)
+    expect(await asking({ timedatectl: 'no\n', chronyc: 'Leap status     : Normal\n' })).toBe(false)
+    expect(await asking({ chronyc: 'Reference ID : 0A\nLeap status     : Normal\n' })).toBe(true)
+    expect(await asking({ chronyc: 'Leap status     : Not synchronised\n' })).toBe(false)
+    expect(await asking({})).toBeUndefined()
   })
 
   it('knows where an address leads', () => {
