@@ -9,13 +9,14 @@ const beside = [
 
 /**
  * With everything else these do not fit into the half hour that CI has; `npm run check -- --long` and `npm test` run them, too: the
- * shipped image under an engine that its test starts, the page in a real browser, five hosts by the operations guide, the packed
- * program, an upgrade.
+ * shipped image under an engine that its test starts, the shipped unit under a systemd that its test boots, the page in a real
+ * browser, five hosts by the operations guide, the packed program, an upgrade, all programs that READMEs name.
  */
 const long = [
   'test/docker/**/*.test.ts',
   'test/dashboard/**/*.test.ts',
-  'test/scenarios/{operations-guide,package,upgrade}.test.ts'
+  'test/systemd/**/*.test.ts',
+  'test/scenarios/{operations-guide,package,programs,upgrade}.test.ts'
 ]
 
 /** Vitest's own default leaves one processor free: of two, that is half of all. */

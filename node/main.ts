@@ -30,7 +30,7 @@ async function untilStopped(peer: RunningPeer, begun: (peer: ReadyPeer) => void)
   }
   process.on('SIGINT', stop).on('SIGTERM', stop)
   process.on('SIGUSR2', () => void peer.toggleDebug())
-  systemd.ready()
+  systemd.ready(`${peer.ready.name} serves; how it is: diapause status --socket ${peer.ready.api.socket}`)
   begun(peer.ready)
   await peer.stopped
 }
@@ -90,7 +90,7 @@ function fromEnvironment(): { url?: string; tokenFile?: string; ca?: string } {
 const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
-  defaultConfigFile: process.env['DIAPAUSE_CONFIG'],
+  defaultConfigFile: process.env['DIAPAUSE_CONFIG'] || undefined,
   defaultRemote: fromEnvironment(),
   drillFolder: process.env['DIAPAUSE_DRILL'],
   loadConfig: async file => (await import('./host/config-file.ts')).loadConfig(file),

@@ -1,5 +1,6 @@
 /**
- * Tells systemd how this process is (sd_notify(3)): READY=1 when it serves, WATCHDOG=1 while it lives, STOPPING=1 when it ends.
+ * Tells systemd how this process is (sd_notify(3)): READY=1 when it serves, WATCHDOG=1 while it lives, STOPPING=1 when it ends, and
+ * with the first and last a line for people, which `systemctl status` shows.
  * Node opens no datagram sockets of the unix kind, so systemd's own `systemd-notify` sends. It is a process of its own that the
  * service's main one started, so the unit has `NotifyAccess=all`: with `main` its words may be dropped, and the start times out.
  *
@@ -17,7 +18,8 @@ export interface Notifying {
 }
 
 export interface Notifier {
-  ready(): void
+  /** `status`: one line. */
+  ready(status: string): void
   stopping(): void
 }
 
@@ -33,14 +35,14 @@ export function createNotifier({ socket, watchdogUs, failed }: Notifying): Notif
   const periodMs = Number(watchdogUs ?? 0) / 1_000
   let timer: NodeJS.Timeout | undefined
   return {
-    ready() {
-      tell('READY=1')
+    ready(status) {
+      tell('READY=1', `STATUS=${status}`)
       // A timer of the event loop: a loop that stands still says nothing.
       if (periodMs > 0) timer = setInterval(() => tell('WATCHDOG=1'), periodMs / WORDS_A_PERIOD).unref()
     },
     stopping() {
       clearInterval(timer)
-      tell('STOPPING=1')
+      tell('STOPPING=1', 'STATUS=ends its VMs')
     }
   }
 }

@@ -73,12 +73,13 @@ describe('systemd', () => {
     const listener = await Listener.open(socket)
     const failed = (error: Error): void => void listener.words.push(`failed: ${error.message}`)
     const notifier = createNotifier({ socket, watchdogUs: '400000', failed })
-    notifier.ready()
+    notifier.ready('oak serves')
     await listener.hears('READY=1')
     await listener.hears('WATCHDOG=1', 2)
     notifier.stopping()
-    await listener.hears('STOPPING=1')
-    expect(new Set(listener.words)).toEqual(new Set(['bound', 'READY=1', 'WATCHDOG=1', 'STOPPING=1']))
+    await listener.hears('STATUS=ends its VMs')
+    const said = ['READY=1', 'STATUS=oak serves', 'WATCHDOG=1', 'STOPPING=1', 'STATUS=ends its VMs']
+    expect(new Set(listener.words)).toEqual(new Set(['bound', ...said]))
     await listener.close()
   })
 
@@ -105,7 +106,7 @@ describe('systemd', () => {
       throw error
     }
     const notifier = createNotifier({ socket: undefined, watchdogUs: undefined, failed })
-    expect([notifier.ready(), notifier.stopping()]).toEqual([undefined, undefined])
+    expect([notifier.ready('oak serves'), notifier.stopping()]).toEqual([undefined, undefined])
   })
 
   it('takes the shipped unit without a complaint, and holds it for well confined', async () => {
