@@ -31,14 +31,30 @@ export function logDamage(log: Uint8Array): number | undefined {
   return undefined
 }
 
+/** What was written, record by record, up to where the log is damaged or torn. */
+export function* recordsIn(log: Uint8Array): Generator<Uint8Array> {
+  let parts: Uint8Array[] = []
+  for (let from = 0; from < log.length; from += BLOCK_BYTES) {
+    const block = log.subarray(from, from + BLOCK_BYTES)
+    for (let at = 0; at + HEADER_BYTES <= block.length; ) {
+      const found = recordAt(block, at)
+      if (found === undefined) return
+      parts.push(block.subarray(at + HEADER_BYTES, found.endAt))
+      if (found.type === TYPES.full || found.type === TYPES.last) {
+        yield Buffer.concat(parts)
+        parts = []
+      }
+      at = found.endAt
+    }
+  }
+}
+
 function recordAt(block: Uint8Array, at: number): { type: number; endAt: number } | undefined {
   const view = new DataView(block.buffer, block.byteOffset, block.byteLength)
   const type = view.getUint8(at + 6)
   const endAt = at + HEADER_BYTES + view.getUint16(at + 4, true)
   if (type < TYPES.full || type > TYPES.last || endAt > block.length) return undefined
-  const sum = crc32c(block.subarray(at + 6, endAt))
-  const masked = (((sum >>> 15) | (sum << 17)) + 0xa282ead8) >>> 0
-  return view.getUint32(at, true) === masked ? { type, endAt } : undefined
+  return view.getUint32(at, true) === maskedCrc(block.subarray(at + 6, endAt)) ? { type, endAt } : undefined
 }
 
 /** Whether nothing but a torn end begins here. */
@@ -60,6 +76,12 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
   return crc
 })
+
+/** As LevelDB stores it. */
+export function maskedCrc(bytes: Uint8Array): number {
+  const sum = crc32c(bytes)
+  return (((sum >>> 15) | (sum << 17)) + 0xa282ead8) >>> 0
+}
 
 /** Castagnoli's; zlib has the other one. */
 function crc32c(bytes: Uint8Array): number {

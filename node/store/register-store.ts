@@ -3,8 +3,8 @@
  * endian) and the bytes; level checks its own blocks only on demand, and a wrong promise is worse than none.
  *
  * A voter that votes without its memory takes back what it promised, so a store that was there is never made anew, and
- * one that has lost writes is not opened: `level-log.ts` looks before level does. What neither sees is a table of level
- * that is damaged in the keys; a damaged value fails its checksum.
+ * one that has lost writes is not opened: `level-log.ts` and `level-table.ts` look before level does, which would give a damaged
+ * key as another key, and not the one that was written.
  */
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -13,6 +13,7 @@ import { Level } from 'level'
 import { DiapauseError, hasCode } from '../errors.ts'
 import type { RegisterStore } from '../ports.ts'
 import { logDamage } from './level-log.ts'
+import { liveTables, tableDamage } from './level-table.ts'
 
 const FORMAT_KEY = 'format'
 const FORMAT = 'diapause registers 1'
@@ -76,6 +77,19 @@ async function inspect(directory: string, made: boolean): Promise<void> {
     const at = logDamage(await readFile(join(directory, name)))
     if (at !== undefined) throw corrupt(directory, `${name} is damaged at byte ${at}`)
   }
+  for (const { names: known, bytes } of await tablesIn(directory, names)) {
+    const name = known.find(each => names.includes(each))
+    if (name === undefined) throw corrupt(directory, `${known[0]} is not there`)
+    const damage = tableDamage(await readFile(join(directory, name)), bytes)
+    if (damage !== undefined) throw corrupt(directory, `${name}: ${damage}`)
+  }
+}
+
+/** Those that count: a crash may leave others, half written. */
+async function tablesIn(directory: string, names: readonly string[]) {
+  const current = (await readFile(join(directory, 'CURRENT'), 'latin1')).trim()
+  if (!names.includes(current)) throw corrupt(directory, 'CURRENT names no file that is there')
+  return liveTables(await readFile(join(directory, current)))
 }
 
 function lost(directory: string): DiapauseError {

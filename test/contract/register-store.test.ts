@@ -1,9 +1,11 @@
+import { randomBytes } from 'node:crypto'
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { logDamage } from '../../node/store/level-log.ts'
+import { liveTables, tableDamage } from '../../node/store/level-table.ts'
 import { openRegisterStore } from '../../node/store/register-store.ts'
 
 let directory: string
@@ -173,6 +175,63 @@ describe('a register store that has lost something', () => {
     for (let length = 0; length < whole.length; length += 101) {
       expect(logDamage(whole.subarray(0, length)), `length ${length}`).toBeUndefined()
     }
+  })
+})
+
+describe('a table of a register store', () => {
+  const NAMES = 60
+
+  /** Half of the values compress, and each open makes a table of what was in the log. */
+  async function withTables(): Promise<string[]> {
+    for (let times = 0; times < 3; times++) {
+      const store = await open(times > 0)
+      for (let i = times; i < NAMES; i += 3)
+        await store.persist([[`group/g${i}`, i % 2 === 0 ? new Uint8Array(300).fill(i) : randomBytes(300)]])
+      await store.close()
+    }
+    return (await readdir(directory)).filter(name => name.endsWith('.ldb'))
+  }
+
+  test('shows each bit that turned in it, wherever it is, and each length to which it was cut', async () => {
+    const names = await withTables()
+    expect(names.length).toBeGreaterThan(1)
+    const file = join(directory, names[0] ?? '')
+    const whole = await readFile(file)
+    expect(tableDamage(whole, whole.length)).toBeUndefined()
+    for (let at = 0; at < whole.length; at += at < whole.length - 60 ? 3 : 1)
+      expect(tableDamage(flipped(whole, at, at % 8), whole.length), `bit ${at % 8} of byte ${at}`).toBeDefined()
+    for (let length = 0; length < whole.length; length += 53)
+      expect(tableDamage(whole.subarray(0, length), whole.length), `length ${length}`).toBeDefined()
+  })
+
+  test('that is damaged, cut or gone lets the peer refuse its store, and as it was is taken again', async () => {
+    const names = await withTables()
+    const file = join(directory, names.at(-1) ?? '')
+    const whole = await readFile(file)
+    const refused = () => expect(open(true)).rejects.toMatchObject({ code: 'REGISTER_STORE_CORRUPT' })
+    for (const at of [3, 40, 1_000]) {
+      await writeFile(file, flipped(whole, at, 1))
+      await refused()
+    }
+    await writeFile(file, whole.subarray(0, 500))
+    await refused()
+    await rm(file)
+    await refused()
+    await writeFile(file, whole)
+    expect(Object.keys(await loaded())).toHaveLength(NAMES)
+  })
+
+  test('that was half written when power was lost does not count', async () => {
+    await withTables()
+    await writeFile(join(directory, '999999.ldb'), randomBytes(100))
+    expect(Object.keys(await loaded())).toHaveLength(NAMES)
+  })
+
+  test('counts as long as the manifest has it', async () => {
+    const names = await withTables()
+    const manifest = (await readdir(directory)).find(name => name.startsWith('MANIFEST')) ?? ''
+    const live = liveTables(await readFile(join(directory, manifest)))
+    expect(live.flatMap(each => each.names.filter(name => names.includes(name))).sort()).toEqual(names.sort())
   })
 })
 
