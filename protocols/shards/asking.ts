@@ -14,8 +14,12 @@ const REQUEST_TIMEOUT_MS = 10_000
 const HAVE_TIMEOUT_MS = 2_000
 /** A `check` reads MAX_CHECKED columns from disk: several times what a read does. A guess. */
 const CHECK_TIMEOUTS = 3
-/** Who has left a question unanswered is asked again after this: how often an older version costs HAVE_TIMEOUT_MS. A guess. */
-const SILENT_MS = 60_000
+/**
+ * Who has left a question unanswered is asked again after the first of these; twice as long after each time that it is silent
+ * again, at most the second: how often an older version costs HAVE_TIMEOUT_MS. Who knows the kind is silent too, once, where it
+ * just starts or its connection was replaced by another: such a peer counted as away for a minute after it had come back. Guesses.
+ */
+const SILENT_MS = { first: 1_000, most: 60_000 } as const
 
 export type Lot = 'read' | 'write' | 'have' | 'check' | 'file'
 
@@ -40,21 +44,36 @@ export function timeoutMsOf(kind: ShardRequest['kind'], requestTimeoutMs = REQUE
   return kind === 'check' ? CHECK_TIMEOUTS * requestTimeoutMs : requestTimeoutMs
 }
 
+interface Silence {
+  untilMs: number
+  readonly lastsMs: number
+  /** Of the questions. */
+  readonly ids: Set<number>
+}
+
 /**
  * Who has lately left a question of a YOUNG kind unanswered, and of which kind: who does not know one may know another, and
- * who is late with one need not be with another. An answer that comes late shows that the peer was only slow.
+ * who is late with one need not be with another. An answer shows that the peer knows the kind; one that comes late, that it was
+ * only slow.
  */
 export class Unanswered {
-  readonly #peers = new Map<PeerId, Map<Lot, { untilMs: number; readonly ids: Set<number> }>>()
+  readonly #peers = new Map<PeerId, Map<Lot, Silence>>()
 
   note(peer: PeerId, { id, kind }: Pick<ShardRequest, 'id' | 'kind'>, nowMs: number): void {
     const lot = youngLot(kind)
     if (lot === undefined) return
-    const lots = this.#peers.get(peer) ?? new Map<Lot, { untilMs: number; readonly ids: Set<number> }>()
-    const known = lots.get(lot) ?? { untilMs: 0, ids: new Set<number>() }
-    known.untilMs = nowMs + SILENT_MS
-    known.ids.add(id)
-    this.#peers.set(peer, lots.set(lot, known))
+    const lots = this.#peers.get(peer) ?? new Map<Lot, Silence>()
+    const known = lots.get(lot)
+    // Of questions that were asked together each is noted.
+    const again = known === undefined || known.untilMs <= nowMs
+    const lastsMs = again ? Math.min(2 * (known?.lastsMs ?? SILENT_MS.first / 2), SILENT_MS.most) : known.lastsMs
+    const ids = again ? new Set<number>() : known.ids
+    this.#peers.set(peer, lots.set(lot, { untilMs: nowMs + lastsMs, lastsMs, ids: ids.add(id) }))
+  }
+
+  answered(peer: PeerId, kind: ShardRequest['kind']): void {
+    const lot = youngLot(kind)
+    if (lot !== undefined) this.#peers.get(peer)?.delete(lot)
   }
 
   /** An answer has come that nobody waits for. */
@@ -66,11 +85,8 @@ export class Unanswered {
   /** Whether it is of no use to ask this of it now. */
   covers(peer: PeerId, kind: ShardRequest['kind'], nowMs: number): boolean {
     const lot = youngLot(kind)
-    const lots = this.#peers.get(peer)
-    const known = lot && lots?.get(lot)
-    if (lot === undefined || known === undefined) return false
-    if (known.untilMs <= nowMs) lots?.delete(lot)
-    return known.untilMs > nowMs
+    const known = lot && this.#peers.get(peer)?.get(lot)
+    return known !== undefined && known.untilMs > nowMs
   }
 
   /** It is disconnected: it may come back as a newer version. */

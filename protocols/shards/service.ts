@@ -211,6 +211,7 @@ export class ShardService {
         .catch(cause => settle(unreachable(peer, messageOf(cause), cause)))
     })
     if (answer instanceof DiapauseError) throw answer
+    this.#unanswered.answered(peer, request.kind)
     if (answer.kind === 'ok') return answer.payload
     const code = /^[A-Z][A-Z_]*$/.test(answer.code) ? answer.code : 'SHARD_REFUSED'
     throw new DiapauseError(code, answer.message, { details: { peer } })

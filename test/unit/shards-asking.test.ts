@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { Unanswered } from '../../protocols/shards/asking.ts'
 import { parseMessage } from '../../protocols/shards/messages.ts'
 import { ShardService } from '../../protocols/shards/service.ts'
 import { ManualClock } from './register-support.ts'
@@ -53,7 +54,7 @@ test('questions that are left open hold up no read', async () => {
   expect((await ended).every(({ status }) => status === 'rejected')).toBe(true)
 })
 
-test('who leaves one open is asked no more for a minute', async () => {
+test('who leaves one open is asked no more for a while', async () => {
   const { asked, transport, clock, have, get } = await two()
   makeOld(asked)
   expect(await outcomes(clock, [have()], 2_000)).toEqual(['rejected'])
@@ -61,9 +62,42 @@ test('who leaves one open is asked no more for a minute', async () => {
   await expect(have()).rejects.toMatchObject(OPEN)
   expect(transport.sent.get('b')).toBe(before)
   expect(await get()).toHaveLength(8)
-  await clock.pass(60_000)
+  await clock.pass(1_000)
   expect(await outcomes(clock, [have()], 2_000)).toEqual(['rejected'])
   expect(transport.sent.get('b')).toBe((before ?? 0) + 2)
+})
+
+test('that while is longer each time, at most a minute, and once for what was asked together', () => {
+  const unanswered = new Unanswered()
+  const seconds: number[] = []
+  let [nowS, id] = [0, 0]
+  for (let times = 0; times < 8; times++) {
+    for (const _ of [1, 2]) unanswered.note('b', { id: ++id, kind: 'have' }, nowS * 1_000)
+    const fromS = nowS
+    while (unanswered.covers('b', 'have', nowS * 1_000)) nowS++
+    seconds.push(nowS - fromS)
+    nowS += 600
+  }
+  expect(seconds).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
+})
+
+test('who has been silent and answers is as one that never was', async () => {
+  const { network, asked, clock, have, transport } = await two()
+  const { handler } = asked
+  makeOld(asked)
+  for (let times = 0; times < 4; times++) {
+    expect(await outcomes(clock, [have()], 2_000)).toEqual(['rejected'])
+    await clock.pass(60_000)
+  }
+  asked.handler = handler
+  expect(await have()).toEqual([{ column: 0, grids: 1 }])
+  network.silence('b')
+  expect(await outcomes(clock, [have()], 2_000)).toEqual(['rejected'])
+  await clock.pass(1_000)
+  const before = transport.sent.get('b')
+  void have().catch(() => {})
+  await turn()
+  expect(transport.sent.get('b')).toBe((before ?? 0) + 1)
 })
 
 test('who was only slow, or has come back, is asked again at once', async () => {
