@@ -72,6 +72,13 @@ export class Rumours {
     }
   }
 
+  /** Nothing is told any more but who is alive. */
+  withdraw(): void {
+    for (const rumours of this.#byTold) {
+      for (const rumour of rumours) if (rumour.update.state !== 'alive') this.#delete(rumour)
+    }
+  }
+
   #told(rumour: Rumour): void {
     this.#byTold[rumour.told]?.delete(rumour)
     rumour.told++

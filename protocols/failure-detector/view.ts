@@ -321,10 +321,20 @@ export class View {
     if (member.state === 'dead') return
     const { id: peer, suspicion } = member
     this.#become(member, 'dead', undefined, nowMs)
-    this.rumours.add(update)
+    if (this.#isAlone) this.rumours.withdraw()
+    else this.rumours.add(update)
     this.#changes.push({ peer, liveness: 'dead', why })
     const [suspectedBy, afterMs] = [[...(suspicion?.by ?? [])], nowMs - (suspicion?.startMs ?? nowMs)]
     this.#facts.push({ kind: 'declared-dead', peer, by: update.from, suspectedBy, afterMs })
+  }
+
+  /**
+   * Half of all or more are dead to this peer: then it is cut off itself, or nothing can be decided anyway. What it holds of the others
+   * is told to themselves alone, so that they refute. Told to others it came with the network, when that was back: who had been together
+   * all the time held each other for dead until they had refuted.
+   */
+  get #isAlone(): boolean {
+    return 2 * this.#dead.size > this.#others.length
   }
 
   /** Takes back what those who are gone said; a suspicion that nobody else shares is over. */

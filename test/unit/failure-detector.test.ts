@@ -7,6 +7,8 @@ import { suspicionTimeoutMs, wantedConfirmations } from '../../protocols/failure
 import { SETTINGS } from '../sim/swim-world.ts'
 import { Bench, claim, gossip, type Send, seqOf } from './failure-detector-support.ts'
 
+const isBad = ({ state }: Update): boolean => state !== 'alive'
+
 describe('probing', () => {
   test('each round pings every member once, in an order that changes (SWIM 4.3)', () => {
     const bench = new Bench(6)
@@ -61,6 +63,31 @@ describe('probing', () => {
     broken.bench.hint(broken.ping.to, false)
     broken.bench.until(broken.bench.nowMs + 2 * SETTINGS.probeTimeoutMs)
     expect(broken.bench.changes[0]).toMatchObject({ peer: broken.ping.to, liveness: 'suspect' })
+  })
+
+  test('who was cut off tells nobody else whom it holds for dead, and each of them first that it does', () => {
+    const bench = new Bench(4)
+    const hintAll = (connected: boolean) => {
+      for (const id of ['p0', 'p1', 'p2']) bench.hint(id, connected)
+    }
+    hintAll(true)
+    hintAll(false)
+    bench.until(20 * SETTINGS.periodMs)
+    expect(
+      bench.changes
+        .filter(({ liveness }) => liveness === 'dead')
+        .map(({ peer }) => peer)
+        .sort()
+    ).toEqual(['p0', 'p1', 'p2'])
+    const before = bench.sends.length
+    hintAll(true)
+    for (const id of ['p0', 'p1', 'p2']) bench.message(id, { kind: 'ping', seq: 1, incarnation: 0, updates: [] })
+    bench.message('p0', gossip(claim('p0', 'alive', 1, 'p0')))
+    bench.until(bench.nowMs + SETTINGS.periodMs)
+    const told = bench.sends.slice(before).map(({ to, message }) => ({ to, about: message.updates.filter(isBad) }))
+    expect(told.flatMap(({ to, about }) => about.filter(({ peer }) => peer !== to))).toEqual([])
+    for (const id of ['p0', 'p1', 'p2'])
+      expect(told.find(({ to }) => to === id)?.about).toEqual([claim(id, 'dead', 0, 'me')])
   })
 
   test('each of the dead is pinged in its turn, with the claim first that it is dead', () => {
