@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { loadavg } from 'node:os'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
 import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
 import { FAULTS } from './faults/list.ts'
@@ -41,7 +42,11 @@ async function chaos(options: ChaosOptions): Promise<number> {
     const { seed, hosts, minutes, keep } = options
     outcomes.push(await runOne({ scenario, faults: FAULTS, seed, hosts, minutes, keep, signal: abort.signal }))
   }
-  const report = { name: 'chaos', machine: await machineFacts(outcomes[0]?.hypervisor), ...reportOf(outcomes) }
+  const report = {
+    name: 'chaos',
+    machine: await machineFacts(outcomes[0]?.hypervisor),
+    ...reportOf(outcomes, loadavg())
+  }
   process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
   if (options.json !== undefined) writeReport(options.json, report)
   return abort.signal.aborted ? 130 : exitCode(report)

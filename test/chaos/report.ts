@@ -3,7 +3,11 @@ import { type Check, equal, note } from '../measure.ts'
 import { COUNTED, type Counts } from './fault.ts'
 import type { Outcome } from './supervisor.ts'
 
-export function reportOf(outcomes: readonly Outcome[]): { checks: Check[]; counts: Counts; runs: unknown[] } {
+/** `load`: of the last one, five and fifteen minutes: who emulates on a machine that others use, too, waits for them. */
+export function reportOf(
+  outcomes: readonly Outcome[],
+  load: readonly number[]
+): { checks: Check[]; counts: Counts; runs: unknown[] } {
   const steps = outcomes.flatMap(({ rounds }) => rounds.flatMap(round => round.steps))
   const rounds = outcomes.flatMap(outcome => outcome.rounds)
   const silences = outcomes.flatMap(({ shortestSilenceMs }) => shortestSilenceMs ?? [])
@@ -14,6 +18,7 @@ export function reportOf(outcomes: readonly Outcome[]): { checks: Check[]; count
     counts,
     checks: [
       ...outcomes.map(({ scenario, broken }) => equal(`${scenario}: promises broken`, broken.length, 0)),
+      note('load average of this machine', load.map(each => each.toFixed(1)).join(' ')),
       note('rounds', rounds.length),
       note('faults', steps.length),
       ...COUNTED.map(name => note(`counts.${name}`, counts[name])),

@@ -176,11 +176,16 @@ class Run {
     const none = { backMs: null, redundantMs: null }
     if (!(await this.#tried('a fault', () => this.#breakThings(steps)))) return none
     const healedMs = performance.now()
-    if (!(await this.#tried('coming back', () => this.#back()))) {
+    let backMs = 0
+    const comeBack = async (): Promise<void> => {
+      await moneyMoves(this.#rig.bank)
+      backMs = performance.now() - healedMs
+      await this.#allThere()
+    }
+    if (!(await this.#tried('coming back', comeBack))) {
       await this.#tried('what is left', () => this.#left())
       return none
     }
-    const backMs = performance.now() - healedMs
     this.#judge('all VMs work again', backMs > promises.OBJECTIVE_MS ? ['not within the objective'] : [], backMs)
     this.#seen()
     const looked = await this.#tried('what was promised', () => this.#look())
@@ -220,7 +225,8 @@ class Run {
     }
   }
 
-  async #back(): Promise<void> {
+  /** All peers run and see each other; what a late one has changed by coming back is over. */
+  async #allThere(): Promise<void> {
     const { bank, targets } = this.#rig
     const allRun = () => targets.every(target => target.isUp)
     do {

@@ -31,6 +31,7 @@ export class Patient implements Target {
   readonly random: () => number
   /** Lines that the program has said, in all its lives. */
   readonly lines: string[] = []
+  readonly #own: readonly string[] | undefined
   #program: readonly string[] | undefined
   readonly #environment: NodeJS.ProcessEnv
   #child: ChildProcess | undefined
@@ -43,6 +44,7 @@ export class Patient implements Target {
     this.dataDir = join(disk.mounted, 'data')
     this.scratchDir = join(dir, `${host.name}-scratch`)
     this.random = random ?? generator(1)
+    this.#own = program
     this.#program = program
     this.#environment = { ...process.env, ...environment }
   }
@@ -80,7 +82,7 @@ export class Patient implements Target {
 
   async restart(program: string | undefined): Promise<void> {
     const start = await this.halt()
-    if (program !== undefined) this.#program = [program]
+    this.#program = program === undefined ? this.#own : [program, '--version']
     await start()
   }
 
