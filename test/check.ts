@@ -76,6 +76,6 @@ for (const step of withTests ? [...checks, tests(long)] : checks) {
   )
 }
 if (withTests && !long)
-  lines.push('  not run: docker, dashboard, operations guide, package, upgrade (npm run check -- --long)')
+  lines.push('  not run: docker, systemd, dashboard, operations guide, package, upgrade (npm run check -- --long)')
 console.log(`\n${lines.join('\n')}\n\n${countsLine(total)}`)
 process.exitCode = total.failed === 0 ? 0 : 1
