@@ -44,6 +44,8 @@ export interface RepairStats {
   readonly failures: number
   /** Columns that this peer is to rebuild and has not yet. */
   readonly due: number
+  /** Columns that were found damaged in this peer's store, and are neither whole again nor needed no more. */
+  readonly damaged: number
 }
 
 export class RepairAgent {
@@ -85,7 +87,7 @@ export class RepairAgent {
   }
 
   stats(): RepairStats {
-    return { ...this.#stats }
+    return { ...this.#stats, damaged: this.#hurt.size }
   }
 
   /** Somebody asks for it: members that are dead now count as gone. */

@@ -41,6 +41,7 @@ const EVENTS = {
   'lease.lost': ['lease', 'lost'],
   'drill.passed': ['drill', 'passed'],
   'drill.failed': ['drill', 'failed'],
+  'scrub.damaged': ['scrub', 'damaged'],
   'home.copied': ['home', 'copied'],
   'home.failed': ['home', 'failed'],
   'vm.failed': ['vm', 'failed'],

@@ -237,6 +237,9 @@ function aboutStore(now: Now, { store, redundancy, standbys = [], members, id }:
   now.counter('repaired_bytes', 'Their bytes').inc(repaired.bytes)
   now.counter('repair_failures', 'Tries that came to nothing').inc(repaired.failures)
   now.gauge('repair_due_columns', 'Columns that this peer is to rebuild').set(repaired.due)
+  now
+    .gauge('damaged_columns', 'Columns that were found damaged here and are not rebuilt yet')
+    .set(repaired.damaged ?? 0)
   if (scrubbed === null) return
   now.gauge('scrub_columns', 'Columns that the pass under way has read').set(scrubbed.columns)
   now.gauge('scrub_damaged', 'Columns and manifests that it found damaged').set(scrubbed.damaged)

@@ -78,6 +78,8 @@ export interface RedundancyStatus {
     readonly failures: number
     /** Columns that this peer is to rebuild and has not yet. */
     readonly due: number
+    /** Columns found damaged here that are neither whole again nor needed no more. Absent: a peer of before it was told. */
+    readonly damaged?: number | undefined
   }
   /** The check of all that is stored here: the pass under way, and the last whole one. Null: it is turned off. */
   readonly scrubbed: {

@@ -36,7 +36,7 @@ const status = (groups: readonly string[]): PeerStatus => ({
   groups: groups.map(groupOf),
   redundancy: {
     exposed: [],
-    repaired: { columns: 1, bytes: 2, failures: 0, due: 0 },
+    repaired: { columns: 1, bytes: 2, failures: 0, due: 0, damaged: 3 },
     scrubbed: { columns: 1, damaged: 0, startedMs: 1, last: { endedMs: 2, columns: 1, damaged: 0 } }
   }
 })
@@ -56,6 +56,7 @@ function lived(group = 'bank'): Metrics {
   event('vm.resumed', { spawnToRunMs: 900, from: 'standby' })
   event('liveness', { peer: 'two', liveness: 'dead' })
   event('lease.lapsed', {})
+  event('scrub.damaged', { stream: 'bank/web/1/1' })
   for (const how of ['rebooted', 'powered-off', 'powered-off']) event(`vm.${how}`, { generation: 1 })
   metrics.onRestart(group, 'failover')
   metrics.onDecision({
@@ -128,6 +129,17 @@ const samplesOf = (scrapes: readonly string[], line: string): number[] =>
     return found === undefined ? [] : [Number(found.slice(line.length))]
   })
 
+interface Rule {
+  readonly alert: string
+  readonly expr: string
+  readonly annotations: { readonly summary: string; readonly description: string }
+}
+
+const rulesOfFile = (): Rule[] =>
+  (parse(file('alerts.yml')) as { groups: { rules: Rule[] }[] }).groups.flatMap(({ rules }) => rules)
+
+const ruleOf = (alert: string): string => rulesOfFile().find(rule => rule.alert === alert)?.expr ?? ''
+
 interface Panel {
   readonly title: string
   readonly type: string
@@ -138,10 +150,7 @@ interface Panel {
 describe('what Prometheus and Grafana are given', () => {
   it('asks in its alert rules for what a peer tells, and each says what to do', async () => {
     const names = told(await lived().text(status(['bank'])))
-    const { groups } = parse(file('alerts.yml')) as {
-      groups: { rules: { alert: string; expr: string; annotations: { summary: string; description: string } }[] }[]
-    }
-    const rules = groups.flatMap(({ rules: each }) => each)
+    const rules = rulesOfFile()
     expect(rules.length).toBeGreaterThan(15)
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
     for (const { alert, expr, annotations } of rules) {
@@ -171,6 +180,31 @@ describe('what Prometheus and Grafana are given', () => {
       Array.from({ length: w * h }, (_, i) => `${x + (i % w)},${y + Math.floor(i / w)}`)
     )
     expect(new Set(cells).size).toBe(cells.length)
+  })
+})
+
+describe('damage that was found in a store', () => {
+  it('ends as an alert when it is rebuilt, though the check that found it counts it until its next pass', async () => {
+    const scrubbed = { columns: 9, damaged: 3, startedMs: 1, last: { endedMs: 2, columns: 9, damaged: 3 } }
+    const scrape = (damaged: number) => {
+      const repaired = { columns: 3 - damaged, bytes: 2, failures: 0, due: damaged, damaged }
+      return new Metrics(() => true).text({ ...status([]), redundancy: { exposed: [], repaired, scrubbed } })
+    }
+    const rule = ruleOf('DiapauseDamage')
+    const [, gauge = ''] = / or sum by \(job, instance\) \((\w+)\) > 0$/.exec(rule) ?? []
+    expect(samplesOf([await scrape(3), await scrape(0)], gauge)).toEqual([3, 0])
+    expect(rule).not.toContain('diapause_scrub_')
+  })
+})
+
+describe('a group that was never saved', () => {
+  it('has no time of its last snapshot, but an epoch, 0, and an alert of its own for that', async () => {
+    const [bank] = status(['bank']).groups
+    const never = bank && { ...bank, record: { ...bank.record, committed: null } }
+    const text = await new Metrics(() => true).text({ ...status([]), groups: never ? [never] : [] })
+    expect(samplesOf([text], 'diapause_group_epoch{group="bank"}')).toEqual([0])
+    expect(text).not.toContain('diapause_group_committed_timestamp_seconds{')
+    expect(ruleOf('DiapauseNeverSaved')).toMatch(/^max by \(group\) \(diapause_group_epoch\) == 0 unless .*resting/)
   })
 })
 
@@ -207,6 +241,8 @@ describe('metrics', () => {
       'diapause_group_epochs_total{group="bank",outcome="aborted"} 1',
       'diapause_group_restarts_total{group="bank",why="failover"} 1',
       'diapause_group_committed_timestamp_seconds{group="bank"} 1000',
+      'diapause_damaged_columns 3',
+      'diapause_events_total{about="scrub",event="damaged"} 1',
       'diapause_group_last_epoch_seconds{group="bank"} 0.4',
       'diapause_vm_last_pause_seconds{group="bank",vm="web"} 0.012',
       'diapause_vm_last_image_bytes{group="bank",vm="web"} 5000',
