@@ -10,7 +10,12 @@ import type { Stint } from './beat-log.ts'
  * leases, start of a peer, restore and boot of connections took 3 to 8 s; four times that.
  */
 export const OBJECTIVE_MS = 30_000
-/** And all columns are where they should be within this, of which the wait before repair is 5 s. A guess. */
+/**
+ * And all columns are where they should be within this, by the timers of peers: from when VMs work (OBJECTIVE_MS) repair is quiet for
+ * 5 s (`node/agents/repair.ts`), looks each second, waits 2 s for a peer that is silent and asks it again after 1, 2 and 4
+ * (`protocols/shards/asking.ts`), and rebuilds what a host has, 45 MB at 40 MB a second; an epoch that has begun may take 10 s to end.
+ * That is 59 s; 5 to 25 s were seen where nothing was wrong.
+ */
 export const REDUNDANT_MS = 60_000
 
 /** Of a peer. Far above what one takes: 130 to 250 MB, 60 to 120 descriptors. */
