@@ -73,7 +73,8 @@ export class NoticeWatch {
 
   onReport(kind: string, fields: Readonly<Record<string, unknown>>): void {
     const { self, nameOf, wallMs, tell } = this.#deps
-    const seen = noticeOfReport(kind, fields, nameOf(self), wallMs())
+    const savedEpochOf = (group: string): number | undefined => this.#records.get(group)?.committed?.epoch
+    const seen = noticeOfReport(kind, fields, { atMs: wallMs(), self: nameOf(self), savedEpochOf })
     if (seen !== undefined) tell({ kind: 'notice', ...seen })
   }
 

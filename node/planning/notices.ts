@@ -103,8 +103,17 @@ function restart(before: GroupRecord, after: GroupRecord, { nameOf, isLost }: No
 
 type Fields = Readonly<Record<string, unknown>>
 
-/** What people are told of a report, if anything. `self`: this peer's name. */
-export function noticeOfReport(kind: string, fields: Fields, self: string, atMs: number): Seen | undefined {
+export interface ReportFacts {
+  readonly atMs: number
+  /** This peer's name. */
+  readonly self: string
+  /** The committed snapshot of a group; undefined: it has none. */
+  savedEpochOf(group: string): number | undefined
+}
+
+/** What people are told of a report, if anything. */
+export function noticeOfReport(kind: string, fields: Fields, facts: ReportFacts): Seen | undefined {
+  const { atMs, self, savedEpochOf } = facts
   const group = text(fields['group'])
   const vm = text(fields['vm'])
   const reason = text(fields['reason'])
@@ -112,7 +121,10 @@ export function noticeOfReport(kind: string, fields: Fields, self: string, atMs:
   switch (kind) {
     case 'epoch.aborted': {
       if (reason === TAKEN_OVER) return undefined // what it was taken over for is told
-      const says = `Snapshot ${String(fields['epoch'])} of group ${group} failed: ${reason}. It is tried again.`
+      // Not that it is tried again: one that a person asked for is not.
+      const saved = savedEpochOf(group)
+      const last = saved === undefined ? 'It has none to go back to.' : `The last one stays ${saved}.`
+      const says = `Snapshot ${String(fields['epoch'])} of group ${group} failed: ${reason}. ${last}`
       return seen({ kind: 'epoch-failed', state: 'begun', which: [group], text: says, group }, false)
     }
     case 'takeover.no-host': {

@@ -22,6 +22,7 @@ const facts = {
   nameOf: (peer: string) => `host-${peer.toLowerCase()}`,
   isLost: (peer: string) => peer === 'A'
 }
+const saved = { atMs: 5, self: 'host-b', savedEpochOf: (): number | undefined => 7 }
 const told = (before: GroupRecord, after: GroupRecord) =>
   noticesOfRecord(before, after, facts).map(({ notice }) => notice)
 
@@ -65,16 +66,20 @@ describe('what people are told of', () => {
   })
 
   it('is an epoch that failed, but not for a failover, which is told itself; and ends with the next', () => {
-    const aborted = (reason: string) =>
-      noticeOfReport('epoch.aborted', { group: 'shop', epoch: 8, reason }, 'host-b', 5)
-    expect(aborted('its deadline passed')?.notice).toMatchObject({ key: 'epoch-failed/shop', state: 'begun' })
+    const aborted = (reason: string, known = saved) =>
+      noticeOfReport('epoch.aborted', { group: 'shop', epoch: 8, reason }, known)
+    const failed = aborted('its deadline passed')?.notice
+    expect(failed).toMatchObject({ key: 'epoch-failed/shop', state: 'begun' })
+    expect(failed?.text).toBe('Snapshot 8 of group shop failed: its deadline passed. The last one stays 7.')
+    const never = aborted('its deadline passed', { ...saved, savedEpochOf: () => undefined })
+    expect(never?.notice.text).toMatch(/It has none to go back to\.$/)
     expect(aborted('the group was taken over')).toBeUndefined()
     const after = record({ committed: { epoch: 9, generation: 3, previousEpoch: 7, images: {} } })
     expect(told(record(), after)[0]).toMatchObject({ key: 'epoch-failed/shop', state: 'ended' })
   })
 
   it('is what one peer alone sees of objectives, its disk and the second home', () => {
-    const seen = (kind: string, fields: object) => noticeOfReport(kind, { group: 'shop', ...fields }, 'host-b', 5)
+    const seen = (kind: string, fields: object) => noticeOfReport(kind, { group: 'shop', ...fields }, saved)
     const missed = seen('objective.missed', { vm: 'db', objective: 'lossMs', atMostMs: 20_000, wouldBeMs: 25_000 })
     expect(missed).toMatchObject({ alone: true, notice: { key: 'objective-missed/shop/db/lossMs', vm: 'db' } })
     expect(missed?.notice.text).toContain('it would lose 25.0 s, and may take 20.0 s')
