@@ -52,8 +52,8 @@ describe('the unit under systemd', () => {
   const journal = (): Promise<string> => system.run('journalctl', '--no-pager', '--output=cat', '--unit', SERVICE)
 
   /** By systemctl; where it fails, with what the peer has said. */
-  async function ask(verb: 'start' | 'stop' | 'restart'): Promise<void> {
-    await system.run('systemctl', verb, SERVICE).catch(async (error: Error) => {
+  async function ask(...verb: readonly string[]): Promise<void> {
+    await system.run('systemctl', ...verb, SERVICE).catch(async (error: Error) => {
       throw new Error(`${error.message}\n${(await journal()).split('\n').slice(-20).join('\n')}`, { cause: error })
     })
   }
@@ -127,7 +127,7 @@ describe('the unit under systemd', () => {
   })
 
   it('is active once its peer serves, says how to ask it, and its peer cuts VMs by what they write', async () => {
-    await ask('start')
+    await ask('enable', '--now')
     expect([await property('ActiveState'), await property('MainPID')]).toEqual([
       'active',
       `${(await client.status()).pid}`
@@ -189,6 +189,7 @@ describe('the unit under systemd', () => {
     const user = await system.run('ps', '-o', 'user=', '-p', await property('MainPID'))
     expect(user.trim()).toBe('diapause')
     expect(await readdir(join(system.dataDir, 'native'))).toHaveLength(1)
+    expect(await readdir(system.path('/var/cache/diapause'))).not.toEqual([])
     expect((await client.status()).capture).toEqual({ mode: 'dirty' })
   })
 
