@@ -53,7 +53,9 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   const { events, teardown } = run
   const { config, log, clock, self, runDir } = home
   const { directory, membership } = voice
-  const { network, store, hosting, repairing, hypervisor, refusedShards } = body
+  const { network, store, hosting, repairing, hypervisor, refusedShards, imageFiles } = body
+  const booting = imageFiles?.booting
+  const lacking = booting && ((...asked: Parameters<typeof booting.lacking>) => booting.lacking(...asked))
   const { seen, facts } = agents
   const capture = hypervisor === undefined ? null : { mode: hypervisor.capture, why: hypervisor.captureWhy }
   const newInvite = async () => {
@@ -107,7 +109,7 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
     plans: outlooks.plans
   }
   const { objectives } = outlooks
-  const view = peerView(all, { ...parts, redundancy, objectives, network, store, refusedShards })
+  const view = peerView(all, { ...parts, redundancy, objectives, network, store, refusedShards, lacking })
   const api = await serveApi({ view, runDir, log })
   teardown.add(() => api.close())
   return { socket: api.socketPath, url: (await openTcpApi(home, voice, view, run)) ?? null }

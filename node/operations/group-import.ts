@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { PeerId } from '../../protocols/core.ts'
 import { type GroupSettings, importGroup, reserveGroup } from '../../protocols/epoch/record.ts'
 import { disksOf, type GroupRecord, type VmSpec } from '../../protocols/group.ts'
-import { memberById, placeable } from '../../protocols/membership/record.ts'
+import { placeable } from '../../protocols/membership/record.ts'
 import type { BootFileAgent } from '../agents/boot-files.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { Hosting } from '../agents/group-agent.ts'
@@ -19,6 +19,7 @@ import { DiapauseError, UsageError } from '../errors.ts'
 import { olderMembers, requireKnown } from '../planning/older-members.ts'
 import { placeVms, whyHomeless } from '../planning/placement.ts'
 import type { BlockSource, DiskFile, FailureDetector, FrameLog, ImageManifest, ImageWorker, Restore } from '../ports.ts'
+import { requireNoneLacking } from './missing-files.ts'
 import { Reservation, type ReservationDeps, reservationLost } from './reservation.ts'
 
 /** How images become files of QEMU's and back; a witness has none of it. */
@@ -93,15 +94,7 @@ export class GroupImport {
 
   /** UsageError FILES_MISSING where a member that may run these VMs lacks what they boot from. Who does not answer is passed over. */
   async requireFiles(vms: readonly VmSpec[], { files }: ImportTools, hint = ''): Promise<void> {
-    const lacking = await files.booting.lacking(vms, this.#hosts())
-    if (lacking.length === 0) return
-    const record = this.#deps.membership.record()
-    const at = lacking.map(({ peer, paths }) => `${paths.join(' and ')} at ${memberById(record, peer)?.name ?? peer}`)
-    throw new UsageError(
-      'FILES_MISSING',
-      `The VMs boot from files that are not there: ${at.toSorted().join(', ')}. Put them on every host that may run the VMs, at the same paths.${hint} Nothing was made.`,
-      { details: { lacking } }
-    )
+    requireNoneLacking(this.#deps.membership.record(), await files.booting.lacking(vms, this.#hosts()), hint)
   }
 
   /**

@@ -4,9 +4,10 @@ import type { Config } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import { createGroup, removeGroup } from '../../protocols/epoch/record.ts'
-import { type GroupRecord, groupKey } from '../../protocols/group.ts'
+import { type GroupRecord, groupKey, type VmSpec } from '../../protocols/group.ts'
 import type { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { placeable } from '../../protocols/membership/record.ts'
+import type { LackingHost } from '../agents/boot-files.ts'
 import type { DecisionLog } from '../agents/decisions.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochClock } from '../agents/epoch-clock.ts'
@@ -33,6 +34,7 @@ import { memberOlder, newVms, olderMembers } from '../planning/older-members.ts'
 import { placeVms, whyHomeless } from '../planning/placement.ts'
 import { checkRoom } from '../planning/retention-policy.ts'
 import type { CaptureNow, Clock, FailureDetector, Leases, ShardStore, Switch, Transport } from '../ports.ts'
+import { requireNoneLacking } from './missing-files.ts'
 import { takeEpoch } from './take-epoch.ts'
 
 export interface OperationsDeps {
@@ -57,6 +59,8 @@ export interface OperationsDeps {
   readonly voter: Pick<LeaseVoter, 'refusedClaims'>
   readonly network: Switch
   readonly store: ShardStore | undefined
+  /** Of hosts, those that lack what VMs boot from; undefined: this peer cannot ask. */
+  readonly lacking: ((vms: readonly VmSpec[], hosts: readonly PeerId[]) => Promise<LackingHost[]>) | undefined
   /** Writes of an older generation that this peer's store has refused; undefined: it stores nothing. */
   readonly refusedShards: (() => number) | undefined
 }
@@ -143,6 +147,7 @@ class Operations implements PeerItself {
       const made = createGroup(request.id, request.vms, owners, 0, request)(null)
       if (made !== undefined) checkRoom(made, request.retention)
     }
+    await this.#requireFiles(request.vms, owners)
     if (dryRun) return await this.#wouldMake(request, owners)
     const record = await this.#decide(request, owners)
     // By content: the register may have been changed by a try of ours whose answer came too late.
@@ -160,6 +165,19 @@ class Operations implements PeerItself {
     if (!ours) throw groupExists(request.id)
     events.emit('group.created', { group: record.id, owners: record.owners })
     return record
+  }
+
+  /** Only where they are to start: others may get the files later. */
+  async #requireFiles(vms: readonly VmSpec[], owners: Readonly<Record<string, PeerId>>): Promise<void> {
+    const { lacking, membership } = this.#deps
+    if (lacking === undefined) return
+    const asked = [...new Set(Object.values(owners))].map(owner =>
+      lacking(
+        vms.filter(({ id }) => owners[id] === owner),
+        [owner]
+      )
+    )
+    requireNoneLacking(membership.record(), (await Promise.all(asked)).flat())
   }
 
   async #wouldMake(

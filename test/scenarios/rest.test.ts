@@ -30,6 +30,19 @@ describe('a group of two VMs on three hosts', () => {
   const machines = (): number =>
     bank.cluster.peers.flatMap(({ id }) => bank.vms.flatMap(vm => naming(`guest=${guestName(id, vm)} `))).length
 
+  it('is not made, nor said to be possible, where its host lacks what a VM boots from', async () => {
+    const { client } = bank.peer('p1')
+    const [vm] = (await bank.record()).vms
+    const other = { id: 'other', vms: [{ ...vm, initrd: '/nowhere/initrd' }], owners: { [vm?.id ?? '']: 'p2' } }
+    for (const options of [{ dryRun: true }, { dryRun: false }]) {
+      await expect(client.createGroup(other, options)).rejects.toMatchObject({
+        code: 'FILES_MISSING',
+        message: expect.stringContaining('/nowhere/initrd at p2')
+      })
+    }
+    expect((await client.groups()).map(({ id }) => id)).toEqual(['bank'])
+  })
+
   it('rests at an epoch that is taken for it: its VMs have ended, and nobody takes a snapshot', async () => {
     expect(machines()).toBe(2)
     const record = await left.client.stopGroup(GROUP, { now: false })
