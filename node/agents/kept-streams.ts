@@ -94,6 +94,13 @@ export class KeptStreams {
     return this.#streams.get(stream)
   }
 
+  /** What an image leans on, though it may be newer than the last `read`. MANIFEST_MISSING, MANIFEST_INVALID. */
+  async of(image: string): Promise<readonly KeptStream[]> {
+    const streams = new Map<StreamId, KeptStream>()
+    await this.#describe(image, streams)
+    return [...streams.values()]
+  }
+
   /** With the hashes of all symbols. MANIFEST_MISSING, MANIFEST_INVALID. */
   async manifest({ stream, manifest }: KeptStream): Promise<StreamManifest> {
     const { decodeImage, decodeStream } = this.#deps

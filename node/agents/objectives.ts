@@ -6,9 +6,10 @@
 import type { PeerId } from '../../protocols/core.ts'
 import { committedMsOf } from '../../protocols/epoch/history.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
-import type { VmOutlook } from '../../protocols/overview/outlook.ts'
+import type { Obstacle, OutlookParts, VmOutlook } from '../../protocols/overview/outlook.ts'
 import { messageOf } from '../errors.ts'
-import { type BackParts, outlookOf } from '../planning/outlook.ts'
+import type { StoredImage } from '../planning/obstacles.ts'
+import { outlookOf } from '../planning/outlook.ts'
 import type { Clock, EpochHistory, Log } from '../ports.ts'
 import type { GroupDirectory } from './directory.ts'
 import type { Report } from './group-agent.ts'
@@ -24,6 +25,11 @@ const LOOKS = 2
  */
 const ASK_AFTER_MS = [0, 8_000, 60_000]
 const ASK_EVERY_MS = 600_000
+/**
+ * What the committed images lean on is read so often: who of those who store it lives is looked at each time. A guess: an epoch adds a
+ * stream that those hold who live then, which is no worse than what the images lean on besides.
+ */
+const READ_EVERY_MS = 10_000
 /** A peer counts as just started for so long: by then it has heard of its groups. A guess. */
 const FIRST_MS = 6_000
 
@@ -36,8 +42,12 @@ export interface ObjectivesDeps {
   readonly log: Log
   readonly report: Report
   /** Parts of a failover as they were measured, by VM, if this host died now. */
-  readonly measured: (group: string) => Promise<Readonly<Record<string, BackParts>>>
+  readonly measured: (group: string) => Promise<Readonly<Record<string, OutlookParts>>>
   readonly bySettings: { readonly detectMs: number; readonly decideMs: number }
+  /** What a group would go back to, as far as it is known. */
+  readonly imagesOf: (record: GroupRecord) => Promise<readonly StoredImage[]>
+  /** What would keep it from that if this host died now. */
+  readonly obstacle: (record: GroupRecord, images: readonly StoredImage[]) => Obstacle | undefined
 }
 
 interface Known {
@@ -49,14 +59,17 @@ interface Known {
   readonly sinceMs: number
   /** How often it was asked. */
   asks: number
-  parts: Readonly<Record<string, BackParts>>
+  parts: Readonly<Record<string, OutlookParts>>
+  images: readonly StoredImage[]
+  /** When they were read last. */
+  readMs: number
   outlooks: Readonly<Record<string, VmOutlook>>
 }
 
 const dueMs = (asks: number): number =>
   ASK_AFTER_MS[asks] ?? (ASK_AFTER_MS.at(-1) ?? 0) + (asks - ASK_AFTER_MS.length + 1) * ASK_EVERY_MS
 
-const NOTHING: BackParts = { detectMs: null, decideMs: null, runsMs: null }
+const NOTHING: OutlookParts = { detectMs: null, decideMs: null, runsMs: null }
 
 export class Objectives {
   readonly #deps: ObjectivesDeps
@@ -113,6 +126,8 @@ export class Objectives {
         sinceMs: clock.now(),
         asks: known === undefined && clock.now() - this.#startedMs < FIRST_MS ? 0 : 1,
         parts: known?.parts ?? {},
+        images: [],
+        readMs: Number.NEGATIVE_INFINITY,
         outlooks: {}
       }
       this.#groups.set(record.id, known)
@@ -122,10 +137,12 @@ export class Objectives {
       known.seenMs = nowMs
     }
     if (clock.now() - known.sinceMs >= dueMs(known.asks)) void this.#ask(record.id, known)
-    const { parts, seenMs } = known
+    if (clock.now() - known.readMs >= READ_EVERY_MS) void this.#read(record, known)
+    const { parts, seenMs, images } = known
     const sinceMs = this.#committedMs(record) ?? seenMs
+    const now = { nowMs, sinceMs, obstacle: this.#deps.obstacle(record, images) }
     const each = own.map(({ id, objective }) => {
-      return [id, outlookOf(objective, parts[id] ?? NOTHING, bySettings, { nowMs, sinceMs })] as const
+      return [id, outlookOf(objective, parts[id] ?? NOTHING, bySettings, now)] as const
     })
     known.outlooks = Object.fromEntries(each)
     for (const spec of own) this.#judge(record.id, spec, known.outlooks[spec.id])
@@ -143,6 +160,16 @@ export class Objectives {
       known.parts = await this.#deps.measured(group)
     } catch (error) {
       this.#deps.log.debug({ group, error: messageOf(error) }, 'it is not known how long restores took')
+    }
+  }
+
+  async #read(record: GroupRecord, known: Known): Promise<void> {
+    const { clock, imagesOf, log } = this.#deps
+    known.readMs = clock.now()
+    try {
+      known.images = await imagesOf(record)
+    } catch (error) {
+      log.debug({ group: record.id, error: messageOf(error) }, 'it is not known what its images lean on')
     }
   }
 

@@ -3,8 +3,10 @@
  * Of it come the plan of repairs and what people are shown.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import type { StoragePeer } from '../planning/domains.ts'
+import type { StoredImage } from '../planning/obstacles.ts'
 import {
   type PeerStanding,
   planRepair,
@@ -110,6 +112,29 @@ export class Redundancy {
   /** As `StoredElsewhere` has it, when it was last looked; undefined: as planned as far as is known. */
   storedAt(stream: StreamId): readonly PeerId[] | undefined {
     return this.#stored.of(stream)
+  }
+
+  /** What a group would go back to. Images of which it cannot be read what they lean on are left out. */
+  async imagesOf({ committed }: Pick<GroupRecord, 'committed'>): Promise<StoredImage[]> {
+    const images = Object.entries(committed?.images ?? {}).map(async ([vm, image]): Promise<StoredImage[]> => {
+      const streams = await this.#deps.kept.of(image).catch(() => undefined)
+      return streams === undefined
+        ? []
+        : [{ vm, streams: streams.map(stream => ({ k: stream.k, places: this.#placesOf(stream) })) }]
+    })
+    return (await Promise.all(images)).flat()
+  }
+
+  /** Of each column: who is known to have it; where nobody is, who should, unless it was seen to lack. */
+  #placesOf({ stream, holders }: KeptStream): (readonly PeerId[])[] {
+    const seen = this.#last?.facts.streams.find(each => each.stream === stream)
+    const stored = this.#stored.of(stream)
+    return holders.map((planned, column) => {
+      const known = seen?.places[column] ?? []
+      if (known.length > 0) return known
+      const has = stored === undefined ? planned : (stored[column] ?? '')
+      return has === '' ? [] : [has]
+    })
   }
 
   #staying(): PeerId[] {

@@ -57,6 +57,11 @@ export class TakeoverAgent {
     return restoreFacts(this.#deps, record)
   }
 
+  /** What the room for a group's VMs follows from, as a text. */
+  room(): string {
+    return roomText(this.#deps)
+  }
+
   /** The members changed: an owner that was removed counts as dead. */
   considerAll(): void {
     for (const record of this.#deps.directory.all()) this.#consider(record)

@@ -27,6 +27,8 @@ export function openOutlooks(deps: OutlooksDeps): { plans: PlanOperations; objec
     ...deps,
     wallMs,
     measured: group => plans.partsIfLost(group, self),
+    imagesOf: async record => (await deps.imagesOf?.(record)) ?? [],
+    obstacle: (record, images) => plans.obstacleIfLost(record, self, images),
     bySettings: partsBySettings(config.detector, config.lease)
   })
   objectives.start()

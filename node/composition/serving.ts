@@ -87,7 +87,8 @@ export async function serve(home: Home, voice: Voice, body: Body, run: Run, agen
   const reading = { policy: config.epochs.retention, readManifest: hosting?.readManifest }
   const epochs = new EpochOperations({ ...noted, ...placed, ...reading })
   const redundancy = new RedundancyOperations({ storing: repairing, membership, clock })
-  const outlooks = openOutlooks({ ...parts, log, report: run.report })
+  const imagesOf = repairing && ((record: GroupRecord) => repairing.redundancy.imagesOf(record))
+  const outlooks = openOutlooks({ ...parts, imagesOf, log, report: run.report })
   teardown.add(() => outlooks.objectives.stop())
   const status = () => view.status()
   const reads = openReading({ ...parts, redundancy: repairing?.redundancy, wallMs, status, teardown })

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { ApiClient } from './client.ts'
 import type { GroupPlan, PlannedLoss, PlannedMove, PlannedStarts } from './plan-view.ts'
+import { obstacleText } from './format-places.ts'
 import { listed, plural, span } from './why-words.ts'
 
 interface PlanOptions {
@@ -37,10 +38,14 @@ function groupText({ group, epoch, resting, losses }: GroupPlan): string[] {
 }
 
 function lossText(loss: PlannedLoss): string[] {
-  const { host, vms, moves, homeless } = loss
+  const { host, vms, moves, homeless, obstacle } = loss
   const nothing = vms.length === 0 ? ' none of its VMs run there' : ''
+  const head = `  if ${host} died:${nothing}`
+  if (obstacle !== undefined && obstacle.kind !== 'no-room') {
+    return [head, `    NOT BACK: ${obstacleText(obstacle, host)}, and the group stays down`]
+  }
   return [
-    `  if ${host} died:${nothing}`,
+    head,
     ...moves.map(move => `    ${moveText(move)}`),
     ...homeless.map(({ vm, memoryMiB }) => `    ${vm} (${memoryMiB} MiB): NO HOST HAS ROOM, and the group stays down`),
     ...(homeless.length > 0 ? [] : startsAndTimes(loss))

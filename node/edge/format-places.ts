@@ -1,4 +1,5 @@
 /** What the CLI prints about where members stand, and what may be lost there. Pure. */
+import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { CodeStatus } from './cluster-view.ts'
 import type { MemberStatus } from './view.ts'
 
@@ -23,4 +24,14 @@ export function codeText({ k, m, storage, tolerates, domains }: CodeStatus): str
   const not = domains.filter(({ tolerates: count, alone }) => count < 1 && alone.length === 0)
   const but = not.length === 0 ? '' : `, but no whole ${not.map(({ level }) => level).join(' or ')}`
   return `new snapshots (k = ${k}, m = ${m}): ${members}${may.join('')}${but}`
+}
+
+/** Why `vm` would not come back if `host` died; no `vm`: some VM of a group. */
+export function obstacleText(why: Obstacle | undefined, host: string, vm?: string): string {
+  if (why?.kind === 'no-majority') {
+    return `no majority of voters without ${host} (${why.live} of ${why.voters} would live)`
+  }
+  if (why?.kind !== 'columns') return 'no host has room for its group'
+  const whose = why.vm === vm ? 'its' : `${why.vm}'s`
+  return `${why.left} of ${whose} ${why.columns} columns would be at hand, it takes ${why.needs}`
 }

@@ -1,7 +1,7 @@
 /** What the CLI prints for people. Pure: values in, lines out. */
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { PeerEvent } from './events.ts'
-import { codeText, hasPlaces, placeText } from './format-places.ts'
+import { codeText, hasPlaces, obstacleText, placeText } from './format-places.ts'
 import type { GroupStatus, PeerStatus } from './view.ts'
 
 export function statusText(status: PeerStatus): string {
@@ -102,7 +102,7 @@ function groupText(group: GroupStatus, status: PeerStatus): string[] {
         running.includes(vm.id) ? `running, ${captures[vm.id]?.mode ?? 'not cut yet'}` : record.resting ? 'rests' : ''
       ])
     ]),
-    ...outlookText(group),
+    ...outlookText(group, status.name),
     ...drillText(record, status),
     ...Object.entries(captures).flatMap(([vm, { why }]) =>
       why === undefined || why === status.capture?.why ? [] : [`  ${vm} is cut by streams of all its RAM: ${why}`]
@@ -111,13 +111,13 @@ function groupText(group: GroupStatus, status: PeerStatus): string[] {
 }
 
 /** What it would mean for VMs that run here if this host died. */
-function outlookText({ record, outlooks = {} }: GroupStatus): string[] {
-  return Object.entries(outlooks).map(([vm, { backMs, never, lossMs, missed }]) => {
+function outlookText({ record, outlooks = {} }: GroupStatus, host: string): string[] {
+  return Object.entries(outlooks).map(([vm, { backMs, never, why, lossMs, missed }]) => {
     const { objective } = record.vms.find(({ id }) => id === vm) ?? {}
     const over = (name: 'backMs' | 'lossMs'): string =>
       missed.includes(name) ? ` (OVER ITS OBJECTIVE of ${durationText(objective?.[name] ?? 0)})` : ''
     const late = backMs === null ? 'back after a time not measured yet' : `back in about ${durationText(backMs)}`
-    const back = never ? 'NOT BACK, for no host has room for its group' : late
+    const back = never ? `NOT BACK: ${obstacleText(why, host, vm)}` : late
     return `  if this host died now: ${vm} ${back}${over('backMs')}, losing ${durationText(lossMs)}${over('lossMs')}`
   })
 }

@@ -1,5 +1,6 @@
 /** What would happen if a host died now, as the edge shows it; part of `PeerView`. Members are told by their names. */
 import { z } from 'zod'
+import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import { UsageError } from '../errors.ts'
 
 export interface PlanView {
@@ -30,11 +31,13 @@ export interface PlannedLoss {
   readonly moves: readonly PlannedMove[]
   /** VMs for which no host has room. */
   readonly homeless: readonly { readonly vm: string; readonly memoryMiB: number }[]
+  /** Why the group would not come back; absent: it would. */
+  readonly obstacle?: Obstacle | undefined
   readonly together: readonly PlannedStarts[]
   /** Parts of the last failover, and of restores; null: not measured yet. */
   readonly detectMs: number | null
   readonly decideMs: number | null
-  /** From the first suspicion to the last VM running; null: a part was not measured yet, or VMs are homeless. */
+  /** From the first suspicion to the last VM running; null: a part was not measured yet, or it would not come back. */
   readonly totalMs: number | null
   /** VMs of which no restore was measured: their times are those of others. */
   readonly unmeasured: readonly string[]

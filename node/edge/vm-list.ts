@@ -1,6 +1,7 @@
 /** `diapause vm list`: all VMs of the cluster, where they run, how old what would be restored is, and what that would mean. Pure. */
 import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import type { Overview } from './overview-view.ts'
+import { obstacleText } from './format-places.ts'
 import { drillMark, durationText, table } from './format.ts'
 
 /** A VM as `--json` has it. `epoch` 0: none is committed yet. */
@@ -39,25 +40,30 @@ export function listedVms({ members, groups, vms, nowMs }: Overview): ListedVm[]
 /** `groups`: what became of their last drills stands below. */
 export function vmListText(vms: readonly ListedVm[], groups: Overview['groups'] = []): string {
   if (vms.length === 0) return 'no VMs; define some: diapause vm define FILE'
-  const rows = vms.map(({ vm, group, host, state, memoryMiB, cpus, epoch, epochAgeMs, outlook }) => [
-    vm,
-    group,
-    host,
-    state,
-    `${memoryMiB} MiB`,
-    `${cpus}`,
-    epoch === 0 ? 'none yet' : `${epoch}${epochAgeMs === null ? '' : `, ${durationText(epochAgeMs)} ago`}`,
-    state === 'resting' ? 'nothing: its group rests' : outlookText(outlook)
-  ])
+  const rows = vms.map(listed => {
+    const { vm, group, host, state, memoryMiB, cpus, epoch, epochAgeMs } = listed
+    const age = epochAgeMs === null ? '' : `, ${durationText(epochAgeMs)} ago`
+    return [
+      vm,
+      group,
+      host,
+      state,
+      `${memoryMiB} MiB`,
+      `${cpus}`,
+      epoch === 0 ? 'none yet' : `${epoch}${age}`,
+      outlookText(listed)
+    ]
+  })
   const head = ['vm', 'group', 'host', 'state', 'memory', 'cpus', 'epoch', 'if its host died now']
   const drilled = groups.flatMap(group => (drillMark(group) === '' ? [] : [`group ${group.id}${drillMark(group)}`]))
   return [...table([head, ...rows]), ...drilled].join('\n')
 }
 
-function outlookText(outlook: ListedVm['outlook']): string {
+function outlookText({ vm, host, state, outlook }: ListedVm): string {
+  if (state === 'resting') return 'nothing: its group rests'
   if (outlook === null) return 'not known'
-  const { backMs, never, lossMs, missed } = outlook
+  const { backMs, never, why, lossMs, missed } = outlook
   const back = backMs === null ? 'back, when was not measured' : `back in about ${durationText(backMs)}`
   const over = missed.length > 0 ? ' (OVER ITS OBJECTIVE)' : ''
-  return `${never ? 'NOT BACK: no host has room' : back}, losing ${durationText(lossMs)}${over}`
+  return `${never ? `NOT BACK: ${obstacleText(why, host, vm)}` : back}, losing ${durationText(lossMs)}${over}`
 }

@@ -5,12 +5,12 @@ import type { PeerId } from '../../protocols/core.ts'
 import { setPolicy } from '../../protocols/epoch/policy.ts'
 import type { SimulatedPolicy } from '../../protocols/epoch/policy-outcome.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import type { OutlookParts } from '../../protocols/overview/outlook.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { EpochClock } from '../agents/epoch-clock.ts'
 import type { EpochCosts, GroupPolicy, PolicySimulation, PolicyView } from '../edge/policy-view.ts'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'
 import { memberOlder, olderMembers, type VersionFacts } from '../planning/older-members.ts'
-import type { BackParts } from '../planning/outlook.ts'
 import { estimate } from '../planning/policies/cost-model.ts'
 import { nextEpoch, policyText } from '../planning/policies/choose.ts'
 import { costsOf, quantile } from '../planning/policies/measures.ts'
@@ -32,7 +32,7 @@ export interface PolicyOperationsDeps extends VersionFacts {
   readonly nameOf: (peer: PeerId) => string
   readonly clock: Pick<Clock, 'now'>
   /** What a failover of a group would take if a host died, by VM (`PlanOperations`). */
-  readonly partsIfLost: (group: string, lost: PeerId) => Promise<Readonly<Record<string, BackParts>>>
+  readonly partsIfLost: (group: string, lost: PeerId) => Promise<Readonly<Record<string, OutlookParts>>>
 }
 
 export class PolicyOperations implements PolicyView {

@@ -1,12 +1,14 @@
 /** What would become of a group if a host died now: who restores what, in which order, and how long that takes. Pure. */
 import type { PeerId } from '../../protocols/core.ts'
 import type { GroupRecord, VmSpec } from '../../protocols/group.ts'
+import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { TalksOf } from './communication.ts'
 import type { MeasuredParts } from './measured-parts.ts'
+import { type ObstacleFacts, obstacleTo } from './obstacles.ts'
 import { type Move, type PlacementFacts, placeRestore, without } from './placement.ts'
 import { planRestoreLine, type RestoreLine } from './restore-line.ts'
 
-export interface LossFacts {
+export interface LossFacts extends Omit<ObstacleFacts, 'hasHomeless'> {
   readonly record: GroupRecord
   /** Of all that live now. */
   readonly placement: PlacementFacts
@@ -24,6 +26,8 @@ export interface LossPlan {
   readonly moves: readonly Move[]
   /** VMs for which nobody has room: while there are any, the group stays down. */
   readonly homeless: readonly VmSpec[]
+  /** Absent: it would come back. */
+  readonly obstacle?: Obstacle | undefined
   /** Times after the decision. */
   readonly line: RestoreLine
   /** Of the last failover that any VM of the group tells of; absent: there was none. */
@@ -33,7 +37,8 @@ export interface LossPlan {
   readonly unmeasured: readonly string[]
 }
 
-export function planLoss(lost: PeerId, { record, placement, talks, togetherMs, measured }: LossFacts): LossPlan {
+export function planLoss(lost: PeerId, facts: LossFacts): LossPlan {
+  const { record, placement, talks, togetherMs, measured } = facts
   const ids = record.vms.map(({ id }) => id)
   const { moves, homeless } = placeRestore(record, without(placement, lost))
   const resumed = ids.flatMap(id => {
@@ -50,6 +55,7 @@ export function planLoss(lost: PeerId, { record, placement, talks, togetherMs, m
     vms: ids.filter(id => record.owners[id] === lost),
     moves,
     homeless,
+    obstacle: obstacleTo(lost, { ...facts, hasHomeless: homeless.length > 0 }),
     line: planRestoreLine({ vms: ids, talks, readyMs, togetherMs }),
     ...last('detectMs'),
     ...last('decideMs'),

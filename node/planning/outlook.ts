@@ -7,31 +7,33 @@
  * before one was measured.
  */
 import type { VmObjective } from '../../protocols/group.ts'
-import type { OutlookParts, VmOutlook } from '../../protocols/overview/outlook.ts'
+import type { Obstacle, OutlookParts, VmOutlook } from '../../protocols/overview/outlook.ts'
 
-/** As they were measured. */
-export interface BackParts extends OutlookParts {
-  /** No host has room for some VM of its group: while that is so, none of them comes back. */
-  readonly never?: boolean
+export interface OutlookNow {
+  readonly nowMs: number
+  /** When what would be gone back to was committed, or when the VM began where nothing is committed. */
+  readonly sinceMs: number
+  /** While it is there, no VM of the group would come back. */
+  readonly obstacle?: Obstacle | undefined
 }
 
-/** `sinceMs`: when what would be gone back to was committed, or when the VM began where nothing is committed. */
+/** `measured`: null where it was not. */
 export function outlookOf(
   objective: VmObjective | undefined,
-  measured: BackParts,
+  measured: OutlookParts,
   bySettings: { readonly detectMs: number; readonly decideMs: number },
-  { nowMs, sinceMs }: { readonly nowMs: number; readonly sinceMs: number }
+  { nowMs, sinceMs, obstacle }: OutlookNow
 ): VmOutlook {
   const detectMs = measured.detectMs ?? bySettings.detectMs
   const decideMs = measured.decideMs ?? bySettings.decideMs
-  const never = measured.never === true
+  const never = obstacle !== undefined
   const backMs = never || measured.runsMs === null ? null : detectMs + decideMs + measured.runsMs
   const lossMs = Math.max(0, nowMs - sinceMs)
   const over = (most: number | undefined, value: number): boolean => most !== undefined && value > most
   const wouldBe = { backMs: never ? Number.POSITIVE_INFINITY : (backMs ?? 0), lossMs }
   return {
     backMs,
-    ...(never && { never }),
+    ...(never && { never, why: obstacle }),
     parts: { detectMs, decideMs, runsMs: measured.runsMs },
     bySettings: (['detectMs', 'decideMs'] as const).filter(part => measured[part] === null),
     lossMs,

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { restoreFacts } from '../../node/agents/restore-facts.ts'
+import { restoreFacts, roomText } from '../../node/agents/restore-facts.ts'
 import { planText } from '../../node/edge/cli-plan.ts'
 import { parsePlanWish } from '../../node/edge/plan-view.ts'
 import { PlanOperations, type PlanOperationsDeps } from '../../node/operations/plans.ts'
 import { hostsToLose, planLoss } from '../../node/planning/loss-plan.ts'
+import type { StoredImage } from '../../node/planning/obstacles.ts'
 import { measuredParts } from '../../node/planning/measured-parts.ts'
 import type { Fact, Told } from '../../protocols/decisions/facts.ts'
 import type { Talk } from '../../protocols/talks.ts'
@@ -73,7 +74,9 @@ describe('the plan for the loss of a host', () => {
   }
   test('has where VMs go by memory and apart, and when they start together', () => {
     const measured = { web: measuredParts(FAILOVER, 'web'), db: measuredParts(FAILOVER, 'db') }
-    const plan = planLoss('p1', { record, placement, talks: TALKS, togetherMs: 2_000, measured })
+    const standing = { voters: placement.hosts, living: placement.hosts, images: [] }
+    const facts = { record, placement, talks: TALKS, togetherMs: 2_000, measured, ...standing }
+    const plan = planLoss('p1', facts)
     expect(plan.vms).toEqual(['web', 'db'])
     expect(plan.moves.map(({ vm: { id }, to }) => [id, to])).toEqual([
       ['db', 'p2'],
@@ -87,12 +90,15 @@ describe('the plan for the loss of a host', () => {
         ['db', 900]
       ]
     ])
+    expect(plan.obstacle).toBeUndefined()
+    expect(planLoss('p1', { ...facts, living: ['p1', 'p2'] }).obstacle).toMatchObject({ kind: 'no-majority', live: 1 })
     expect(hostsToLose(record, placement)).toEqual(['p1', 'p2'])
   })
 })
 
 const OLD_LIMITS = { p1: 2_048, p2: 1_024, p3: 600, p4: 128 }
-function operations(limits: Partial<Record<string, number>> = OLD_LIMITS) {
+const NOW = { alive: ['p1', 'p2', 'p3', 'p4'], images: [] as readonly StoredImage[] }
+function operations(limits: Partial<Record<string, number>> = OLD_LIMITS, { alive, images } = NOW) {
   const members = ['p1', 'p2', 'p3', 'p4'].map(id => ({
     id,
     name: `host-${id}`,
@@ -105,19 +111,21 @@ function operations(limits: Partial<Record<string, number>> = OLD_LIMITS) {
   const world = {
     hosts,
     leaving: () => [],
-    detector: { alive: hosts },
+    detector: { alive: () => alive },
     directory: { all: () => [record] },
     about,
     shape: { k: 2, m: 1 }
   }
   return new PlanOperations({
     config: { restore: { togetherMs: 2_000 } },
-    membership: { record: () => ({ members }) },
+    membership: { record: () => ({ members, voters: { ids: hosts() } }) },
     directory: { all: () => [record] },
     storagePeers: { about },
     decisions: { why: async () => ({ told: FAILOVER }) },
-    takeover: { facts: () => restoreFacts(world, record) },
-    groups: { talksOf: async () => TALKS }
+    takeover: { facts: () => restoreFacts(world, record), room: () => roomText(world) },
+    groups: { talksOf: async () => TALKS },
+    detector: world.detector,
+    imagesOf: async () => images
   } as unknown as PlanOperationsDeps)
 }
 
@@ -150,14 +158,28 @@ describe('diapause plan', () => {
     )
     expect(planText([])).toBe('there are no groups')
   })
-  test('knows no time until a VM is back while one of its group would have no host', async () => {
-    const known = { detectMs: 620, decideMs: 430 }
-    expect(await operations().partsIfLost('shop', 'p1')).toMatchObject({ web: { ...known, runsMs: 900 } })
-    expect(await operations({ p1: 64, p2: 128, p3: 128, p4: 128 }).partsIfLost('shop', 'p1')).toEqual({
-      web: { ...known, runsMs: null, never: true },
-      db: { ...known, runsMs: null, never: true },
-      log: { ...known, runsMs: null, never: true }
-    })
+  test('knows what the parts of a failover took, whatever would stand in the way of one now', async () => {
+    const known = { web: { detectMs: 620, decideMs: 430, runsMs: 900 } }
+    expect(await operations().partsIfLost('shop', 'p1')).toMatchObject(known)
+    expect(await operations(OLD_LIMITS, { ...NOW, alive: ['p1'] }).partsIfLost('shop', 'p1')).toMatchObject(known)
+  })
+  test('looks for what stands in the way at each moment: votes, room, columns', async () => {
+    const limits = { ...OLD_LIMITS }
+    const now = operations(limits)
+    expect(now.obstacleIfLost(record, 'p1', [])).toBeUndefined()
+    const image = { vm: 'db', streams: [{ k: 2, places: [['p1'], ['p2'], ['p1']] }] }
+    expect(now.obstacleIfLost(record, 'p1', [image])).toMatchObject({ kind: 'columns', left: 1 })
+    limits.p2 = 128
+    limits.p3 = 128
+    expect(now.obstacleIfLost(record, 'p1', [])).toEqual({ kind: 'no-room' })
+    const left = operations(OLD_LIMITS, { ...NOW, alive: ['p1', 'p2', 'p3'] })
+    expect(left.obstacleIfLost(record, 'p1', [])).toEqual({ kind: 'no-majority', live: 2, voters: 4 })
+  })
+  test('tells people that a group would not come back, and no time', async () => {
+    const image = { vm: 'db', streams: [{ k: 2, places: [['p1'], ['p2'], ['p1']] }] }
+    const [plan] = await operations(OLD_LIMITS, { ...NOW, images: [image] }).plan({ host: 'p1' })
+    expect(plan?.losses[0]).toMatchObject({ obstacle: { kind: 'columns', vm: 'db' }, totalMs: null })
+    expect(planText(plan === undefined ? [] : [plan])).not.toMatch(/goes to|start|last time/)
   })
   test('refuses groups and hosts that there are not', async () => {
     await expect(operations().plan({ group: 'x' })).rejects.toMatchObject({ code: 'GROUP_UNKNOWN' })

@@ -60,7 +60,7 @@ describe('what would become of a VM if its host died', () => {
     expect(text).toContain('if this host died now: a back in about 2.5 s (OVER ITS OBJECTIVE of 2.0 s), losing 7.0 s\n')
     expect(text).toContain('if this host died now: b back after a time not measured yet, losing 1.5 s\n')
     const homeless = statusText(statusOf({ a: outlook({ backMs: null, never: true, missed: ['backMs'] }) }))
-    expect(homeless).toContain('a NOT BACK, for no host has room for its group (OVER ITS OBJECTIVE of 2.0 s), losing')
+    expect(homeless).toContain('a NOT BACK: no host has room for its group (OVER ITS OBJECTIVE of 2.0 s), losing')
   })
 
   it('is not told by a peer of before it was', async () => {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { Objectives } from '../../node/agents/objectives.ts'
 import type { SeenEpoch } from '../../protocols/epoch/history.ts'
 import type { GroupRecord, VmObjective } from '../../protocols/group.ts'
+import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { memoryLog } from './store-support.ts'
@@ -16,7 +17,13 @@ const record = (over: Partial<GroupRecord>, objective?: VmObjective): GroupRecor
 
 function world(parts = { detectMs: 400, decideMs: 500, runsMs: 1_100 }) {
   const clock = new JumpingClock()
-  const state = { records: [] as GroupRecord[], seen: [] as SeenEpoch[], asked: 0 }
+  const state = {
+    records: [] as GroupRecord[],
+    seen: [] as SeenEpoch[],
+    asked: 0,
+    read: 0,
+    obstacle: undefined as Obstacle | undefined
+  }
   const told: { kind: string; vm?: unknown; objective?: unknown }[] = []
   const objectives = new Objectives({
     self: 'me',
@@ -30,11 +37,18 @@ function world(parts = { detectMs: 400, decideMs: 500, runsMs: 1_100 }) {
       state.asked++
       return { a: parts }
     },
-    bySettings: { detectMs: 600, decideMs: 400 }
+    bySettings: { detectMs: 600, decideMs: 400 },
+    imagesOf: async () => {
+      state.read++
+      return [IMAGE]
+    },
+    obstacle: (_, images) => (images.includes(IMAGE) ? state.obstacle : undefined)
   })
   const pass = (ms: number) => clock.until(clock.nowMs + ms)
   return { state, told, objectives, pass }
 }
+
+const IMAGE = { vm: 'a', streams: [] }
 
 const committed = (wallMs: number) => ({ epoch: 1, generation: 1, previousEpoch: 0, images: {}, wallMs })
 
@@ -61,6 +75,23 @@ describe('objectives', () => {
     state.records = [record({ committed: committed(1_012_000), version: 2 }, { lossMs: 30_000 })]
     await pass(6_000)
     expect(told.map(({ kind }) => kind)).toEqual(['objective.missed', 'objective.kept'])
+    objectives.stop()
+  })
+
+  it('miss how soon a VM is to be back as soon as it would not come back, and for as long', async () => {
+    const { state, told, objectives, pass } = world()
+    state.records = [record({ committed: committed(1_000_000) }, { backMs: 3_000 })]
+    objectives.start()
+    await pass(4_000)
+    state.obstacle = { kind: 'no-majority', live: 1, voters: 3 }
+    await pass(6_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { backMs: null, never: true, why: state.obstacle } })
+    expect(told).toMatchObject([{ kind: 'objective.missed', vm: 'a', objective: 'backMs', wouldBeMs: null }])
+    state.obstacle = undefined
+    await pass(6_000)
+    expect(objectives.outlooksOf('bank')).toMatchObject({ a: { backMs: 2_000 } })
+    expect(told.map(({ kind }) => kind)).toEqual(['objective.missed', 'objective.kept'])
+    expect([state.asked, state.read]).toEqual([2, 2])
     objectives.stop()
   })
 

@@ -24,9 +24,10 @@ describe('what it would mean for a VM if its host died', () => {
     expect(outlookOf(objective, { ...measured, runsMs: 201 }, settings, at).missed).toEqual(['backMs'])
     expect(outlookOf(objective, measured, settings, { ...at, nowMs: 100_001 }).missed).toEqual(['lossMs'])
     expect(outlookOf(objective, unknown, settings, at).missed).toEqual([])
-    const never = { ...measured, never: true }
-    expect(outlookOf(objective, never, settings, at)).toMatchObject({ backMs: null, never: true, missed: ['backMs'] })
-    expect(outlookOf({ lossMs: 7_000 }, never, settings, at).missed).toEqual([])
+    const why = { kind: 'no-majority', live: 1, voters: 3 } as const
+    const never = outlookOf(objective, measured, settings, { ...at, obstacle: why })
+    expect(never).toMatchObject({ backMs: null, never: true, why, missed: ['backMs'] })
+    expect(outlookOf({ lossMs: 7_000 }, measured, settings, { ...at, obstacle: why }).missed).toEqual([])
     expect(outlookOf({ lossMs: 1 }, measured, settings, { nowMs: 5, sinceMs: 9 }).lossMs).toBe(0)
   })
 })

@@ -47,6 +47,24 @@ describe('repair', () => {
     expect(Buffer.compare(read, data)).toBe(0)
   })
 
+  it('knows of each column of an image who has it: as planned before anybody has looked, as it is afterwards', async () => {
+    const { world, manifest } = await holding(6)
+    const { redundancy } = world.body(5)
+    const placesOf = async () => {
+      const images = await redundancy.imagesOf(world.group())
+      expect(images).toMatchObject([{ vm: 'v0', streams: [{ k: 3 }] }])
+      return images[0]?.streams[0]?.places
+    }
+    const planned = manifest.holders.map(holder => [holder])
+    expect(await placesOf()).toEqual(planned)
+    world.kill(2)
+    world.lost.add('p2')
+    startAll(world)
+    await vi.waitFor(async () => expect(await held(world, [5], manifest)).toEqual([2]))
+    await vi.waitFor(async () => expect(await placesOf()).toEqual(planned.with(2, ['p5'])))
+    expect(await redundancy.imagesOf({ committed: null })).toEqual([])
+  })
+
   it('waits for a peer that is dead for a moment, and does not when somebody asks for it', async () => {
     const { world, manifest } = await holding(6)
     world.kill(2)

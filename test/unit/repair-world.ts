@@ -88,6 +88,11 @@ export class RepairWorld {
     return columns.flatMap(each => (each.grids === grids.length ? [each.column] : []))
   }
 
+  group(): GroupRecord {
+    const committed = { images: imagesOf(this.#images) }
+    return { id: 'g', generation: 1, removed: false, committed } as unknown as GroupRecord
+  }
+
   stop(): void {
     for (const { repair } of this.bodies) repair.stop()
   }
@@ -102,15 +107,8 @@ export class RepairWorld {
   #body(peer: Peer, memory: MemoryStore, { clock: time = clock, ...more }: WorldOptions): Body {
     const { id: self, shards, transport, log } = peer
     const reports: Body['reports'] = []
-    const group = (): GroupRecord =>
-      ({
-        id: 'g',
-        generation: 1,
-        removed: false,
-        committed: { images: imagesOf(this.#images) }
-      }) as unknown as GroupRecord
     const onRecord = (handler: (record: GroupRecord) => void): void => void this.#onRecord.push(handler)
-    const directory = { all: () => [group()], onRecord }
+    const directory = { all: () => [this.group()], onRecord }
     const kept = new KeptStreams({
       directory,
       store: memory,

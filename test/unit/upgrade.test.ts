@@ -69,6 +69,9 @@ describe('a check before the next peer is upgraded', () => {
     const { waits } = upgradeReport('0.2.0', overview(members, [{ ...vm('elm', 'web'), outlook }, vm('elm', 'db')]))
     expect(waits).toEqual([expect.stringMatching(/^no other host has room for shop\/web, so they would stand still/)])
     expect(upgradeReport('0.2.0', overview(members, [{ ...vm('ash', 'web'), outlook }])).waits).toEqual([])
+    const why = { kind: 'columns', vm: 'web', left: 2, columns: 5, needs: 3 } as const
+    const unread = upgradeReport('0.2.0', overview(members, [{ ...vm('elm', 'web'), outlook: { ...outlook, why } }]))
+    expect(unread.waits).toEqual([expect.stringMatching(/^too few columns of images of shop\/web or their groups/)])
   })
 
   it('lets nobody stop without whom the voters have no majority', () => {

@@ -61,9 +61,19 @@ function ofVms({ vms }: Overview): Reason[] {
   if (unknown.length > 0) {
     reasons.push({ tone: 'warn', text: `Nobody tells whether ${named(unknown.map(vmName))} run.`, at })
   }
-  const never = vms.filter(({ outlook }) => outlook?.never === true)
-  if (never.length > 0) {
-    reasons.push({ tone: 'warn', text: `No other host has room for ${named(never.map(vmName))}.`, at: ['groups'] })
+  const stuckBy = (kind: string): OverviewVm[] =>
+    vms.filter(({ outlook }) => outlook?.never === true && (outlook.why?.kind ?? 'no-room') === kind)
+  const [homeless, unreadable, undecided] = [stuckBy('no-room'), stuckBy('columns'), stuckBy('no-majority')]
+  if (homeless.length > 0) {
+    reasons.push({ tone: 'warn', text: `No other host has room for ${named(homeless.map(vmName))}.`, at: ['groups'] })
+  }
+  if (unreadable.length > 0) {
+    const text = `Without their hosts too few columns are left to bring ${named(unreadable.map(vmName))} back.`
+    reasons.push({ tone: 'warn', text, at: ['groups'] })
+  }
+  if (undecided.length > 0) {
+    const text = `Without their hosts no majority is left to bring ${named(undecided.map(vmName))} back.`
+    reasons.push({ tone: 'warn', text, at: ['members'] })
   }
   const missing = vms.filter(({ outlook }) => outlook !== undefined && outlook.missed.length > 0 && !outlook.never)
   if (missing.length > 0) {

@@ -106,10 +106,13 @@ function columnsOf(nameOf: (id: string) => string, grouped: boolean): readonly C
   ]
 }
 
+/** Why it would not. */
+const NEVER = { 'no-room': 'no room', 'no-majority': 'no majority', columns: 'too few columns' } as const
+
 /** How long until it runs again if its host died now, against its objective. */
 export function BackCell({ vm: { outlook, objective } }: { vm: OverviewVm }) {
   if (outlook === undefined) return <span class="faint">–</span>
-  if (outlook.never === true) return <Mark tone="bad">no room</Mark>
+  if (outlook.never === true) return <Mark tone="bad">{NEVER[outlook.why?.kind ?? 'no-room']}</Mark>
   if (outlook.backMs === null) return <span class="faint">not measured</span>
   return <Judged ms={outlook.backMs} missed={outlook.missed.includes('backMs')} limitMs={objective?.backMs} />
 }

@@ -6,7 +6,7 @@ import type { EpochGrid } from '../grid-view.ts'
 import type { GroupHistory } from '../history-view.ts'
 import type { Overview } from '../overview-view.ts'
 import type { GroupPlan } from '../plan-view.ts'
-import { code, labels, liveness, of, outlook, silent } from './answers.ts'
+import { code, labels, liveness, obstacle, of, outlook, silent } from './answers.ts'
 
 const text = z.string()
 const number = z.number()
@@ -40,6 +40,7 @@ export const plan = of<GroupPlan>()(
           })
         ),
         homeless: z.array(z.object({ vm: text, memoryMiB: number })),
+        obstacle: obstacle.optional(),
         together: z.array(starts),
         detectMs: number.nullable(),
         decideMs: number.nullable(),

@@ -71,9 +71,16 @@ export const code = z.object({
   domains: z.array(z.object({ level: z.enum(['site', 'rack', 'host']), tolerates: number, alone: texts }))
 })
 
+export const obstacle = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('no-majority'), live: number, voters: number }),
+  z.object({ kind: z.literal('columns'), vm: text, left: number, columns: number, needs: number }),
+  z.object({ kind: z.literal('no-room') })
+])
+
 export const outlook = z.object({
   backMs: number.nullable(),
   never: z.literal(true).optional(),
+  why: obstacle.optional(),
   parts: z.object({ detectMs: number.nullable(), decideMs: number.nullable(), runsMs: number.nullable() }),
   bySettings: texts,
   lossMs: number,
