@@ -12,7 +12,7 @@ import { listText, readPlanted } from '../chaos/planted/command.ts'
 import { kindOf, kindsOf } from '../chaos/planted/kinds.ts'
 import { MISTAKES } from '../chaos/planted/list.ts'
 import { type Mistake, plant, ROOT } from '../chaos/planted/mistake.ts'
-import { foundBy, hookOption, plantedCheck, runOf } from '../chaos/planted/run.ts'
+import { foundBy, hookOption, plantedCheck, runOf, soundCheck } from '../chaos/planted/run.ts'
 import { planRound } from '../chaos/scenario.ts'
 
 const all = [...MISTAKES.values()]
@@ -97,6 +97,11 @@ describe('a run with a planted mistake', () => {
       { value: 'redundancy, one copy', ok: true }
     ])
     expect(found.map(({ foundMs }) => foundMs)).toEqual([null, null, 1_000])
+  })
+
+  it('is to be green without its mistake', () => {
+    expect(soundCheck('all-die', [])).toMatchObject({ value: 'none', bound: 'none', ok: true })
+    expect(soundCheck('all-die', ['p1: open descriptors'])).toMatchObject({ value: 'bounds', ok: false })
   })
 
   it('is told what broke by the words that a run has for it', () => {

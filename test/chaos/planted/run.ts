@@ -75,3 +75,12 @@ export const plantedCheck = ({ mistake, expected, promises }: Found): Check => (
   bound: expected,
   ok: promises.includes(expected)
 })
+
+/** Of a scenario without a mistake. */
+export const soundCheck = (scenario: string, broken: readonly string[]): Check => ({
+  name: `${scenario} without a mistake`,
+  value: kindsOf(broken).join(', ') || 'none',
+  unit: '',
+  bound: 'none',
+  ok: broken.length === 0
+})
