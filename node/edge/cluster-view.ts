@@ -50,7 +50,9 @@ export interface ClusterStatus {
     /** Nobody counts by the set before any more: the next change may be made. */
     readonly settled: boolean
     readonly count: number
-    /** So many of them, whichever, may fail, and the others still decide. */
+    /** So many of them are not held for dead. Absent: a peer of before that was told. */
+    readonly live?: number | undefined
+    /** So many of those who live, whichever, may fail, and the others still decide. */
     readonly tolerates: number
   }
   readonly code: CodeStatus
@@ -66,7 +68,9 @@ export interface CodeStatus {
   readonly m: number
   /** Storage members. */
   readonly storage: number
-  /** So many of them, whichever, may vanish. */
+  /** So many of them are not held for dead. Absent: a peer of before that was told. */
+  readonly live?: number | undefined
+  /** So many of those who live, whichever, may vanish. */
   readonly tolerates: number
   /** Of each level that some member has a label of, the largest first. */
   readonly domains: readonly {

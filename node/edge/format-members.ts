@@ -1,6 +1,6 @@
 /** What the CLI prints about members. Pure. */
 import type { ClusterMember, ClusterStatus } from './cluster-view.ts'
-import { codeText, hasPlaces, lossText, placeText } from './format-places.ts'
+import { codeText, hasPlaces, liveText, lossText, placeText } from './format-places.ts'
 import { table } from './format.ts'
 
 export function membersText(status: ClusterStatus): string {
@@ -32,8 +32,13 @@ export function membersText(status: ClusterStatus): string {
   ].join('\n')
 }
 
-export const votesText = ({ voters }: ClusterStatus): string =>
-  `votes: ${voters.count}, of which ${lossText(voters.tolerates)} may fail and the others still decide`
+/** How many voters may fail. */
+export function votesText({ voters: { count, live = count, tolerates } }: ClusterStatus): string {
+  if (live === count) return `votes: ${count}, of which ${lossText(tolerates)} may fail and the others still decide`
+  const there = `votes: ${count}, of which ${liveText(live)}`
+  if (2 * live <= count) return `${there}: NO MAJORITY, nothing is decided`
+  return `${there}: ${lossText(tolerates)} more may fail${tolerates < 1 ? '' : ' and the others still decide'}`
+}
 
 function voteText({ votes, wantsVote }: ClusterMember): string {
   if (votes) return wantsVote ? 'yes' : 'yes, to go'

@@ -1,9 +1,25 @@
 /** What the CLI prints about where members stand, and what may be lost there. Pure. */
 import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { CodeStatus } from './cluster-view.ts'
-import type { MemberStatus } from './view.ts'
+import type { MemberStatus, PeerStatus } from './view.ts'
 
 export const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
+
+export const liveText = (count: number): string => (count === 1 ? '1 lives' : `${count} live`)
+
+/** What is to be known first: a majority that is away, and groups whose VMs have lost their hosts. */
+export function troubleText({ members, groups }: Pick<PeerStatus, 'members' | 'groups'>): string[] {
+  const voters = members.filter(({ votes }) => votes)
+  const live = voters.filter(({ liveness }) => liveness !== 'dead').length
+  const without = `NO MAJORITY: of ${voters.length} voters ${liveText(live)}, so nothing is decided and no VM runs here until more do`
+  const dead = new Map(members.flatMap(({ id, name, liveness }) => (liveness === 'dead' ? [[id, name]] : [])))
+  const down = groups.flatMap(({ record: { id, vms, owners, resting } }) => {
+    const lost = resting ? [] : vms.filter(vm => dead.has(owners[vm.id] ?? ''))
+    const each = lost.map(vm => `${vm.id} (${dead.get(owners[vm.id] ?? '') ?? ''})`)
+    return each.length === 0 ? [] : [`DOWN: group ${id}: hosts of VMs are dead: ${each.join(', ')}`]
+  })
+  return [...(2 * live <= voters.length ? [without] : []), ...down]
+}
 
 /** Somebody has said where it stands, or is full: worth a column. */
 export const hasPlaces = (members: readonly MemberStatus[]): boolean => members.some(member => placeText(member) !== '')
@@ -15,8 +31,11 @@ export function placeText({ labels = {}, freeBytes }: MemberStatus): string {
 }
 
 /** What may be lost of members, and of whole sites, racks and hosts, where there are labels. */
-export function codeText({ k, m, storage, tolerates, domains }: CodeStatus): string {
-  const members = `${lossText(tolerates)} of ${storage} storage members may vanish`
+export function codeText({ k, m, storage, live = storage, tolerates, domains }: CodeStatus): string {
+  const members =
+    live === storage
+      ? `${lossText(tolerates)} of ${storage} storage members may vanish`
+      : `${storage} storage members, of which ${liveText(live)}: ${lossText(tolerates)} more may vanish`
   const may = domains.flatMap(({ level, tolerates: count, alone }) => {
     if (count > 0) return `, or any ${count === 1 ? level : `${count} ${level}s`}`
     return alone.length > 0 ? `, or ${level} ${alone.join(' or ')} alone` : []

@@ -1,13 +1,14 @@
 /** What the CLI prints for people. Pure: values in, lines out. */
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { PeerEvent } from './events.ts'
-import { codeText, hasPlaces, obstacleText, placeText } from './format-places.ts'
+import { codeText, hasPlaces, obstacleText, placeText, troubleText } from './format-places.ts'
 import type { GroupStatus, PeerStatus } from './view.ts'
 
 export function statusText(status: PeerStatus): string {
   const { frames, refused, store } = status
   const places = hasPlaces(status.members)
   return [
+    ...troubleText(status),
     `peer ${status.name} of cluster ${status.cluster}, diapause ${status.version}, up ${durationText(status.uptimeMs)}`,
     `  ${status.id}, process ${status.pid}, ${status.hypervisor}`,
     ...captureText(status),

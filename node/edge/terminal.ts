@@ -23,7 +23,7 @@ const YELLOW = 33
 
 /** Words of state in what commands print. Whole words, so that a VM called "lost-and-found" stays as it is. */
 const bright: readonly (readonly [RegExp, number])[] = [
-  [/(?<![\w-])(?:dead|lost|broken|FAILED|NOT BACK|EXPOSED|OVER ITS OBJECTIVE)(?![\w-])/g, RED],
+  [/(?<![\w-])(?:dead|lost|broken|FAILED|NOT BACK|NO MAJORITY|DOWN|EXPOSED|OVER ITS OBJECTIVE)(?![\w-])/g, RED],
   [/(?<![\w-])(?:suspect|worse|starting|unknown|waiting)(?![\w-])/g, YELLOW],
   [/(?<![\w-])(?:alive|good|running|ready)(?![\w-])/g, GREEN]
 ]

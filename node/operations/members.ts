@@ -13,7 +13,6 @@ import {
 } from '../../protocols/membership/record.ts'
 import { CLUSTER_FULL } from '../../protocols/membership/room.ts'
 import { encodeToken, MAX_TOKEN_MEMBERS } from '../../protocols/membership/token.ts'
-import { majorityOf } from '../../protocols/register/voters.ts'
 import type { DataKeyRing } from '../agents/data-keys.ts'
 import type { GroupDirectory } from '../agents/directory.ts'
 import type { MembershipAgent } from '../agents/membership.ts'
@@ -27,7 +26,7 @@ import type {
   MemberWish
 } from '../edge/cluster-view.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
-import { enduranceOf, placeOf } from '../planning/endurance.ts'
+import { enduranceNow, placeOf, votesNow } from '../planning/endurance.ts'
 import { type ImageLean, type MembershipFacts, membershipWaits } from '../planning/membership.ts'
 import type { FailureDetector, Transport } from '../ports.ts'
 
@@ -60,7 +59,7 @@ export class MemberOperations implements ClusterView {
     const record = membership.record()
     const { voters, members, invites } = record
     const nameOf = (id: PeerId): string => memberById(record, id)?.name ?? id
-    const storage = placeable(record)
+    const living = detector.alive()
     const facts = await this.#deps.facts()
     return {
       id: record.id,
@@ -69,10 +68,9 @@ export class MemberOperations implements ClusterView {
       voters: {
         version: voters.version,
         settled: voters.settled,
-        count: voters.ids.length,
-        tolerates: voters.ids.length - majorityOf(voters.ids.length)
+        ...votesNow(voters.ids, living)
       },
-      code: { k: code.k, m: code.m, storage: storage.length, ...enduranceOf(storagePeers.about(storage), code) },
+      code: { k: code.k, m: code.m, ...enduranceNow(storagePeers.about(placeable(record)), living, code) },
       members: members.map(({ id, name, address, role, votes, leaving, replaces }) => ({
         id,
         name,

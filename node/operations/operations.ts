@@ -29,7 +29,7 @@ import type {
   StoreStatus
 } from '../edge/view.ts'
 import { DiapauseError } from '../errors.ts'
-import { enduranceOf, placeOf } from '../planning/endurance.ts'
+import { enduranceNow, placeOf } from '../planning/endurance.ts'
 import { memberOlder, newVms, olderMembers } from '../planning/older-members.ts'
 import { placeVms, whyHomeless } from '../planning/placement.ts'
 import { checkRoom } from '../planning/retention-policy.ts'
@@ -88,7 +88,7 @@ class Operations implements PeerItself {
     const { config, self, version, hypervisor, clock, detector, transport, leases, network, groups } = this.#deps
     const { storagePeers } = this.#deps
     const record = this.#deps.membership.record()
-    const storage = placeable(record)
+    const storage = storagePeers.about(placeable(record))
     const { k, m } = config.shards
     return {
       name: config.peer.name,
@@ -109,7 +109,7 @@ class Operations implements PeerItself {
         connected: id === self || transport.connected(id),
         ...placeOf(storagePeers.about([id]))
       })),
-      code: { k, m, storage: storage.length, ...enduranceOf(storagePeers.about(storage), { k, m }) },
+      code: { k, m, ...enduranceNow(storage, detector.alive(), { k, m }) },
       groups: this.groups().map(group => ({
         record: group,
         ...runningOf(groups.vmsOf(group.id)),

@@ -1,4 +1,6 @@
-/** What a new snapshot bears the loss of, for people: pure. */
+/** What may be lost of those who live, for people: of voters, and of who holds a new snapshot. Pure. */
+import type { PeerId } from '../../protocols/core.ts'
+import { majorityOf } from '../../protocols/register/voters.ts'
 import { domainsOf, LEVELS, type Level, type StoragePeer } from './domains.ts'
 import { type Bounds, boundsOf, placeColumns, tolerates, withRoom } from './holders.ts'
 
@@ -36,6 +38,25 @@ export function enduranceOf(
       return { level, tolerates: tolerates(columns, m), alone: alone.sort() }
     })
   }
+}
+
+/** Of `all` storage members, whose snapshots go to those of them who live. */
+export function enduranceNow(
+  all: readonly StoragePeer[],
+  living: readonly PeerId[],
+  code: { readonly k: number; readonly m: number }
+): Endurance & { readonly storage: number; readonly live: number } {
+  const there = all.filter(({ peer }) => living.includes(peer))
+  return { storage: all.length, live: there.length, ...enduranceOf(there, code) }
+}
+
+/** `tolerates`: so many of those who live, whichever, may fail, and the others still decide. */
+export function votesNow(
+  voters: readonly PeerId[],
+  living: readonly PeerId[]
+): { readonly count: number; readonly live: number; readonly tolerates: number } {
+  const live = voters.filter(voter => living.includes(voter)).length
+  return { count: voters.length, live, tolerates: Math.max(0, live - majorityOf(voters.length)) }
 }
 
 /** As people know it: a rack by its site and its own name. */

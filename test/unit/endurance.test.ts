@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { domainsOf, type StoragePeer } from '../../node/planning/domains.ts'
-import { enduranceOf } from '../../node/planning/endurance.ts'
+import { enduranceNow, enduranceOf, votesNow } from '../../node/planning/endurance.ts'
 import { placeColumns } from '../../node/planning/holders.ts'
 
 const racks = (...sizes: number[]): StoragePeer[] =>
@@ -19,6 +19,15 @@ describe('what a new snapshot bears', () => {
     const unlabelled = ['a', 'b', 'c', 'd'].map(peer => ({ peer }))
     expect(enduranceOf(unlabelled, { k: 3, m: 2 })).toEqual({ tolerates: 1, domains: [] })
     expect(enduranceOf([], { k: 3, m: 2 })).toEqual({ tolerates: 0, domains: [] })
+  })
+  test('is told of those who live, as votes are', () => {
+    const three = ['a', 'b', 'c'].map(peer => ({ peer }))
+    expect(enduranceNow(three, ['a', 'b', 'c'], { k: 3, m: 2 })).toMatchObject({ storage: 3, live: 3, tolerates: 1 })
+    expect(enduranceNow(three, ['a', 'c'], { k: 3, m: 2 })).toMatchObject({ storage: 3, live: 2, tolerates: 0 })
+    expect(votesNow(['a', 'b', 'c'], ['a', 'b', 'c'])).toEqual({ count: 3, live: 3, tolerates: 1 })
+    expect(votesNow(['a', 'b', 'c'], ['a', 'c', 'x'])).toEqual({ count: 3, live: 2, tolerates: 0 })
+    expect(votesNow(['a', 'b', 'c'], ['c'])).toEqual({ count: 3, live: 1, tolerates: 0 })
+    expect(votesNow(['a', 'b', 'c', 'd', 'e'], ['a', 'b', 'c', 'd'])).toMatchObject({ live: 4, tolerates: 1 })
   })
   test('counts peers of one host together, and names racks by their site', () => {
     const peers = ['a', 'b', 'c', 'd', 'e'].map(peer => ({

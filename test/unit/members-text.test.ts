@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import type { ClusterMember, ClusterStatus } from '../../node/edge/cluster-view.ts'
+import { statusText } from '../../node/edge/format.ts'
+import type { PeerStatus } from '../../node/edge/view.ts'
+import { aGroup, aVm } from './group-records.ts'
+import { aStatus } from './status-support.ts'
 import { membersText, progressText } from '../../node/edge/format-members.ts'
 
 const member = (name: string, fields: Partial<ClusterMember> = {}): ClusterMember => ({
@@ -35,6 +39,30 @@ const status: ClusterStatus = {
   waits: [{ member: 'elm', why: 'it owns VMs' }]
 }
 
+describe('the status of a peer', () => {
+  const two = member('two')
+  const dead = { ...two, liveness: 'dead' as const }
+  const record = aGroup({ id: 'bank', vms: [aVm('a'), aVm('b')], owners: { a: 'id-one', b: 'id-two' } })
+  const groups = [{ record, running: [], captures: {}, leaseRemainingMs: 0 }]
+  const first = (more: Partial<PeerStatus>): string[] =>
+    statusText({ ...aStatus, groups, ...more })
+      .split('\n')
+      .slice(0, 2)
+
+  it('begins with what is wrong: no majority, and groups that are down', () => {
+    const [one, , witness] = aStatus.members
+    const members = [one, { ...dead, id: 'id-two' }, { ...witness, liveness: 'dead' }] as PeerStatus['members']
+    expect(first({ members })).toEqual([
+      'NO MAJORITY: of 3 voters 1 lives, so nothing is decided and no VM runs here until more do',
+      'DOWN: group bank: hosts of VMs are dead: b (two)'
+    ])
+    expect(first({ members: members.with(2, witness as ClusterMember) })[0]).toMatch(/^DOWN: group bank/)
+    const resting = [{ ...groups[0], record: { ...record, resting: true } }] as PeerStatus['groups']
+    expect(first({ members, groups: resting })[1]).toMatch(/^peer one/)
+    expect(first({})[0]).toMatch(/^peer one/)
+  })
+})
+
 describe('the members for people', () => {
   it('are a table, what may be lost, open invitations, and what the cluster waits for', () => {
     expect(membersText(status).split('\n')).toEqual([
@@ -48,6 +76,32 @@ describe('the members for people', () => {
       'new snapshots (k = 3, m = 2): none of 2 storage members may vanish',
       'invited: a witness with a vote for ash, until 1970-01-01T00:00:00.000Z',
       'waiting: elm: it owns VMs'
+    ])
+  })
+
+  it('count those who live where some are dead: what may still be lost is less, or nothing is decided any more', () => {
+    const line = (voters: Partial<ClusterStatus['voters']>, live: number): string[] =>
+      membersText({
+        ...status,
+        voters: { ...status.voters, ...voters },
+        code: { ...status.code, storage: 3, live, tolerates: 0 }
+      })
+        .split('\n')
+        .filter(text => /^(?:votes|new)/.test(text))
+    expect(line({ live: 2, tolerates: 0 }, 2)).toEqual([
+      'votes: 3, of which 2 live: none more may fail',
+      'new snapshots (k = 3, m = 2): 3 storage members, of which 2 live: none more may vanish'
+    ])
+    expect(line({ live: 1, tolerates: 0 }, 1)).toEqual([
+      'votes: 3, of which 1 lives: NO MAJORITY, nothing is decided',
+      'new snapshots (k = 3, m = 2): 3 storage members, of which 1 lives: none more may vanish'
+    ])
+    expect(line({ count: 5, live: 4, tolerates: 1 }, 3)[0]).toBe(
+      'votes: 5, of which 4 live: any 1 more may fail and the others still decide'
+    )
+    expect(line({ live: 3 }, 3)).toEqual([
+      'votes: 3, of which any 1 may fail and the others still decide',
+      'new snapshots (k = 3, m = 2): none of 3 storage members may vanish'
     ])
   })
 

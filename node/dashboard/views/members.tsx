@@ -26,7 +26,8 @@ function Members({ overview }: { overview: Overview }) {
   const { members, code } = overview
   const columns = columnsOf(overview)
   const votes = members.filter(member => member.votes)
-  const bears = Math.max(0, Math.ceil(votes.length / 2) - 1)
+  const live = votes.filter(({ liveness }) => liveness !== 'dead').length
+  const bears = live - Math.floor(votes.length / 2) - 1
   return (
     <>
       <Panel title={countOf(members.length, 'member')}>
@@ -43,10 +44,14 @@ function Members({ overview }: { overview: Overview }) {
         <dl class="facts">
           <dt>Snapshots</dt>
           <dd>
-            {`Any ${code.tolerates} of ${code.storage} storage members at once, by ${code.k} data and ${code.m} parity columns.`}
+            {`Any ${code.tolerates} of ${code.live ?? code.storage} storage members that live at once, by ${code.k} data and ${code.m} parity columns.`}
           </dd>
           <dt>Decisions</dt>
-          <dd>{`Any ${bears} of ${votes.length} voters: the others still decide.`}</dd>
+          <dd>
+            {bears < 0
+              ? `No majority: ${live} of ${votes.length} voters live, and nothing is decided.`
+              : `Any ${bears} of ${live} voters that live: the others still decide.`}
+          </dd>
           {code.domains.map(({ level, tolerates, alone }) => (
             <>
               <dt>{level}</dt>

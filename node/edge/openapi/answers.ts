@@ -67,6 +67,7 @@ export const code = z.object({
   k: number,
   m: number,
   storage: number,
+  live: number.optional(),
   tolerates: number,
   domains: z.array(z.object({ level: z.enum(['site', 'rack', 'host']), tolerates: number, alone: texts }))
 })
@@ -181,7 +182,7 @@ export const clusterStatus = of<ClusterStatus>()(
     id: text,
     name: text,
     version: number,
-    voters: z.object({ version: number, settled: flag, count: number, tolerates: number }),
+    voters: z.object({ version: number, settled: flag, count: number, live: number.optional(), tolerates: number }),
     code,
     members: z.array(
       z.object({ ...memberFields, self: flag, wantsVote: flag, leaving: flag, replaces: text.optional() })
