@@ -1,9 +1,11 @@
 /** Would the group come back? Drills of a bank that works on meanwhile: they pass, fail, are given up, and leave nothing. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { readdir } from 'node:fs/promises'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { targetSchema } from '../../config/notices.ts'
 import type { DrillReport } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
@@ -38,12 +40,19 @@ describe('a drill of a bank that works', () => {
   let left: ClusterPeer
   let right: ClusterPeer
   let epoch: number
+  let dir: string
+  /** What people are told, by a command. */
+  let told: string
 
   beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'diapause-told-'))
+    told = join(dir, 'told')
+    const command = `printf '%s\\n' "$DIAPAUSE_TEXT" >> '${told}'`
+    const notifications = [targetSchema.parse({ name: 'people', on: ['drill-failed'], command })]
     bank = await Bank.start({
       peers: 3,
       roles: ['storage', 'storage', 'witness'],
-      settings: { ...calm, shards: { k: 1, m: 1 }, drills: { memoryMiB: 1_024, checks: { books } } },
+      settings: { ...calm, shards: { k: 1, m: 1 }, drills: { memoryMiB: 1_024, checks: { books } }, notifications },
       vms: 2,
       memoryMiB: 96,
       disks: [{ sizeMiB: 4 }]
@@ -55,6 +64,7 @@ describe('a drill of a bank that works', () => {
 
   afterAll(async () => {
     await bank?.cluster.stop()
+    await rm(dir, { recursive: true, force: true })
   })
 
   /** `diapause ARGS` at a peer. */
@@ -126,6 +136,13 @@ describe('a drill of a bank that works', () => {
     )
     const feed = await run(left, 'events')
     expect(feed.out).toMatch(/drill\.failed group=bank .*exit code 7/)
+    const says = await bank.until('people to be told', () => {
+      const text = existsSync(told) ? readFileSync(told, 'utf8') : ''
+      return text.endsWith('\n') ? text : undefined
+    })
+    expect(says).toMatch(
+      /^A drill of group bank failed: .* from snapshot \d+\. the check ended.*exit code 7.* by p1\.\n$/
+    )
   }, 120_000)
 
   it('is refused where it cannot be: no such epoch, another under way, no memory for it, a witness', async () => {
