@@ -1,7 +1,8 @@
 /** The section about the API over TCP. Where a peer listens that says nothing: `listening.ts`. */
 import { z } from 'zod'
+import { pathSetting } from './paths.ts'
 
-const path = z.string().min(1).max(4096).describe('the path of a file')
+const path = pathSetting()
 
 export const apiSchema = z.strictObject({
   /**

@@ -1,5 +1,6 @@
 /** Whom people are told by when something happened: `[[notifications]]` of a config. */
 import { z } from 'zod'
+import { pathSetting } from './paths.ts'
 
 /** What people can be told of; `protocols/notifications/README.md` says of each when it begins and ends. */
 export const noticeKinds = [
@@ -17,7 +18,7 @@ export const noticeKinds = [
 ] as const
 export type NoticeKind = (typeof noticeKinds)[number]
 
-const file = z.string().min(1).max(4096).describe('the path of a file')
+const file = pathSetting()
 
 /**
  * One target. What has the same name at several peers is one target: one of them tells it, whichever is there. Exactly one of

@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { policySchema } from './policy.ts'
 import { apiSchema } from './api.ts'
 import { notificationsSchema } from './notices.ts'
+import { pathSetting, programSetting } from './paths.ts'
 import { tracesSchema } from './traces.ts'
 
 const ms = (low: number, high: number) => z.number().int().min(low).max(high)
@@ -24,7 +25,7 @@ export const labelsSchema = z.strictObject({
   rack: nameSchema.optional(),
   site: nameSchema.optional()
 })
-const path = z.string().min(1).max(4096).describe('the path of a file or folder')
+const path = pathSetting('the path of a file or folder')
 export const addressSchema = z
   .string()
   .regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/\s]{1,253}\/tcp\/\d{1,5}$/)
@@ -263,7 +264,7 @@ export const configSchema = z.strictObject({
     .prefault({}),
   hypervisor: z
     .strictObject({
-      qemu: path.describe('the name or path of a QEMU binary').default('qemu-system-x86_64'),
+      qemu: programSetting('the name or path of a QEMU binary').default('qemu-system-x86_64'),
       /**
        * QEMU gives up all capabilities that it does not need (`node/hypervisor/confinement.ts`). Set to false where `qemu` is a program that
        * needs some before it becomes QEMU, as `ip netns exec` does. Absent: true.

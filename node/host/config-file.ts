@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { checkConfig, parseConfig } from '../../config/parse.ts'
 import type { ParsedConfig } from '../../config/parse.ts'
-import type { Config } from '../../config/schema.ts'
+import { mapPaths } from '../../config/paths.ts'
+import { type Config, configSchema } from '../../config/schema.ts'
 import { problemText } from '../../config/words.ts'
 import { UsageError, messageOf } from '../errors.ts'
 
 /**
- * Relative paths in the file (dataDir, runDir, secretFile, credentialsFile) mean: from the file's folder; they come back absolute.
+ * Relative paths in the file mean: from the file's folder, wherever the peer was started; they come back absolute.
  * UsageError CONFIG_UNREADABLE, or CONFIG_INVALID with `details.problems` (`{key, expected, found}` each).
  */
 export function loadConfig(file: string): Config {
@@ -25,25 +26,7 @@ export function loadConfig(file: string): Config {
 export function configFromToml(text: string, file: string): Config {
   const asWritten = accept(parseConfig(text), file)
   const folder = dirname(resolve(file))
-  const { cluster, peer, home } = asWritten
-  return accept(
-    checkConfig({
-      ...asWritten,
-      cluster: {
-        ...cluster,
-        ...(cluster.secretFile === undefined ? {} : { secretFile: resolve(folder, cluster.secretFile) })
-      },
-      peer: {
-        ...peer,
-        dataDir: resolve(folder, peer.dataDir),
-        ...(peer.runDir === undefined ? {} : { runDir: resolve(folder, peer.runDir) })
-      },
-      ...(home?.credentialsFile === undefined
-        ? {}
-        : { home: { ...home, credentialsFile: resolve(folder, home.credentialsFile) } })
-    }),
-    file
-  )
+  return accept(checkConfig(mapPaths(configSchema, asWritten, path => resolve(folder, path))), file)
 }
 
 function accept(parsed: ParsedConfig, file: string): Config {
