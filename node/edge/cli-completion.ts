@@ -38,11 +38,13 @@ async function namesOf(
 ): Promise<readonly string[]> {
   const typed = (option: string): object => {
     const value = words[words.indexOf(`--${option}`) + 1]
-    return words.includes(`--${option}`) && value !== undefined ? { [option]: value } : {}
+    const name = option.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())
+    return words.includes(`--${option}`) && value !== undefined ? { [name]: value } : {}
   }
   const none: readonly string[] = []
   const asked = async (): Promise<readonly string[]> => {
-    const client = await clientOf({ ...typed('config'), ...typed('socket') })
+    const named = ['config', 'socket', 'url', 'token-file', 'ca'].map(typed)
+    const client = await clientOf(Object.assign({}, ...named) as object)
     if (kind === 'member') return (await client.status()).members.map(({ name }) => name)
     const groups = await client.groups()
     return kind === 'group' ? groups.map(({ id }) => id) : groups.flatMap(({ vms }) => vms.map(({ id }) => id))

@@ -1,5 +1,5 @@
 /** The commands about members: `init` and `join` make a peer's files, the others speak to a peer that runs. */
-import { InvalidArgumentError, type Command } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import { messageOf, UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { confirm, type Question } from './confirm.ts'
@@ -56,9 +56,10 @@ export function memberCommands(
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
   newPeerCommands(diapause, host)
+  const role = new Option('--role <role>', 'storage (runs VMs, stores snapshots) or witness (only votes)')
   speaking(diapause, 'invite')
     .description('print a token with which one peer may join the cluster; keep it like a password')
-    .option('--role <role>', 'storage (runs VMs, stores snapshots) or witness (only votes)', 'storage')
+    .addOption(role.choices(['storage', 'witness']).default('storage'))
     .option('--no-vote', 'the new member has no vote')
     .option('--replace <member>', 'it comes in the stead of this member, which leaves when the new one has its vote')
     .option('--expires <minutes>', 'how long the token may be used', minutes, DEFAULT_EXPIRY_MINUTES)
@@ -88,7 +89,7 @@ export function memberCommands(
     })
   speaking(members, 'set <member>')
     .description('give a member a vote or take it, or tell the others where it is now')
-    .option('--votes <yes|no>', 'whether it votes', yesOrNo)
+    .addOption(new Option('--votes <yes|no>', 'whether it votes').choices(['yes', 'no']).argParser(yesOrNo))
     .option('--address <address>', 'the address at which the others reach it')
     .action(async (member: string, options: Shared & { votes?: boolean; address?: string }) => {
       const { votes, address } = options

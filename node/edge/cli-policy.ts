@@ -1,5 +1,6 @@
 /** `diapause policy`: when the epochs of a group are taken by themselves; what another policy would have done with its past. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import type { PolicyKind } from '../../config/policy.ts'
 import { availabilityOf, FAILURE_EVERY_MS } from '../../protocols/epoch/policy-outcome.ts'
 import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
@@ -46,14 +47,14 @@ export function policyCommands(
   withFailures(speaking(policy, 'show <group>'))
     .description('the policy of a group, when its next snapshot is due, and what the last ones cost')
     .action(show)
-  withPolicyOptions(speaking(policy, 'set <group>'), 'or "default": as the config of the peers says')
+  withPolicyOptions(speaking(policy, 'set <group>'), 'or default: as the config of the peers says', ['default'])
     .description('take the snapshots of a group by another policy, from now on')
     .action(async (group: string, options: Options & PolicyOptions) => {
       const wish = options.policy === 'default' ? undefined : policyOf(options)
       await (await clientOf(options)).setPolicy(group, wish)
       await show(group, options)
     })
-  withFailures(withPolicyOptions(speaking(policy, 'simulate <group>'), ''))
+  withFailures(withPolicyOptions(speaking(policy, 'simulate <group>'), 'of which kind it is'))
     .description('replay what the peer remembers of a group through a policy: pause, loss and cost, beside what was')
     .action(async (group: string, options: Options & PolicyOptions) => {
       const found = await (await clientOf(options)).simulatePolicy(group, policyOf(options))
@@ -66,12 +67,12 @@ const withFailures = (command: Command): Command =>
 
 const several = (value: string, before: readonly string[] = []): string[] => [...before, value]
 
-function withPolicyOptions(command: Command, more: string): Command {
+const KINDS = ['interval', 'delta-size', 'adaptive', 'windows', 'own'] as const satisfies readonly PolicyKind[]
+
+function withPolicyOptions(command: Command, about: string, others: readonly string[] = []): Command {
+  const policy = new Option('--policy <kind>', about)
   return command
-    .requiredOption(
-      '--policy <kind>',
-      `interval, delta-size, adaptive, windows or own${more === '' ? '' : `; ${more}`}`
-    )
+    .addOption(policy.choices([...KINDS, ...others]).makeOptionMandatory())
     .option('--every <time>', 'interval: such as 10s or 500ms', timeOf)
     .option('--size <MiB>', 'delta-size: when so much has changed', numberOf)
     .option('--overhead <percent>', 'adaptive: of their time the VMs may lose so much', numberOf)

@@ -2,7 +2,7 @@
  * What a shell may go on with after the words that were typed: commands and options from the program itself, names of groups, VMs
  * and members from the peer. The scripts ask `diapause complete-words` for it, so they never grow old.
  */
-import type { Command } from 'commander'
+import type { Command, Option } from 'commander'
 
 export type NameKind = 'group' | 'vm' | 'member'
 export type NamesOf = (kind: NameKind) => Promise<readonly string[]>
@@ -25,8 +25,12 @@ export async function candidates(program: Command, words: readonly string[], nam
   const typed = words.at(-1) ?? ''
   const { command, given, valueOf } = walk(program, words.slice(0, -1))
   const named = async (name: string): Promise<string[]> => (await Promise.all((kinds[name] ?? []).map(namesOf))).flat()
-  const found = await (valueOf !== undefined ? named(valueOf) : all())
+  const found = await (valueOf === undefined ? all() : valuesOf(valueOf))
   return [...new Set(found)].filter(word => word.startsWith(typed)).sort()
+
+  async function valuesOf(option: Option): Promise<string[]> {
+    return [...(option.argChoices ?? []), ...(await named(option.long ?? ''))]
+  }
 
   async function all(): Promise<string[]> {
     if (typed.startsWith('-')) {
@@ -49,7 +53,7 @@ export async function candidates(program: Command, words: readonly string[], nam
 function walk(program: Command, words: readonly string[]) {
   let command = program
   let given = 0
-  let valueOf: string | undefined
+  let valueOf: Option | undefined
   for (const word of words) {
     if (valueOf !== undefined) {
       valueOf = undefined
@@ -57,7 +61,7 @@ function walk(program: Command, words: readonly string[]) {
     }
     if (word.startsWith('-')) {
       const option = command.options.find(({ long, short }) => long === word || short === word)
-      if (option?.required === true) valueOf = option.long ?? word
+      if (option?.required === true) valueOf = option
       continue
     }
     const inside = given === 0 ? command.commands.find(each => each.name() === word) : undefined

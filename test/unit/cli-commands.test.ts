@@ -62,6 +62,15 @@ describe('a shell', () => {
     expect(await complete('plan --config peer.toml b')).toEqual(['bank'])
   })
 
+  it('completes values of options that can only be some', async () => {
+    expect(await complete('tokens new --role ')).toEqual(['admin', 'operate', 'view'])
+    expect(await complete('dashboard --role o')).toEqual(['operate'])
+    expect(await complete('invite --role ')).toEqual(['storage', 'witness'])
+    expect(await complete('members set oak --votes ')).toEqual(['no', 'yes'])
+    expect(await complete('policy set bank --policy d')).toEqual(['default', 'delta-size'])
+    expect(await complete('policy simulate bank --policy d')).toEqual(['delta-size'])
+  })
+
   it('completes options, and leaves files to itself', async () => {
     expect(await complete('status --w')).toEqual(['--watch'])
     expect(await complete('completion f')).toEqual(['fish'])
