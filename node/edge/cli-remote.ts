@@ -30,6 +30,7 @@ export interface WhereHost {
 export function whereOptions(command: Command, { defaultConfigFile }: WhereHost): Command {
   return command
     .hook('preAction', (_, action) => {
+      typedBefore(action)
       action.setOptionValue('configNamed', action.getOptionValueSource('config') === 'cli')
     })
     .option('--socket <path>', "the peer's socket (api.sock in its run folder)")
@@ -37,6 +38,20 @@ export function whereOptions(command: Command, { defaultConfigFile }: WhereHost)
     .option('--url <url>', 'a peer elsewhere, such as https://10.0.0.1:7480 (default: DIAPAUSE_URL)')
     .option('--token-file <file>', 'for --url: a file with a token for it (default: DIAPAUSE_TOKEN_FILE)')
     .option('--ca <file>', 'for --url: trust only this certificate, or what it has signed (default: DIAPAUSE_CA)')
+}
+
+const WHERE = ['socket', 'config', 'url', 'tokenFile', 'ca']
+
+/** `members --url URL remove oak` names a peer as `members remove oak --url URL` does, and not that of the environment. */
+function typedBefore(action: Command): void {
+  const names = WHERE.filter(name => action.options.some(option => option.attributeName() === name))
+  if (names.some(name => action.getOptionValueSource(name) === 'cli')) return
+  for (let above = action.parent; above !== null; above = above.parent) {
+    const command = above
+    const typed = names.filter(name => command.getOptionValueSource(name) === 'cli')
+    for (const name of typed) action.setOptionValueWithSource(name, command.getOptionValue(name), 'cli')
+    if (typed.length > 0) return
+  }
 }
 
 /**

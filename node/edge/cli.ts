@@ -184,7 +184,9 @@ const helpGroups: Readonly<Record<string, readonly string[]>> = {
 
 const EXIT_CODES = `
 Exit codes: 0 it is done; 1 it failed; 2 what was asked for cannot be, and nothing was done.
-Which peer: --config FILE or --socket PATH, else DIAPAUSE_CONFIG. NO_COLOR=1: no colours.`
+Which peer: --socket PATH, --url URL or --config FILE, the first that is typed; where none is, DIAPAUSE_URL (with
+DIAPAUSE_TOKEN_FILE and DIAPAUSE_CA), else DIAPAUSE_CONFIG.
+NO_COLOR=1: no colours.`
 
 function groupHelp(diapause: Command): void {
   for (const [heading, names] of Object.entries(helpGroups)) {

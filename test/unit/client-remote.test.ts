@@ -126,6 +126,28 @@ describe('a command for a peer elsewhere', () => {
     })
   })
 
+  it('goes to the peer that was typed before a subcommand, and not where the environment says', async () => {
+    peer = await tcpPeer()
+    const tokenFile = join(dir, 'token')
+    writeFileSync(tokenFile, tokens.admin, { mode: 0o600 })
+    const url = `http://127.0.0.1:${peer.port}`
+    const removed = await run(['tokens', '--url', url, 'remove', 'ann'], { url: 'http://127.0.0.1:9', tokenFile })
+    expect(removed).toMatchObject({ code: 0 })
+    expect(peer.done).toEqual(['remove ann'])
+    const both = ['tokens', '--config', '/x.toml', 'remove', 'ann', '--url', url]
+    expect(await run(both, { tokenFile })).toMatchObject({ code: 0 })
+  })
+
+  it('completes names at the peer that was typed, and not at that of the environment', async () => {
+    peer = await tcpPeer()
+    const tokenFile = join(dir, 'token')
+    writeFileSync(tokenFile, tokens.view, { mode: 0o600 })
+    const url = `http://127.0.0.1:${peer.port}`
+    const words = ['members', 'remove', '--url', url, '--token-file', tokenFile, '']
+    const { out } = await run(['complete-words', '--', ...words], { url: 'http://127.0.0.1:9', tokenFile: '/none' })
+    expect(out?.split('\n')).toEqual(aStatus.members.map(({ name }) => name).sort())
+  })
+
   it('prints a link to the page of the peer that it spoke to, whichever way that was named', async () => {
     peer = await tcpPeer()
     peer.events.emit('api.listening', { host: '10.9.9.9', port: 1, tls: true })
