@@ -1,6 +1,6 @@
 /** `diapause dashboard` from the command line to a peer's events and tokens, which are a test's. */
 import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Config } from '../../config/schema.ts'
@@ -23,6 +23,7 @@ beforeEach(async () => {
   listed = []
   removed = []
   wishes = []
+  shows = false
   const tokens: Partial<PeerView['tokens']> = {
     list: () => listed,
     remove: async name => void removed.push(name),
@@ -39,6 +40,9 @@ afterEach(async () => {
   rmSync(dir, { recursive: true })
 })
 
+/** Standard output is a terminal. */
+let shows: boolean
+
 async function dashboard(...words: string[]): Promise<{ code: number; out: string; err: string }> {
   let [out, err] = ['', '']
   const host: Partial<CliHost> = {
@@ -46,6 +50,7 @@ async function dashboard(...words: string[]): Promise<{ code: number; out: strin
     defaultConfigFile: undefined,
     defaultRemote: {},
     scripts: [],
+    terminal: { shows } as CliHost['terminal'],
     print: text => (out += text),
     printError: text => (err += text),
     loadConfig: async () => ({ api: {}, peer: { listen: '/ip4/0.0.0.0/tcp/7500' } }) as Config
@@ -72,6 +77,19 @@ describe('diapause dashboard', () => {
     events.emit('api.listening', { host: '::1', port: 7480, tls: false })
     expect((await dashboard('--role', 'view')).out).toBe('http://[::1]:7480/#token=diapause_secret')
     expect(removed).toEqual(['page-1'])
+  })
+
+  it('says on a terminal how the link is opened at another computer', async () => {
+    shows = true
+    events.emit('api.listening', { host: '127.0.0.1', port: 7480, tls: false })
+    const told = await dashboard()
+    expect(told.out).toBe('http://127.0.0.1:7480/#token=diapause_secret')
+    expect(told.err).toBe(`from elsewhere: ssh -L 7480:127.0.0.1:7480 ${hostname()}, then the same link there`)
+    expect((await dashboard('--json')).err).toBe('')
+    events.emit('api.listening', { host: '0.0.0.0', port: 7480, tls: true })
+    expect((await dashboard()).err).toContain(`https://${hostname()}:7480/`)
+    events.emit('api.listening', { host: '10.9.9.9', port: 7480, tls: true })
+    expect((await dashboard()).err).toBe('')
   })
 
   it('goes by the config where the peer told too long ago, and makes no token where nothing is served', async () => {
