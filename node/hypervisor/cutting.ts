@@ -28,12 +28,12 @@ export interface CutParts {
 export type Cut = Pick<MachineCut, 'pauseMs' | 'streamed'>
 
 export async function cutAll(qmp: QmpClient, parts: CutParts): Promise<Cut> {
-  const { path, stays, clock } = parts
-  const from = await standStill(qmp, clock, parts.power.bootAnew)
+  const { path, stays, clock, power } = parts
+  const from = await standStill(qmp, clock, power.bootAnew)
   try {
-    await parts.frozen()
+    await frozenAndOn(qmp, parts)
   } catch (error) {
-    await qmp.command('cont')
+    if (!(await power.bootAnew())) await qmp.command('cont')
     throw error
   }
   parts.unlessStopped()
@@ -45,12 +45,9 @@ export async function cutDevices(qmp: QmpClient, parts: CutParts): Promise<Cut> 
   const { path, stays, clock, power } = parts
   await power.bootAnew()
   const stream = await stopToSendDevices(qmp, path, clock)
-  // Who wished for anything before the VM stood still has been heard by then: the main loop has had its turn.
-  const heard = cleanedUp(qmp)
   let failure: Error | undefined
   try {
-    await Promise.all([parts.frozen(), heard])
-    if (power.off) throw turnedOff(path)
+    await frozenAndOn(qmp, parts)
   } catch (error) {
     failure = error as Error
   }
@@ -69,9 +66,13 @@ export async function cutDevices(qmp: QmpClient, parts: CutParts): Promise<Cut> 
   throw failure
 }
 
-const turnedOff = (path: string): DiapauseError =>
-  new DiapauseError(
-    'HYPERVISOR_CUT',
-    'The guest turned itself off just as its VM was cut; it boots anew, and can be cut again',
-    { details: { path } }
-  )
+/**
+ * The VM stands still, and all is done that is to be done then. HYPERVISOR_CUT where its guest has turned it off in the last moment
+ * before: what it wished for then has been heard meanwhile, because the main loop has had its turn.
+ */
+async function frozenAndOn(qmp: QmpClient, parts: CutParts): Promise<void> {
+  await Promise.all([parts.frozen(), cleanedUp(qmp)])
+  if (!parts.power.off) return
+  const message = 'The guest turned itself off just as its VM was cut; it boots anew, and can be cut again'
+  throw new DiapauseError('HYPERVISOR_CUT', message, { details: { path: parts.path } })
+}

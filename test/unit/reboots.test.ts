@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { cutDevices } from '../../node/hypervisor/cutting.ts'
+import { cutAll, cutDevices } from '../../node/hypervisor/cutting.ts'
 import type { QmpClient } from '../../node/hypervisor/qmp.ts'
 import type { QmpEvent } from '../../node/hypervisor/qmp-protocol.ts'
 import { watchResets } from '../../node/hypervisor/resets.ts'
@@ -51,11 +51,11 @@ class Watched {
     this.says(name, { guest, reason: 'it was asked for' })
   }
 
-  cut(stays = false) {
+  cut(stays = false, how = cutDevices) {
     const { clock, power } = this
     const frozen = async () => this.inPause()
     const parts = { path: '/cut', stays, resumesByItself: true, clock, power, frozen }
-    return cutDevices(this.qmp, { ...parts, stopWanted: () => false, unlessStopped() {} })
+    return how(this.qmp, { ...parts, stopWanted: () => false, unlessStopped() {} })
   }
 
   /** What was done to the VM, without questions. */
@@ -129,5 +129,16 @@ describe('a guest that turns itself off', () => {
     expect(watched.done).toEqual(['migrate', 'migrate-continue', 'system_reset', 'cont'])
     watched.inPause = () => {}
     await watched.cut(stays)
+  })
+
+  it('is not saved by a stream of all its RAM either: before, it boots, and is stopped again; in the cut, that is given up', async () => {
+    const watched = new Watched()
+    watched.at(1, 'SHUTDOWN')
+    await watched.cut(true, cutAll)
+    expect(watched.done).toEqual(['stop', 'system_reset', 'cont', 'stop', 'migrate'])
+    watched.commands.length = 0
+    watched.inPause = () => watched.at(2, 'SHUTDOWN')
+    await expect(watched.cut(true, cutAll)).rejects.toMatchObject({ code: 'HYPERVISOR_CUT' })
+    expect(watched.done).toEqual(['stop', 'system_reset', 'cont'])
   })
 })
