@@ -26,6 +26,8 @@
  *     are forgotten. Thus a peer that was stopped for ten seconds accuses nobody on waking.
  *   - The dead are pinged now and then, with the claim that they are dead first, so that they refute if they are back. A
  *     connection that is there again makes a ping, too, to whomever: it says our incarnation to one that may hold us for dead.
+ *   - Who holds half of all members or more for dead is cut off itself, or in a cluster that can decide nothing: it tells that to
+ *     themselves, and to nobody else. Else its verdicts came back with the network, and others believed them.
  *   - Members are given from outside (`members`), not learned from rumours: in and out is decided in a register.
  */
 import type { DetectorSettings } from '../../config/schema.ts'
