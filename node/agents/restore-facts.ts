@@ -35,7 +35,7 @@ export function restoreFacts(
   { hosts, leaving, detector, directory, about, shape }: RestoreFactsDeps,
   record: GroupRecord
 ): PlacementFacts {
-  const { id, vms } = record
+  const { id, vms, committed } = record
   const alive = new Set(detector.alive())
   const here = hosts().filter(host => alive.has(host))
   const staying = leaving().filter(host => alive.has(host))
@@ -51,6 +51,6 @@ export function restoreFacts(
     ...facts,
     // Who leaves and is dead by now kept its VMs when copies were planned.
     standbys: plannedStandbys(record, { ...facts, leaving: leaving() }),
-    columns: Object.fromEntries(vms.map(vm => [vm.id, columns]))
+    columns: Object.fromEntries(vms.map(vm => [vm.id, committed?.images[vm.id] === undefined ? {} : columns]))
   }
 }

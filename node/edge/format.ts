@@ -117,9 +117,11 @@ function outlookText({ record, outlooks = {} }: GroupStatus, host: string): stri
     const { objective } = record.vms.find(({ id }) => id === vm) ?? {}
     const over = (name: 'backMs' | 'lossMs'): string =>
       missed.includes(name) ? ` (OVER ITS OBJECTIVE of ${durationText(objective?.[name] ?? 0)})` : ''
-    const late = backMs === null ? 'back after a time not measured yet' : `back in about ${durationText(backMs)}`
-    const back = never ? `NOT BACK: ${obstacleText(why, host, vm)}` : late
-    return `  if this host died now: ${vm} ${back}${over('backMs')}, losing ${durationText(lossMs)}${over('lossMs')}`
+    const after = backMs === null ? ' after a time not measured yet' : ` in about ${durationText(backMs)}`
+    const back = `${record.committed === null ? 'boots anew' : 'back'}${after}`
+    const loss = record.committed === null ? 'all is lost' : `losing ${durationText(lossMs)}`
+    const comes = never ? `NOT BACK: ${obstacleText(why, host, vm)}` : back
+    return `  if this host died now: ${vm} ${comes}${over('backMs')}, ${loss}${over('lossMs')}`
   })
 }
 

@@ -59,11 +59,14 @@ export function vmListText(vms: readonly ListedVm[], groups: Overview['groups'] 
   return [...table([head, ...rows]), ...drilled].join('\n')
 }
 
-function outlookText({ vm, host, state, outlook }: ListedVm): string {
+function outlookText({ vm, host, state, epoch, outlook }: ListedVm): string {
   if (state === 'resting') return 'nothing: its group rests'
   if (outlook === null) return 'not known'
   const { backMs, never, why, lossMs, missed } = outlook
-  const back = backMs === null ? 'back, when was not measured' : `back in about ${durationText(backMs)}`
+  const after = backMs === null ? '' : ` in about ${durationText(backMs)}`
+  const back = backMs === null ? 'back, when was not measured' : `back${after}`
+  const comes = epoch === 0 ? `boots anew${after}` : back
+  const loss = epoch === 0 ? 'all is lost' : `losing ${durationText(lossMs)}`
   const over = missed.length > 0 ? ' (OVER ITS OBJECTIVE)' : ''
-  return `${never ? `NOT BACK: ${obstacleText(why, host, vm)}` : back}, losing ${durationText(lossMs)}${over}`
+  return `${never ? `NOT BACK: ${obstacleText(why, host, vm)}` : comes}, ${loss}${over}`
 }

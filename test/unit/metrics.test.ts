@@ -63,6 +63,13 @@ describe('what would become of a VM if its host died', () => {
     expect(homeless).toContain('a NOT BACK: no host has room for its group (OVER ITS OBJECTIVE of 2.0 s), losing')
   })
 
+  it('is that it boots anew where no epoch is committed', () => {
+    const groups = status.groups.map(group => ({ ...group, record: { ...group.record, committed: null } }))
+    const text = statusText({ ...status, groups })
+    expect(text).toContain('a boots anew in about 2.5 s (OVER ITS OBJECTIVE of 2.0 s), all is lost\n')
+    expect(text).toContain('b boots anew after a time not measured yet, all is lost\n')
+  })
+
   it('is not told by a peer of before it was', async () => {
     const before = statusOf(undefined)
     expect(statusText(before)).not.toContain('if this host died')

@@ -97,6 +97,18 @@ describe('people are told why a VM would not come back', () => {
     expect(said()[0]).toContain('NOT BACK: no host has room')
   })
 
+  it('and that one without an epoch boots anew, and all that it did is lost', () => {
+    const { groups, vms, ...all } = overview(undefined)
+    const said = (backMs: number | null, epoch: number) => {
+      const outlooks = vms.map(vm => ({ ...vm, outlook: { ...outlook(undefined), never: undefined, backMs } }))
+      const listed = listedVms({ ...all, groups: groups.map(group => ({ ...group, epoch })), vms: outlooks })
+      return vmListText(listed).split('\n')[1]
+    }
+    expect(said(null, 0)).toMatch(/ boots anew, all is lost$/)
+    expect(said(2_500, 0)).toMatch(/ boots anew in about 2\.5 s, all is lost$/)
+    expect(said(null, 7)).toMatch(/ back, when was not measured, losing 2\.0 s$/)
+  })
+
   it('in a plan, in the place of where VMs go and when they start', () => {
     const loss = { host: 'oak', vms: ['a'], moves: [], homeless: [], obstacle: COLUMNS, together: [] }
     const times = { detectMs: null, decideMs: null, totalMs: null, unmeasured: [] }

@@ -3,7 +3,8 @@ import { restoreFacts } from '../../node/agents/restore-facts.ts'
 import { placeRestore, whyHomeless } from '../../node/planning/placement.ts'
 import { aGroup, aVm } from './group-records.ts'
 
-const record = aGroup({ vms: [aVm('a', { memoryMiB: 256 })], owners: { a: 'p1' } })
+const committed = { epoch: 1, generation: 1, previousEpoch: 0, images: { a: 'i' } }
+const record = aGroup({ vms: [aVm('a', { memoryMiB: 256 })], owners: { a: 'p1' }, committed })
 
 const world = {
   hosts: () => ['p1', 'p2', 'p3', 'p4'],
@@ -20,6 +21,12 @@ test('facts are of those who live, what they have said of themselves, and where 
   const columns = facts.columns?.['a'] ?? {}
   expect(columns).toEqual({ p1: 1, p2: 1, p3: 1, p4: 1 })
   expect(placeRestore(record, facts).owners).toEqual({ a: 'p3' })
+})
+
+test('of what has no image yet nobody has columns', () => {
+  const about = (peers: readonly string[]) => peers.map(peer => ({ peer }))
+  const facts = restoreFacts({ ...world, about, shape: { k: 2, m: 1 } }, { ...record, committed: null })
+  expect(facts.columns).toEqual({ a: {} })
 })
 
 test('of those who have said nothing all can be lost and all can be given, as before there was anything to say', () => {
