@@ -15,6 +15,7 @@ import type {
 } from '../edge/overview-view.ts'
 import type { RedundancyStatus } from '../edge/redundancy-view.ts'
 import type { PeerStatus } from '../edge/view.ts'
+import { withLoss } from '../planning/outlook.ts'
 import { overdueMs } from '../planning/policies/overdue.ts'
 
 export interface OverviewFacts {
@@ -81,7 +82,7 @@ export function overviewOf(facts: OverviewFacts): Overview {
     code: status.code,
     members: membersOf(facts, reports, records),
     groups: records.map(record => groupOf(record, facts)),
-    vms: records.flatMap(record => vmsOf(record, status, reports))
+    vms: records.flatMap(record => vmsOf(record, facts, reports))
   }
 }
 
@@ -123,7 +124,7 @@ function shown({ aheadMs, value }: Heard<OwnReport>): MemberReport {
 
 function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
   const { id, generation, committed, open, resting, kept = [], outputCommit, openFlow, drills } = record
-  const committedMs = committed?.wallMs ?? facts.committedMs(id, committed?.epoch ?? 0)
+  const committedMs = committedMsOf(record, facts)
   const overdue = resting ? undefined : overdueMs(facts.policyOf(record), committedMs, facts.nowMs)
   return {
     id,
@@ -140,7 +141,23 @@ function groupOf(record: GroupRecord, facts: OverviewFacts): OverviewGroup {
   }
 }
 
-function vmsOf(record: GroupRecord, { members }: PeerStatus, reports: Reports): OverviewVm[] {
+const committedMsOf = ({ id, committed }: GroupRecord, facts: OverviewFacts): number | undefined =>
+  committed?.wallMs ?? facts.committedMs(id, committed?.epoch ?? 0)
+
+/**
+ * What a VM would lose, by the clock and at the moment by which the age of its epoch is told: so the two agree. Undefined: that is not
+ * the time since the epoch, but since the VM went on from it, which its host knows.
+ */
+function lossOf(record: GroupRecord, facts: OverviewFacts): number | undefined {
+  const { committed, generation } = record
+  const sinceMs = committedMsOf(record, facts)
+  if (committed === null || committed.generation < generation || sinceMs === undefined) return undefined
+  return Math.max(0, facts.nowMs - sinceMs)
+}
+
+function vmsOf(record: GroupRecord, facts: OverviewFacts, reports: Reports): OverviewVm[] {
+  const { members } = facts.status
+  const lossMs = lossOf(record, facts)
   return record.vms.map(({ id: vm, memoryMiB, cpus = 1, objective }) => {
     const owner = record.owners[vm] ?? ''
     const report = reports.get(owner)?.value
@@ -151,7 +168,8 @@ function vmsOf(record: GroupRecord, { members }: PeerStatus, reports: Reports): 
         ? there.running.find(each => each.vm === vm)
         : undefined
     const isDead = (members.find(({ id }) => id === owner)?.liveness ?? 'dead') === 'dead'
-    const outlook = there?.outlooks?.[vm]
+    const told = there?.outlooks?.[vm]
+    const outlook = told === undefined || lossMs === undefined ? told : withLoss(told, objective, lossMs)
     return {
       group: record.id,
       vm,

@@ -41,6 +41,13 @@ export function outlookOf(
   }
 }
 
+/** The same, of another moment or by another clock: what the VM would lose. */
+export function withLoss(outlook: VmOutlook, objective: VmObjective | undefined, lossMs: number): VmOutlook {
+  const isMissed = objective?.lossMs !== undefined && lossMs > objective.lossMs
+  const others = outlook.missed.filter(name => name !== 'lossMs')
+  return { ...outlook, lossMs, missed: isMissed ? [...others, 'lossMs'] : others }
+}
+
 /**
  * Detection and decision as the settings let expect them: a period until a probe fails and is repeated, the shortest
  * suspicion (with enough peers that confirm it); then until the dead host's lease has run out, by the slowest clock.

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { outlookOf, partsBySettings } from '../../node/planning/outlook.ts'
+import { outlookOf, partsBySettings, withLoss } from '../../node/planning/outlook.ts'
 
 const settings = { detectMs: 600, decideMs: 400 }
 const unknown = { detectMs: null, decideMs: null, runsMs: null }
@@ -30,6 +30,18 @@ describe('what it would mean for a VM if its host died', () => {
     expect(outlookOf({ lossMs: 7_000 }, measured, settings, { ...at, obstacle: why }).missed).toEqual([])
     expect(outlookOf({ lossMs: 1 }, measured, settings, { nowMs: 5, sinceMs: 9 }).lossMs).toBe(0)
   })
+})
+
+it('what is lost is told anew for another moment, and whether that is too much', () => {
+  const measured = { detectMs: 500, decideMs: 300, runsMs: 201 }
+  const objective = { backMs: 1_000, lossMs: 7_000 }
+  const outlook = outlookOf(objective, measured, settings, at)
+  expect(withLoss(outlook, objective, 7_001)).toMatchObject({
+    backMs: 1_001,
+    lossMs: 7_001,
+    missed: ['backMs', 'lossMs']
+  })
+  expect(withLoss(withLoss(outlook, objective, 7_001), objective, 10)).toEqual({ ...outlook, lossMs: 10 })
 })
 
 it('settings say that a lease must have run out, if that is later than the detection', () => {

@@ -111,6 +111,24 @@ describe('an overview', () => {
     expect(groups).toMatchObject([{ id: 'bank', generation: 2, epoch: 4, kept: 1, committedMs: 5_300 }])
   })
 
+  it('tells what a VM would lose by the clock that the age of its epoch is told by', async () => {
+    const outlook = {
+      backMs: 900,
+      parts: { detectMs: null, decideMs: null, runsMs: null },
+      bySettings: [],
+      lossMs: 8_700,
+      missed: []
+    }
+    const { world, p1 } = await cluster(status => ({
+      ...status,
+      groups: status.groups.map(group => ({ ...group, outlooks: { [group.running[0] ?? '']: outlook } }))
+    }))
+    const { vms, groups, nowMs } = await within(world, p1.reads.overview())
+    const ageMs = nowMs - (groups[0]?.committedMs ?? 0)
+    expect(ageMs).not.toBe(8_700)
+    expect(vms.map(each => each.outlook?.lossMs)).toEqual([ageMs, ageMs, ageMs])
+  })
+
   it('says of a group for how long it was not saved, where that is longer than its policy lets pass', async () => {
     const { world, p1 } = await cluster()
     world.nowMs = 30_000
