@@ -27,9 +27,10 @@ export function factOfGeneration(record: GroupRecord, before: FactOf<'generation
 
 /** A plan for the generation after the record's. */
 export function factOfPlan({ id, generation }: GroupRecord, { owners, moves }: Placement): Fact {
-  const told = moves.map(({ vm, to, promised }) => ({
+  const told = moves.map(({ vm, to, ground, promised }) => ({
     vm: vm.id,
     to,
+    ground,
     memoryMiB: vm.memoryMiB,
     promised: promised.slice(0, MAX_ROOM)
   }))

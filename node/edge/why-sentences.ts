@@ -1,5 +1,5 @@
 /** Each fact as a sentence whose subject is the peer that tells it. Pure. */
-import type { Fact, FactOf, Told, Vote } from '../../protocols/decisions/facts.ts'
+import type { Fact, FactOf, Ground, Told, Vote } from '../../protocols/decisions/facts.ts'
 import { listed, plural, span, type Words } from './why-words.ts'
 
 /** For a person, e.g. 'suspects p1: no ack, …'. The peer stands before it. */
@@ -95,15 +95,26 @@ function ofGeneration({ generation, epoch, owners, displaced, how }: FactOf<'gen
   return `learns that generation ${generation} is decided: ${where === '' ? listed(placed) : where}; ${back}`
 }
 
+const grounds: Readonly<Record<Ground, string>> = {
+  'only-host': 'the only host left',
+  room: 'the only host with room for it',
+  others: 'so that all find room, apart from each other as far as can be',
+  apart: 'apart from VMs that it is to be apart from',
+  told: 'the other has not said how much memory it gives',
+  standby: 'it keeps a copy ready',
+  fullness: 'the least full',
+  columns: 'about as full as others, and it has more columns of its image',
+  name: 'as good as others, and the first by name'
+}
+
 function ofPlan({ generation, moves, owners }: FactOf<'plan'>, words: Words): string {
   const stay = Object.keys(owners).length - moves.length
-  const moved = moves.map(({ vm, to, memoryMiB, promised }) => {
+  const moved = moves.map(({ vm, to, memoryMiB, ground, promised }) => {
     const others = promised.filter(({ peer }) => peer !== to)
     const own = promised.find(({ peer }) => peer === to)?.memoryMiB ?? 0
     const room = others.map(({ peer, memoryMiB: mib }) => `${words.name(peer)} ${mib} MiB`)
-    const least = others.every(({ memoryMiB: mib }) => mib >= own)
-    const ground = least ? 'least RAM promised' : 'for its room, a standby, or VMs to be apart; RAM promised'
-    const why = others.length === 0 ? 'the only host left' : `${ground}: ${own} MiB, ${listed(room)}`
+    const because = ground === undefined ? '' : `${grounds[ground]}; `
+    const why = others.length === 0 ? grounds['only-host'] : `${because}RAM promised: ${own} MiB, ${listed(room)}`
     return `${vm} (${memoryMiB} MiB) to ${words.name(to)} (${why})`
   })
   const parts = [...moved, ...(stay > 0 ? [`${plural(stay, 'VM')} ${stay === 1 ? 'stays' : 'stay'}`] : [])]

@@ -14,6 +14,7 @@
  * VM first. So where the first try, each VM to its best host, gives nothing up, it is the plan.
  */
 import type { PeerId } from '../../protocols/core.ts'
+import type { Ground } from '../../protocols/decisions/facts.ts'
 import type { VmSpec } from '../../protocols/group.ts'
 import { domainsOf, type StoragePeer } from './domains.ts'
 
@@ -31,10 +32,15 @@ export interface Homeless {
   readonly columns: Readonly<Record<PeerId, number>>
 }
 
+/** By the places of a rank: what counts where two hosts differ there first. */
+const BY_RANK: readonly Ground[] = ['apart', 'apart', 'told', 'standby', 'fullness', 'columns', 'fullness']
+
 /** Why a VM goes where it goes. */
 export interface Move {
   readonly vm: VmSpec
   readonly to: PeerId
+  /** What counted between its host and the best other. */
+  readonly ground: Ground
   /** What every host had promised when it was this VM's turn: the least first. */
   readonly promised: readonly { readonly peer: PeerId; readonly memoryMiB: number }[]
   /** The host keeps a copy ready. */
@@ -129,20 +135,48 @@ class Search {
     this.#apart.remove(vm, room)
   }
 
-  /** The hosts that have room for it, the best first. */
-  #ranked({ vm, standbys, columns }: Homeless): { readonly room: Room; readonly shared: readonly [number, number] }[] {
-    const fitting = this.#rooms.flatMap(room => {
-      const needs = (this.#promised.get(room.peer) ?? 0) + vm.memoryMiB
-      if (room.vmMemoryMiB !== undefined && needs > room.vmMemoryMiB) return []
-      const share = needs / (this.#capacities.get(room.peer) ?? 1)
-      const shared = this.#apart.shared(vm, room)
-      const standby = standbys.includes(room.peer) ? 0 : 1
-      const silent = room.vmMemoryMiB === undefined ? 1 : 0
-      const rank = [...shared, silent, standby, Math.floor(8 * share), -(columns[room.peer] ?? 0), share]
-      return [{ room, shared, rank }]
-    })
-    return fitting.sort((a, b) => compare(a.rank, b.rank))
+  #ranked(next: Homeless): Ranked[] {
+    return ranked(next, this.#rooms, { promised: this.#promised, capacities: this.#capacities, apart: this.#apart })
   }
+}
+
+interface Ranked {
+  readonly room: Room
+  readonly shared: readonly [number, number]
+  /** The smaller, the better; place by place. */
+  readonly rank: readonly number[]
+}
+
+/** What the hosts have at a VM's turn. */
+interface Turn {
+  readonly promised: ReadonlyMap<PeerId, number>
+  readonly capacities: ReadonlyMap<PeerId, number>
+  readonly apart: Apart
+}
+
+/** The hosts that have room for it, the best first. */
+function ranked({ vm, standbys, columns }: Homeless, rooms: readonly Room[], turn: Turn): Ranked[] {
+  const fitting = rooms.flatMap(room => {
+    const needs = (turn.promised.get(room.peer) ?? 0) + vm.memoryMiB
+    if (room.vmMemoryMiB !== undefined && needs > room.vmMemoryMiB) return []
+    const share = needs / (turn.capacities.get(room.peer) ?? 1)
+    const shared = turn.apart.shared(vm, room)
+    const standby = standbys.includes(room.peer) ? 0 : 1
+    const silent = room.vmMemoryMiB === undefined ? 1 : 0
+    const rank = [...shared, silent, standby, Math.floor(8 * share), -(columns[room.peer] ?? 0), share]
+    return [{ room, shared, rank }]
+  })
+  return fitting.sort((a, b) => compare(a.rank, b.rank))
+}
+
+/** `fitting`: all that have room for it, the best first. */
+function groundOf(chosen: Room, fitting: readonly Ranked[], rooms: readonly Room[]): Ground {
+  const own = fitting.find(({ room }) => room === chosen)
+  const other = fitting.find(({ room }) => room !== chosen)
+  if (other === undefined) return rooms.length === 1 ? 'only-host' : 'room'
+  if (own === undefined || compare(own.rank, other.rank) > 0) return 'others'
+  const at = own.rank.findIndex((value, i) => value !== other.rank[i])
+  return BY_RANK[at] ?? 'name'
 }
 
 /** VMs of one `apart` by domain. */
@@ -194,9 +228,12 @@ function movesOf(
 ): Move[] {
   const promisedMiB = new Map(rooms.map(({ peer, promisedMiB: at }) => [peer, at]))
   const apart = new Apart(settled)
-  return order.flatMap(({ vm, standbys, columns }, at) => {
+  const capacities = capacitiesOf(rooms)
+  return order.flatMap((next, at) => {
+    const { vm, standbys, columns } = next
     const room = chosen[at]
     if (room === undefined) return []
+    const ground = groundOf(room, ranked(next, rooms, { promised: promisedMiB, capacities, apart }), rooms)
     const promised = [...promisedMiB]
       .map(([peer, memoryMiB]) => ({ peer, memoryMiB }))
       .sort((a, b) => a.memoryMiB - b.memoryMiB || (a.peer < b.peer ? -1 : 1))
@@ -205,7 +242,7 @@ function movesOf(
     const shares = inHost > 0 ? 'host' : inRack > 0 ? 'rack' : undefined
     promisedMiB.set(peer, (promisedMiB.get(peer) ?? 0) + vm.memoryMiB)
     apart.add(vm, room)
-    const move = { vm, to: peer, promised, standby: standbys.includes(peer), columns: columns[peer] ?? 0 }
+    const move = { vm, to: peer, ground, promised, standby: standbys.includes(peer), columns: columns[peer] ?? 0 }
     return [shares === undefined ? move : { ...move, shares }]
   })
 }

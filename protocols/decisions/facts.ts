@@ -30,6 +30,24 @@ const owners = z.record(name, peer).refine(map => Object.keys(map).length <= MAX
 export const VOTES = ['promised', 'accepted', 'state', 'leased', 'conflict', 'stale', 'silent'] as const
 export type Vote = (typeof VOTES)[number]
 
+/**
+ * What counted between the host of a VM and the best other. only-host: there was no other. room: no other had room. others: another
+ * was better for it alone, and not for all. told: the other had not said how much memory it gives. standby: a copy was kept ready.
+ * name: nothing, so the first by name.
+ */
+export const GROUNDS = [
+  'only-host',
+  'room',
+  'others',
+  'apart',
+  'told',
+  'standby',
+  'fullness',
+  'columns',
+  'name'
+] as const
+export type Ground = (typeof GROUNDS)[number]
+
 const about = { group: name, generation: count }
 
 /** Of a member. `peer` is whom it is about; who tells it is known by whose log it stands in. */
@@ -75,6 +93,8 @@ const groupFacts = [
           vm: name,
           to: peer,
           memoryMiB: count,
+          /** What counted (`node/planning/restore-owners.ts`). Absent: nobody noted it. */
+          ground: z.enum(GROUNDS).optional(),
           /** MiB of RAM promised to VMs so far, on the hosts with the least. */
           promised: z.array(z.strictObject({ peer, memoryMiB: count })).max(MAX_ROOM)
         })

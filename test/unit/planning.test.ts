@@ -43,7 +43,7 @@ describe('placement', () => {
       { peer: 'p3', memoryMiB: 64 },
       { peer: 'p4', memoryMiB: 512 }
     ]
-    expect(plan?.moves).toEqual([{ vm: vm('b'), to: 'p1', promised, standby: false, columns: 0 }])
+    expect(plan?.moves).toEqual([{ vm: vm('b'), to: 'p1', ground: 'name', promised, standby: false, columns: 0 }])
   })
   test('without a living host there is no plan', () => {
     expect(planRestore(record({}), { hosts: [], groups: [] })).toBeUndefined()

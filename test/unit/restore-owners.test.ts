@@ -189,6 +189,24 @@ describe('who restores what', () => {
     const tight = placeVms([vm('a', 60), vm('b', 50), vm('c', 50)], {}, facts)
     expect(tight.owners).toEqual({ a: 'p2', b: 'p1', c: 'p1' })
   })
+  test('a plan says of each VM what counted: that it is the only host, or has room, or in what it is better than the best other', () => {
+    const gives = (...limits: (number | undefined)[]) =>
+      limits.map((vmMemoryMiB, i) => ({ peer: `p${i + 1}`, ...(vmMemoryMiB !== undefined && { vmMemoryMiB }) }))
+    const ground = (vms: readonly VmSpec[], known: ReturnType<typeof gives>, more: Partial<PlacementFacts> = {}) =>
+      placeVms(vms, {}, { hosts: known.map(({ peer }) => peer), groups: [], known, ...more }).moves.map(
+        each => each.ground
+      )
+    expect(ground([vm('a')], gives(512))).toEqual(['only-host'])
+    expect(ground([vm('a')], gives(512, 32))).toEqual(['room'])
+    expect(ground([vm('a')], gives(512, 512))).toEqual(['name'])
+    expect(ground([vm('a')], gives(512, undefined))).toEqual(['told'])
+    expect(ground([vm('a')], gives(512, 1_024))).toEqual(['fullness'])
+    expect(ground([vm('a')], gives(512, 512), { standbys: { a: ['p2'] } })).toEqual(['standby'])
+    expect(ground([vm('a')], gives(512, 512), { columns: { a: { p2: 2, p1: 1 } } })).toEqual(['columns'])
+    expect(ground([vm('a', 64, 'web'), vm('b', 64, 'web')], gives(512, 512))).toEqual(['name', 'apart'])
+    // The first would be better off on the emptier host, but then the others found no room.
+    expect(ground([vm('a', 60), vm('b', 50), vm('c', 50)], gives(100, 64))).toEqual(['others', 'room', 'room'])
+  })
   test('VMs of groups that are removed take no room', () => {
     const gone = { ...record([vm('x', 64)], { x: 'p1' }, 'other'), removed: true }
     const facts = { hosts: ['p1'], groups: [gone], known: [{ peer: 'p1', vmMemoryMiB: 64 }] }

@@ -97,6 +97,7 @@ export const death: Told[] = [
         vm: 'vm1',
         to: 'id-p3',
         memoryMiB: 128,
+        ground: 'fullness',
         promised: [
           { peer: 'id-p3', memoryMiB: 0 },
           { peer: 'id-p2', memoryMiB: 128 }

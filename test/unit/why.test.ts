@@ -36,8 +36,8 @@ Not told by p1 (not connected).
   02:14:03.524   +404 ms  p2  declares p1 dead: not refuted for 404 ms, suspected by p2 and p3 (so does p3 2 ms later)
   02:14:03.524   +404 ms  p2  sees that vm1 lost p1: a takeover is due now
   02:14:03.526   +406 ms  p3  sees that vm1 lost p1: a takeover is due in 60 ms, being survivor 2
-  02:14:03.526   +406 ms  p2  plans generation 2: vm1 (128 MiB) to p3 (least RAM promised: 0 MiB, p2 128 MiB); 1 VM
-                              stays
+  02:14:03.526   +406 ms  p2  plans generation 2: vm1 (128 MiB) to p3 (the least full; RAM promised: 0 MiB, p2 128 MiB);
+                              1 VM stays
   02:14:03.541   +421 ms  p2  asks the voters (ballot 10041): p1 silent, p2 yes, p3 no (a lease runs 301 ms more); no
                               majority, since leases still run (2 rounds, 14 ms)
   02:14:03.541   +421 ms  p2  waits 301 ms until the lease of the old owner has run out
