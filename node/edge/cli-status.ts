@@ -1,8 +1,8 @@
 /** `diapause status`, `events` and `snapshot`: what a peer sees and did, and one thing that it is asked for most. */
 import { InvalidArgumentError, type Command } from 'commander'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
-import { toldError } from './explain.ts'
+import { sentenceOf, toldError } from './explain.ts'
 import { eventText, statusText } from './format.ts'
 import { CLEAR, painted, type Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
@@ -70,7 +70,7 @@ function watch(
     while (!signal.aborted) {
       const text = await client.status(signal).then(
         status => (json ? JSON.stringify(status) : painted(statusText(status), terminal)),
-        (error: unknown) => (json ? JSON.stringify({ error: toldError(error) }) : messageOf(error))
+        (error: unknown) => (json ? JSON.stringify({ error: toldError(error) }) : sentenceOf(error))
       )
       if (signal.aborted) return
       if (terminal.shows && !json) terminal.write(`${CLEAR}${text}\n`)

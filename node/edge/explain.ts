@@ -42,9 +42,12 @@ export function toldError(error: unknown): ToldError | undefined {
   }
 }
 
-/** What a person reads: what happened and, where that does not say it, what to do. Undefined where commander has printed its own. */
-export function errorText(error: unknown): string | undefined {
-  if (error instanceof CommanderError) return undefined
+/** What a person reads. Undefined where commander has printed its own. */
+export const errorText = (error: unknown): string | undefined =>
+  error instanceof CommanderError ? undefined : sentenceOf(error)
+
+/** What happened and, on a second line where that does not say it, what to do. */
+export function sentenceOf(error: unknown): string {
   if (error instanceof DiapauseError) return withAdvice(`diapause: ${error.message} [${error.code}]`, error.code)
   const text = error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)
   return withAdvice(`diapause: ${text}`, 'INTERNAL')

@@ -35,13 +35,17 @@ afterAll(async () => {
 
 async function run(...words: string[]): Promise<{ code: number; out: string[]; err: string[] }> {
   const [out, err]: [string[], string[]] = [[], []]
+  /** Who watches leaves as soon as something is told. */
+  const told = new AbortController()
   const host: Partial<CliHost> = {
     version: '1.2.3',
     defaultConfigFile: undefined,
     defaultRemote: {},
     scripts: ['bench'],
+    terminal: { shows: false, asks: false, color: false } as CliHost['terminal'],
+    interruptible: work => work(told.signal),
     runScript: () => Promise.reject(new DiapauseError('SCRIPT', 'it does not start')),
-    print: text => void out.push(text),
+    print: text => (out.push(text), told.abort()),
     printError: text => void err.push(text),
     progress: () => {}
   }
@@ -120,6 +124,11 @@ describe('an error for people', () => {
     const { err } = await asked('vm', 'rm', 'bank', '--yes')
     expect(err[0]?.split('\n').slice(1)).toEqual([expect.stringMatching(/^ {2}→ .*diapause vm list/)])
     expect((await asked('vm', 'console', 'till', 'ls')).err[0]).toMatch(/ a mistake \[INTERNAL\]\n {2}→ .*report it/)
+  })
+
+  it('says so also where somebody watches', async () => {
+    const { out } = await run('status', '--watch', '--socket', join(dir, 'none.sock'))
+    expect(out).toEqual([expect.stringMatching(/\[PEER_UNREACHABLE\]\n {2}→ start that peer/)])
   })
 
   it('does not say twice what to do', async () => {
