@@ -100,7 +100,8 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     'buffers',
     {
       summary: '500 Mb/s for a forced skew of 4 s: frames that are held, and frames that are recorded, beyond memory',
-      run: async progress => (await import('./switch-buffers.ts')).measureBuffers(progress)
+      options: { seconds: 'of skew (4): less for a try' },
+      run: async (progress, options) => (await import('./switch-buffers.ts')).measureBuffers(progress, options)
     }
   ],
   [
@@ -168,7 +169,8 @@ export const benchmarks: ReadonlyMap<string, Benchmark> = new Map<string, Benchm
     {
       summary:
         'durable puts and gets of shards of 256 KiB and 1 MiB against a plain file with fdatasync; bytes on disk',
-      run: async progress => (await import('./store.ts')).measureStore(progress)
+      options: { mebibytes: 'of each measurement, a multiple of 8 (384): less for a try' },
+      run: async (progress, options) => (await import('./store.ts')).measureStore(progress, options)
     }
   ],
   [

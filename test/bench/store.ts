@@ -11,20 +11,22 @@ import { type FileHandle, mkdtemp, open, readdir, rm, stat } from 'node:fs/promi
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { UsageError } from '../../node/errors.ts'
 import type { ShardStore } from '../../node/ports.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
 import { atLeast, atMost, type Check, note } from '../measure.ts'
-import type { Measured } from './list.ts'
+import type { Measured, OptionValues } from './list.ts'
 
 const KIB = 1024
 const COLUMN_BYTES = [256 * KIB, 1024 * KIB]
 const AT_ONCE = [1, 8]
 const LEAST_SHARE = 0.7
 const MOST_ON_DISK = 1.05
-/** Bytes of each measurement, and of a turn of one side: long enough that a turn is not noise. */
-const TOTAL_BYTES = 384 << 20
-const TURN_BYTES = 8 << 20
+/** MiB of each measurement, unless told, and of a turn of one side: long enough that a turn is not noise. */
+const TOTAL_MIB = 384
+const TURN_MIB = 8
+const TURN_BYTES = TURN_MIB << 20
 
 interface Sides {
   readonly store: ShardStore
@@ -34,13 +36,21 @@ interface Sides {
   readonly atOnce: number
 }
 
+/** What is measured. */
+interface Shape {
+  readonly columnBytes: number
+  readonly atOnce: number
+  readonly totalBytes: number
+}
+
 /** MB/s. */
 interface Speeds {
   readonly store: number
   readonly plain: number
 }
 
-export async function measureStore(progress: (line: string) => void): Promise<Measured> {
+export async function measureStore(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
+  const totalBytes = readMebibytes(options) << 20
   const dir = await mkdtemp(join(tmpdir(), 'diapause-bench-'))
   try {
     const checks: Check[] = []
@@ -48,28 +58,38 @@ export async function measureStore(progress: (line: string) => void): Promise<Me
       for (const atOnce of AT_ONCE) {
         const what = `${columnBytes / KIB} KiB, ${atOnce === 1 ? 'one after the other' : `${atOnce} at once`}`
         progress(what)
-        checks.push(...(await measure(dir, what, columnBytes, atOnce)))
+        checks.push(...(await measure(dir, what, { columnBytes, atOnce, totalBytes })))
       }
     }
-    return { checks, details: { totalBytes: TOTAL_BYTES, turnBytes: TURN_BYTES } }
+    return { checks, details: { totalBytes, turnBytes: TURN_BYTES } }
   } finally {
     await rm(dir, { recursive: true, force: true })
   }
 }
 
-async function measure(parent: string, what: string, columnBytes: number, atOnce: number): Promise<Check[]> {
+function readMebibytes({ mebibytes = `${TOTAL_MIB}` }: OptionValues): number {
+  const read = Number(mebibytes)
+  if (/^\d{1,3}$/.test(mebibytes) && read > 0 && read % TURN_MIB === 0) return read
+  throw new UsageError(
+    'BENCH_USAGE',
+    `--mebibytes takes a multiple of ${TURN_MIB} below 1000, not ${JSON.stringify(mebibytes)}`
+  )
+}
+
+async function measure(parent: string, what: string, shape: Shape): Promise<Check[]> {
+  const { columnBytes, atOnce, totalBytes } = shape
   const dir = await mkdtemp(join(parent, 'store-'))
   const plain = join(parent, `plain-${columnBytes}-${atOnce}`)
   const file = await open(plain, 'wx+')
   let store = await openShardStore(dir, { log: quietLog, clock })
   const stream = 'bench/vm/1/1'
-  const puts = await compare(await putsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
+  const puts = await compare(await putsOf({ store, file, stream, columnBytes, atOnce }), shape)
   // Closed, so that the index is on the disk as it will stay, and opened again.
   await store.close()
-  const onDisk = (await bytesOnDisk(dir)) / TOTAL_BYTES
+  const onDisk = (await bytesOnDisk(dir)) / totalBytes
   store = await openShardStore(dir, { log: quietLog, clock })
   await forgetCached([plain, ...(await readdir(join(dir, 'segments'))).map(name => join(dir, 'segments', name))])
-  const gets = await compare(getsOf({ store, file, stream, columnBytes, atOnce }), columnBytes)
+  const gets = await compare(getsOf({ store, file, stream, columnBytes, atOnce }), shape)
   await store.close()
   await file.close()
   await rm(dir, { recursive: true })
@@ -88,11 +108,10 @@ async function measure(parent: string, what: string, columnBytes: number, atOnce
 type Side = (first: number) => Promise<unknown>
 
 /** `atOnce` columns from number `first` on, of either side. */
-async function putsOf(sides: Sides): Promise<{ store: Side; plain: Side; atOnce: number }> {
+async function putsOf(sides: Sides): Promise<{ store: Side; plain: Side }> {
   const { store, file, stream, columnBytes, atOnce } = sides
   const columns = Array.from({ length: atOnce }, () => randomBytes(columnBytes))
   return {
-    atOnce,
     store: first => Promise.all(columns.map((bytes, i) => store.putColumn(stream, first + i, 0, bytes))),
     plain: async first => {
       await file.writev(columns, first * columnBytes)
@@ -101,27 +120,29 @@ async function putsOf(sides: Sides): Promise<{ store: Side; plain: Side; atOnce:
   }
 }
 
-function getsOf(sides: Sides): { store: Side; plain: Side; atOnce: number } {
+function getsOf(sides: Sides): { store: Side; plain: Side } {
   const { store, file, stream, columnBytes, atOnce } = sides
   const each = (get: (grid: number) => Promise<unknown>, first: number): Promise<unknown> =>
     Promise.all(Array.from({ length: atOnce }, (_, i) => get(first + i)))
   return {
-    atOnce,
     store: first => each(grid => store.readColumn(stream, grid, 0, 0, columnBytes), first),
     plain: first =>
       each(grid => file.read(Buffer.allocUnsafeSlow(columnBytes), 0, columnBytes, grid * columnBytes), first)
   }
 }
 
-async function compare(sides: { store: Side; plain: Side; atOnce: number }, columnBytes: number): Promise<Speeds> {
+async function compare(
+  sides: { store: Side; plain: Side },
+  { columnBytes, atOnce, totalBytes }: Shape
+): Promise<Speeds> {
   const turn = TURN_BYTES / columnBytes
   const turns: { store: number; plain: number }[] = []
-  for (let first = 0; first < TOTAL_BYTES / columnBytes; first += turn) {
+  for (let first = 0; first < totalBytes / columnBytes; first += turn) {
     const ms = { store: 0, plain: 0 }
     // Who begins changes from turn to turn.
     for (const side of turns.length % 2 === 0 ? (['store', 'plain'] as const) : (['plain', 'store'] as const)) {
       const begin = performance.now()
-      for (let at = first; at < first + turn; at += sides.atOnce) await sides[side](at)
+      for (let at = first; at < first + turn; at += atOnce) await sides[side](at)
       ms[side] = performance.now() - begin
     }
     turns.push(ms)

@@ -9,19 +9,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
+import { UsageError } from '../../node/errors.ts'
 import { PacketCutter } from '../../node/switch/packets.ts'
 import type { NicPort } from '../../node/ports.ts'
 import type { VirtualSwitch } from '../../node/switch/switch.ts'
 import { cut, frameOf, idOf } from '../contract/switch-support.ts'
 import { SwitchWorld } from '../contract/switch-world.ts'
 import { atMost, type Check, equal, note } from '../measure.ts'
-import type { Measured } from './list.ts'
+import type { Measured, OptionValues } from './list.ts'
 import type { Flow, Received } from './switch-flow.ts'
 
 const BITS_PER_S = 500e6
-const SKEW_MS = 4_000
+/** Unless told. */
+const SKEW_SECONDS = 4
 const FRAME_BYTES = 1514
-const FRAMES = Math.round((BITS_PER_S * SKEW_MS) / 8000 / FRAME_BYTES)
 /** The defaults of config/schema.ts. */
 const MEMORY_BYTES = 64 << 20
 const DISK_BYTES = 4096 * 2 ** 20
@@ -29,23 +30,39 @@ const DISK_BYTES = 4096 * 2 ** 20
 const STALL_MS = 20
 const OWNERS = { a: 'p1', b: 'p1' }
 
-export async function measureBuffers(progress: (line: string) => void): Promise<Measured> {
-  const checks: Check[] = []
-  for (const kind of ['held', 'recorded'] as const) {
-    progress(`${kind}: ${FRAMES} frames in ${SKEW_MS / 1000} s`)
-    checks.push(...(await measure(kind)))
-  }
-  return { checks, details: { framesPerRun: FRAMES, frameBytes: FRAME_BYTES, skewMs: SKEW_MS, bitsPerS: BITS_PER_S } }
+/** What is sent from one cut to the other. */
+interface Load {
+  readonly frames: number
+  readonly skewMs: number
 }
 
-async function measure(kind: 'held' | 'recorded'): Promise<Check[]> {
+export async function measureBuffers(progress: (line: string) => void, options: OptionValues): Promise<Measured> {
+  const load = readLoad(options)
+  const { frames, skewMs } = load
+  const checks: Check[] = []
+  for (const kind of ['held', 'recorded'] as const) {
+    progress(`${kind}: ${frames} frames in ${skewMs / 1000} s`)
+    checks.push(...(await measure(kind, load)))
+  }
+  return { checks, details: { framesPerRun: frames, frameBytes: FRAME_BYTES, skewMs, bitsPerS: BITS_PER_S } }
+}
+
+function readLoad({ seconds = `${SKEW_SECONDS}` }: OptionValues): Load {
+  if (!/^[1-9]$/.test(seconds))
+    throw new UsageError('BENCH_USAGE', `--seconds takes a whole number from 1 to 9, not ${JSON.stringify(seconds)}`)
+  const skewMs = Number(seconds) * 1_000
+  return { skewMs, frames: Math.round((BITS_PER_S * skewMs) / 8000 / FRAME_BYTES) }
+}
+
+async function measure(kind: 'held' | 'recorded', load: Load): Promise<Check[]> {
+  const { frames } = load
   const directory = await mkdtemp(join(tmpdir(), 'diapause-bench-'))
   const room = { directory: join(directory, 'frames'), memoryBytes: MEMORY_BYTES, diskBytes: DISK_BYTES }
   const world = await SwitchWorld.open({ room })
   try {
     world.setGroup(OWNERS)
     const [a, b] = [await world.attach('a', OWNERS), await world.attach('b', OWNERS)]
-    const ends = startEnds(world)
+    const ends = startEnds(world, load)
     await a.release()
     await b.release()
     await cut(kind === 'held' ? a : b, 1)
@@ -59,8 +76,8 @@ async function measure(kind: 'held' | 'recorded'): Promise<Check[]> {
     const { droppedFull, lost, droppedLate } = world.at('p1').stats()
     return [
       equal(`${kind}: frames dropped`, droppedFull + lost + droppedLate, 0),
-      equal(`${kind}: frames delivered in their order`, received.inOrder, FRAMES),
-      equal(`${kind}: frames in the image`, inLog, kind === 'held' ? 0 : FRAMES),
+      equal(`${kind}: frames delivered in their order`, received.inOrder, frames),
+      equal(`${kind}: frames in the image`, inLog, kind === 'held' ? 0 : frames),
       atMost(`${kind}: memory of frames that wait, most`, most.memory / 2 ** 20, (4 * MEMORY_BYTES) / 2 ** 20, 'MiB'),
       note(`${kind}: disk of frames that wait, most`, most.disk / 2 ** 20, 'MiB'),
       note(`${kind}: memory of the process, most`, most.rss / 2 ** 20, 'MiB'),
@@ -74,13 +91,16 @@ async function measure(kind: 'held' | 'recorded'): Promise<Check[]> {
 }
 
 /** Sender and receiver in a thread of their own. */
-function startEnds(world: SwitchWorld): { readonly sent: Promise<void>; readonly received: Promise<Received> } {
+function startEnds(
+  world: SwitchWorld,
+  { frames, skewMs }: Load
+): { readonly sent: Promise<void>; readonly received: Promise<Received> } {
   const packetOf: Flow = {
     fromPath: world.pathOf('a'),
     toPath: world.pathOf('b'),
     frame: frameOf('a', 'b', 0, FRAME_BYTES),
-    frames: FRAMES,
-    durationMs: SKEW_MS
+    frames,
+    durationMs: skewMs
   }
   const worker = new Worker(new URL('switch-flow.ts', import.meta.url), { workerData: packetOf })
   const sent = Promise.withResolvers<void>()

@@ -7,6 +7,8 @@ import { type CliHost, program } from '../../node/edge/cli.ts'
 import { messageOf } from '../../node/errors.ts'
 import { benchmarks } from '../bench/list.ts'
 import { readOptions } from '../chaos/options.ts'
+import { readPlanted } from '../chaos/planted/command.ts'
+import { programs } from '../scenarios/programs.ts'
 import { cluster } from '../sim/cluster.ts'
 import { detection } from '../sim/detection.ts'
 import { registers } from '../sim/registers.ts'
@@ -26,8 +28,11 @@ const scenarios = [seeds, registers, cluster, repairs, detection]
 /** Who runs what is no command of this program's: how it begins, the test, and how what is run stands in that. */
 const RUN_BY: Readonly<Record<string, readonly [test: string, has: string]>> = {
   'npm run demo': ['test/scenarios/demo.test.ts', "'npm', ['run', 'demo'"],
-  'npm run fuzz': ['test/unit/fuzz/fuzz.test.ts', 'test/fuzz/main.ts'],
-  'npm run pictures': ['test/unit/pictures.test.ts', '../pictures/pictures.ts'],
+  'npm run fuzz': ['test/scenarios/programs.test.ts', 'npmRun(script, ['],
+  'npm run bench': ['test/scenarios/programs.test.ts', 'npmRun(script, ['],
+  'npm run sim': ['test/scenarios/programs.test.ts', 'npmRun(script, ['],
+  'npm run pictures': ['test/scenarios/programs.test.ts', "npmRun('pictures'"],
+  'npm run adopt-corpus': ['test/scenarios/programs.test.ts', "npmRun('adopt-corpus'"],
   // The tutorial has it, and the test types that.
   'npm run guest': ['test/scenarios/tutorial.test.ts', "'config/tutorial'"],
   'npm pack': ['test/scenarios/package.test.ts', "'npm', ['pack'"],
@@ -42,23 +47,26 @@ const RUN_BY: Readonly<Record<string, readonly [test: string, has: string]>> = {
   ]
 }
 
-/** What no test runs, and what of it is looked at instead: undefined where nothing is wrong with it. */
-const LOOKED_AT: Readonly<Record<string, (command: string) => string | undefined>> = {
-  // Each takes minutes, or hours. Tests run what they are made of.
+/** What no test runs, and why. */
+const NOT_RUN: Readonly<Record<string, string>> = {
+  'npm test': 'it runs all tests, and would not end',
+  'npm run check': 'the same; test/unit/cli.test.ts asks it what it does not know',
+  'npm run chaos': 'minutes, and hosts of its own; test/contract/chaos-*.test.ts run what it breaks with',
+  'npm install --global ./diapause-': 'test/scenarios/package.test.ts has npx install the same file',
+  'apt-get install openvswitch-switch': 'tests unpack that package: test/hosts/openvswitch.ts',
+  'ip link set vms0 master': 'the same words put hosts of tests on their bridge: test/hosts/hosts.ts'
+}
+
+/** Benchmarks that take minutes in their smallest size, too: whoever changes them runs them. */
+const NOT_STARTED = ['exact', 'agree', 'sources', 'skew', 'failover', 'epochs', 'redundancy', 'dashboard']
+
+/** What is wrong with how a command is written; undefined: nothing that can be seen without running it. */
+const FORM: Readonly<Record<string, (command: string) => string | undefined>> = {
   'npm run bench': wrongOptions,
   'npm run sim': wrongOptions,
-  'npm run chaos': command => wrongFor(() => readOptions(wordsBehind(command))),
-  // Run by whoever runs this: a test that did would not end.
+  'npm run chaos': command => wrongFor(() => readPlanted(wordsBehind(command)) ?? readOptions(wordsBehind(command))),
   'npm test': command => wordsBehind(command).find(word => word.startsWith('test/') && !existsSync(join(root, word))),
-  'npm run check': missingScript,
-  // Other projects' files, which are not here.
-  'npm run adopt-corpus': missingScript,
-  // package.test.ts has npx install the same file; here it would be installed for all.
-  'npm install --global ./diapause-': () => undefined,
-  // Tests unpack Debian's package of that name: test/hosts/openvswitch.ts.
-  'apt-get install openvswitch-switch': () => undefined,
-  // Hosts of tests are put on their bridge by the same words, but they are no TAP devices: test/hosts/hosts.ts.
-  'ip link set vms0 master': () => undefined
+  'npm run check': missingScript
 }
 
 /** Pages whose blocks a test types. */
@@ -192,10 +200,10 @@ describe('commands that READMEs name', () => {
     const others = named.filter(
       ({ page, command }) => ofDiapause(command) === undefined && !isName(command) && !(page in WALKED)
     )
-    const beginnings = [...Object.keys(RUN_BY), ...Object.keys(LOOKED_AT)]
+    const beginnings = [...Object.keys(RUN_BY), ...Object.keys(NOT_RUN)]
     const wrong = others.flatMap(({ page, line, command }) => {
       const beginning = beginnings.find(start => command.startsWith(start))
-      const says = beginning === undefined ? 'nobody runs it' : LOOKED_AT[beginning]?.(command)
+      const says = beginning === undefined ? 'nobody runs it' : FORM[beginning]?.(command)
       return says === undefined ? [] : [`${page}:${line} ${command}: ${says}`]
     })
     expect(wrong.join('\n')).toBe('')
@@ -206,9 +214,22 @@ describe('commands that READMEs name', () => {
       ).toBe(true)
     expect(wrongOptions('npm run bench -- switch --rings 7')).toBe('rings')
     expect(wrongOptions('npm run sim -- --scenario nothing')).toBe('there is no scenario nothing')
-    expect(LOOKED_AT['npm run chaos']?.('npm run chaos -- --hosts 2')).toContain('--hosts takes')
-    expect(LOOKED_AT['npm test']?.('npm test -- test/unit/none.test.ts')).toBe('test/unit/none.test.ts')
+    expect(FORM['npm run chaos']?.('npm run chaos -- --hosts 2')).toContain('--hosts takes')
+    expect(FORM['npm test']?.('npm test -- test/unit/none.test.ts')).toBe('test/unit/none.test.ts')
     expect(missingScript('npm run nothing')).toBe('there is no script nothing')
+  })
+
+  it('that measure are each started by a test, with options that there are', () => {
+    const run = programs.map(({ script, words }) => `npm run ${script} -- ${words.join(' ')}`)
+    expect(run.flatMap(command => wrongOptions(command) ?? [])).toEqual([])
+    const named = (script: string, option?: string): string[] =>
+      programs.flatMap(each => {
+        if (each.script !== script) return []
+        return [each.words[option === undefined ? 0 : each.words.indexOf(option) + 1] ?? '']
+      })
+    expect(new Set([...named('bench'), ...NOT_STARTED])).toEqual(new Set(benchmarks.keys()))
+    expect(new Set(named('sim', '--scenario'))).toEqual(new Set(scenarios.map(({ name }) => name)))
+    expect(named('fuzz').length).toBeGreaterThan(0)
   })
 
   it('of others stand in the tests that are said to run them', () => {
