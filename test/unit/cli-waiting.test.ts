@@ -70,6 +70,9 @@ const wants: Readonly<Record<string, readonly string[]>> = {
   'policy simulate': ['--policy', 'interval', '--every', '5s'],
   'drill schedule': ['--every', '24h'],
   'home restore': ['--recovery-key-file', 'FILE'],
+  restore: ['--yes'],
+  leave: ['--yes'],
+  'members remove': ['--yes'],
   export: ['--out', 'OUT']
 }
 
