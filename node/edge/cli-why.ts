@@ -11,6 +11,7 @@ interface WhyOptions {
   readonly since?: string
   readonly json?: boolean
   readonly here?: boolean
+  readonly all?: boolean
 }
 
 /** `command`: with the options of all commands that speak to a peer. */
@@ -23,15 +24,15 @@ export function whyCommand(
     .description('show why a VM was moved, or was not: a timeline of what all peers noted')
     .option('--group <group>', 'the VM of this group; needed where several groups have one of that name')
     .option('--since <time>', 'how far back, e.g. 90s, 10m, 4h or 7d (default: all that is kept, its last episodes)')
+    .option('--all', 'every line, and what came to nothing: suspicions that were refuted, leases that were renewed')
     .option('--here', 'only what this peer noted itself')
     .action(async (vm: string, options: WhyOptions) => {
       const agoMs = options.since === undefined ? MAX_AGO_MS : sinceMs(options.since)
       const client = await clientOf(options)
       const group = options.group ?? groupOf(vm, await client.groups())
       const story = await client.why({ group, vm, agoMs, here: options.here === true })
-      print(
-        options.json === true ? JSON.stringify(story, null, 2) : whyText(story, { all: options.since !== undefined })
-      )
+      const text = { all: options.all === true, long: options.since !== undefined }
+      print(options.json === true ? JSON.stringify(story, null, 2) : whyText(story, text))
     })
 }
 

@@ -1,7 +1,8 @@
 /**
  * A story cut into episodes. Pure. An episode begins with a cause (a suspicion, a VM that failed, a lease that lapses) and
  * goes on until its cause is mended or a new generation runs; what comes then and is no cause itself (a last page, a peer
- * that hears of it later) still belongs to it.
+ * that hears of it later) still belongs to it. So does the generation that somebody in it was about to have decided, even
+ * where the dead member is back by then, or the VM runs in the generation before: else it would stand there without its cause.
  */
 import type { Told } from '../../protocols/decisions/facts.ts'
 
@@ -40,6 +41,8 @@ class State {
   /** Teller → the members that it holds for suspect or dead. */
   readonly #accused = new Map<string, Set<string>>()
   readonly #lapsed = new Set<string>()
+  /** Teller → the generation that it tries to have decided. */
+  readonly #tried = new Map<string, number>()
   #caused = false
   #failedIn = 0
   #decided = 0
@@ -57,7 +60,7 @@ class State {
       case 'declared-dead':
         return ![...this.#accused.values()].some(members => members.has(fact.peer))
       case 'generation':
-        return (fact.how === 'changed' || fact.how === 'removed') && fact.generation > this.#decided
+        return (fact.how === 'changed' || fact.how === 'removed') && fact.generation > this.#expected
       case 'vm-failed':
       case 'restart-due':
         return fact.generation >= this.#decided && fact.generation > this.#failedIn
@@ -72,15 +75,40 @@ class State {
 
   isOver(atMs: number): boolean {
     if (!this.#caused || atMs - this.#lastMs > SILENCE_MS) return true
+    if (this.#expected > this.#decided) return false
     if (this.#decided > 0) return this.#runs >= this.#decided
     return this.#accused.size === 0 && this.#lapsed.size === 0 && this.#failedIn === 0
   }
 
+  /** The newest generation that is decided, or that somebody tries to have decided. */
+  get #expected(): number {
+    return Math.max(this.#decided, ...this.#tried.values())
+  }
+
   take(told: Told): void {
-    const { by, fact, lastAtMs } = told
+    const { fact, lastAtMs } = told
     this.#caused ||= this.isCause(told)
     // A lease that is renewed for days is not what the episode is about.
     if (fact.kind !== 'lease' || fact.event !== 'renewed') this.#lastMs = Math.max(this.#lastMs, lastAtMs)
+    this.#takeTry(told)
+    this.#takeWhat(told)
+  }
+
+  #takeTry({ by, fact }: Told): void {
+    switch (fact.kind) {
+      case 'takeover-due':
+      case 'plan':
+      case 'restart-due':
+        this.#tried.set(by, fact.generation + 1)
+        return
+      case 'takeover-ended':
+        this.#tried.delete(by)
+        return
+      default:
+    }
+  }
+
+  #takeWhat({ by, fact }: Told): void {
     switch (fact.kind) {
       case 'suspected':
       case 'declared-dead':

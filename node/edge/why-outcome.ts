@@ -1,5 +1,5 @@
 /** What became of a VM in one episode, and why, in a sentence or two: the first thing that is read at night. Pure. */
-import type { Fact, FactOf } from '../../protocols/decisions/facts.ts'
+import type { Fact, FactOf, Told } from '../../protocols/decisions/facts.ts'
 import type { Episode } from './why-episodes.ts'
 import { listed, span, type Words } from './why-words.ts'
 
@@ -9,6 +9,51 @@ export function outcomeOf(episode: Episode, vm: string, words: Words): string {
   const [last] = generations.toSorted((a, b) => b.generation - a.generation)
   if (last !== undefined) return decided(seen, last, vm, words)
   return undecided(seen, episode, vm, words) ?? 'Not moved: nothing has happened that could move it.'
+}
+
+/** Nothing came of it: a suspicion that was refuted in time, or only leases that were renewed. */
+export function isQuiet(episode: Episode): boolean {
+  const seen = new Seen(episode)
+  if (seen.suspects.size > 0 || seen.dead.size > 0) return false
+  return episode.told.every(({ fact }) => {
+    if (fact.kind === 'generation') return fact.how === 'heard'
+    if (fact.kind === 'lease') return fact.event === 'renewed' || fact.event === 'granted'
+    return !TELLING.has(fact.kind)
+  })
+}
+
+const TELLING: ReadonlySet<Fact['kind']> = new Set<Fact['kind']>([
+  'declared-dead',
+  'takeover-due',
+  'plan',
+  'vm-failed',
+  'restart-due',
+  'gives-up'
+])
+
+/** The facts of an episode that its outcome rests on; without what everybody says at each change, and without what came to nothing. */
+export function whatMatters({ told }: Episode): Told[] {
+  const dead = new Set(told.flatMap(({ fact }) => (fact.kind === 'declared-dead' ? [fact.peer] : [])))
+  return told.filter(({ fact }) => {
+    switch (fact.kind) {
+      case 'suspected':
+      case 'refuted':
+        return dead.has(fact.peer) || dead.size === 0
+      case 'confirmed':
+      case 'accused':
+      case 'takeover-due':
+      case 'takeover-ended':
+        return false
+      case 'lease':
+        return fact.event !== 'renewed' && fact.event !== 'granted'
+      case 'ballot':
+        return fact.outcome !== 'learned'
+      case 'vm':
+        return fact.event === 'booted' || fact.event === 'resumed'
+      default:
+        return true
+    }
+  })
 }
 
 /** The facts of an episode, by what is asked of them. */
@@ -70,7 +115,7 @@ function causeOf(seen: Seen, vm: string, words: Words): string {
       : `, which ran ${listed([...new Set(others)])},`
     const declared = [...lost].some(owner => seen.all('declared-dead').some(fact => fact.peer === owner))
     // A member that was removed is nobody's suspect.
-    return `${words.names([...lost])}${ran} ${declared ? 'was declared dead' : 'counted as dead'}`
+    return `${words.names([...lost])}${ran} ${declared ? `${was(lost.size)} declared dead` : 'counted as dead'}`
   }
   const [asked] = seen.all('restart-due').filter(({ why }) => why === 'by-hand')
   if (asked !== undefined) return `a person asked ${words.name(asked.by)} for it (diapause restore, or vm start)`
@@ -82,9 +127,11 @@ function causeOf(seen: Seen, vm: string, words: Words): string {
   if (restarted !== undefined)
     return `the peer on ${words.name(restarted.by)} was restarted, and its VMs had ended with it`
   const dead = [...new Set(seen.all('declared-dead').map(({ peer }) => peer))]
-  if (dead.length > 0) return `${words.names(dead)} was declared dead`
+  if (dead.length > 0) return `${words.names(dead)} ${was(dead.length)} declared dead`
   return 'of something that nobody who answered has told'
 }
+
+const was = (count: number): string => (count === 1 ? 'was' : 'were')
 
 const wasDead = (seen: Seen, peer: string): boolean =>
   seen.all('declared-dead').some(fact => fact.peer === peer) ||
@@ -99,7 +146,7 @@ function runs(seen: Seen, { generation }: Decided, vm: string): string {
 /** Why it is where it was. */
 function undecided(seen: Seen, { owner }: Episode, vm: string, words: Words): string | undefined {
   if (seen.dead.size > 0)
-    return `Not moved so far: ${words.names([...seen.dead])} was declared dead, ${hindrance(seen, words)}.`
+    return `Not moved so far: ${words.names([...seen.dead])} ${was(seen.dead.size)} declared dead, ${hindrance(seen, words)}.`
   const [failed] = seen.all('vm-failed').slice(-1)
   if (failed !== undefined) {
     const [waits] = seen.all('restart-waits').slice(-1)
@@ -108,14 +155,15 @@ function undecided(seen: Seen, { owner }: Episode, vm: string, words: Words): st
   }
   // Of several the worst, and among equals the VM's own host.
   const rank = ({ was, peer }: FactOf<'refuted'>): number => (was === 'dead' ? 2 : 0) + (peer === owner ? 1 : 0)
-  const [was] = [...seen.refuted.values()].sort((a, b) => rank(b) - rank(a))
-  if (was !== undefined && seen.suspects.size === 0) {
-    const who = words.name(was.peer)
-    if (was.was === 'suspect') return `Not moved: ${who} was suspected, and refuted it after ${span(was.afterMs)}.`
+  const [back] = [...seen.refuted.values()].sort((a, b) => rank(b) - rank(a))
+  if (back !== undefined && seen.suspects.size === 0) {
+    const who = words.name(back.peer)
+    if (back.was === 'suspect') return `Not moved: ${who} was suspected, and refuted it after ${span(back.afterMs)}.`
     return `Not moved: ${who} was declared dead, ${hindrance(seen, words)}; it was back before anything was decided.`
   }
   if (seen.suspects.size > 0) {
-    return `Not moved so far: ${words.names([...seen.suspects])} is suspected only, and may refute.`
+    const are = seen.suspects.size === 1 ? 'is' : 'are'
+    return `Not moved so far: ${words.names([...seen.suspects])} ${are} suspected only, and may refute.`
   }
   return paused(seen, vm, words)
 }

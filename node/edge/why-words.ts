@@ -31,8 +31,9 @@ export class Words {
     return this.#time.format(atMs).replace(',', '.')
   }
 
-  day(atMs: number): string {
-    return this.#day.format(atMs)
+  /** '2026-03-01 02:14:03'. */
+  moment(atMs: number): string {
+    return `${this.#day.format(atMs)} ${this.time(atMs).slice(0, 8)}`
   }
 }
 

@@ -6,7 +6,7 @@
 import type { Fact, Told } from '../../protocols/decisions/facts.ts'
 import type { Story } from '../../protocols/decisions/merge.ts'
 import { type Episode, episodesOf } from './why-episodes.ts'
-import { outcomeOf } from './why-outcome.ts'
+import { isQuiet, outcomeOf, whatMatters } from './why-outcome.ts'
 import { sentenceOf } from './why-sentences.ts'
 import { listed, plural, span, Words } from './why-words.ts'
 
@@ -17,8 +17,10 @@ const SHOWN_EPISODES = 3
 const LINE_CHARS = 120
 
 export interface WhyTextOptions {
-  /** All episodes, not the last few. */
+  /** All episodes, also those that came to nothing, and every line of them. */
   readonly all?: boolean
+  /** All episodes that came to something, not the last few. */
+  readonly long?: boolean
   /** A time zone's name; default: this machine's. */
   readonly zone?: string
 }
@@ -26,15 +28,32 @@ export interface WhyTextOptions {
 export function whyText(story: Story, options: WhyTextOptions = {}): string {
   const words = new Words(story, options.zone)
   const episodes = episodesOf(story.told, story.vm)
-  const shown = options.all === true ? episodes : episodes.slice(-SHOWN_EPISODES)
-  const earlier = episodes.length - shown.length
+  const shown = shownOf(episodes, options)
   return [
     standing(story, words),
     ...sources(story, words),
-    ...(earlier > 0 ? [`${plural(earlier, 'earlier episode')} not shown: --since 7d shows all of a week.`] : []),
+    ...leftOut(episodes, shown),
     ...(episodes.length === 0 ? ['', 'Nothing was noted in this time that bears on where it runs.'] : []),
-    ...shown.flatMap(episode => ['', ...episodeText(episode, story.vm, words)])
+    ...shown.flatMap(episode => ['', ...episodeText(episode, story.vm, words, options.all === true)])
   ].join('\n')
+}
+
+/** The last also where nothing came of it: it is what one asks about. */
+function shownOf(episodes: readonly Episode[], { all, long }: WhyTextOptions): readonly Episode[] {
+  if (all === true) return episodes
+  const telling = episodes.filter((episode, i) => i === episodes.length - 1 || !isQuiet(episode))
+  return long === true ? telling : telling.slice(-SHOWN_EPISODES)
+}
+
+function leftOut(episodes: readonly Episode[], shown: readonly Episode[]): string[] {
+  const left = episodes.filter(episode => !shown.includes(episode))
+  if (left.length === 0) return []
+  const quiet = left.filter(isQuiet).length
+  const what = [
+    ...(left.length > quiet ? [plural(left.length - quiet, 'earlier episode')] : []),
+    ...(quiet > 0 ? [`${plural(quiet, 'episode')} in which nothing came of it`] : [])
+  ]
+  return [`Not shown: ${listed(what)} (--all shows them).`]
 }
 
 function standing({ vm, group, record }: Story, words: Words): string {
@@ -70,15 +89,15 @@ function sources({ by, tellers, silent }: Story, words: Words): string[] {
   return lines
 }
 
-function episodeText(episode: Episode, vm: string, words: Words): string[] {
+function episodeText(episode: Episode, vm: string, words: Words, all: boolean): string[] {
   const { causeMs } = episode
-  const rows = folded(episode.told).map(line => ({
+  const rows = folded(all ? episode.told : whatMatters(episode)).map(line => ({
     cells: [words.time(line.told.atMs), relative(line.told.atMs - causeMs), words.name(line.told.by)],
     sentence: sentenceOf(line.told, words) + others(line, words)
   }))
   const width = (cell: number): number => Math.max(...rows.map(({ cells }) => cells[cell]?.length ?? 0))
   const [times, afters, names] = [width(0), width(1), width(2)]
-  const outcome = wrapped(outcomeOf(episode, vm, words), `${words.day(causeMs)}  `)
+  const outcome = wrapped(outcomeOf(episode, vm, words), `${words.moment(causeMs)}  `)
   return [
     ...outcome,
     ...rows.flatMap(({ cells: [time = '', after = '', name = ''], sentence }) =>

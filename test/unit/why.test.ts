@@ -29,7 +29,8 @@ VM vm1 of group bank is owned by p3, generation 2, epoch 7 committed.
 Told by p2 and p3; times are of the clock of p2.
 Not told by p1 (not connected).
 
-2026-03-01  Moved from p1 to p3 and taken back to epoch 7, because p1 was declared dead. It runs again in generation 2.
+2026-03-01 02:14:03  Moved from p1 to p3 and taken back to epoch 7, because p1 was declared dead. It runs again in
+                     generation 2.
   02:14:03.120      0 ms  p2  suspects p1: no connection, 1 of 1 others that were asked say the same; dead in 1.2 s at
                               the latest, unless it refutes (heard by p3 4 ms later)
   02:14:03.127     +7 ms  p3  suspects p1 as well: dead in 393 ms, unless it refutes (heard by p2 4 ms later)
@@ -71,6 +72,44 @@ Not told by p1 (not connected).
     expect(outcomes(byTime(suspicion, death, decided, [told('id-p2', 1_000, next)]))).toHaveLength(1)
   })
 
+  describe('of a second move in short order', () => {
+    const at = (afterMs: number, by: string, fact: Fact): Told => told(by, 20_000 + afterMs, fact)
+    const second = { group: 'bank', generation: 2 }
+    const lost = { kind: 'takeover-due', ...second, lost: ['vm1'], dead: ['id-p3'], rank: 0, waitMs: 0 } as const
+    const suspects = { kind: 'suspected', peer: 'id-p3', by: 'id-p2', why: 'no ack', deadInMs: 400 } as const
+    const dies = { kind: 'declared-dead', peer: 'id-p3', by: 'id-p2', suspectedBy: ['id-p2'], afterMs: 400 } as const
+    const generation = {
+      kind: 'generation',
+      group: 'bank',
+      generation: 3,
+      epoch: 7,
+      owners: { vm1: 'id-p2', vm2: 'id-p2' },
+      displaced: { vm1: 'id-p3' },
+      how: 'changed'
+    } as const
+    const first = [suspicion, death, leaseWait, takeover] as const
+
+    it('names its cause, also where the dead member is back before the new generation is decided', () => {
+      const back: Fact = { kind: 'refuted', peer: 'id-p3', was: 'dead', afterMs: 90 }
+      const entries = [at(0, 'id-p2', suspects), at(400, 'id-p2', dies), at(401, 'id-p2', lost)]
+      const told = byTime(...first, [...entries, at(490, 'id-p2', back), at(700, 'id-p2', generation)])
+      expect(outcomes(told).at(-1)).toMatch(
+        /^Moved from p3 to p2 and taken back to epoch 7, because p3 was declared dead\./
+      )
+      expect(outcomes(told)).toHaveLength(2)
+    })
+
+    it('names both causes where the second host dies before the VM is told to run there', () => {
+      const [runs, ...rest] = takeover.slice(-2) as [Told, Told]
+      const late = [runs, ...rest].map(each => ({ ...each, atMs: START_MS + 20_500 }))
+      const entries = [at(0, 'id-p2', suspects), at(400, 'id-p2', dies), at(401, 'id-p2', lost)]
+      const told = byTime(...first.slice(0, 3), takeover.slice(0, -2), entries, late, [at(700, 'id-p2', generation)])
+      expect(outcomes(told)).toEqual([
+        'Moved from p1 to p2 and taken back to epoch 7, because p1 and p3 were declared dead. Nobody who answered has told yet that it runs there.'
+      ])
+    })
+  })
+
   it('shows a second suspicion by the same peer as a line of its own', () => {
     const [own, heard] = suspicion as [Told, Told]
     const again = { ...own, seq: 90, atMs: own.atMs + 300, lastAtMs: own.atMs + 300 }
@@ -81,7 +120,7 @@ Not told by p1 (not connected).
   it('says of a VM whose own host lived which other VM of its group was lost', () => {
     const story = storyOf(byTime(suspicion, death, leaseWait, takeover), { vm: 'vm2' })
     expect(whyText(story, { zone: 'UTC' })).toContain(
-      'Not moved, but taken back to epoch 7 at p2 with its whole group, because p1, which ran vm1, was declared'
+      'Not moved, but taken back to epoch 7 at p2 with its whole group, because p1, which ran vm1, was'
     )
   })
 })
@@ -204,12 +243,31 @@ describe('what stands around a story', () => {
   })
 
   it('shows the last episodes only, unless asked for more', () => {
-    const many = Array.from({ length: 5 }, (_, i) =>
-      byTime(suspicion, refutation).map(entry => ({ ...entry, atMs: entry.atMs + i * 10_000 }))
-    ).flat()
-    expect(text(many, {}, false).match(/refuted it after/g)).toHaveLength(3)
-    expect(text(many, {}, false)).toContain('2 earlier episodes not shown: --since 7d shows all of a week.')
-    expect(text(many, {}, true).match(/refuted it after/g)).toHaveLength(5)
+    const lease = { kind: 'lease', ...about, leftMs: 0, granted: [], vms: ['vm1'], newer: 0 } as const
+    const many = Array.from({ length: 5 }, (_, i) => [
+      told('id-p1', i * 10_000, { ...lease, event: 'lapsing' }),
+      told('id-p1', i * 10_000 + 1_300, { ...lease, event: 'regained' })
+    ]).flat()
+    const count = (shown: string): number => shown.match(/Not moved: paused/g)?.length ?? 0
+    expect(count(text(many, {}, false))).toBe(3)
+    expect(text(many, {}, false)).toContain('Not shown: 2 earlier episodes (--all shows them).')
+    expect(count(whyText(storyOf(many), { long: true }))).toBe(5)
+    expect(count(text(many, {}, true))).toBe(5)
+  })
+
+  it('shows what came to nothing, and lines that are always the same, only when asked for all', () => {
+    const again = (part: readonly Told[]) => part.map(each => ({ ...each, atMs: each.atMs - 80_000 }))
+    const entries = byTime(again(suspicion), again(refutation), suspicion, death, leaseWait, takeover)
+    const [shown, all] = [text(entries, {}, false), text(entries, {}, true)]
+    expect(shown).toContain('Not shown: 1 episode in which nothing came of it (--all shows them).')
+    expect(shown).not.toMatch(/refuted it|renews its lease|as well/)
+    for (const line of ['p2  suspects p1', 'declares p1 dead', 'plans generation 2', 'a majority has accepted']) {
+      expect(shown).toContain(line)
+    }
+    expect(shown.split('\n').length).toBeLessThan(all.split('\n').length - 8)
+    for (const line of [/refuted it after/, /renews its lease/, /as well/]) expect(all).toMatch(line)
+    // The last is what one asks about.
+    expect(text(byTime(suspicion, refutation), {}, false)).toContain('Not moved: p1 was suspected, and refuted it')
   })
 
   it('has times of the zone that it is read in', () => {
