@@ -47,14 +47,18 @@ describe('a bank of three VMs that talk to each other over TCP', () => {
     expect((await bank.audit()).broken).toBe(0)
   })
 
-  it('is told from then on how soon its VMs would be back, as it was measured', async () => {
+  it('is told from then on how long that took, and that it would not come back once more while one of three voters is dead', async () => {
     const of = (name: string) => bank.peer(name).client.status()
     const known = async () => {
       const all = (await Promise.all(['p2', 'p3'].map(of))).flatMap(({ groups }) =>
         Object.values(groups[0]?.outlooks ?? {})
       )
-      return all.length === 3 && all.every(({ backMs, lossMs }) => backMs !== null && lossMs > 0)
+      return all.length === 3 && all.every(({ parts, lossMs }) => parts.runsMs !== null && lossMs > 0) ? all : undefined
     }
-    await expect.poll(known, { timeout: 30_000, interval: 500 }).toBe(true)
+    const why = { kind: 'no-majority', live: 1, voters: 3 }
+    const outlooks = await bank.until('all parts to be measured', known)
+    expect(outlooks).toEqual(outlooks.map(each => ({ ...each, backMs: null, never: true, why })))
+    const [plan] = await bank.peer('p2').client.plan({ group: 'bank', host: 'p2' })
+    expect(plan?.losses[0]).toMatchObject({ obstacle: why, totalMs: null })
   })
 })
