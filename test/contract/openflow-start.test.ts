@@ -1,4 +1,5 @@
 /** A peer's bridge at its start, on real Open vSwitch: what a person can mend is told, with the command that mends it. */
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { Config } from '../../config/schema.ts'
@@ -9,6 +10,20 @@ import { Hosts } from '../hosts/hosts.ts'
 import { OpenVSwitch } from '../hosts/openvswitch.ts'
 import { clock, memoryLog } from './real-clock.ts'
 import { SwitchWorld } from './switch-world.ts'
+
+/** What both pages have people type, in their order: a bridge, the NIC, its port. */
+async function typedAsRoot(): Promise<string[]> {
+  const pages = await Promise.all(
+    ['README.md', 'node/switch/openflow/README.md'].map(async page => {
+      const text = await readFile(join(import.meta.dirname, '../..', page), 'utf8')
+      return [...text.matchAll(/^ {4}sudo (.*)$/gm)].map(([, words = '']) => words)
+    })
+  )
+  const [typed = [], again] = pages
+  expect(typed).toEqual(again)
+  expect(typed.map(words => words.split(' ')[0])).toEqual(['ovs-vsctl', 'ip', 'ovs-vsctl'])
+  return typed
+}
 
 type Settings = NonNullable<Config['switch']['openFlow']>
 
@@ -25,9 +40,12 @@ describe('a bridge, at the start of a peer', () => {
     ovs = await OpenVSwitch.start(join(hosts.dir, 'ovs'), hosts.onSwitch)
     process.env.PATH = `${ovs.programs}:${path}`
     world = await SwitchWorld.open({ bridged: true })
-    await hosts.ip(hosts.onSwitch, ['link add way mtu 1504 type veth peer name beyond'])
-    await vsctl('add-br vms -- set bridge vms datapath_type=netdev fail_mode=secure protocols=OpenFlow13')
-    await vsctl('add-port vms way')
+    await hosts.ip(hosts.onSwitch, ['link add way type veth peer name beyond'])
+    for (const words of await typedAsRoot()) {
+      const [program, ...rest] = words.replace('eth1', 'way').split(' ')
+      if (program === 'ip') await hosts.ip(hosts.onSwitch, [rest.join(' ')])
+      else await vsctl(rest.join(' '))
+    }
     await vsctl('add-br lax -- set bridge lax datapath_type=netdev')
   })
 

@@ -37,8 +37,9 @@ const RUN_BY: Readonly<Record<string, readonly [test: string, has: string]>> = {
   'npm run guest': ['test/scenarios/tutorial.test.ts', "'config/tutorial'"],
   'npm pack': ['test/scenarios/package.test.ts', "'npm', ['pack'"],
   'docker ': ['test/docker/compose.test.ts', "file: 'docker/compose.yaml'"],
-  'sudo ovs-vsctl ': ['test/contract/openflow-start.test.ts', "ovs.tell('ovs-vsctl'"],
-  'sudo ip link set eth1 mtu': ['test/contract/openflow-start.test.ts', 'link set way mtu'],
+  // Read from the page and typed.
+  'sudo ovs-vsctl ': ['test/contract/openflow-start.test.ts', "'node/switch/openflow/README.md'"],
+  'sudo ip link set eth1 mtu': ['test/contract/openflow-start.test.ts', "'node/switch/openflow/README.md'"],
   'chmod 600 FILE': ['test/unit/cli-home.test.ts', 'chmodSync(file, 0o600)'],
   'ip tuntap add': ['test/contract/qemu-tap.test.ts', "'ip', 'tuntap', 'add'"],
   'curl --unix-socket RUNDIR/api.sock http://peer/metrics': [
