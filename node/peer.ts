@@ -16,6 +16,7 @@ import { membershipEvents } from './agents/membership-events.ts'
 import { gatherFacts, leanReader } from './agents/membership-facts.ts'
 import { answerJoin } from './agents/membership-joins.ts'
 import { MembershipSteps } from './agents/membership-steps.ts'
+import { RemovalNews } from './agents/removal-news.ts'
 import { RestoreLine } from './agents/restore-line.ts'
 import { TakeoverAgent } from './agents/takeover.ts'
 import { EventFeed } from './edge/events.ts'
@@ -24,6 +25,7 @@ import { messageOf } from './errors.ts'
 import { wallMs } from './host/clock.ts'
 import type { HomeCredentials } from './host/home-credentials.ts'
 import { signedBy } from './host/identity.ts'
+import { askWhetherRemoved } from './host/join.ts'
 import { openLog } from './host/logging.ts'
 import { openOwnPolicies } from './host/own-policies.ts'
 import { leaveNoCore } from './host/core-dumps.ts'
@@ -119,7 +121,7 @@ async function start(home: Home, voice: Voice, body: Body, run: Run): Promise<Re
   const facts = () => gatherFacts(seen)
   const leaseMs = (): number => voice.voter.longestMs
   const steps = new MembershipSteps({ ...shared, random, membership, dataKeys, registers, facts, leaseMs })
-  followMembership(home, voice, takeover, run)
+  const removal = followMembership(home, voice, takeover, run)
   const notifying = openNotifying(home, voice, body, run)
   openTracing(home, voice, run)
 
@@ -142,7 +144,8 @@ async function start(home: Home, voice: Voice, body: Body, run: Run): Promise<Re
   voice.storagePeers.start(store && (async () => (await store.space()).freeBytes), host)
   teardown.add(() => repairing?.stop())
   const { notifications } = notifying
-  const api = await serve(home, voice, body, run, { groups, takeover, epochClock, modules, seen, facts, notifications })
+  const agents = { groups, takeover, epochClock, modules, seen, facts, notifications, removal }
+  const api = await serve(home, voice, body, run, agents)
   report('peer.started', { id: self, hypervisor: descriptionOf(body) })
   // In the background: without a majority it waits for register timeouts, and the API should answer meanwhile.
   directory.start().catch((error: unknown) => log.error({ error: messageOf(error) }, 'groups could not be read'))
@@ -156,10 +159,13 @@ function readyPeer({ config, self }: Home, { membership }: Voice, api: ReadyPeer
 }
 
 /** Who is a member, votes, or is invited: everybody here is told when it changes. */
-function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { report, stop }: Run): void {
+function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, run: Run): RemovalNews {
+  const { report, stop, teardown } = run
   const { config, clock, log, secret, self } = home
   const { transport, registers, leases, detector, membership, ids } = voice
-  const admit = ({ invites }: ClusterRecord): void => transport.setInvited(new Set(invites.map(invite => invite.id)))
+  // Who was removed may ask, too: it is told so.
+  const admit = ({ invites, removed }: ClusterRecord): void =>
+    transport.setInvited(new Set([...invites.map(invite => invite.id), ...removed]))
   const joins = { membership, secret, settings: sharedSettings(config), log, wallMs, verify: signedBy }
   transport.onJoin((invite, request) => answerJoin(joins, invite, request))
   admit(membership.record())
@@ -176,4 +182,8 @@ function followMembership(home: Home, voice: Voice, takeover: TakeoverAgent, { r
     for (const { kind, ...fields } of membershipEvents(before, record)) report(kind, fields)
     if (memberById(record, self) === undefined) void stop()
   })
+  const removal = new RemovalNews({ ...home, ...voice, ask: member => askWhetherRemoved(home.privateKey, member) })
+  removal.start()
+  teardown.add(() => removal.stop())
+  return removal
 }

@@ -11,7 +11,8 @@
  *
  * Who may come in. A connection gater (`gater.ts`) compares the Noise identity with the members, both ways, before a
  * muxer is spoken; no identify and no ping run here. Members come and go while the peer runs: one that is gone is cut off
- * at once, whatever it was doing. Who was invited may ask to become a member (`transport-invited.ts`) and nothing else.
+ * at once, whatever it was doing. Who was invited may ask to become a member (`transport-invited.ts`) and nothing else; so may
+ * who was removed, to be told so.
  */
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'

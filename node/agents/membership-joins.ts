@@ -1,4 +1,4 @@
-/** Answers those who come with an invitation: the cluster's register decides, its answer carries all that a member needs. */
+/** Answers those who come with an invitation, and tells who was removed that it was: the cluster's register decides, its answer carries all that a member needs. */
 import type { PeerId } from '../../protocols/core.ts'
 import { admit } from '../../protocols/membership/changes.ts'
 import {
@@ -15,7 +15,7 @@ import type { Log } from '../ports.ts'
 import type { MembershipAgent } from './membership.ts'
 
 export interface JoinsDeps {
-  readonly membership: MembershipAgent
+  readonly membership: Pick<MembershipAgent, 'record' | 'refresh' | 'change'>
   /** Of the cluster; undefined where this peer was not given it, because there were other data keys by then. */
   readonly secret: Uint8Array | undefined
   readonly settings: Readonly<Record<string, unknown>>
@@ -25,8 +25,16 @@ export interface JoinsDeps {
   verify(id: PeerId, bytes: Uint8Array, signature: Uint8Array): Promise<boolean>
 }
 
-/** `invite`: the key that the newcomer's connection was proven with. Never rejects. */
+/** `invite`: the key that the connection was proven with: of an invitation, or of a removed peer. Never rejects. */
 export async function answerJoin(deps: JoinsDeps, invite: PeerId, bytes: Uint8Array): Promise<Uint8Array> {
+  // It asks under its own identity, whatever it sends, and is told this alone (`removal-news.ts`).
+  if (deps.membership.record().removed.includes(invite)) {
+    return encodeJoinReply({
+      kind: 'refused',
+      code: 'MEMBER_REMOVED',
+      message: `${invite} was removed from the cluster`
+    })
+  }
   let reply: JoinReply
   try {
     reply = await judge(deps, invite, parseJoinRequest(bytes))

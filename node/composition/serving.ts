@@ -7,6 +7,7 @@ import { EpochReaders } from '../agents/epoch-readers.ts'
 import type { Groups } from '../agents/groups.ts'
 import { gatherFacts, neededImages } from '../agents/membership-facts.ts'
 import type { Notifications } from '../agents/notifications.ts'
+import type { RemovalNews } from '../agents/removal-news.ts'
 import type { TakeoverAgent } from '../agents/takeover.ts'
 import { serveApi } from '../edge/api.ts'
 import type { PeerParts, ReadyPeer } from '../edge/view.ts'
@@ -44,6 +45,7 @@ export interface Served {
   readonly seen: Parameters<typeof gatherFacts>[0] & Parameters<typeof neededImages>[0]
   readonly facts: () => ReturnType<typeof gatherFacts>
   readonly notifications: Notifications
+  readonly removal: RemovalNews
 }
 
 export const descriptionOf = ({ hypervisor }: Body): string => hypervisor?.description ?? 'none (witness)'

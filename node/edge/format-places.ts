@@ -1,4 +1,5 @@
 /** What the CLI prints about where members stand, and what may be lost there. Pure. */
+import { removalText } from '../../protocols/membership/join.ts'
 import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { CodeStatus } from './cluster-view.ts'
 import type { MemberStatus, PeerStatus } from './view.ts'
@@ -8,7 +9,12 @@ export const lossText = (count: number): string => (count < 1 ? 'none' : `any ${
 export const liveText = (count: number): string => (count === 1 ? '1 lives' : `${count} live`)
 
 /** What is to be known first: a majority that is away, and groups whose VMs have lost their hosts. */
-export function troubleText({ members, groups }: Pick<PeerStatus, 'members' | 'groups'>): string[] {
+export function troubleText({
+  members,
+  groups,
+  removed
+}: Pick<PeerStatus, 'members' | 'groups' | 'removed'>): string[] {
+  if (removed !== undefined) return [`REMOVED: ${removalText(removed)}`]
   const voters = members.filter(({ votes }) => votes)
   const live = voters.filter(({ liveness }) => liveness !== 'dead').length
   const without = `NO MAJORITY: of ${voters.length} voters ${liveText(live)}, so nothing is decided and no VM runs here until more do`

@@ -7,6 +7,7 @@ import type { Labels } from '../../config/schema.ts'
 import type { PeerId } from '../../protocols/core.ts'
 import type { Story, WhyQuestion } from '../../protocols/decisions/merge.ts'
 import type { GroupRecord, RetentionPolicy, VmSpec } from '../../protocols/group.ts'
+import type { Removal } from '../../protocols/membership/join.ts'
 import type { VmOutlook } from '../../protocols/overview/outlook.ts'
 import type { StandbyStatus } from '../../protocols/overview/standby-status.ts'
 import type { CaptureNow, Liveness, SwitchStats } from '../ports.ts'
@@ -96,6 +97,8 @@ export interface PeerStatus {
   readonly id: PeerId
   readonly version: string
   readonly cluster: string
+  /** A member says that this identity was removed, and no majority is reached. Absent: nobody does. */
+  readonly removed?: Removal | undefined
   readonly pid: number
   readonly uptimeMs: number
   /** e.g. "QEMU 7.2.22, tcg" */

@@ -55,6 +55,13 @@ export async function joinCluster(
   return { id, name, cluster: record.name, configFile: peer.configFile }
 }
 
+/** Under this peer's own identity: to one that was removed a member says so. Whatever else comes is an error. */
+export const askWhetherRemoved = (
+  privateKey: Parameters<typeof requestJoin>[0]['inviteKey'],
+  member: { readonly id: string; readonly address: string }
+): Promise<Uint8Array> =>
+  requestJoin({ inviteKey: privateKey, peer: member, request: new Uint8Array(1), timeoutMs: ASK_TIMEOUT_MS })
+
 async function askAll(
   token: Token,
   { tell, waitsFor }: { tell(text: string): void; waitsFor(what: string): void },

@@ -15,6 +15,7 @@ import type { Groups } from '../agents/groups.ts'
 import type { LocalVm } from '../agents/local-vm.ts'
 import type { MembershipAgent } from '../agents/membership.ts'
 import type { Objectives } from '../agents/objectives.ts'
+import type { RemovalNews } from '../agents/removal-news.ts'
 import type { StoragePeers } from '../agents/storage-peers.ts'
 import type { EventFeed } from '../edge/events.ts'
 import type { RedundancyStatus } from '../edge/redundancy-view.ts'
@@ -49,6 +50,7 @@ export interface OperationsDeps {
   readonly objectives: Pick<Objectives, 'outlooksOf'>
   readonly membership: MembershipAgent
   readonly directory: GroupDirectory
+  readonly removal: Pick<RemovalNews, 'told'>
   readonly decisions: DecisionLog
   readonly groups: Groups
   readonly epochClock: Pick<EpochClock, 'propose'>
@@ -90,11 +92,13 @@ class Operations implements PeerItself {
     const record = this.#deps.membership.record()
     const storage = storagePeers.about(placeable(record))
     const { k, m } = config.shards
+    const removal = this.#deps.removal.told()
     return {
       name: config.peer.name,
       id: self,
       version,
       cluster: config.cluster.name,
+      ...(removal && { removed: removal }),
       pid: process.pid,
       uptimeMs: clock.now() - this.#startedMs,
       hypervisor,

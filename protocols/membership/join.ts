@@ -158,3 +158,13 @@ const refuseRemoved = (id: PeerId): Verdict => ({
   code: 'MEMBER_REMOVED',
   message: `${id} was removed from the cluster: a removed identity never comes back, use a new --data-dir`
 })
+
+/** What a peer that was removed while it was down has been told: by whom, and of which cluster. */
+export interface Removal {
+  readonly cluster: string
+  readonly by: string
+}
+
+export const removalText = ({ cluster, by }: Removal): string =>
+  `this identity was removed from cluster ${cluster}, says ${by}: stop this peer, and join anew with a new data folder ` +
+  '(diapause join TOKEN)'

@@ -91,6 +91,23 @@ test('an invitation may be used up by its own answer', async () => {
   expect(transport.stats()).toMatchObject({ joins: 1, strangers: 1 })
 })
 
+test('who was removed dials as members do, is linked to nobody, and is told so when it asks', async () => {
+  const { member, invited: removed, transport, leaked } = await scene(async () => Buffer.from('you were removed'))
+  const returned = await transportOf(removed, [member, removed])
+  const linked: string[] = []
+  returned.onConnection(peer => linked.push(peer))
+  await returned.start()
+  await until(() => transport.stats().invitedRefused > 0)
+  // A dial of its own may stand in the way of the question: it asks again.
+  const answers: string[] = []
+  for (let tries = 0; tries < 20 && answers.length < 2; tries++) {
+    const answer = ask(removed, member, new Uint8Array(1)).then(bytes => answers.push(Buffer.from(bytes).toString()))
+    await answer.catch(() => sleep(100))
+  }
+  expect(answers).toEqual(['you were removed', 'you were removed'])
+  expect([linked, leaked, returned.connected(member.id)]).toEqual([[], [], false])
+})
+
 test('whoever was not invited is refused, and so is a request that the handler refuses', async () => {
   const { member, invited, transport } = await scene(async () => {
     throw new Error('no')

@@ -180,6 +180,11 @@ describe('a cluster made by hand', () => {
     await returned.sees('nobody', ({ members }) => members.every(member => member.self || member.liveness !== 'alive'))
     expect((await returned.client.members()).members.some(member => !member.self && member.connected)).toBe(false)
     expect((await ash.client.members()).members).toHaveLength(3)
+    await until('the old fir to be told that it was removed', async () => {
+      const { removed } = await returned.client.status()
+      return ['ash', 'oak', 'fir'].includes(removed?.by ?? '')
+    })
+    expect(await returned.ask('status')).toMatch(/^REMOVED: this identity was removed from cluster \S+, says/)
     const again = await returned.run('join', await ash.ask('invite'), ...returned.setup)
     expect(again).toMatchObject({ code: 2, err: expect.stringContaining('[NEW_PEER_EXISTS]') })
     await returned.kill()

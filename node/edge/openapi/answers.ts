@@ -94,6 +94,7 @@ export const status = of<PeerStatus>()(
     id: text,
     version: text,
     cluster: text,
+    removed: z.object({ cluster: text, by: text }).optional(),
     pid: number,
     uptimeMs: number,
     hypervisor: text,
