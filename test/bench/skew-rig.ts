@@ -121,8 +121,9 @@ export class SkewRig {
       this.vms.map(async (vm, i) => {
         const committed = { epoch, generation: this.#generation, previousEpoch: 0, images: {} }
         const image = Promise.resolve(images[i] as ImageManifest)
-        if (pages === 'there') vm.fence() // it stands still, but for its first instructions, as one without a lease does
         const { complete } = await vm.resumeFrom(committed, image, Promise.resolve())
+        // But for its first instructions it stands still, as one without a lease does. A VM that is fenced before would not begin.
+        if (pages === 'there') vm.fence()
         return { runMs: performance.now(), complete }
       })
     )
