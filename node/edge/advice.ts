@@ -28,6 +28,7 @@ const advice: Readonly<Record<string, string>> = {
   HOME_NO_KEY: 'make a recovery key first: `diapause recovery-key new`',
   HOST_NOT_ALIVE: 'name a storage member that is alive, or none: `diapause members` lists them',
   INTERNAL: 'this is a mistake of the program: report it with its stack, which for a mistake of a peer is in its log',
+  INVITE_UNKNOWN: 'name one that `diapause members` lists as invited',
   NAME_UNKNOWN: 'name a group or a VM that `diapause vm list` shows',
   NOTIFY_FAILED: 'mend the target that failed, as its message says, and test it again',
   NOT_STORAGE: '`diapause members` says who is a storage member; ask it with --config FILE or --url URL',

@@ -94,6 +94,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   VM_UNKNOWN: 404,
   NAME_UNKNOWN: 404,
   TOKEN_UNKNOWN: 404,
+  INVITE_UNKNOWN: 404,
   API_UNAUTHORIZED: 401,
   API_FORBIDDEN: 403,
   API_ORIGIN: 403,

@@ -46,6 +46,10 @@ async function namesOf(
     const named = ['config', 'socket', 'url', 'token-file', 'ca'].map(typed)
     const client = await clientOf(Object.assign({}, ...named) as object)
     if (kind === 'member') return (await client.status()).members.map(({ name }) => name)
+    if (kind === 'invitation') {
+      const { invites } = await client.members()
+      return invites.flatMap(({ id, usedBy }) => (id === undefined || usedBy !== undefined ? [] : [id]))
+    }
     const groups = await client.groups()
     return kind === 'group' ? groups.map(({ id }) => id) : groups.flatMap(({ vms }) => vms.map(({ id }) => id))
   }

@@ -56,19 +56,7 @@ export function memberCommands(
   clientOf: (options: object) => Promise<ApiClient>
 ): void {
   newPeerCommands(diapause, host)
-  const role = new Option('--role <role>', 'storage (runs VMs, stores snapshots) or witness (only votes)')
-  speaking(diapause, 'invite')
-    .description('print a token with which one peer may join the cluster; keep it like a password')
-    .addOption(role.choices(['storage', 'witness']).default('storage'))
-    .option('--no-vote', 'the new member has no vote')
-    .option('--replace <member>', 'it comes in the stead of this member, which leaves when the new one has its vote')
-    .option('--expires <minutes>', 'how long the token may be used', minutes, DEFAULT_EXPIRY_MINUTES)
-    .action(async (options: Shared & { role: string; vote: boolean; replace?: string; expires: number }) => {
-      const { role, vote: votes, replace: replaces, expires: expiresMinutes } = options
-      const client = await clientOf(options)
-      const invitation = await client.invite({ role, votes, expiresMinutes, ...(replaces && { replaces }) })
-      host.print(options.json ? JSON.stringify(invitation) : invitation.token)
-    })
+  inviteCommands(diapause, host, speaking, clientOf)
   const members = speaking(diapause, 'members')
     .description('list the members: roles, votes, liveness, and what the cluster waits for')
     .enablePositionalOptions()
@@ -113,6 +101,35 @@ export function memberCommands(
       await withProgress(client.leave(options.force === true), client, name, host)
       done(host, options, { left: name }, `${name} has left the cluster and stops`)
       await tellVotes(client, options, host)
+    })
+}
+
+function inviteCommands(
+  diapause: Command,
+  host: MemberHost,
+  speaking: (parent: Command, nameAndArguments: string) => Command,
+  clientOf: (options: object) => Promise<ApiClient>
+): void {
+  const role = new Option('--role <role>', 'storage (runs VMs, stores snapshots) or witness (only votes)')
+  const invite = speaking(diapause, 'invite')
+    .enablePositionalOptions()
+    .description('print a token with which one peer may join the cluster; keep it like a password')
+    .addOption(role.choices(['storage', 'witness']).default('storage'))
+    .option('--no-vote', 'the new member has no vote')
+    .option('--replace <member>', 'it comes in the stead of this member, which leaves when the new one has its vote')
+    .option('--expires <minutes>', 'how long the token may be used', minutes, DEFAULT_EXPIRY_MINUTES)
+    .action(async (options: Shared & { role: string; vote: boolean; replace?: string; expires: number }) => {
+      const { role, vote: votes, replace: replaces, expires: expiresMinutes } = options
+      const client = await clientOf(options)
+      const invitation = await client.invite({ role, votes, expiresMinutes, ...(replaces && { replaces }) })
+      host.print(options.json ? JSON.stringify(invitation) : invitation.token)
+    })
+  speaking(invite, 'withdraw <invitation>')
+    .description('take an invitation back, by the id that diapause members lists: nobody joins with its token any more')
+    .action(async (id: string, options: Shared) => {
+      const withdrawing = (await clientOf(options)).withdrawInvite(id)
+      await whileWaiting(host, 'the cluster is told', withdrawing)
+      done(host, options, { withdrawn: id }, `invitation ${id} is withdrawn`)
     })
 }
 

@@ -220,6 +220,11 @@ export class ApiClient {
     return (await this.#peer.call('POST', '/v1/invites', request)) as Invitation
   }
 
+  /** `id`: the short one that `members` tells. */
+  async withdrawInvite(id: string): Promise<void> {
+    await this.#peer.call('DELETE', `/v1/invites/${encodeURIComponent(id)}`)
+  }
+
   /** Settles when it is so. */
   async setMember(nameOrId: string, wish: MemberWish): Promise<void> {
     await this.#peer.call('PATCH', `/v1/members/${encodeURIComponent(nameOrId)}`, wish)

@@ -6,6 +6,8 @@ export interface ClusterView {
   status(): Promise<ClusterStatus>
   /** A token for one new member. MEMBER_UNKNOWN, INVITES_FULL, CLUSTER_FULL, MEMBER_OWNS_VMS (who is to be replaced lives and owns some). */
   invite(request: InviteRequest): Promise<Invitation>
+  /** Nobody joins any more with the invitation of that short id, nor with the token that was printed for it. INVITE_UNKNOWN. */
+  withdrawInvite(id: string): Promise<void>
   /** Resolves when it is so, however long that takes. MEMBER_UNKNOWN, MEMBER_LEAVING, LAST_VOTER, VOTERS_FULL, ADDRESS_TAKEN, CLUSTER_FULL. */
   setMember(nameOrId: string, wish: MemberWish): Promise<void>
   /** Resolves when it is no member any more, however long that takes. MEMBER_UNKNOWN, LAST_VOTER, MEMBER_OWNS_VMS. */
@@ -112,6 +114,8 @@ export interface KeysStatus {
 }
 
 export interface InviteStatus {
+  /** By which it is withdrawn: the end of the invitation's public key. Absent: a peer of before any could be. */
+  readonly id?: string | undefined
   readonly role: 'storage' | 'witness'
   readonly votes: boolean
   readonly replaces?: string | undefined

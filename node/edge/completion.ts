@@ -1,10 +1,10 @@
 /**
- * What a shell may go on with after the words that were typed: commands and options from the program itself, names of groups, VMs
- * and members from the peer. The scripts ask `diapause complete-words` for it, so they never grow old.
+ * What a shell may go on with after the words that were typed: commands and options from the program itself, names of groups, VMs,
+ * members and invitations from the peer. The scripts ask `diapause complete-words` for it, so they never grow old.
  */
 import type { Command, Option } from 'commander'
 
-export type NameKind = 'group' | 'vm' | 'member'
+export type NameKind = 'group' | 'vm' | 'member' | 'invitation'
 export type NamesOf = (kind: NameKind) => Promise<readonly string[]>
 
 /** By the names of arguments and of options' values. Others are files, or the person's own. */
@@ -13,6 +13,7 @@ const kinds: Readonly<Record<string, readonly NameKind[]>> = {
   vm: ['vm'],
   member: ['member'],
   peer: ['member'],
+  invitation: ['invitation'],
   name: ['group', 'vm'],
   '--group': ['group'],
   '--host': ['member'],

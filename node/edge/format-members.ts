@@ -25,8 +25,8 @@ export function membersText(status: ClusterStatus): string {
     votesText(status),
     codeText(code),
     ...open.map(
-      ({ role, votes, replaces, expiresMs }) =>
-        `invited: a ${role} ${votes ? 'with' : 'without'} a vote${replaces === undefined ? '' : ` for ${replaces}`}, until ${new Date(expiresMs).toISOString()}`
+      ({ id, role, votes, replaces, expiresMs }) =>
+        `invited${id === undefined ? '' : ` ${id}`}: a ${role} ${votes ? 'with' : 'without'} a vote${replaces === undefined ? '' : ` for ${replaces}`}, until ${new Date(expiresMs).toISOString()}`
     ),
     ...waits.map(({ member, why }) => `waiting: ${member}: ${why}`)
   ].join('\n')

@@ -41,6 +41,16 @@ export const memberRoutes: readonly Route[] = [
     })
   },
   {
+    method: 'DELETE',
+    path: '/v1/invites/{invite}',
+    role: 'admin',
+    summary: 'Take an invitation back, by its short id: nobody joins with its token any more',
+    answer: async ({ view }, [invite = '']) => {
+      await view.cluster.withdrawInvite(invite)
+      return { status: 204 }
+    }
+  },
+  {
     method: 'GET',
     path: '/v1/keys',
     role: 'view',

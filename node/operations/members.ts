@@ -1,6 +1,13 @@
 /** What an operator can see of the cluster's members and ask about them: the API's `ClusterView` over membership. */
 import type { PeerId } from '../../protocols/core.ts'
-import { addInvite, rotateKeys, setAddress, wishLeave, wishVotes } from '../../protocols/membership/changes.ts'
+import {
+  addInvite,
+  dropInvite,
+  rotateKeys,
+  setAddress,
+  wishLeave,
+  wishVotes
+} from '../../protocols/membership/changes.ts'
 import { keyHolders, keysAreFull, lackingKeys, mayMakeKey } from '../../protocols/membership/keys.ts'
 import {
   type ClusterRecord,
@@ -85,7 +92,8 @@ export class MemberOperations implements ClusterView {
         ...placeOf(storagePeers.about([id])),
         ...(replaces === undefined ? {} : { replaces: nameOf(replaces) })
       })),
-      invites: invites.map(({ role, votes, replaces, expiresMs, usedBy }) => ({
+      invites: invites.map(({ id, role, votes, replaces, expiresMs, usedBy }) => ({
+        id: shortOf(id),
         role,
         votes,
         expiresMs,
@@ -115,6 +123,19 @@ export class MemberOperations implements ClusterView {
     return {
       token: encodeToken({ cluster: { id: record.id, name: record.name }, seed, expiresMs, members }),
       expiresMs
+    }
+  }
+
+  async withdrawInvite(short: string): Promise<void> {
+    const { membership } = this.#deps
+    const { invites } = await membership.refresh()
+    const found = invites.filter(invite => invite.usedBy === undefined && shortOf(invite.id) === short)
+    if (found.length === 0) throw new UsageError('INVITE_UNKNOWN', `there is no open invitation "${short}"`)
+    for (const { id } of found) {
+      const record = await membership.change(dropInvite(id))
+      const used = record.invites.some(invite => invite.id === id)
+      if (used) throw new UsageError('INVITE_UNKNOWN', `a peer has joined with invitation "${short}" at this moment`)
+      await membership.until(record.version) // from now on this peer admits nobody with it
     }
   }
 
@@ -241,6 +262,10 @@ export class MemberOperations implements ClusterView {
     )
   }
 }
+
+/** Long enough that no two of the few there are look alike. */
+const SHORT_CHARACTERS = 6
+const shortOf = (invite: PeerId): string => invite.slice(-SHORT_CHARACTERS)
 
 const namesOf = (record: ClusterRecord, ids: readonly PeerId[]): string[] =>
   ids.map(id => memberById(record, id)?.name ?? id)

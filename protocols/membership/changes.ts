@@ -88,6 +88,14 @@ export function addInvite(invite: Invite): Change {
   }
 }
 
+/** Nothing where there is none, or a peer has joined with it: that is a member then. */
+export function dropInvite(id: PeerId): Change {
+  return current => {
+    const invites = current.invites.filter(invite => invite.id !== id || invite.usedBy !== undefined)
+    return invites.length === current.invites.length ? undefined : next(current, { invites })
+  }
+}
+
 export function dropExpiredInvites(wallMs: number): Change {
   return current => {
     const invites = current.invites.filter(invite => invite.expiresMs > wallMs)

@@ -44,7 +44,12 @@ describe('every command', () => {
 })
 
 describe('a shell', () => {
-  const names: Record<NameKind, string[]> = { group: ['bank', 'shop'], vm: ['vm1', 'vm2'], member: ['oak', 'elm'] }
+  const names: Record<NameKind, string[]> = {
+    group: ['bank', 'shop'],
+    vm: ['vm1', 'vm2'],
+    member: ['oak', 'elm'],
+    invitation: ['xYz123']
+  }
   const complete = (line: string): Promise<string[]> =>
     candidates(diapause, line.split(' '), kind => Promise.resolve(names[kind]))
 
@@ -58,6 +63,7 @@ describe('a shell', () => {
     expect(await complete('snapshot ')).toEqual(['bank', 'shop'])
     expect(await complete('vm console v')).toEqual(['vm1', 'vm2'])
     expect(await complete('members remove o')).toEqual(['oak'])
+    expect(await complete('invite withdraw ')).toEqual(['xYz123'])
     expect(await complete('why vm1 --group s')).toEqual(['shop'])
     expect(await complete('plan --config peer.toml b')).toEqual(['bank'])
   })

@@ -61,6 +61,10 @@ class FakePeer implements PeerView {
       this.wishes.push(request)
       return { token: 'token', expiresMs: 1 }
     },
+    withdrawInvite: async id => {
+      if (id !== 'xYz123') throw new UsageError('INVITE_UNKNOWN', 'there is none')
+      this.wishes.push(['withdraw', id])
+    },
     setMember: async (member, wish) => void this.wishes.push([member, wish]),
     removeMember: async (member, force) => {
       if (member === 'one') throw new UsageError('LAST_VOTER', 'it has the only vote')
@@ -299,12 +303,14 @@ describe('the members over the API', () => {
   it('are shown, invited with what was left out, set, removed and left', async () => {
     expect(await client.members()).toEqual(clusterStatus)
     expect(await client.invite({ role: 'witness', replaces: 'two' })).toEqual({ token: 'token', expiresMs: 1 })
+    await client.withdrawInvite('xYz123')
     await client.setMember('t w/o', { votes: false })
     await client.removeMember('two', true)
     await client.removeMember('two', false)
     await client.leave(false)
     expect(peer.wishes).toEqual([
       { role: 'witness', votes: true, replaces: 'two', expiresMinutes: 60 },
+      ['withdraw', 'xYz123'],
       ['t w/o', { votes: false }],
       ['two', true],
       ['two', false],
@@ -322,6 +328,7 @@ describe('the members over the API', () => {
     expect(await raw('PATCH', '/v1/members/two', '{"votes": "yes"}')).toMatchObject({ status: 400 })
     expect(await raw('POST', '/v1/leave', '[]')).toMatchObject({ status: 400 })
     expect(peer.wishes).toEqual([])
+    expect(await raw('DELETE', '/v1/invites/other')).toMatchObject({ status: 404, error: { code: 'INVITE_UNKNOWN' } })
     expect(await raw('DELETE', '/v1/members/one')).toMatchObject({ status: 409, error: { code: 'LAST_VOTER' } })
   })
 })

@@ -33,7 +33,7 @@ const status: ClusterStatus = {
     member('fir', { votes: false, wantsVote: false })
   ],
   invites: [
-    { role: 'witness', votes: true, replaces: 'ash', expiresMs: 0 },
+    { id: 'xYz123', role: 'witness', votes: true, replaces: 'ash', expiresMs: 0 },
     { role: 'storage', votes: false, expiresMs: 1, usedBy: 'fir' }
   ],
   waits: [{ member: 'elm', why: 'it owns VMs' }]
@@ -74,7 +74,7 @@ describe('the members for people', () => {
       '  fir     storage  no           alive           yes          /ip4/10.0.0.1/tcp/102',
       'votes: 3, of which any 1 may fail and the others still decide',
       'new snapshots (k = 3, m = 2): none of 2 storage members may vanish',
-      'invited: a witness with a vote for ash, until 1970-01-01T00:00:00.000Z',
+      'invited xYz123: a witness with a vote for ash, until 1970-01-01T00:00:00.000Z',
       'waiting: elm: it owns VMs'
     ])
   })

@@ -134,15 +134,10 @@ test('a member is lost when it has been dead for long enough without a break', (
   expect(lost.has('ida')).toBe(false)
 })
 
-test('whoever asks a peer that knows no group yet to remove the owner of a VM is refused', async () => {
-  const world = new MembershipWorld()
-  const [a, b] = await storagePeers(world)
-  world.drop = (_from, to, _kind, protocol) => to === a.self && protocol === 'epoch'
-  await commit(world, b, 'ide', [])
-  expect(a.directory.get('g')).toBeUndefined()
+function operationsOf(world: MembershipWorld, a: Awaited<ReturnType<typeof storagePeers>>[0]): MemberOperations {
   const { membership, dataKeys, directory, detector, facts, neededImages } = a
-  const newInvite = async () => ({ id: 'invite', seed: new Uint8Array(32) })
-  const transport = {} as never
+  const newInvite = async () => ({ id: 'inviteAb12Cd', seed: new Uint8Array(32) })
+  const transport = { connected: () => true } as never
   const noFacts = { about: () => [] }
   const parts = {
     membership,
@@ -155,7 +150,30 @@ test('whoever asks a peer that knows no group yet to remove the owner of a VM is
     transport,
     storagePeers: noFacts
   }
-  const operations = new MemberOperations({ ...parts, wallMs: () => world.nowMs, code: { k: 2, m: 2 } })
+  return new MemberOperations({ ...parts, wallMs: () => world.nowMs, code: { k: 2, m: 2 } })
+}
+
+test('an invitation is withdrawn by the short id that is listed, once, and not by another', async () => {
+  const world = new MembershipWorld()
+  const [a] = await storagePeers(world)
+  const operations = operationsOf(world, a)
+  await done(world, operations.invite({ role: 'witness', votes: true, expiresMinutes: 5 }))
+  const [listed] = (await operations.status()).invites
+  expect(listed).toMatchObject({ id: 'Ab12Cd' })
+  const gone = { code: 'INVITE_UNKNOWN' }
+  await expect(done(world, operations.withdrawInvite('other'))).rejects.toMatchObject(gone)
+  await done(world, operations.withdrawInvite('Ab12Cd'))
+  expect((await operations.status()).invites).toEqual([])
+  await expect(done(world, operations.withdrawInvite('Ab12Cd'))).rejects.toMatchObject(gone)
+})
+
+test('whoever asks a peer that knows no group yet to remove the owner of a VM is refused', async () => {
+  const world = new MembershipWorld()
+  const [a, b] = await storagePeers(world)
+  world.drop = (_from, to, _kind, protocol) => to === a.self && protocol === 'epoch'
+  await commit(world, b, 'ide', [])
+  expect(a.directory.get('g')).toBeUndefined()
+  const operations = operationsOf(world, a)
   await expect(done(world, operations.removeMember('e', false))).rejects.toMatchObject({
     code: 'MEMBER_OWNS_VMS',
     details: { vms: ['g/vm1'] }

@@ -7,6 +7,7 @@ import {
   admit,
   type Change,
   dropExpiredInvites,
+  dropInvite,
   markSettled,
   raiseGroupFloor,
   removeMember,
@@ -311,6 +312,14 @@ describe('an invitation', () => {
       addInvite(invite)
     )
     expect(findMember(after(full, admit(invite, newcomer)), 'fir')?.votes).toBe(false)
+  })
+
+  it('is withdrawn while nobody has joined with it, and then nobody does', () => {
+    const withdrawn = after(invited, dropInvite(invite.id))
+    expect(withdrawn.invites).toEqual(invited.invites.filter(({ id }) => id !== invite.id))
+    expect(judge(withdrawn)).toMatchObject({ code: 'INVITE_UNKNOWN' })
+    expect(dropInvite('other')(invited)).toBeUndefined()
+    expect(dropInvite(invite.id)(after(invited, admit(invite, newcomer)))).toBeUndefined()
   })
 
   it('goes when it has expired, used or not', () => {

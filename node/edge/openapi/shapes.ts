@@ -96,6 +96,7 @@ export const shapes: Readonly<Record<string, Shape>> = {
   'PATCH /v1/members/{member}': { body: memberWishSchema, status: 204 },
   'DELETE /v1/members/{member}': { query: { force: '1: although it owns VMs' }, status: 204 },
   'POST /v1/invites': { body: inviteSchema, status: 201, answer: answers.invitation },
+  'DELETE /v1/invites/{invite}': { status: 204 },
   'GET /v1/keys': { answer: answers.keys },
   'POST /v1/keys': { status: 201, answer: answers.keys },
   'POST /v1/leave': { body: leaveSchema, status: 204 },
