@@ -5,7 +5,7 @@
  */
 import { type GroupRecord, type KeptEpoch, type NicSpec, nicsOf, type VmSpec } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
-import { DiapauseError, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type {
   Clock,
   DrilledVm,
@@ -21,6 +21,9 @@ import { tellOfRestore } from './after-restore.ts'
 import type { Report } from './group-agent.ts'
 import { LocalVm, type LocalVmDeps } from './local-vm.ts'
 import { heldBack, type RestoreLine, type TalksReader } from './restore-line.ts'
+
+/** What a shell ends with where it may not run a command, or there is none (POSIX, Shell Command Language, 2.8.2). */
+const UNTRIED: ReadonlySet<number> = new Set([126, 127])
 
 export interface DrillRunDeps extends TalksReader {
   readonly self: PeerId
@@ -89,6 +92,7 @@ export class DrillRun {
     signal.addEventListener('abort', abort)
     if (signal.aborted) abort()
     let failed: string | undefined
+    let untried = false
     try {
       const vms = this.#specs
       const room = await host.open({ group, epoch: this.#epoch.epoch, vms, networks: this.#networks })
@@ -100,13 +104,14 @@ export class DrillRun {
     } catch (error) {
       if (signal.aborted) throw givenUp(signal, group)
       failed = messageOf(error)
+      untried = hasCode(error, 'DRILL_UNTRIED')
     } finally {
       disarm()
       signal.removeEventListener('abort', abort)
     }
     const [vms, check] = [[...this.#vms.values()], this.#check]
     const { epoch } = this.#epoch
-    const outcome = { ...(check && { check }), ...(failed !== undefined && { failed }) }
+    const outcome = { ...(check && { check }), ...(failed !== undefined && { failed }), ...(untried && { untried }) }
     return { group, epoch, tookMs: clock.now() - begunMs, vms, ...outcome }
   }
 
@@ -200,6 +205,10 @@ export class DrillRun {
     this.#check = { command, tookMs: clock.now() - begunMs, ...outcome }
     const { exitCode } = outcome
     if (exitCode === 0) return
+    if (exitCode !== null && UNTRIED.has(exitCode)) {
+      const why = `the check could not be tried: a command in it is not there or may not be run (exit code ${exitCode})`
+      throw new DiapauseError('DRILL_UNTRIED', why)
+    }
     const how = exitCode === null ? 'was ended by a signal' : `ended with exit code ${exitCode}`
     throw new DiapauseError('DRILL_CHECK', `the check ${how}`)
   }

@@ -58,7 +58,7 @@ export function drillCommands(
         }
       })
       host.print(options.json ? JSON.stringify(report, null, 2) : drillText(report))
-      if (report.failed !== undefined) throw new DiapauseError('DRILL_FAILED', `the drill failed: ${report.failed}`)
+      if (report.failed !== undefined) throw verdictOn(report, options.json === true)
     })
   scheduleCommand(drill, host, speaking, clientOf)
   sayCommand(drill, host)
@@ -114,7 +114,8 @@ function sayCommand(drill: Command, host: DrillHost): void {
     )
 }
 
-export function drillText({ group, epoch, peer, tookMs, vms, check, failed }: DrillReport): string {
+export function drillText(report: DrillReport): string {
+  const { group, epoch, peer, tookMs, vms, check } = report
   const checked = check && [
     `check: ${check.exitCode === null ? 'ended by a signal' : `exit code ${check.exitCode}`} after ${durationText(check.tookMs)}: ${check.command}`,
     ...check.output.map(line => `    ${line}`)
@@ -123,8 +124,21 @@ export function drillText({ group, epoch, peer, tookMs, vms, check, failed }: Dr
     `drill of group ${group} from epoch ${epoch} on ${peer}: ${durationText(tookMs)}`,
     ...table([['vm', 'runs after', 'all pages after', 'asked for', 'pushed', ''], ...vms.map(rowOf)]),
     ...(checked ?? []),
-    failed === undefined ? 'PASSED: it would come back' : `FAILED: ${failed}`
+    lastLine(report)
   ].join('\n')
+}
+
+/** The report has told people why. */
+function verdictOn({ failed = '', untried }: DrillReport, json: boolean): DiapauseError {
+  const why = json ? `: ${failed}` : ''
+  if (untried === true) return new UsageError('DRILL_UNTRIED', `the check of the drill could not be tried${why}`)
+  return new DiapauseError('DRILL_FAILED', `the drill failed${why}`)
+}
+
+function lastLine({ check, failed, untried }: DrillReport): string {
+  if (untried === true) return `NOT TRIED: ${failed ?? ''}`
+  if (failed !== undefined) return `FAILED: ${failed}`
+  return check === undefined ? 'PASSED: it came back (no check was given)' : 'PASSED: it came back'
 }
 
 function rowOf({ vm, runsMs, wholeMs, pagesFaulted, pagesPushed, faultP99Ms, failed = '' }: DrilledVm): string[] {

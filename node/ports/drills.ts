@@ -67,6 +67,8 @@ export interface DrillReport {
   readonly check?: (CheckOutcome & { readonly command: string; readonly tookMs: number }) | undefined
   /** Why. Absent: it passed. */
   readonly failed?: string | undefined
+  /** It failed only because its check is not there, or may not be run: whether the group came back was not looked at. */
+  readonly untried?: boolean | undefined
 }
 
 /** Times are from its start, of the hypervisor's process and all; what became of its pages, when it has all of them. */

@@ -128,7 +128,7 @@ describe('a drill of a bank that works', () => {
   it('fails, and says so everywhere, where its check does', async () => {
     const { code, out, err } = await run(left, 'drill', GROUP, '--check', 'echo the books are wrong >&2; exit 7')
     expect(code, err).toBe(1)
-    expect(err).toMatch(/the check ended with exit code 7.*DRILL_FAILED/)
+    expect(err).toMatch(/the drill failed.*DRILL_FAILED/)
     expect(out).toMatch(/the books are wrong[\s\S]*FAILED: the check ended with exit code 7/)
     await nothingLeft(left)
     expect((await run(right, 'status')).out).toMatch(

@@ -94,7 +94,7 @@ describe('diapause drill', () => {
       '  a   0.8 s       3.0 s            21 (99 % within 12 ms)  900',
       'check: exit code 0 after 1.0 s: count',
       '    all is well',
-      'PASSED: it would come back'
+      'PASSED: it came back'
     ])
     expect(JSON.parse((await run('drill', 'bank', '--json')).out)).toEqual(passed)
     expect(wishes[1]).toEqual({ group: 'bank', timeoutMs: 300_000 })
@@ -111,8 +111,12 @@ describe('diapause drill', () => {
       failed
     })
     const ended = await run('drill', 'bank')
-    expect(ended).toMatchObject({ code: 1, err: expect.stringMatching(/VM a: no shards \[DRILL_FAILED\]/) as string })
+    expect(ended).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^diapause: the drill failed[^:]*\[DRILL_FAILED\]/) as string
+    })
     expect(ended.out).toMatch(/ {2}a {3}- .* no shards\nFAILED: VM a: no shards$/)
+    expect((await run('drill', 'bank', '--json')).err).toContain('VM a: no shards')
     drill = async () => Promise.reject(new DiapauseError('DRILL_MEMORY', 'too little'))
     expect(await run('drill', 'bank')).toMatchObject({ code: 2, out: '' })
     drill = async (_, tell) => {
@@ -122,6 +126,20 @@ describe('diapause drill', () => {
     expect(await run('drill', 'bank')).toMatchObject({ code: 1, err: 'diapause: the peer stops [DRILL_INTERRUPTED]' })
     expect(await run('drill', 'bank', '--timeout', '0')).toMatchObject({ code: 2 })
     expect(await run('drill', 'say', 'a', 'hello')).toMatchObject({ code: 2 })
+  })
+
+  test('says where nothing was checked, and where the check could not be tried', async () => {
+    const report = { group: 'bank', epoch: 7, peer: 'oak', tookMs: 10, vms: [] }
+    drill = async () => report
+    expect(await run('drill', 'bank')).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/came back \(no check was given\)$/)
+    })
+    const check = { command: 'cuont', tookMs: 1, exitCode: 127, output: ['sh: 1: cuont: not found'] }
+    drill = async () => ({ ...report, check, failed: 'the check could not be tried', untried: true })
+    const untried = await run('drill', 'bank', '--check', 'cuont')
+    expect(untried).toMatchObject({ code: 2, err: expect.stringContaining('[DRILL_UNTRIED]') })
+    expect(untried.out).toMatch(/NOT TRIED: the check could not be tried$/)
   })
 
   test('is scheduled, and not any more', async () => {

@@ -84,6 +84,11 @@ describe('a drill', () => {
       check: { command: 'count', exitCode: 7, output: ['wrong'] },
       failed: 'the check ended with exit code 7'
     })
+    world.check = Promise.resolve({ exitCode: 127, output: ['sh: 1: cuont: not found'] })
+    expect(await world.run({ check: 'cuont' })).toMatchObject({
+      untried: true,
+      failed: expect.stringContaining('could not be tried')
+    })
     world.check = new Promise(() => {})
     const ending = world.run({ check: 'count' })
     await world.pass(0)

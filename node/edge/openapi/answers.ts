@@ -188,7 +188,9 @@ export const clusterStatus = of<ClusterStatus>()(
     members: z.array(
       z.object({ ...memberFields, self: flag, wantsVote: flag, leaving: flag, replaces: text.optional() })
     ),
-    invites: z.array(z.object({ id: text.optional(), role: roles, votes: flag, expiresMs: number, usedBy: text.optional() })),
+    invites: z.array(
+      z.object({ id: text.optional(), role: roles, votes: flag, expiresMs: number, usedBy: text.optional() })
+    ),
     waits: z.array(z.object({ member: text, why: text }))
   })
 )
