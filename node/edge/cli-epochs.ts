@@ -95,9 +95,12 @@ async function restoreOf(client: ApiClient, group: string, epoch: number | undef
 
 export function epochsText({ group, policy, own, room, epochs }: GroupEpochs): string {
   const { keepLast, hourly, daily, weekly } = policy
+  const longer = Object.entries({ hourly, daily, weekly }).flatMap(([each, count]) =>
+    count > 0 ? `, ${each} ${count}` : []
+  )
   const of = own ? 'its own' : "the config's"
   return [
-    `group ${group} keeps the newest ${keepLast}, hourly ${hourly}, daily ${daily}, weekly ${weekly} (policy: ${of}); its record has room for ${room}`,
+    `group ${group} keeps the newest ${keepLast}${longer.join('')} (policy: ${of}); its record has room for ${room}`,
     ...table([
       ['epoch', 'committed', 'stored', 'generation', 'held by', ''],
       ...epochs.map(({ epoch, wallMs, bytesStored, generation, holds, readers, committed }) => [

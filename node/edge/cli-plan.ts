@@ -3,7 +3,8 @@ import type { Command } from 'commander'
 import type { ApiClient } from './client.ts'
 import type { GroupPlan, PlannedLoss, PlannedMove, PlannedStarts } from './plan-view.ts'
 import { obstacleText } from './format-places.ts'
-import { listed, plural, span } from './why-words.ts'
+import { plural } from './plural.ts'
+import { listed, span } from './why-words.ts'
 
 interface PlanOptions {
   readonly host?: string

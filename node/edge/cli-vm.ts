@@ -11,6 +11,7 @@ import { confirm, type Question } from './confirm.ts'
 import { painted, type Terminal } from './terminal.ts'
 import { listedVms, vmListText } from './vm-list.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
+import { plural } from './plural.ts'
 
 /** The machine, as these commands need it. */
 export interface VmHost extends ConsoleHost, ProgressHost {
@@ -82,7 +83,7 @@ function defineCommand(command: Command, host: VmHost, clientOf: (options: objec
       const doing = dryRun ? 'the definition is looked at' : 'the group is made'
       const record = await whileWaiting(host, doing, client.createGroup(request, { dryRun }))
       const price = record.outputCommit ? '; each answer of theirs to the outside waits for the next epoch' : ''
-      const what = `group ${record.id} with ${record.vms.length} VMs ${dryRun ? 'can be made' : 'is made'}${price}`
+      const what = `group ${record.id} with ${plural(record.vms.length, 'VM')} ${dryRun ? 'can be made' : 'is made'}${price}`
       host.print(options.json ? JSON.stringify(record, null, 2) : what)
       if (options.json) return
       const { members } = await whileWaiting(host, 'members are asked for', client.status())
@@ -111,7 +112,7 @@ async function removalOf(client: ApiClient, name: string): Promise<Question> {
   if (record === undefined) throw new UsageError('GROUP_UNKNOWN', `there is no group "${name}" in this cluster`)
   const vms = record.vms.map(({ id }) => id).join(', ')
   const epochs = (record.committed === null ? 0 : 1) + (record.kept?.length ?? 0)
-  const ask = `End ${vms} and forget ${epochs === 1 ? '1 snapshot' : `${epochs} snapshots`} of ${name}, for good?`
+  const ask = `End ${vms} and forget ${plural(epochs, 'snapshot')} of ${name}, for good?`
   return { whether: `whether to remove ${name}`, ask, otherwise: 'nothing was removed' }
 }
 

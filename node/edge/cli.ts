@@ -26,7 +26,7 @@ import { tokenCommands } from './cli-tokens.ts'
 import type { ApiClient } from './client.ts'
 import { clientOf, type WhereHost, whereOptions, type WhereOptions } from './cli-remote.ts'
 import { type DoctorHost, doctorCommand } from './doctor.ts'
-import { asksForJson, errorText, toldError } from './explain.ts'
+import { asksForJson, errorText, inOurWords, toldError } from './explain.ts'
 import { statusCommands, type StatusHost } from './cli-status.ts'
 import { vmCommands, type VmHost } from './cli-vm.ts'
 import type { ReadyPeer } from './view.ts'
@@ -101,6 +101,7 @@ export function program(host: CliHost, { ended, asking, json }: Running = idle):
     .showSuggestionAfterError()
     .configureOutput({
       writeOut: text => host.print(text.trimEnd()),
+      outputError: (text, write) => write(inOurWords(text)),
       writeErr: text => void (json || host.printError(text.trimEnd()))
     })
   const under = (parent: Command, nameAndArguments: string): Command =>

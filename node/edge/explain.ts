@@ -23,7 +23,8 @@ export interface ToldError {
 export function toldError(error: unknown): ToldError | undefined {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return undefined
-    const message = error.code === 'commander.help' ? 'a command is missing' : error.message.replace(/^error: /, '')
+    const message =
+      error.code === 'commander.help' ? 'a command is missing' : inOurWords(error.message).replace(/^error: /, '')
     return { code: 'CLI_USAGE', message, todo: adviceOn('CLI_USAGE', true), exitCode: 2 }
   }
   if (!(error instanceof DiapauseError)) {
@@ -41,6 +42,10 @@ export function toldError(error: unknown): ToldError | undefined {
     exitCode: usage ? 2 : 1
   }
 }
+
+/** What the parser of the command line says in its own terms. */
+export const inOurWords = (text: string): string =>
+  text.replace(/command-argument value '(.*?)' is invalid for argument '(.*?)'\./, "'$1' cannot be the $2.")
 
 /** What a person reads. Undefined where commander has printed its own. */
 export const errorText = (error: unknown): string | undefined =>

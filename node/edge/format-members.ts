@@ -2,14 +2,15 @@
 import type { ClusterMember, ClusterStatus } from './cluster-view.ts'
 import { codeText, hasPlaces, liveText, lossText, placeText } from './format-places.ts'
 import { table } from './format.ts'
+import { plural } from './plural.ts'
 
 export function membersText(status: ClusterStatus): string {
-  const { name, version, voters, code, members, invites, waits } = status
+  const { name, voters, code, members, invites, waits } = status
   const places = hasPlaces(members)
-  const settled = voters.settled ? 'settled' : 'being settled'
+  const settled = voters.settled ? '' : ' (being settled)'
   const open = invites.filter(invite => invite.usedBy === undefined)
   return [
-    `cluster ${name}: ${members.length} members, record ${version}, voters ${voters.version} (${settled})`,
+    `cluster ${name}: ${plural(members.length, 'member')}, voter set version ${voters.version}${settled}`,
     ...table([
       ['member', 'role', 'vote', 'liveness', 'connected', 'address', ...(places ? ['place'] : [])],
       ...members.map(member => [

@@ -3,6 +3,7 @@ import { removalText } from '../../protocols/membership/join.ts'
 import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { CodeStatus } from './cluster-view.ts'
 import type { MemberStatus, PeerStatus } from './view.ts'
+import { plural } from './plural.ts'
 
 export const lossText = (count: number): string => (count < 1 ? 'none' : `any ${count}`)
 
@@ -40,8 +41,8 @@ export function placeText({ labels = {}, freeBytes }: MemberStatus): string {
 export function codeText({ k, m, storage, live = storage, tolerates, domains }: CodeStatus): string {
   const members =
     live === storage
-      ? `${lossText(tolerates)} of ${storage} storage members may vanish`
-      : `${storage} storage members, of which ${liveText(live)}: ${lossText(tolerates)} more may vanish`
+      ? `${lossText(tolerates)} of ${plural(storage, 'storage member')} may vanish`
+      : `${plural(storage, 'storage member')}, of which ${liveText(live)}: ${lossText(tolerates)} more may vanish`
   const may = domains.flatMap(({ level, tolerates: count, alone }) => {
     if (count > 0) return `, or any ${count === 1 ? level : `${count} ${level}s`}`
     return alone.length > 0 ? `, or ${level} ${alone.join(' or ')} alone` : []

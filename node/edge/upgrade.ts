@@ -5,6 +5,7 @@
  */
 import type { Obstacle } from '../../protocols/overview/outlook.ts'
 import type { Overview, OverviewMember } from './overview-view.ts'
+import { plural } from './plural.ts'
 
 /** Against the program that asks. `silent`: it did not say. */
 export type Standing = 'same' | 'older' | 'newer' | 'silent'
@@ -51,7 +52,9 @@ function waitsFor({ name, liveness, connected, self, report, silent }: OverviewM
   if (report === null) return [`${name} does not say what it is (${silent ?? 'no answer'})`]
   const { redundancy } = report
   if (redundancy === null || (redundancy.due === 0 && redundancy.exposed === 0)) return []
-  const what = `${redundancy.exposed} snapshots bear fewer losses than they should, ${redundancy.due} columns are due`
+  const { exposed, due } = redundancy
+  const bear = exposed === 1 ? 'bears fewer losses than it should' : 'bear fewer losses than they should'
+  const what = `${plural(exposed, 'snapshot')} ${bear}, ${plural(due, 'column')} ${due === 1 ? 'is' : 'are'} due`
   return [`${name} says that ${what}: wait for repair, or ask for it (diapause repair)`]
 }
 

@@ -1,6 +1,7 @@
 /** Each fact as a sentence whose subject is the peer that tells it. Pure. */
 import type { Fact, FactOf, Ground, Told, Vote } from '../../protocols/decisions/facts.ts'
-import { listed, plural, span, type Words } from './why-words.ts'
+import { plural } from './plural.ts'
+import { listed, span, type Words } from './why-words.ts'
 
 /** For a person, e.g. 'suspects p1: no ack, …'. The peer stands before it. */
 export function sentenceOf({ by, fact, times, atMs, lastAtMs }: Told, words: Words): string {

@@ -45,5 +45,3 @@ export function listed(words: readonly string[]): string {
 
 /** '412 ms', '4.2 s', '3 min 20 s'. */
 export const span = (ms: number): string => (ms < 1_000 ? `${Math.round(ms)} ms` : durationText(ms))
-
-export const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`

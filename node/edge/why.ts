@@ -8,7 +8,8 @@ import type { Story } from '../../protocols/decisions/merge.ts'
 import { type Episode, episodesOf } from './why-episodes.ts'
 import { isQuiet, outcomeOf, whatMatters } from './why-outcome.ts'
 import { sentenceOf } from './why-sentences.ts'
-import { listed, plural, span, Words } from './why-words.ts'
+import { plural } from './plural.ts'
+import { listed, span, Words } from './why-words.ts'
 
 /** Episodes shown where nobody says how far to look back: the last is what one is woken by. */
 const SHOWN_EPISODES = 3

@@ -89,7 +89,7 @@ describe('a VM that boots from its disk', () => {
 
   it('is adopted, and whoever adopts it is told what it does without', () => {
     expect(said).toMatch(/Left out:\n {2}<graphics type='spice'>: there is no screen here/)
-    expect(said).toContain(`group ${GROUP} with 1 VMs is made`)
+    expect(said).toContain(`group ${GROUP} with 1 VM is made`)
   })
 
   it('reboots without leaving its generation', async () => {

@@ -65,7 +65,7 @@ describe('a cluster made by hand', () => {
     appendFileSync(oak.configFile, SETTINGS)
     await oak.start()
     const text = await oak.ask('members')
-    expect(text).toContain('cluster forest: 1 members')
+    expect(text).toContain('cluster forest: 1 member,')
     expect(text).toContain('votes: 1, of which none may fail')
     const identity = await oak.run('identity', '--data-dir', oak.dataDir)
     expect(identity.out.trim()).toBe((await oak.member('oak'))?.id)

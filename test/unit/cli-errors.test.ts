@@ -90,6 +90,7 @@ describe('an error under --json', () => {
 
   it.each([
     [['vm', 'list', '--jsn', '--json'], /unknown option '--jsn'.*Did you mean --json/s],
+    [['log', 'chatty', '--json'], /^'chatty' cannot be the level\. Allowed choices are debug/],
     [['statsu', '--json'], /unknown command 'statsu'/],
     [['snapshot', '--json'], /missing required argument 'group'/],
     [['vm', '--json'], /unknown option '--json'|a command is missing/],

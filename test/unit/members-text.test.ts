@@ -66,7 +66,7 @@ describe('the status of a peer', () => {
 describe('the members for people', () => {
   it('are a table, what may be lost, open invitations, and what the cluster waits for', () => {
     expect(membersText(status).split('\n')).toEqual([
-      'cluster forest: 4 members, record 12, voters 4 (being settled)',
+      'cluster forest: 4 members, voter set version 4 (being settled)',
       '  member  role     vote         liveness        connected    address',
       '  oak     storage  yes          alive           (this peer)  /ip4/10.0.0.1/tcp/111',
       '  elm     storage  yes, to go   alive, leaving  yes          /ip4/10.0.0.1/tcp/101',
