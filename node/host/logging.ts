@@ -34,10 +34,7 @@ export interface PeerLog {
 const SECRETS = ['authorization', 'token', 'secret', 'secretAccessKey', 'password']
 
 /** `write` gets each line; absent: standard output. */
-export function openLog(
-  { level, name }: { level: LogLevel; name: string },
-  write?: ((line: string) => void) | undefined
-): PeerLog {
+export function openLog({ level, name }: { level: LogLevel; name: string }, write?: (line: string) => void): PeerLog {
   const options = {
     level,
     base: { name },

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -76,6 +76,15 @@ describe('the npm package', () => {
     ])
     expect(read('config/definition.schema.json')).toMatchObject({ $id: 'urn:diapause:definition' })
   })
+
+  it('is installed for all by npm, as README says it, and its command runs', async () => {
+    const prefix = join(dir, 'global')
+    const offline = { npm_config_prefer_offline: 'true', npm_config_prefix: prefix }
+    await run('npm', ['install', '--global', `./${basename(tarball)}`], { cwd: dir, env: { ...env, ...offline } })
+    const { stdout } = await run(join(prefix, 'bin/diapause'), ['--version'], { cwd: join(dir, 'empty'), env })
+    expect(stdout.trim()).toBe(programVersion())
+    expect(readFileSync(join(root, 'README.md'), 'utf8')).toContain(`\`npm install --global ./${basename(tarball)}\``)
+  }, 180_000)
 
   it('runs by npx in an empty folder, and a peer of it comes up and stops', async () => {
     const cwd = join(dir, 'empty')

@@ -35,6 +35,7 @@ const RUN_BY: Readonly<Record<string, readonly [test: string, has: string]>> = {
   'npm run adopt-corpus': ['test/scenarios/programs.test.ts', "npmRun('adopt-corpus'"],
   // The tutorial has it, and the test types that.
   'npm run guest': ['test/scenarios/tutorial.test.ts', "'config/tutorial'"],
+  'npm install --global ./diapause-': ['test/scenarios/package.test.ts', "'npm', ['install', '--global'"],
   'npm pack': ['test/scenarios/package.test.ts', "'npm', ['pack'"],
   'docker ': ['test/docker/compose.test.ts', "file: 'docker/compose.yaml'"],
   // Read from the page and typed.
@@ -53,7 +54,6 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   'npm test': 'it runs all tests, and would not end',
   'npm run check': 'the same; test/unit/cli.test.ts asks it what it does not know',
   'npm run chaos': 'minutes, and hosts of its own; test/contract/chaos-*.test.ts run what it breaks with',
-  'npm install --global ./diapause-': 'test/scenarios/package.test.ts has npx install the same file',
   'apt-get install openvswitch-switch': 'tests unpack that package: test/hosts/openvswitch.ts',
   'ip link set vms0 master': 'the same words put hosts of tests on their bridge: test/hosts/hosts.ts'
 }
