@@ -97,10 +97,7 @@ export const isWhole = ({ missing, damaged, unreadable }: VerifyReport): boolean
   missing.length === 0 && damaged.length === 0 && unreadable.length === 0
 
 /** A line of the answer to such a request: progress again and again, then the report or an error. */
-export type WorkLine<T> =
-  | { readonly progress: WorkProgress }
-  | { readonly report: T }
-  | { readonly error: ErrorOfApi }
+export type WorkLine<T> = { readonly progress: WorkProgress } | { readonly report: T } | { readonly error: ErrorOfApi }
 
 export function parseVerifyWish(query: URLSearchParams): VerifyWish {
   const name = query.get('name') ?? undefined
