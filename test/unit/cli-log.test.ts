@@ -52,7 +52,7 @@ describe('diapause log', () => {
   it('refuses a level that there is not', async () => {
     const { code, err } = await run('loud')
     expect(code).toBe(2)
-    expect(err).toMatch(/'loud' is invalid.*debug, info, warn, error, default/s)
+    expect(err).toMatch(/'loud' cannot be the level\..*debug, info, warn, error, default/s)
   })
 
   it('is changed over TCP by admins only', async () => {
