@@ -196,8 +196,7 @@ export class GroupAgent {
     this.#generation = record.generation
     const ended = this.#endAll()
     if (record.removed || record.resting) {
-      // When they have ended, because who starts the group elsewhere goes by it. It runs out by itself, too.
-      void ended.then(() => this.#deps.leases.release(groupKey(record.id))).catch(() => {})
+      void this.#releaseAfter(ended, record).catch(() => {}) // it runs out by itself, too
       return
     }
     const { hosting, self } = this.#deps
@@ -211,6 +210,15 @@ export class GroupAgent {
     for (const each of Object.values(after)) each.catch(() => {}) // awaited by those that start
     const heldOf = heldBack(record, this.#deps, hosting)
     for (const spec of ours) void this.#startVm(record, spec, hosting, { ...after, held: heldOf(spec.id) })
+  }
+
+  /**
+   * When the VMs have ended, because who starts the group elsewhere goes by it. The group may run again by then, here, under a lease of
+   * its new generation: that one is kept.
+   */
+  async #releaseAfter(ended: Promise<unknown>, { id, generation }: GroupRecord): Promise<void> {
+    await ended
+    if (this.#generation === generation) await this.#deps.leases.release(groupKey(id))
   }
 
   #endAll(): Promise<unknown> {

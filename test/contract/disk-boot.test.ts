@@ -87,7 +87,12 @@ test.each(['dirty', 'portable'] as const)('boots anew when its guest turns it of
   await again.says('anything', text => parsePc(text).length > 0)
   const boots = parsePc(await again.console())[0]?.boots ?? 0
   await again.machine.type('o')
-  await counts(again, boots + 1)
+  // What was typed before the cut may be in the image, and turn it off once more.
+  await again.says(`3 counts of a boot after ${boots}`, text => {
+    const reports = parsePc(text)
+    const last = reports.at(-1)?.boots ?? 0
+    return last > boots && reports.filter(line => line.boots === last).length >= 3
+  })
   expect(again.machine.capture.mode).toBe(capture)
 })
 

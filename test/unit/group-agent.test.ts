@@ -11,15 +11,17 @@ const record = (owner: string): GroupRecord => aGroup({ id: 'shop', vms: [spec],
 /** A peer that hears of a group; its VMs start at once. */
 function agent(
   uplink: boolean,
-  guest?: GuestAgent
+  guest?: GuestAgent,
+  more: object = {},
+  destroy: () => Promise<void> = async () => {}
 ): { readonly agent: GroupAgent; readonly events: [string, Record<string, unknown>][] } {
   const events: [string, Record<string, unknown>][] = []
   const done = async () => {}
-  const nic = { ends: [], hold: done, release: done }
+  const nic = { ends: [], hold: done, release: done, detach: done, close: done }
   const vm = {
-    hypervisor: { define: () => ({ start: done, stop: done, resume: done, agent: guest }) },
+    hypervisor: { define: () => ({ start: done, stop: done, resume: done, destroy, agent: guest }) },
     network: { attach: async () => nic },
-    openWorker: async () => ({}),
+    openWorker: async () => ({ close: done }),
     path: () => '',
     wallMs: () => 5_000
   }
@@ -28,12 +30,13 @@ function agent(
     members: () => [],
     nameOf: (id: string) => id.replace('id-', ''),
     hosting: { vm, uplink, started: { of: () => 0, note: async () => {} } },
-    network: { setGroup() {} },
+    network: { setGroup() {}, removeGroup() {} },
     leases: { acquire: async () => {} },
     directory: { broadcast() {} },
     clock: { now: () => 0, after: () => () => {} },
     report: (kind: string, fields: Record<string, unknown>) => events.push([kind, fields]),
-    note() {}
+    note() {},
+    ...more
   }
   return { agent: new GroupAgent(deps as unknown as GroupAgentDeps), events }
 }
@@ -68,4 +71,26 @@ test('a VM that stood still for want of its lease is told the time when it goes 
   peer.onLease('regained', 1)
   await expect.poll(() => events.at(-1)?.[0]).toBe('vm.clock-set')
   expect(set).toEqual([5_000])
+})
+
+test('a group that rests lets its lease go when its VMs have ended, but not the one under which it runs again by then', async () => {
+  for (const startsAgain of [false, true]) {
+    const leased: string[] = []
+    const ending = Promise.withResolvers<void>()
+    const acquire = async (key: string, generation: number) => void leased.push(`acquire ${key} ${generation}`)
+    const release = async (key: string) => void leased.push(`release ${key}`)
+    const { agent: peer, events } = agent(true, undefined, { leases: { acquire, release } }, () => ending.promise)
+    const at = (version: number, more: Partial<GroupRecord>) => peer.onRecord({ ...record('id-oak'), version, ...more })
+    at(1, { generation: 1 })
+    await expect.poll(() => events.map(([kind]) => kind)).toContain('vm.started')
+    at(2, { generation: 2, resting: true })
+    if (startsAgain) at(3, { generation: 3 })
+    await new Promise(resolve => setTimeout(resolve))
+    const before = startsAgain ? ['acquire group/shop 1', 'acquire group/shop 3'] : ['acquire group/shop 1']
+    expect(leased).toEqual(before)
+    ending.resolve()
+    await expect.poll(() => events.map(([kind]) => kind)).toContain('vm.destroyed')
+    if (startsAgain) await expect.poll(() => events.filter(([kind]) => kind === 'vm.started').length).toBe(2)
+    expect(leased).toEqual(startsAgain ? before : [...before, 'release group/shop'])
+  }
 })
