@@ -196,7 +196,10 @@ export class GroupAgent {
     this.#generation = record.generation
     const ended = this.#endAll()
     if (record.removed || record.resting) {
-      void this.#releaseAfter(ended, record).catch(() => {}) // it runs out by itself, too
+      // When they have ended, because who starts the group elsewhere goes by it. By then it may run again here, under a lease of
+      // its new generation, which is kept. It runs out by itself, too.
+      const release = () => this.#generation === record.generation && this.#deps.leases.release(groupKey(record.id))
+      void ended.then(release).catch(() => {})
       return
     }
     const { hosting, self } = this.#deps
@@ -210,15 +213,6 @@ export class GroupAgent {
     for (const each of Object.values(after)) each.catch(() => {}) // awaited by those that start
     const heldOf = heldBack(record, this.#deps, hosting)
     for (const spec of ours) void this.#startVm(record, spec, hosting, { ...after, held: heldOf(spec.id) })
-  }
-
-  /**
-   * When the VMs have ended, because who starts the group elsewhere goes by it. The group may run again by then, here, under a lease of
-   * its new generation: that one is kept.
-   */
-  async #releaseAfter(ended: Promise<unknown>, { id, generation }: GroupRecord): Promise<void> {
-    await ended
-    if (this.#generation === generation) await this.#deps.leases.release(groupKey(id))
   }
 
   #endAll(): Promise<unknown> {
