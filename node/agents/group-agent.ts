@@ -196,9 +196,10 @@ export class GroupAgent {
     this.#generation = record.generation
     const ended = this.#endAll()
     if (record.removed || record.resting) {
-      // When they have ended, because who starts the group elsewhere goes by it. By then it may run again here, under a lease of
-      // its new generation, which is kept. It runs out by itself, too.
-      const release = () => this.#generation === record.generation && this.#deps.leases.release(groupKey(record.id))
+      // When they have ended, because who starts the group elsewhere goes by it. By then it may run again here, under a newer lease.
+      const release = async (): Promise<void> => {
+        if (this.#generation === record.generation) await this.#deps.leases.release(groupKey(record.id))
+      }
       void ended.then(release).catch(() => {})
       return
     }
