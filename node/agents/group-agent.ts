@@ -197,9 +197,8 @@ export class GroupAgent {
     const ended = this.#endAll()
     if (record.removed || record.resting) {
       // When they have ended, because who starts the group elsewhere goes by it. By then it may run again here, under a newer lease.
-      const release = async (): Promise<void> => {
-        if (this.#generation === record.generation) await this.#deps.leases.release(groupKey(record.id))
-      }
+      const release = async (): Promise<void> =>
+        this.#generation === record.generation ? this.#deps.leases.release(groupKey(record.id)) : undefined
       void ended.then(release).catch(() => {})
       return
     }
