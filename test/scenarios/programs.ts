@@ -28,5 +28,12 @@ export const programs: readonly Program[] = [
   sound('fuzz', '--target texts --runs 2000'),
   bench('switch --part alone --rounds 1'),
   bench('capture --only neighbours --fill 256'),
-  bench('restore --sizes 256 --rounds 1')
+  bench('restore --sizes 256 --rounds 1'),
+  bench('exact --cuts 3'),
+  bench('agree --cuts 2'),
+  bench('sources --rounds 1'),
+  bench('skew --skews 0'),
+  bench('failover --fault kill --rounds 1'),
+  bench('epochs --seconds 20'),
+  bench('dashboard')
 ]
