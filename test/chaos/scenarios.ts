@@ -2,6 +2,7 @@
 import type { Fault } from './fault.ts'
 import { FAULTS } from './faults/list.ts'
 import type { Draw, Scenario, Step, Turn } from './scenario.ts'
+import { STORMS } from './storms.ts'
 
 /** A fault of a scenario of few rounds lasts no longer: longer ones are for the random mix, which has the time. */
 const SHORT_MS = 12_000
@@ -150,7 +151,7 @@ function goesWith(one: Planned, other: Planned): boolean {
 const together = [twoInTurn, flapping, pausedInTurn, killInPartition]
 
 /** All but the random mix: what `--scenario all` runs. */
-export const scenarios = (): Scenario[] => [...[...FAULTS.values()].map(alone), ...together]
+export const scenarios = (): Scenario[] => [...[...FAULTS.values()].map(alone), ...together, ...STORMS]
 
 export const SCENARIOS: ReadonlyMap<string, Scenario> = new Map(
   [...scenarios(), random].map(scenario => [scenario.name, scenario])

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { FAULTS } from '../chaos/faults/list.ts'
 import { actionsOf, planRound, type Step } from '../chaos/scenario.ts'
 import { random, SCENARIOS, scenarios } from '../chaos/scenarios.ts'
+import { STORMS } from '../chaos/storms.ts'
 
 const rounds = (seed: number, hosts: number): Step[][] =>
   Array.from({ length: 200 }, (_, number) => planRound(random, seed, { number, hosts }))
@@ -70,6 +71,27 @@ describe('the random mix', () => {
   it('damages what is stored at most once in a round', () => {
     for (const steps of rounds(6, 3))
       expect(steps.filter(({ fault }) => FAULTS.get(fault)?.harms).length).toBeLessThanOrEqual(1)
+  })
+})
+
+describe('a storm', () => {
+  it('has a dozen faults in a round and more, and hits every host', () => {
+    for (const storm of STORMS) {
+      const rounds = Array.from({ length: 40 }, (_, number) => planRound(storm, 8, { number, hosts: 3 }))
+      for (const steps of rounds) expect(steps.length).toBeGreaterThanOrEqual(12)
+      expect(new Set(rounds.flat().map(({ host }) => host))).toEqual(new Set([0, 1, 2]))
+    }
+  })
+
+  it('takes power from no host that has none', () => {
+    const power = STORMS.filter(({ faults }) => faults.includes('power-loss'))
+    expect(power.length).toBeGreaterThan(0)
+    for (const steps of power.flatMap(storm =>
+      Array.from({ length: 40 }, (_, number) => planRound(storm, 8, { number, hosts: 3 }))
+    ))
+      for (const [i, { host, atMs }] of steps.entries())
+        for (const before of steps.slice(0, i).filter(other => other.host === host))
+          expect(before.atMs + before.lastsMs).toBeLessThan(atMs)
   })
 })
 
