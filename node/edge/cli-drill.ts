@@ -8,6 +8,7 @@ import { say } from './drill-say.ts'
 import { DRILL_TIMEOUT_MS } from './drill-view.ts'
 import { durationText, table } from './format.ts'
 import { whileWaiting } from './waiting.ts'
+import { wholeNumber } from './whole-number.ts'
 
 /** The machine, as these commands need it. */
 export interface DrillHost extends ImageHost {
@@ -40,9 +41,9 @@ export function drillCommands(
       'restore a group beside itself, in a network of its own, look at it, and take it away; fails (1) where it did'
     )
     .enablePositionalOptions()
-    .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', numberOf)
+    .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', wholeNumber)
     .option('--check <command>', "run on the peer's host when all VMs run; passes with exit code 0")
-    .option('--timeout <seconds>', `until it has passed (default: ${seconds})`, numberOf)
+    .option('--timeout <seconds>', `until it has passed (default: ${seconds})`, wholeNumber)
     .action(async (group: string, options: Shared & { epoch?: number; check?: string }) => {
       const { epoch, check } = options
       const timeoutMs = (options.timeout ?? seconds) * SECOND_MS
@@ -77,7 +78,7 @@ function scheduleCommand(
       '--check <name>',
       'a command under [drills.checks] in the config of every member that may run VMs of the group'
     )
-    .option('--timeout <seconds>', 'until one has passed', numberOf)
+    .option('--timeout <seconds>', 'until one has passed', wholeNumber)
     .option('--off', 'no more of them')
     .action(async (group: string, options: Shared & { every?: number; check?: string; off?: boolean }) => {
       const { every: everyMs, check, off = false, timeout } = options
@@ -105,7 +106,7 @@ function sayCommand(drill: Command, host: DrillHost): void {
             'DRILL_MISSING',
             'this is for the check of a drill, which has DIAPAUSE_DRILL in its environment'
           )
-        const withinMs = numberOf(seconds ?? `${SAY_SECONDS}`) * SECOND_MS
+        const withinMs = wholeNumber(seconds ?? `${SAY_SECONDS}`) * SECOND_MS
         const saying = say(folder, { vm, text, ...(pattern !== undefined && { pattern }), withinMs })
         const line = (await whileWaiting(host, `VM ${vm} is listened to`, saying)) ?? null
         if (json) host.print(JSON.stringify({ vm, typed: text, line }))
@@ -145,11 +146,6 @@ function rowOf({ vm, runsMs, wholeMs, pagesFaulted, pagesPushed, faultP99Ms, fai
   const time = (ms: number | undefined): string => (ms === undefined ? '-' : durationText(ms))
   const slowest = faultP99Ms === undefined ? '' : ` (99 % within ${Math.ceil(faultP99Ms)} ms)`
   return [vm, time(runsMs), time(wholeMs), `${pagesFaulted ?? '-'}${slowest}`, `${pagesPushed ?? '-'}`, failed]
-}
-
-function numberOf(text: string): number {
-  if (/^\d{1,15}$/.test(text)) return Number(text)
-  throw new UsageError('CLI_NUMBER', `${JSON.stringify(text)} is not a whole number`)
 }
 
 function timeOf(text: string): number {

@@ -1,12 +1,12 @@
 /** `diapause epochs`: which epochs of a group are kept, and why; `diapause restore` goes back to one. */
 import type { Command } from 'commander'
-import { UsageError } from '../errors.ts'
 import type { ApiClient } from './client.ts'
 import { confirm, type Question } from './confirm.ts'
 import type { GroupEpochs, PolicyWish } from './epoch-view.ts'
 import { bytesText, durationText, table } from './format.ts'
 import type { Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
+import { wholeNumber } from './whole-number.ts'
 
 interface Options {
   readonly json?: boolean
@@ -33,28 +33,28 @@ export function epochCommands(
     .description('keep an epoch, whatever the policy says, until it is released')
     .option('--name <name>', 'what for', HOLD_NAME)
     .action(async (group: string, epoch: string, options: Options & { name: string }) => {
-      await (await clientOf(options)).holdEpoch(group, numberOf(epoch), options.name)
+      await (await clientOf(options)).holdEpoch(group, wholeNumber(epoch), options.name)
       await list(group, options)
     })
   speaking(epochs, 'release <group> <epoch>')
     .description('hold an epoch no longer: the policy counts again from the next one on')
     .option('--name <name>', 'this hold only (default: all holds of the epoch)')
     .action(async (group: string, epoch: string, options: Options & { name?: string }) => {
-      await (await clientOf(options)).releaseEpoch(group, numberOf(epoch), options.name)
+      await (await clientOf(options)).releaseEpoch(group, wholeNumber(epoch), options.name)
       await list(group, options)
     })
   speaking(epochs, 'rm <group> <epoch>')
     .description('keep an epoch no longer: its place on disk is free within seconds, for as far as no other needs it')
     .action(async (group: string, epoch: string, options: Options) => {
-      await (await clientOf(options)).removeEpoch(group, numberOf(epoch))
+      await (await clientOf(options)).removeEpoch(group, wholeNumber(epoch))
       await list(group, options)
     })
   speaking(epochs, 'policy <group>')
     .description('say how many epochs of a group are kept from the next one on; what is not named stays')
-    .option('--last <count>', 'the newest', numberOf)
-    .option('--hourly <count>', 'the last one of so many hours', numberOf)
-    .option('--daily <count>', 'the last one of so many days', numberOf)
-    .option('--weekly <count>', 'the last one of so many weeks', numberOf)
+    .option('--last <count>', 'the newest', wholeNumber)
+    .option('--hourly <count>', 'the last one of so many hours', wholeNumber)
+    .option('--daily <count>', 'the last one of so many days', wholeNumber)
+    .option('--weekly <count>', 'the last one of so many weeks', wholeNumber)
     .action(async (group: string, options: Options & PolicyWish & { last?: number }) => {
       const { last: keepLast, hourly, daily, weekly } = options
       await (await clientOf(options)).setRetention(group, { keepLast, hourly, daily, weekly })
@@ -62,7 +62,7 @@ export function epochCommands(
     })
   speaking(diapause, 'restore <group>')
     .description('start all VMs of a group again from an epoch; what they did since is lost, but not what is kept')
-    .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', numberOf)
+    .option('--epoch <number>', 'an epoch that is kept (default: the last committed)', wholeNumber)
     .option('--force', 'also where the outside has been told what is taken back now (outputCommit)')
     .option('--yes', 'do not ask')
     .action(async (group: string, options: Options & { epoch?: number; force?: boolean; yes?: boolean }) => {
@@ -113,9 +113,4 @@ export function epochsText({ group, policy, own, room, epochs }: GroupEpochs): s
       ])
     ])
   ].join('\n')
-}
-
-function numberOf(text: string): number {
-  if (/^\d{1,15}$/.test(text)) return Number(text)
-  throw new UsageError('CLI_NUMBER', `${JSON.stringify(text)} is not a whole number`)
 }

@@ -7,6 +7,7 @@ import { confirm, type Question } from './confirm.ts'
 import { durationText } from './format.ts'
 import type { Terminal } from './terminal.ts'
 import { type ProgressHost, whileWaiting } from './waiting.ts'
+import { wholeNumber } from './whole-number.ts'
 
 export interface RestHost extends ProgressHost {
   readonly terminal: Terminal
@@ -46,7 +47,7 @@ export function startCommand(
 ): void {
   command
     .description('let a group that rests run again, from its last epoch')
-    .option('--epoch <number>', 'an epoch that is kept, instead of the last', numberOf)
+    .option('--epoch <number>', 'an epoch that is kept, instead of the last', wholeNumber)
     .option('--force', 'also where the outside has been told what is taken back now (outputCommit)')
     .action(async (name: string, options: StartOptions) => {
       const client = await clientOf(options)
@@ -92,9 +93,4 @@ function questionOf({ id, committed }: GroupRecord): Question {
     ask: `End the VMs of ${id} and lose what they did since epoch ${epoch}${ago}?`,
     otherwise: 'nothing was stopped'
   }
-}
-
-function numberOf(text: string): number {
-  if (/^\d{1,15}$/.test(text)) return Number(text)
-  throw new UsageError('CLI_NUMBER', `${JSON.stringify(text)} is not a whole number`)
 }
