@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { UsageError, messageOf } from '../errors.ts'
 import type { HypervisorSettings } from '../../config/schema.ts'
 import type { Clock, Log } from '../ports.ts'
-import { type Accel, commonArguments, escapeComma, guestName } from './command-line.ts'
+import { type Accel, commonArguments, escapeComma, guestName, TRIAL_PREFIX } from './command-line.ts'
 import type { QemuProgram } from './confinement.ts'
 import { spawnQemu } from './process.ts'
 
@@ -68,7 +68,7 @@ async function tryKvm(options: TrialOptions): Promise<string | undefined> {
 /** Boots the boot sector under `accel`. Why it did not run; undefined where it did. */
 export async function trialBoot(accel: Accel, options: TrialOptions): Promise<string | undefined> {
   const { settings, clock } = options
-  const folder = await mkdtemp(join(options.runDir, 'trial-'))
+  const folder = await mkdtemp(join(options.runDir, TRIAL_PREFIX))
   try {
     const image = join(folder, 'boot')
     await writeFile(image, bootSector())

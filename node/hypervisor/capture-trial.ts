@@ -21,7 +21,8 @@ import {
   escapeComma,
   guestName,
   SHARED_RAM_MACHINE,
-  sharedRamArguments
+  sharedRamArguments,
+  TRIAL_PREFIX
 } from './command-line.ts'
 import { continueAfterDevices, stopToSendDevices } from './device-state.ts'
 import { spawnQemu } from './process.ts'
@@ -77,7 +78,7 @@ export async function trialCapture(options: CaptureTrialOptions): Promise<void> 
 
 async function run(options: CaptureTrialOptions, atEnd: (cleanUp: () => unknown) => void): Promise<void> {
   const { clock, settings, accel, peer } = options
-  const folder = await mkdtemp(join(options.runDir, 'trial-'))
+  const folder = await mkdtemp(join(options.runDir, TRIAL_PREFIX))
   atEnd(() => rm(folder, { recursive: true, force: true }))
   const boot = join(folder, 'boot')
   await writeFile(boot, writingSector())

@@ -26,6 +26,9 @@ export interface MachinePaths {
   readonly agent?: string | undefined
 }
 
+/** Of the folder of a trial, in a peer's `runDir`. */
+export const TRIAL_PREFIX = 'trial-'
+
 /** What trial and machine have in common. `guest` is the name: the mark by which stale copies are found. */
 export function commonArguments(accel: Accel, guest: string, machine = MACHINE_TYPE): string[] {
   return [

@@ -6,14 +6,14 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiapauseError } from '../errors.ts'
 import type { Clock } from '../ports.ts'
-import { isMachineOf } from './command-line.ts'
+import { isMachineOf, TRIAL_PREFIX } from './command-line.ts'
 
 /** A killed process is gone within milliseconds, unless the kernel is stuck in a system call of it. */
 const GONE_WITHIN_MS = 10_000
 const LOOK_AGAIN_MS = 5
 
 /**
- * Kills every QEMU of `peer`, waits until they are gone, and removes their sockets from `runDir`.
+ * Kills every QEMU of `peer`, waits until they are gone, and removes their sockets and the folders of trials from `runDir`.
  * The number killed. Rejects with HYPERVISOR_STALE where one does not go: then nothing may be started here.
  */
 export async function killStaleMachines(
@@ -36,7 +36,7 @@ export async function killStaleMachines(
     }
     await new Promise<void>(resolve => clock.after(LOOK_AGAIN_MS, resolve))
   }
-  await removeSockets(runDir)
+  await removeRemains(runDir)
   return killed.size
 }
 
@@ -58,9 +58,9 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** What machine.ts and spare-tracker.ts call their sockets: HASH.N.qmp, HASH.N.console, tracker.N.uffd. */
-async function removeSockets(runDir: string): Promise<void> {
+/** Sockets as machine.ts and spare-tracker.ts call them (HASH.N.qmp, HASH.N.console, tracker.N.uffd), and folders of trials. */
+async function removeRemains(runDir: string): Promise<void> {
   const names = await readdir(runDir).catch(() => [])
-  const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name))
-  await Promise.all(stale.map(name => rm(join(runDir, name), { force: true })))
+  const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name) || name.startsWith(TRIAL_PREFIX))
+  await Promise.all(stale.map(name => rm(join(runDir, name), { recursive: true, force: true })))
 }

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -22,7 +22,7 @@ it('QEMU dies with its peer, also when that is killed with SIGKILL', async () =>
   await expect.poll(() => gone(pid), { timeout: 10_000 }).toBe(true)
 })
 
-it('a QEMU that has outlived its peer nevertheless is killed by the next run, with its sockets', async () => {
+it('a QEMU that has outlived its peer nevertheless is killed by the next run, with its sockets and what a trial has left', async () => {
   const runDir = await mkdtemp(join(tmpdir(), 'orphan-'))
   const start = (owner: string) => {
     const args = [...commonArguments('tcg', guestName(owner, 'vm')), '-S', '-m', '16']
@@ -32,6 +32,8 @@ it('a QEMU that has outlived its peer nevertheless is killed by the next run, wi
   try {
     await Promise.all([once(stale, 'spawn'), once(other, 'spawn')])
     for (const name of ['vm.1.qmp', 'vm.1.console', 'vm.console.log']) await writeFile(join(runDir, name), '')
+    await mkdir(join(runDir, 'trial-x'))
+    await writeFile(join(runDir, 'trial-x', 'qmp'), '')
     expect(await killStaleMachines(peer, { runDir, clock })).toBe(1)
     expect([gone(stale.pid ?? 0), gone(other.pid ?? 0)]).toEqual([true, false])
     expect(await readdir(runDir)).toEqual(['vm.console.log'])
