@@ -26,6 +26,7 @@ const advice: Readonly<Record<string, string>> = {
   HOME_DAMAGED:
     'delete what is damaged there and send it again: `diapause home push GROUP --all`; or take another epoch',
   HOME_NO_KEY: 'make a recovery key first: `diapause recovery-key new`',
+  HOST_DISK: 'see whether the disk is full (df), read-only or failing (dmesg), and start the peer again when it is not',
   HOST_NOT_ALIVE: 'name a storage member that is alive, or none: `diapause members` lists them',
   INTERNAL: 'this is a mistake of the program: report it with its stack, which for a mistake of a peer is in its log',
   INVITE_UNKNOWN: 'name one that `diapause members` lists as invited',

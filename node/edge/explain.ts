@@ -3,7 +3,7 @@
  * standard error, since standard output may have a result as well: `verify` prints its report and fails.
  */
 import { CommanderError } from 'commander'
-import { DiapauseError, messageOf, UsageError } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf, UsageError } from '../errors.ts'
 import { adviceBeside, adviceOn } from './advice.ts'
 
 export interface ToldError {
@@ -27,6 +27,8 @@ export function toldError(error: unknown): ToldError | undefined {
       error.code === 'commander.help' ? 'a command is missing' : inOurWords(error.message).replace(/^error: /, '')
     return { code: 'CLI_USAGE', message, todo: adviceOn('CLI_USAGE', true), exitCode: 2 }
   }
+  if (isDiskFault(error))
+    return { code: 'HOST_DISK', message: messageOf(error), todo: adviceOn('HOST_DISK', false), exitCode: 1 }
   if (!(error instanceof DiapauseError)) {
     const details = error instanceof Error && error.stack !== undefined ? { details: { stack: error.stack } } : {}
     return { code: 'INTERNAL', message: messageOf(error), todo: adviceOn('INTERNAL', false), ...details, exitCode: 1 }
@@ -43,6 +45,11 @@ export function toldError(error: unknown): ToldError | undefined {
   }
 }
 
+/** What a disk does to whoever reads or writes: no mistake of ours, and nobody to report it to. */
+const DISK_FAULTS = ['EIO', 'EROFS', 'ENOSPC', 'EDQUOT']
+
+const isDiskFault = (error: unknown): boolean => DISK_FAULTS.some(code => hasCode(error, code))
+
 /** What the parser of the command line says in its own terms. */
 export const inOurWords = (text: string): string =>
   text.replace(/command-argument value '(.*?)' is invalid for argument '(.*?)'\./, "'$1' cannot be the $2.")
@@ -54,6 +61,7 @@ export const errorText = (error: unknown): string | undefined =>
 /** What happened and, on a second line where that does not say it, what to do. */
 export function sentenceOf(error: unknown): string {
   if (error instanceof DiapauseError) return withAdvice(`diapause: ${error.message} [${error.code}]`, error.code)
+  if (isDiskFault(error)) return withAdvice(`diapause: ${messageOf(error)} [HOST_DISK]`, 'HOST_DISK')
   const text = error instanceof Error && error.stack !== undefined ? error.stack : messageOf(error)
   return withAdvice(`diapause: ${text}`, 'INTERNAL')
 }

@@ -10,7 +10,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
-import { DiapauseError, hasCode } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { RegisterStore } from '../ports.ts'
 import { logDamage } from './level-log.ts'
 import { liveTables, tableDamage } from './level-table.ts'
@@ -25,10 +25,12 @@ const INSTEAD =
 
 /**
  * Opens the store; makes it, unless one was `made` here before. REGISTER_STORE_LOST: it was, and is not there.
- * REGISTER_STORE_CORRUPT, REGISTER_STORE_OPEN (e.g. another process has it), REGISTER_STORE_VERSION.
+ * REGISTER_STORE_CORRUPT, REGISTER_STORE_UNREADABLE (the disk fails), REGISTER_STORE_OPEN (e.g. another process has it), REGISTER_STORE_VERSION.
  */
 export async function openRegisterStore(directory: string, { made }: { made: boolean }): Promise<RegisterStore> {
-  await inspect(directory, made)
+  await inspect(directory, made).catch((error: unknown) => {
+    throw error instanceof DiapauseError ? error : unreadable(directory, error)
+  })
   const db = new Level<string, Uint8Array>(directory, {
     keyEncoding: 'utf8',
     valueEncoding: 'view',
@@ -100,6 +102,12 @@ function lost(directory: string): DiapauseError {
 function corrupt(directory: string, what: string, cause?: unknown): DiapauseError {
   const message = `the register store in ${directory} has lost writes (${what}): ${INSTEAD}`
   return new DiapauseError('REGISTER_STORE_CORRUPT', message, { cause, details: { directory } })
+}
+
+/** It may be there still, and come back with its disk. */
+function unreadable(directory: string, cause: unknown): DiapauseError {
+  const message = `the register store in ${directory} cannot be read (${messageOf(cause)}): see what the kernel says of its disk (dmesg); where that does not come back, ${INSTEAD}`
+  return new DiapauseError('REGISTER_STORE_UNREADABLE', message, { cause, details: { directory } })
 }
 
 class LevelRegisterStore implements RegisterStore {

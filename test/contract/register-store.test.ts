@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Level } from 'level'
@@ -147,6 +147,17 @@ describe('a register store that has lost something', () => {
     await killed()
     await rm(await logFile())
     await expect(open(true)).rejects.toMatchObject({ code: 'REGISTER_STORE_CORRUPT' })
+  })
+
+  test('is refused where the disk does not give it, and may be there again', async () => {
+    await killed()
+    const file = await logFile()
+    await rename(file, `${file}.away`)
+    await mkdir(file)
+    await expect(open(true)).rejects.toMatchObject({ code: 'REGISTER_STORE_UNREADABLE' })
+    await rm(file, { recursive: true })
+    await rename(`${file}.away`, file)
+    expect(Object.keys(await loaded())).toHaveLength(6)
   })
 
   test('is taken with a torn end: a write that was not acknowledged', async () => {

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ApiServer, apiSocketPath, serveApi } from '../../node/edge/api.ts'
 import { advisedCodes } from '../../node/edge/advice.ts'
 import { type CliHost, runCli } from '../../node/edge/cli.ts'
-import type { ToldError } from '../../node/edge/explain.ts'
+import { errorText, type ToldError, toldError } from '../../node/edge/explain.ts'
 import type { PeerView } from '../../node/edge/view.ts'
 import { DiapauseError, UsageError } from '../../node/errors.ts'
 
@@ -111,6 +111,16 @@ describe('an error under --json', () => {
     const { code, message } = await failure('vm', 'console', 'till', 'ls')
     expect([code, message]).toEqual(['INTERNAL', 'a mistake'])
   })
+})
+
+it.each(['EIO', 'EROFS', 'ENOSPC', 'EDQUOT'])('what a disk does (%s) is no mistake of the program', code => {
+  const error = Object.assign(new Error(`${code}: something, write`), { code, syscall: 'write' })
+  expect(toldError(error)).toMatchObject({
+    code: 'HOST_DISK',
+    todo: expect.stringMatching(/dmesg/) as string,
+    exitCode: 1
+  })
+  expect(errorText(error)).toMatch(/^diapause: E\w+: something, write \[HOST_DISK\]\n {2}→ see whether the disk/)
 })
 
 describe('an error for people', () => {
