@@ -4,47 +4,21 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { cp, readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { contentOf } from '../bench/shard-content.ts'
 import { limit } from '../chaos/faults/groups.ts'
 import { noDescriptors, shortOfMemory, starved } from '../chaos/faults/resources.ts'
 import { clockAhead, clockBehind, failingSync, prepareShim, shimCounts } from '../chaos/faults/shim.ts'
 import { rot, truncation } from '../chaos/faults/stored.ts'
-import { Hosts } from '../hosts/hosts.ts'
 import { generator } from '../sim/kernel.ts'
 import { withDirectory } from '../unit/store-support.ts'
-import { noDisk, Patient, type PatientOptions } from './chaos-support.ts'
+import { noDisk, Patient, withPatient } from './chaos-support.ts'
 import { clock, quietLog } from './real-clock.ts'
 
 const HOUR_MS = 3_600_000
 
-let hosts: Hosts
-
-beforeEach(async () => {
-  hosts = await Hosts.make(1)
-})
-afterEach(async () => {
-  await hosts.remove()
-})
-
-/** A host with a program in place of its peer, which is killed afterwards. */
-async function withPatient(
-  options: Pick<PatientOptions, 'program' | 'random'> & { readonly shim?: boolean },
-  use: (patient: Patient, dir: string) => Promise<void>
-): Promise<void> {
-  const [host] = hosts.all
-  if (host === undefined) throw new TypeError('there is one')
-  await withDirectory(async dir => {
-    const environment = options.shim === true ? await prepareShim({ scratchDir: join(dir, 'h1-scratch') }) : {}
-    const patient = await Patient.make({ hosts, host, dir, disk: noDisk(dir), environment, ...options })
-    try {
-      await use(patient, dir)
-    } finally {
-      await patient.halt()
-    }
-  })
-}
+const shim = (scratchDir: string) => prepareShim({ scratchDir })
 
 /** What it says from now on, until that is as wanted. */
 async function says(patient: Patient, wanted: (line: string) => boolean): Promise<string> {
@@ -71,7 +45,7 @@ describe('a wall clock', () => {
     { ...clockAhead, seconds: 3_600 },
     { ...clockBehind, seconds: -3_600 }
   ])('jumps an hour and back ($name), and timers do not notice', async ({ seconds, ...fault }) => {
-    await withPatient({ program: ['-e', program], shim: true }, async (patient, dir) => {
+    await withPatient({ program: ['-e', program], environment: shim }, async (patient, dir) => {
       await says(patient, line => line.startsWith('0 '))
       const heal = await fault.begin(patient)
       await says(patient, line => line.startsWith(`${seconds} `))
@@ -84,7 +58,7 @@ describe('a wall clock', () => {
   })
 
   it('is the real one for other programs, and in a run without that fault', async () => {
-    await withPatient({ shim: true }, async patient => {
+    await withPatient({ environment: shim }, async patient => {
       const environment = await prepareShim(patient)
       const heal = await clockAhead.begin(patient)
       const child = spawn('date', ['+%s'], { env: { ...process.env, ...environment } })
@@ -115,7 +89,7 @@ describe('fsync', () => {
     const drawn = { value: 0.5 }
     await withDirectory(async folder => {
       const random = () => drawn.value
-      await withPatient({ program: ['-e', program(folder)], shim: true, random }, async patient => {
+      await withPatient({ program: ['-e', program(folder)], environment: shim, random }, async patient => {
         await says(patient, line => line === 'synced')
         const healSome = await failingSync.begin(patient)
         await says(patient, line => line === 'EIO')
@@ -273,7 +247,7 @@ describe('stored shards', () => {
           [1, 2].map(async number => {
             const copy = join(dir, `copy${number}`)
             await cp(patient.dataDir, join(copy, 'data'), { recursive: true })
-            const { host } = patient
+            const { hosts, host } = patient
             await fault.begin(await Patient.make({ hosts, host, dir: copy, disk: noDisk(copy), random: generator(7) }))
             return { store: join(copy, 'data/shards'), right: await right(join(copy, 'data/shards')) }
           })

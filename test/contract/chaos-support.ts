@@ -4,8 +4,9 @@ import { once as event } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Disk, type Heal, once, type Target } from '../chaos/fault.ts'
-import type { Host, Hosts } from '../hosts/hosts.ts'
+import { type Host, Hosts } from '../hosts/hosts.ts'
 import { generator } from '../sim/kernel.ts'
+import { withDirectory } from '../unit/store-support.ts'
 
 export interface PatientOptions {
   readonly hosts: Hosts
@@ -99,6 +100,32 @@ export class Patient implements Target {
     const heard = event(child.stdout, 'data')
     child.stdout.setEncoding('utf8').on('data', (text: string) => this.lines.push(...text.trimEnd().split('\n')))
     await heard
+  }
+}
+
+/** A host of its own with a program in place of its peer; both are gone afterwards. */
+export async function withPatient(
+  options: Pick<PatientOptions, 'program' | 'random'> & {
+    readonly environment?: (scratchDir: string) => Promise<NodeJS.ProcessEnv>
+  },
+  use: (patient: Patient, dir: string) => Promise<void>
+): Promise<void> {
+  const { environment = async () => ({}), ...rest } = options
+  const hosts = await Hosts.make(1)
+  try {
+    const [host] = hosts.all
+    if (host === undefined) throw new TypeError('there is one')
+    await withDirectory(async dir => {
+      const made = await environment(join(dir, `${host.name}-scratch`))
+      const patient = await Patient.make({ hosts, host, dir, disk: noDisk(dir), environment: made, ...rest })
+      try {
+        await use(patient, dir)
+      } finally {
+        await patient.halt()
+      }
+    })
+  } finally {
+    await hosts.remove()
   }
 }
 

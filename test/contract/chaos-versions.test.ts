@@ -1,48 +1,13 @@
 /** Faults of the chaos runs that start peers again: with damaged votes, and as another version. Do they do what they say, and heal? Needs root. */
 import { cp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { openRegisterStore } from '../../node/store/register-store.ts'
 import { registerRot, registerTruncation } from '../chaos/faults/registers.ts'
 import { upgradeRoll } from '../chaos/faults/upgrade.ts'
-import { Hosts } from '../hosts/hosts.ts'
 import { mainOf, NEWER } from '../scenarios/newer.ts'
 import { generator } from '../sim/kernel.ts'
-import { withDirectory } from '../unit/store-support.ts'
-import { noDisk, Patient } from './chaos-support.ts'
-
-let hosts: Hosts
-
-beforeEach(async () => {
-  hosts = await Hosts.make(1)
-})
-afterEach(async () => {
-  await hosts.remove()
-})
-
-async function withPatient(
-  seed: number,
-  program: readonly string[] | undefined,
-  use: (patient: Patient) => Promise<void>
-): Promise<void> {
-  const [host] = hosts.all
-  if (host === undefined) throw new TypeError('there is one')
-  await withDirectory(async dir => {
-    const patient = await Patient.make({
-      hosts,
-      host,
-      dir,
-      disk: noDisk(dir),
-      random: generator(seed),
-      ...(program && { program })
-    })
-    try {
-      await use(patient)
-    } finally {
-      await patient.halt()
-    }
-  })
-}
+import { type Patient, withPatient } from './chaos-support.ts'
 
 describe('registers', () => {
   const folderOf = (patient: Patient): string => join(patient.dataDir, 'registers')
@@ -78,7 +43,7 @@ describe('registers', () => {
     'are damaged by $name so that a voter refuses them, and are at last as they were',
     async fault => {
       for (const seed of [1, 2, 3, 4, 5, 6]) {
-        await withPatient(seed, undefined, async patient => {
+        await withPatient({ random: generator(seed) }, async patient => {
           const folder = folderOf(patient)
           await vote(folder, 0)
           const before = await bytesOf(folder)
@@ -96,7 +61,7 @@ describe('registers', () => {
   )
 
   it('stay where the peer has voted on: what it holds then is newer than what was there before', async () => {
-    await withPatient(1, undefined, async patient => {
+    await withPatient({}, async patient => {
       const folder = folderOf(patient)
       await vote(folder, 0)
       const copy = join(patient.scratchDir, 'whole')
@@ -114,7 +79,7 @@ describe('registers', () => {
 
 describe('an upgrade of all peers', () => {
   it('starts each with the program of a next version, and at last with its own', async () => {
-    await withPatient(1, ['-e', 'console.log("own"); setInterval(() => {}, 1000)'], async patient => {
+    await withPatient({ program: ['-e', 'console.log("own"); setInterval(() => {}, 1000)'] }, async patient => {
       expect(patient.lines).toEqual(['own'])
       await upgradeRoll.prepare?.(patient)
       const tree = join(patient.scratchDir, 'newer')
