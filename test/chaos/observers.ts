@@ -2,8 +2,9 @@
  * Those who look at a cluster from outside while it is broken, and write down what they see. Peers' events tell when somebody
  * decided what; whether a promise held is judged by what no peer says: beats on the VMs' own network, consoles, /proc.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { lstatSync, readdirSync, readFileSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
+import { join } from 'node:path'
 import { messageOf } from '../../node/errors.ts'
 import type { SeenEvent } from '../demo/events.ts'
 import type { BankReport } from '../guest/console.ts'
@@ -153,9 +154,17 @@ export async function sample(target: RigTarget): Promise<Sample | undefined> {
       rssMiB: (Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024) / MIB,
       descriptors: readdirSync(`/proc/${pid}/fd`).length,
       disk: (blocks - bfree) / blocks,
+      storedMiB: sizeOf(target.dataDir) / MIB,
       answerMs: performance.now() - startMs
     }
   } catch {
     return undefined // it ended meanwhile
   }
+}
+
+/** All that a folder takes on its disk, bytes; what goes meanwhile takes nothing. */
+function sizeOf(folder: string): number {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .map(name => (lstatSync(join(folder, name), { throwIfNoEntry: false })?.blocks ?? 0) * 512)
+    .reduce((sum, bytes) => sum + bytes, 0)
 }

@@ -120,8 +120,15 @@ describe('a committed epoch', () => {
 })
 
 describe('what a peer takes', () => {
-  const samples = (rss: (i: number) => number): Sample[] =>
-    Array.from({ length: 60 }, (_, i) => ({ peer: 'p1', rssMiB: rss(i), descriptors: 80, disk: 0.2, answerMs: 10 }))
+  const samples = (rss: (i: number) => number, stored: (i: number) => number = () => 40): Sample[] =>
+    Array.from({ length: 60 }, (_, i) => ({
+      peer: 'p1',
+      rssMiB: rss(i),
+      descriptors: 80,
+      disk: 0.2,
+      storedMiB: stored(i),
+      answerMs: 10
+    }))
 
   it('may go up and down', () => {
     expect(bounded(samples(i => 150 + 40 * Math.sin(i)))).toEqual([])
@@ -133,6 +140,14 @@ describe('what a peer takes', () => {
 
   it('may not grow and grow', () => {
     expect(bounded(samples(i => 100 + 5 * i))).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
+  })
+
+  it('may be some images more on its disk, as many as streams allow, and not one more with every epoch', () => {
+    const steady = () => 150
+    expect(bounded(samples(steady, i => (i < 5 ? 40 : i < 22 ? 80 : 122)))).toEqual([])
+    expect(bounded(samples(steady, i => 40 + 4 * i))).toEqual([
+      expect.stringContaining('p1: what it stores (MiB) grew from')
+    ])
   })
 })
 
