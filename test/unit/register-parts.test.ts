@@ -193,6 +193,25 @@ describe('what registers remember', () => {
     expect(() => encodeValue('x'.repeat(MAX_VALUE_BYTES))).toThrow(expect.objectContaining({ code: 'REGISTER_VALUE' }))
     expect(() => decodeValue(Uint8Array.of(0x92, 1))).toThrow(expect.objectContaining({ code: 'REGISTER_VALUE' }))
   })
+
+  test.each([
+    ['is nested a thousand times', [...Array<number>(1_000).fill(0x91), 1]],
+    ['claims more members than it has bytes', [0xdd, 1, 0xc0, 0, 0]],
+    ['makes a regular expression of its text', [0xc7, 3, 0x78, 0x92, 0xa1, 0x61, 0xa0]],
+    ['makes an error of its text', [0xd4, 0x65, 0, 0x93, 0xa1, 0x61, 0xa1, 0x62, 0xc0]],
+    ['is followed by another', [1, 1]]
+  ])('is refused to readers where it %s, whoever wrote it', (_, bytes) => {
+    expect(() => decodeValue(Uint8Array.from(bytes))).toThrow(expect.objectContaining({ code: 'REGISTER_VALUE' }))
+  })
+
+  test('takes no value that it could not give back', () => {
+    let deep: unknown = 1
+    for (let i = 0; i < 25; i++) deep = [deep]
+    for (const value of [deep, new Date(5)]) {
+      expect(() => encodeValue(value)).toThrow(expect.objectContaining({ code: 'REGISTER_VALUE' }))
+    }
+    expect(decodeValue(encodeValue({ a: undefined, bytes: new Uint8Array(3) }))).toEqual({ bytes: new Uint8Array(3) })
+  })
 })
 
 describe('the order of disk and net', () => {
