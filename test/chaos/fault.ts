@@ -6,11 +6,12 @@
  * `target.random`, which the plan seeds, too. So one seed makes the same faults.
  */
 import type { Host, Hosts } from '../hosts/hosts.ts'
+import { generator } from '../sim/kernel.ts'
 
 /** Undoes what was begun. Idempotent; resolves when the host is as before, whether its peer is well again or not. */
 export type Heal = () => Promise<void>
 
-/** Hosts whose peer or VMs were killed, hosts that lost their power, and partitions. */
+/** Hosts whose peer or VMs were killed, hosts that lost their power while either ran, and partitions. */
 export const COUNTED = ['kills', 'powerLosses', 'partitions'] as const
 export type Counted = (typeof COUNTED)[number]
 export type Counts = Readonly<Record<Counted, number>>
@@ -28,8 +29,12 @@ export interface Fault {
   readonly links?: true
   /** What is stored may be damaged by it: of such faults a round has one, and ends when all is repaired. */
   readonly harms?: true
-  /** As what it counts where runs are added up, and how often when it begins now: what is not there is not killed. */
-  readonly counts?: { readonly as: Counted; of(target: Target): number }
+  /**
+   * As what it counts where runs are added up, and how often if it begins now and lasts so long: what is not there is not killed,
+   * and what is cut already is not cut. A peer is there from when it has a file of its disk open: one that has only just been
+   * started (Node alone takes half a second) holds nothing yet, and its end tries nothing. `of` draws what `begin` draws.
+   */
+  readonly counts?: { readonly as: Counted; of(target: Target, lastsMs: number): number }
   /** Before any peer runs, on every host of a run that may have this fault: an environment that its peer is to have. */
   readonly prepare?: (home: Home) => Promise<NodeJS.ProcessEnv>
   begin(target: Target): Promise<Heal>
@@ -69,13 +74,34 @@ export interface Target extends Home {
   readonly random: () => number
   /** Undefined: it does not run. A peer that ended is started again by the supervisor after a second, as by systemd. */
   peerPid(): number | undefined
+  /** Of its VMs; the uplink's relay is none. */
   qemuPids(): number[]
+  /** All that it runs: the peer, what that has started, and what is left of peers before. Parents before their children. */
+  pids(): number[]
   /** Ends all that the host runs, at once, as a power cut does, and nothing runs there until the heal. */
   halt(): Promise<Heal>
   /** Its peer is told to stop, and started again; with the main.ts of another tree from now on, or with its own. */
   restart(program: string | undefined): Promise<void>
   /** Why an operator would not restart the next peer now, as this one sees it; also where it is not of that version. */
   waits(version: string): Promise<readonly string[]>
+}
+
+/**
+ * Begins it with what the seed gives, and adds it to `counts` when it has begun: as what was there before, and not at all where
+ * it could not begin.
+ */
+export async function beginCounted(
+  fault: Fault,
+  target: Target & { random: () => number },
+  { seed, lastsMs }: { readonly seed: number; readonly lastsMs: number },
+  counts: Record<Counted, number>
+): Promise<Heal> {
+  target.random = generator(seed)
+  const count = fault.counts?.of(target, lastsMs) ?? 0
+  target.random = generator(seed)
+  const heal = await fault.begin(target)
+  if (fault.counts !== undefined) counts[fault.counts.as] += count
+  return heal
 }
 
 /** A heal that does it once, however often it is called; all callers wait for that. */

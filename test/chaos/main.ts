@@ -37,19 +37,21 @@ async function chaos(options: ChaosOptions): Promise<number> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
   if (options.soak !== undefined) return await soak({ ...options, ...options.soak }, abort.signal)
   const outcomes: Outcome[] = []
+  const report = async () => ({
+    name: 'chaos',
+    machine: await machineFacts(outcomes[0]?.hypervisor),
+    ...reportOf(outcomes, loadavg())
+  })
   for (const scenario of options.scenarios) {
     if (abort.signal.aborted) break
     const { seed, hosts, minutes, keep } = options
     outcomes.push(await runOne({ scenario, faults: FAULTS, seed, hosts, minutes, keep, signal: abort.signal }))
+    // After each, since all of them take an hour: whatever ends that, the report is of those that ran.
+    if (options.json !== undefined) writeReport(options.json, await report())
   }
-  const report = {
-    name: 'chaos',
-    machine: await machineFacts(outcomes[0]?.hypervisor),
-    ...reportOf(outcomes, loadavg())
-  }
-  process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
-  if (options.json !== undefined) writeReport(options.json, report)
-  return abort.signal.aborted ? 130 : exitCode(report)
+  const whole = await report()
+  process.stdout.write(`${reportText(whole, process.stdout.isTTY)}\n`)
+  return abort.signal.aborted ? 130 : exitCode(whole)
 }
 
 async function soak(

@@ -2,15 +2,11 @@
  * Those who look at a cluster from outside while it is broken, and write down what they see. Peers' events tell when somebody
  * decided what; whether a promise held is judged by what no peer says: beats on the VMs' own network, consoles, /proc.
  */
-import { lstatSync, readdirSync, readFileSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
-import { join } from 'node:path'
 import { messageOf } from '../../node/errors.ts'
 import type { SeenEvent } from '../demo/events.ts'
 import type { BankReport } from '../guest/console.ts'
 import type { Bank } from '../scenarios/bank.ts'
-import { CONNECTIONS_BROKE, type Sample } from './promises.ts'
-import type { RigTarget } from './target.ts'
+import { CONNECTIONS_BROKE } from './promises.ts'
 import type { Timeline } from './timeline.ts'
 
 /** Of a VM from each other one, before its connection counts as moving. */
@@ -18,7 +14,6 @@ const MOVED = 20
 const SAY_AGAIN_MS = 1_000
 /** A bank reports four times a second; twenty of these, for a busy machine. A guess. */
 const RECENT_MS = 5_000
-const MIB = 1 << 20
 
 /** Peer p1 is at home on h1. */
 export const hostOf = (peer: string): string => peer.replace(/^p/, 'h')
@@ -138,33 +133,4 @@ function hasMoved({ vm, received }: BankReport, least: Map<string, number>): boo
     return count >= low + MOVED
   })
   return all.every(Boolean)
-}
-
-/** What a peer takes of its host; undefined where it does not run now. */
-export async function sample(target: RigTarget): Promise<Sample | undefined> {
-  const pid = target.peerPid()
-  if (pid === undefined) return undefined
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
-    const { blocks, bfree } = await statfs(target.disk.mounted)
-    const startMs = performance.now()
-    await target.peer.client.status()
-    return {
-      peer: target.name,
-      rssMiB: (Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024) / MIB,
-      descriptors: readdirSync(`/proc/${pid}/fd`).length,
-      disk: (blocks - bfree) / blocks,
-      storedMiB: sizeOf(target.dataDir) / MIB,
-      answerMs: performance.now() - startMs
-    }
-  } catch {
-    return undefined // it ended meanwhile
-  }
-}
-
-/** All that a folder takes on its disk, bytes; what goes meanwhile takes nothing. */
-function sizeOf(folder: string): number {
-  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .map(name => (lstatSync(join(folder, name), { throwIfNoEntry: false })?.blocks ?? 0) * 512)
-    .reduce((sum, bytes) => sum + bytes, 0)
 }

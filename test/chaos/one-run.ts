@@ -1,6 +1,7 @@
 /** One scenario from its headline to its timeline on the disk: what is told of it as it runs, and what is left of it. */
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf, UsageError } from '../../node/errors.ts'
 import { writeText } from '../measure.ts'
 import { type Outcome, type RunOptions, runScenario } from './supervisor.ts'
 import { type Entry, entryText, Timeline, timelineText } from './timeline.ts'
@@ -18,9 +19,25 @@ export async function runOne({ keep, onEntry, ...run }: OneRun): Promise<Outcome
   const { scenario, seed, hosts } = run
   process.stdout.write(`${scenario.name}, seed ${seed}, ${hosts} hosts: ${scenario.about}\n`)
   const base = baseOf(`${scenario.name}-${seed}`)
-  const outcome = await runScenario({ ...run, timeline: newTimeline(onEntry), keep: keeper(base, keep) })
+  const timeline = newTimeline(onEntry)
+  const outcome = await runScenario({ ...run, timeline, keep: keeper(base, keep) }).catch((error: unknown) => {
+    if (error instanceof UsageError) throw error // the next scenario would not begin either
+    timeline.add('broken', `the run did not begin: ${messageOf(error)}`)
+    return notBegun(run, timeline)
+  })
   writeTimeline(base, outcome)
   return outcome
+}
+
+/** A cluster that did not even start: what is left to tell of it. */
+function notBegun(
+  { scenario, seed, hosts }: Pick<OneRun, 'scenario' | 'seed' | 'hosts'>,
+  { entries }: Timeline
+): Outcome {
+  const none = { hypervisor: '', rounds: [], shortestSilenceMs: null, samples: [], stints: [], takeovers: 0, epochs: 0 }
+  const counts = { kills: 0, powerLosses: 0, partitions: 0 }
+  const broken = entries.flatMap(({ kind, text }) => (kind === 'broken' ? [text] : []))
+  return { scenario: scenario.name, seed, hosts, ...none, counts, broken, entries }
 }
 
 /** What files of a run are called before their ending. */

@@ -18,25 +18,6 @@ export const OBJECTIVE_MS = 30_000
  */
 export const REDUNDANT_MS = 60_000
 
-/** Of a peer. Far above what one takes: 130 to 250 MB, 60 to 120 descriptors. */
-export const MOST_RSS_MIB = 768
-export const MOST_DESCRIPTORS = 512
-/** Of its disk, when nobody else fills it. */
-export const MOST_DISK = 0.8
-/** How late a peer answers a question that costs it nothing, on two busy cores. */
-export const MOST_ANSWER_MS = 5_000
-/** What is at the end of a run at most, by what was at its first third. */
-export const MOST_GROWTH = 1.5
-/**
- * What is stored at the end, by what was at first: an image that is whole in one stream at first leans on up to four times its own size later
- * (`node/image/stream-choice.ts`), a step of the whole image at a time. Seen: 3.3 times the beginning at the end of half an hour.
- */
-export const MOST_STORED_GROWTH = 4
-/** In these an image has not grown yet. */
-const FIRST_SAMPLES = 3
-/** Fewer samples than this show no trend. */
-const TREND_SAMPLES = 30
-
 /** Who was to run a VM, generation by generation, as far as anybody told. */
 export type Generations = ReadonlyMap<number, Readonly<Record<string, string>>>
 
@@ -114,61 +95,3 @@ export const hypervisors = (vms: readonly string[], there: readonly string[]): s
     const count = there.filter(name => name === vm).length
     return count > 1 ? [`${vm} has ${count}, of which ${count - 1} are left of owners before`] : []
   })
-
-/** Of one peer, in a time without faults. */
-export interface Sample {
-  readonly peer: string
-  readonly rssMiB: number
-  readonly descriptors: number
-  /** Of its disk, 0 to 1. */
-  readonly disk: number
-  /** All files of its data folder. */
-  readonly storedMiB: number
-  /** Until it had answered. */
-  readonly answerMs: number
-}
-
-export function bounded(samples: readonly Sample[]): string[] {
-  const peers = [...new Set(samples.map(({ peer }) => peer))]
-  return peers.flatMap(peer => {
-    const own = samples.filter(sample => sample.peer === peer)
-    const over = (what: string, bound: number, of: (sample: Sample) => number) => {
-      const most = Math.max(...own.map(of))
-      return most > bound ? [`${peer}: ${what} is ${Math.round(most * 100) / 100}, above ${bound}`] : []
-    }
-    return [
-      ...over('resident memory (MiB)', MOST_RSS_MIB, ({ rssMiB }) => rssMiB),
-      ...over('open descriptors', MOST_DESCRIPTORS, ({ descriptors }) => descriptors),
-      ...over('disk in use', MOST_DISK, ({ disk }) => disk),
-      ...over('answer (ms)', MOST_ANSWER_MS, ({ answerMs }) => answerMs),
-      ...grown(peer, 'resident memory (MiB)', own, ({ rssMiB }) => rssMiB),
-      ...grown(peer, 'open descriptors', own, ({ descriptors }) => descriptors),
-      ...grownFrom(own.slice(0, FIRST_SAMPLES), MOST_STORED_GROWTH, {
-        peer,
-        what: 'what it stores (MiB)',
-        own,
-        of: ({ storedMiB }) => storedMiB
-      })
-    ]
-  })
-}
-
-/** By the medians of the first and the last third: a peer that was restarted begins small again. */
-function grown(peer: string, what: string, own: readonly Sample[], of: (sample: Sample) => number): string[] {
-  const third = Math.floor(own.length / 3)
-  return grownFrom(own.slice(0, third), MOST_GROWTH, { peer, what, own, of })
-}
-
-function grownFrom(
-  early: readonly Sample[],
-  most: number,
-  { peer, what, own, of }: { peer: string; what: string; own: readonly Sample[]; of: (sample: Sample) => number }
-): string[] {
-  if (own.length < TREND_SAMPLES) return []
-  const [first, last] = [median(early.map(of)), median(own.slice(-Math.floor(own.length / 3)).map(of))]
-  if (last <= first * most) return []
-  return [`${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)}`]
-}
-
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0

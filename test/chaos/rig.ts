@@ -40,6 +40,8 @@ export interface RigOptions {
     event(seen: SeenEvent): void
     /** What became of a peer's process. */
     peer(name: string, text: string): void
+    /** `asked`: its init had told it to stop, or had killed it. */
+    ended?(name: string, how: string, asked: boolean): void
   }
 }
 
@@ -90,7 +92,9 @@ export class Rig {
         onEvent: tell.event,
         onEnd(peer, how) {
           tell.peer(peer.name, `its peer ended: ${how}`)
-          targets.find(target => target.name === peer.name)?.startSoon()
+          const target = targets.find(({ name }) => name === peer.name)
+          tell.ended?.(peer.name, how, target?.isEnded === true)
+          target?.startSoon()
         }
       })
       for (const [i, home] of homes.entries()) {

@@ -1,27 +1,11 @@
 /** What half an hour of nothing but work has shown: growth of what each peer takes, from its fifth minute to its last. Pure. */
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
-
-/** Of one peer, at one moment. */
-export interface SoakSample {
-  readonly peer: string
-  /** Since the bank worked. */
-  readonly atMs: number
-  /** Resident memory, and of it what no file backs. */
-  readonly rssMiB: number
-  readonly anonMiB: number
-  /** In use on V8's heap, what V8 has taken for it, and buffers outside of it. */
-  readonly heapMiB: number
-  readonly heapTakenMiB: number
-  readonly externalMiB: number
-  readonly descriptors: number
-  readonly diskMiB: number
-  readonly answerMs: number
-}
+import type { Sample } from './bounds.ts'
 
 export interface SoakSeen {
   readonly minutes: number
   readonly intervalMs: number
-  readonly samples: readonly SoakSample[]
+  readonly samples: readonly Sample[]
   readonly epochs: number
   readonly broken: readonly string[]
 }
@@ -40,7 +24,7 @@ const LEAST_EPOCHS = 0.9
 export function soakChecks({ minutes, intervalMs, samples, epochs, broken }: SoakSeen): Check[] {
   const peers = [...new Set(samples.map(({ peer }) => peer))].sort()
   const own = (peer: string) => samples.filter(sample => sample.peer === peer)
-  const grown = (name: string, unit: string, most: number, of: (sample: SoakSample) => number): Check[] =>
+  const grown = (name: string, unit: string, most: number, of: (sample: Sample) => number): Check[] =>
     peers.flatMap(peer => {
       const [early, late] = [SETTLED_MINUTE, minutes].map(minute => median(minuteOf(own(peer), minute).map(of)))
       return [
@@ -52,7 +36,7 @@ export function soakChecks({ minutes, intervalMs, samples, epochs, broken }: Soa
     equal('soak: promises broken', broken.length, 0),
     ...grown('rss', 'MiB', MOST_RSS_GROWTH, ({ rssMiB }) => rssMiB),
     ...grown('descriptors', '', MOST_OTHER_GROWTH, ({ descriptors }) => descriptors),
-    ...grown('disk', 'MiB', MOST_OTHER_GROWTH, ({ diskMiB }) => diskMiB),
+    ...grown('stored', 'MiB', MOST_OTHER_GROWTH, ({ storedMiB }) => storedMiB),
     ...peers.map(peer =>
       note(`soak.slowestAnswer ${peer}`, Math.max(0, ...own(peer).map(({ answerMs }) => answerMs)), 'ms')
     ),
@@ -61,7 +45,7 @@ export function soakChecks({ minutes, intervalMs, samples, epochs, broken }: Soa
 }
 
 /** Samples of the minute that ends then. */
-function minuteOf(samples: readonly SoakSample[], minute: number): readonly SoakSample[] {
+function minuteOf(samples: readonly Sample[], minute: number): readonly Sample[] {
   return samples.filter(({ atMs }) => atMs >= (minute - 1) * 60_000 && atMs < minute * 60_000)
 }
 

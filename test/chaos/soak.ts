@@ -2,21 +2,16 @@
  * A soak: nothing is broken, epochs are taken one after the other, and what each peer takes of its host is written down. What grows a
  * little with every epoch is seen here and nowhere else.
  */
-import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
-import { type IncomingMessage, request } from 'node:http'
-import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../node/errors.ts'
+import type { Sample } from './bounds.ts'
 import { hostOf, Listener, moneyMoves } from './observers.ts'
-import { money } from './promises.ts'
+import { booted, copies, hypervisors, money } from './promises.ts'
 import { Rig } from './rig.ts'
-import type { SoakSample, SoakSeen } from './soak-judge.ts'
+import { takeSample } from './samples.ts'
+import type { SoakSeen } from './soak-judge.ts'
 import type { RunOptions } from './supervisor.ts'
-import type { RigTarget } from './target.ts'
 
-const MIB = 1 << 20
 /** Twelve of a minute make a median. */
 const SAMPLE_MS = 5_000
 const TELL_MS = 60_000
@@ -53,7 +48,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     }
   })
   listener.know(new Map(rig.bank.cluster.peers.map(({ id, name }) => [id, name])))
-  const samples: SoakSample[] = []
+  const samples: Sample[] = []
   let hypervisor = ''
   let epochs = 0
   try {
@@ -68,6 +63,14 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     timeline.add('check', `${epochs} epochs in ${Math.round((performance.now() - startMs) / 1000)} s`)
     await moneyMoves(rig.bank)
     for (const fault of money(await rig.bank.audit(), nonces)) breaks(`money is conserved: ${fault}`)
+    // Nobody broke anything: who was taken over was taken for dead, and was not.
+    if (listener.takeovers > 0) breaks(`the group was taken over: ${listener.takeovers} times`)
+    for (const fault of heardTwice(rig, listener)) breaks(`one copy was heard: ${fault}`)
+    for (const fault of hypervisors(
+      rig.bank.vms,
+      rig.targets.flatMap(target => target.vms())
+    ))
+      breaks(fault)
   } catch (error) {
     breaks(messageOf(error))
   } finally {
@@ -78,10 +81,16 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
   return { hosts, hypervisor, minutes, intervalMs, samples, epochs, broken }
 }
 
+const heardTwice = ({ lan, bank }: Rig, { generations, newestGeneration }: Listener): string[] =>
+  bank.vms.flatMap(vm => {
+    const stints = lan.log.stints(vm)
+    return [...copies(vm, stints, generations, newestGeneration), ...booted(vm, stints)]
+  })
+
 interface Watch {
   readonly minutes: number
   readonly signal: AbortSignal
-  readonly samples: SoakSample[]
+  readonly samples: Sample[]
   tell(what: string): void
 }
 
@@ -99,37 +108,5 @@ async function watch(rig: Rig, { minutes, signal, samples, tell }: Watch): Promi
   }
 }
 
-const told = ({ peer, rssMiB, heapMiB, heapTakenMiB, externalMiB, descriptors, diskMiB }: SoakSample): string =>
-  `${peer} ${rssMiB.toFixed(0)} MiB (heap ${heapMiB.toFixed(0)} of ${heapTakenMiB.toFixed(0)}, buffers ${externalMiB.toFixed(0)}), ${descriptors} descriptors, disk ${diskMiB.toFixed(0)} MiB`
-
-async function takeSample(target: RigTarget, atMs: number): Promise<SoakSample> {
-  const pid = target.peerPid()
-  if (pid === undefined) throw new Error(`${target.name} does not run`)
-  const startMs = performance.now()
-  await target.peer.client.status()
-  const answerMs = performance.now() - startMs
-  const metrics = await metricsOf(target.peer.socketPath)
-  const status = readFileSync(`/proc/${pid}/status`, 'latin1')
-  const kept = (name: string): number => (Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)?.[1]) * 1024) / MIB
-  const { blocks, bfree, bsize } = await statfs(target.disk.mounted)
-  return {
-    peer: target.name,
-    atMs,
-    rssMiB: kept('VmRSS'),
-    anonMiB: kept('RssAnon'),
-    heapMiB: metrics('nodejs_heap_size_used_bytes') / MIB,
-    heapTakenMiB: metrics('nodejs_heap_size_total_bytes') / MIB,
-    externalMiB: metrics('nodejs_external_memory_bytes') / MIB,
-    descriptors: readdirSync(`/proc/${pid}/fd`).length,
-    diskMiB: ((blocks - bfree) * bsize) / MIB,
-    answerMs
-  }
-}
-
-/** What the peer says of itself, by name; NaN for what it does not say. */
-async function metricsOf(socketPath: string): Promise<(name: string) => number> {
-  const asked = request({ socketPath, path: '/metrics' }).end()
-  const [response] = (await once(asked, 'response')) as [IncomingMessage]
-  const body = await text(response)
-  return name => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(body)?.[1])
-}
+const told = ({ peer, rssMiB, heapMiB, heapTakenMiB, externalMiB, descriptors, storedMiB }: Sample): string =>
+  `${peer} ${rssMiB.toFixed(0)} MiB (heap ${heapMiB.toFixed(0)} of ${heapTakenMiB.toFixed(0)}, buffers ${externalMiB.toFixed(0)}), ${descriptors} descriptors, ${storedMiB.toFixed(0)} MiB stored`

@@ -10,10 +10,13 @@ import { codeFor } from '../demo/cluster.ts'
 import { generator } from '../sim/kernel.ts'
 import { GROUP } from '../scenarios/bank.ts'
 import type { Stint } from './beat-log.ts'
+import { bounded, type Sample } from './bounds.ts'
+import { type End, unasked } from './ends.ts'
 import { all, type Counts, type Fault, type Heal } from './fault.ts'
-import { hostOf, Listener, moneyMoves, sample } from './observers.ts'
+import { hostOf, Listener, moneyMoves } from './observers.ts'
 import * as promises from './promises.ts'
 import { Rig } from './rig.ts'
+import { takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
 import type { RigTarget } from './target.ts'
 import type { Entry, Timeline } from './timeline.ts'
@@ -49,7 +52,7 @@ export interface Outcome {
   readonly epochs: number
   /** Between the last word of an owner and the first of its successor on another host; null: there was none. */
   readonly shortestSilenceMs: number | null
-  readonly samples: readonly promises.Sample[]
+  readonly samples: readonly Sample[]
   readonly broken: readonly string[]
   readonly entries: readonly Entry[]
   /** With times as those of `entries`. */
@@ -69,18 +72,22 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
   const { timeline, scenario, hosts, faults } = options
   const startedMs = monotonicMs()
   const listener = new Listener(timeline)
+  let run: Run | undefined
   const rig = await Rig.start({
     hosts,
     faults: scenario.faults.flatMap(name => faults.get(name) ?? []),
     tell: {
       event: seen => listener.event(seen),
-      peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) })
+      peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) }),
+      ended: (name, how, asked) => run?.ended({ host: hostOf(name), how, asked })
     }
   })
-  const run = new Run(options, rig, listener)
-  let seen: Awaited<ReturnType<Run['all']>>
+  run = new Run(options, rig, listener)
+  let seen: Awaited<ReturnType<Run['all']>> = { hypervisor: '', rounds: [], shortestSilenceMs: null, samples: [] }
   try {
     seen = await run.all()
+  } catch (error) {
+    run.breaks(`the run ended: ${messageOf(error)}`)
   } finally {
     await options.keep(rig.bank.cluster.dir, run.broken.length > 0).catch(() => {}) // logs are not worth an error
     for (const fault of await rig.stop()) run.breaks(`left behind: ${fault}`)
@@ -124,9 +131,11 @@ class Run {
   readonly #rig: Rig
   readonly #listener: Listener
   readonly #timeline: Timeline
-  readonly #samples: promises.Sample[] = []
+  readonly #samples: Sample[] = []
+  #steps: readonly Step[] = []
   #nonces: readonly string[] = []
   #faults = 0
+  readonly #startMs = performance.now()
 
   constructor(options: RunOptions, rig: Rig, listener: Listener) {
     this.#options = options
@@ -141,6 +150,10 @@ class Run {
     this.#timeline.add('broken', what)
   }
 
+  ended(end: End): void {
+    for (const fault of unasked(end, this.#steps)) this.breaks(fault)
+  }
+
   async all(): Promise<Pick<Outcome, 'hypervisor' | 'rounds' | 'shortestSilenceMs' | 'samples'>> {
     const { scenario, seed, hosts, minutes, signal } = this.#options
     const { hypervisor } = await this.#someone.client.status()
@@ -150,13 +163,16 @@ class Run {
     const goesOn = () => (endMs === undefined ? rounds.length < scenario.rounds : performance.now() < endMs)
     while (goesOn() && !signal.aborted) {
       const steps = planRound(scenario, seed, { number: rounds.length, hosts })
+      this.#steps = steps
       this.#timeline.add('round', `round ${rounds.length + 1}`)
       const seen = await this.#round(steps)
       rounds.push({ steps, ...seen })
       if (seen.redundantMs === null) break // it is not well, and what is broken now says nothing
     }
     if (!signal.aborted && rounds.at(-1)?.redundantMs !== null) await this.#tried('going back', () => this.#goBack())
-    for (const what of promises.bounded(this.#samples)) this.breaks(what)
+    const peers = this.#rig.targets.map(({ name }) => name)
+    // A run that came to nothing has told why already.
+    if (rounds.at(-1)?.redundantMs !== null) for (const what of bounded(peers, this.#samples)) this.breaks(what)
     const silences = this.#rig.lan.log.vms.map(vm => promises.shortestSilence(this.#rig.lan.log.stints(vm)))
     const least = Math.min(...silences)
     return { hypervisor, rounds, shortestSilenceMs: Number.isFinite(least) ? least : null, samples: this.#samples }
@@ -260,10 +276,7 @@ class Run {
     await sleep(SETTLED_MS)
     this.#seen()
     await this.#alone()
-    for (const target of targets) {
-      const found = await sample(target)
-      if (found !== undefined) this.#samples.push(found)
-    }
+    for (const target of targets) this.#samples.push(await takeSample(target, performance.now() - this.#startMs))
   }
 
   /** Where the group goes back meanwhile, reports of before and after do not fit each other: then once more. */

@@ -30,6 +30,7 @@ export class RigTarget implements Target {
   readonly #isUp: () => boolean
   /** So many faults keep it down. */
   #down = 0
+  #isEnded = false
   #program: string | undefined
   #retired = false
 
@@ -56,6 +57,11 @@ export class RigTarget implements Target {
 
   get others(): readonly RigTarget[] {
     return this.#targets.filter(target => target !== this)
+  }
+
+  /** Its init has ended its peer, and has not started it since. */
+  get isEnded(): boolean {
+    return this.#isEnded
   }
 
   /** Its peer runs: one that was killed has ended before its parent hears of it. */
@@ -86,6 +92,7 @@ export class RigTarget implements Target {
 
   async halt(): Promise<Heal> {
     this.#down++
+    this.#isEnded = true
     for (const endMs = performance.now() + GONE_MS; ; ) {
       const left = this.#running()
       if (left.length === 0) break
@@ -103,9 +110,11 @@ export class RigTarget implements Target {
     this.#program = program
     const pid = this.peerPid()
     this.#down++
+    this.#isEnded = true
     if (pid !== undefined) {
       signal(pid, 'SIGTERM')
-      await waitUntil(() => this.peerPid() !== pid, STOP_MS)
+      if (!(await waitUntil(() => this.peerPid() !== pid, STOP_MS)))
+        throw new Error(`the peer of ${this.host.name} did not stop within ${STOP_MS / 1_000} s of SIGTERM`)
     }
     await (await this.halt())()
     this.#down--
@@ -134,7 +143,9 @@ export class RigTarget implements Target {
   }
 
   #ensure(): void {
-    if (this.#down === 0 && !this.#retired && !this.#isUp()) this.#start(this.#program)
+    if (this.#down > 0 || this.#retired || this.#isUp()) return
+    this.#isEnded = false
+    this.#start(this.#program)
   }
 
   /** The peer, what it has started, and what names its files: a helper of a fault on this host is none of these. */

@@ -1,16 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { BeatLog, type Stint } from '../chaos/beat-log.ts'
-import {
-  booted,
-  bounded,
-  committed,
-  copies,
-  hypervisors,
-  money,
-  readable,
-  type Sample,
-  shortestSilence
-} from '../chaos/promises.ts'
+import { booted, committed, copies, hypervisors, money, readable, shortestSilence } from '../chaos/promises.ts'
 
 const NONCE = '00000000000000aa'
 
@@ -116,38 +106,6 @@ describe('a committed epoch', () => {
     expect(committed(7, 9)).toEqual([])
     expect(committed(7, 6)).toHaveLength(1)
     expect(committed(7, undefined)).toHaveLength(1)
-  })
-})
-
-describe('what a peer takes', () => {
-  const samples = (rss: (i: number) => number, stored: (i: number) => number = () => 40): Sample[] =>
-    Array.from({ length: 60 }, (_, i) => ({
-      peer: 'p1',
-      rssMiB: rss(i),
-      descriptors: 80,
-      disk: 0.2,
-      storedMiB: stored(i),
-      answerMs: 10
-    }))
-
-  it('may go up and down', () => {
-    expect(bounded(samples(i => 150 + 40 * Math.sin(i)))).toEqual([])
-  })
-
-  it('may not be more than its bound, at any time', () => {
-    expect(bounded(samples(i => (i === 7 ? 5_000 : 150)))).toEqual(['p1: resident memory (MiB) is 5000, above 768'])
-  })
-
-  it('may not grow and grow', () => {
-    expect(bounded(samples(i => 100 + 5 * i))).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
-  })
-
-  it('may be some images more on its disk, as many as streams allow, and not one more with every epoch', () => {
-    const steady = () => 150
-    expect(bounded(samples(steady, i => (i < 5 ? 40 : i < 22 ? 80 : 122)))).toEqual([])
-    expect(bounded(samples(steady, i => 40 + 4 * i))).toEqual([
-      expect.stringContaining('p1: what it stores (MiB) grew from')
-    ])
   })
 })
 

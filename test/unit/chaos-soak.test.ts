@@ -1,15 +1,16 @@
 import { describe, expect, it } from 'vitest'
-import { type SoakSample, type SoakSeen, soakChecks } from '../chaos/soak-judge.ts'
+import type { Sample } from '../chaos/bounds.ts'
+import { type SoakSeen, soakChecks } from '../chaos/soak-judge.ts'
 
 const steady = { rssMiB: 200, anonMiB: 150, heapMiB: 40, heapTakenMiB: 50, externalMiB: 20 }
 
 /** Half an hour, a sample every five seconds: `rss` and `descriptors` by the minute that it is. */
 function soak(change: Partial<Record<'rssMiB' | 'descriptors', (minute: number) => number>>): SoakSeen {
-  const samples = Array.from({ length: 360 }, (_, i): SoakSample => {
+  const samples = Array.from({ length: 360 }, (_, i): Sample => {
     const minute = Math.floor(i / 12)
     const { rssMiB = () => steady.rssMiB, descriptors = () => 90 } = change
     const seen = { rssMiB: rssMiB(minute), descriptors: descriptors(minute) }
-    return { peer: 'p1', atMs: i * 5_000, ...steady, ...seen, diskMiB: 40, answerMs: 3 }
+    return { peer: 'p1', atMs: i * 5_000, ...steady, ...seen, disk: 0.1, storedMiB: 40, answerMs: 3 }
   })
   return { minutes: 30, intervalMs: 10_000, samples, epochs: 180, broken: [] }
 }

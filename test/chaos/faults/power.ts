@@ -4,8 +4,8 @@
  *
  * What it does not show: a disk that loses what its own cache had taken, since the file below the loop device keeps that.
  */
-import { signal } from '../../demo/processes.ts'
 import { type Fault, type Heal, once, type Target } from '../fault.ts'
+import { runs, stand } from './processes.ts'
 import { run } from './tools.ts'
 
 export const losePower: Fault = {
@@ -13,7 +13,7 @@ export const losePower: Fault = {
   about: 'it loses its power, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
-  counts: { as: 'powerLosses', of: () => 1 },
+  counts: { as: 'powerLosses', of: runs },
   begin: target => cut([target])
 }
 
@@ -23,8 +23,8 @@ export const loseRackPower: Fault = {
   about: 'it and half of the others lose their power at once, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'many',
-  counts: { as: 'powerLosses', of: target => 1 + rack(target) },
-  begin: target => cut([target, ...drawn(target, rack(target))])
+  counts: { as: 'powerLosses', of: target => running(rack(target)) },
+  begin: target => cut(rack(target))
 }
 
 export const loseAllPower: Fault = {
@@ -32,25 +32,24 @@ export const loseAllPower: Fault = {
   about: 'all hosts lose their power at once, and what was not synced',
   lasts: { leastMs: 0, mostMs: 5_000 },
   reach: 'all',
-  counts: { as: 'powerLosses', of: target => 1 + target.others.length },
+  counts: { as: 'powerLosses', of: target => running([target, ...target.others]) },
   begin: target => cut([target, ...target.others])
 }
 
-/** So many others are in its rack. */
-const rack = ({ others }: Target): number => Math.ceil(others.length / 2)
-
-function drawn({ others, random }: Target, count: number): Target[] {
+function rack(target: Target): Target[] {
+  const { others, random } = target
   const order = others.map(other => ({ other, at: random() })).sort((a, b) => a.at - b.at)
-  return order.slice(0, count).map(({ other }) => other)
+  return [target, ...order.slice(0, Math.ceil(others.length / 2)).map(({ other }) => other)]
 }
+
+const running = (targets: readonly Target[]): number => targets.reduce((sum, target) => sum + runs(target), 0)
 
 /**
  * All stand still before their disks are gone: a host without power tells nobody anything, and a process that lives some
  * milliseconds longer than its disk could. From `shutdown` on the file system takes nothing more, not even its own log.
  */
 async function cut(targets: readonly Target[]): Promise<Heal> {
-  for (const target of targets)
-    for (const pid of [target.peerPid(), ...target.qemuPids()]) if (pid !== undefined) signal(pid, 'SIGSTOP')
+  for (const target of targets) stand(() => target.pids())
   await Promise.all(targets.map(({ disk }) => run('xfs_io', ['-x', '-c', 'shutdown', disk.mounted])))
   const starts = await Promise.all(targets.map(target => target.halt()))
   return once(async () => {

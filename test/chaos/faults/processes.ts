@@ -1,4 +1,7 @@
 /** Processes that are killed, or stand still: the peer, the hypervisors of its VMs, or both. */
+import { readdirSync, readlinkSync, realpathSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { DiapauseError } from '../../../node/errors.ts'
 import { killAll, signal, waitUntil } from '../../demo/processes.ts'
 import { type Fault, type Heal, nothing, once, type Target } from '../fault.ts'
 
@@ -11,9 +14,10 @@ export const killPeer: Fault = {
   about: 'its peer is killed (-9)',
   lasts: { leastMs: 0, mostMs: 0 },
   reach: 'one',
-  counts: { as: 'kills', of: target => (target.peerPid() === undefined ? 0 : 1) },
+  counts: { as: 'kills', of: target => (peerIsThere(target) ? 1 : 0) },
   async begin(target) {
-    await end(target, [target.peerPid()])
+    const pid = target.peerPid()
+    await end(target, pid === undefined ? [] : [pid])
     return nothing
   }
 }
@@ -46,7 +50,7 @@ export const stopPeer: Fault = {
   about: 'its peer stands still (SIGSTOP)',
   lasts: { leastMs: 1_000, mostMs: 60_000 },
   reach: 'one',
-  begin: async target => stand([target.peerPid()])
+  begin: async target => stand(() => [target.peerPid()].flatMap(pid => pid ?? []))
 }
 
 export const stopQemu: Fault = {
@@ -54,7 +58,7 @@ export const stopQemu: Fault = {
   about: 'its VMs stand still (SIGSTOP), its peer lives',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'one',
-  begin: async target => stand(target.qemuPids())
+  begin: async target => stand(() => target.qemuPids())
 }
 
 /** As a virtual machine that is paused with all that runs in it. */
@@ -63,7 +67,7 @@ export const stopHost: Fault = {
   about: 'all that it runs stands still (SIGSTOP)',
   lasts: { leastMs: 1_000, mostMs: 60_000 },
   reach: 'one',
-  begin: async target => stand([target.peerPid(), ...target.qemuPids()])
+  begin: async target => stand(() => target.pids())
 }
 
 /** Power is back at once for all, and no peer is there to tell the others what was agreed: it is on their disks. */
@@ -79,21 +83,52 @@ export const killAllHosts: Fault = {
   }
 }
 
-/** 1 where there is something to kill. */
-function runs(target: Target): number {
-  return target.peerPid() === undefined && target.qemuPids().length === 0 ? 0 : 1
+/** 1 where there is something to kill: VMs, or a peer that is there (`counts` of a fault). */
+export function runs(target: Target): number {
+  return peerIsThere(target) || target.qemuPids().length > 0 ? 1 : 0
 }
 
-async function end(target: Target, found: readonly (number | undefined)[]): Promise<void> {
-  const pids = found.filter(pid => pid !== undefined)
+function peerIsThere(target: Target): boolean {
+  const pid = target.peerPid()
+  const { mounted } = target.disk
+  // Of the folder above: a file system that was shut down tells nothing, not even of its root.
+  const folder = `${join(realpathSync(dirname(mounted)), basename(mounted))}/`
+  return pid !== undefined && openFiles(pid).some(path => path.startsWith(folder))
+}
+
+/** Paths; none where it has ended. */
+function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`
+  try {
+    return readdirSync(folder).flatMap(name => linkOf(`${folder}/${name}`) ?? [])
+  } catch {
+    return [] // it is gone
+  }
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return undefined // closed while we looked
+  }
+}
+
+async function end(target: Target, pids: readonly number[]): Promise<void> {
   killAll(pids)
-  const left = () => [target.peerPid(), ...target.qemuPids()].filter(pid => pid !== undefined && pids.includes(pid))
-  await waitUntil(() => left().length === 0, GONE_MS)
+  const left = () => target.pids().filter(pid => pids.includes(pid))
+  if (await waitUntil(() => left().length === 0, GONE_MS)) return
+  throw new DiapauseError('CHAOS_FAULT', `${left().join(', ')} on ${target.host.name} survived kill -9`)
 }
 
-function stand(found: readonly (number | undefined)[]): Heal {
-  const pids = found.filter(pid => pid !== undefined)
-  for (const pid of pids) signal(pid, 'SIGSTOP')
+/** Until nobody is new: one that is not stopped yet may start others. */
+export function stand(find: () => readonly number[]): Heal {
+  const pids = new Set<number>()
+  for (let found = find(); found.some(pid => !pids.has(pid)); found = find())
+    for (const pid of found) {
+      signal(pid, 'SIGSTOP')
+      pids.add(pid)
+    }
   return once(async () => {
     for (const pid of pids) signal(pid, 'SIGCONT')
   })

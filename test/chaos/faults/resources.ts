@@ -1,16 +1,9 @@
 /** Hosts that run short of something: time on a processor, memory, file descriptors. Disks are in `disk.ts`. */
 import { readFileSync, readdirSync } from 'node:fs'
 import { hasCode, messageOf } from '../../../node/errors.ts'
-import { tree } from '../../demo/processes.ts'
 import { type Fault, nothing, once, type Target } from '../fault.ts'
 import { limit } from './groups.ts'
 import { run } from './tools.ts'
-
-/** Of the peer, its helpers and its VMs. */
-function pidsOf(target: Target): number[] {
-  const peer = target.peerPid()
-  return [...new Set([...(peer === undefined ? [] : tree(peer)), ...target.qemuPids()])]
-}
 
 const PERIOD_US = 100_000
 
@@ -22,7 +15,7 @@ export const starved: Fault = {
   reach: 'one',
   async begin(target) {
     const quota = Math.round(PERIOD_US * (0.05 + 0.15 * target.random()))
-    return await limit('cpu', { 'cpu.cfs_period_us': PERIOD_US, 'cpu.cfs_quota_us': quota }, () => pidsOf(target))
+    return await limit('cpu', { 'cpu.cfs_period_us': PERIOD_US, 'cpu.cfs_quota_us': quota }, () => target.pids())
   }
 }
 
@@ -37,7 +30,7 @@ export const shortOfMemory: Fault = {
   reach: 'one',
   async begin(target) {
     const mib = Math.round(16 + 80 * target.random())
-    return await limit('memory', { 'memory.limit_in_bytes': mib << 20 }, () => pidsOf(target))
+    return await limit('memory', { 'memory.limit_in_bytes': mib << 20 }, () => target.pids())
   }
 }
 

@@ -85,13 +85,7 @@ async function find(mistake: Mistake, run: Omit<OneRun, 'scenario' | 'faults' | 
   const over = new AbortController()
   const signal = AbortSignal.any([run.signal, over.signal])
   const onEntry = watching(mistake, () => over.abort())
-  try {
-    return foundBy(mistake, await runOne({ ...run, ...runOf(mistake, FAULTS), signal, onEntry }))
-  } catch (error) {
-    // A cluster that did not even start has broken no promise: whatever was planted, that is not how it is to be found.
-    process.stderr.write(`planted ${mistake.name}: ${messageOf(error)}\n`)
-    return foundBy(mistake, { broken: [], entries: [] })
-  }
+  return foundBy(mistake, await runOne({ ...run, ...runOf(mistake, FAULTS), signal, onEntry }))
 }
 
 const onePerScenario = (mistakes: readonly Mistake[]): Mistake[] =>
