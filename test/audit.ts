@@ -1,5 +1,5 @@
 /**
- * `npm audit` of what a peer runs, as a step of `npm run check`. Known flaws of high or critical severity fail it. Who is not online, or whose
+ * `npm audit` of what a peer runs, and of what it is built with (the page has packages in it that nobody installs), as a step of `npm run check`. Known flaws of high or critical severity fail it. Who is not online, or whose
  * registry knows no advisories (many mirrors do not), is told that it was not done, and nothing fails.
  */
 import { execFile } from 'node:child_process'
@@ -37,7 +37,7 @@ export function judge(output: string): Audit {
 }
 
 export function audit(): Promise<Audit> {
-  const words = ['audit', '--json', '--omit=dev', '--fetch-retries=0', `--fetch-timeout=${LIMIT_MS / 2}`]
+  const words = ['audit', '--json', '--fetch-retries=0', `--fetch-timeout=${LIMIT_MS / 2}`]
   const cli = process.env['npm_execpath']
   const [program, args] = cli?.endsWith('npm-cli.js') ? [process.execPath, [cli, ...words]] : ['npm', words]
   return new Promise(resolve => {

@@ -25,7 +25,7 @@ const INSTEAD =
 
 /**
  * Opens the store; makes it, unless one was `made` here before. REGISTER_STORE_LOST: it was, and is not there.
- * REGISTER_STORE_CORRUPT, REGISTER_STORE_UNREADABLE (the disk fails), REGISTER_STORE_OPEN (e.g. another process has it), REGISTER_STORE_VERSION.
+ * REGISTER_STORE_CORRUPT, REGISTER_STORE_UNREADABLE (the disk fails), REGISTER_STORE_OPEN (another process has it, or its disk is full), REGISTER_STORE_VERSION.
  */
 export async function openRegisterStore(directory: string, { made }: { made: boolean }): Promise<RegisterStore> {
   await inspect(directory, made).catch((error: unknown) => {
@@ -41,7 +41,10 @@ export async function openRegisterStore(directory: string, { made }: { made: boo
   } catch (cause) {
     const found = cause instanceof Error ? cause.cause : undefined
     if (hasCode(found, 'LEVEL_CORRUPTION')) throw corrupt(directory, 'level cannot read it', found)
-    const message = `cannot open the register store in ${directory}: is another peer using this data directory?`
+    const why = hasCode(found, 'LEVEL_LOCKED')
+      ? 'another peer is using this data directory: end it first'
+      : `${messageOf(found ?? cause)}: see whether its disk is full (df), read-only or failing (dmesg)`
+    const message = `cannot open the register store in ${directory}: ${why}`
     throw new DiapauseError('REGISTER_STORE_OPEN', message, { cause, details: { directory } })
   }
   try {

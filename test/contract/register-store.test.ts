@@ -66,7 +66,10 @@ describe('a register store', () => {
 
   test('refuses a second opener and says who may have it', async () => {
     const store = await open()
-    await expect(open()).rejects.toMatchObject({ code: 'REGISTER_STORE_OPEN' })
+    await expect(open()).rejects.toMatchObject({
+      code: 'REGISTER_STORE_OPEN',
+      message: expect.stringContaining('another peer') as string
+    })
     await store.close()
   })
 
@@ -158,6 +161,14 @@ describe('a register store that has lost something', () => {
     await rm(file, { recursive: true })
     await rename(`${file}.away`, file)
     expect(Object.keys(await loaded())).toHaveLength(6)
+  })
+
+  test('that cannot be opened says what the disk says, and not that another peer has it', async () => {
+    await killed()
+    await rm(join(directory, 'LOCK'))
+    await mkdir(join(directory, 'LOCK'))
+    const message = expect.stringMatching(/LOCK.*directory.*df.*dmesg/) as string
+    await expect(open(true)).rejects.toMatchObject({ code: 'REGISTER_STORE_OPEN', message })
   })
 
   test('is taken with a torn end: a write that was not acknowledged', async () => {
