@@ -294,7 +294,8 @@ export function parseLocation(value: Uint8Array): Location | undefined {
   return { segment, payloadOffset, payloadBytes, checksums: bytes.subarray(12) }
 }
 
-function parseSegment(key: string, value: Uint8Array): IndexedSegment | undefined {
+/** Likewise: what is in that segment is then found by reading it. */
+export function parseSegment(key: string, value: Uint8Array): IndexedSegment | undefined {
   try {
     const { stream, bytes, records } = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
     const segment = Number.parseInt(key.slice(2), 16)

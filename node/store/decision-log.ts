@@ -30,6 +30,15 @@ export async function openDecisionStore(directory: string, log: Log): Promise<De
   }
 }
 
+/** Undefined where it is damaged, or of another version. */
+export function entryOf(text: string): Entry | undefined {
+  try {
+    return parseEntry(JSON.parse(text))
+  } catch {
+    return undefined
+  }
+}
+
 class LevelDecisionStore implements DecisionStore {
   readonly #db: Level<string, string>
   readonly #log: Log
@@ -43,11 +52,9 @@ class LevelDecisionStore implements DecisionStore {
     const entries: Entry[] = []
     const damaged: string[] = []
     for await (const [key, text] of this.#db.iterator({ gte: ENTRY, lt: 'entry0' })) {
-      try {
-        entries.push(parseEntry(JSON.parse(text)))
-      } catch {
-        damaged.push(key)
-      }
+      const entry = entryOf(text)
+      if (entry === undefined) damaged.push(key)
+      else entries.push(entry)
     }
     if (damaged.length > 0) {
       this.#log.warn({ damaged: damaged.length }, 'entries of the decision log cannot be read and are dropped')

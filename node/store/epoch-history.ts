@@ -60,12 +60,13 @@ async function wholeLines(file: FileHandle): Promise<string[]> {
   return bytes.subarray(0, end).toString('utf8').split('\n').slice(0, -1)
 }
 
-const lineOf = (epoch: SeenEpoch): string => {
+export const lineOf = (epoch: SeenEpoch): string => {
   const json = JSON.stringify(epoch)
   return `${crc32(json).toString(16).padStart(8, '0')} ${json}\n`
 }
 
-function epochOf(line: string): SeenEpoch | undefined {
+/** Undefined where the line is damaged. */
+export function epochOf(line: string): SeenEpoch | undefined {
   const json = line.slice(9)
   if (line[8] !== ' ' || crc32(json).toString(16).padStart(8, '0') !== line.slice(0, 8)) return undefined
   try {

@@ -13,6 +13,8 @@ const FOOTER_BYTES = 48
 const TRAILER_BYTES = 5
 const MAGIC = 0xdb4775248b80fb57n
 const SNAPPY = 1
+/** The most that bytes can stand for: 3 for a copy of 64 (format_description.txt of Snappy, section 2.2.2). */
+const MOST_EXPANSION = 64 / 3
 /** In a manifest's records; behind every other stands one number. */
 const TAGS = { comparator: 1, compactPointer: 5, removed: 6, added: 7 }
 
@@ -25,23 +27,29 @@ export interface LiveTable {
 /** Of a manifest; what follows where it is damaged is left out, which LevelDB refuses by itself. */
 export function liveTables(manifest: Uint8Array): LiveTable[] {
   const live = new Map<number, number>()
-  for (const record of recordsIn(manifest)) {
-    const input = new Reader(record)
-    while (!input.ended) {
-      const tag = input.varint()
-      if (tag !== TAGS.comparator) input.varint() // a number, or the level of what follows
-      if (tag === TAGS.comparator || tag === TAGS.compactPointer) input.slice()
-      else if (tag === TAGS.removed) live.delete(input.varint())
-      else if (tag === TAGS.added) {
-        live.set(input.varint(), input.varint())
-        for (const _ of ['smallest', 'largest']) input.slice()
-      }
-    }
+  try {
+    for (const record of recordsIn(manifest)) takeEdit(new Reader(record), live)
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
   }
   return [...live].map(([number, bytes]) => {
     const name = String(number).padStart(6, '0')
     return { names: [`${name}.ldb`, `${name}.sst`], bytes }
   })
+}
+
+/** What one record of a manifest adds to `live`, number → bytes, and removes. */
+function takeEdit(input: Reader, live: Map<number, number>): void {
+  while (!input.ended) {
+    const tag = input.varint()
+    if (tag !== TAGS.comparator) input.varint() // a number, or the level of what follows
+    if (tag === TAGS.comparator || tag === TAGS.compactPointer) input.slice()
+    else if (tag === TAGS.removed) live.delete(input.varint())
+    else if (tag === TAGS.added) {
+      live.set(input.varint(), input.varint())
+      for (const _ of ['smallest', 'largest']) input.slice()
+    }
+  }
 }
 
 interface Place {
@@ -92,8 +100,9 @@ function blockAt(table: Uint8Array, { offset, bytes }: Place): Uint8Array {
 function placesIn(table: Uint8Array, place: Place): Place[] {
   const block = blockAt(table, place)
   const view = new DataView(block.buffer, block.byteOffset, block.byteLength)
-  const restarts = view.getUint32(block.length - 4, true)
-  const input = new Reader(block.subarray(0, block.length - 4 - 4 * restarts))
+  const end = block.length - 4 - 4 * view.getUint32(block.length - 4, true)
+  if (end < 0) throw new RangeError('a block tells of more restarts than it has bytes')
+  const input = new Reader(block.subarray(0, end))
   const found: Place[] = []
   while (!input.ended) {
     input.varint() // bytes of the key that it shares with the one before
@@ -104,10 +113,15 @@ function placesIn(table: Uint8Array, place: Place): Place[] {
   return found
 }
 
-/** Snappy without frames (format_description.txt of Snappy): runs of bytes, and copies of what came before. RangeError. */
+/**
+ * Snappy without frames (format_description.txt of Snappy): runs of bytes, and copies of what came before. RangeError, also where a
+ * length is claimed that no block of so many bytes can have: a checksum is right for whoever makes one.
+ */
 function unsnappy(block: Uint8Array): Uint8Array {
   const input = new Reader(block)
-  const out = Buffer.alloc(input.varint())
+  const length = input.varint()
+  if (length > block.length * MOST_EXPANSION) throw new RangeError('a compressed block is damaged')
+  const out = Buffer.alloc(length)
   let at = 0
   while (!input.ended) {
     const tag = input.byte()
@@ -119,11 +133,12 @@ function unsnappy(block: Uint8Array): Uint8Array {
       continue
     }
     const near = (tag & 3) === 1
-    const length = near ? 4 + ((tag >>> 2) & 7) : 1 + (tag >>> 2)
+    const copied = near ? 4 + ((tag >>> 2) & 7) : 1 + (tag >>> 2)
     const back = near ? ((tag >>> 5) << 8) | input.byte() : input.little((tag & 3) === 2 ? 2 : 4)
-    if (back === 0 || back > at || at + length > out.length) throw new RangeError('a compressed block is damaged')
-    for (let i = 0; i < length; i++, at++) out[at] = out[at - back] ?? 0
+    if (back === 0 || back > at || at + copied > out.length) throw new RangeError('a compressed block is damaged')
+    for (let i = 0; i < copied; i++, at++) out[at] = out[at - back] ?? 0
   }
+  if (at !== out.length) throw new RangeError('a compressed block is damaged')
   return out
 }
 

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { logDamage } from '../../node/store/level-log.ts'
+import { logDamage, maskedCrc } from '../../node/store/level-log.ts'
 import { liveTables, tableDamage } from '../../node/store/level-table.ts'
 import { openRegisterStore } from '../../node/store/register-store.ts'
 
@@ -247,6 +247,15 @@ describe('a table of a register store', () => {
     await withTables()
     await writeFile(join(directory, '999999.ldb'), randomBytes(100))
     expect(Object.keys(await loaded())).toHaveLength(NAMES)
+  })
+
+  test('of which the manifest tells half a record lets the peer refuse its store, for level does', async () => {
+    await withTables()
+    const file = join(directory, (await readdir(directory)).find(name => name.startsWith('MANIFEST')) ?? '')
+    const record = Buffer.from([0, 0, 0, 0, 2, 0, 1, 7, 0x80])
+    record.writeUInt32LE(maskedCrc(record.subarray(6)))
+    await appendFile(file, record)
+    await expect(open(true)).rejects.toMatchObject({ code: 'REGISTER_STORE_CORRUPT' })
   })
 
   test('counts as long as the manifest has it', async () => {

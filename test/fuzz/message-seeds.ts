@@ -1,5 +1,7 @@
 /** Whole messages of every kind, to be mutated. */
 import { createCipheriv } from 'node:crypto'
+import type { Entry } from '../../protocols/decisions/facts.ts'
+import type { SeenEpoch } from '../../protocols/epoch/history.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeMessage as encodeControl, envelopeHeader } from '../../protocols/envelope.ts'
 import { BatchWriter } from '../../protocols/frames/records.ts'
@@ -92,9 +94,22 @@ const keeping = {
 }
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
-const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 }
+const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 } as const
 const before = { generation: 2, epoch: 17 }
-const entry = { seq: 1, atMs: 1, lastAtMs: 2, times: 1, fact }
+export const ENTRY: Entry = { seq: 1, atMs: 1, lastAtMs: 2, times: 1, fact }
+/** As its owner saw it. */
+export const SEEN: SeenEpoch = {
+  group: 'bank',
+  generation: 2,
+  epoch: 5,
+  outcome: 'aborted',
+  openedAtMs: 5,
+  tookMs: 1.5,
+  skewMs: 0.5,
+  reason: 'why',
+  cause: { by: PEER, policy: 'interval', why: 'it was time' },
+  vms: { vm1: { cutAtMs: 5, prepareMs: 1, leadMs: 1, pauseMs: 1, durableMs: 9, image: stats } }
+}
 
 const mark = { key: 'failover/bank/7', state: 'once' } as const
 const notice = { ...mark, kind: 'failover', text: 'what happened', atMs: 5, group: 'bank', vm: 'vm1', member: 'one' }
@@ -118,7 +133,7 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['host', { vmMemoryMiB: 2 ** 15 }],
   ['restore', { kind: 'ready', group: 'bank', generation: 3, vm: 'vm1' }],
   ['decisions', { kind: 'ask', id: 1, group: 'bank', vm: 'vm1', agoMs: 5 }],
-  ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [entry, entry], left: 0 }],
+  ['decisions', { kind: 'answer', id: 1, nowMs: 5, entries: [ENTRY, ENTRY], left: 0 }],
   ['overview', { kind: 'ask', id: 1, question: { of: 'report' } }],
   ['overview', { kind: 'ask', id: 2, question: { of: 'history', group: 'bank', before, limit: 9 } }],
   ['overview', { kind: 'ask', id: 3, question: { of: 'decisions', agoMs: 5, limit: 9 } }],

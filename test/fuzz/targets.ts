@@ -6,6 +6,7 @@ import { imageTargets } from './image-targets.ts'
 import { indexTargets } from './index-targets.ts'
 import { diskTargets } from './disk-targets.ts'
 import { messageTargets } from './message-targets.ts'
+import { storeTargets } from './store-targets.ts'
 import { streamTargets } from './stream-targets.ts'
 import type { Target } from './target.ts'
 import { textTargets } from './text-targets.ts'
@@ -16,6 +17,7 @@ export const targets: readonly Target[] = [
   ...indexTargets,
   ...extentTargets,
   ...diskTargets,
+  ...storeTargets,
   ...messageTargets,
   ...textTargets,
   ...homeTargets,
