@@ -18,6 +18,9 @@ import { RigTarget } from './target.ts'
 const VMS = 2
 /** Enough for the guest. */
 const MEMORY_MIB = 96
+/** Each VM knows what it wrote to its disk: at the first read after a restore, and at all others, the two are of one moment or it tells. */
+const DISK_MIB = 8
+const DISK_BLOCKS_PER_SECOND = 40
 
 /**
  * Often and small, so that minutes show what else takes days: epochs, repair of columns whose host is dead for some seconds,
@@ -85,7 +88,8 @@ export class Rig {
         vms: VMS,
         memoryMiB: MEMORY_MIB,
         besides: 'uplink',
-        load: { beatMs: BEAT_MS },
+        disks: [{ sizeMiB: DISK_MIB }],
+        load: { beatMs: BEAT_MS, diskBlocksPerSecond: DISK_BLOCKS_PER_SECOND },
         settings:
           epochMs === undefined ? SETTINGS : { ...SETTINGS, epochs: { ...SETTINGS.epochs, intervalMs: epochMs } },
         environment: name => environments.get(name) ?? {},

@@ -452,6 +452,8 @@ static void read_commands(void) {
 
 static int disk = -1;
 static uint32_t disk_blocks;
+/* What each block was written with last, as RAM knows it; 0: nothing, and then the disk has zeros. */
+static uint64_t *disk_stamps;
 
 static int open_disk(void) {
   uint64_t bytes = 0;
@@ -459,20 +461,36 @@ static int open_disk(void) {
   disk = open("/dev/vda", O_RDWR | O_DIRECT);
   if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes)) return -1;
   disk_blocks = (uint32_t)(bytes / BLOCK);
-  return 0;
+  disk_stamps = calloc(disk_blocks, sizeof *disk_stamps);
+  return disk_stamps ? 0 : -1;
 }
 
-/* Written and read by turns: what comes from a disk is written into RAM by the machine itself, not by a processor. */
+/*
+ * Written and read by turns: what comes from a disk is written into RAM by the machine itself, not by a processor. A block that is
+ * another than RAM remembers is of another moment than that: a restore that brings back RAM of one instant and the disk of another.
+ */
 static void use_disk(void) {
   static char block[64][BLOCK] __attribute__((aligned(BLOCK)));
   static uint32_t turn;
   char *at = block[turn++ % 64];
-  off_t offset = (off_t)pick(disk_blocks) * BLOCK;
+  uint32_t which = pick(disk_blocks);
+  off_t offset = (off_t)which * BLOCK;
   if (turn % 2) {
-    for (int i = 0; i < BLOCK; i += 8) *(uint64_t *)(at + i) = chance + (uint64_t)i;
-    if (pwrite(disk, at, BLOCK, offset) != BLOCK) bad++;
-  } else if (pread(disk, at, BLOCK, offset) != BLOCK)
+    uint64_t stamp = chance | 1;
+    for (int i = 0; i < BLOCK; i += 8) *(uint64_t *)(at + i) = stamp + (uint64_t)i;
+    if (pwrite(disk, at, BLOCK, offset) == BLOCK) disk_stamps[which] = stamp;
+    else bad++;
+    return;
+  }
+  if (pread(disk, at, BLOCK, offset) != BLOCK) {
     bad++;
+    return;
+  }
+  for (int i = 0; i < BLOCK; i += 8)
+    if (*(uint64_t *)(at + i) != (disk_stamps[which] ? disk_stamps[which] + (uint64_t)i : 0)) {
+      bad++;
+      return;
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------------- beat */

@@ -23,7 +23,7 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   readonly memoryMiB: number
   /** The setting of the group. */
   readonly openFlow?: boolean
-  /** Of each VM; the bank makes no use of them. */
+  /** Of each VM; the bank uses the first where `load` says so. */
   readonly disks?: readonly DiskSpec[]
   /** What each VM boots from instead of the guest's own files: copies of them. */
   readonly boot?: Guest
@@ -34,7 +34,10 @@ export interface BankSetup extends Omit<ClusterOptions, 'detached'> {
   /** VMs that are cut by streams of all their RAM, also where written pages are known. */
   readonly portable?: readonly string[]
   /** How busy each bank is. */
-  readonly load?: Pick<BankOptions, 'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond' | 'beatMs'>
+  readonly load?: Pick<
+    BankOptions,
+    'intervalUs' | 'burst' | 'mtu' | 'dirtyPagesPerSecond' | 'diskBlocksPerSecond' | 'beatMs'
+  >
   /** VM → name of its first owner. Default: vmN on pN. */
   readonly owners?: Readonly<Record<string, string>>
   /** How the group comes to be in a cluster that has none. Default: it is made. */
