@@ -7,12 +7,11 @@ import { hasCode, messageOf } from '../../node/errors.ts'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { codeFor } from '../demo/cluster.ts'
-import { generator } from '../sim/kernel.ts'
 import { GROUP } from '../scenarios/bank.ts'
 import type { Stint } from './beat-log.ts'
 import { bounded, type Sample } from './bounds.ts'
 import { type End, unasked } from './ends.ts'
-import { all, type Counts, type Fault, type Heal } from './fault.ts'
+import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.ts'
 import { hostOf, Listener, moneyMoves } from './observers.ts'
 import * as promises from './promises.ts'
 import { Rig } from './rig.ts'
@@ -233,9 +232,7 @@ class Run {
         }
         const lasts = step.lastsMs === 0 ? '' : `, for ${(step.lastsMs / 1000).toFixed(1)} s`
         this.#timeline.add('fault', `${step.fault}: ${fault.about}${lasts}`, about)
-        target.random = generator(step.seed)
-        if (fault.counts !== undefined) this.counts[fault.counts.as] += fault.counts.of(target)
-        heals.set(step, await fault.begin(target))
+        heals.set(step, await beginCounted(fault, target, step, this.counts))
       }
     } finally {
       await all([...heals.values()])()

@@ -82,6 +82,16 @@ export class RigTarget implements Target {
       .map(({ pid }) => pid)
   }
 
+  /** The peer, what it has started, and what names its files: a helper of a fault on this host is none of these. */
+  pids(): number[] {
+    const all = this.hosts.running(this.host)
+    const peer = this.peerPid()
+    const own = peer === undefined ? [] : tree(peer, all)
+    const folder = join(this.peer.configFile, '..')
+    const named = all.filter(({ command }) => command.includes(`${folder}/`)).map(({ pid }) => pid)
+    return [...new Set([...own, ...named])]
+  }
+
   /** Name of the VM of each hypervisor that is here, whether it runs or not. */
   vms(): string[] {
     const names = this.hosts
@@ -94,7 +104,7 @@ export class RigTarget implements Target {
     this.#down++
     this.#isEnded = true
     for (const endMs = performance.now() + GONE_MS; ; ) {
-      const left = this.#running()
+      const left = this.pids()
       if (left.length === 0) break
       if (performance.now() > endMs) throw new Error(`${left.join(', ')} on ${this.host.name} survived kill -9`)
       killAll(left)
@@ -146,15 +156,5 @@ export class RigTarget implements Target {
     if (this.#down > 0 || this.#retired || this.#isUp()) return
     this.#isEnded = false
     this.#start(this.#program)
-  }
-
-  /** The peer, what it has started, and what names its files: a helper of a fault on this host is none of these. */
-  #running(): number[] {
-    const all = this.hosts.running(this.host)
-    const peer = this.peerPid()
-    const own = peer === undefined ? [] : tree(peer, all)
-    const folder = join(this.peer.configFile, '..')
-    const named = all.filter(({ command }) => command.includes(`${folder}/`)).map(({ pid }) => pid)
-    return [...new Set([...own, ...named])]
   }
 }

@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { contentOf } from '../bench/shard-content.ts'
 import { limit } from '../chaos/faults/groups.ts'
+import { stopHost, stopPeer } from '../chaos/faults/processes.ts'
 import { noDescriptors, shortOfMemory, starved } from '../chaos/faults/resources.ts'
 import { clockAhead, clockBehind, failingSync, prepareShim, shimCounts } from '../chaos/faults/shim.ts'
 import { rot, truncation } from '../chaos/faults/stored.ts'
@@ -109,6 +110,26 @@ describe('fsync', () => {
         await expect.poll(() => patient.lines.length).toBeGreaterThan(healed + 20)
         expect(patient.lines.lastIndexOf('EIO')).toBe(healed)
       })
+    })
+  })
+})
+
+describe('a host that stands still', () => {
+  const stateOf = async (pid: number): Promise<string | undefined> =>
+    /^State:\s+(\w)/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]
+
+  it.each([
+    { fault: stopHost, states: ['T', 'T'] },
+    { fault: stopPeer, states: ['T', 'S'] }
+  ])('does so with whom it should ($fault.name), and goes on', async ({ fault, states }) => {
+    const parent = `require('child_process').spawn('sleep', ['600']); console.log('up'); setInterval(() => {}, 100_000)`
+    await withPatient({ program: ['-e', parent] }, async patient => {
+      const pids = patient.pids()
+      const seen = () => Promise.all(pids.map(stateOf))
+      const heal = await fault.begin(patient)
+      await expect.poll(seen).toEqual(states)
+      await heal()
+      await expect.poll(seen).toEqual(['S', 'S'])
     })
   })
 })

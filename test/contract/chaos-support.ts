@@ -4,6 +4,7 @@ import { once as event } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Disk, type Heal, once, type Target } from '../chaos/fault.ts'
+import { tree } from '../demo/processes.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { generator } from '../sim/kernel.ts'
 import { withDirectory } from '../unit/store-support.ts'
@@ -29,7 +30,7 @@ export class Patient implements Target {
   readonly dataDir: string
   readonly scratchDir: string
   readonly others: Target[] = []
-  readonly random: () => number
+  random: () => number
   /** Lines that the program has said, in all its lives. */
   readonly lines: string[] = []
   readonly #own: readonly string[] | undefined
@@ -69,6 +70,11 @@ export class Patient implements Target {
 
   qemuPids(): number[] {
     return []
+  }
+
+  pids(): number[] {
+    const pid = this.peerPid()
+    return pid === undefined ? [] : tree(pid)
   }
 
   async halt(): Promise<Heal> {

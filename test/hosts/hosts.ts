@@ -75,7 +75,7 @@ export class Hosts {
   readonly #mounts: boolean
   /** What undoes each that is broken now. */
   readonly #broken = new Set<() => Promise<void>>()
-  /** How often the same is broken at a time. */
+  /** How often the same is broken at a time: a host's name, or two with ">" between. */
   readonly #times = new Map<string, number>()
 
   private constructor(dir: string, all: readonly Host[], holders: readonly ChildProcess[], mounts: boolean) {
@@ -138,17 +138,20 @@ export class Hosts {
    * back undoes it; the host is back when everybody who has cut it off has undone that.
    */
   async cutOff(host: Host): Promise<() => Promise<void>> {
-    return this.#break(`link set ${host.port} nomaster`, `link set ${host.port} master br0`, this.onSwitch)
+    const [line, back] = [`link set ${host.port} nomaster`, `link set ${host.port} master br0`]
+    return this.#break(host.name, { line, back, where: this.onSwitch })
   }
 
   /** What `from` sends to `to` is lost; the other way goes on. What came back undoes it, as with `cutOff`. */
   async block(from: Host, to: Host): Promise<() => Promise<void>> {
     const neighbour = `${to.address} dev eth0`
-    return this.#break(
-      `neigh replace ${neighbour} lladdr ${NOBODY} nud permanent`,
-      `neigh del ${neighbour}`,
-      this.on(from)
-    )
+    const [line, back] = [`neigh replace ${neighbour} lladdr ${NOBODY} nud permanent`, `neigh del ${neighbour}`]
+    return this.#break(wayOf(from, to), { line, back, where: this.on(from) })
+  }
+
+  /** What `from` sends gets to `to`: neither `cutOff` nor `block` is in its way now. */
+  reaches(from: Host, to: Host): boolean {
+    return [from.name, to.name, wayOf(from, to)].every(key => (this.#times.get(key) ?? 0) === 0)
   }
 
   /** Everybody reaches everybody again. */
@@ -156,8 +159,11 @@ export class Hosts {
     for (const undo of this.#broken) await undo()
   }
 
-  async #break(line: string, back: string, where: readonly string[]): Promise<() => Promise<void>> {
-    const key = [...where, line].join(' ')
+  /** `line` and `back`: what ip is told where it is broken first, and where it is undone last. */
+  async #break(
+    key: string,
+    { line, back, where }: { line: string; back: string; where: readonly string[] }
+  ): Promise<() => Promise<void>> {
     const times = this.#times.get(key) ?? 0
     this.#times.set(key, times + 1)
     if (times === 0) await this.ip(where, [line])
@@ -223,6 +229,8 @@ export class Hosts {
     if (code !== 0) throw new DiapauseError('HOSTS_IP', `ip failed (${said.trim()}) at: ${lines.join('; ')}`)
   }
 }
+
+const wayOf = (from: Host, to: Host): string => `${from.name}>${to.name}`
 
 const isRoot = (): boolean => process.getuid?.() === 0
 

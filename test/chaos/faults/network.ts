@@ -48,7 +48,12 @@ async function blockAll(ways: readonly Way[]): Promise<Heal> {
 const outOf = (target: Target): Way[] => target.others.map(other => [target, other])
 const into = (target: Target): Way[] => target.others.map(other => [other, target])
 const between = (left: readonly Target[], right: readonly Target[]): Way[] =>
-  left.flatMap(one => right.flatMap((other): Way[] => [[one, other], [other, one]]))
+  left.flatMap(one =>
+    right.flatMap((other): Way[] => [
+      [one, other],
+      [other, one]
+    ])
+  )
 
 export const cutOff = cut({
   name: 'cut-off',

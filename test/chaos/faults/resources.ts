@@ -1,7 +1,7 @@
 /** Hosts that run short of something: time on a processor, memory, file descriptors. Disks are in `disk.ts`. */
 import { readFileSync, readdirSync } from 'node:fs'
 import { hasCode, messageOf } from '../../../node/errors.ts'
-import { type Fault, nothing, once, type Target } from '../fault.ts'
+import { type Fault, nothing, once } from '../fault.ts'
 import { limit } from './groups.ts'
 import { run } from './tools.ts'
 
