@@ -3,9 +3,11 @@
  * decided what; whether a promise held is judged by what no peer says: beats on the VMs' own network, consoles, /proc.
  */
 import { messageOf } from '../../node/errors.ts'
-import type { SeenEvent } from '../demo/events.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
+import type { EventOf, SeenEvent } from '../demo/events.ts'
 import type { BankReport } from '../guest/console.ts'
 import type { Bank } from '../scenarios/bank.ts'
+import { type Generations, History, type RecordSeen } from './history.ts'
 import { CONNECTIONS_BROKE } from './promises.ts'
 import type { Timeline } from './timeline.ts'
 
@@ -15,55 +17,85 @@ const SAY_AGAIN_MS = 1_000
 /** A bank reports four times a second; twenty of these, for a busy machine. A guess. */
 const RECENT_MS = 5_000
 
+/** CLOCK_MONOTONIC, as `beats.c` has it. */
+const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
+
 /** Peer p1 is at home on h1. */
 export const hostOf = (peer: string): string => peer.replace(/^p/, 'h')
 
 /** What peers tell, as far as it is needed to know who was to run what, and what they promised. */
 export class Listener {
-  /** Generation → VM → name of the host. */
-  readonly generations = new Map<number, Record<string, string>>()
-  newestGeneration = 1
+  readonly history = new History()
   /** VM → the newest generation in which it ran. */
   readonly runs = new Map<string, number>()
-  /** The newest epoch that anybody said is committed. */
-  committed = 0
   epochs = 0
   takeovers = 0
   readonly #timeline: Timeline
+  readonly #now: () => number
   readonly #told = new Set<string>()
   #names: ReadonlyMap<string, string> = new Map()
+  /** What was told before anybody said who is who. */
+  readonly #early: (() => void)[] = []
 
-  constructor(timeline: Timeline) {
+  /** `now`: on the clock of the observer of beats, ms. */
+  constructor(timeline: Timeline, now: () => number = monotonicMs) {
     this.#timeline = timeline
+    this.#now = now
+  }
+
+  get generations(): Generations {
+    return this.history.generations
+  }
+
+  get newestGeneration(): number {
+    return this.history.newest
   }
 
   /** Id of a peer → its name. */
   know(names: ReadonlyMap<string, string>): void {
     this.#names = names
+    for (const tell of this.#early.splice(0)) tell()
   }
 
   event({ by, event }: SeenEvent): void {
     const host = hostOf(by)
+    const atMs = this.#now()
     if (event.kind === 'epoch.committed' || event.kind === 'epoch.aborted') {
       const is = event.kind === 'epoch.committed' ? 'committed' : `aborted: ${event.reason}`
-      if (event.kind === 'epoch.committed') this.committed = Math.max(this.committed, event.epoch)
+      if (event.kind === 'epoch.committed') this.history.onCommitted({ epoch: event.epoch, atMs })
+      else this.history.onAborted(event.epoch)
       if (!this.#once(`${event.epoch} ${event.kind}`)) return
       if (event.kind === 'epoch.committed') this.epochs++
       this.#timeline.add('epoch', `epoch ${event.epoch} ${is}`, { host })
     } else if (event.kind === 'takeover.decided') {
-      this.#newest(event.generation)
-      const owners = Object.entries(event.owners).map(([vm, id]) => [vm, hostOf(this.#names.get(id) ?? id)] as const)
-      for (const [vm, owner] of owners) this.#owned(event.generation, vm, owner)
+      const owners = this.#hosts(event.owners)
+      if (this.#names.size > 0) this.#decided(event, atMs)
+      else this.#early.push(() => this.#decided(event, atMs))
       if (!this.#once(`takeover ${event.generation}`)) return
       this.takeovers++
-      const where = owners.map(each => each.join(' to ')).join(', ')
-      this.#timeline.add('decision', `generation ${event.generation} from epoch ${event.epoch}: ${where}`, { host })
+      const where = Object.entries(owners).map(each => each.join(' to '))
+      const what = `generation ${event.generation} from epoch ${event.epoch}: ${where.join(', ')}`
+      this.#timeline.add('decision', what, { host })
     } else if (event.kind === 'vm.resumed' || event.kind === 'vm.started') {
-      this.#newest(event.generation)
-      this.#owned(event.generation, event.vm, host)
-      this.runs.set(event.vm, Math.max(this.runs.get(event.vm) ?? 0, event.generation))
-      this.#timeline.add('vm', `${event.vm} runs in generation ${event.generation}`, { host })
+      const { vm, generation } = event
+      this.history.onRuns({ generation, epoch: event.kind === 'vm.resumed' ? event.epoch : 0, vm, host, atMs })
+      this.runs.set(vm, Math.max(this.runs.get(vm) ?? 0, generation))
+      this.#timeline.add('vm', `${vm} runs in generation ${generation}`, { host })
     } else this.#tell(host, event)
+  }
+
+  /** In a time without faults. */
+  record(record: RecordSeen & Pick<GroupRecord, 'owners'>): void {
+    this.history.onRecord(record, this.#hosts(record.owners), this.#now())
+  }
+
+  #decided({ generation, epoch, owners }: EventOf<'takeover.decided'>, atMs: number): void {
+    this.history.onDecided({ generation, epoch, owners: this.#hosts(owners), atMs })
+  }
+
+  /** Ids of peers → names of their hosts. */
+  #hosts(owners: Readonly<Record<string, string>>): Record<string, string> {
+    return Object.fromEntries(Object.entries(owners).map(([vm, id]) => [vm, hostOf(this.#names.get(id) ?? id)]))
   }
 
   #tell(host: string, event: SeenEvent['event']): void {
@@ -77,15 +109,6 @@ export class Listener {
     else if (event.kind === 'vm.complete')
       this.#timeline.add('vm', `${event.vm} has all its memory: it asked for ${event.pagesFaulted} pages`, { host })
     else if (event.kind === 'vm.destroyed') this.#timeline.add('vm', `${event.vm} is ended here`, { host })
-  }
-
-  #newest(generation: number): void {
-    this.newestGeneration = Math.max(this.newestGeneration, generation)
-  }
-
-  #owned(generation: number, vm: string, host: string): void {
-    const owners = this.generations.get(generation) ?? {}
-    this.generations.set(generation, { ...owners, [vm]: host })
   }
 
   #once(what: string): boolean {

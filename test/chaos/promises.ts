@@ -4,6 +4,7 @@
  */
 import type { ImageRedundancy } from '../../node/edge/redundancy-view.ts'
 import type { Stint } from './beat-log.ts'
+import { CLEARLY_MS, type Generations } from './history.ts'
 
 /**
  * After the last heal of a round all VMs work again within this. Two busy cores that emulate, peers that begin anew: detection,
@@ -18,30 +19,48 @@ export const OBJECTIVE_MS = 30_000
  */
 export const REDUNDANT_MS = 60_000
 
-/** Who was to run a VM, generation by generation, as far as anybody told. */
-export type Generations = ReadonlyMap<number, Readonly<Record<string, string>>>
-
 /**
  * Never two copies of a VM that are seen: what was heard of it, stint by stint, must be what its owners were, generation by generation.
- * A copy that speaks when its successor has spoken is a stint more than there were owners. Generations of which nobody
- * told (who decided was killed) may have been anybody's.
+ * A copy that speaks when its successor has spoken is a stint more than there were owners: no other check says that the old owner is
+ * silent before the new one speaks, and none is needed. Nor may it speak on when peers have told that the VM is another host's
+ * (leases are over before that is decided: `protocols/lease/voter.ts`), or clearly before they tell of the generation that it is of.
+ * Generations of which nobody told (who decided was killed) may have been anybody's, between those before and after.
  */
 export function copies(vm: string, stints: readonly Stint[], generations: Generations, newest: number): string[] {
   let generation = 0
   for (const [i, stint] of stints.entries()) {
     do generation++
-    while (generation <= newest && (generations.get(generation)?.[vm] ?? stint.host) !== stint.host)
-    if (generation > newest)
-      return [`${vm} was heard from ${stint.host} (stint ${i + 1}) when it was another host's: ${told(stints)}`]
+    while (generation <= newest && !mayBe(generation, stint, generations))
+    if (generation <= newest) continue
+    const what = `${vm} was heard from ${stint.host} (stint ${i + 1}) when it was another host's`
+    return [
+      `${what}: ${told(stints.slice(0, i))}, then ${stint.host} from ${stint.firstSeq}${spokeOn(stint, stints[i - 1])}`
+    ]
   }
   return []
 }
 
+/** By whose it was and when. */
+function mayBe(generation: number, { vm, host, fromMs, untilMs }: Stint, generations: Generations): boolean {
+  if ((generations.get(generation)?.owners[vm] ?? host) !== host) return false
+  return [...generations].every(([other, { owners, toldMs }]) => {
+    if (toldMs === undefined) return true
+    if (other <= generation) return fromMs >= toldMs - CLEARLY_MS
+    return (owners[vm] ?? host) === host || untilMs <= toldMs
+  })
+}
+
+/** Of stints that are over, so that what is found is the same words whenever it is looked for. */
 const told = (stints: readonly Stint[]): string =>
   stints
-    .slice(-6)
+    .slice(-5)
     .map(({ host, beats, firstSeq, lastSeq }) => `${host} ${beats}x ${firstSeq}-${lastSeq}`)
     .join(', ')
+
+const spokeOn = ({ host, fromMs }: Stint, before: Stint | undefined): string =>
+  before === undefined || before.host === host
+    ? ''
+    : `, ${Math.round(fromMs - before.fromMs)} ms after ${before.host} had begun to speak`
 
 /** A VM that is heard with another nonce has booted: what it held in memory is lost. */
 export function booted(vm: string, stints: readonly Stint[]): string[] {
@@ -49,7 +68,10 @@ export function booted(vm: string, stints: readonly Stint[]): string[] {
   return nonces.size > 1 ? [`${vm} has booted again`] : []
 }
 
-/** The shortest silence between the last word of an owner and the first of its successor elsewhere, ms. */
+/**
+ * The shortest silence between the last word of an owner and the first of its successor elsewhere, ms. Never below 0: a word of the
+ * owner before that comes later is a stint of its own, which `copies` finds.
+ */
 export function shortestSilence(stints: readonly Stint[]): number {
   return stints.reduce((least, stint, i) => {
     const before = stints[i - 1]

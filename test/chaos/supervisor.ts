@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { hasCode, messageOf } from '../../node/errors.ts'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
+import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { codeFor } from '../demo/cluster.ts'
 import { GROUP } from '../scenarios/bank.ts'
@@ -14,6 +15,7 @@ import { type End, unasked } from './ends.ts'
 import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.ts'
 import { hostOf, Listener, moneyMoves } from './observers.ts'
 import * as promises from './promises.ts'
+import { lacking, spoilt, triesDisks, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
 import { takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
@@ -105,23 +107,6 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
     stints: stints.map(stint => ({ ...stint, fromMs: stint.fromMs - startedMs, untilMs: stint.untilMs - startedMs }))
   }
 }
-
-/** What any `m` hosts could not be lost for; empty: nothing. */
-function lacking(report: VerifyReport, m: number): string {
-  const { missing, damaged, unreadable, silent, images } = report
-  const weak = images.filter(({ tolerates }) => tolerates < m)
-  return [
-    ...(missing.length > 0
-      ? [`${missing.length} columns are missing at ${names(missing.map(({ holder }) => holder))}`]
-      : []),
-    ...(damaged.length > 0 ? [`${damaged.length} are damaged at ${names(damaged.map(({ member }) => member))}`] : []),
-    ...unreadable.map(({ what, why }) => `${what} cannot be read: ${why}`),
-    ...(silent.length > 0 ? [`${names(silent)} did not answer`] : []),
-    ...weak.map(({ vm, epoch, tolerates }) => `${vm} at epoch ${epoch} bears the loss of ${tolerates}`)
-  ].join('; ')
-}
-
-const names = (all: readonly string[]): string => [...new Set(all)].sort().join(', ')
 
 class Run {
   readonly broken: string[] = []
@@ -252,8 +237,10 @@ class Run {
 
   /** The group did not come back: whether there is anything that it could come back from. */
   async #left(): Promise<void> {
+    const { history } = this.#listener
+    this.#judge('committed epochs are what they were', this.#fresh(history.lost()))
     const [newest] = (await this.#someone.client.groups()).map(({ committed }) => committed?.epoch)
-    this.#judge('committed epochs are there', promises.committed(this.#listener.committed, newest))
+    this.#judge('committed epochs are there', promises.committed(history.committed, newest))
     const report = await this.#verify(false)
     // What a host has that is not heard is not lost.
     if (report.silent.length === 0) this.#judge('committed epochs can be read', promises.readable(report.images))
@@ -262,10 +249,9 @@ class Run {
   /** The bank is audited, an epoch is taken, and what the outside has seen is judged. */
   async #look(): Promise<void> {
     const { bank, targets } = this.#rig
-    const before = this.#listener.committed
+    const before = this.#listener.history.committed
     this.#judge('money is conserved', promises.money(await this.#audit(), this.#nonces))
-    const { committed, generation } = await bank.record()
-    this.#listener.newestGeneration = Math.max(this.#listener.newestGeneration, generation)
+    const { committed } = await this.#record()
     this.#judge('committed epochs are there', promises.committed(before, committed?.epoch))
     await bank.until('one more epoch', async () =>
       ((await bank.record()).committed?.epoch ?? 0) > before ? true : undefined
@@ -280,24 +266,34 @@ class Run {
   async #audit(): Promise<promises.Audit> {
     const { bank } = this.#rig
     for (;;) {
-      const { generation } = await bank.record()
+      const { generation } = await this.#record()
       const audit = await bank.audit()
-      if ((await bank.record()).generation === generation) return audit
+      if ((await this.#record()).generation === generation) return audit
       this.#timeline.add('check', 'the group went back while it was audited: once more')
     }
   }
 
+  /** In a time without faults: what was in the record read before must be in it. */
+  async #record(): Promise<GroupRecord> {
+    const record = await this.#rig.bank.record()
+    this.#listener.record(record)
+    return record
+  }
+
+  /** Of the whole run: what was told before is not told again. */
   #seen(): void {
     const { log } = this.#rig.lan
-    const { generations, newestGeneration } = this.#listener
+    const { history, generations, newestGeneration } = this.#listener
     for (const vm of this.#rig.bank.vms) {
       const stints = log.stints(vm)
-      const faults = [...promises.copies(vm, stints, generations, newestGeneration), ...promises.booted(vm, stints)]
-      this.#judge(
-        `one copy of ${vm} was heard`,
-        faults.filter(fault => !this.broken.some(told => told.includes(fault)))
-      )
+      const heard = [...promises.copies(vm, stints, generations, newestGeneration), ...promises.booted(vm, stints)]
+      this.#judge(`one copy of ${vm} was heard`, this.#fresh([...heard, ...history.disputes(vm)]))
     }
+    this.#judge('committed epochs are what they were', this.#fresh(history.lost()))
+  }
+
+  #fresh(faults: readonly string[]): string[] {
+    return faults.filter(fault => !this.broken.some(told => told.includes(fault)))
   }
 
   /** Of owners before nothing is left that runs: a machine that is paused takes memory, and could be continued. */
@@ -315,19 +311,33 @@ class Run {
     }
   }
 
-  /** What is damaged counts as there until somebody reads it: all is read once, while epochs come and go. */
+  /** What is damaged counts as there until somebody reads it: all is read once, while epochs come and go, and after all is there. */
   async #redundant(steps: readonly Step[]): Promise<void> {
-    const { hosts, faults } = this.#options
-    const { m } = codeFor(hosts)
-    if (steps.some(({ fault }) => faults.get(fault)?.harms === true)) await this.#verify(true)
+    const { faults } = this.#options
+    const harmed = steps.some(({ fault }) => faults.get(fault)?.harms === true)
+    if (harmed) await this.#verify(true)
+    await this.#full(false, harmed)
+    if (harmed || steps.some(({ fault }) => triesDisks(fault))) await this.#full(true, harmed)
+    await this.#record()
+  }
+
+  /** `deep`: all is read where it lies. `harmed`: a fault has damaged what is stored. */
+  async #full(deep: boolean, harmed: boolean): Promise<void> {
     let last = ''
-    await this.#rig.bank.until('full redundancy', async () => {
-      const report = await this.#verify(false).catch(messageOf)
-      const lacks = typeof report === 'string' ? report : lacking(report, m)
+    await this.#rig.bank.until(deep ? 'all that is stored to be whole' : 'full redundancy', async () => {
+      const lacks = await this.#lacks(deep, harmed).catch(messageOf)
       if (lacks !== '' && lacks !== last) this.#timeline.add('check', `redundancy is not full yet: ${lacks}`)
       last = lacks
       return lacks === '' ? true : undefined
     })
+  }
+
+  async #lacks(deep: boolean, harmed: boolean): Promise<string> {
+    const { bank } = this.#rig
+    const before = await bank.record()
+    const report = await this.#verify(deep)
+    if (deep) this.#judge('what is stored was read', this.#fresh(spoilt(report, harmed)))
+    return lacking(report, codeFor(this.#options.hosts).m, wantedOf(before, await bank.record()))
   }
 
   #verify(deep: boolean): Promise<VerifyReport> {
@@ -337,9 +347,11 @@ class Run {
   /** Every epoch that is kept is gone back to, and audited. */
   async #goBack(): Promise<void> {
     const { bank } = this.#rig
+    await this.#full(true, false)
     const held = await bank.until('epochs to go back to', () => this.#holdAll())
     for (const epoch of held) {
-      const { generation } = await this.#someone.client.restore(GROUP, { epoch, force: false })
+      const { generation, lastEpoch } = await this.#someone.client.restore(GROUP, { epoch, force: false })
+      this.#listener.history.onBack({ generation, epoch, lastEpoch })
       await bank.until('all VMs to be restored', () =>
         bank.vms.every(vm => (this.#listener.runs.get(vm) ?? 0) >= generation) ? true : undefined
       )
@@ -350,13 +362,13 @@ class Run {
     this.#seen()
   }
 
-  /** Undefined where one was forgotten before it could be held, as the next epoch was committed. */
+  /** Undefined where one was forgotten before it could be held, as the next epoch was committed, and where there is none. */
   async #holdAll(): Promise<number[] | undefined> {
     const { client } = this.#someone
     const { epochs } = await client.epochs(GROUP)
     try {
       for (const { epoch } of epochs) await client.holdEpoch(GROUP, epoch, 'chaos')
-      return epochs.map(({ epoch }) => epoch)
+      return epochs.length === 0 ? undefined : epochs.map(({ epoch }) => epoch)
     } catch (error) {
       if (hasCode(error, 'EPOCH_NOT_KEPT')) return undefined
       throw error

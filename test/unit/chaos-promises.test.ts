@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { BeatLog, type Stint } from '../chaos/beat-log.ts'
+import { CLEARLY_MS, type Generations } from '../chaos/history.ts'
 import { booted, committed, copies, hypervisors, money, readable, shortestSilence } from '../chaos/promises.ts'
 
 const NONCE = '00000000000000aa'
@@ -20,7 +21,15 @@ function heard(...words: string[]): readonly Stint[] {
   return log.stints('vm1')
 }
 
-const owners = (...hosts: string[]) => new Map(hosts.map((host, i) => [i + 1, { vm1: host }]))
+/** Generations from 1 on, "h1" or "h1 1000": when it was told. "?": whose it was nobody told. */
+const owners = (...all: string[]): Generations =>
+  new Map(
+    all.map((each, i) => {
+      const [host = '', toldMs] = each.split(' ')
+      const generation = { toldMs: toldMs === undefined ? undefined : Number(toldMs) }
+      return [i + 1, { ...generation, owners: host === '?' ? {} : { vm1: host } }]
+    })
+  )
 
 describe('stints', () => {
   it('are one as long as numbers grow at one host, also where beats are lost', () => {
@@ -65,12 +74,46 @@ describe('never two copies', () => {
   })
 
   it('gives the benefit of the doubt where nobody told of a generation, and of one only', () => {
-    const known = new Map([
-      [1, { vm1: 'h1' }],
-      [3, { vm1: 'h1' }]
-    ])
+    const known = owners('h1', '?', 'h1')
     expect(copies('vm1', heard('h1 1 2', 'h2 2 3', 'h1 3 4'), known, 3)).toEqual([])
     expect(copies('vm1', heard('h1 1 2', 'h2 2 3', 'h1 3 4', 'h2 4'), known, 3)).toHaveLength(1)
+    expect(copies('vm1', heard('h1 1 2', 'h2 2 3', 'h1 3 4'), new Map(), 3)).toEqual([])
+  })
+
+  it('is broken where a copy would be of a generation that was decided long after it spoke', () => {
+    const stints = heard('h1 1 2 3', 'h2 2', 'h1 4', 'h2 3 4')
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100', 'h1 1250', 'h2 1300'), 4)).toEqual([])
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100', 'h1 9000', 'h2 9500'), 4)).toEqual([
+      expect.stringContaining('vm1 was heard from h1 (stint 3)')
+    ])
+    // Nor of one of which nobody told, between others that were decided long after.
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100', 'h3 9000', '?', '?'), 5)).toHaveLength(1)
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100', '?', 'h2 9500'), 4)).toHaveLength(1)
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100', '?', 'h2 1300'), 4)).toEqual([])
+  })
+
+  it('forgives peers that tell of a generation a little late', () => {
+    const stints = heard('h1 1 2 3', 'h2 2 3')
+    const late = (ms: number) => owners('h1 500', `h2 ${(stints[1] as Stint).fromMs + ms}`)
+    expect(copies('vm1', stints, late(CLEARLY_MS), 2)).toEqual([])
+    expect(copies('vm1', stints, late(CLEARLY_MS + 1), 2)).toHaveLength(1)
+  })
+
+  it('is broken where a copy speaks on when the VM was told to be another host’s, before that one has spoken', () => {
+    const stints = heard('h1 1 2 3', 'h2 2 3')
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1100'), 2)).toEqual([])
+    expect(copies('vm1', stints, owners('h1 500', 'h2 1099'), 2)).toEqual([
+      expect.stringContaining('vm1 was heard from h1 (stint 1)')
+    ])
+    expect(copies('vm1', stints, owners('h1 500', 'h1 1040', 'h2 1120'), 3)).toEqual([])
+  })
+
+  it('says how long the new owner had spoken when the old one was heard, in the same words whenever it is asked', () => {
+    const first = copies('vm1', heard('h1 1 2 3', 'h2 2 3', 'h1 4'), owners('h1', 'h2'), 2)
+    expect(first).toEqual([
+      "vm1 was heard from h1 (stint 3) when it was another host's: h1 3x 1-3, h2 2x 2-3, then h1 from 4, 100 ms after h2 had begun to speak"
+    ])
+    expect(copies('vm1', heard('h1 1 2 3', 'h2 2 3', 'h1 4 5 6', 'h2 4'), owners('h1', 'h2'), 2)).toEqual(first)
   })
 
   it('is told from a boot', () => {

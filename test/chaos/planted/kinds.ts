@@ -7,7 +7,7 @@ const KINDS = [
   ['one hypervisor', /^one hypervisor of /],
   ['money', new RegExp(`^(money is conserved|epoch \\d+ is restored whole)|${CONNECTIONS_BROKE}`)],
   ['epochs', /^(committed epochs|going back)/],
-  ['redundancy', /^redundancy: /],
+  ['redundancy', /^(redundancy: |what is stored was read)/],
   // Late is another thing than never: a busy machine is late.
   ['in time', /^(all VMs work again|redundancy is full)/],
   ['running', /^(coming back|what was promised)/],

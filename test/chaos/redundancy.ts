@@ -1,0 +1,49 @@
+/** What a `verify` must show before what is stored counts as full and whole. Pure. */
+import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
+import type { RecordSeen } from './history.ts'
+
+/** After these what is on disk is read, too: what was acknowledged and never written is not missed before. */
+export const triesDisks = (fault: string): boolean => /disk$|fsync$|power-loss$/.test(fault)
+
+export interface Wanted {
+  readonly vm: string
+  readonly epoch: number
+}
+
+/** Images that were kept all the time from one record to the next. */
+export function wantedOf(before: RecordSeen, now: RecordSeen): Wanted[] {
+  const [old, all] = [keptIn(before), keptIn(now)]
+  return [...all].filter(([epoch]) => old.has(epoch)).flatMap(([epoch, vms]) => vms.map(vm => ({ vm, epoch })))
+}
+
+const keptIn = ({ committed, kept = [] }: RecordSeen): Map<number, string[]> =>
+  new Map(
+    [...(committed === null ? [] : [committed]), ...kept].map(({ epoch, images }) => [epoch, Object.keys(images)])
+  )
+
+/** What any `m` hosts could not be lost for; empty: nothing. An image that the report does not name is not there. */
+export function lacking(report: VerifyReport, m: number, wanted: readonly Wanted[]): string {
+  const { missing, damaged, unreadable, silent, images } = report
+  const weak = images.filter(({ tolerates }) => tolerates < m)
+  const untold = wanted.filter(({ vm, epoch }) => !images.some(image => image.vm === vm && image.epoch === epoch))
+  return [
+    ...(wanted.length === 0 ? ['no epoch is kept'] : []),
+    ...untold.map(({ vm, epoch }) => `nothing is said of ${vm} at epoch ${epoch}`),
+    ...(missing.length > 0
+      ? [`${missing.length} columns are missing at ${names(missing.map(({ holder }) => holder))}`]
+      : []),
+    ...(damaged.length > 0 ? [damage(report)] : []),
+    ...unreadable.map(({ what, why }) => `${what} cannot be read: ${why}`),
+    ...(silent.length > 0 ? [`${names(silent)} did not answer`] : []),
+    ...weak.map(({ vm, epoch, tolerates }) => `${vm} at epoch ${epoch} bears the loss of ${tolerates}`)
+  ].join('; ')
+}
+
+/** Columns that are damaged where no fault has damaged any. */
+export const spoilt = (report: VerifyReport, harmed: boolean): string[] =>
+  harmed || report.damaged.length === 0 ? [] : [`${damage(report)}, and no fault has done that`]
+
+const damage = ({ damaged }: VerifyReport): string =>
+  `${damaged.length} columns are damaged at ${names(damaged.map(({ member }) => member))}`
+
+const names = (all: readonly string[]): string => [...new Set(all)].sort().join(', ')
