@@ -1,17 +1,19 @@
 /** Whole messages of every kind, to be mutated. */
 import { createCipheriv } from 'node:crypto'
+import type { BaseRecord } from '../../protocols/base.ts'
 import type { Entry } from '../../protocols/decisions/facts.ts'
 import type { SeenEpoch } from '../../protocols/epoch/history.ts'
 import type { ClusterRecord } from '../../protocols/membership/record.ts'
 import { encodeMessage as encodeControl, envelopeHeader } from '../../protocols/envelope.ts'
 import { BatchWriter } from '../../protocols/frames/records.ts'
 import { encode } from '../../protocols/openflow/encode.ts'
+import type { OwnReport } from '../../protocols/overview/report.ts'
 import type { Message } from '../../protocols/openflow/messages.ts'
 import { encodeMessage as encodeShards, packColumns } from '../../protocols/shards/messages.ts'
 
 const HASH = 'ab'.repeat(32)
 export const PEER = '12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5'
-const OTHER = '12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq'
+export const OTHER = '12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq'
 
 export function batchSeeds(): Uint8Array[] {
   const writer = new BatchWriter('bank', 3)
@@ -92,6 +94,26 @@ const keeping = {
     last: { epoch: 1, by: 'p1', atMs: 6, tookMs: 1.5, failed: 'VM vm1: no shards' }
   }
 }
+/** As registers hold them. */
+export const GROUPS = [group, { ...group, ...keeping }]
+export const baseRecords: readonly BaseRecord[] = [
+  {
+    by: PEER,
+    nonce: 123_456_789_012_345,
+    stored: { manifest: HASH, extents: 21, blocks: 333, lengths: { offset: 5, length: 7 } }
+  },
+  { by: PEER, nonce: 7, stored: null }
+]
+export const REPORT: OwnReport = {
+  version: '0.1.0',
+  uptimeMs: 5,
+  hypervisor: 'QEMU 7.2, tcg',
+  capture: 'dirty',
+  store: { streams: 1, manifests: 1, bytes: 9 },
+  redundancy: { exposed: 0, tolerates: 1, repairedColumns: 0, repairedBytes: 0, due: 0, damaged: 0 },
+  standbys: [{ group: 'bank', vm: 'vm1', state: 'ready', epoch: 4 }],
+  groups: [{ id: 'bank', generation: 2, leaseRemainingMs: 9, running: [{ vm: 'vm1', capture: 'dirty' }] }]
+}
 const about = { group: 'bank', generation: 2, epoch: 5, vm: 'vm1' }
 const updates = [{ peer: PEER, state: 'suspect', incarnation: 2, from: OTHER }]
 const fact = { kind: 'declared-dead', peer: PEER, by: OTHER, suspectedBy: [OTHER], afterMs: 400 } as const
@@ -149,7 +171,7 @@ const MESSAGES: readonly (readonly [string, object])[] = [
   ['notifications', { kind: 'notice', notice }],
   ['notifications', { kind: 'claim', target: 'me', marks: [mark, mark] }],
   ['epoch', { kind: 'record', record: group }],
-  ['epoch', { kind: 'record', record: { ...group, ...keeping } }],
+  ['epoch', { kind: 'record', record: GROUPS[1] }],
   ['epoch', { kind: 'ask', versions: { bank: 1 } }],
   ['epoch', { kind: 'cut', ...about, counts: { vm2: 1 }, atWallMs: 1.5, prepareMs: 1, leadMs: 1 }],
   ['epoch', { kind: 'durable', ...about, manifest: HASH, stats }],

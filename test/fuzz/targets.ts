@@ -6,6 +6,7 @@ import { imageTargets } from './image-targets.ts'
 import { indexTargets } from './index-targets.ts'
 import { diskTargets } from './disk-targets.ts'
 import { messageTargets } from './message-targets.ts'
+import { peerTargets } from './peer-targets.ts'
 import { storeTargets } from './store-targets.ts'
 import { streamTargets } from './stream-targets.ts'
 import type { Target } from './target.ts'
@@ -19,6 +20,7 @@ export const targets: readonly Target[] = [
   ...diskTargets,
   ...storeTargets,
   ...messageTargets,
+  ...peerTargets,
   ...textTargets,
   ...homeTargets,
   ...edgeTargets

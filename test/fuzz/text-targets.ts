@@ -16,7 +16,7 @@ import {
   parseSegmentHeader,
   streamHash
 } from '../../node/store/record.ts'
-import { type BaseRecord, baseStream, parseBaseRecord } from '../../protocols/base.ts'
+import { baseStream, parseBaseRecord } from '../../protocols/base.ts'
 import type { Random } from '../../protocols/core.ts'
 import {
   encodeJoinReply,
@@ -27,7 +27,7 @@ import {
 import { decodeToken, encodeToken } from '../../protocols/membership/token.ts'
 import { parseStreamName } from '../../protocols/shards/generations.ts'
 import { forgottenEntry, recordEntry, remember, reservedEntry, votersEntry } from '../../protocols/register/record.ts'
-import { accepted, clusterRecord, PEER, vm } from './message-seeds.ts'
+import { accepted, baseRecords, clusterRecord, PEER, vm } from './message-seeds.ts'
 import { mutate, mutateValue } from './mutate.ts'
 import { attempt, inAnyChunks, type Target } from './target.ts'
 
@@ -214,15 +214,15 @@ const records = (input: Uint8Array, random: Random): string | undefined =>
 
 // ---------------------------------------------------------------------------------------------- bases
 
-const BASE: BaseRecord = {
-  by: PEER,
-  nonce: 123_456_789_012_345,
-  stored: { manifest: 'ab'.repeat(32), extents: 21, blocks: 333, lengths: { offset: 5, length: 7 } }
-}
-
-/** The value of a register: one of these with something in it changed, whatever the input is. */
-function baseRecord(_: Uint8Array, random: Random): string | undefined {
-  const record = parseBaseRecord(mutateValue(random() < 0.5 ? BASE : { ...BASE, stored: null }, random))
+/** The value of a register, as JSON. */
+function baseRecord(input: Uint8Array): string | undefined {
+  let value: unknown
+  try {
+    value = JSON.parse(textOf(input))
+  } catch {
+    return 'no JSON'
+  }
+  const record = parseBaseRecord(value)
   if (record === undefined) return 'refused'
   assert.deepEqual(parseBaseRecord(structuredClone(record)), record)
   assert.ok(parseStreamName(baseStream('f'.repeat(64), record.nonce)) !== undefined)
@@ -234,7 +234,11 @@ export const textTargets: readonly Target[] = [
     name: 'base-record',
     group: 'texts',
     summary: "a base's register",
-    seeds: () => [bytes('any')],
+    seeds: () => baseRecords.map(record => bytes(JSON.stringify(record))),
+    mutate: (input, random, seeds) =>
+      random() < 0.2
+        ? mutate(input, random, seeds)
+        : bytes(JSON.stringify(mutateValue(JSON.parse(textOf(input)), random))),
     run: baseRecord
   },
   {

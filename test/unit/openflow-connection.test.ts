@@ -159,6 +159,9 @@ describe('a connection to a bridge', () => {
     await purgeCache(path, clock)
     answers.push('{"id":0,"result":null,"error":"no such command"}')
     await expect(purgeCache(path, clock)).rejects.toThrow(code('OPENFLOW_CONTROL'))
+    const deep = `{"id":0,"error":${'['.repeat(20_000)}${']'.repeat(20_000)}}`
+    answers.push(deep)
+    await expect(purgeCache(path, clock)).rejects.toThrow(code('OPENFLOW_CONTROL'))
     answers.push('x'.repeat(70_000))
     await expect(purgeCache(path, clock)).rejects.toThrow(code('OPENFLOW_CONTROL'))
     await expect(purgeCache(join(dir, 'nobody'), clock)).rejects.toThrow(code('OPENFLOW_CONTROL'))

@@ -16,6 +16,8 @@ import type { Clock } from '../../ports.ts'
 const ANSWER_MS = 5_000
 /** What is answered is a word or a line; more is no control socket. */
 const MAX_ANSWER_BYTES = 64 * 1024
+/** Of a refusal, for people. */
+const MAX_TOLD = 300
 
 /** Where the daemon that runs now has its control socket, as ovs-appctl(8) finds it. UsageError OPENFLOW_CONTROL. */
 export async function controlSocket(runDir: string): Promise<string> {
@@ -35,12 +37,12 @@ export async function controlSocket(runDir: string): Promise<string> {
 /** Frames that come after it has resolved go by the tables as they are. OPENFLOW_CONTROL. */
 export async function purgeCache(path: string, clock: Clock): Promise<void> {
   const answer = await ask(path, 'revalidator/purge', clock)
-  if (answer.error === null) return
-  throw failed(path, `it answered ${JSON.stringify(answer.error)}`)
+  if (answer.refused !== undefined) throw failed(path, `it answered ${answer.refused}`)
 }
 
 interface Answer {
-  readonly error: unknown
+  /** Its words, where it was refused. */
+  readonly refused: string | undefined
 }
 
 function ask(path: string, method: string, clock: Clock): Promise<Answer> {
@@ -64,11 +66,12 @@ function ask(path: string, method: string, clock: Clock): Promise<Answer> {
   })
 }
 
-/** Undefined: it is not whole yet. */
-function answerIn(text: string): Answer | undefined {
+/** Undefined: it is not whole yet. A refusal is told as it came: what is nested deeply can be parsed, and not written again. */
+export function answerIn(text: string): Answer | undefined {
   try {
     const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null && 'error' in value ? { error: value.error } : undefined
+    if (typeof value !== 'object' || value === null || !('error' in value)) return undefined
+    return { refused: value.error === null ? undefined : text.slice(0, MAX_TOLD) }
   } catch {
     return undefined
   }
