@@ -114,6 +114,76 @@ describe('fsync', () => {
   })
 })
 
+describe('a write that syncs by itself', () => {
+  /** By each of Node's calls for it, to a file of `-`: what became of it, and what is there where it failed. */
+  const program = (dir: string): string => `
+    const { closeSync, constants, openSync, readFileSync, writeSync, writevSync, writeFileSync } = require('fs')
+    const { O_RDWR, O_DSYNC, O_SYNC } = constants
+    const path = '${dir}/file'
+    const x = Buffer.from('x')
+    const ways = [
+      file => writeSync(file, x),
+      file => writeSync(file, x, 0, 1, 0),
+      file => writevSync(file, [x, x]),
+      file => writevSync(file, [x, x], 0)
+    ]
+    const tried = (way, flags) => {
+      writeFileSync(path, '-')
+      const file = openSync(path, O_RDWR | flags)
+      try {
+        way(file)
+        return 'fine'
+      } catch ({ code }) {
+        return code + readFileSync(path, 'latin1')[0]
+      } finally {
+        closeSync(file)
+      }
+    }
+    setInterval(() => {
+      for (const [kind, flags] of Object.entries({ plain: 0, dsync: O_DSYNC, sync: O_SYNC }))
+        console.log([kind, ...ways.map(way => tried(way, flags))].join(' '))
+    }, 20)`
+
+  it('gives EIO by whichever call, is done all the same, and does not after the heal; one that does not sync never does', async () => {
+    await withDirectory(async folder => {
+      const random = () => 1
+      await withPatient({ program: ['-e', program(folder)], environment: shim, random }, async patient => {
+        await says(patient, line => line === 'dsync fine fine fine fine')
+        const heal = await failingSync.begin(patient)
+        await says(patient, line => line === 'dsync EIOx EIOx EIOx EIOx')
+        await says(patient, line => line === 'sync EIOx EIOx EIOx EIOx')
+        await heal()
+        await says(patient, line => line === 'dsync fine fine fine fine')
+        await patient.halt()
+        const plain = patient.lines.filter(line => line.startsWith('plain'))
+        expect(new Set(plain)).toEqual(new Set(['plain fine fine fine fine']))
+        expect((await shimCounts(patient)).failed).toBe(patient.lines.join().split('EIO').length - 1)
+      })
+    })
+  })
+
+  it('is how columns are stored', async () => {
+    const library = join(import.meta.dirname, '../../node/store/files.ts')
+    const writing = (dir: string) => `
+      import { nodeFiles } from '${library}'
+      const file = await nodeFiles.openSegment('${dir}/segment', true)
+      for (;;) {
+        console.log(await file.writeAll([Buffer.alloc(10), Buffer.alloc(10)], 0).then(() => 'written', error => error.code))
+        await new Promise(resolve => setTimeout(resolve, 20))
+      }`
+    await withDirectory(async folder => {
+      const words = ['--input-type=module', '-e', writing(folder)]
+      await withPatient({ program: words, environment: shim, random: () => 1 }, async patient => {
+        await says(patient, line => line === 'written')
+        const heal = await failingSync.begin(patient)
+        await says(patient, line => line === 'EIO')
+        await heal()
+        await says(patient, line => line === 'written')
+      })
+    })
+  })
+})
+
 describe('a host that stands still', () => {
   const stateOf = async (pid: number): Promise<string | undefined> =>
     /^State:\s+(\w)/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]

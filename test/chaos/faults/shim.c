@@ -1,9 +1,10 @@
 /*
  * Loaded before a program (LD_PRELOAD), lets a file of 4096 bytes, which the program shares and a test writes, decide what
- * the program hears of the wall clock and of fsync:
+ * the program hears of the wall clock and of fsync, and of writes that sync by themselves (O_DSYNC, O_SYNC):
  *
  *   offset 0   int64    nanoseconds that the wall clock is ahead (negative: behind); heard by programs called node* alone
- *   offset 8   uint32   of 1000 calls of fsync and fdatasync so many give EIO, and nothing is synced
+ *   offset 8   uint32   of 1000 calls of fsync, fdatasync and writes that sync so many give EIO: fsync has done nothing then,
+ *                       and a write has written, as to a page cache whose disk fails
  *   offset 16  uint64   calls that failed so
  *   offset 24  uint64   questions for the time that were answered with another one
  *
@@ -23,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,3 +124,26 @@ int fdatasync(int fd) {
   if (!real) real = dlsym(RTLD_NEXT, "fdatasync");
   return fails(fd) ? -1 : real(fd);
 }
+
+/* Asked at each call: descriptors are opened by ways that are not seen here, and their numbers are given again. */
+static ssize_t written(int fd, ssize_t result) {
+  int before = errno;
+  int syncs = result >= 0 && control && control->failing && (fcntl(fd, F_GETFL) & O_DSYNC);
+  errno = before;
+  return syncs && fails(fd) ? -1 : result;
+}
+
+#define WRITES(name, parameters, ...)          \
+  ssize_t name parameters {                    \
+    static ssize_t(*real) parameters;          \
+    if (!real) real = dlsym(RTLD_NEXT, #name); \
+    return written(fd, real(__VA_ARGS__));     \
+  }
+
+/* Those with 64 are what programs call that were compiled for large files, as Node is. */
+WRITES(write, (int fd, const void *from, size_t bytes), fd, from, bytes)
+WRITES(writev, (int fd, const struct iovec *from, int count), fd, from, count)
+WRITES(pwrite, (int fd, const void *from, size_t bytes, off_t at), fd, from, bytes, at)
+WRITES(pwrite64, (int fd, const void *from, size_t bytes, off64_t at), fd, from, bytes, at)
+WRITES(pwritev, (int fd, const struct iovec *from, int count, off_t at), fd, from, count, at)
+WRITES(pwritev64, (int fd, const struct iovec *from, int count, off64_t at), fd, from, count, at)

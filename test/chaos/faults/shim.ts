@@ -1,7 +1,8 @@
 /**
- * What a library between programs and the C library says of the wall clock and of fsync (`shim.c`): wall clocks cannot be
- * made for a namespace alone, and a kernel without device mapper or fault injection has no disk whose fsync fails and
- * whose file system stays. Programs must be started with it; a file then tells them what to say, and counts.
+ * What a library between programs and the C library says of the wall clock, of fsync, and of writes that sync by themselves, as
+ * those of columns do (`shim.c`): wall clocks cannot be made for a namespace alone, and a kernel without device mapper or
+ * fault injection has no disk whose fsync fails and whose file system stays. Programs must be started with it; a file
+ * then tells them what to say, and counts.
  *
  * What it does not show: a real jump is heard by QEMU, too, and seen in the times of files.
  */
@@ -19,7 +20,7 @@ const AT = { ahead: 0, failing: 8, failed: 16, moved: 24 } as const
 const HOUR_MS = 3_600_000
 
 export interface ShimCounts {
-  /** fsync and fdatasync that gave EIO. */
+  /** fsync, fdatasync and writes that sync which gave EIO. */
   readonly failed: number
   /** Questions for the time that were answered with another one. */
   readonly moved: number
@@ -90,10 +91,13 @@ export const clockBehind = jump('clock-behind', 'its wall clock jumps an hour ba
 /** Of 1000 syncs: now and then, to all of them. */
 const FAILING = { least: 20, most: 1_000 }
 
-/** Of files on any disk, but there is one that a peer syncs on. What was not synced is still there when the process ends. */
+/**
+ * Of files on any disk, but there is one that a peer syncs on. What was not synced is still there when the process ends, and
+ * so is what a write wrote that gave EIO.
+ */
 export const failingSync: Fault = {
   name: 'failing-fsync',
-  about: 'some or all of its fsync give EIO',
+  about: 'some or all of its fsync, and of its writes that sync, give EIO',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'one',
   prepare: prepareShim,
