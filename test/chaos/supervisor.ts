@@ -3,16 +3,16 @@
  * at. The first broken promise does not end a run, but what never comes back does: there is nothing to break any more.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { hasCode, messageOf } from '../../node/errors.ts'
+import { messageOf } from '../../node/errors.ts'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import type { ClusterPeer } from '../demo/cluster.ts'
 import { codeFor } from '../demo/cluster.ts'
-import { GROUP } from '../scenarios/bank.ts'
 import type { Stint } from './beat-log.ts'
 import { bounded, type Sample } from './bounds.ts'
 import { type End, unasked } from './ends.ts'
 import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.ts'
+import { goBack } from './going-back.ts'
 import { hostOf, Listener, moneyMoves } from './observers.ts'
 import * as promises from './promises.ts'
 import { lacking, spoilt, triesDisks, wantedOf } from './redundancy.ts'
@@ -344,35 +344,21 @@ class Run {
     return this.#someone.client.verify({ deep }, () => {}, AbortSignal.timeout(VERIFY_MS))
   }
 
-  /** Every epoch that is kept is gone back to, and audited. */
   async #goBack(): Promise<void> {
-    const { bank } = this.#rig
     await this.#full(true, false)
-    const held = await bank.until('epochs to go back to', () => this.#holdAll())
-    for (const epoch of held) {
-      const { generation, lastEpoch } = await this.#someone.client.restore(GROUP, { epoch, force: false })
-      this.#listener.history.onBack({ generation, epoch, lastEpoch })
-      await bank.until('all VMs to be restored', () =>
-        bank.vms.every(vm => (this.#listener.runs.get(vm) ?? 0) >= generation) ? true : undefined
-      )
-      await moneyMoves(bank)
-      this.#judge(`epoch ${epoch} is restored whole`, promises.money(await this.#audit(), this.#nonces))
-    }
+    await goBack({
+      rig: this.#rig,
+      listener: this.#listener,
+      seed: this.#options.seed,
+      nonces: this.#nonces,
+      timeline: this.#timeline,
+      client: () => this.#someone.client,
+      audit: () => this.#audit(),
+      judge: (what, faults) => this.#judge(what, faults)
+    })
+    await this.#allThere()
     await sleep(SETTLED_MS)
     this.#seen()
-  }
-
-  /** Undefined where one was forgotten before it could be held, as the next epoch was committed, and where there is none. */
-  async #holdAll(): Promise<number[] | undefined> {
-    const { client } = this.#someone
-    const { epochs } = await client.epochs(GROUP)
-    try {
-      for (const { epoch } of epochs) await client.holdEpoch(GROUP, epoch, 'chaos')
-      return epochs.length === 0 ? undefined : epochs.map(({ epoch }) => epoch)
-    } catch (error) {
-      if (hasCode(error, 'EPOCH_NOT_KEPT')) return undefined
-      throw error
-    }
   }
 
   #judge(what: string, faults: readonly string[], ms?: number): void {
