@@ -89,8 +89,9 @@ export async function serveTcp(options: TcpOptions): Promise<TcpServer> {
 
 const tlsOptions = ({ cert, key }: TlsFiles) => ({ cert, key, minVersion: 'TLSv1.2' }) as const
 
-function listenerOf(
-  { view, log, isName, files, tls }: TcpOptions,
+/** What stands in front of the table of requests, behind the connections and Node's parser. */
+export function listenerOf(
+  { view, log, isName, files, tls }: Omit<TcpOptions, 'host' | 'port'>,
   limits: TcpLimits,
   turns: Turns,
   followers: Set<() => void>

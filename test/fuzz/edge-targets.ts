@@ -34,8 +34,8 @@ const texts = (shapes: readonly { readonly text: string }[]): string[] => shapes
 // ---------------------------------------------------------------------------------------------- the API
 
 /** What a request asks of its peer when it has been understood. */
-const UNDERSTOOD = 'FUZZ_UNDERSTOOD'
-const view = new Proxy(() => {}, {
+export const UNDERSTOOD = 'FUZZ_UNDERSTOOD'
+export const view = new Proxy(() => {}, {
   get: (_, name): unknown => (name === 'then' ? undefined : view),
   apply: (): never => {
     throw new DiapauseError(UNDERSTOOD, 'it would be done')
@@ -51,7 +51,7 @@ const GROUP = {
 }
 
 /** `METHOD TARGET`, and behind the first line its body. */
-const requestSeeds = (): Uint8Array[] =>
+export const requestSeeds = (): Uint8Array[] =>
   routes.flatMap(({ method, path }) => {
     const target = path.replace(/\{\w*[eE]poch\w*\}/g, '4').replace(/\{\w+\}/g, 'bank')
     const query = '?limit=5&ago=60000&follow=0&dryRun=1&here=1&from=-9&wait=0'
@@ -68,7 +68,7 @@ function mutateRequest(input: Uint8Array, random: Random, seeds: readonly Uint8A
   return bytes(text.slice(0, at) + JSON.stringify(mutateValue(JSON.parse(text.slice(at)), random)))
 }
 
-class Answer extends Writable {
+export class Answer extends Writable {
   readonly headers = new Map<string, unknown>()
   headersSent = false
   status = 0
@@ -77,6 +77,7 @@ class Answer extends Writable {
   }
   flushHeaders(): void {
     this.headersSent = true
+    this.emit('told')
   }
   writeHead(status: number): this {
     this.status = status

@@ -10,6 +10,7 @@ import { peerTargets } from './peer-targets.ts'
 import { storeTargets } from './store-targets.ts'
 import { streamTargets } from './stream-targets.ts'
 import type { Target } from './target.ts'
+import { tcpTargets } from './tcp-targets.ts'
 import { textTargets } from './text-targets.ts'
 
 export const targets: readonly Target[] = [
@@ -23,5 +24,6 @@ export const targets: readonly Target[] = [
   ...peerTargets,
   ...textTargets,
   ...homeTargets,
-  ...edgeTargets
+  ...edgeTargets,
+  ...tcpTargets
 ]
