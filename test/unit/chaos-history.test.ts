@@ -170,6 +170,11 @@ describe('the record', () => {
   it('says of an image that is only held by one VM’s reader nothing about those of others', () => {
     expect(lost({ held: [{ epoch: 7, images: {}, by: 'somebody' }] })).toEqual([])
     expect(lost({ held: [{ epoch: 7, images: { vm2: 'y' }, by: 'somebody' }] })).toEqual([])
+    const forgets = { held: [{ epoch: 7, images: { vm2: 'y' }, by: 'somebody' }], committed: committed(9, 'z') }
+    const history = new History()
+    for (const now of [before, { ...before, ...forgets }, { ...before, ...forgets, kept: [committed(7, 'x')] }])
+      history.onRecord(now, {}, 1_000)
+    expect(history.lost()).toEqual(['epoch 7 has another image of vm1 than it had'])
   })
 
   it('tells a commit that no event told', () => {

@@ -11,6 +11,7 @@ const names = new Map([
   ['id-1', 'p1'],
   ['id-2', 'p2']
 ])
+const taken = { generation: 1, previousEpoch: 0, images: {} }
 const about = { atMs: 5e12, group: 'bank' } as const
 const decided = (owners: Record<string, string>) =>
   ({ by: 'p1', event: { kind: 'takeover.decided', ...about, epoch: 3, generation: 2, owners, lost: [] } }) as const
@@ -75,6 +76,22 @@ describe('what peers tell', () => {
       'epoch 5 aborted: late',
       'generation 2 from epoch 3: vm1 to id-1',
       'epoch 4 aborted: late'
+    ])
+  })
+
+  it('of a VM is that it goes on from an epoch, or boots', () => {
+    const { now, listener } = scene()
+    listener.know(names)
+    now.ms = 20_000
+    listener.event(resumed('p1'))
+    expect(listener.history.lost()).toEqual([])
+    listener.record({ version: 1, generation: 1, lastEpoch: 3, committed: { epoch: 3, ...taken }, owners: {} })
+    now.ms = 40_000
+    listener.event({ by: 'p1', event: { kind: 'vm.resumed', ...about, epoch: 2, generation: 3, vm: 'vm1' } })
+    listener.event({ by: 'p1', event: { kind: 'vm.started', ...about, generation: 4, vm: 'vm1' } })
+    expect(listener.history.lost()).toEqual([
+      'generation 3 began from epoch 2, and 3 was committed before',
+      'generation 4 began from no epoch, and 3 was committed before'
     ])
   })
 
