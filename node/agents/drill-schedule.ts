@@ -130,8 +130,9 @@ export class ScheduledDrills {
     if (now?.runs !== this.#word || now.begunMs !== begunMs) return // it is somebody else's by now
     const { check: name, timeoutMs } = now
     try {
+      // Of its own: a record names what it likes, and every object has a "constructor".
+      if (name !== undefined && !Object.hasOwn(checks, name)) throw noCheck(name)
       const check = name === undefined ? undefined : checks[name]
-      if (name !== undefined && check === undefined) throw noCheck(name)
       await drills.run({ group, check, timeoutMs }, { signal, tell: () => {}, scheduled: this.#word })
     } catch (error) {
       if (this.#stopped) return // the next run of this peer, or the next keeper, tells

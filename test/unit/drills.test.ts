@@ -1,6 +1,7 @@
 /** Drills of a peer whose machines, network and clock are a test's: what is refused, what fails, and that all of it is taken away. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { scheduleDrills } from '../../protocols/epoch/drills.ts'
+import { parseGroupRecord } from '../../protocols/epoch/messages.ts'
 import { removeGroup, takeOver } from '../../protocols/epoch/record.ts'
 import { restNow } from '../../protocols/epoch/rest.ts'
 import type { DrillSchedule, GroupRecord } from '../../protocols/group.ts'
@@ -238,6 +239,22 @@ describe('drills of a schedule', () => {
     await world.pass(hourly.everyMs)
     expect(world.record?.drills?.last).not.toHaveProperty('failed')
   })
+
+  test.each(['touch owned', 'count; touch owned', 'constructor', '__proto__'])(
+    'run no command that stands in the record: it names one of this peer’s own (%s)',
+    async check => {
+      const withCheck = (name: string) => withSchedule({ ...hourly, check: name })(world.record)
+      expect(() => parseGroupRecord(withCheck('books'))).not.toThrow()
+      const record = withCheck(check)
+      if (check.includes(' ')) expect(() => parseGroupRecord(record)).toThrow() // nor would a member be heard that wrote it
+      world.change(() => record)
+      await world.pass(20_000)
+      expect(world.calls.filter(call => call.startsWith('check '))).toEqual([])
+      expect(world.events).toEqual([
+        `drill.failed this peer has no check "${check}": put it under [drills.checks] of its config`
+      ])
+    }
+  )
 
   test('wait for one that somebody has asked for', async () => {
     const checked = Promise.withResolvers<{ exitCode: number; output: string[] }>()
