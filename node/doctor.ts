@@ -35,7 +35,7 @@ import { chooseCapture } from './hypervisor/capture-choice.ts'
 import { captureFix } from './hypervisor/capture-fixes.ts'
 import type { Accel } from './hypervisor/command-line.ts'
 import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
-import { keptUnasked, type QemuProgram } from './hypervisor/confinement.ts'
+import { keptUnasked, mayTrace, type QemuProgram } from './hypervisor/confinement.ts'
 import { ownPrivileges } from './hypervisor/process.ts'
 import { installedQemu, NO_SANDBOX } from './hypervisor/qemu.ts'
 import type { Clock, Finding, Log } from './ports.ts'
@@ -91,7 +91,7 @@ const checks: readonly (readonly [name: string, check: Check])[] = [
   ['the helpers in C', checkHelpers],
   ['the erasure code', checkErasure],
   ['QEMU', checkQemu],
-  ['what QEMU gives up', async ({ settings }) => checkPrivileges(settings)],
+  ['what QEMU gives up', async ({ settings, native }) => checkPrivileges(settings, native !== undefined)],
   ['the accelerator', checkAccel],
   ['capture of RAM', checkCapture],
   ['room for RAM', checkRoom]
@@ -149,7 +149,7 @@ async function checkQemu(patient: Patient): Promise<Finding> {
   const check = 'QEMU'
   try {
     const { text, program } = await installedQemu(patient.settings)
-    patient.program = program
+    patient.program = { ...program, preload: patient.native?.handoff }
     const says = `${text} (${program.path})`
     return program.sandbox ? { check, state: 'good', says } : { check, state: 'worse', says, fix: NO_SANDBOX }
   } catch (error) {
@@ -160,19 +160,29 @@ async function checkQemu(patient: Patient): Promise<Finding> {
 /** A guest that breaks out of its QEMU has what that has. */
 export function checkPrivileges(
   { confined = true }: Pick<HypervisorSettings, 'confined'>,
+  preloaded: boolean,
   own = ownPrivileges()
 ): Finding {
   const check = 'privileges'
   if (!confined) return { check, state: 'good', says: 'QEMU gives up none, as hypervisor.confined is false' }
-  const kept = keptUnasked(own)
-  if (kept === 0) return { check, state: 'good', says: 'QEMU keeps none that it does not need' }
-  return {
-    check,
-    state: 'worse',
-    says: `QEMU keeps ${kept} of root's capabilities that it does not need: a peer without CAP_SETPCAP cannot take them away`,
-    fix: 'give the container CAP_SETPCAP (cap_add: [SETPCAP]), which QEMU does not keep, or run the peer as a user other than root'
-  }
+  const [traces, kept] = [mayTrace(own, preloaded), keptUnasked(own, preloaded)]
+  if (!traces && kept === 0) return { check, state: 'good', says: 'QEMU keeps none that it does not need' }
+  const found = [
+    traces && {
+      says: 'QEMU keeps CAP_SYS_PTRACE: a guest that breaks out of it may write the memory of every process here',
+      fix: TRACING_FIX
+    },
+    kept > 0 && {
+      says: `QEMU keeps ${kept} of root's capabilities that it does not need: a peer without CAP_SETPCAP cannot take them away`,
+      fix: 'give the container CAP_SETPCAP (cap_add: [SETPCAP]), which QEMU does not keep, or run the peer as a user other than root'
+    }
+  ].filter(each => each !== false)
+  const all = (name: 'says' | 'fix'): string => found.map(each => each[name]).join('; ')
+  return { check, state: 'worse', says: all('says'), fix: all('fix') }
 }
+
+const TRACING_FIX =
+  'sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); or, from Linux 6.1 on, let the peer open /dev/userfaultfd (a container: --device /dev/userfaultfd), with the helpers in C'
 
 const KVM_FIX =
   'on a host without nested virtualization nothing; else load kvm_intel or kvm_amd, and let the user open /dev/kvm'

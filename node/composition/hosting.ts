@@ -27,7 +27,7 @@ import { BaseNames } from '../host/base-names.ts'
 import { openBootFiles } from '../host/boot-files.ts'
 import { wallMs } from '../host/clock.ts'
 import { clearStaleDrill } from '../host/drill-room.ts'
-import { createQemuHypervisor, installedQemu } from '../hypervisor/qemu.ts'
+import { createQemuHypervisor, installedQemu, preloaded } from '../hypervisor/qemu.ts'
 import { killStaleMachines } from '../hypervisor/stale.ts'
 import { diskFile, MACHINE_NAME, RAM_FILE, stockScript } from '../hypervisor/stock-command.ts'
 import { UplinkRelay } from '../hypervisor/uplink-relay.ts'
@@ -110,6 +110,9 @@ export async function clearStale(options: {
 /** What VMs write to their disks while they run here: of no use after that, because a VM goes on from shards. */
 const layersIn = (dataDir: string): string => join(dataDir, 'disks')
 
+/** The helpers in C of a peer that may not write where it is installed. Not in runDir: programs of /run are not started on Debian. */
+const nativeIn = (dataDir: string): string => join(dataDir, 'native')
+
 /** The way of VMs to the outside (`switch.uplink`). The result ends it. */
 export async function openUplink(
   { config, self, runDir, clock, log }: Pick<HostingDeps, 'config' | 'self' | 'runDir' | 'clock' | 'log'>,
@@ -117,7 +120,8 @@ export async function openUplink(
 ): Promise<() => Promise<void>> {
   const socketPath = join(runDir, 'uplink')
   await network.openUplink(socketPath)
-  const { program } = await installedQemu(config.hypervisor)
+  const preload = await preloaded(nativeIn(config.peer.dataDir))
+  const program = { ...(await installedQemu(config.hypervisor)).program, preload }
   const relay = new UplinkRelay({ program, peer: self, kind: config.switch.uplink, socketPath, clock, log })
   relay.start()
   return async () => {
@@ -162,7 +166,7 @@ export async function openHosting(deps: HostingDeps) {
     settings,
     peer: self,
     runDir,
-    nativeDir: join(config.peer.dataDir, 'native'), // not in runDir: programs of /run are not started on Debian
+    nativeDir: nativeIn(config.peer.dataDir),
     log,
     clock,
     bootPath

@@ -24,7 +24,7 @@ export async function checkUserfaultfd(tried: UserfaultfdTrial | undefined, read
     return { check, state: 'good', says: 'a page that was missing was put in its place, as in a restore' }
   const allowed = await read('/proc/sys/vm/unprivileged_userfaultfd')
   const fix =
-    'run the peer as root, or sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); a container needs seccomp:unconfined and SYS_PTRACE'
+    'run the peer as root, or sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot), or let it open /dev/userfaultfd (Linux 6.1); a container needs seccomp:unconfined, and that device or SYS_PTRACE'
   if (allowed === undefined)
     return {
       check,

@@ -77,7 +77,7 @@ export async function trialBoot(accel: Accel, options: TrialOptions): Promise<st
       ['-m', '16', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1'],
       ['-drive', `if=floppy,format=raw,readonly=on,file=${escapeComma(image)}`]
     ]
-    const qemu = await spawnQemu(options.program ?? settings.qemu, args.flat())
+    const qemu = await spawnQemu(options.program ?? settings.qemu, args.flat(), undefined, { files: [image] })
     let late = false
     const disarm = clock.after(settings.trialMs, () => {
       late = true

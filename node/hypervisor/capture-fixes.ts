@@ -1,7 +1,7 @@
 /** What to do where RAM cannot be tracked, by the reason that was found: those of this folder, `native/tracker.c` and the trial VM. */
 
 const USERFAULTFD =
-  'run the peer as root or with CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); a container needs seccomp:unconfined and SYS_PTRACE'
+  'sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot), or let the peer open /dev/userfaultfd (Linux 6.1), or run it as root or with CAP_SYS_PTRACE; a container needs seccomp:unconfined, and that device or SYS_PTRACE'
 const KERNEL = 'boot Linux 6.7 or newer: `uname -r` says which one runs'
 
 /** The first that fits counts. */

@@ -92,7 +92,7 @@ async function run(options: CaptureTrialOptions, atEnd: (cleanUp: () => unknown)
     ['-m', `${MEMORY_MIB}M`, '-qmp', `unix:${escapeComma(join(folder, 'qmp'))},server=off`],
     ['-drive', `if=floppy,format=raw,readonly=on,file=${escapeComma(boot)}`]
   ]
-  const qemu = await spawnQemu(options.program ?? settings.qemu, args.flat(), ram)
+  const qemu = await spawnQemu(options.program ?? settings.qemu, args.flat(), ram, { files: [boot] })
   atEnd(() => {
     qemu.kill()
     return qemu.exited

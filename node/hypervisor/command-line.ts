@@ -3,8 +3,8 @@
  * into a QEMU with the same machine type, devices, CPU and RAM block names, so a change here makes old images unusable.
  */
 import { DiapauseError, UsageError } from '../errors.ts'
-import type { NicEnd } from '../ports.ts'
-import { nicsOf, type VmSpec } from '../../protocols/group.ts'
+import type { MachineDisks, NicEnd } from '../ports.ts'
+import { disksOf, nicsOf, type VmSpec } from '../../protocols/group.ts'
 
 export type Accel = 'kvm' | 'tcg'
 
@@ -77,6 +77,16 @@ export function machineArguments(options: {
     ...guestDevices(spec, paths),
     options.incoming ? ['-incoming', 'defer'] : []
   ].flat()
+}
+
+/** What QEMU opens for a VM, in folders that may be of others. */
+export function filesOf(
+  { kernel, initrd, ...spec }: VmSpec,
+  { qmp, consoleLog }: MachinePaths,
+  disks?: MachineDisks
+): string[] {
+  const bases = disksOf(spec).map(({ base }) => base?.path)
+  return [kernel, initrd, ...bases, disks?.folder, qmp, consoleLog].filter(path => path !== undefined)
 }
 
 /** None: the BIOS boots what `diskArguments` says. QEMU reads them at its start, and loads them again at each reset of the guest. */

@@ -14,7 +14,14 @@ import { rm } from 'node:fs/promises'
 import { DiapauseError } from '../errors.ts'
 import type { CaptureNow, Clock, Machine, MachineCut, MachineOptions, RamTracking } from '../ports.ts'
 import { migrationEnd, type Mode, prepare } from './background-snapshot.ts'
-import { type Accel, type MachinePaths, machineArguments, requireEnds, requireSocketPath } from './command-line.ts'
+import {
+  type Accel,
+  filesOf,
+  type MachinePaths,
+  machineArguments,
+  requireEnds,
+  requireSocketPath
+} from './command-line.ts'
 import type { QemuProgram } from './confinement.ts'
 import { GuestConsole } from './console.ts'
 import { cutAll, cutDevices } from './cutting.ts'
@@ -235,7 +242,8 @@ export class QemuMachine implements Machine {
         await this.agent?.listen()
         const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
         const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
-        const process = (this.#process = await spawnQemu(program, args, ram))
+        const files = filesOf(spec, paths, this.#options.disks)
+        const process = (this.#process = await spawnQemu(program, args, ram, { files }))
         if (this.#is('destroyed')) process.kill()
         void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
       }

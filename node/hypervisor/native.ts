@@ -55,10 +55,15 @@ const partsIn = (folder: string): NativeParts => ({
   handoff: join(folder, 'handoff.so')
 })
 
+/** Under the library, as QEMU is: it has a userfaultfd by the same way. */
+export const underHandoff = ({ handoff }: NativeParts): { env: Record<string, string> } => ({
+  env: { LD_PRELOAD: handoff }
+})
+
 /** Whether processes of this user may do what QEMU does with userfaultfd, by doing it. Resolves with why not, or undefined. */
-export async function tryUserfaultfd({ tracker }: NativeParts): Promise<string | undefined> {
+export async function tryUserfaultfd(native: NativeParts): Promise<string | undefined> {
   try {
-    await run(tracker, ['faults'], { timeout: TRIAL_MS })
+    await run(native.tracker, ['faults'], { timeout: TRIAL_MS, ...underHandoff(native) })
     return undefined
   } catch (error) {
     const { stderr = '' } = error as { stderr?: string }
@@ -75,7 +80,7 @@ async function compile(cache: string, name: string): Promise<NativeParts> {
     const cc = (...args: string[]) => run('cc', ['-O2', '-Wall', ...args], { cwd: sources, timeout: COMPILE_MS })
     await Promise.all([
       cc('-pthread', 'tracker.c', '-o', join(temporary, 'tracker')),
-      cc('-shared', '-fPIC', 'handoff.c', '-o', join(temporary, 'handoff.so'))
+      cc('-shared', '-fPIC', 'handoff.c', '-o', join(temporary, 'handoff.so'), '-ldl')
     ])
     // There is no secret in them, and a peer may run as another user than who compiled them.
     for (const part of ['tracker', 'handoff.so', '']) await chmod(join(temporary, part), 0o755)

@@ -5,20 +5,24 @@
  * that dies between fork and prctl leaves an orphan; those are `stale.ts`'s to kill.
  */
 import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import {
-  type Capability,
   plainEnvironment,
   privilegeFlags,
   type Privileges,
   type QemuProgram,
-  SANDBOX
+  readsOthersFiles,
+  SANDBOX,
+  type UserfaultfdFor
 } from './confinement.ts'
+import { opensWithoutPrivilege } from './own-files.ts'
 
 /** How much of QEMU's stderr is kept for error messages: its last lines say why it died. */
 const STDERR_TAIL_CHARS = 2_000
+/** linux/major.h: of /dev/userfaultfd, among others. */
+const MISC_MAJOR = 10
 
 export interface QemuProcess {
   readonly pid: number
@@ -41,19 +45,31 @@ export interface Inherited {
   readonly environment: Readonly<Record<string, string>>
 }
 
+/** What this QEMU is for, by which it is left a privilege. Absent: it runs a guest, whose files are its user's. */
+export interface Purpose {
+  /** False: it runs none. */
+  readonly guest?: boolean
+  /** What it opens. */
+  readonly files?: readonly string[]
+  /** It opens a TAP device that may be of another user. */
+  readonly tap?: boolean
+}
+
 /** Starts QEMU, confined (`confinement.ts`). Rejects with HYPERVISOR_SPAWN where the process cannot be made. */
 export async function spawnQemu(
   qemu: string | QemuProgram,
   args: readonly string[],
   inherited?: Inherited,
-  needs: readonly Capability[] = []
+  purpose: Purpose = {}
 ): Promise<QemuProcess> {
   if (!isMainThread) throw new TypeError('QEMU must be started by the main thread: it dies with the thread that forks')
-  const { path, sandbox, confined } = typeof qemu === 'string' ? { path: qemu, sandbox: true, confined: true } : qemu
-  const variables = Object.entries(inherited?.environment ?? {}).map(([name, value]) => `${name}=${value}`)
+  const program: QemuProgram = typeof qemu === 'string' ? { path: qemu, sandbox: true, confined: true } : qemu
+  const { path, sandbox, confined, preload } = program
+  const environment = { ...(preload !== undefined && { LD_PRELOAD: preload }), ...inherited?.environment }
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`)
   const words = [
-    ['--pdeathsig', 'KILL', ...(confined ? privilegeFlags({ ...ownPrivileges(), needs }) : []), '--'],
-    inherited ? ['env', ...variables, path] : [path],
+    ['--pdeathsig', 'KILL', ...(confined ? flagsFor(purpose, environment['LD_PRELOAD'] !== undefined) : []), '--'],
+    variables.length > 0 ? ['env', ...variables, path] : [path],
     sandbox ? SANDBOX : [],
     args
   ]
@@ -89,9 +105,29 @@ export async function spawnQemu(
   return { pid, exited, kill: () => void child.kill('SIGKILL') }
 }
 
-/** Read each time, two small files: an operator may change the one while a peer runs. */
+function flagsFor({ guest = true, files = [], tap = false }: Purpose, preloaded: boolean): string[] {
+  const own = ownPrivileges()
+  const othersFiles = readsOthersFiles(own) && !files.every(opensWithoutPrivilege)
+  return privilegeFlags(own, { userfaultfd: guest, othersFiles, tap }, preloaded)
+}
+
+/** Looked at each time, some small files: an operator may change the kernel's settings while a peer runs. */
 export function ownPrivileges(): Privileges {
-  return { status: readFileSync('/proc/self/status', 'latin1'), userfaultfdForAll: setting() !== '0' }
+  return { status: readFileSync('/proc/self/status', 'latin1'), userfaultfd: userfaultfdFor() }
+}
+
+function userfaultfdFor(): UserfaultfdFor {
+  if (setting() !== '0') return 'everybody'
+  let device: number | undefined
+  try {
+    device = openSync('/dev/userfaultfd', 'r+')
+    // Another device may have been put there, as /dev/null in the place of one that a host has not.
+    return ((fstatSync(device).rdev >> 8) & 0xfff) === MISC_MAJOR ? 'who opens the device' : 'who may trace'
+  } catch {
+    return 'who may trace'
+  } finally {
+    if (device !== undefined) closeSync(device)
+  }
 }
 
 /** '' where the kernel is older than the setting (5.2), and gives a userfaultfd to all. */

@@ -12,9 +12,11 @@ import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
 import { guestName, requireSocketPaths } from './command-line.ts'
-import { type QemuProgram, SANDBOX } from './confinement.ts'
+import { mayTrace, type QemuProgram, SANDBOX } from './confinement.ts'
 import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
+import { buildNative } from './native.ts'
+import { ownPrivileges } from './process.ts'
 
 const run = promisify(execFile)
 
@@ -53,10 +55,12 @@ export interface QemuOptions {
  * UsageErrors: QEMU_MISSING, QEMU_TOO_OLD, QEMU_UNKNOWN, HYPERVISOR_KVM, HYPERVISOR_CAPTURE.
  */
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
-  const { settings, peer, runDir, log, clock, bootPath = name => name } = options
+  const { settings, peer, runDir, nativeDir, log, clock, bootPath = name => name } = options
   const version = await installedQemu(settings)
-  const { program } = version
+  const preload = await preloaded(nativeDir)
+  const program = { ...version.program, preload }
   if (!program.sandbox) log.warn({ qemu: program.path }, NO_SANDBOX)
+  if (program.confined && mayTrace(ownPrivileges(), preload !== undefined)) log.warn({}, TRACES)
   await mkdir(runDir, { recursive: true, mode: 0o700 })
   const { accel } = await chooseAccel({ ...options, program })
   const { ramFolder, why: captureWhy } = await chooseCapture({ ...options, program, accel })
@@ -103,6 +107,16 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     }
   }
 }
+
+/** The library for QEMU, or undefined where nobody has compiled it: QEMU runs without. */
+export async function preloaded(nativeDir: string | undefined): Promise<string | undefined> {
+  const native = await buildNative({ own: nativeDir }).catch(() => undefined)
+  return native?.handoff
+}
+
+/** Of a QEMU that is given CAP_SYS_PTRACE. */
+export const TRACES =
+  'a guest that breaks out of its QEMU may write the memory of every process of this host: see diapause doctor'
 
 export const NO_SANDBOX =
   'this QEMU was built without seccomp: a guest that breaks out of it may use every system call. Install a build that has it'

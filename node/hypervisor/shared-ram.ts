@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, PageRanges, RamTracking } from '../ports.ts'
-import { type NativeParts, buildNative } from './native.ts'
+import { type NativeParts, buildNative, underHandoff } from './native.ts'
 import { type Listening, SpareTracker } from './spare-tracker.ts'
 import type { TrackerProcess } from './tracker.ts'
 
@@ -54,7 +54,7 @@ export class RamFolder {
       throw new DiapauseError('HYPERVISOR_TRACKING', `${folder} is no tmpfs (hypervisor.ramDir)`)
     }
     try {
-      await run(native.tracker, ['probe', folder], { timeout: PROBE_MS })
+      await run(native.tracker, ['probe', folder], { timeout: PROBE_MS, ...underHandoff(native) })
     } catch (cause) {
       const { stderr } = cause as { stderr?: string }
       throw new DiapauseError('HYPERVISOR_TRACKING', stderr?.trim() || messageOf(cause), { cause })

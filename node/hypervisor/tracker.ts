@@ -59,7 +59,8 @@ export class TrackerProcess {
     this.#clock = options.clock
     this.#limitBytes = limitOf(options.pages)
     this.ended = this.#ending.promise
-    this.#child = spawn(binary, ['serve', options.socketPath], { stdio: 'pipe' })
+    // Nothing of this process's environment, which may hold credentials; capabilities it gives up by itself.
+    this.#child = spawn(binary, ['serve', options.socketPath], { stdio: 'pipe', env: {} })
     let said = ''
     this.#child.stderr.setEncoding('latin1').on('data', (text: string) => {
       said = (said + text).slice(-ERROR_BYTES)

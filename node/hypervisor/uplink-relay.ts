@@ -4,6 +4,7 @@
  * that no privilege is needed here; user mode needs nothing at all, and lets VMs out but nobody in (NAT and DHCP, 10.0.2.0/24).
  */
 import { readFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
 import { escapeComma, guestName } from './command-line.ts'
@@ -53,9 +54,9 @@ export class UplinkRelay {
   async #run(): Promise<void> {
     const { program, log, kind } = this.#options
     await warnOfMissingTap(kind, log)
-    // The operator's TAP may be of another user than root.
-    const needs = tapOf(kind) === undefined ? [] : (['net_admin'] as const)
-    const started = await spawnQemu(program, relayArguments(this.#options), undefined, needs)
+    // The operator's TAP may be of another user than root. It has no RAM, and opens no file of others.
+    const purpose = { guest: false, tap: tapOf(kind) !== undefined, files: [dirname(this.#options.socketPath)] }
+    const started = await spawnQemu(program, relayArguments(this.#options), undefined, purpose)
     if (this.#stopped) return started.kill()
     this.#process = started
     log.info({ uplink: kind, pid: started.pid }, 'the uplink is there')

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { commonArguments } from '../../node/hypervisor/command-line.ts'
 import { spawnQemu } from '../../node/hypervisor/process.ts'
-import { createQemuHypervisor } from '../../node/hypervisor/qemu.ts'
+import { createQemuHypervisor, preloaded } from '../../node/hypervisor/qemu.ts'
 import { clock, quietLog as log } from './real-clock.ts'
 
 const qemu = 'qemu-system-x86_64'
@@ -19,7 +19,9 @@ const hypervisor = await createQemuHypervisor({
   log,
   clock
 })
-const machine = await spawnQemu(qemu, [...commonArguments('tcg', 'diapause:test:own-user'), '-S', '-m', '16'])
+const preload = await preloaded(join(runDir, 'native'))
+const program = { path: qemu, sandbox: true, confined: true, preload }
+const machine = await spawnQemu(program, [...commonArguments('tcg', 'diapause:test:own-user'), '-S', '-m', '16'])
 const status = (): string => readFileSync(`/proc/${machine.pid}/status`, 'latin1')
 while (!/^Seccomp:\s*2$/m.test(status())) await new Promise(resolve => setTimeout(resolve, 10))
 const effective = /^CapEff:\s*(\S+)$/m.exec(status())?.[1]

@@ -1,19 +1,24 @@
 /** What a QEMU may that a guest has taken over: seen in the kernel's own account of the process. */
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
 import { commonArguments } from '../../node/hypervisor/command-line.ts'
-import { SANDBOX } from '../../node/hypervisor/confinement.ts'
+import { type QemuProgram, readsOthersFiles, SANDBOX } from '../../node/hypervisor/confinement.ts'
 import { buildNative } from '../../node/hypervisor/native.ts'
-import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
-import { installedQemu } from '../../node/hypervisor/qemu.ts'
+import { ownPrivileges, type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
+import { installedQemu, preloaded } from '../../node/hypervisor/qemu.ts'
+import { relayArguments } from '../../node/hypervisor/uplink-relay.ts'
 
 const run = promisify(execFile)
 const QEMU = 'qemu-system-x86_64'
 const args = [...commonArguments('tcg', 'diapause:test:confined'), '-S', '-m', '16']
+
+const SYS_PTRACE = 1n << 19n
+/** Opening those of others, and reading them. */
+const FILES = (1n << 1n) | (1n << 2n)
 
 const started: QemuProcess[] = []
 async function start(...options: Parameters<typeof spawnQemu>): Promise<(name: string) => Promise<string>> {
@@ -34,19 +39,49 @@ afterEach(async () => {
   }
 })
 
-/** Files of others (in a container by the first), and a userfaultfd where not everybody gets one. */
-const KEPT = (1n << 1n) | (1n << 2n) | (1n << 19n)
+/** A QEMU as a peer has it: with the library that is loaded into it. */
+async function whole(): Promise<QemuProgram> {
+  return { ...(await installedQemu({ qemu: QEMU })).program, preload: await preloaded(undefined) }
+}
+
+/** That a process has no capability, and never gets one, but those of the set. */
+function expectOnly(kept: bigint, status: string, own: string): void {
+  expect(field(status, 'NoNewPrivs')).toBe('1')
+  for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) expect(BigInt(`0x${field(status, set)}`) & ~kept).toBe(0n)
+  const mayTakeAway = (BigInt(`0x${field(own, 'CapEff')}`) >> 8n) & 1n
+  if (mayTakeAway === 1n) expect(BigInt(`0x${field(status, 'CapBnd')}`) & ~kept).toBe(0n)
+}
 
 describe('a QEMU', () => {
-  it('has a filter of system calls, and no capability but those that cuts and restores need', async () => {
-    const of = await start(QEMU, args)
-    const status = await of('status')
+  it('has filters of system calls, and no capability but to trace, where that alone gives it a userfaultfd', async () => {
+    const status = await (await start(await whole(), args))('status')
     expect(field(status, 'Seccomp')).toBe('2')
-    expect(field(status, 'NoNewPrivs')).toBe('1')
-    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb'])
-      expect(BigInt(`0x${field(status, set)}`) & ~KEPT).toBe(0n)
-    const mayTakeAway = (BigInt(`0x${field(await readFile('/proc/self/status', 'latin1'), 'CapEff')}`) >> 8n) & 1n
-    if (mayTakeAway === 1n) expect(BigInt(`0x${field(status, 'CapBnd')}`) & ~KEPT).toBe(0n)
+    expect(field(status, 'Seccomp_filters')).toBe('2') // its own, and the library's
+    const own = ownPrivileges()
+    expectOnly(own.userfaultfd === 'who may trace' ? SYS_PTRACE : 0n, status, own.status)
+  })
+
+  it('reads files of others only where it has some to open', async () => {
+    const own = ownPrivileges()
+    const folder = await mkdtemp(join(tmpdir(), 'others-'))
+    try {
+      await chown(folder, process.getuid?.() === 0 ? 65_534 : (process.getuid?.() ?? 0), 65_534)
+      const theirs = await start(await whole(), args, undefined, { files: [join(folder, 'kernel')] })
+      const effective = BigInt(`0x${field(await theirs('status'), 'CapEff')}`)
+      expect((effective & FILES) !== 0n).toBe(readsOthersFiles(own))
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  })
+
+  it('that runs no guest, as the way of VMs to the outside, has no capability at all', async () => {
+    const socketPath = join(tmpdir(), 'nobody-listens')
+    const relay = relayArguments({ peer: 'test', kind: 'user', socketPath })
+    const inside = relay.indexOf(relay.find(word => word.includes('id=inside,')) ?? '') - 1
+    relay.splice(inside, 2) // it ends where the switch does not listen
+    relay.splice(relay.indexOf('hubport,id=inside-port,hubid=0,netdev=inside') - 1, 2)
+    const of = await start(await whole(), [...relay, '-S'], undefined, { guest: false })
+    expectOnly(0n, await of('status'), ownPrivileges().status)
   })
 
   it("has nothing of its peer's environment but where programs are", async () => {
@@ -69,8 +104,8 @@ describe('a QEMU', () => {
     const old = join(import.meta.dirname, 'qemu-without-seccomp.sh')
     const { program } = await installedQemu({ qemu: old })
     expect(program).toEqual({ path: old, sandbox: false, confined: true })
-    const { program: whole } = await installedQemu({ qemu: QEMU })
-    expect(whole).toEqual({ path: QEMU, sandbox: true, confined: true })
+    const { program: sandboxed } = await installedQemu({ qemu: QEMU })
+    expect(sandboxed).toEqual({ path: QEMU, sandbox: true, confined: true })
     const qemu = await spawnQemu({ ...program, path: QEMU }, args)
     started.push(qemu)
     const words = async () => (await readFile(`/proc/${qemu.pid}/cmdline`, 'latin1')).split('\0')
@@ -79,21 +114,43 @@ describe('a QEMU', () => {
   })
 })
 
-it('a peer as a user of its own needs one capability to cut VMs by the pages that they write, and QEMU has no other', async () => {
+describe('a peer as a user of its own', () => {
   const child = join(import.meta.dirname, 'own-user-child.ts')
-  const caps = '-all,+sys_ptrace'
   const nobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
-  // Of somebody else only where that user can read this checkout, and where we may become it.
-  const other = await run('setpriv', [...nobody, 'test', '-r', child]).then(
-    () => nobody,
-    () => []
-  )
-  const flags = [...other, `--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
-  const { stdout } = await run('setpriv', [...flags, process.execPath, child], { timeout: 60_000 })
-  const told = JSON.parse(stdout) as { uid: number; effective: string; capture: string; captureWhy?: string }
-  expect(told.captureWhy).toBeUndefined()
-  expect(told).toMatchObject({ uid: other.length > 0 ? 65_534 : process.getuid?.(), capture: 'dirty' })
-  expect(BigInt(`0x${told.effective}`) & ~(1n << 19n)).toBe(0n)
+  const told = async (words: readonly string[]) => {
+    const [program = '', ...rest] = words
+    const { stdout } = await run(program, [...rest, process.execPath, child], { timeout: 60_000 })
+    return JSON.parse(stdout) as { uid: number; effective: string; capture: string; captureWhy?: string }
+  }
+  const having = (caps: string, user: readonly string[]) =>
+    ['setpriv', user, `--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`].flat()
+
+  it('needs one capability to cut VMs by the pages that they write, and QEMU has no other', async () => {
+    // Of somebody else only where that user can read this checkout, and where we may become it.
+    const other = await run('setpriv', [...nobody, 'test', '-r', child]).then(
+      () => nobody,
+      () => []
+    )
+    const found = await told(having('-all,+sys_ptrace', other))
+    expect(found.captureWhy).toBeUndefined()
+    expect(found).toMatchObject({ uid: other.length > 0 ? 65_534 : process.getuid?.(), capture: 'dirty' })
+    expect(BigInt(`0x${found.effective}`) & ~SYS_PTRACE).toBe(0n)
+  })
+
+  it('needs none where it may open the device, nor has its QEMU one', async ({ skip }) => {
+    const hasDevice = process.getuid?.() === 0 && ownPrivileges().userfaultfd === 'who opens the device'
+    skip(!hasDevice, 'only root can give it away, on Linux 6.1 and with vm.unprivileged_userfaultfd = 0')
+    // A device of its own, over the host's for this process alone.
+    const folder = await mkdtemp(join(tmpdir(), 'device-'))
+    const mine = 'mount -t tmpfs none $0; cp -a /dev/userfaultfd $0/u; chown 65534 $0/u'
+    const script = `${mine}; mount --bind $0/u /dev/userfaultfd; exec "$@"`
+    try {
+      const found = await told(['unshare', '--mount', 'sh', '-ec', script, folder, ...having('-all', nobody)])
+      expect(found).toEqual({ uid: 65_534, capture: 'dirty', effective: '0000000000000000' })
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  })
 })
 
 it('helpers in C are built in a folder of its own by a peer that may not write where it is installed', async () => {

@@ -20,11 +20,11 @@ it.each([
   ['PAGEMAP_SCAN (Linux 6.7 has it)', ': Inappropriate ioctl for device', 'Linux 6.7'],
   ['memory cannot be registered for write protection', ': Invalid argument', 'Linux 6.7'],
   [
-    'userfaultfd (root may use it, or all with sysctl vm.unprivileged_userfaultfd=1)',
+    'userfaultfd (who may open /dev/userfaultfd may use it, or all with sysctl vm.unprivileged_userfaultfd=1)',
     ': Operation not permitted',
     'CAP_SYS_PTRACE'
   ],
-  ['userfaultfd (root may use it', ', …): Function not implemented', 'CONFIG_USERFAULTFD'],
+  ['userfaultfd (who may open ', ', …): Function not implemented', 'CONFIG_USERFAULTFD'],
   ['QEMU may not use userfaultfd: ', 'Operation not permitted', 'vm.unprivileged_userfaultfd'],
   [' times hypervisor.trialMs)', '', 'raise hypervisor.trialMs'],
   ['pages are found written that were not', '', 'report'],

@@ -3,7 +3,7 @@
  *
  *   tracker faults         tries only what QEMU itself needs (Linux 5.7); status 0, or 1 with the reason on stderr
  *   tracker probe DIR      tries all of it on a file in DIR; the same
- *   tracker serve SOCKET   tracks one process, which hands its userfaultfd to SOCKET (handoff.c)
+ *   tracker serve SOCKET   tracks one process, which hands its userfaultfd, pagemap and maps to SOCKET (handoff.c)
  *
  * `serve` reads lines on stdin and answers on stdout, one answer a line, each a u32 kind, a u32 length and that many
  * bytes, in the host's byte order:
@@ -17,11 +17,13 @@
  *                                    pairs may overlap where the file is mapped more than once.
  *   any of them            ERROR     text; what was tracked is not to be trusted any more
  *
- * It ends when stdin does or its parent thread dies; the kernel then lifts all protection.
+ * It ends when stdin does or its parent thread dies; the kernel then lifts all protection. As it serves it has no capability, and
+ * nobody else's eyes on its memory: what it needs of the process it was handed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -139,13 +141,12 @@ static int scan(int pagemap) {
   return 0;
 }
 
-/* Finds all mappings of a file in a process; they must cover its first `bytes` bytes. */
-static int find_mappings(int pid, dev_t device, uint64_t inode, uint64_t bytes) {
-  char path[64], *row = NULL;
+/* Finds all mappings of a file in the process `pid`, of which `descriptor` is the maps; they must cover its first `bytes` bytes. */
+static int find_mappings(int descriptor, int pid, dev_t device, uint64_t inode, uint64_t bytes) {
+  char *row = NULL;
   size_t room = 0;
-  snprintf(path, sizeof path, "/proc/%d/maps", pid);
-  FILE *maps = fopen(path, "r");
-  if (!maps) return fail_errno(path);
+  FILE *maps = fdopen(descriptor, "r");
+  if (!maps) return fail_errno("maps");
   mapping_count = 0;
   while (getline(&row, &room, maps) > 0) {
     unsigned long start, end, offset, found;
@@ -167,11 +168,9 @@ static int find_mappings(int pid, dev_t device, uint64_t inode, uint64_t bytes) 
   return 0;
 }
 
-static int open_pagemap(int pid) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/pagemap", pid);
-  int pagemap = open(path, O_RDONLY | O_CLOEXEC);
-  return pagemap < 0 ? fail_errno(path) : pagemap;
+static int open_own(const char *path) {
+  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  return descriptor < 0 ? fail_errno(path) : descriptor;
 }
 
 static void put(const void *bytes, size_t length) {
@@ -190,8 +189,12 @@ static void answer(enum kind kind, const void *bytes, size_t length) {
   put(bytes, length);
 }
 
-/* Waits for the handover, or for the end of stdin (then it exits). The userfaultfd, or -1. */
-static int receive(const char *path) {
+struct process {
+  int uffd, pagemap, maps;
+};
+
+/* Waits for the handover, or for the end of stdin (then it exits). */
+static int receive(const char *path, struct process *handed) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   if (strlen(path) >= sizeof address.sun_path) return fail("the socket's path is too long");
   strcpy(address.sun_path, path);
@@ -208,28 +211,36 @@ static int receive(const char *path) {
   if (!wait[0].revents) exit(0);
   if (s < 0) return fail_errno("accept");
 
-  int uffd = -1;
   char text[16] = "";
   union {
     struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof uffd)];
+    char bytes[CMSG_SPACE(sizeof *handed)];
   } control;
   struct iovec part = {text, sizeof text - 1};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
   ssize_t length = recvmsg(s, &message, MSG_CMSG_CLOEXEC);
   close(s);
   struct cmsghdr *header = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-    memcpy(&uffd, CMSG_DATA(header), sizeof uffd);
-    return enable(uffd) ? -1 : uffd;
+  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof *handed)) {
+    memcpy(handed, CMSG_DATA(header), sizeof *handed);
+    return enable(handed->uffd);
   }
   if (text[0] == 'e') return fail("QEMU may not use userfaultfd: %s", strerror(atoi(text + 1)));
   return fail("QEMU handed nothing over");
 }
 
+/* Of all threads, but there is one. */
+static int give_up_capabilities(void) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_capset, &header, none)) return fail_errno("capabilities cannot be given up");
+  return prctl(PR_SET_DUMPABLE, 0) ? fail_errno("its memory cannot be closed to others") : 0;
+}
+
 static int serve(const char *path) {
-  int uffd = receive(path), pagemap = -1;
-  if (uffd < 0) {
+  struct process vm;
+  int armed = 0;
+  if (give_up_capabilities() || receive(path, &vm)) {
     answer(ERROR, problem, strlen(problem));
     return 1;
   }
@@ -238,13 +249,11 @@ static int serve(const char *path) {
     int pid, done = -1;
     unsigned long device, inode, bytes;
     if (sscanf(line, "arm %d %lu %lu %lu", &pid, &device, &inode, &bytes) == 4) {
-      done = pagemap >= 0                                  ? fail("armed twice")
-             : find_mappings(pid, device, inode, bytes)    ? -1
-             : (pagemap = open_pagemap(pid)) < 0           ? -1
-                                                           : protect(uffd);
+      done = armed ? fail("armed twice") : find_mappings(vm.maps, pid, device, inode, bytes) ? -1 : protect(vm.uffd);
+      armed = 1;
       if (!done) answer(ARMED, NULL, 0);
     } else if (!strcmp(line, "scan\n")) {
-      done = pagemap < 0 ? fail("not armed") : scan(pagemap);
+      done = armed ? scan(vm.pagemap) : fail("not armed");
       if (!done) answer(RANGES, ranges, range_count * sizeof *ranges);
     } else {
       fail("not understood: %.100s", line);
@@ -293,12 +302,13 @@ static int probe(const char *folder) {
   if (memory == MAP_FAILED) return fail_errno(folder);
   memset(memory, 1, 10 * PAGE);
   int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-  if (uffd < 0) return fail_errno("userfaultfd (root may use it, or all with sysctl vm.unprivileged_userfaultfd=1)");
-  int pagemap = open_pagemap(getpid());
+  if (uffd < 0) return fail_errno("userfaultfd (who may open /dev/userfaultfd may use it, or all with sysctl vm.unprivileged_userfaultfd=1)");
+  prctl(PR_SET_DUMPABLE, 1); /* handoff.c, under which this is tried, has closed it, to itself too where that is not root */
+  int pagemap = open_own("/proc/self/pagemap"), maps = open_own("/proc/self/maps");
   struct stat facts;
-  if (pagemap < 0 || enable(uffd)) return -1;
+  if (pagemap < 0 || maps < 0 || enable(uffd)) return -1;
   if (fstat(file, &facts)) return fail_errno(folder);
-  if (find_mappings(getpid(), facts.st_dev, facts.st_ino, PAGES * PAGE) || protect(uffd) || scan(pagemap)) return -1;
+  if (find_mappings(maps, getpid(), facts.st_dev, facts.st_ino, PAGES * PAGE) || protect(uffd) || scan(pagemap)) return -1;
   if (range_count != 0) return fail("pages are found written that were not");
   memory[WRITTEN_PAGE * PAGE] = 2;
   memory[NEW_PAGE * PAGE] = 2;
