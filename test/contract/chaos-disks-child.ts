@@ -11,10 +11,9 @@ import { promisify } from 'node:util'
 import { messageOf } from '../../node/errors.ts'
 import { makeDisks, removeDisks } from '../chaos/disks.ts'
 import { failingDisk, fullDisk, hungDisk, readOnlyDisk, slowDisk } from '../chaos/faults/disk.ts'
-import { throttleFolder } from '../chaos/faults/groups.ts'
 import { loseAllPower, losePower } from '../chaos/faults/power.ts'
 import { Hosts } from '../hosts/hosts.ts'
-import { Patient } from './chaos-support.ts'
+import { diskLimits, Patient } from './chaos-support.ts'
 
 const run = promisify(execFile)
 const [, , dir = '', mode] = process.argv
@@ -108,16 +107,29 @@ async function hung(patient: Patient): Promise<Record<string, unknown>> {
   return { state, read, code, after: await sizeOf(join(patient.dataDir, 'late')) }
 }
 
+/** A program of the host that waits until it is told to go, and how long it took then. */
+function timed(patient: Patient, ...words: readonly string[]): () => Promise<number> {
+  const child = spawn('sh', ['-c', 'read go && "$@"', 'sh', ...words], { stdio: ['pipe', 'ignore', 'ignore'] })
+  patient.besides.push(child.pid ?? 0)
+  return async () => {
+    const begin = performance.now()
+    child.stdin.write('go\n')
+    const [code] = (await once(child, 'exit')) as [number | null]
+    return code === 0 ? performance.now() - begin : Number.NaN
+  }
+}
+
 async function slow(patient: Patient): Promise<Record<string, unknown>> {
-  const heal = await slowDisk.begin(patient)
-  const begin = performance.now()
-  await write(join(patient.dataDir, 'slow'), 512 << 10)
-  const tookMs = performance.now() - begin
-  const limits = await readFile(join(throttleFolder(), 'blkio.throttle.write_bps_device'), 'utf8')
-  await heal()
-  const after = await readFile(join(throttleFolder(), 'blkio.throttle.write_bps_device'), 'utf8')
+  const at = (name: string): string => join(patient.dataDir, name)
+  await write(at('there'), 512 << 10)
+  const reads = timed(patient, 'dd', `if=${at('there')}`, 'of=/dev/null', 'bs=64k', 'iflag=direct')
+  const writes = timed(patient, 'dd', 'if=/dev/zero', `of=${at('slow')}`, 'bs=64k', 'count=8', 'oflag=dsync')
   const device = (await readFile(`/sys/class/block/${basename(patient.disk.device())}/dev`, 'utf8')).trim()
-  return { tookMs, limited: limits.includes(`${device} `), limitedAfter: after.includes(`${device} `) }
+  const limited = async (): Promise<boolean[]> => (await diskLimits()).map(each => each.includes(`${device} `))
+  const heal = await slowDisk.begin(patient)
+  const seen = { readMs: await reads(), writeMs: await writes(), limited: await limited() }
+  await heal()
+  return { ...seen, limitedAfter: await limited() }
 }
 
 async function power(patients: readonly Patient[], fault: typeof losePower): Promise<Record<string, unknown>[]> {

@@ -1,8 +1,10 @@
 /** What faults are tried on without a cluster: a host with a program in place of its peer, and a disk of its own. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once as event } from 'node:events'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { expect } from 'vitest'
+import { hierarchyFor } from '../chaos/faults/groups.ts'
 import { type Disk, type Heal, once, type Target } from '../chaos/fault.ts'
 import { tree } from '../demo/processes.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
@@ -31,6 +33,8 @@ export class Patient implements Target {
   readonly scratchDir: string
   readonly others: Target[] = []
   random: () => number
+  /** Processes that it runs beside its program. */
+  readonly besides: number[] = []
   /** Lines that the program has said, in all its lives. */
   readonly lines: string[] = []
   readonly #own: readonly string[] | undefined
@@ -74,7 +78,7 @@ export class Patient implements Target {
 
   pids(): number[] {
     const pid = this.peerPid()
-    return pid === undefined ? [] : tree(pid)
+    return [...(pid === undefined ? [] : tree(pid)), ...this.besides]
   }
 
   async halt(): Promise<Heal> {
@@ -109,6 +113,14 @@ export class Patient implements Target {
   }
 }
 
+/** What it says from now on, until that is as wanted. */
+export async function says(patient: Patient, wanted: (line: string) => boolean): Promise<string> {
+  const from = patient.lines.length
+  const found = (): string | undefined => patient.lines.slice(from).find(wanted)
+  await expect.poll(found, { timeout: 30_000 }).toBeDefined()
+  return found() ?? ''
+}
+
 /** A host of its own with a program in place of its peer; both are gone afterwards. */
 export async function withPatient(
   options: Pick<PatientOptions, 'program' | 'random'> & {
@@ -141,4 +153,13 @@ export function noDisk(dir: string): Disk {
     throw new TypeError('there is no disk')
   }
   return { type: 'ext4', mounted: dir, image: '', device: none, mount: none, unmount: none }
+}
+
+/** What limits reads of disks now, and what limits writes: a line for each device, which it begins with. */
+export async function diskLimits(): Promise<string[]> {
+  const { version, root } = hierarchyFor('disk')
+  const read = (path: string): Promise<string> => readFile(join(root, path), 'utf8')
+  if (version === 1) return await Promise.all(['read', 'write'].map(way => read(`blkio.throttle.${way}_bps_device`)))
+  const groups = (await readdir(root)).filter(name => name.startsWith('diapause-chaos-'))
+  return [(await Promise.all(groups.map(name => read(`${name}/io.max`)))).join('')]
 }

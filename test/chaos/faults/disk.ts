@@ -8,7 +8,7 @@ import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from '../../../node/errors.ts'
 import { type Disk, type Fault, once, type Target } from '../fault.ts'
-import { throttleFolder } from './groups.ts'
+import { needs, slowDown } from './groups.ts'
 import { guarded } from './guard.ts'
 import { compile, run } from './tools.ts'
 
@@ -137,19 +137,16 @@ export const hungDisk: Fault = {
 /** From a card in a camera (a quarter of a MB/s) to an old disk that seeks (2 MB/s): guesses. */
 const SLOW_BYTES = { least: 256 << 10, most: 2 << 20 }
 
-/** For all who write to it, whichever process. */
+/** The file system's own work, its journal among it, is as slow where groups are of version 1, and is not in version 2. */
 export const slowDisk: Fault = {
   name: 'slow-disk',
-  about: 'its disk writes 0.25 to 2 MiB a second',
+  about: 'its disk reads and writes 0.25 to 2 MiB a second each',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
-  async begin({ disk, random }) {
-    const bytes = Math.floor(SLOW_BYTES.least + random() * (SLOW_BYTES.most - SLOW_BYTES.least))
-    const device = readFileSync(`/sys/class/block/${basename(disk.device())}/dev`, 'utf8').trim()
-    return await guarded({
-      act: 'echo "$2 $3" > "$1/blkio.throttle.write_bps_device"',
-      undo: 'echo "$2 0" > "$1/blkio.throttle.write_bps_device"',
-      args: [throttleFolder(), device, String(bytes)]
-    })
+  prepare: needs('disk'),
+  async begin(target) {
+    const bytes = Math.floor(SLOW_BYTES.least + target.random() * (SLOW_BYTES.most - SLOW_BYTES.least))
+    const device = readFileSync(`/sys/class/block/${basename(target.disk.device())}/dev`, 'utf8').trim()
+    return await slowDown(device, bytes, () => target.pids())
   }
 }

@@ -1,38 +1,96 @@
-/** Control groups (version 1): less processor or memory for some processes, less of a disk for all. */
-import { existsSync, readFileSync } from 'node:fs'
+/**
+ * Control groups: less processor or memory for some processes, less of a disk. Of version 1 or 2, as the machine has them
+ * (`group-files.ts`); whether it can is asked before a cluster starts.
+ */
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { hasCode, UsageError } from '../../../node/errors.ts'
+import { hasCode, messageOf, UsageError } from '../../../node/errors.ts'
 import { type Heal, nothing } from '../fault.ts'
+import { filesOf, groupOf, type Hierarchy, hierarchyOf, type Limit, type Limited, placeOf } from './group-files.ts'
 import { guarded } from './guard.ts'
 
-const ROOT = '/sys/fs/cgroup'
 let made = 0
+const newName = (): string => `diapause-chaos-${process.pid}-${++made}`
 
-/** Where writes to a device can be limited for everybody. UsageError CHAOS_GROUPS. */
-export function throttleFolder(): string {
-  const folder = join(ROOT, 'blkio')
-  need(existsSync(join(folder, 'blkio.throttle.write_bps_device')), 'blkio')
-  return folder
+/** What limits this here. UsageError CHAOS_GROUPS where nothing is mounted that could. */
+export function hierarchyFor(of: Limited): Hierarchy {
+  const found = hierarchyOf(of, readFileSync('/proc/mounts', 'utf8'))
+  if (found !== undefined) return found
+  throw cannot('no control groups are mounted', 'run  sudo mount -t cgroup2 none /sys/fs/cgroup')
 }
 
 /**
- * Puts processes, and with them what they will start, into a group below the one they are in, with limits that hold for
- * all of them together. A heal puts those that live back. Processes that ended meanwhile do not matter.
+ * As a fault's `prepare`: it can be limited here. In version 2 its controllers are on for groups at the root from now on, which
+ * limits nobody. UsageError CHAOS_GROUPS with what to do.
  */
-export async function limit(
-  controller: 'cpu' | 'memory',
-  limits: Readonly<Record<string, number>>,
+export const needs = (of: Limited) => async (): Promise<NodeJS.ProcessEnv> => {
+  ready(hierarchyFor(of))
+  return {}
+}
+
+/** The same for one that is known. */
+export function ready(hierarchy: Hierarchy): void {
+  const above = groupOf(hierarchy, readFileSync('/proc/self/cgroup', 'utf8'))
+  if (above === undefined || !existsSync(above))
+    throw cannot(`this process's group is not below ${hierarchy.root}`, OUTSIDE)
+  if (hierarchy.version === 2) for (const controller of hierarchy.controllers) enable(hierarchy.root, controller)
+  const folder = placeOf(hierarchy, above, newName())
+  try {
+    mkdirSync(folder)
+    rmdirSync(folder)
+  } catch (error) {
+    throw cannot(`${folder} cannot be made (${messageOf(error)})`, OUTSIDE)
+  }
+}
+
+const OUTSIDE = 'run it as root and outside of containers, or give the container the groups of its host, writable'
+
+/** So that groups below have it. UsageError CHAOS_GROUPS. */
+export function enable(root: string, controller: string): void {
+  const listed = (file: string): boolean =>
+    readFileSync(join(root, file), 'utf8').trim().split(' ').includes(controller)
+  if (!listed('cgroup.controllers'))
+    throw cannot(
+      `${root} has no controller ${controller}`,
+      `boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=${controller}; ${OUTSIDE}`
+    )
+  if (listed('cgroup.subtree_control')) return
+  try {
+    writeFileSync(join(root, 'cgroup.subtree_control'), `+${controller}`)
+  } catch (error) {
+    throw cannot(`${controller} cannot be switched on below ${root} (${messageOf(error)})`, OUTSIDE)
+  }
+}
+
+const cannot = (what: string, fix: string): UsageError =>
+  new UsageError(
+    'CHAOS_GROUPS',
+    `${what}: ${fix}; or run scenarios without slow-disk, starved and short-of-memory, which need it`
+  )
+
+/**
+ * Puts processes, and with them what they will start, into a group of their own, with a limit that holds for all of them
+ * together. A heal puts those that live back. Processes that ended meanwhile do not matter.
+ */
+export function limit(what: Limit, pids: () => readonly number[]): Promise<Heal> {
+  const hierarchy = hierarchyFor(what.of)
+  return limitIn(hierarchy, filesOf(hierarchy.version, what), pids)
+}
+
+/** The same in a hierarchy that is known, with what is written to files of the group. */
+export async function limitIn(
+  hierarchy: Hierarchy,
+  files: Readonly<Record<string, string>>,
   pids: () => readonly number[]
 ): Promise<Heal> {
-  need(existsSync(join(ROOT, controller, 'cgroup.procs')), controller)
   const first = pids()
-  const above = first.map(pid => groupOf(controller, pid)).find(found => found !== undefined)
+  const above = first.map(pid => groupNow(hierarchy, pid)).find(found => found !== undefined)
   if (above === undefined) return nothing
-  const folder = join(ROOT, controller, above, `diapause-chaos-${process.pid}-${++made}`)
-  const settings = Object.entries(limits).map(([name, value]) => `echo ${value} > "$1/${name}"`)
-  const act = ['mkdir "$1"', ...settings, ...first.map(pid => `echo ${pid} > "$1/cgroup.procs" 2> /dev/null || true`)]
-  const heal = await guarded({ act: act.join('\n'), undo: UNDO, args: [folder] })
+  const folder = placeOf(hierarchy, above, newName())
+  const moves = first.map(pid => `echo ${pid} > "$1/cgroup.procs" 2> /dev/null || true`)
+  const act = ['mkdir "$1"', ...settings(files), ...moves].join('\n')
+  const heal = await guarded({ act, undo: UNDO, args: [folder, above] })
   // What one of them had just started before it was moved was not.
   for (const pid of pids().filter(late => !first.includes(late)))
     await writeFile(join(folder, 'cgroup.procs'), String(pid)).catch((error: unknown) => {
@@ -41,30 +99,36 @@ export async function limit(
   return heal
 }
 
+/** Of $1. */
+const settings = (files: Readonly<Record<string, string>>): string[] =>
+  Object.entries(files).map(([name, value]) => `echo '${value}' > "$1/${name}"`)
+
 /** Until nobody is left: they may start others meanwhile. One that is killed leaves its group only when it has ended. */
 const UNDO = `
 for turn in $(seq 500); do
-  while read -r pid; do echo "$pid" > "$1/../cgroup.procs"; done < "$1/cgroup.procs"
+  while read -r pid; do echo "$pid" > "$2/cgroup.procs"; done < "$1/cgroup.procs"
   rmdir "$1" && break
   sleep 0.02
 done 2> /dev/null`
 
-/** "/" or below; undefined where the process is gone. */
-function groupOf(controller: string, pid: number): string | undefined {
+/** Undefined where the process is gone. */
+function groupNow(hierarchy: Hierarchy, pid: number): string | undefined {
   try {
-    const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n')
-    const line = lines.map(each => each.split(':')).find(([, names]) => names?.split(',').includes(controller))
-    return line?.[2]
+    return groupOf(hierarchy, readFileSync(`/proc/${pid}/cgroup`, 'utf8'))
   } catch (error) {
     if (hasCode(error, 'ENOENT') || hasCode(error, 'ESRCH')) return undefined
     throw error
   }
 }
 
-function need(there: boolean, controller: string): void {
-  if (there) return
-  throw new UsageError(
-    'CHAOS_GROUPS',
-    `no control groups of version 1 with ${controller} below ${ROOT}: boot with systemd.unified_cgroup_hierarchy=0, or leave out the faults slow-disk, starved and short-of-memory`
-  )
+/**
+ * A disk, "7:3", reads and writes so much a second: for everybody in version 1, whose root has limits, for these processes in
+ * version 2.
+ */
+export async function slowDown(device: string, bytesPerSecond: number, pids: () => readonly number[]): Promise<Heal> {
+  const hierarchy = hierarchyFor('disk')
+  const files = (bytes: number) => filesOf(hierarchy.version, { of: 'disk', device, bytesPerSecond: bytes })
+  if (hierarchy.version === 2) return await limitIn(hierarchy, files(bytesPerSecond), pids)
+  const [act, undo] = [bytesPerSecond, 0].map(bytes => settings(files(bytes)).join('\n'))
+  return await guarded({ act: act ?? '', undo: undo ?? '', args: [hierarchy.root] })
 }

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { hasCode, messageOf } from '../../../node/errors.ts'
 import { type Fault, nothing, once } from '../fault.ts'
-import { limit } from './groups.ts'
+import { limit, needs } from './groups.ts'
 import { run } from './tools.ts'
 
 const PERIOD_US = 100_000
@@ -13,9 +13,10 @@ export const starved: Fault = {
   about: 'all that it runs has 5 to 20 % of one processor together',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
+  prepare: needs('cpu'),
   async begin(target) {
     const quota = Math.round(PERIOD_US * (0.05 + 0.15 * target.random()))
-    return await limit('cpu', { 'cpu.cfs_period_us': PERIOD_US, 'cpu.cfs_quota_us': quota }, () => target.pids())
+    return await limit({ of: 'cpu', quotaUs: quota, periodUs: PERIOD_US }, () => target.pids())
   }
 }
 
@@ -28,9 +29,10 @@ export const shortOfMemory: Fault = {
   about: 'all that it runs may take 16 to 96 MiB more together',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
+  prepare: needs('memory'),
   async begin(target) {
     const mib = Math.round(16 + 80 * target.random())
-    return await limit('memory', { 'memory.limit_in_bytes': mib << 20 }, () => target.pids())
+    return await limit({ of: 'memory', bytes: mib << 20 }, () => target.pids())
   }
 }
 
