@@ -9,8 +9,9 @@
 import type { GroupRecord } from '../../protocols/group.ts'
 
 /**
- * What is told by so much later came later. Events came at least 0.5 s before the first beat of the VM they tell of, in 500 runs of
- * VMs on two busy cores; a peer with a twentieth of a processor is a second or two late.
+ * What is told by so much later came later. Of 366 generations on two busy cores, some with storms and starved peers, each was told
+ * a second or more before the first beat of a VM in it; so late may peers be who tell, and a second more. A commit in a generation
+ * comes seconds after its VMs were told to run, by the same peers.
  */
 export const CLEARLY_MS = 2_000
 

@@ -20,6 +20,20 @@ export const hostsDie = each('hosts-die', 'kill-host', 3, 4_000)
 /** From the disks of all. */
 export const allLosePower = each('all-lose-power', 'all-power-loss', 2, 500)
 export const allDie = each('all-die', 'kill-all-hosts', 2, 500)
+/**
+ * The last write before it is a commit in about two of three rounds, and else one that nobody misses. By the second fault other
+ * epochs were committed: who looks then only at the newest number sees that it has grown.
+ */
+export const allDieAndGoOn: Scenario = {
+  name: 'all-die-and-go-on',
+  about: 'all hosts are killed, and a peer when their VMs have worked for a while',
+  faults: ['kill-all-hosts', 'kill-peer'],
+  rounds: 5,
+  round: (draw, { number, hosts }) => [
+    { atMs: draw.between(0, SPREAD_MS), fault: 'kill-all-hosts', host: 0, lastsMs: 500 },
+    { atMs: 60_000, fault: 'kill-peer', host: number % hosts, lastsMs: 0 }
+  ]
+}
 /** Until they were declared dead (2 to 6 s on a busy machine), and their VMs run elsewhere. */
 export const peersStop = each('peers-stop', 'stop-peer', 4, 12_000)
 export const hostsAreCutOff = each('hosts-are-cut-off', 'cut-off', 2, 12_000)

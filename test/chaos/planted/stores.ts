@@ -1,6 +1,6 @@
 /** Mistakes about what is on disks: columns, registers, what is repaired and what is forgotten. */
 import type { Mistake } from './mistake.ts'
-import { allDie, allLosePower, filesEndEarly, peersDie } from './scenarios.ts'
+import { allDie, allDieAndGoOn, allLosePower, filesEndEarly, peersDie } from './scenarios.ts'
 
 export const STORE_MISTAKES: readonly Mistake[] = [
   {
@@ -18,6 +18,21 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     edits: [{ find: 'this.#db.batch(batch, { sync: true })', replace: 'this.#db.batch(batch)' }],
     why: 'a voter promises and accepts before its disk knows',
     scenario: allLosePower,
+    seed: 1,
+    promise: 'epochs'
+  },
+  {
+    name: 'register-a-write-behind',
+    file: 'node/store/register-store.ts',
+    edits: [
+      { find: "const ENTRY = 'entry/'\n", replace: "const ENTRY = 'entry/'\nconst behind: unknown[] = []\n" },
+      {
+        find: 'this.#db.batch(batch, { sync: true })',
+        replace: 'this.#db.batch(behind.splice(0, behind.length, ...batch) as typeof batch, { sync: true })'
+      }
+    ],
+    why: 'what a voter says is written with what it says next: whoever dies with all others has lost one write, and numbers go on',
+    scenario: allDieAndGoOn,
     seed: 1,
     promise: 'epochs'
   },
