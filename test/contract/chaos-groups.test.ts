@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { slowDisk } from '../chaos/faults/disk.ts'
 import { groupOf, type Hierarchy, type Limited } from '../chaos/faults/group-files.ts'
 import { enable, hierarchyFor, limit, limitIn, ready } from '../chaos/faults/groups.ts'
 import { noDescriptors, shortOfMemory, starved } from '../chaos/faults/resources.ts'
@@ -163,3 +164,27 @@ describe('control groups of version 2', () => {
     })
   })
 })
+
+it.each([starved, shortOfMemory, slowDisk])(
+  'chaos does not start a cluster for $name where there are no control groups, and says what to do',
+  async ({ name }) => {
+    const main = join(import.meta.dirname, '../chaos/main.ts')
+    const without = [
+      '--mount',
+      '--propagation',
+      'private',
+      'sh',
+      '-c',
+      'umount -R -l /sys/fs/cgroup && exec "$@"',
+      'sh'
+    ]
+    const child = spawn('unshare', [...without, process.execPath, main, '--scenario', name], { stdio: 'pipe' })
+    let [said, complained] = ['', '']
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (complained += text))
+    const [code] = (await once(child, 'close')) as [number | null]
+    expect(complained).toMatch(/^chaos: no control groups are mounted: run {2}sudo mount -t cgroup2/)
+    expect(said.trim().split('\n')).toEqual([expect.stringContaining(`${name}, seed `)])
+    expect(code).toBe(2)
+  }
+)
