@@ -12,12 +12,12 @@ interface Range {
 interface Coverage {
   readonly result: readonly {
     readonly url: string
-    readonly functions: readonly { readonly ranges: readonly Range[] }[]
+    readonly functions: readonly { readonly functionName: string; readonly ranges: readonly Range[] }[]
   }[]
 }
 
 /** What is ours, and not what fuzzes it. */
-const OURS = /\/(?:node|protocols|config)\/[^?]+\.ts$/
+const OURS = /\/((?:node|protocols|config)\/[^?]+\.ts)$/
 const NOT_OURS = /\/node_modules\/|\/test\//
 
 export class Blocks {
@@ -32,8 +32,7 @@ export class Blocks {
   /** Since the last look. */
   taken(): Set<string> {
     const blocks = new Set<string>()
-    for (const { url, functions } of (this.#post('Profiler.takePreciseCoverage') as Coverage).result) {
-      if (!OURS.test(url) || NOT_OURS.test(url)) continue
+    for (const { url, functions } of this.#look()) {
       for (const { ranges } of functions)
         for (const { startOffset, endOffset, count } of ranges)
           if (count > 0) blocks.add(`${url} ${startOffset}-${endOffset}`)
@@ -41,8 +40,24 @@ export class Blocks {
     return blocks
   }
 
+  /** Functions and classes that have run since the last look: `protocols/stream.ts MessageCutter`. */
+  functions(): Set<string> {
+    const ran = new Set<string>()
+    for (const { url, functions } of this.#look()) {
+      const file = OURS.exec(url)?.[1]
+      for (const { functionName, ranges } of functions)
+        if ((ranges[0]?.count ?? 0) > 0) ran.add(`${file} ${functionName}`)
+    }
+    return ran
+  }
+
   close(): void {
     this.#session.disconnect()
+  }
+
+  #look(): Coverage['result'] {
+    const { result } = this.#post('Profiler.takePreciseCoverage') as Coverage
+    return result.filter(({ url }) => OURS.test(url) && !NOT_OURS.test(url))
   }
 
   /** A session of the thread itself answers before this returns. */

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { PAGE_BYTES } from '../../node/hypervisor/migration-stream.ts'
 import { applyDelta, DELTA_EXTENT_BYTES, DeltaBatch, PageDiff, readDeltas } from '../../node/image/delta.ts'
+import { openDeltas } from '../../node/image/delta-extents.ts'
 import { EXTENT_PAGES, openExtent } from '../../node/image/extents.ts'
 import { packBest } from '../../node/image/packing.ts'
 import { pack, SALT_BYTES, StreamSeal } from '../../node/image/seal.ts'
@@ -25,11 +26,11 @@ const extent = (input: Uint8Array): string | undefined =>
 /** Numbers as pages have them, and bytes that do not pack. */
 const pageOf = (seed: number): Uint8Array => new Uint8Array(PAGE_BYTES).map((_, i) => (i * i * seed) >>> 5)
 
-/** `input` is a delta extent before it is packed. */
+/** `input` is a delta extent before it is packed and sealed. */
 const deltas = (input: Uint8Array): string | undefined =>
   attempt(
     IMAGE,
-    () => readDeltas(input, PAGES),
+    () => readDeltas(openDeltas(SEAL, 3, SEAL.seal('delta', 3, packBest(input))), PAGES),
     entries => {
       assert.ok(entries.length > 0 && input.length <= DELTA_EXTENT_BYTES)
       const anchor = pageOf(5)

@@ -2,10 +2,13 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { decodeHeader, encodeEpoch, type EpochBody, openEpoch } from '../../node/second-home/epoch-object.ts'
+import { epochName, parseEpochName } from '../../node/second-home/layout.ts'
+import { parseHomeUrl } from '../../node/second-home/open.ts'
 import { readListing } from '../../node/second-home/s3.ts'
 import { decodeStream, encodeStream } from '../../node/second-home/stream-object.ts'
 import type { Random } from '../../protocols/core.ts'
 import { parseRecoveryKey, recoveryKeyText, recoveryPublic } from '../../protocols/membership/recovery.ts'
+import { openUnder, sealUnder } from '../../protocols/membership/key-box.ts'
 import { mutate } from './mutate.ts'
 import { attempt, type Target } from './target.ts'
 
@@ -45,6 +48,17 @@ const LISTING = `<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTru
 <Contents><Key>a/d</Key><LastModified>2026-11-22T00:00:01.000Z</LastModified><Size>4194304</Size></Contents>
 </ListBucketResult>`
 
+const CONTEXT = 'fuzz'
+const EPOCH_NAME = epochName({ cluster: 'ab'.repeat(16), group: 'shop', generation: 3, epoch: 12 })
+
+/** A name that lies in a bucket, or the place of one: what is understood is written as it was. */
+function homeName(input: Uint8Array): string | undefined {
+  const text = Buffer.from(input).toString()
+  const epoch = parseEpochName(text)
+  if (epoch !== undefined) assert.equal(epochName(epoch), text)
+  return epoch === undefined ? attempt(/^HOME_URL$/, () => parseHomeUrl(text)) : undefined
+}
+
 export const homeTargets: readonly Target[] = [
   {
     name: 'home-epoch',
@@ -83,6 +97,27 @@ export const homeTargets: readonly Target[] = [
         assert.ok(!Number.isNaN(putMs))
       }
       return undefined
+    }
+  },
+  {
+    name: 'home-name',
+    group: 'texts',
+    summary: 'names of what is in a second home, and where that is',
+    seeds: () =>
+      [EPOCH_NAME, 'dir:/backup/', 's3://bucket/a/b?endpoint=http://localhost:9000&region=eu-1'].map(
+        text => new Uint8Array(Buffer.from(text))
+      ),
+    run: homeName
+  },
+  {
+    name: 'sealed-key',
+    group: 'texts',
+    summary: "a data key under another one, which a member wrote into the cluster's record",
+    seeds: () => [new Uint8Array(Buffer.from(sealUnder(SECRET, CONTEXT, new Uint8Array(32).fill(9))))],
+    run: input => {
+      const key = openUnder(SECRET, CONTEXT, Buffer.from(input).toString())
+      if (key !== undefined) assert.deepEqual(key, new Uint8Array(32).fill(9))
+      return key === undefined ? 'not opened' : undefined
     }
   },
   {

@@ -8,6 +8,7 @@ import { encodeRecord, type ImageRecord, RecordReader } from '../../node/edge/im
 import { parseImportWish } from '../../node/edge/image-view.ts'
 import { definitionToRequest, parseGroupRequest } from '../../node/edge/group-request.ts'
 import { AgentLines, isSynced, replyOf } from '../../node/hypervisor/guest-agent-protocol.ts'
+import { parseQemuVersion } from '../../node/hypervisor/qemu.ts'
 import { LineSplitter, parseQmpLine } from '../../node/hypervisor/qmp-protocol.ts'
 import {
   encodeRecordHead,
@@ -264,6 +265,16 @@ export const textTargets: readonly Target[] = [
     summary: 'what QEMU says on its monitor, in any chunks',
     seeds: () => [bytes(QMP.map(message => `${JSON.stringify(message)}\r\n`).join(''))],
     run: qmp
+  },
+  {
+    name: 'qemu-version',
+    group: 'texts',
+    summary: 'what a program that is named as QEMU says of its version',
+    seeds: () => [
+      bytes('QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright (c)'),
+      bytes('QEMU emulator version 6.0')
+    ],
+    run: input => attempt(/^QEMU_(UNKNOWN|TOO_OLD)$/, () => parseQemuVersion(textOf(input), 'qemu'))
   },
   { name: 'config', group: 'texts', summary: "a peer's settings", seeds: configSeeds, run: config },
   {
