@@ -2,8 +2,11 @@ import { spawn } from 'node:child_process'
 import { describe, expect, it, vi } from 'vitest'
 import { configSchema } from '../../config/schema.ts'
 import { beginCounted, type Counted, type Fault, nothing, type Target } from '../chaos/fault.ts'
+import { needsLinux } from '../chaos/faults/line.ts'
+import { FAULTS } from '../chaos/faults/list.ts'
 import { PARTITION_LEAST_MS } from '../chaos/faults/network.ts'
 import { killPeer } from '../chaos/faults/processes.ts'
+import { needsPrograms } from '../chaos/faults/tools.ts'
 
 vi.mock('../demo/processes.ts', async original => ({
   ...(await original<typeof import('../demo/processes.ts')>()),
@@ -67,6 +70,31 @@ describe('a fault that begins', () => {
     expect(drawn).toEqual([counts.partitions])
     await beginCounted(fault({ begin }), target(), { ...step, seed: 8 }, counts)
     expect(drawn[1]).not.toBe(drawn[0])
+  })
+})
+
+describe('what a fault needs', () => {
+  it('is refused where a program is not there, with what to install', async () => {
+    await expect(needsPrograms('sh')()).resolves.toEqual({})
+    await expect(needsPrograms('sh', 'no-such-program')()).rejects.toMatchObject({
+      name: 'UsageError',
+      code: 'CHAOS_TOOLS',
+      message: 'no-such-program missing: run  sudo apt-get install -y util-linux'
+    })
+  })
+
+  it('is refused where Linux is too old for it', () => {
+    for (const fine of ['6.2.0', '6.18.44-fc', '7.0.0-1-amd64']) expect(() => needsLinux(fine)).not.toThrow()
+    for (const old of ['6.1.0-18-amd64', '5.15.0'])
+      expect(() => needsLinux(old)).toThrow(expect.objectContaining({ name: 'UsageError', code: 'CHAOS_KERNEL' }))
+  })
+
+  it('is asked for before a cluster starts, of all but those that need nothing', () => {
+    const [processes, cuts, damage] = [/^(kill|stop)-/, /^(cut-off|mute|deaf|partition|bridge)$/, /rot$|truncation$/]
+    for (const { name, prepare } of FAULTS.values()) {
+      const plain = [processes, cuts, damage].some(kind => kind.test(name))
+      expect(prepare !== undefined, name).toBe(!plain)
+    }
   })
 })
 

@@ -10,7 +10,7 @@ import { UsageError } from '../../../node/errors.ts'
 import { type Disk, type Fault, once, type Target } from '../fault.ts'
 import { needs, slowDown } from './groups.ts'
 import { guarded } from './guard.ts'
-import { compile, run } from './tools.ts'
+import { compile, needsPrograms, run } from './tools.ts'
 
 /** Smaller than any file that somebody could still write. */
 const BLOCK_BYTES = 4096
@@ -23,6 +23,7 @@ export const fullDisk: Fault = {
   about: 'its disk is full',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
+  prepare: needsPrograms('fallocate'),
   async begin({ disk }) {
     const path = join(disk.mounted, 'taken-by-others')
     let taken = await takeAll(disk, path, 0)
@@ -70,6 +71,7 @@ export const readOnlyDisk: Fault = {
   about: 'its file system finds an error: ext4 is read-only from now on, xfs gives EIO',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
+  prepare: needsPrograms('mount', 'xfs_io', 'e2fsck'),
   async begin(target) {
     const { disk } = target
     if (disk.type === 'ext4') {
@@ -93,6 +95,7 @@ export const failingDisk: Fault = {
   about: 'half of its disk or more gives EIO, for reads and writes',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
+  prepare: needsPrograms('gcc', 'e2fsck'),
   async begin(target) {
     const { disk, random, scratchDir } = target
     const program = join(scratchDir, 'loop-limit')
@@ -130,6 +133,7 @@ export const hungDisk: Fault = {
   about: 'its disk hangs: who writes waits',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
+  prepare: needsPrograms('fsfreeze'),
   begin: ({ disk }) =>
     guarded({ act: 'fsfreeze --freeze "$1"', undo: 'fsfreeze --unfreeze "$1" 2> /dev/null', args: [disk.mounted] })
 }

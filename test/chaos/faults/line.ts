@@ -7,11 +7,12 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once as event } from 'node:events'
+import { release } from 'node:os'
 import { join } from 'node:path'
-import { DiapauseError } from '../../../node/errors.ts'
+import { DiapauseError, UsageError } from '../../../node/errors.ts'
 import type { Host, Hosts } from '../../hosts/hosts.ts'
 import { type Fault, type Heal, once } from '../fault.ts'
-import { compile, runWords } from './tools.ts'
+import { compile, needsPrograms, runWords } from './tools.ts'
 
 /** Of frames of each way. */
 export interface LineCondition {
@@ -162,6 +163,25 @@ export const worsenLine = (hosts: Hosts, host: Host, condition: LineCondition): 
 /** Of the host's last bad line, which is good again; undefined if it never had one. */
 export const lineCounts = (hosts: Hosts, host: Host): LineCounts | undefined => of(hosts).counts.get(host)
 
+/** Of which devices change their names while they are up. */
+const LEAST_LINUX = [6, 2] as const
+
+/** Whether lines can be made bad on a machine with this Linux: "6.1.0-18-amd64". UsageError CHAOS_KERNEL. */
+export function needsLinux(release: string): void {
+  const [major = 0, minor = 0] = release.split('.').map(Number)
+  const [least, behind] = LEAST_LINUX
+  if (major > least || (major === least && minor >= behind)) return
+  throw new UsageError(
+    'CHAOS_KERNEL',
+    `bad lines need Linux ${LEAST_LINUX.join('.')}, this is ${release}: boot a later one, or run scenarios without loss, delay, jitter, duplicates and bad-line`
+  )
+}
+
+const needsLines = async (): Promise<NodeJS.ProcessEnv> => {
+  needsLinux(release())
+  return await needsPrograms('gcc', 'ip')()
+}
+
 function bad(name: string, about: string, draw: (random: () => number) => LineCondition): Fault {
   return {
     name,
@@ -169,6 +189,7 @@ function bad(name: string, about: string, draw: (random: () => number) => LineCo
     lasts: { leastMs: 2_000, mostMs: 30_000 },
     reach: 'one',
     links: true,
+    prepare: needsLines,
     begin: ({ hosts, host, random }) => worsenLine(hosts, host, draw(random))
   }
 }

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { hasCode, messageOf } from '../../../node/errors.ts'
 import { type Fault, nothing, once } from '../fault.ts'
 import { limit, needs } from './groups.ts'
-import { run } from './tools.ts'
+import { needsPrograms, run } from './tools.ts'
 
 const PERIOD_US = 100_000
 
@@ -45,6 +45,7 @@ export const noDescriptors: Fault = {
   about: 'its peer can open no file and no connection more',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'one',
+  prepare: needsPrograms('prlimit'),
   async begin(target) {
     const pid = target.peerPid()
     const before = pid === undefined ? undefined : softLimit(pid)

@@ -1,5 +1,7 @@
 /** Programs that faults are made with. */
 import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { DiapauseError, hasCode, messageOf, UsageError } from '../../../node/errors.ts'
 
@@ -16,14 +18,26 @@ const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
 
 const execute = promisify(execFile)
 
+/** As a fault's `prepare`: these programs are here. UsageError CHAOS_TOOLS with what to install, before a cluster starts. */
+export const needsPrograms =
+  (...programs: readonly string[]) =>
+  async (): Promise<NodeJS.ProcessEnv> => {
+    for (const program of programs)
+      if (!path.split(':').some(folder => existsSync(join(folder, program)))) throw missing(program)
+    return {}
+  }
+
+function missing(program: string): UsageError {
+  const package_ = PACKAGES[program] ?? 'util-linux'
+  return new UsageError('CHAOS_TOOLS', `${program} missing: run  sudo apt-get install -y ${package_}`)
+}
+
 /** What it said. UsageError CHAOS_TOOLS where there is no such program; else the error of execFile. */
 export async function run(program: string, args: readonly string[]): Promise<string> {
   try {
     return (await execute(program, args, { env: { ...process.env, PATH: path } })).stdout
   } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error
-    const package_ = PACKAGES[program] ?? 'util-linux'
-    throw new UsageError('CHAOS_TOOLS', `${program} missing: run  sudo apt-get install -y ${package_}`)
+    throw hasCode(error, 'ENOENT') ? missing(program) : error
   }
 }
 
