@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
+import { leaveNoCore } from './host/core-dumps.ts'
 import type { ReadyPeer, RunningPeer } from './edge/view.ts'
 import { createNotifier } from './host/notify-ready.ts'
 import { createTerminal } from './edge/terminal-streams.ts'
@@ -87,6 +88,9 @@ function fromEnvironment(): { url?: string; tokenFile?: string; ca?: string } {
   return { ...(url && { url }), ...(tokenFile && { tokenFile }), ...(ca && { ca }) }
 }
 
+// Before a key is read, by whichever command: which of them hold one changes. A peer's log says why, where there may be one.
+const whyCore = await leaveNoCore()
+
 const code = await runCli(process.argv.slice(2), {
   version: programVersion(),
   typed: process.env['npm_lifecycle_event'] === 'diapause' ? 'npm run diapause --' : 'diapause',
@@ -97,7 +101,7 @@ const code = await runCli(process.argv.slice(2), {
   runPeer: async (config, begun) => {
     const { credentialsIn } = await import('./host/home-credentials.ts')
     const { runPeer } = await import('./peer.ts')
-    await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env), writeLog }), begun)
+    await untilStopped(await runPeer(config, { credentials: credentialsIn(process.env), writeLog, whyCore }), begun)
   },
   readToken: async file => (await import('./host/token-file.ts')).readToken(file),
   readCertificate: async file => (await import('./host/token-file.ts')).readCertificate(file),

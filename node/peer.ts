@@ -28,7 +28,6 @@ import { signedBy } from './host/identity.ts'
 import { askWhetherRemoved } from './host/join.ts'
 import { openLog } from './host/logging.ts'
 import { openOwnPolicies } from './host/own-policies.ts'
-import { leaveNoCore } from './host/core-dumps.ts'
 import { goFirst } from './host/priority.ts'
 import { Teardown } from './host/teardown.ts'
 import { programVersion } from './host/version.ts'
@@ -55,13 +54,15 @@ export interface Environment {
   readonly credentials?: HomeCredentials | undefined
   /** Gets each line of the log; absent: standard output. */
   readonly writeLog?: ((line: string) => void) | undefined
+  /** Why a crash of this process may leave a core dump (`leaveNoCore`); absent: it leaves none. */
+  readonly whyCore?: string | undefined
 }
 
 /** Starts a peer. Rejects with a UsageError for what a person can mend: config, data folder, port, QEMU. */
-export async function runPeer(config: Config, { credentials, writeLog }: Environment = {}): Promise<RunningPeer> {
+export async function runPeer(config: Config, environment: Environment = {}): Promise<RunningPeer> {
+  const { credentials, writeLog, whyCore } = environment
   const { log, logging, toggleDebug } = openLog({ level: config.log.level, name: config.peer.name }, writeLog)
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
-  const noCore = leaveNoCore()
   process.umask(OWN) // QEMU's, and those of the database, which take no mode
   const teardown = new Teardown()
   const ended = Promise.withResolvers<void>()
@@ -78,7 +79,6 @@ export async function runPeer(config: Config, { credentials, writeLog }: Environ
   }
   try {
     const run = { log, logging, teardown, events, report, stop, credentials }
-    const whyCore = await noCore // before a key is read, and before a VM is started, which inherits it
     if (whyCore !== undefined) log.warn({ why: whyCore }, 'a crash of this peer may leave its keys in a core dump')
     const home = await openHome(config, run)
     const voice = await openVoice(home, run)

@@ -1,15 +1,13 @@
 /**
- * Tells by a command of the operator's: JSON on its standard input, its text in DIAPAUSE_TEXT. It has an environment of its own,
- * because this process's may hold credentials; exit code 0 is taken as told. It dies with this process (`setpriv --pdeathsig`).
+ * Tells by a command of the operator's: JSON on its standard input, its text in DIAPAUSE_TEXT. Exit code 0 is taken as told. It dies
+ * with this process, of which it has neither environment nor privileges (`operators-command.ts`).
  */
 import { spawn } from 'node:child_process'
 import type { NotificationTarget } from '../../config/notices.ts'
+import { operatorsCommand, operatorsEnvironment } from '../operators-command.ts'
 import type { NotificationBody } from '../ports.ts'
 import { failed } from './errors.ts'
 
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-/** The peer may go before all others (`host/priority.ts`); its operator's command must not. The most that nice(1) takes off. */
-const NICE = '20'
 /** What is kept of what it says on standard error, the last: a line. For this peer's log alone, as it may hold a credential. */
 const SAID_CHARACTERS = 300
 
@@ -17,19 +15,18 @@ const SAID_CHARACTERS = 300
 const MAX_TEXT_CHARACTERS = 30_000
 
 /** No program can be started with more, nor with a NUL. The whole text is in the JSON. */
-export const commandEnvironment = (target: string, text: string): Record<string, string> => ({
-  PATH,
-  LANG: 'C.UTF-8',
-  DIAPAUSE_TARGET: target,
-  DIAPAUSE_TEXT: text.replaceAll('\0', '').slice(0, MAX_TEXT_CHARACTERS)
-})
+export const commandEnvironment = (target: string, text: string): Record<string, string> =>
+  operatorsEnvironment({
+    DIAPAUSE_TARGET: target,
+    DIAPAUSE_TEXT: text.replaceAll('\0', '').slice(0, MAX_TEXT_CHARACTERS)
+  })
 
 export async function runCommand(
   { name, command }: Pick<NotificationTarget, 'name'> & { readonly command: string },
   body: NotificationBody,
   signal: AbortSignal
 ): Promise<void> {
-  const args = ['--pdeathsig', 'KILL', '--', 'nice', '-n', NICE, 'sh', '-c', command]
+  const args = operatorsCommand('sh', '-c', command)
   const env = commandEnvironment(name, body.text)
   const child = spawn('setpriv', args, { cwd: '/', env, detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
   child.stdin.on('error', () => {}) // it need not read

@@ -14,7 +14,7 @@ const run = promisify(execFile)
 /** Beyond this prlimit hangs. A guess. */
 const LIMIT_MS = 5_000
 
-/** Undefined: there will be none. Else why there may be. Takes 2 to 3 ms (util-linux's prlimit, which comes with setpriv). */
+/** Called once, by `main.ts`, for all commands. Undefined: there will be none. Else why there may be. Takes 2 to 3 ms (util-linux's prlimit, which comes with setpriv). */
 export async function leaveNoCore(): Promise<string | undefined> {
   const limited = async (bytes: number): Promise<void> =>
     void (await run('prlimit', [`--core=${bytes}:${bytes}`, '--pid', String(process.pid)], { timeout: LIMIT_MS }))

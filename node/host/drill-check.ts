@@ -1,10 +1,11 @@
 /**
- * A drill's check: a command of the operator's with all that it starts. It dies with this process (`setpriv --pdeathsig`), and
+ * A drill's check: a command of the operator's with all that it starts. It dies with this process (`operators-command.ts`), and
  * all of it has the drill's folder in its environment, by which whatever it has left running is found and killed.
  */
 import { spawn } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import { DiapauseError } from '../errors.ts'
+import { operatorsCommand, operatorsEnvironment } from '../operators-command.ts'
 import type { CheckOptions, CheckOutcome } from '../ports.ts'
 
 /** Lines that are kept of what it prints, the last, and of each so many characters. Guesses: a screen. */
@@ -15,8 +16,6 @@ const LAST_MS = 500
 /** A killed process is gone within milliseconds. */
 const LOOK_AGAIN_MS = 5
 const MOST_LOOKS = 1_000
-/** The peer may go before all others (`priority.ts`); its operator's command must not. The most that nice(1) takes off. */
-const NICE = '20'
 
 export const FOLDER_VARIABLE = 'DIAPAUSE_DRILL'
 
@@ -33,9 +32,9 @@ export interface CheckPlace {
 export async function runCheck(command: string, place: CheckPlace, options: CheckOptions): Promise<CheckOutcome> {
   const { folder, variables } = place
   const { cwd = folder, signal, line } = options
-  const set = Object.entries({ ...variables, [FOLDER_VARIABLE]: folder }).map(([name, value]) => `${name}=${value}`)
-  const args = ['--pdeathsig', 'KILL', '--', 'nice', '-n', NICE, 'env', ...set, 'sh', '-c', START, command]
-  const child = spawn('setpriv', args, { cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+  const env = operatorsEnvironment({ ...variables, [FOLDER_VARIABLE]: folder })
+  const args = operatorsCommand('sh', '-c', START, command)
+  const child = spawn('setpriv', args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
   const lines = new LastLines(line)
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => lines.take(text))

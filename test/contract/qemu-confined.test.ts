@@ -1,5 +1,6 @@
 /** What a QEMU may that a guest has taken over: seen in the kernel's own account of the process. */
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -164,6 +165,27 @@ it('helpers in C are built in a folder of its own by a peer that may not write w
     await run(built.tracker, ['probe', '/dev/shm'])
   } finally {
     await rm(own, { recursive: true, force: true })
+  }
+})
+
+/** Which waits for what it is to read, and so can be looked at. */
+it.each([
+  ['join', ['join', '-', '--name', 'elm', '--data-dir', 'elm']],
+  ['home restore', ['home', 'restore', '--recovery-key-file', 'FIFO', '--socket', 'none']]
+])('diapause %s, which holds keys, leaves no core', async (_, words) => {
+  const folder = await mkdtemp(join(tmpdir(), 'no-core-'))
+  await run('mkfifo', ['-m', '600', join(folder, 'FIFO')])
+  const main = join(import.meta.dirname, '../../node/main.ts')
+  const cli = spawn(process.execPath, [main, ...words], { cwd: folder, stdio: ['pipe', 'ignore', 'ignore'] })
+  const closed = once(cli, 'close')
+  try {
+    const limit = async (): Promise<string | undefined> =>
+      /^Max core file size\s+(\S+\s+\S+)/m.exec(await readFile(`/proc/${cli.pid}/limits`, 'utf8'))?.[1]
+    await expect.poll(limit, { timeout: 20_000 }).toMatch(/^1\s+1$/)
+  } finally {
+    cli.kill('SIGKILL')
+    await closed
+    await rm(folder, { recursive: true })
   }
 })
 

@@ -25,7 +25,7 @@ const sharedFormats = [
 ]
 
 /** What several adapters need and none owns: small, and of nothing but Node. */
-const commons = ['node/private-file.ts', 'node/spare.ts']
+const commons = ['node/operators-command.ts', 'node/private-file.ts', 'node/spare.ts']
 
 const adapter = (folder: string): Rule => ({
   who: folder,
