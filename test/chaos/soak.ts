@@ -65,6 +65,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     for (const fault of money(await rig.bank.audit(), nonces)) breaks(`money is conserved: ${fault}`)
     // Nobody broke anything: who was taken over was taken for dead, and was not.
     if (listener.takeovers > 0) breaks(`the group was taken over: ${listener.takeovers} times`)
+    for (const fault of listener.history.lost()) breaks(`committed epochs are what they were: ${fault}`)
     for (const fault of heardTwice(rig, listener)) breaks(`one copy was heard: ${fault}`)
     for (const fault of hypervisors(
       rig.bank.vms,
@@ -81,10 +82,10 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
   return { hosts, hypervisor, minutes, intervalMs, samples, epochs, broken }
 }
 
-const heardTwice = ({ lan, bank }: Rig, { generations, newestGeneration }: Listener): string[] =>
+const heardTwice = ({ lan, bank }: Rig, { generations, newestGeneration, history }: Listener): string[] =>
   bank.vms.flatMap(vm => {
     const stints = lan.log.stints(vm)
-    return [...copies(vm, stints, generations, newestGeneration), ...booted(vm, stints)]
+    return [...copies(vm, stints, generations, newestGeneration), ...booted(vm, stints), ...history.disputes(vm)]
   })
 
 interface Watch {
