@@ -93,6 +93,11 @@ async function failing(patient: Patient): Promise<Record<string, unknown>> {
   return { failed: during.includes('EIO'), samePeer, restarted, kept, after: await write(at('new'), 64 << 20) }
 }
 
+/** "T": it stands still. */
+async function stateOf({ pid }: { readonly pid?: number | undefined }): Promise<string | undefined> {
+  return /^State:\s+(\w)/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]
+}
+
 async function hung(patient: Patient): Promise<Record<string, unknown>> {
   await write(join(patient.dataDir, 'kept'), 1_000)
   const heal = await hungDisk.begin(patient)
@@ -100,7 +105,7 @@ async function hung(patient: Patient): Promise<Record<string, unknown>> {
   const writer = spawn('sh', ['-c', 'echo x > "$1"', 'sh', join(patient.dataDir, 'late')], { stdio: 'ignore' })
   const written = once(writer, 'exit')
   await sleep(500)
-  const state = /^State:\s+(\w)/m.exec(await readFile(`/proc/${writer.pid}/status`, 'utf8'))?.[1]
+  const state = await stateOf(writer)
   const read = await sizeOf(join(patient.dataDir, 'kept'))
   await heal()
   const [code] = (await written) as [number | null]
@@ -142,14 +147,26 @@ async function power(patients: readonly Patient[], fault: typeof losePower): Pro
     await write(join(dataDir, 'unsynced'), 100_000, false)
   }
   const pids = patients.map(patient => patient.peerPid())
+  // What a host runs beside its peer is killed with it by whoever halts the host: here it is only made to stand still.
+  const helpers = patients.map(({ besides }) => {
+    const helper = spawn('sleep', ['600'], { stdio: 'ignore' })
+    besides.splice(0, besides.length, helper.pid ?? 0)
+    return helper
+  })
   const heal = await fault.begin(first)
   const during = await Promise.all(
-    patients.map(async patient => ({ wrote: await write(join(patient.dataDir, 'x'), 1), pid: patient.peerPid() }))
+    patients.map(async (patient, i) => ({
+      wrote: await write(join(patient.dataDir, 'x'), 1),
+      pid: patient.peerPid(),
+      helper: await stateOf(helpers[i] ?? {})
+    }))
   )
+  for (const helper of helpers) helper.kill('SIGKILL')
   await heal()
   return await Promise.all(
     patients.map(async (patient, i) => ({
       wrote: during[i]?.wrote,
+      helper: during[i]?.helper,
       ran: during[i]?.pid !== undefined,
       back: patient.peerPid() !== undefined && patient.peerPid() !== pids[i],
       synced: await sizeOf(join(patient.dataDir, 'synced')),

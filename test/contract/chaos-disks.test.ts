@@ -72,7 +72,15 @@ describe('faults of disks', () => {
   })
 
   it('without power: what was synced is there, the rest is gone, and what ran is killed and started anew', () => {
-    const lost = { wrote: 'EIO', ran: false, back: true, synced: 100_000, unsynced: 'ENOENT', after: 'written' }
+    const lost = {
+      wrote: 'EIO',
+      helper: 'T',
+      ran: false,
+      back: true,
+      synced: 100_000,
+      unsynced: 'ENOENT',
+      after: 'written'
+    }
     expect(seen.power).toEqual([lost])
     expect(seen.allPower).toEqual([lost, lost])
   })
