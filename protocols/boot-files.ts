@@ -11,6 +11,9 @@ export const PIECE_BYTES = 1 << 20
 /** Beyond it no file is kept: it fits the memory of no small VM, and what a member sends must end somewhere. A guess. */
 export const MAX_KEPT_BYTES = 1 << 30
 
+/** Beyond it no more files are kept: whoever makes groups would fill the disks of all. A hundred kernels with their initrds; a guess. */
+export const MAX_ALL_KEPT_BYTES = 16 * (1 << 30)
+
 export const contentName = (hash: string): string => `${PREFIX}${hash}`
 
 /** The hex SHA-256; undefined for a path. */

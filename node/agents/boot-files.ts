@@ -41,8 +41,8 @@ export class BootFileAgent {
   /** By hash: what is being fetched. */
   readonly #fetching = new Map<string, Promise<void>>()
   readonly #timers = new Map<string, () => void>()
-  /** What was kept for a group that may have no record yet. */
-  readonly #given = new Set<string>()
+  /** What was kept for a group that may have no record yet, and when. */
+  readonly #given = new Map<string, number>()
   #stopped = false
 
   constructor(deps: BootFileDeps) {
@@ -76,9 +76,9 @@ export class BootFileAgent {
     return { ...(await this.#deps.files.open(await this.pathOf(name))), path: name }
   }
 
-  /** Kept here from now on, for a group that is to name it. FILE_DAMAGED, FILE_TOO_LARGE. */
+  /** Kept here from now on, for a group that is to name it within a day. FILE_DAMAGED, FILE_TOO_LARGE, FILES_FULL. */
   async keep(hash: string, content: () => AsyncIterable<Uint8Array>): Promise<void> {
-    this.#given.add(hash)
+    this.#given.set(hash, this.#deps.clock.now())
     if (!(await this.#deps.files.has(hash))) await this.#deps.files.keep(hash, limited(content(), 'who brings it'))
   }
 
@@ -164,7 +164,8 @@ export class BootFileAgent {
     const { clock, directory, files, log } = this.#deps
     const cancel = clock.after(SWEEP_EVERY_MS, () => {
       // Who has not learned of all groups yet does not know what they name.
-      const wanted = new Set([...wantedBy(directory.all()), ...this.#given])
+      for (const [hash, atMs] of this.#given) if (clock.now() - atMs > UNNAMED_MS) this.#given.delete(hash)
+      const wanted = new Set([...wantedBy(directory.all()), ...this.#given.keys()])
       const swept = directory.surveyed ? files.removeOthers(wanted, UNNAMED_MS) : Promise.resolve()
       swept
         .catch((error: unknown) =>

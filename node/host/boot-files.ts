@@ -6,7 +6,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { constants, createReadStream } from 'node:fs'
 import { access, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { PIECE_BYTES } from '../../protocols/boot-files.ts'
+import { MAX_ALL_KEPT_BYTES, PIECE_BYTES } from '../../protocols/boot-files.ts'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { BootFile, BootFiles } from '../ports.ts'
 import { syncFolder } from './files.ts'
@@ -18,11 +18,41 @@ const MAX_HASHES = 256
 
 const NAME = /^[0-9a-f]{64}$/
 
-/** `folder` is made; what an earlier run did not finish there is removed. `nowMs`: wall clock, as the file system has it. */
-export async function openBootFiles(folder: string, nowMs: () => number): Promise<BootFiles> {
+/**
+ * `folder` is made; what an earlier run did not finish there is removed. `nowMs`: wall clock, as the file system has it. `maxBytes`: of all
+ * that is kept.
+ */
+export async function openBootFiles(
+  folder: string,
+  nowMs: () => number,
+  maxBytes = MAX_ALL_KEPT_BYTES
+): Promise<BootFiles> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   for (const name of await readdir(folder)) if (name.endsWith('.new')) await rm(join(folder, name), { force: true })
   const hashes = new Hashes()
+  /** Of files that are kept or being written. */
+  let takenBytes = await bytesIn(folder)
+  const keepIn = async (hash: string, aside: string, content: AsyncIterable<Uint8Array>): Promise<void> => {
+    let own = 0
+    const counted = async function* (): AsyncGenerator<Uint8Array> {
+      for await (const piece of content) {
+        own += piece.length
+        takenBytes += piece.length
+        if (takenBytes > maxBytes) throw full(folder, maxBytes)
+        yield piece
+      }
+    }
+    try {
+      const found = await writeSynced(aside, counted())
+      if (found !== hash) throw new DiapauseError('FILE_DAMAGED', `a file has content ${found} instead of ${hash}`)
+      const before = await bytesOf(pathOf(hash))
+      await rename(aside, pathOf(hash))
+      takenBytes -= before
+    } catch (error) {
+      takenBytes -= own
+      throw error
+    }
+  }
   const pathOf = (hash: string): string => {
     if (NAME.test(hash)) return join(folder, hash)
     throw new TypeError(`${hash} is no SHA-256`)
@@ -40,12 +70,9 @@ export async function openBootFiles(folder: string, nowMs: () => number): Promis
     },
 
     async keep(hash, content) {
-      const path = pathOf(hash)
       const aside = join(folder, `${randomUUID()}.new`)
       try {
-        const found = await writeSynced(aside, content)
-        if (found !== hash) throw new DiapauseError('FILE_DAMAGED', `a file has content ${found} instead of ${hash}`)
-        await rename(aside, path)
+        await keepIn(hash, aside, content)
       } finally {
         await rm(aside, { force: true })
       }
@@ -55,8 +82,10 @@ export async function openBootFiles(folder: string, nowMs: () => number): Promis
     async removeOthers(wanted, ageMs) {
       for (const name of await readdir(folder)) {
         if (!NAME.test(name) || wanted.has(name)) continue
-        const { ctimeMs } = await stat(join(folder, name))
-        if (ctimeMs < nowMs() - ageMs) await rm(join(folder, name), { force: true })
+        const { ctimeMs, size } = await stat(join(folder, name))
+        if (ctimeMs >= nowMs() - ageMs) continue
+        await rm(join(folder, name))
+        takenBytes -= size
       }
     }
   }
@@ -145,6 +174,20 @@ async function isFile(path: string): Promise<boolean> {
     throw error
   }
 }
+
+async function bytesIn(folder: string): Promise<number> {
+  const sizes = await Promise.all((await readdir(folder)).map(name => bytesOf(join(folder, name))))
+  return sizes.reduce((sum, bytes) => sum + bytes, 0)
+}
+
+const bytesOf = async (path: string): Promise<number> => (await stat(path).catch(() => ({ size: 0 }))).size
+
+const full = (folder: string, maxBytes: number) =>
+  new DiapauseError(
+    'FILES_FULL',
+    `files that VMs boot from have all of the ${maxBytes} bytes that they may have in ${folder}: remove groups that name some, or ` +
+      'name files by their path. What no group names goes after a day'
+  )
 
 const missing = (what: string, cause: unknown) =>
   new DiapauseError('FILE_MISSING', `${what} cannot be read here: ${messageOf(cause)}`, { cause })

@@ -22,7 +22,7 @@ export interface BootFiles {
   has(hash: string): Promise<boolean>
   /** Some bytes of a kept file from `offset` on; none at its end. FILE_MISSING. */
   piece(hash: string, offset: number): Promise<Uint8Array>
-  /** Durable when it resolves. FILE_DAMAGED where the content is not of that hash: nothing is kept then. */
+  /** Durable when it resolves. FILE_DAMAGED where the content is not of that hash, FILES_FULL: nothing is kept then. */
   keep(hash: string, content: AsyncIterable<Uint8Array>): Promise<void>
   /** Removes what is kept, is not in `wanted`, and has been here longer than `ageMs`. */
   removeOthers(wanted: ReadonlySet<string>, ageMs: number): Promise<void>

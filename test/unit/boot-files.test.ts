@@ -177,6 +177,34 @@ describe('a file that the cluster keeps', () => {
     expect(removed.at(-1)).toEqual(new Set())
     await first.clock.until(2 * 3_600_000) // it was given them for a group that has no record yet
     expect(removed.at(-1)).toEqual(new Set([hashOf(kernel), hashOf(initrd)]))
+    await first.clock.until(DAY_MS + 2 * 3_600_000)
+    expect(removed.at(-1)).toEqual(new Set()) // and never got one
+  })
+
+  test('is one of so many that they have a bound in bytes, also where they come at the same time', async () => {
+    const folder = join(dir, 'd')
+    const files = await openBootFiles(folder, Date.now, kernel.length + 2 * initrd.length)
+    await files.keep(hashOf(kernel), once(kernel))
+    const others = [1, 2, 3, 4].map(i => Buffer.concat([initrd.subarray(1), Uint8Array.of(i)]))
+    for (
+      let tries = 0;
+      tries < 3;
+      tries++ // what is not kept takes none
+    )
+      await expect(files.keep(hashOf(kernel), once(initrd))).rejects.toMatchObject({ code: 'FILE_DAMAGED' })
+    const [first = initrd] = others
+    for (let again = 0; again < 3; again++) await files.keep(hashOf(first), once(first)) // which takes no more
+    const kept = await Promise.allSettled(others.slice(1).map(other => files.keep(hashOf(other), once(other))))
+    const refused = kept.flatMap(one => (one.status === 'rejected' ? [one.reason as { code: string }] : []))
+    expect(new Set(refused.map(({ code }) => code))).toEqual(new Set(['FILES_FULL']))
+    expect(refused.length).toBeGreaterThanOrEqual(2)
+    for (const other of others.slice(1)) await files.keep(hashOf(other), once(other)).catch(() => {})
+    expect(await readdir(folder)).toHaveLength(3)
+    const later = await openBootFiles(folder, () => Date.now() + 2 * DAY_MS, kernel.length + 2 * initrd.length)
+    await later.removeOthers(new Set([hashOf(kernel)]), DAY_MS)
+    for (const other of others.slice(0, 2)) await later.keep(hashOf(other), once(other))
+    const [, , third] = others
+    await expect(later.keep(hashOf(initrd), once(third ?? initrd))).rejects.toMatchObject({ code: 'FILES_FULL' })
   })
 })
 
