@@ -62,6 +62,7 @@ export async function runPlanted(options: PlantedOptions): Promise<number> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
   const checks: Check[] = []
   const found: Found[] = []
+  const report = async () => ({ name: 'chaos planted', machine: await machineFacts(), checks, found })
   for (const mistake of options.what === 'none' ? onePerScenario(options.mistakes) : options.mistakes) {
     if (abort.signal.aborted) break
     const run = { hosts: HOSTS, minutes: undefined, keep: options.keep, seed: mistake.seed, signal: abort.signal }
@@ -73,11 +74,12 @@ export async function runPlanted(options: PlantedOptions): Promise<number> {
       found.push(it)
       checks.push(plantedCheck(it))
     }
+    // After each: all of them take half an hour.
+    if (options.json !== undefined) writeReport(options.json, await report())
   }
-  const report = { name: 'chaos planted', machine: await machineFacts(), checks, found }
-  process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
-  if (options.json !== undefined) writeReport(options.json, report)
-  return abort.signal.aborted ? 130 : exitCode(report)
+  const whole = await report()
+  process.stdout.write(`${reportText(whole, process.stdout.isTTY)}\n`)
+  return abort.signal.aborted ? 130 : exitCode(whole)
 }
 
 /** Ends when its promise is broken: the rest of the run would tell nothing new. */
