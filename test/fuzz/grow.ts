@@ -4,14 +4,16 @@
  * of it, by taking the one that reaches most of what is left again and again.
  */
 import { generator } from '../sim/kernel.ts'
+import { storedBytes } from './corpus.ts'
 import { Blocks } from './coverage.ts'
 import { inputOf } from './input.ts'
 import type { Target } from './target.ts'
 
 /** Few looks, and few inputs to search where something new was among them. */
 const BATCH = 128
-/** Larger ones say little more and cost much. */
-const MOST_BYTES = 4_096
+/** Of an input, and of what is stored of it. Larger ones say little more and cost much; a disk of some clusters has 32 KiB. */
+const MOST_BYTES = 48 << 10
+const MOST_STORED_BYTES = 4_096
 /** Of one target, in its file. */
 const MOST_KEPT = 60
 
@@ -50,12 +52,14 @@ export async function grow(target: Target, { seed, untilMs, known }: GrowOptions
   }
   await reached(own) // what is done once, at the first input
   const seen = await reached(own)
-  const before = seen.size
   const kept: Uint8Array[] = []
   const take = async (inputs: readonly Uint8Array[]): Promise<void> => {
-    const fresh = [...(await reached(inputs))].filter(block => !seen.has(block))
-    if (fresh.length === 0) return
-    for (const found of await search(inputs, new Set(fresh), reached)) if (found.length <= MOST_BYTES) kept.push(found)
+    const reach = await reached(inputs)
+    if ([...reach].every(block => seen.has(block))) return
+    // A block may have been told apart just now that these have reached all along.
+    for (const block of await reached([...own, ...kept])) seen.add(block)
+    const fresh = [...reach].filter(block => !seen.has(block))
+    for (const found of await search(inputs, new Set(fresh), reached)) if (isSmall(found)) kept.push(found)
     for (const block of fresh) seen.add(block)
   }
   await take(known)
@@ -65,10 +69,13 @@ export async function grow(target: Target, { seed, untilMs, known }: GrowOptions
     tried += inputs.length
     await take(inputs)
   }
-  const chosen = await fewest(kept, await reached(own), reached)
+  const ofSeeds = await reached(own)
+  const chosen = await fewest(kept, ofSeeds, reached)
   blocks.close()
-  return { inputs: chosen, tried, before, after: seen.size, threw }
+  return { inputs: chosen, tried, before: ofSeeds.size, after: seen.size, threw }
 }
+
+const isSmall = (input: Uint8Array): boolean => input.length <= MOST_BYTES && storedBytes(input) <= MOST_STORED_BYTES
 
 type Reached = (inputs: readonly Uint8Array[]) => Promise<Set<string>>
 

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Finding, fuzz, type FuzzOptions } from '../../fuzz/fuzz.ts'
 import { inputOf } from '../../fuzz/input.ts'
-import { grownOf, seedsOf } from '../../fuzz/corpus.ts'
+import { grownOf, seedsOf, storedBytes } from '../../fuzz/corpus.ts'
 import { grow } from '../../fuzz/grow.ts'
 import { PARSERS } from '../../fuzz/message-targets.ts'
 import { targets } from '../../fuzz/targets.ts'
@@ -105,9 +105,13 @@ describe('the fuzzer', () => {
     for (const target of targets) {
       const grown = grownOf(target.name)
       expect(seedsOf(target).slice(-grown.length || Infinity)).toEqual(grown)
-      expect(Math.max(0, ...grown.map(({ length }) => length)), target.name).toBeLessThanOrEqual(4_096)
+      expect(Math.max(0, ...grown.map(storedBytes)), target.name).toBeLessThanOrEqual(4_096)
+      expect(Math.max(0, ...grown.map(({ length }) => length)), target.name).toBeLessThanOrEqual(48 << 10)
     }
-    expect(targets.filter(({ name }) => grownOf(name).length > 0).length).toBeGreaterThan(10)
+    const without = targets.filter(({ name }) => grownOf(name).length === 0).map(({ name }) => name)
+    const readme = readFileSync(join(root, 'test/fuzz/corpus/README.md'), 'utf8')
+    const explained = readme.slice(readme.indexOf('A target without a file')).matchAll(/`([a-z0-9-]+)`/g)
+    expect(without.sort()).toEqual([...explained].map(([, name]) => name).sort())
   })
 
   it('leaves what it mutates as it was', () => {
