@@ -37,7 +37,7 @@ import type { Accel } from './hypervisor/command-line.ts'
 import { buildNative, type NativeParts, tryUserfaultfd } from './hypervisor/native.ts'
 import { keptUnasked, mayTrace, type QemuProgram } from './hypervisor/confinement.ts'
 import { ownPrivileges } from './hypervisor/process.ts'
-import { installedQemu, NO_SANDBOX } from './hypervisor/qemu.ts'
+import { installedQemu, NO_SANDBOX, preloaded } from './hypervisor/qemu.ts'
 import type { Clock, Finding, Log } from './ports.ts'
 
 const run = promisify(execFile)
@@ -91,7 +91,7 @@ const checks: readonly (readonly [name: string, check: Check])[] = [
   ['the helpers in C', checkHelpers],
   ['the erasure code', checkErasure],
   ['QEMU', checkQemu],
-  ['what QEMU gives up', async ({ settings, native }) => checkPrivileges(settings, native !== undefined)],
+  ['what QEMU gives up', async ({ settings, program }) => checkPrivileges(settings, program?.preload !== undefined)],
   ['the accelerator', checkAccel],
   ['capture of RAM', checkCapture],
   ['room for RAM', checkRoom]
@@ -149,7 +149,7 @@ async function checkQemu(patient: Patient): Promise<Finding> {
   const check = 'QEMU'
   try {
     const { text, program } = await installedQemu(patient.settings)
-    patient.program = { ...program, preload: patient.native?.handoff }
+    patient.program = { ...program, preload: await preloaded(program.path, join(patient.runDir, 'native')) }
     const says = `${text} (${program.path})`
     return program.sandbox ? { check, state: 'good', says } : { check, state: 'worse', says, fix: NO_SANDBOX }
   } catch (error) {
@@ -182,7 +182,7 @@ export function checkPrivileges(
 }
 
 const TRACING_FIX =
-  'sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); or, from Linux 6.1 on, let the peer open /dev/userfaultfd (a container: --device /dev/userfaultfd), with the helpers in C'
+  'sysctl vm.unprivileged_userfaultfd=1 (and in /etc/sysctl.d, for the next boot); or, from Linux 6.1 on, let the peer open /dev/userfaultfd (a container: --device /dev/userfaultfd), with the helpers in C and a QEMU that is not linked statically'
 
 const KVM_FIX =
   'on a host without nested virtualization nothing; else load kvm_intel or kvm_amd, and let the user open /dev/kvm'

@@ -120,8 +120,8 @@ export async function openUplink(
 ): Promise<() => Promise<void>> {
   const socketPath = join(runDir, 'uplink')
   await network.openUplink(socketPath)
-  const preload = await preloaded(nativeIn(config.peer.dataDir))
-  const program = { ...(await installedQemu(config.hypervisor)).program, preload }
+  const installed = (await installedQemu(config.hypervisor)).program
+  const program = { ...installed, preload: await preloaded(installed.path, nativeIn(config.peer.dataDir)) }
   const relay = new UplinkRelay({ program, peer: self, kind: config.switch.uplink, socketPath, clock, log })
   relay.start()
   return async () => {

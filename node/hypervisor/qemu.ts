@@ -12,7 +12,7 @@ import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
 import { guestName, requireSocketPaths } from './command-line.ts'
-import { mayTrace, type QemuProgram, SANDBOX } from './confinement.ts'
+import { mayTrace, plainEnvironment, type QemuProgram, SANDBOX } from './confinement.ts'
 import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
 import { buildNative } from './native.ts'
@@ -57,7 +57,7 @@ export interface QemuOptions {
 export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
   const { settings, peer, runDir, nativeDir, log, clock, bootPath = name => name } = options
   const version = await installedQemu(settings)
-  const preload = await preloaded(nativeDir)
+  const preload = await preloaded(version.program.path, nativeDir)
   const program = { ...version.program, preload }
   if (!program.sandbox) log.warn({ qemu: program.path }, NO_SANDBOX)
   if (program.confined && mayTrace(ownPrivileges(), preload !== undefined)) log.warn({}, TRACES)
@@ -108,10 +108,19 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
   }
 }
 
-/** The library for QEMU, or undefined where nobody has compiled it: QEMU runs without. */
-export async function preloaded(nativeDir: string | undefined): Promise<string | undefined> {
-  const native = await buildNative({ own: nativeDir }).catch(() => undefined)
-  return native?.handoff
+/**
+ * The library that is loaded into this QEMU; undefined where nobody has compiled it, or where QEMU takes none, as one that is linked
+ * statically: it runs without.
+ */
+export async function preloaded(path: string, nativeDir: string | undefined): Promise<string | undefined> {
+  try {
+    const { handoff } = await buildNative({ own: nativeDir })
+    const env = { ...plainEnvironment(process.env), LD_PRELOAD: handoff, DIAPAUSE_TELL: '1' }
+    const { stderr } = await run(path, ['--version'], { timeout: 10_000, env })
+    return stderr.includes('diapause: loaded') ? handoff : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** Of a QEMU that is given CAP_SYS_PTRACE. */

@@ -19,7 +19,7 @@ const hypervisor = await createQemuHypervisor({
   log,
   clock
 })
-const preload = await preloaded(join(runDir, 'native'))
+const preload = await preloaded(qemu, join(runDir, 'native'))
 const program = { path: qemu, sandbox: true, confined: true, preload }
 const machine = await spawnQemu(program, [...commonArguments('tcg', 'diapause:test:own-user'), '-S', '-m', '16'])
 const status = (): string => readFileSync(`/proc/${machine.pid}/status`, 'latin1')

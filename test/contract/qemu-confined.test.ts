@@ -1,7 +1,7 @@
 /** What a QEMU may that a guest has taken over: seen in the kernel's own account of the process. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chown, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -42,7 +42,7 @@ afterEach(async () => {
 
 /** A QEMU as a peer has it: with the library that is loaded into it. */
 async function whole(): Promise<QemuProgram> {
-  return { ...(await installedQemu({ qemu: QEMU })).program, preload: await preloaded(undefined) }
+  return { ...(await installedQemu({ qemu: QEMU })).program, preload: await preloaded(QEMU, undefined) }
 }
 
 /** That a process has no capability, and never gets one, but those of the set. */
@@ -152,6 +152,20 @@ describe('a peer as a user of its own', () => {
       await rm(folder, { recursive: true })
     }
   })
+})
+
+it('a QEMU that is linked statically is known to take no library', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'static-'))
+  try {
+    const [source, program] = [join(folder, 'qemu.c'), join(folder, 'qemu')]
+    await writeFile(source, 'int puts(const char *); int main() { return puts("QEMU emulator version 7.2.0") < 0; }')
+    await run('cc', [source, '-o', program])
+    expect(await preloaded(program, undefined)).toBe((await buildNative()).handoff)
+    await run('cc', ['-static', source, '-o', program])
+    expect(await preloaded(program, undefined)).toBeUndefined()
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 })
 
 it('helpers in C are built in a folder of its own by a peer that may not write where it is installed', async () => {
