@@ -73,17 +73,18 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
   const { timeline, scenario, hosts, faults } = options
   const startedMs = monotonicMs()
   const listener = new Listener(timeline)
-  let run: Run | undefined
+  let onEnd: (end: End) => void = () => {} // while it starts, what ends fails the start
   const rig = await Rig.start({
     hosts,
     faults: scenario.faults.flatMap(name => faults.get(name) ?? []),
     tell: {
       event: seen => listener.event(seen),
       peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) }),
-      ended: (name, how, asked) => run?.ended({ host: hostOf(name), how, asked })
+      ended: (name, how, asked) => onEnd({ host: hostOf(name), how, asked })
     }
   })
-  run = new Run(options, rig, listener)
+  const run = new Run(options, rig, listener)
+  onEnd = end => run.ended(end)
   let seen: Awaited<ReturnType<Run['all']>> = { hypervisor: '', rounds: [], shortestSilenceMs: null, samples: [] }
   try {
     seen = await run.all()
