@@ -15,7 +15,8 @@ test('a peer as a user of its own has what a peer as root has of privileges, or 
   const [unit, own] = [await readSettings(), await readSettings('own-user.conf')]
   const ambient = own.get('AmbientCapabilities')?.split(' ') ?? []
   expect(own.get('User')).toBe('diapause')
-  expect(ambient).toContain('CAP_SYS_PTRACE')
+  expect(ambient).toContain('CAP_NET_ADMIN')
+  expect(ambient).not.toContain('CAP_SYS_PTRACE')
   expect(own.get('CapabilityBoundingSet')?.split(' ')).toEqual(ambient)
   expect(unit.get('CapabilityBoundingSet')?.split(' ')).toEqual(expect.arrayContaining(ambient))
 })
