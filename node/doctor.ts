@@ -120,7 +120,12 @@ async function checkHelpers(patient: Patient): Promise<Finding> {
     return { check, state: 'good', says: `${basename(native.tracker)} and ${basename(native.handoff)} are there` }
   } catch (error) {
     const fix = 'on Debian: apt-get install gcc libc6-dev'
-    return { check, state: 'worse', says: `written pages cannot be tracked: ${messageOf(error)}`, fix }
+    return {
+      check,
+      state: 'worse',
+      says: `written pages cannot be tracked, and a QEMU is less confined: ${messageOf(error)}`,
+      fix
+    }
   }
 }
 
