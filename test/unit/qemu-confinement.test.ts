@@ -147,6 +147,8 @@ describe('a file', () => {
     expect(opensWithoutPrivilege(join(home, 'kernel'))).toBe(true)
     chownSync(home, 65_534, 65_534)
     expect(opensWithoutPrivilege(join(home, 'kernel'))).toBe(false)
+    symlinkSync(join(home, 'kernel'), join(folder, 'into'))
+    expect(opensWithoutPrivilege(join(folder, 'into'))).toBe(false)
   })
 })
 
