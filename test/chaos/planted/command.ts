@@ -51,8 +51,8 @@ const wrong = (message: string, cause?: unknown) => new UsageError('CHAOS_OPTION
 export const listText = (mistakes: readonly Mistake[]): string =>
   mistakes
     .map(
-      ({ name, file, why, scenario, promise }) =>
-        `${name}\n  ${why}\n  ${file}; ${scenario.name}: "${promise}" must break\n`
+      ({ name, file, why, scenario, promises }) =>
+        `${name}\n  ${why}\n  ${file}; ${scenario.name}: "${promises.join('" or "')}" must break\n`
     )
     .join('')
 

@@ -25,8 +25,8 @@ export interface Mistake {
   /** In which it must be found. */
   readonly scenario: Scenario
   readonly seed: number
-  /** What must be seen to break. Others may break besides. */
-  readonly promise: PromiseName
+  /** What must be seen to break: one of these. Others may break besides. */
+  readonly promises: readonly PromiseName[]
 }
 
 /** The module with the mistake in it. PLANTED_LOST where a text to be replaced is not there, or more than once. */

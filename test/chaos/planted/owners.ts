@@ -20,7 +20,7 @@ export const OWNER_MISTAKES: readonly Mistake[] = [
     why: 'a timer ends the lease, and one that comes late ends nothing: who stood still goes on as owner until a voter says otherwise',
     scenario: peersStop,
     seed: 1,
-    promise: 'one copy'
+    promises: ['one copy']
   },
   {
     name: 'lease-without-a-majority',
@@ -29,7 +29,7 @@ export const OWNER_MISTAKES: readonly Mistake[] = [
     why: 'one voter, and be it the owner itself, is enough to go on',
     scenario: hostsAreCutOff,
     seed: 1,
-    promise: 'one copy'
+    promises: ['one copy']
   },
   {
     name: 'displaced-owner-keeps-its-vms',
@@ -38,6 +38,6 @@ export const OWNER_MISTAKES: readonly Mistake[] = [
     why: 'a VM that runs elsewhere is silenced here, and its hypervisor is left',
     scenario: hostsAreCutOff,
     seed: 1,
-    promise: 'one hypervisor'
+    promises: ['one hypervisor']
   }
 ]

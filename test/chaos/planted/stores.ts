@@ -10,7 +10,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'a column is said to be durable when it is in the page cache: fast, and true until power is lost',
     scenario: allLosePower,
     seed: 1,
-    promise: 'epochs'
+    promises: ['epochs']
   },
   {
     name: 'register-before-fsync',
@@ -19,7 +19,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'a voter promises and accepts before its disk knows',
     scenario: allLosePower,
     seed: 1,
-    promise: 'epochs'
+    promises: ['epochs']
   },
   {
     name: 'register-a-write-behind',
@@ -34,7 +34,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'what a voter says is written with what it says next: whoever dies with all others has lost one write, and numbers go on',
     scenario: allDieAndGoOn,
     seed: 1,
-    promise: 'epochs'
+    promises: ['epochs']
   },
   {
     name: 'voter-forgets',
@@ -48,7 +48,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'a voter that was started again does not know what it promised and accepted',
     scenario: allDie,
     seed: 1,
-    promise: 'epochs'
+    promises: ['epochs']
   },
   {
     name: 'repair-forgets-a-column',
@@ -62,7 +62,7 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'the first column of a stream is rebuilt, counted as repaired, and not stored',
     scenario: filesEndEarly,
     seed: 1,
-    promise: 'redundancy'
+    promises: ['redundancy']
   },
   {
     name: 'forgets-what-is-held',
@@ -78,6 +78,6 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     why: 'retention asks what the committed epoch needs, and not what is kept or held beside it',
     scenario: peersDie,
     seed: 1,
-    promise: 'epochs'
+    promises: ['epochs']
   }
 ]
