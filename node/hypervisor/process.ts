@@ -74,7 +74,7 @@ export async function spawnQemu(
     args
   ]
   const child = spawn('setpriv', words.flat(), {
-    env: plainEnvironment(process.env),
+    env: environmentOfQemu(),
     stdio: ['ignore', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
   })
   let tail = ''
@@ -104,6 +104,9 @@ export async function spawnQemu(
   if (pid === undefined) throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
   return { pid, exited, kill: () => void child.kill('SIGKILL') }
 }
+
+/** Nothing of this process's that may be a secret. */
+export const environmentOfQemu = (): NodeJS.ProcessEnv => plainEnvironment(process.env)
 
 function flagsFor({ guest = true, files = [], tap = false }: Purpose, preloaded: boolean): string[] {
   const own = ownPrivileges()

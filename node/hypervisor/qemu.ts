@@ -12,11 +12,11 @@ import type { Clock, Hypervisor, Log } from '../ports.ts'
 import { chooseAccel } from './accel.ts'
 import { chooseCapture } from './capture-choice.ts'
 import { guestName, requireSocketPaths } from './command-line.ts'
-import { mayTrace, plainEnvironment, type QemuProgram, SANDBOX } from './confinement.ts'
+import { mayTrace, type QemuProgram, SANDBOX } from './confinement.ts'
 import { GuestChannel } from './guest-agent.ts'
 import { QemuMachine } from './machine.ts'
 import { buildNative } from './native.ts'
-import { ownPrivileges } from './process.ts'
+import { environmentOfQemu, ownPrivileges } from './process.ts'
 
 const run = promisify(execFile)
 
@@ -115,7 +115,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
 export async function preloaded(path: string, nativeDir: string | undefined): Promise<string | undefined> {
   try {
     const { handoff } = await buildNative({ own: nativeDir })
-    const env = { ...plainEnvironment(process.env), LD_PRELOAD: handoff, DIAPAUSE_TELL: '1' }
+    const env = { ...environmentOfQemu(), LD_PRELOAD: handoff, DIAPAUSE_TELL: '1' }
     const { stderr } = await run(path, ['--version'], { timeout: 10_000, env })
     return stderr.includes('diapause: loaded') ? handoff : undefined
   } catch {
