@@ -40,6 +40,10 @@ ln -s /proc/self/fd dev/fd
 for device in null zero full random urandom tty net/tun kvm userfaultfd vhost-net; do
   [ ! -e "/dev/$device" ] || cp -a "/dev/$device" "dev/$device"
 done
+# As udev makes them, which the machine that this runs on may not have.
+[ ! -e dev/net/tun ] || chmod 666 dev/net/tun
+grep -q '^kvm:' etc/group || echo 'kvm:x:60900:' >> etc/group
+[ ! -e dev/kvm ] || { chgrp "$(sed -n 's/^kvm:[^:]*:\([0-9]*\):.*/\1/p' etc/group)" dev/kvm && chmod 660 dev/kvm; }
 
 # As a system that was just installed: no services of this machine's, nothing to mount, a program for all users.
 rm -rf etc/systemd/system/* var/lib/diapause
