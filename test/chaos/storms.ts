@@ -1,5 +1,5 @@
 /**
- * Storms: a fault every second or two, all of one kind, so that the next comes before the cluster is done with the one
+ * Storms: a fault every two or three seconds, all of one kind, so that the next comes before the cluster is done with the one
  * before; then the time in which everything has to come back. They are what makes thousands of faults in hours. Pure.
  */
 import type { Fault } from './fault.ts'
@@ -27,10 +27,14 @@ const storm = ({ name, about, faults, count, gapMs, lastsMs }: Storm): Scenario 
   rounds: 3,
   round(draw: Draw, { hosts }: Turn): readonly Planned[] {
     const steps: Planned[] = []
+    let left: number[] = []
     for (let atMs = 0; steps.length < count; atMs += draw.between(...gapMs)) {
+      // Each host once before any comes again: one that was just hit has nothing to lose yet.
+      if (left.length === 0) left = Array.from({ length: hosts }, (_, i) => i)
+      const [host = 0] = left.splice(draw.between(0, left.length - 1), 1)
       const fault = FAULTS.get(draw.pick(faults)) as Fault
       const lasts = Math.min(fault.lasts.mostMs, draw.between(...lastsMs))
-      const step = { atMs, fault: fault.name, host: draw.between(0, hosts - 1), lastsMs: lasts }
+      const step = { atMs, fault: fault.name, host, lastsMs: lasts }
       if (fault.links === true || steps.every(other => apart(step, other))) steps.push(step)
     }
     return steps
@@ -47,8 +51,8 @@ export const STORMS: readonly Scenario[] = [
     about: 'peers, VMs and hosts are killed, one after the other',
     faults: ['kill-host', 'kill-host', 'kill-peer', 'kill-qemu'],
     count: 24,
-    gapMs: [200, 3_500],
-    lastsMs: [200, 3_000]
+    gapMs: [500, 4_500],
+    lastsMs: [200, 2_000]
   }),
   storm({
     name: 'power-storm',
