@@ -16,8 +16,8 @@ const each = (name: string, fault: string, rounds: number, lastsMs: number): Sce
 })
 
 /**
- * A VM's host dies, and comes back after its VM was restored elsewhere. Rounds enough for mistakes that are in some cuts only: a frame is
- * early in every third or so, and only that which is restored from shows it (three rounds found it in some runs and not in others).
+ * A VM's host dies, and comes back after its VM was restored elsewhere. Rounds enough for mistakes that are in some cuts only: not
+ * in each a frame is early, and only that which is restored from shows it (three rounds found it in some runs and not in others).
  */
 export const hostsDie = each('hosts-die', 'kill-host', 8, 4_000)
 /** From the disks of all. */
