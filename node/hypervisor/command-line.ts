@@ -18,8 +18,6 @@ const MACHINE_TYPE = 'pc-i440fx-7.2,dump-guest-core=off'
 
 export interface MachinePaths {
   readonly qmp: string
-  /** Socket of the serial console. */
-  readonly console: string
   /** File to which the console is appended. */
   readonly consoleLog: string
   /** Socket to which QEMU connects the guest agent's channel, where the VM has one. */
@@ -61,14 +59,14 @@ export function machineArguments(options: {
   readonly sharedRam: boolean
 }): string[] {
   const { spec, ends, paths, sharedRam } = options
-  const console = `path=${escapeComma(paths.console)},server=on,wait=off`
   return [
     commonArguments(options.accel, options.guest, sharedRam ? SHARED_RAM_MACHINE : MACHINE_TYPE),
     sharedRam ? sharedRamArguments(spec.memoryMiB) : [],
     ['-m', `${spec.memoryMiB}M`, ...processors(spec)],
     // A guest that turns itself off leaves QEMU standing: see resets.ts.
     ['-no-shutdown', '-qmp', `unix:${escapeComma(paths.qmp)},server=off`],
-    ['-chardev', `socket,id=console,${console},logfile=${escapeComma(paths.consoleLog)},logappend=on`],
+    // Written to the file alone: standard output is nothing (`console.ts`).
+    ['-chardev', `stdio,id=console,signal=off,logfile=${escapeComma(paths.consoleLog)},logappend=on`],
     ['-serial', 'chardev:console'],
     ...kernelArguments(spec),
     ...nicsOf(spec).map(({ mac }, index) => nicArguments(mac, index, ends[index] as NicEnd)),
@@ -153,8 +151,8 @@ export function requireSocketPath(path: string, whatFor: string): void {
 }
 
 /** As `requireSocketPath`, of all of a VM's control sockets. */
-export function requireSocketPaths(vm: string, { qmp, console, agent = '' }: MachinePaths): void {
-  const sockets = { QMP: qmp, console, "guest agent's": agent }
+export function requireSocketPaths(vm: string, { qmp, agent = '' }: MachinePaths): void {
+  const sockets = { QMP: qmp, "guest agent's": agent }
   for (const [name, path] of Object.entries(sockets)) requireSocketPath(path, `the ${name} socket of VM ${vm}`)
 }
 

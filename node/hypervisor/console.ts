@@ -1,44 +1,23 @@
 /**
- * The serial console of a VM, for typing. The connection stays open, because QEMU drops what it has not yet read when one
- * closes; and it is read, because a console that nobody reads would stop the guest's output.
+ * Typing on the serial console of a VM. QEMU reads it from its standard input, for which nothing else has a use, and writes
+ * what the guest says to a file alone. A socket for both (as before) is full after 278 characters that a busy peer has not read
+ * (QEMU writes them one by one); then QEMU writes each to the file as often as it tries, and at last lets it go.
  */
-import { connect, type Socket } from 'node:net'
-import { DiapauseError, messageOf } from '../errors.ts'
+import type { Writable } from 'node:stream'
+import { DiapauseError } from '../errors.ts'
 
-export class GuestConsole {
-  readonly #path: string
-  #socket: Promise<Socket> | undefined
+/** What a guest that does not read may leave here, besides what the kernel holds. A guess: a person's hour. */
+const UNREAD_BYTES = 1 << 16
 
-  constructor(path: string) {
-    this.#path = path
+/** HYPERVISOR_CONSOLE where the VM's QEMU is gone, or its guest does not read. */
+export async function typeOn(input: Writable, text: string): Promise<void> {
+  if (input.writableLength > UNREAD_BYTES) {
+    throw failed('does not read what is typed: wait, and type again')
   }
-
-  /** HYPERVISOR_CONSOLE where there is none. */
-  async type(text: string): Promise<void> {
-    this.#socket ??= this.#connect()
-    const socket = await this.#socket
-    await new Promise<void>((resolve, reject) => {
-      socket.write(text, error => (error ? reject(failed(`is gone: ${error.message}`, error)) : resolve()))
-    })
-  }
-
-  async close(): Promise<void> {
-    const socket = await this.#socket?.catch(() => undefined)
-    socket?.destroy()
-  }
-
-  #connect(): Promise<Socket> {
-    return new Promise((resolve, reject) => {
-      const socket = connect(this.#path)
-      socket.once('connect', () => resolve(socket))
-      socket.on('error', cause => {
-        this.#socket = undefined
-        reject(failed(`cannot be reached: ${messageOf(cause)}`, cause))
-      })
-      socket.resume()
-    })
-  }
+  await new Promise<void>((resolve, reject) => {
+    input.write(text, error => (error ? reject(failed(`is gone: ${error.message}`, error)) : resolve()))
+  })
 }
 
-const failed = (what: string, cause: unknown) =>
+const failed = (what: string, cause?: unknown) =>
   new DiapauseError('HYPERVISOR_CONSOLE', `The console of the VM ${what}`, { cause })

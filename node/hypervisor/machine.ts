@@ -23,7 +23,7 @@ import {
   requireSocketPath
 } from './command-line.ts'
 import type { QemuProgram } from './confinement.ts'
-import { GuestConsole } from './console.ts'
+import { typeOn } from './console.ts'
 import { cutAll, cutDevices } from './cutting.ts'
 import { continueAfterDevices } from './device-state.ts'
 import { DiskLayers } from './disk-layers.ts'
@@ -58,7 +58,6 @@ export class QemuMachine implements Machine {
   #qmp: QmpClient | undefined
   #vcpus: Vcpus | undefined
   #power: GuestPower | undefined
-  readonly #console: GuestConsole
   readonly #ram: MachineRam
   readonly disks: DiskLayers
   readonly agent: GuestChannel | undefined
@@ -80,7 +79,6 @@ export class QemuMachine implements Machine {
   constructor(options: MachineOptions, context: MachineContext) {
     this.#options = options
     this.#context = context
-    this.#console = new GuestConsole(context.paths.console)
     this.#ram = new MachineRam(options.spec, context)
     this.disks = new DiskLayers(options.spec, options.disks, context)
     this.agent = context.agent
@@ -210,8 +208,8 @@ export class QemuMachine implements Machine {
   }
 
   async type(text: string): Promise<void> {
-    if (!this.#qmp || this.#state === 'ended' || this.#state === 'destroyed') throw this.#outOfOrder('type')
-    await this.#console.type(text)
+    if (!this.#qmp || !this.#process || this.#is('ended') || this.#is('destroyed')) throw this.#outOfOrder('type')
+    await typeOn(this.#process.input, text)
   }
 
   async destroy(): Promise<void> {
@@ -372,9 +370,7 @@ export class QemuMachine implements Machine {
     this.agent?.close()
     await this.#ram.close()
     await this.disks.remove()
-    const { qmp, console } = this.#context.paths
-    await Promise.all([qmp, console].map(path => rm(path, { force: true })))
-    await this.#console.close()
+    await rm(this.#context.paths.qmp, { force: true })
   }
 
   #is(state: State): boolean {

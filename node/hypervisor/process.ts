@@ -6,6 +6,7 @@
  */
 import { spawn } from 'node:child_process'
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+import type { Writable } from 'node:stream'
 import { isMainThread } from 'node:worker_threads'
 import { DiapauseError } from '../errors.ts'
 import {
@@ -28,6 +29,8 @@ export interface QemuProcess {
   readonly pid: number
   /** Resolves (never rejects) with the reason when the process is gone and its output read. */
   readonly exited: Promise<QemuExit>
+  /** Its standard input, of which a VM's console reads. */
+  readonly input: Writable
   kill(): void
 }
 
@@ -75,8 +78,10 @@ export async function spawnQemu(
   ]
   const child = spawn('setpriv', words.flat(), {
     env: environmentOfQemu(),
-    stdio: ['ignore', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
+    stdio: ['pipe', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
   })
+  const input = child.stdin as Writable
+  input.on('error', () => {}) // whoever writes is told
   let tail = ''
   child.stderr?.setEncoding('utf8')
   child.stderr?.on('data', (text: string) => {
@@ -102,7 +107,7 @@ export async function spawnQemu(
   })
   const { pid } = child
   if (pid === undefined) throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
-  return { pid, exited, kill: () => void child.kill('SIGKILL') }
+  return { pid, exited, input, kill: () => void child.kill('SIGKILL') }
 }
 
 /** Nothing of this process's that may be a secret. */

@@ -86,7 +86,6 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
       const name = `${createHash('sha256').update(spec.id).digest('base64url').slice(0, 12)}.${++defined}`
       const paths = {
         qmp: join(runDir, `${name}.qmp`),
-        console: join(runDir, `${name}.console`),
         consoleLog: consolePath,
         agent: join(runDir, `${name}.agent`)
       }

@@ -58,9 +58,9 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** Sockets as machine.ts and spare-tracker.ts call them (HASH.N.qmp, HASH.N.console, tracker.N.uffd), and folders of trials. */
+/** Sockets as machine.ts and spare-tracker.ts call them (HASH.N.qmp, tracker.N.uffd), and folders of trials. */
 async function removeRemains(runDir: string): Promise<void> {
   const names = await readdir(runDir).catch(() => [])
-  const stale = names.filter(name => /\.\d+\.(qmp|console|uffd)$/.test(name) || name.startsWith(TRIAL_PREFIX))
+  const stale = names.filter(name => /\.\d+\.(qmp|uffd)$/.test(name) || name.startsWith(TRIAL_PREFIX))
   await Promise.all(stale.map(name => rm(join(runDir, name), { recursive: true, force: true })))
 }

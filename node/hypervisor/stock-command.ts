@@ -25,7 +25,7 @@ const WITHOUT_VALUE = new Set(['-no-user-config', '-nodefaults', '-no-shutdown']
 /** `title`: what it is, one line. The script's own arguments go to QEMU; QEMU and SERIAL of its environment, too. */
 export function stockScript({ accel, spec, title }: { accel: Accel; spec: VmSpec; title: string }): string {
   const ends = nicsOf(spec).map((): NicEnd => ({ kind: 'stream', path: '' }))
-  const paths = { qmp: '', console: '', consoleLog: '' }
+  const paths = { qmp: '', consoleLog: '' }
   const chains = chainsOf(spec, '', [])
   const tops = new Map(chains.map(chain => [chain.top, `d${chain.disk}`]))
   const disks = diskArguments(chains, spec)

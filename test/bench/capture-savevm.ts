@@ -81,7 +81,7 @@ async function bootVm({
   const spec = bankVm(await buildGuest(), { index: 1, total: 1, memoryMiB, run: 'load', fillMiB })
   const disk = join(folder, 'savevm.qcow2')
   await promisify(execFile)('qemu-img', ['create', '-q', '-f', 'qcow2', disk, '1G'])
-  const paths = { qmp: join(folder, 'qmp'), console: join(folder, 'console'), consoleLog: join(folder, 'log') }
+  const paths = { qmp: join(folder, 'qmp'), consoleLog: join(folder, 'log') }
   await writeFile(paths.consoleLog, '')
   const nic = await plug(join(folder, 'nic'))
   const listener = await listenForQmp(paths.qmp)

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { type Accel, machineArguments } from '../../node/hypervisor/command-line.ts'
-import { GuestConsole } from '../../node/hypervisor/console.ts'
+import { typeOn } from '../../node/hypervisor/console.ts'
 import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
 import { listenForQmp, QmpClient } from '../../node/hypervisor/qmp.ts'
 import type { VmSpec } from '../../protocols/group.ts'
@@ -77,20 +77,20 @@ class LocalQemu {
   readonly qmp: QmpClient
   readonly #spawnedMs: number
   readonly #qemu: QemuProcess
-  readonly #paths: { readonly console: string; readonly consoleLog: string }
+  readonly #consoleLog: string
   readonly #close: () => Promise<void>
 
   private constructor(parts: {
     qmp: QmpClient
     spawnedMs: number
     qemu: QemuProcess
-    paths: { readonly console: string; readonly consoleLog: string }
+    consoleLog: string
     close: () => Promise<void>
   }) {
     this.qmp = parts.qmp
     this.#spawnedMs = parts.spawnedMs
     this.#qemu = parts.qemu
-    this.#paths = parts.paths
+    this.#consoleLog = parts.consoleLog
     this.#close = parts.close
   }
 
@@ -100,7 +100,7 @@ class LocalQemu {
     { incoming, more }: { incoming: boolean; more: readonly string[] }
   ): Promise<LocalQemu> {
     const path = (kind: string) => join(folder, `local.${kind}`)
-    const paths = { qmp: path('qmp'), console: path('console'), consoleLog: path('log') }
+    const paths = { qmp: path('qmp'), consoleLog: path('log') }
     await writeFile(paths.consoleLog, '')
     const nic = await plug(path('nic'))
     const listener = await listenForQmp(paths.qmp)
@@ -117,7 +117,7 @@ class LocalQemu {
     }
     try {
       const qmp = await QmpClient.open(await listener.connection, { clock, commandTimeoutMs: COMMAND_MS })
-      return new LocalQemu({ qmp, spawnedMs, qemu, paths, close })
+      return new LocalQemu({ qmp, spawnedMs, qemu, consoleLog: paths.consoleLog, close })
     } catch (error) {
       await close()
       throw error
@@ -129,14 +129,13 @@ class LocalQemu {
     load: () => Promise<unknown>,
     then: (qmp: QmpClient) => Promise<void> = async () => {}
   ): Promise<LocalRound> {
-    const console = new GuestConsole(this.#paths.console)
     try {
       const runs = this.qmp.waitEvent('RESUME')
       const died = this.#qemu.exited.then(({ reason }) => Promise.reject(new Error(`QEMU ${reason}`)))
       await Promise.race([load().then(() => runs), died])
       const runMs = clock.now() - this.#spawnedMs
-      await console.type('\nstatus 1\n')
-      while (!parseSpeed(await readFile(this.#paths.consoleLog, 'latin1')).some(({ id }) => id === 1)) {
+      await typeOn(this.#qemu.input, '\nstatus 1\n')
+      while (!parseSpeed(await readFile(this.#consoleLog, 'latin1')).some(({ id }) => id === 1)) {
         if (clock.now() - this.#spawnedMs > ANSWER_MS) throw new Error('the guest did not answer')
         await sleep(1)
       }
@@ -144,7 +143,6 @@ class LocalQemu {
       await then(this.qmp)
       return { runMs, answerMs }
     } finally {
-      await console.close()
       await this.#close()
     }
   }

@@ -5,11 +5,11 @@
  */
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
-import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Accel, machineArguments } from '../../node/hypervisor/command-line.ts'
+import { typeOn } from '../../node/hypervisor/console.ts'
 import { type QemuProcess, spawnQemu } from '../../node/hypervisor/process.ts'
 import { Cluster } from '../demo/cluster.ts'
 import { bankVm, buildGuest, type Guest } from '../guest/build.ts'
@@ -175,7 +175,7 @@ class BackToBack {
     const home = join(this.#dir, `vm${index}`)
     await mkdir(home)
     const nic = join(this.#dir, 'net')
-    const paths = { qmp: '', console: join(home, 'console'), consoleLog: join(home, 'log') }
+    const paths = { qmp: '', consoleLog: join(home, 'log') }
     const args = machineArguments({
       accel,
       guest: `bench:${index}`,
@@ -196,13 +196,7 @@ class BackToBack {
     const home = join(this.#dir, `vm${index}`)
     return {
       log: join(home, 'log'),
-      type: line =>
-        new Promise((resolve, reject) => {
-          const socket = net.connect(join(home, 'console'))
-          socket.once('error', reject)
-          socket.resume() // what it says is in the log
-          socket.end(`${line}\n`, resolve)
-        })
+      type: async line => await typeOn((this.#processes[index - 1] as QemuProcess).input, `${line}\n`)
     }
   }
 }

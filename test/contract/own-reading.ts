@@ -85,7 +85,7 @@ export async function expectSameByQemu(options: {
   const sharedRam = options.ram !== undefined
   const path = (kind: string) => join(folder, `own.${kind}`)
   const plugs = await Promise.all(nicsOf(spec).map((_, i) => plug(path(`nic${i}`))))
-  const paths = { qmp: path('qmp'), console: path('con'), consoleLog: path('log') }
+  const paths = { qmp: path('qmp'), consoleLog: path('log') }
   const ends = plugs.flatMap(plugged => [...plugged.ends])
   const { accel } = hypervisor
   const args = machineArguments({ accel, guest: 'own-reading', spec, ends, paths, incoming: true, sharedRam })

@@ -32,7 +32,7 @@ afterAll(async () => {
 async function restoredRam(vm: OneVm, image: ImageManifest, sharedRam: boolean): Promise<Buffer> {
   const { host, name, spec } = vm
   const path = (kind: string) => join(host.folder, `${name}.${kind}`)
-  const paths = { qmp: path('qmp'), console: path('con'), consoleLog: path('log') }
+  const paths = { qmp: path('qmp'), consoleLog: path('log') }
   const ends = [{ kind: 'stream', path: path('nic') }] as const
   const { accel } = host.hypervisor
   const args = machineArguments({ accel, guest: 'ram-identical', spec, ends, paths, incoming: true, sharedRam })

@@ -34,7 +34,7 @@ const namesOf = (layers: readonly { path: string }[]): string[] => layers.map(({
 describe('the disks of a VM', () => {
   it('leave the command line of a VM without disks as it was', () => {
     expect(diskArguments(chainsOf(vm(), '', []), vm())).toEqual([])
-    const paths = { qmp: 'q', console: 'c', consoleLog: 'l' }
+    const paths = { qmp: 'q', consoleLog: 'l' }
     const options = {
       accel: 'tcg',
       guest: 'g',

@@ -9,7 +9,7 @@ import {
 } from '../../node/hypervisor/command-line.ts'
 import { parseQemuVersion } from '../../node/hypervisor/qemu.ts'
 
-const paths = { qmp: '/r/q', console: '/r/c', consoleLog: '/r/c.log' }
+const paths = { qmp: '/r/q', consoleLog: '/r/c.log' }
 const spec = { id: 'vm1', mac: '52:54:00:00:00:01', memoryMiB: 64, kernel: '/k', initrd: '/i', append: 'a=1,b=2 c' }
 const ends = [{ kind: 'stream', path: '/r/n' }] as const
 const options = { accel: 'tcg', guest: 'g', spec, ends, paths, incoming: false, sharedRam: false } as const
