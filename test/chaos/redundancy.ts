@@ -39,6 +39,25 @@ export function lacking(report: VerifyReport, m: number, wanted: readonly Wanted
   ].join('; ')
 }
 
+/** Of a VM, an epoch that is under way stores one of RAM and one of each disk, of which chaos has one; as many may just be going. */
+const STREAMS_ON_THEIR_WAY = 4
+
+/** What a host stores that no kept image can need: dropped it has to be, or a disk is full of it after days. */
+export function surplus(stored: readonly StoredAt[], { images }: VerifyReport): string[] {
+  const needed = images.reduce((sum, { streams }) => sum + streams, 0)
+  const vms = new Set(images.map(({ vm }) => vm)).size
+  const most = needed + STREAMS_ON_THEIR_WAY * vms
+  return stored.flatMap(({ host, streams }) =>
+    streams <= most ? [] : [`${host} has ${streams} streams, and kept images need at most ${needed}`]
+  )
+}
+
+export interface StoredAt {
+  readonly host: string
+  /** Of which it has columns; NaN where it does not say. */
+  readonly streams: number
+}
+
 /** Columns that are damaged where no fault has damaged any. */
 export const spoilt = (report: VerifyReport, harmed: boolean): string[] =>
   harmed || report.damaged.length === 0 ? [] : [`${damage(report)}, and no fault has done that`]

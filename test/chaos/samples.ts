@@ -36,6 +36,10 @@ export async function takeSample(target: RigTarget, atMs: number): Promise<Sampl
   }
 }
 
+/** Streams of which its peer stores columns. */
+export const streamsStored = async ({ peer }: RigTarget): Promise<number> =>
+  (await metricsOf(peer.socketPath))('diapause_store_streams')
+
 /** All that a folder takes on its disk, bytes; what goes meanwhile takes nothing. */
 function sizeOf(folder: string): number {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' })

@@ -15,9 +15,9 @@ import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.t
 import { goBack } from './going-back.ts'
 import { hostOf, Listener, moneyMoves } from './observers.ts'
 import * as promises from './promises.ts'
-import { lacking, spoilt, triesDisks, wantedOf } from './redundancy.ts'
+import { lacking, spoilt, surplus, triesDisks, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
-import { takeSample } from './samples.ts'
+import { streamsStored, takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
 import type { RigTarget } from './target.ts'
 import type { Entry, Timeline } from './timeline.ts'
@@ -195,6 +195,7 @@ class Run {
       return { backMs, redundantMs: null }
     const redundantMs = performance.now() - healedMs
     this.#judge('redundancy is full', redundantMs > promises.REDUNDANT_MS ? ['not in time'] : [], redundantMs)
+    await this.#tried('what is stored', () => this.#dropped())
     return { backMs, redundantMs }
   }
 
@@ -320,6 +321,22 @@ class Run {
     await this.#full(false, harmed)
     if (harmed || steps.some(({ fault }) => triesDisks(fault))) await this.#full(true, harmed)
     await this.#record()
+  }
+
+  /** Of streams that no kept epoch needs any more nothing is left. */
+  async #dropped(): Promise<void> {
+    const deadlineMs = performance.now() + promises.OBJECTIVE_MS
+    for (;;) {
+      const report = await this.#verify(false)
+      const { targets } = this.#rig
+      const stored = targets.map(async target => ({ host: target.host.name, streams: await streamsStored(target) }))
+      const faults = surplus(await Promise.all(stored), report)
+      if (faults.length === 0 || performance.now() > deadlineMs) {
+        this.#judge('what no kept epoch needs is dropped', faults)
+        return
+      }
+      await sleep(LOOK_AGAIN_MS)
+    }
   }
 
   /** `deep`: all is read where it lies. `harmed`: a fault has damaged what is stored. */

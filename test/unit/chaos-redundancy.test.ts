@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
-import { lacking, spoilt, triesDisks, wantedOf } from '../chaos/redundancy.ts'
+import { lacking, spoilt, surplus, triesDisks, wantedOf } from '../chaos/redundancy.ts'
 
 const image = (vm: string, epoch: number, tolerates = 2) => ({
   group: 'bank',
@@ -77,6 +77,20 @@ describe('what is stored', () => {
     expect(spoilt(full, false)).toEqual([])
     expect(spoilt({ ...full, damaged }, true)).toEqual([])
     expect(spoilt({ ...full, damaged }, false)).toEqual(['3 columns are damaged at p1, p2, and no fault has done that'])
+  })
+
+  it('is what kept images need, and what epochs on their way may: no stream more', () => {
+    const of = (streams: number) =>
+      surplus(
+        [
+          { host: 'h1', streams: 2 },
+          { host: 'h2', streams }
+        ],
+        full
+      )
+    expect(of(2 + 8)).toEqual([])
+    expect(of(2 + 9)).toEqual(['h2 has 11 streams, and kept images need at most 2'])
+    expect(of(Number.NaN)).toHaveLength(1)
   })
 
   it('is read again after faults of disks and power', () => {
