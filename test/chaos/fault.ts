@@ -35,6 +35,8 @@ export interface Fault {
    * started (Node alone takes half a second) holds nothing yet, and its end tries nothing. `of` draws what `begin` draws.
    */
   readonly counts?: { readonly as: Counted; of(target: Target, lastsMs: number): number }
+  /** Asked before anything begins. UsageError, with what to do, where this machine cannot. */
+  readonly needs?: () => void
   /** Before any peer runs, on every host of a run that may have this fault: an environment that its peer is to have. */
   readonly prepare?: (home: Home) => Promise<NodeJS.ProcessEnv>
   begin(target: Target): Promise<Heal>

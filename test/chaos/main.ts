@@ -8,7 +8,7 @@ import { loadavg } from 'node:os'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
 import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
 import { FAULTS } from './faults/list.ts'
-import { baseOf, keeper, newTimeline, runOne } from './one-run.ts'
+import { baseOf, keeper, newTimeline, requireNeeds, runOne } from './one-run.ts'
 import { type ChaosOptions, readOptions, usage } from './options.ts'
 import { listText, readPlanted, runPlanted } from './planted/command.ts'
 import { reportOf } from './report.ts'
@@ -36,6 +36,7 @@ async function chaos(options: ChaosOptions): Promise<number> {
   const abort = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
   if (options.soak !== undefined) return await soak({ ...options, ...options.soak }, abort.signal)
+  requireNeeds(options.scenarios, FAULTS)
   const outcomes: Outcome[] = []
   const report = async () => ({
     name: 'chaos',

@@ -3,6 +3,8 @@ import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, UsageError } from '../../node/errors.ts'
 import { writeText } from '../measure.ts'
+import type { Fault } from './fault.ts'
+import type { Scenario } from './scenario.ts'
 import { type Outcome, type RunOptions, runScenario } from './supervisor.ts'
 import { type Entry, entryText, Timeline, timelineText } from './timeline.ts'
 import { timelineSvg } from './timeline-svg.ts'
@@ -13,6 +15,11 @@ export interface OneRun extends Omit<RunOptions, 'timeline' | 'keep'> {
   /** Logs and consoles are kept also where all went well. */
   readonly keep: boolean
   readonly onEntry?: (entry: Entry) => void
+}
+
+/** UsageErrors of faults' `needs`, of all of them before the first begins: all of them take an hour. */
+export function requireNeeds(scenarios: readonly Scenario[], faults: ReadonlyMap<string, Fault>): void {
+  for (const name of new Set(scenarios.flatMap(scenario => scenario.faults))) faults.get(name)?.needs?.()
 }
 
 export async function runOne({ keep, onEntry, ...run }: OneRun): Promise<Outcome> {

@@ -184,7 +184,7 @@ it.each([starved, shortOfMemory, slowDisk])(
     child.stderr.setEncoding('utf8').on('data', (text: string) => (complained += text))
     const [code] = (await once(child, 'close')) as [number | null]
     expect(complained).toMatch(/^chaos: no control groups are mounted: run {2}sudo mount -t cgroup2/)
-    expect(said.trim().split('\n')).toEqual([expect.stringContaining(`${name}, seed `)])
+    expect(said).toBe('') // no scenario has begun
     expect(code).toBe(2)
   }
 )

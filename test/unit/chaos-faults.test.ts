@@ -7,6 +7,7 @@ import { FAULTS } from '../chaos/faults/list.ts'
 import { PARTITION_LEAST_MS } from '../chaos/faults/network.ts'
 import { killPeer } from '../chaos/faults/processes.ts'
 import { needsPrograms } from '../chaos/faults/tools.ts'
+import { requireNeeds } from '../chaos/one-run.ts'
 
 vi.mock('../demo/processes.ts', async original => ({
   ...(await original<typeof import('../demo/processes.ts')>()),
@@ -74,13 +75,24 @@ describe('a fault that begins', () => {
 })
 
 describe('what a fault needs', () => {
-  it('is refused where a program is not there, with what to install', async () => {
-    await expect(needsPrograms('sh')()).resolves.toEqual({})
-    await expect(needsPrograms('sh', 'no-such-program')()).rejects.toMatchObject({
-      name: 'UsageError',
-      code: 'CHAOS_TOOLS',
-      message: 'no-such-program missing: run  sudo apt-get install -y util-linux'
-    })
+  it('is refused where a program is not there, with what to install', () => {
+    expect(needsPrograms('sh')).not.toThrow()
+    expect(needsPrograms('sh', 'no-such-program')).toThrow(
+      expect.objectContaining({
+        name: 'UsageError',
+        code: 'CHAOS_TOOLS',
+        message: 'no-such-program missing: run  sudo apt-get install -y util-linux'
+      })
+    )
+  })
+
+  it('is asked of all scenarios before the first begins, once', () => {
+    const asked: string[] = []
+    const needing = (name: string) => ({ ...fault({}), name, needs: () => void asked.push(name) })
+    const faults = new Map(['one', 'two'].map(name => [name, needing(name)]))
+    const scenario = (...names: string[]) => ({ name: 'any', about: '', faults: names, rounds: 1, round: () => [] })
+    requireNeeds([scenario('one'), scenario('one', 'two')], faults)
+    expect(asked).toEqual(['one', 'two'])
   })
 
   it('is refused where Linux is too old for it', () => {
@@ -89,11 +101,11 @@ describe('what a fault needs', () => {
       expect(() => needsLinux(old)).toThrow(expect.objectContaining({ name: 'UsageError', code: 'CHAOS_KERNEL' }))
   })
 
-  it('is asked for before a cluster starts, of all but those that need nothing', () => {
+  it('is asked for before anything begins, of all but those that need nothing', () => {
     const [processes, cuts, damage] = [/^(kill|stop)-/, /^(cut-off|mute|deaf|partition|bridge)$/, /rot$|truncation$/]
-    for (const { name, prepare } of FAULTS.values()) {
+    for (const { name, needs, prepare } of FAULTS.values()) {
       const plain = [processes, cuts, damage].some(kind => kind.test(name))
-      expect(prepare !== undefined, name).toBe(!plain)
+      expect(needs !== undefined || prepare !== undefined, name).toBe(!plain)
     }
   })
 })

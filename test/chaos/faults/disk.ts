@@ -8,7 +8,7 @@ import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from '../../../node/errors.ts'
 import { type Disk, type Fault, once, type Target } from '../fault.ts'
-import { needs, slowDown } from './groups.ts'
+import { needsGroups, slowDown } from './groups.ts'
 import { guarded } from './guard.ts'
 import { compile, needsPrograms, run } from './tools.ts'
 
@@ -23,7 +23,7 @@ export const fullDisk: Fault = {
   about: 'its disk is full',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
-  prepare: needsPrograms('fallocate'),
+  needs: needsPrograms('fallocate'),
   async begin({ disk }) {
     const path = join(disk.mounted, 'taken-by-others')
     let taken = await takeAll(disk, path, 0)
@@ -71,7 +71,7 @@ export const readOnlyDisk: Fault = {
   about: 'its file system finds an error: ext4 is read-only from now on, xfs gives EIO',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
-  prepare: needsPrograms('mount', 'xfs_io', 'e2fsck'),
+  needs: needsPrograms('mount', 'xfs_io', 'e2fsck'),
   async begin(target) {
     const { disk } = target
     if (disk.type === 'ext4') {
@@ -95,7 +95,7 @@ export const failingDisk: Fault = {
   about: 'half of its disk or more gives EIO, for reads and writes',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
-  prepare: needsPrograms('gcc', 'e2fsck'),
+  needs: needsPrograms('gcc', 'e2fsck'),
   async begin(target) {
     const { disk, random, scratchDir } = target
     const program = join(scratchDir, 'loop-limit')
@@ -133,7 +133,7 @@ export const hungDisk: Fault = {
   about: 'its disk hangs: who writes waits',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
-  prepare: needsPrograms('fsfreeze'),
+  needs: needsPrograms('fsfreeze'),
   begin: ({ disk }) =>
     guarded({ act: 'fsfreeze --freeze "$1"', undo: 'fsfreeze --unfreeze "$1" 2> /dev/null', args: [disk.mounted] })
 }
@@ -147,7 +147,7 @@ export const slowDisk: Fault = {
   about: 'its disk reads and writes 0.25 to 2 MiB a second each',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
-  prepare: needs('disk'),
+  needs: needsGroups('disk'),
   async begin(target) {
     const bytes = Math.floor(SLOW_BYTES.least + target.random() * (SLOW_BYTES.most - SLOW_BYTES.least))
     const device = readFileSync(`/sys/class/block/${basename(target.disk.device())}/dev`, 'utf8').trim()

@@ -21,13 +21,10 @@ export function hierarchyFor(of: Limited): Hierarchy {
 }
 
 /**
- * As a fault's `prepare`: it can be limited here. In version 2 its controllers are on for groups at the root from now on, which
+ * As a fault's `needs`: it can be limited here. In version 2 its controllers are on for groups at the root from now on, which
  * limits nobody. UsageError CHAOS_GROUPS with what to do.
  */
-export const needs = (of: Limited) => async (): Promise<NodeJS.ProcessEnv> => {
-  ready(hierarchyFor(of))
-  return {}
-}
+export const needsGroups = (of: Limited) => (): void => ready(hierarchyFor(of))
 
 /** The same for one that is known. */
 export function ready(hierarchy: Hierarchy): void {

@@ -177,9 +177,9 @@ export function needsLinux(release: string): void {
   )
 }
 
-const needsLines = async (): Promise<NodeJS.ProcessEnv> => {
+const needsLines = (): void => {
   needsLinux(release())
-  return await needsPrograms('gcc', 'ip')()
+  needsPrograms('gcc', 'ip')()
 }
 
 function bad(name: string, about: string, draw: (random: () => number) => LineCondition): Fault {
@@ -189,7 +189,7 @@ function bad(name: string, about: string, draw: (random: () => number) => LineCo
     lasts: { leastMs: 2_000, mostMs: 30_000 },
     reach: 'one',
     links: true,
-    prepare: needsLines,
+    needs: needsLines,
     begin: ({ hosts, host, random }) => worsenLine(hosts, host, draw(random))
   }
 }

@@ -13,7 +13,7 @@ export const losePower: Fault = {
   about: 'it loses its power, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 30_000 },
   reach: 'one',
-  prepare: needsPrograms('xfs_io'),
+  needs: needsPrograms('xfs_io'),
   counts: { as: 'powerLosses', of: runs },
   begin: target => cut([target])
 }
@@ -24,7 +24,7 @@ export const loseRackPower: Fault = {
   about: 'it and half of the others lose their power at once, and what was not synced',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'many',
-  prepare: needsPrograms('xfs_io'),
+  needs: needsPrograms('xfs_io'),
   counts: { as: 'powerLosses', of: target => running(rack(target)) },
   begin: target => cut(rack(target))
 }
@@ -34,7 +34,7 @@ export const loseAllPower: Fault = {
   about: 'all hosts lose their power at once, and what was not synced',
   lasts: { leastMs: 0, mostMs: 5_000 },
   reach: 'all',
-  prepare: needsPrograms('xfs_io'),
+  needs: needsPrograms('xfs_io'),
   counts: { as: 'powerLosses', of: target => running([target, ...target.others]) },
   begin: target => cut([target, ...target.others])
 }

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { hasCode, messageOf } from '../../../node/errors.ts'
 import { type Fault, nothing, once } from '../fault.ts'
-import { limit, needs } from './groups.ts'
+import { limit, needsGroups } from './groups.ts'
 import { needsPrograms, run } from './tools.ts'
 
 const PERIOD_US = 100_000
@@ -13,7 +13,7 @@ export const starved: Fault = {
   about: 'all that it runs has 5 to 20 % of one processor together',
   lasts: { leastMs: 2_000, mostMs: 30_000 },
   reach: 'one',
-  prepare: needs('cpu'),
+  needs: needsGroups('cpu'),
   async begin(target) {
     const quota = Math.round(PERIOD_US * (0.05 + 0.15 * target.random()))
     return await limit({ of: 'cpu', quotaUs: quota, periodUs: PERIOD_US }, () => target.pids())
@@ -29,7 +29,7 @@ export const shortOfMemory: Fault = {
   about: 'all that it runs may take 16 to 96 MiB more together',
   lasts: { leastMs: 2_000, mostMs: 20_000 },
   reach: 'one',
-  prepare: needs('memory'),
+  needs: needsGroups('memory'),
   async begin(target) {
     const mib = Math.round(16 + 80 * target.random())
     return await limit({ of: 'memory', bytes: mib << 20 }, () => target.pids())
@@ -45,7 +45,7 @@ export const noDescriptors: Fault = {
   about: 'its peer can open no file and no connection more',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'one',
-  prepare: needsPrograms('prlimit'),
+  needs: needsPrograms('prlimit'),
   async begin(target) {
     const pid = target.peerPid()
     const before = pid === undefined ? undefined : softLimit(pid)

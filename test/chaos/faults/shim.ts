@@ -11,7 +11,7 @@ import { mkdir, open, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { hasCode } from '../../../node/errors.ts'
 import { type Fault, type Heal, type Home, once, type Target } from '../fault.ts'
-import { compile } from './tools.ts'
+import { compile, needsPrograms } from './tools.ts'
 
 /** As in `shim.c`. */
 const FILE_BYTES = 4096
@@ -79,6 +79,7 @@ function jump(name: string, about: string, ms: number): Fault {
     about,
     lasts: { leastMs: 2_000, mostMs: 30_000 },
     reach: 'one',
+    needs: needsPrograms('gcc'),
     prepare: prepareShim,
     begin: target => tell(target, AT.ahead, value, Buffer.alloc(8))
   }
@@ -100,6 +101,7 @@ export const failingSync: Fault = {
   about: 'some or all of its fsync, and of its writes that sync, give EIO',
   lasts: { leastMs: 1_000, mostMs: 20_000 },
   reach: 'one',
+  needs: needsPrograms('gcc'),
   prepare: prepareShim,
   async begin(target) {
     const value = Buffer.alloc(4)

@@ -18,13 +18,12 @@ const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
 
 const execute = promisify(execFile)
 
-/** As a fault's `prepare`: these programs are here. UsageError CHAOS_TOOLS with what to install, before a cluster starts. */
+/** As a fault's `needs`: these programs are here. UsageError CHAOS_TOOLS with what to install. */
 export const needsPrograms =
   (...programs: readonly string[]) =>
-  async (): Promise<NodeJS.ProcessEnv> => {
+  (): void => {
     for (const program of programs)
       if (!path.split(':').some(folder => existsSync(join(folder, program)))) throw missing(program)
-    return {}
   }
 
 function missing(program: string): UsageError {

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util'
 import { messageOf, UsageError } from '../../../node/errors.ts'
 import { type Check, exitCode, machineFacts, reportText, writeReport } from '../../measure.ts'
 import { FAULTS } from '../faults/list.ts'
-import { type OneRun, runOne } from '../one-run.ts'
+import { type OneRun, requireNeeds, runOne } from '../one-run.ts'
 import { reportFile } from '../options.ts'
 import { MISTAKES } from './list.ts'
 import type { Mistake } from './mistake.ts'
@@ -58,6 +58,8 @@ export const listText = (mistakes: readonly Mistake[]): string =>
 
 /** The exit code. */
 export async function runPlanted(options: PlantedOptions): Promise<number> {
+  const scenarios = options.mistakes.map(({ scenario }) => scenario)
+  requireNeeds(scenarios, FAULTS)
   const abort = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => abort.abort())
   const checks: Check[] = []
