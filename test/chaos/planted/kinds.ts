@@ -11,7 +11,7 @@ const KINDS = [
   // Late is another thing than never: a busy machine is late.
   ['in time', /^(all VMs work again|redundancy is full)/],
   ['running', /^(coming back|what was promised)/],
-  ['bounds', /^p\d+: /]
+  ['bounds', /^(p\d+: |what no kept epoch needs)/]
 ] as const
 
 export type PromiseName = (typeof KINDS)[number][0] | 'other'

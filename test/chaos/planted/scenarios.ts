@@ -43,3 +43,5 @@ export const hostsAreCutOff = each('hosts-are-cut-off', 'cut-off', 2, 12_000)
 /** Of the files that columns lie in. */
 export const filesEndEarly = each('files-end-early', 'truncation', 6, 0)
 export const peersDie = each('peers-die', 'kill-peer', 1, 0)
+/** Two epochs and more in each. */
+export const peersDieAgain = each('peers-die-again', 'kill-peer', 8, 0)

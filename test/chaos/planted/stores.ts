@@ -1,6 +1,6 @@
 /** Mistakes about what is on disks: columns, registers, what is repaired and what is forgotten. */
 import type { Mistake } from './mistake.ts'
-import { allDie, allDieAndGoOn, allLosePower, filesEndEarly, peersDie } from './scenarios.ts'
+import { allDie, allDieAndGoOn, allLosePower, filesEndEarly, peersDie, peersDieAgain } from './scenarios.ts'
 
 export const STORE_MISTAKES: readonly Mistake[] = [
   {
@@ -79,5 +79,19 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     scenario: peersDie,
     seed: 1,
     promises: ['epochs']
+  },
+  {
+    name: 'drops-manifests-alone',
+    file: 'node/agents/housekeeping.ts',
+    edits: [
+      {
+        find: 'for (const stream of plan.streams) await store.dropStream(stream)',
+        replace: 'for (const _ of plan.streams) await Promise.resolve()'
+      }
+    ],
+    why: 'streams stay when what named them is gone: nobody misses anything until the disk is full',
+    scenario: peersDieAgain,
+    seed: 1,
+    promises: ['bounds']
   }
 ]
