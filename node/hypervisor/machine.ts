@@ -365,12 +365,19 @@ export class QemuMachine implements Machine {
     if (alarm) this.#options.onExit(reason)
   }
 
+  /**
+   * QEMU is gone, which is what counts: this never rejects. What a disk that has become read-only keeps is removed by the next run of
+   * the peer, as it would be had the peer been killed.
+   */
   async #cleanUp(): Promise<void> {
     this.#qmp?.close()
     this.agent?.close()
-    await this.#ram.close()
-    await this.disks.remove()
-    await rm(this.#context.paths.qmp, { force: true })
+    const steps = [this.#ram.close(), this.disks.remove(), rm(this.#context.paths.qmp, { force: true })]
+    for (const step of await Promise.allSettled(steps)) {
+      if (step.status === 'fulfilled') continue
+      const about = { vm: this.#options.spec.id, err: step.reason as unknown }
+      this.#context.log.warn(about, 'what a VM has left stays until this peer starts again')
+    }
   }
 
   #is(state: State): boolean {
