@@ -1,7 +1,8 @@
 /**
- * A peer that ends although nobody has ended it: started again a second later, it would be green with a crash in it. Killed
- * it is from outside; told to stop, by its init. For all else there has to be a fault on its host in the same round under which
- * a peer may end rather than go on with what it cannot trust. Pure.
+ * A peer that ends although nobody has ended it: started again a second later, it would be green with a crash in it. Its init has
+ * killed it, or told it to stop. Else there has to be a fault on its host in the same round under which a peer may end rather than go
+ * on with what it cannot trust; and then it says why, by an error that has a code: one that nobody has thought of has none. A signal
+ * but that of a kill is a crash whatever is wrong with its host. Pure.
  */
 import type { Step } from './scenario.ts'
 
@@ -18,18 +19,36 @@ const MAY_END: ReadonlySet<string> = new Set([
   'register-truncation'
 ])
 
+/** By which the kernel or a fault kills a peer without its init. */
+const KILLS: ReadonlySet<string> = new Set(['kill-peer', 'short-of-memory'])
+
 export interface End {
   /** "h1" */
   readonly host: string
   /** "SIGKILL", "exit code 1" */
   readonly how: string
+  /** The code of the error that it ended with, as `lastCode` finds it. */
+  readonly code: string | undefined
   /** Its init had told it to stop, or killed it. */
   readonly asked: boolean
 }
 
 /** `steps`: of the round that it is in. What a heal begins (reading again what was damaged) is over when the round is. */
-export function unasked({ host, how, asked }: End, steps: readonly Step[]): string[] {
-  if (asked || how === 'SIGKILL') return []
-  const why = steps.some(step => `h${step.host + 1}` === host && MAY_END.has(step.fault))
-  return why ? [] : [`the peer of ${host} ended by itself: ${how}`]
+export function unasked({ host, how, code, asked }: End, steps: readonly Step[]): string[] {
+  const had = (faults: ReadonlySet<string>) =>
+    steps.some(step => `h${step.host + 1}` === host && faults.has(step.fault))
+  if (asked || (how === 'SIGKILL' && had(KILLS))) return []
+  if (/^exit code \d+$/.test(how) && had(MAY_END)) {
+    return code === undefined ? [`the peer of ${host} ended by an error that it does not know: ${how}`] : []
+  }
+  return [`the peer of ${host} ended by itself: ${how}`]
+}
+
+/**
+ * Of a peer's log, which ends with lines of JSON, with what Node says of what nobody has caught, or with `diapause: what happened [CODE]`
+ * and what to do below it (`node/edge/explain.ts`). Undefined where it does not end with such an error.
+ */
+export function lastCode(log: string): string | undefined {
+  const said = log.split('\n').filter(line => line !== '' && !line.startsWith('  → '))
+  return /^diapause: .*\[([A-Z][A-Z0-9_]*)\]$/.exec(said.at(-1) ?? '')?.[1]
 }

@@ -18,7 +18,7 @@ const SAY_AGAIN_MS = 1_000
 const RECENT_MS = 5_000
 
 /** CLOCK_MONOTONIC, as `beats.c` has it. */
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
+export const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
 
 /** Peer p1 is at home on h1. */
 export const hostOf = (peer: string): string => peer.replace(/^p/, 'h')
@@ -68,7 +68,7 @@ export class Listener {
       if (event.kind === 'epoch.committed') this.epochs++
       this.#timeline.add('epoch', `epoch ${event.epoch} ${is}`, { host })
     } else if (event.kind === 'takeover.decided') {
-      const owners = this.#hosts(event.owners)
+      const owners = this.hosts(event.owners)
       if (this.#names.size > 0) this.#decided(event, atMs)
       else this.#early.push(() => this.#decided(event, atMs))
       if (!this.#once(`takeover ${event.generation}`)) return
@@ -86,15 +86,15 @@ export class Listener {
 
   /** In a time without faults. */
   record(record: RecordSeen & Pick<GroupRecord, 'owners'>): void {
-    this.history.onRecord(record, this.#hosts(record.owners), this.#now())
+    this.history.onRecord(record, this.hosts(record.owners), this.#now())
   }
 
   #decided({ generation, epoch, owners }: EventOf<'takeover.decided'>, atMs: number): void {
-    this.history.onDecided({ generation, epoch, owners: this.#hosts(owners), atMs })
+    this.history.onDecided({ generation, epoch, owners: this.hosts(owners), atMs })
   }
 
   /** Ids of peers → names of their hosts. */
-  #hosts(owners: Readonly<Record<string, string>>): Record<string, string> {
+  hosts(owners: Readonly<Record<string, string>>): Record<string, string> {
     return Object.fromEntries(Object.entries(owners).map(([vm, id]) => [vm, hostOf(this.#names.get(id) ?? id)]))
   }
 

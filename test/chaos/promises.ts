@@ -62,6 +62,17 @@ const spokeOn = ({ host, fromMs }: Stint, before: Stint | undefined): string =>
     ? ''
     : `, ${Math.round(fromMs - before.fromMs)} ms after ${before.host} had begun to speak`
 
+/** A VM says something every 50 ms, and is silent for some hundred while it is cut or its machine is busy. A guess, far above. */
+const HEARD_WITHIN_MS = 5_000
+
+/** `owner`: the host that is to run the VM; undefined: the record names none. Who is not heard says nothing of how many copies there are. */
+export function heard(vm: string, last: Stint | undefined, owner: string | undefined, nowMs: number): string[] {
+  if (last === undefined) return [`${vm} was never heard`]
+  const silentMs = nowMs - last.untilMs
+  if (silentMs > HEARD_WITHIN_MS) return [`${vm} was not heard for ${Math.round(silentMs)} ms`]
+  return last.host === owner ? [] : [`${vm} is heard from ${last.host}, and is to run on ${owner ?? 'no host'}`]
+}
+
 /** A VM that is heard with another nonce has booted: what it held in memory is lost. */
 export function booted(vm: string, stints: readonly Stint[]): string[] {
   const nonces = new Set(stints.map(({ nonce }) => nonce))

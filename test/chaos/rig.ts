@@ -2,6 +2,7 @@
  * What a scenario breaks: hosts with disks of their own, a real peer on each, a bank in real VMs that beats to the outside.
  * The rig is each host's init, too: a peer that ended is started again, unless its host is down.
  */
+import { readFileSync } from 'node:fs'
 import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf } from '../../node/errors.ts'
@@ -11,6 +12,7 @@ import { killAll } from '../demo/processes.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { Bank, GROUP } from '../scenarios/bank.ts'
 import { makeDisks, removeDisks } from './disks.ts'
+import { lastCode } from './ends.ts'
 import type { Disk, Fault, Home } from './fault.ts'
 import { BEAT_MS, Lan, UPLINK } from './lan.ts'
 import { RigTarget } from './target.ts'
@@ -43,8 +45,8 @@ export interface RigOptions {
     event(seen: SeenEvent): void
     /** What became of a peer's process. */
     peer(name: string, text: string): void
-    /** `asked`: its init had told it to stop, or had killed it. */
-    ended?(name: string, how: string, asked: boolean): void
+    /** `asked`: its init had told it to stop, or had killed it. `code`: of the error that it ended with. */
+    ended?(end: { name: string; how: string; code: string | undefined; asked: boolean }): void
   }
 }
 
@@ -97,7 +99,8 @@ export class Rig {
         onEnd(peer, how) {
           tell.peer(peer.name, `its peer ended: ${how}`)
           const target = targets.find(({ name }) => name === peer.name)
-          tell.ended?.(peer.name, how, target?.isEnded === true)
+          const code = lastCode(readFileSync(peer.logFile, 'utf8'))
+          tell.ended?.({ name: peer.name, how, code, asked: target?.isEnded === true })
           target?.startSoon()
         }
       })

@@ -32,9 +32,14 @@ export async function takeSample(target: RigTarget, atMs: number): Promise<Sampl
     descriptors: readdirSync(`/proc/${pid}/fd`).length,
     disk: (blocks - bfree) / blocks,
     storedMiB: sizeOf(target.dataDir) / MIB,
-    answerMs
+    answerMs,
+    loopMeanMs: metrics('nodejs_eventloop_lag_mean_seconds') * 1_000,
+    loopP99Ms: metrics('nodejs_eventloop_lag_p99_seconds') * 1_000
   }
 }
+
+/** From now on its peer counts the delays of its event loop anew: those under a fault say nothing. */
+export const countLoopAnew = async ({ peer }: RigTarget): Promise<void> => void (await metricsOf(peer.socketPath))
 
 /** Streams of which its peer stores columns. */
 export const streamsStored = async ({ peer }: RigTarget): Promise<number> =>

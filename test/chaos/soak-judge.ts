@@ -1,6 +1,6 @@
 /** What half an hour of nothing but work has shown: growth of what each peer takes, from its fifth minute to its last. Pure. */
 import { atLeast, atMost, type Check, equal, note } from '../measure.ts'
-import type { Sample } from './bounds.ts'
+import { bounded, type Sample } from './bounds.ts'
 
 export interface SoakSeen {
   readonly minutes: number
@@ -18,6 +18,8 @@ export const LEAST_MINUTES = SETTLED_MINUTE + 2
 const MOST_RSS_GROWTH = 1.1
 /** An image is a chain of streams, of a file or more each, which is some long or some more: descriptors and disk go up and down. */
 const MOST_OTHER_GROWTH = 1.5
+/** Of the event loop's mean delay: 22 to 24 ms were seen, 20 of them between two looks. */
+const MOST_LOOP_GROWTH = 1.5
 /** Of the epochs that there is time for: one that is cut while a machine is busy may be given up and taken again. */
 const LEAST_EPOCHS = 0.9
 
@@ -34,8 +36,10 @@ export function soakChecks({ minutes, intervalMs, samples, epochs, broken }: Soa
     })
   return [
     equal('soak: promises broken', broken.length, 0),
+    equal('soak: bounds broken', bounded(peers, samples).join('; '), ''),
     ...grown('rss', 'MiB', MOST_RSS_GROWTH, ({ rssMiB }) => rssMiB),
     ...grown('descriptors', '', MOST_OTHER_GROWTH, ({ descriptors }) => descriptors),
+    ...grown('loopDelay', 'ms', MOST_LOOP_GROWTH, ({ loopMeanMs }) => loopMeanMs),
     ...grown('stored', 'MiB', MOST_OTHER_GROWTH, ({ storedMiB }) => storedMiB),
     ...peers.map(peer =>
       note(`soak.slowestAnswer ${peer}`, Math.max(0, ...own(peer).map(({ answerMs }) => answerMs)), 'ms')

@@ -13,20 +13,19 @@ import { bounded, type Sample } from './bounds.ts'
 import { type End, unasked } from './ends.ts'
 import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.ts'
 import { goBack } from './going-back.ts'
-import { hostOf, Listener, moneyMoves } from './observers.ts'
+import { hostOf, Listener, moneyMoves, monotonicMs } from './observers.ts'
 import * as promises from './promises.ts'
 import { lacking, spoilt, surplus, triesDisks, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
-import { streamsStored, takeSample } from './samples.ts'
+import { countLoopAnew, streamsStored, takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
+import { settled } from './settled.ts'
 import type { RigTarget } from './target.ts'
 import type { Entry, Timeline } from './timeline.ts'
 
 /** Frames that were on their way when an observer is asked. */
 const SETTLED_MS = 500
 const VERIFY_MS = 60_000
-/** To read all processes of a busy machine takes 50 ms. */
-const LOOK_AGAIN_MS = 500
 
 export interface RunOptions {
   readonly scenario: Scenario
@@ -67,8 +66,6 @@ export interface RoundSeen {
   readonly redundantMs: number | null
 }
 
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6
-
 export async function runScenario(options: RunOptions): Promise<Outcome> {
   const { timeline, scenario, hosts, faults } = options
   const startedMs = monotonicMs()
@@ -80,7 +77,7 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
     tell: {
       event: seen => listener.event(seen),
       peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) }),
-      ended: (name, how, asked) => onEnd({ host: hostOf(name), how, asked })
+      ended: ({ name, ...end }) => onEnd({ host: hostOf(name), ...end })
     }
   })
   const run = new Run(options, rig, listener)
@@ -195,7 +192,9 @@ class Run {
       return { backMs, redundantMs: null }
     const redundantMs = performance.now() - healedMs
     this.#judge('redundancy is full', redundantMs > promises.REDUNDANT_MS ? ['not in time'] : [], redundantMs)
-    await this.#tried('what is stored', () => this.#dropped())
+    await this.#tried('what is stored', async () =>
+      this.#judge('what no kept epoch needs is dropped', await settled(() => this.#undropped()))
+    )
     return { backMs, redundantMs }
   }
 
@@ -252,6 +251,7 @@ class Run {
   async #look(): Promise<void> {
     const { bank, targets } = this.#rig
     const before = this.#listener.history.committed
+    await Promise.all(targets.map(countLoopAnew))
     this.#judge('money is conserved', promises.money(await this.#audit(), this.#nonces))
     const { committed } = await this.#record()
     this.#judge('committed epochs are there', promises.committed(before, committed?.epoch))
@@ -260,7 +260,11 @@ class Run {
     )
     await sleep(SETTLED_MS)
     this.#seen()
-    await this.#alone()
+    await this.#heard()
+    // Of owners before nothing is left that runs: a machine that is paused takes memory, and could be continued.
+    const there = () => targets.flatMap(target => target.vms())
+    const alone = await settled(() => promises.hypervisors(bank.vms, there()))
+    this.#judge('one hypervisor of each VM is there', alone)
     for (const target of targets) this.#samples.push(await takeSample(target, performance.now() - this.#startMs))
   }
 
@@ -298,19 +302,14 @@ class Run {
     return faults.filter(fault => !this.broken.some(told => told.includes(fault)))
   }
 
-  /** Of owners before nothing is left that runs: a machine that is paused takes memory, and could be continued. */
-  async #alone(): Promise<void> {
-    const { bank, targets } = this.#rig
-    const deadlineMs = performance.now() + promises.OBJECTIVE_MS
-    for (;;) {
-      const there = targets.flatMap(target => target.vms())
-      const faults = promises.hypervisors(bank.vms, there)
-      if (faults.length === 0 || performance.now() > deadlineMs) {
-        this.#judge('one hypervisor of each VM is there', faults)
-        return
-      }
-      await sleep(LOOK_AGAIN_MS)
+  /** By the observer of the wire, without whom nothing is known of copies. */
+  async #heard(): Promise<void> {
+    const { bank, lan } = this.#rig
+    const unheard = async () => {
+      const owners = this.#listener.hosts((await this.#record()).owners)
+      return bank.vms.flatMap(vm => promises.heard(vm, lan.log.stints(vm).at(-1), owners[vm], monotonicMs()))
     }
+    this.#judge('every VM is heard from its host', await settled(unheard))
   }
 
   /** What is damaged counts as there until somebody reads it: all is read once, while epochs come and go, and after all is there. */
@@ -323,20 +322,12 @@ class Run {
     await this.#record()
   }
 
-  /** Of streams that no kept epoch needs any more nothing is left. */
-  async #dropped(): Promise<void> {
-    const deadlineMs = performance.now() + promises.OBJECTIVE_MS
-    for (;;) {
-      const report = await this.#verify(false)
-      const { targets } = this.#rig
-      const stored = targets.map(async target => ({ host: target.host.name, streams: await streamsStored(target) }))
-      const faults = surplus(await Promise.all(stored), report)
-      if (faults.length === 0 || performance.now() > deadlineMs) {
-        this.#judge('what no kept epoch needs is dropped', faults)
-        return
-      }
-      await sleep(LOOK_AGAIN_MS)
-    }
+  /** What is stored that no kept epoch needs. */
+  async #undropped(): Promise<string[]> {
+    const report = await this.#verify(false)
+    const { targets } = this.#rig
+    const stored = targets.map(async target => ({ host: target.host.name, streams: await streamsStored(target) }))
+    return surplus(await Promise.all(stored), report)
   }
 
   /** `deep`: all is read where it lies. `harmed`: a fault has damaged what is stored. */
@@ -377,6 +368,7 @@ class Run {
     await this.#allThere()
     await sleep(SETTLED_MS)
     this.#seen()
+    await this.#heard()
   }
 
   #judge(what: string, faults: readonly string[], ms?: number): void {

@@ -1,10 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { bounded, type Sample } from '../chaos/bounds.ts'
-import { unasked } from '../chaos/ends.ts'
+import { type End, lastCode, unasked } from '../chaos/ends.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
 
 describe('what a peer takes', () => {
-  const samples = (rss: (i: number) => number, stored: (i: number) => number = () => 40): Sample[] =>
+  const samples = (
+    rss: (i: number) => number,
+    stored: (i: number) => number = () => 40,
+    loopMs: (i: number) => number = () => 22
+  ): Sample[] =>
     Array.from({ length: 60 }, (_, i) => ({
       peer: 'p1',
       atMs: 1_000 * i,
@@ -16,7 +20,9 @@ describe('what a peer takes', () => {
       descriptors: 80,
       disk: 0.2,
       storedMiB: stored(i),
-      answerMs: 10
+      answerMs: 10,
+      loopMeanMs: loopMs(i),
+      loopP99Ms: 4 * loopMs(i)
     }))
   const found = (...given: Parameters<typeof samples>) => bounded(['p1'], samples(...given))
 
@@ -38,6 +44,14 @@ describe('what a peer takes', () => {
     expect(found(steady, i => 40 + 4 * i)).toEqual([expect.stringContaining('p1: what it stores (MiB) grew from')])
   })
 
+  it('may be late at no time by more than its bound, nor by more and more, and must say how late it is', () => {
+    const steady = () => 150
+    const late = (loopMs: (i: number) => number) => found(steady, undefined, loopMs)
+    expect(late(i => (i === 7 ? 300 : 22))).toEqual(['p1: delay of the event loop (ms, 99 %) is 1200, above 1000'])
+    expect(late(i => 22 + i)).toEqual([expect.stringContaining('p1: delay of the event loop (ms, mean) grew from')])
+    expect(late(() => Number.NaN)).not.toEqual([])
+  })
+
   it('is not bounded where nobody has seen it', () => {
     expect(
       bounded(
@@ -49,26 +63,40 @@ describe('what a peer takes', () => {
 })
 
 describe('the end of a peer', () => {
-  const steps = [{ fault: 'failing-disk', host: 1, atMs: 0, lastsMs: 5_000, seed: 1 }]
+  const under = (fault: string) => [{ fault, host: 1, atMs: 0, lastsMs: 5_000, seed: 1 }]
+  const end = (how: string, more: Partial<End> = {}): End => ({
+    host: 'h2',
+    how,
+    code: undefined,
+    asked: false,
+    ...more
+  })
+  const known = end('exit code 1', { code: 'REGISTER_STORE' })
 
   it('is its own where nobody has ended it', () => {
-    expect(unasked({ host: 'h1', how: 'exit code 1', asked: false }, steps)).toEqual([
-      'the peer of h1 ended by itself: exit code 1'
-    ])
-    expect(unasked({ host: 'h1', how: 'SIGSEGV', asked: false }, steps)).toHaveLength(1)
+    const told = (how: string) => [`the peer of h1 ended by itself: ${how}`]
+    for (const how of ['exit code 1', 'SIGSEGV', 'SIGKILL'])
+      expect(unasked(end(how, { host: 'h1' }), under('failing-disk'))).toEqual(told(how))
+    expect(unasked({ ...known, host: 'h1' }, under('failing-disk'))).toEqual(told('exit code 1'))
   })
 
-  it('is not where it was killed, told to stop, or has lost what it stands on', () => {
-    expect(unasked({ host: 'h1', how: 'SIGKILL', asked: false }, steps)).toEqual([])
-    expect(unasked({ host: 'h1', how: 'exit code 0', asked: true }, steps)).toEqual([])
-    expect(unasked({ host: 'h2', how: 'exit code 1', asked: false }, steps)).toEqual([])
+  it('is not where it was told to stop, was killed, or says why it cannot go on with what it stands on', () => {
+    expect(unasked(end('exit code 0', { asked: true }), [])).toEqual([])
+    expect(unasked(end('SIGKILL', { asked: true }), [])).toEqual([])
+    expect(unasked(end('SIGKILL'), under('kill-peer'))).toEqual([])
+    expect(unasked(end('SIGKILL'), under('short-of-memory'))).toEqual([])
+    expect(unasked(known, under('failing-disk'))).toEqual([])
+  })
+
+  it('is a crash whatever is wrong with its host where it is by a signal, or by an error that nobody has thought of', () => {
+    for (const how of ['SIGSEGV', 'SIGABRT', 'SIGKILL']) expect(unasked(end(how), under('full-disk'))).toHaveLength(1)
+    expect(unasked(end('exit code 1'), under('full-disk'))).toEqual([
+      'the peer of h2 ended by an error that it does not know: exit code 1'
+    ])
   })
 
   it('is excused by faults that there are, and by none of networks, kills and clocks', () => {
-    const excused = [...FAULTS.keys()].filter(fault => {
-      const [step] = steps
-      return unasked({ host: 'h2', how: 'SIGSEGV', asked: false }, step ? [{ ...step, fault }] : []).length === 0
-    })
+    const excused = [...FAULTS.keys()].filter(fault => unasked(known, under(fault)).length === 0)
     expect(excused.sort()).toEqual([
       'failing-disk',
       'failing-fsync',
@@ -80,5 +108,16 @@ describe('the end of a peer', () => {
       'register-truncation',
       'short-of-memory'
     ])
+  })
+
+  it('has the code of the error that it ended with, if it is one of its own', () => {
+    const json = '{"level":"info","msg":"a line"}\n'
+    const told = "diapause: cannot use the data folder /x: EROFS, open '/x/[a]' [DATA_DIR_UNUSABLE]\n"
+    expect(lastCode(`${json}${told}`)).toBe('DATA_DIR_UNUSABLE')
+    expect(lastCode(`${json}${told}  → mount it for writing\n`)).toBe('DATA_DIR_UNUSABLE')
+    expect(lastCode(`${told}${json}`)).toBeUndefined()
+    expect(lastCode(`${json}diapause: TypeError: x is not a function\n    at f (file:///a.ts:1:2)\n`)).toBeUndefined()
+    expect(lastCode(`${told}[Error: EROFS] {\n  errno: -30,\n}\n\nNode.js v24.0.0\n`)).toBeUndefined()
+    expect(lastCode('')).toBeUndefined()
   })
 })

@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { BeatLog, type Stint } from '../chaos/beat-log.ts'
 import { CLEARLY_MS, type Generations } from '../chaos/history.ts'
-import { booted, committed, copies, hypervisors, money, readable, shortestSilence } from '../chaos/promises.ts'
+import {
+  booted,
+  committed,
+  copies,
+  heard as heardNow,
+  hypervisors,
+  money,
+  readable,
+  shortestSilence
+} from '../chaos/promises.ts'
 
 const NONCE = '00000000000000aa'
 
@@ -50,6 +59,21 @@ describe('stints', () => {
   it('are made of nothing but lines of the observer', () => {
     expect(() => new BeatLog(new Map()).take('1.000000000 lan-h1 1 00000000000000aa 7')).toThrow(TypeError)
     expect(() => new BeatLog(new Map([['lan-h1', 'h1']])).take('nonsense')).toThrow(TypeError)
+  })
+})
+
+describe('who is heard', () => {
+  const last = heard('h1 1 2', 'h2 3 4').at(-1)
+
+  it('is so from the host that is to run it, until just now', () => {
+    expect(heardNow('vm1', last, 'h2', 1_200)).toEqual([])
+    expect(heardNow('vm1', last, 'h2', 7_000)).toEqual(['vm1 was not heard for 5850 ms'])
+    expect(heardNow('vm1', last, 'h1', 1_200)).toEqual(['vm1 is heard from h2, and is to run on h1'])
+    expect(heardNow('vm1', last, undefined, 1_200)).toHaveLength(1)
+  })
+
+  it('is nobody where the observer is deaf', () => {
+    expect(heardNow('vm1', undefined, 'h2', 1_200)).toEqual(['vm1 was never heard'])
   })
 })
 

@@ -5,12 +5,12 @@ import { type SoakSeen, soakChecks } from '../chaos/soak-judge.ts'
 const steady = { rssMiB: 200, anonMiB: 150, heapMiB: 40, heapTakenMiB: 50, externalMiB: 20 }
 
 /** Half an hour, a sample every five seconds: `rss` and `descriptors` by the minute that it is. */
-function soak(change: Partial<Record<'rssMiB' | 'descriptors', (minute: number) => number>>): SoakSeen {
+function soak(change: Partial<Record<'rssMiB' | 'descriptors' | 'loopMeanMs', (minute: number) => number>>): SoakSeen {
   const samples = Array.from({ length: 360 }, (_, i): Sample => {
     const minute = Math.floor(i / 12)
-    const { rssMiB = () => steady.rssMiB, descriptors = () => 90 } = change
-    const seen = { rssMiB: rssMiB(minute), descriptors: descriptors(minute) }
-    return { peer: 'p1', atMs: i * 5_000, ...steady, ...seen, disk: 0.1, storedMiB: 40, answerMs: 3 }
+    const { rssMiB = () => steady.rssMiB, descriptors = () => 90, loopMeanMs = () => 22 } = change
+    const seen = { rssMiB: rssMiB(minute), descriptors: descriptors(minute), loopMeanMs: loopMeanMs(minute) }
+    return { peer: 'p1', atMs: i * 5_000, ...steady, ...seen, disk: 0.1, storedMiB: 40, answerMs: 3, loopP99Ms: 80 }
   })
   return { minutes: 30, intervalMs: 10_000, samples, epochs: 180, broken: [] }
 }
@@ -27,6 +27,13 @@ describe('a soak', () => {
     expect(failed(soak({ descriptors: minute => 90 + 2 * minute }))).toEqual(['soak.descriptorsGrowth p1'])
   })
 
+  it('is red where a peer is later and later with its work, and where it takes more than any may at any moment', () => {
+    expect(failed(soak({ loopMeanMs: minute => 22 + minute / 2 }))).toEqual(['soak.loopDelayGrowth p1'])
+    const { samples, ...seen } = soak({})
+    const once = samples.map((each, i) => (i === 100 ? { ...each, answerMs: 9_000 } : each))
+    expect(failed({ ...seen, samples: once })).toEqual(['soak: bounds broken'])
+  })
+
   it('is red where a peer was not seen in its last minute, and where epochs did not come', () => {
     const seen = soak({})
     expect(failed({ ...seen, samples: seen.samples.slice(0, 300) })).toContain('soak.rssGrowth p1')
@@ -37,7 +44,7 @@ describe('a soak', () => {
     const { samples, ...seen } = soak({})
     const last = samples.length - 1
     expect(
-      failed({ ...seen, samples: samples.map((each, i) => (i === last ? { ...each, rssMiB: 900 } : each)) })
+      failed({ ...seen, samples: samples.map((each, i) => (i === last ? { ...each, rssMiB: 700 } : each)) })
     ).toEqual([])
   })
 })

@@ -1,7 +1,7 @@
 /*
  * line WIRE PORT: stands between a host's wire and the port of the switch that it was plugged in, and does to frames, both
- * ways, what bad lines do. WIRE is a device that is there; PORT is a TAP that this makes, and that ends with it. Needs no
- * netem in the kernel, and no netfilter.
+ * ways, what bad lines do. PORT is a TAP that this makes, and that ends with it; WIRE is a device that is there when the
+ * first line of standard input comes. Needs no netem in the kernel, and no netfilter.
  *
  * Each line of standard input says what is so from now on, of each way:
  *
@@ -182,23 +182,28 @@ static int hear(void) {
   return 1;
 }
 
-int main(int argc, char **argv) {
-  if (argc == 4 && !strcmp(argv[1], "plain")) return plain(argv[2], atoi(argv[3]));
-  if (argc != 3) return 2;
-  int wire = open_wire(argv[1]), port = open_port(argv[2]);
-  state ^= now_us();
-  puts("ready");
-  fflush(stdout);
+/* Until the end of standard input. */
+static void pass(int wire, int port) {
   for (;;) {
     struct pollfd p[3] = {{0, POLLIN, 0}, {wire, POLLIN, 0}, {port, POLLIN, 0}};
     uint64_t t = now_us(), wait_us = !count ? 1000000 : heap[0].due_us > t ? heap[0].due_us - t : 0;
     struct timespec wait = {wait_us / 1000000, wait_us % 1000000 * 1000};
     if (ppoll(p, 3, &wait, 0) < 0) fail("poll");
-    if (p[0].revents && !hear()) break;
+    if (p[0].revents && !hear()) return;
     if (p[1].revents) take(wire, port);
     if (p[2].revents) take(port, wire);
     send_due();
   }
+}
+
+int main(int argc, char **argv) {
+  if (argc == 4 && !strcmp(argv[1], "plain")) return plain(argv[2], atoi(argv[3]));
+  if (argc != 3) return 2;
+  int port = open_port(argv[2]);
+  state ^= now_us();
+  puts("ready");
+  fflush(stdout);
+  if (hear()) pass(open_wire(argv[1]), port);
   printf("passed %lu lost %lu twice %lu\n", passed, lost, twice);
   return 0;
 }

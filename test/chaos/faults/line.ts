@@ -3,13 +3,12 @@
  * the place of the host's port at the switch, under its name, so that all else that is done to the port goes on.
  *
  * One program for a host does what all faults of its line ask for together. It dies with this process, and the host is cut
- * off then, as all hosts are. Devices change their names while they are up: that is Linux 6.2 or later.
+ * off then, as all hosts are.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once as event } from 'node:events'
-import { release } from 'node:os'
 import { join } from 'node:path'
-import { DiapauseError, UsageError } from '../../../node/errors.ts'
+import { DiapauseError } from '../../../node/errors.ts'
 import type { Host, Hosts } from '../../hosts/hosts.ts'
 import { type Fault, type Heal, once } from '../fault.ts'
 import { compile, needsPrograms, runWords } from './tools.ts'
@@ -30,6 +29,18 @@ export interface LineCounts {
   readonly lost: number
   readonly twice: number
 }
+
+/**
+ * $1, a device, is $2 from now on. Linux before 6.2 refuses that while a device is up, and one that goes down costs more than
+ * the fault: hosts forget all MAC addresses, and the switch forwards nothing to it for up to a second. So it goes to another
+ * namespace and back: a device that moves is closed, renamed and opened in one request, and nobody sees that it was down.
+ */
+const RENAME = `
+exec 3< /proc/self/ns/net
+exec unshare --net sh -ec '
+  nsenter --net=/proc/self/fd/3 ip link set "$1" netns $$ name "$2" up
+  ip link set "$2" netns /proc/self/fd/3 up
+' sh "$1" "$2"`
 
 interface Line {
   readonly conditions: Set<LineCondition>
@@ -81,7 +92,7 @@ class Lines {
   async #open(host: Host): Promise<Line> {
     const { port } = host
     const where = [...this.#hosts.onSwitch, 'setpriv', '--pdeathsig', 'KILL']
-    const [command, ...args] = [...where, this.#program, port, spareOf(port)]
+    const [command, ...args] = [...where, this.#program, wireOf(port), spareOf(port)]
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     const line: Line = { conditions: new Set(), process: child, closed: event(child, 'close'), said: '' }
     child.stdin.on('error', () => {}) // it ended; the heal says so
@@ -90,16 +101,20 @@ class Lines {
     if (line.said !== 'ready\n') throw new DiapauseError('CHAOS_LINE', `the line of ${host.name} could not be made`)
     this.#lines.set(host, line)
     await this.#plain(host, true)
-    await this.#switch([`link set ${spareOf(port)} up`])
-    await this.#swap(port, wireOf(port), spareOf(port))
+    const plugged = await this.#plugged(port)
+    await this.#rename(port, wireOf(port))
+    const spare = [`link set ${spareOf(port)} addrgenmode none`, `link set ${spareOf(port)} name ${port}`]
+    await this.#switch([...spare, `link set ${port} up`, ...(plugged ? [plugIn(port)] : [])])
     return line
   }
 
   async #close(host: Host, line: Line): Promise<void> {
     const { port } = host
-    await this.#swap(port, spareOf(port), wireOf(port))
+    const plugged = await this.#plugged(port)
     line.process.stdin?.end()
-    await line.closed
+    await line.closed // and what had the port's name is gone
+    await this.#rename(wireOf(port), port)
+    if (plugged) await this.#switch([plugIn(port)])
     this.#lines.delete(host)
     await this.#plain(host, false)
     const [, passed, lost, twice] = /^passed (\d+) lost (\d+) twice (\d+)$/m.exec(line.said) ?? []
@@ -107,15 +122,8 @@ class Lines {
     this.counts.set(host, { passed: Number(passed), lost: Number(lost), twice: Number(twice) })
   }
 
-  /**
-   * The device that has the port's name gets another, and one that waits for it takes its place: at once, for what is lost
-   * meanwhile is no part of the fault. Both stay up, since one that was down is not forwarded to for up to a second.
-   */
-  async #swap(port: string, leaves: string, comes: string): Promise<void> {
-    const plugged = await this.#plugged(port)
-    const quiet = [`link set ${port} addrgenmode none`, `link set ${comes} addrgenmode none`]
-    const rename = [`link set ${port} nomaster`, `link set ${port} name ${leaves}`, `link set ${comes} name ${port}`]
-    await this.#switch([...quiet, ...rename, ...(plugged ? [`link set ${port} master br0`] : [])])
+  async #rename(from: string, to: string): Promise<void> {
+    await runWords([...this.#hosts.onSwitch, 'sh', '-ec', RENAME, 'sh', from, to])
   }
 
   #switch(lines: readonly string[]): Promise<void> {
@@ -135,8 +143,9 @@ class Lines {
 
 /** Of a host's end at the switch while another has its name. */
 const wireOf = (port: string): string => `${port}-wire`
-/** Of what takes its place, before it does and afterwards. */
+/** Of what takes its place, before it does. */
 const spareOf = (port: string): string => `${port}-spare`
+const plugIn = (port: string): string => `link set ${port} master br0`
 
 /** Delays add up, and the chances of what does not happen multiply; for small ones that is their sum. */
 function tell({ conditions, process }: Line): void {
@@ -163,25 +172,6 @@ export const worsenLine = (hosts: Hosts, host: Host, condition: LineCondition): 
 /** Of the host's last bad line, which is good again; undefined if it never had one. */
 export const lineCounts = (hosts: Hosts, host: Host): LineCounts | undefined => of(hosts).counts.get(host)
 
-/** Of which devices change their names while they are up. */
-const LEAST_LINUX = [6, 2] as const
-
-/** Whether lines can be made bad on a machine with this Linux: "6.1.0-18-amd64". UsageError CHAOS_KERNEL. */
-export function needsLinux(release: string): void {
-  const [major = 0, minor = 0] = release.split('.').map(Number)
-  const [least, behind] = LEAST_LINUX
-  if (major > least || (major === least && minor >= behind)) return
-  throw new UsageError(
-    'CHAOS_KERNEL',
-    `bad lines need Linux ${LEAST_LINUX.join('.')}, this is ${release}: boot a later one, or run scenarios without loss, delay, jitter, duplicates and bad-line`
-  )
-}
-
-const needsLines = (): void => {
-  needsLinux(release())
-  needsPrograms('gcc', 'ip')()
-}
-
 function bad(name: string, about: string, draw: (random: () => number) => LineCondition): Fault {
   return {
     name,
@@ -189,7 +179,7 @@ function bad(name: string, about: string, draw: (random: () => number) => LineCo
     lasts: { leastMs: 2_000, mostMs: 30_000 },
     reach: 'one',
     links: true,
-    needs: needsLines,
+    needs: needsPrograms('gcc', 'ip'),
     begin: ({ hosts, host, random }) => worsenLine(hosts, host, draw(random))
   }
 }

@@ -4,6 +4,7 @@ import { CONNECTIONS_BROKE } from '../promises.ts'
 /** `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. */
 const KINDS = [
   ['one copy', /^one copy of /],
+  ['heard', /^every VM is heard/],
   ['one hypervisor', /^one hypervisor of /],
   ['money', new RegExp(`^(money is conserved|epoch \\d+ is restored whole)|${CONNECTIONS_BROKE}`)],
   ['epochs', /^(committed epochs|going back)/],
