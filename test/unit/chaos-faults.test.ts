@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process'
 import { describe, expect, it, vi } from 'vitest'
 import { configSchema } from '../../config/schema.ts'
 import { beginCounted, type Counted, type Fault, nothing, type Target } from '../chaos/fault.ts'
-import { needsLinux } from '../chaos/faults/line.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
 import { PARTITION_LEAST_MS } from '../chaos/faults/network.ts'
 import { killPeer } from '../chaos/faults/processes.ts'
@@ -93,12 +92,6 @@ describe('what a fault needs', () => {
     const scenario = (...names: string[]) => ({ name: 'any', about: '', faults: names, rounds: 1, round: () => [] })
     requireNeeds([scenario('one'), scenario('one', 'two')], faults)
     expect(asked).toEqual(['one', 'two'])
-  })
-
-  it('is refused where Linux is too old for it', () => {
-    for (const fine of ['6.2.0', '6.18.44-fc', '7.0.0-1-amd64']) expect(() => needsLinux(fine)).not.toThrow()
-    for (const old of ['6.1.0-18-amd64', '5.15.0'])
-      expect(() => needsLinux(old)).toThrow(expect.objectContaining({ name: 'UsageError', code: 'CHAOS_KERNEL' }))
   })
 
   it('is asked for before anything begins, of all but those that need nothing', () => {
