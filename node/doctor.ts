@@ -16,6 +16,7 @@ import type { Trying } from './edge/doctor.ts'
 import { servedAt } from './edge/served-at.ts'
 import { hasCode, messageOf } from './errors.ts'
 import { systemClock } from './host/clock.ts'
+import { processUsing } from './host/data-dir.ts'
 import {
   checkClock,
   checkFiles,
@@ -24,6 +25,7 @@ import {
   checkMemory,
   checkPort,
   checkReach,
+  checkUser,
   checkUserfaultfd,
   freeMiB,
   tcpOf,
@@ -78,7 +80,8 @@ export async function examine(config: Config | undefined, trying: Trying): Promi
     const findings: Finding[] = []
     for (const [name, check] of checks) findings.push(await trying(name, check(patient)))
     const seen = config && (await whatPeerSees(config))
-    const others = [...hostChecks(patient, seen), ...(config === undefined ? [] : peerChecks(config, seen))]
+    const pid = config && processUsing(config.peer.dataDir)
+    const others = [...hostChecks(patient, seen, pid), ...(config === undefined ? [] : peerChecks(config, seen))]
     for (const [name, check] of others) findings.push(await trying(name, check()))
     return findings
   } finally {
@@ -245,7 +248,8 @@ async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Fi
 type HostCheck = readonly [name: string, check: () => Promise<Finding>]
 
 /** What needs no QEMU. */
-const hostChecks = (patient: Patient, seen: Seen | undefined): HostCheck[] => [
+const hostChecks = (patient: Patient, seen: Seen | undefined, pid: number | undefined): HostCheck[] => [
+  ['the user of the peer', () => checkUser(pid)],
   ['userfaultfd', async () => checkUserfaultfd(await trialOf(patient))],
   ['memory', () => checkMemory(vmMemoryMiB(patient.settings), seen?.ram)],
   ['memory for huge pages', () => checkHugePages()],

@@ -120,8 +120,7 @@ function parsePeerFile(text: string, file: string): PeerFile {
 function claim(dataDir: string): () => void {
   const folder = join(dataDir, 'lock')
   makeFolder(folder)
-  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
-  const own = `${boot}-${process.pid}-${startTimeOf(process.pid)}`
+  const own = `${thisBoot()}-${process.pid}-${startTimeOf(process.pid)}`
   const file = join(folder, own)
   try {
     writeFileSync(file, '', { flag: 'wx', mode: 0o600 })
@@ -132,14 +131,31 @@ function claim(dataDir: string): () => void {
   const release = (): void => rmSync(file, { force: true })
   for (const other of readdirSync(folder)) {
     if (other === own) continue
-    const [otherBoot, pid, start] = other.split('-')
-    if (otherBoot === boot && startTimeOf(Number(pid)) === start) {
+    const pid = claimantOf(other)
+    if (pid !== undefined) {
       release()
-      throw inUse(dataDir, Number(pid))
+      throw inUse(dataDir, pid)
     }
     rmSync(join(folder, other), { force: true })
   }
   return release
+}
+
+/** Who has the folder open now, by its process id. Undefined: nobody, or it is not for this user to see. Changes nothing. */
+export function processUsing(dataDir: string): number | undefined {
+  try {
+    return readdirSync(join(dataDir, 'lock')).flatMap(claim => claimantOf(claim) ?? [])[0]
+  } catch {
+    return undefined
+  }
+}
+
+const thisBoot = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8)
+
+/** The process of a claim; undefined: it is gone. */
+function claimantOf(claim: string): number | undefined {
+  const [boot, pid, start] = claim.split('-')
+  return boot === thisBoot() && start !== undefined && startTimeOf(Number(pid)) === start ? Number(pid) : undefined
 }
 
 const inUse = (dataDir: string, pid: number): UsageError =>

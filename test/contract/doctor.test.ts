@@ -37,6 +37,7 @@ it('finds what this host can do, in lines for people and in JSON', { timeout: 60
   expect(code).toBe(0)
   expect(out).toMatch(/^ {2}QEMU +good +\d+\.\d+/m)
   expect(out).toMatch(/^ {2}helpers +good +tracker and handoff\.so are there$/m)
+  expect(out).toMatch(/^ {2}user +\w+ +(?:root|user \d+) runs doctor, and so the peer: a guest that breaks out/m)
   expect(out).toMatch(/^ {2}userfaultfd +good +a page that was missing was put in its place/m)
   expect(out).toMatch(/^ {2}accelerator +good +tcg, as hypervisor.accel is "tcg" says$/m)
   expect(out).toMatch(/^ {2}capture +good +dirty: .* byte for byte \(\d+ ms\)$/m)

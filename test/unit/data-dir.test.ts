@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { openDataDir } from '../../node/host/data-dir.ts'
+import { openDataDir, processUsing } from '../../node/host/data-dir.ts'
 import { loadOrCreateIdentity } from '../../node/host/identity.ts'
 
 let folder: string
@@ -112,9 +112,12 @@ describe('a data folder', () => {
         code: 'DATA_DIR_IN_USE',
         details: { pid: other.pid }
       })
+      expect(processUsing(dataDir)).toBe(other.pid)
     } finally {
       await other.kill()
     }
+    expect(processUsing(dataDir)).toBeUndefined()
+    expect(processUsing(join(folder, 'none'))).toBeUndefined()
     const mine = await open()
     expect(readdirSync(join(dataDir, 'lock'))).toHaveLength(1)
     mine.close()

@@ -1,4 +1,6 @@
 /** What `diapause doctor` makes of a host: of files that the kernel would give, of a real disk and real ports. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -12,6 +14,7 @@ import {
   checkMemory,
   checkPort,
   checkReach,
+  checkUser,
   checkUserfaultfd,
   kernelSynchronized,
   tcpOf
@@ -106,6 +109,48 @@ describe('doctor', () => {
       state: 'worse',
       says: expect.stringContaining('elm')
     })
+  })
+
+  it('says of a peer that root runs what a guest that breaks out of its QEMU has, and what to do about it', async () => {
+    const asked: string[] = []
+    const open = async (path: string) => asked.push(path) > 0 && /etc$|bus_socket$/.test(path)
+    expect(await checkUser(41, file('Name:\tnode\nUid:\t0\t0\t0\t0\n'), open)).toMatchObject({
+      state: 'worse',
+      says: expect.stringMatching(/^root runs the peer: .*: \/etc, \/run\/dbus\/system_bus_socket$/),
+      fix: expect.stringMatching(/own-user\.conf.*As a service/)
+    })
+    expect(asked).toContain('/proc/41/root/usr')
+    const all = async () => true
+    expect(await checkUser(undefined, file('Uid:\t0\t0\t0\t0\n'), all)).toMatchObject({
+      state: 'worse',
+      says: expect.stringMatching(/^root runs doctor, and so the peer: .*\/etc, \/usr/)
+    })
+  })
+
+  it('finds no fault with a peer of another user, or of a root to whom what is root’s is closed, and calls none good that it cannot see', async () => {
+    const user = (uid: number, may: boolean | undefined) =>
+      checkUser(41, file(`Uid:\t0\t${uid}\t0\t0\n`), async () => may)
+    expect(await user(999, true)).toMatchObject({ state: 'good', says: expect.stringContaining('user 999') })
+    expect(await user(0, false)).toMatchObject({ state: 'good', says: expect.stringContaining('closed') })
+    expect(await user(0, undefined)).toMatchObject({ state: 'unknown', fix: expect.stringContaining('as root') })
+    expect(await checkUser(41, file(undefined))).toMatchObject({ state: 'unknown' })
+  })
+
+  it('looks at files of root as the process of the peer sees them, which its unit may have made read-only', async ({
+    skip
+  }) => {
+    const may = process.getuid?.() === 0 && spawnSync('unshare', ['--mount', 'true']).status === 0
+    skip(!may, 'only root, with CAP_SYS_ADMIN, can show a process other files')
+    const script = 'for each in /etc /usr; do mount --bind $each $each; mount -o remount,ro,bind $each; done; echo; cat'
+    const peer = spawn('unshare', ['--mount', 'sh', '-ec', script], { stdio: ['pipe', 'pipe', 'inherit'] })
+    try {
+      await once(peer.stdout, 'data')
+      expect((await checkUser(undefined)).says).toMatch(/: \/etc, \/usr, \/var, /)
+      expect((await checkUser(peer.pid)).says).toMatch(/^root runs the peer: .*: \/var, /)
+    } finally {
+      peer.kill()
+      await once(peer, 'close')
+    }
   })
 
   it('compares clocks with members that answered', async () => {
