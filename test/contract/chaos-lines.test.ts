@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { badLine, delay, duplicates, jitter, lineCounts, loss, worsenLine } from '../chaos/faults/line.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
@@ -104,6 +105,45 @@ async function answeredAgain(): Promise<void> {
   if ((await ask(1)).got.length === 0) await answeredAgain()
 }
 
+/** What the kernel says of devices there while that is done: a line for each change. */
+async function linkChanges(where: readonly string[], work: () => Promise<void>): Promise<string[]> {
+  const [command, ...args] = [...where, 'ip', '-oneline', 'monitor', 'link']
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
+  // Changes come in order: it listens when it knows of one, and has all when it knows of the last.
+  const until = async (mtu: number): Promise<void> => {
+    await hosts.ip(where, [`link set lo mtu ${mtu}`])
+    await sleep(10)
+    if (!said.includes(`mtu ${mtu} `)) await until(mtu ^ 1)
+  }
+  await until(2_000)
+  await work()
+  await until(3_000)
+  child.kill()
+  return said.trim().split('\n')
+}
+
+interface Renamed {
+  readonly from: string
+  readonly to: string
+  readonly up: boolean
+}
+
+/** Devices that have another name than the last time, and whether they were up. */
+function renamed(changes: readonly string[]): Renamed[] {
+  const names = new Map<string, string>()
+  return changes.flatMap(line => {
+    const [, gone, index = '', to = '', flags = ''] = /^(Deleted )?(\d+): ([^@:]+)\S* <(\S*)>/.exec(line) ?? []
+    const from = names.get(index)
+    names.delete(index)
+    if (gone === undefined) names.set(index, to)
+    return gone === undefined && from !== undefined && from !== to
+      ? [{ from, to, up: flags.split(',').includes('UP') }]
+      : []
+  })
+}
+
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 const sorted = (got: readonly number[]): number[] => [...got].sort((a, b) => a - b)
 
@@ -191,6 +231,20 @@ it('faults of one line add up, a host that is cut off stays so, and each heals b
   expect((await ask(20)).leastMs).toBeGreaterThan(2 * 19)
   await healLate()
   expect((await ask(20)).got).toEqual(numbers(20))
+})
+
+it('devices change their names while they are down, as Linux before 6.2 asks for, and a host does not see its link go down', async () => {
+  let atHost: string[] = []
+  const atSwitch = await linkChanges(hosts.onSwitch, async () => {
+    atHost = await linkChanges(hosts.on(two), async () => {
+      const heal = await worsenLine(hosts, two, { delayMs: 5 })
+      await heal()
+    })
+  })
+  const all = renamed(atSwitch)
+  expect(all).toContainEqual({ from: 'p2-spare', to: 'p2', up: false })
+  expect(all.filter(({ up }) => up)).toEqual([])
+  expect(atHost.filter(line => / eth0@/.test(line) && !/[<,]LOWER_UP[,>].* state UP /.test(line))).toEqual([])
 })
 
 it('a line ends with its host, whatever it was doing', async () => {
