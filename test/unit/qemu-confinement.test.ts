@@ -1,10 +1,12 @@
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { checkPrivileges } from '../../node/doctor.ts'
 import { plainEnvironment, privilegeFlags, type UserfaultfdFor } from '../../node/hypervisor/confinement.ts'
 import { opensWithoutPrivilege } from '../../node/hypervisor/own-files.ts'
+import { ownPrivileges } from '../../node/hypervisor/process.ts'
 
 const status = (effective: string, ambient = '0000000000000000') =>
   `Name:\tnode\nCapInh:\t${ambient}\nCapPrm:\t${effective}\nCapEff:\t${effective}\nCapBnd:\tffff\nCapAmb:\t${ambient}\n`
@@ -69,6 +71,27 @@ describe('the privileges of QEMU', () => {
       '--inh-caps=-all,+sys_ptrace',
       '--ambient-caps=-all,+sys_ptrace'
     ])
+  })
+
+  it('leave it all the same the files that its user may write, which for root are those of root, and no others', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'left-'))
+    const none = { userfaultfd: false, othersFiles: false, tap: false }
+    const flags = privilegeFlags(ownPrivileges(), none, true)
+    const writes = (path: string) =>
+      spawnSync('setpriv', [...flags, 'sh', '-c', 'grep ^CapEff /proc/self/status; echo taken >> "$0"', path], {
+        encoding: 'utf8'
+      })
+    try {
+      const [own, theirs] = [join(folder, 'own'), join(folder, 'theirs')]
+      for (const each of [own, theirs]) writeFileSync(each, '', { mode: each === own ? 0o644 : 0o444 })
+      if (process.getuid?.() === 0) chownSync(theirs, 65_534, 65_534)
+      expect(writes(own)).toMatchObject({ status: 0, stdout: expect.stringMatching(/\t0+\n$/) })
+      expect(readFileSync(own, 'utf8')).toBe('taken\n')
+      expect(writes(theirs).status).not.toBe(0)
+      expect(readFileSync(theirs, 'utf8')).toBe('')
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 
   it('are none where the kernel does not say what there are', () => {

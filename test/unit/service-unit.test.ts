@@ -21,6 +21,23 @@ test('a peer as a user of its own has what a peer as root has of privileges, or 
   expect(unit.get('CapabilityBoundingSet')?.split(' ')).toEqual(expect.arrayContaining(ambient))
 })
 
+test('the unit lets a peer, and so its QEMUs, write its own folders, what it compiles, and settings of networks, and no other file', async () => {
+  const settings = await readSettings()
+  expect(settings.get('ProtectSystem')).toBe('strict')
+  expect(settings.get('ProtectHome')).toBe('read-only')
+  for (const each of ['PrivateTmp', 'ProtectKernelTunables', 'ProtectControlGroups']) {
+    expect(settings.get(each), each).toBe('yes')
+  }
+  expect(settings.get('DevicePolicy')).toBe('closed')
+  expect(await allOf('ReadWritePaths')).toEqual([
+    '-/usr/lib/node_modules/diapause/dist/.build',
+    '-/usr/local/lib/node_modules/diapause/dist/.build',
+    '-/proc/sys/net/ipv4/conf',
+    '-/proc/sys/net/ipv6/conf'
+  ])
+  for (const each of ['StateDirectory', 'RuntimeDirectory']) expect(await allOf(each), each).toEqual(['diapause'])
+})
+
 test('the unit hears the processes that speak for a peer, and starts it again after every failure', async () => {
   const settings = await readSettings()
   // systemd-notify is not the main process.
@@ -34,6 +51,12 @@ test('the unit hears the processes that speak for a peer, and starts it again af
 async function readSettings(name = 'diapause.service'): Promise<Map<string, string>> {
   const text = await readFile(join(import.meta.dirname, '../../config/systemd', name), 'utf8')
   return new Map(text.split('\n').flatMap(line => (/^\w+=/.test(line) ? [split(line)] : [])))
+}
+
+/** Of a setting that stands there more than once, all words. */
+async function allOf(setting: string): Promise<string[]> {
+  const text = await readFile(join(import.meta.dirname, '../../config/systemd/diapause.service'), 'utf8')
+  return text.split('\n').flatMap(line => (line.startsWith(`${setting}=`) ? split(line)[1].split(' ') : []))
 }
 
 function split(line: string): [string, string] {
