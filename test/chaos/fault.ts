@@ -86,6 +86,8 @@ export interface Target extends Home {
   restart(program: string | undefined): Promise<void>
   /** Why an operator would not restart the next peer now, as this one sees it; also where it is not of that version. */
   waits(version: string): Promise<readonly string[]>
+  /** Something did not go as it has to where nothing else is broken meanwhile. */
+  unwell(what: string): void
 }
 
 /**

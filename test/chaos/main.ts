@@ -8,7 +8,7 @@ import { loadavg } from 'node:os'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
 import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
 import { FAULTS } from './faults/list.ts'
-import { baseOf, keeper, newTimeline, requireNeeds, runOne } from './one-run.ts'
+import { againOf, baseOf, keeper, newTimeline, requireNeeds, runOne } from './one-run.ts'
 import { type ChaosOptions, readOptions, usage } from './options.ts'
 import { listText, readPlanted, runPlanted } from './planted/command.ts'
 import { reportOf } from './report.ts'
@@ -43,10 +43,13 @@ async function chaos(options: ChaosOptions): Promise<number> {
     machine: await machineFacts(outcomes[0]?.hypervisor),
     ...reportOf(outcomes, loadavg())
   })
-  for (const scenario of options.scenarios) {
+  for (const each of options.scenarios) {
     if (abort.signal.aborted) break
-    const { seed, hosts, minutes, keep } = options
-    outcomes.push(await runOne({ scenario, faults: FAULTS, seed, hosts, minutes, keep, signal: abort.signal }))
+    const { seed, hosts, minutes, rounds = each.rounds, keep } = options
+    const scenario = { ...each, rounds }
+    outcomes.push(
+      await runOne({ scenario, faults: FAULTS, seed, hosts, minutes, keep, signal: abort.signal, again: againOf })
+    )
     // After each, since all of them take an hour: whatever ends that, the report is of those that ran.
     if (options.json !== undefined) writeReport(options.json, await report())
   }

@@ -15,14 +15,25 @@ export interface OneRun extends Omit<RunOptions, 'timeline' | 'keep'> {
   /** Logs and consoles are kept also where all went well. */
   readonly keep: boolean
   readonly onEntry?: (entry: Entry) => void
+  /** The command that does what this run did again. */
+  again(outcome: Outcome): string
 }
+
+/** Of a run that is no planted one: the same faults, as many as there were. */
+export const againOf = ({
+  scenario,
+  seed,
+  hosts,
+  rounds
+}: Pick<Outcome, 'scenario' | 'seed' | 'hosts' | 'rounds'>): string =>
+  `npm run chaos -- --scenario ${scenario} --seed ${seed} --hosts ${hosts} --rounds ${Math.max(1, rounds.length)}`
 
 /** UsageErrors of faults' `needs`, of all of them before the first begins: all of them take an hour. */
 export function requireNeeds(scenarios: readonly Scenario[], faults: ReadonlyMap<string, Fault>): void {
   for (const name of new Set(scenarios.flatMap(scenario => scenario.faults))) faults.get(name)?.needs?.()
 }
 
-export async function runOne({ keep, onEntry, ...run }: OneRun): Promise<Outcome> {
+export async function runOne({ keep, onEntry, again, ...run }: OneRun): Promise<Outcome> {
   const { scenario, seed, hosts } = run
   process.stdout.write(`${scenario.name}, seed ${seed}, ${hosts} hosts: ${scenario.about}\n`)
   const base = baseOf(`${scenario.name}-${seed}`)
@@ -32,7 +43,7 @@ export async function runOne({ keep, onEntry, ...run }: OneRun): Promise<Outcome
     timeline.add('broken', `the run did not begin: ${messageOf(error)}`)
     return notBegun(run, timeline)
   })
-  writeTimeline(base, outcome)
+  writeTimeline(base, outcome, again(outcome))
   return outcome
 }
 
@@ -73,13 +84,13 @@ export function keeper(base: string, always: boolean): RunOptions['keep'] {
   }
 }
 
-function writeTimeline(base: string, outcome: Outcome): void {
+function writeTimeline(base: string, outcome: Outcome, again: string): void {
   const { scenario, seed, hosts, entries, stints, broken } = outcome
   const title = `${scenario}, seed ${seed}, ${hosts} hosts: ${broken.length === 0 ? 'every promise held' : `${broken.length} promises broken`}`
   const names = Array.from({ length: hosts }, (_, i) => `h${i + 1}`)
-  writeText(`${base}.txt`, timelineText([title, ...broken.map(each => `BROKEN: ${each}`)], entries))
+  writeText(`${base}.txt`, timelineText([title, ...broken.map(each => `BROKEN: ${each}`), `again: ${again}`], entries))
   writeText(`${base}.svg`, timelineSvg({ title, hosts: names, entries, stints }))
-  process.stdout.write(`${title}\ntimeline: ${base}.txt and .svg\n\n`)
+  process.stdout.write(`${title}\ntimeline: ${base}.txt and .svg\nagain: ${again}\n\n`)
 }
 
 /** Logs and consoles of all peers. */

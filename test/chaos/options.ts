@@ -15,6 +15,8 @@ export interface ChaosOptions {
   readonly seed: number
   /** Of each scenario; undefined: as many rounds as it has. */
   readonly minutes: number | undefined
+  /** Of each scenario, instead of as many as it has. */
+  readonly rounds: number | undefined
   readonly hosts: number
   /** File for the report. */
   readonly json: string | undefined
@@ -37,6 +39,7 @@ Needs root (network namespaces, loop devices), QEMU and a C compiler.
   --scenario NAME  what to break (random); all: every scenario but random, one after the other
   --seed N         the faults of N, again (random: others each time, and it tells the seed)
   --minutes M      rounds until so much time has passed (as many rounds as the scenario has)
+  --rounds R       so many rounds instead
   --interval S     of a soak: seconds between two epochs (${INTERVAL.usual})
   --hosts N        hosts, ${HOSTS.low} to ${HOSTS.high} (${HOSTS.usual})
   --json FILE      write the report as JSON
@@ -53,13 +56,16 @@ is wrong with the options or this machine.`
 
 /** UsageError CHAOS_OPTIONS with what was wrong and what is expected. */
 export function readOptions(args: readonly string[]): ChaosOptions {
-  const { scenario = 'random', seed = 'random', minutes, interval, hosts, json, keep, help } = parse(args)
+  const { scenario = 'random', seed = 'random', minutes, rounds, interval, hosts, json, keep, help } = parse(args)
+  if (rounds !== undefined && (minutes !== undefined || scenario === SOAK))
+    throw wrong('--rounds goes with neither --minutes nor a soak')
   if (interval !== undefined && scenario !== SOAK) throw wrong('--interval is for --scenario soak')
   return {
     scenarios: scenario === SOAK ? [] : scenariosOf(scenario),
     soak: scenario === SOAK ? soakOf(minutes, interval) : undefined,
     seed: seed === 'random' ? randomInt(1, 2 ** 31) : whole('seed', seed, 0, 2 ** 32 - 1),
     minutes: minutes === undefined ? undefined : whole('minutes', minutes, 1, 10_080),
+    rounds: rounds === undefined ? undefined : whole('rounds', rounds, 1, 100_000),
     hosts: hosts === undefined ? HOSTS.usual : whole('hosts', hosts, HOSTS.low, HOSTS.high),
     json: json === undefined ? undefined : reportFile(json),
     keep: keep === true,
@@ -81,6 +87,7 @@ function parse(args: readonly string[]) {
     scenario: text,
     seed: text,
     minutes: text,
+    rounds: text,
     interval: text,
     hosts: text,
     json: text,

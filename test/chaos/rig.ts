@@ -45,6 +45,8 @@ export interface RigOptions {
     event(seen: SeenEvent): void
     /** What became of a peer's process. */
     peer(name: string, text: string): void
+    /** As `Target` has it. */
+    unwell?(name: string, what: string): void
     /** `asked`: its init had told it to stop, or had killed it. `code`: of the error that it ended with. */
     ended?(end: { name: string; how: string; code: string | undefined; asked: boolean }): void
   }
@@ -111,7 +113,18 @@ export class Rig {
           bank.cluster.startPeer(peer, program)
         }
         const isUp = () => bank.cluster.alive.includes(peer)
-        targets.push(new RigTarget({ home, peer, host, hosts, targets, start, isUp }))
+        targets.push(
+          new RigTarget({
+            home,
+            peer,
+            host,
+            hosts,
+            targets,
+            start,
+            isUp,
+            unwell: what => tell.unwell?.(peer.name, what)
+          })
+        )
       }
       const rig = new Rig({ hosts, lan: parts.lan, bank, targets, disks: parts.disks })
       await bank.until('a first epoch', async () => (await bank.record()).committed ?? undefined)

@@ -1,7 +1,7 @@
 /**
  * A scenario is rounds of faults; after each round everything is to come back, and is checked. What happens in a round is
- * drawn from the seed and the round's number alone, before it begins: the same seed makes the same faults, in any build
- * and on any machine, also where an earlier round went otherwise. Pure.
+ * drawn from the seed and the round's number alone, before it begins: the same seed makes the same faults on any machine, also where
+ * an earlier round went otherwise, as long as the lists of faults and scenarios are the same. Pure.
  */
 import { generator } from '../sim/kernel.ts'
 import type { Fault } from './fault.ts'

@@ -26,6 +26,8 @@ import type { Entry, Timeline } from './timeline.ts'
 /** Frames that were on their way when an observer is asked. */
 const SETTLED_MS = 500
 const VERIFY_MS = 60_000
+/** A false suspicion may come between on a busy machine, and once more. A guess. */
+const MOST_AUDITS = 5
 
 export interface RunOptions {
   readonly scenario: Scenario
@@ -70,18 +72,18 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
   const { timeline, scenario, hosts, faults } = options
   const startedMs = monotonicMs()
   const listener = new Listener(timeline)
-  let onEnd: (end: End) => void = () => {} // while it starts, what ends fails the start
+  let run: Run | undefined // while it starts, what ends fails the start
   const rig = await Rig.start({
     hosts,
     faults: scenario.faults.flatMap(name => faults.get(name) ?? []),
     tell: {
       event: seen => listener.event(seen),
       peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) }),
-      ended: ({ name, ...end }) => onEnd({ host: hostOf(name), ...end })
+      ended: ({ name, ...end }) => run?.ended({ host: hostOf(name), ...end }),
+      unwell: (name, what) => run?.unwell(hostOf(name), what)
     }
   })
-  const run = new Run(options, rig, listener)
-  onEnd = end => run.ended(end)
+  run = new Run(options, rig, listener)
   let seen: Awaited<ReturnType<Run['all']>> = { hypervisor: '', rounds: [], shortestSilenceMs: null, samples: [] }
   try {
     seen = await run.all()
@@ -134,6 +136,11 @@ class Run {
 
   ended(end: End): void {
     for (const fault of unasked(end, this.#steps)) this.breaks(fault)
+  }
+
+  unwell(host: string, what: string): void {
+    if (this.#steps.length === 1) this.breaks(`${host}: ${what}`)
+    else this.#timeline.add('check', what, { host })
   }
 
   async all(): Promise<Pick<Outcome, 'hypervisor' | 'rounds' | 'shortestSilenceMs' | 'samples'>> {
@@ -271,12 +278,15 @@ class Run {
   /** Where the group goes back meanwhile, reports of before and after do not fit each other: then once more. */
   async #audit(): Promise<promises.Audit> {
     const { bank } = this.#rig
-    for (;;) {
+    for (let times = 0; times < MOST_AUDITS; times++) {
       const { generation } = await this.#record()
       const audit = await bank.audit()
       if ((await this.#record()).generation === generation) return audit
       this.#timeline.add('check', 'the group went back while it was audited: once more')
     }
+    throw new Error(
+      `the group has gone back ${MOST_AUDITS} times while it was to be audited, and nobody breaks anything`
+    )
   }
 
   /** In a time without faults: what was in the record read before must be in it. */

@@ -28,6 +28,7 @@ export class RigTarget implements Target {
   readonly #targets: readonly RigTarget[]
   readonly #start: (program: string | undefined) => void
   readonly #isUp: () => boolean
+  readonly unwell: (what: string) => void
   /** So many faults keep it down. */
   #down = 0
   #isEnded = false
@@ -42,6 +43,7 @@ export class RigTarget implements Target {
     targets: readonly RigTarget[]
     start: (program: string | undefined) => void
     isUp: () => boolean
+    unwell: (what: string) => void
   }) {
     this.name = parts.home.name
     this.dataDir = parts.home.dataDir
@@ -53,6 +55,7 @@ export class RigTarget implements Target {
     this.#targets = parts.targets
     this.#start = parts.start
     this.#isUp = parts.isUp
+    this.unwell = parts.unwell
   }
 
   get others(): readonly RigTarget[] {

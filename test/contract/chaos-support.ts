@@ -97,6 +97,10 @@ export class Patient implements Target {
     await start()
   }
 
+  unwell(what: string): void {
+    throw new Error(what)
+  }
+
   async waits(): Promise<readonly string[]> {
     return []
   }

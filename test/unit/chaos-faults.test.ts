@@ -5,6 +5,7 @@ import { beginCounted, type Counted, type Fault, nothing, type Target } from '..
 import { FAULTS } from '../chaos/faults/list.ts'
 import { PARTITION_LEAST_MS } from '../chaos/faults/network.ts'
 import { killPeer } from '../chaos/faults/processes.ts'
+import { upgradeWithin } from '../chaos/faults/upgrade.ts'
 import { needsPrograms } from '../chaos/faults/tools.ts'
 import { requireNeeds } from '../chaos/one-run.ts'
 
@@ -111,6 +112,26 @@ it('a kill that does not kill is no kill', async () => {
     code: 'CHAOS_FAULT',
     message: `${pid} on h1 survived kill -9`
   })
+})
+
+it('an upgrade after which the next peer may never be restarted is told, with the reasons', async () => {
+  const told: string[] = []
+  const waits = async () => ['epochs fail since 12 s', 'a VM is restored']
+  const parts = {
+    scratchDir: '/nowhere',
+    others: [],
+    restart: async () => {},
+    waits,
+    unwell: (what: string) => void told.push(what)
+  }
+  const heal = await upgradeWithin(0).begin(target(parts))
+  expect(told).toEqual([
+    expect.stringMatching(
+      /^0 s after its start with .*the next peer may not be restarted: epochs fail since 12 s; a VM/
+    )
+  ])
+  await heal()
+  expect(told).toHaveLength(2)
 })
 
 it('a partition that counts lasts as long as a lease does', () => {

@@ -2,7 +2,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FAULTS } from '../chaos/faults/list.ts'
+import { againOf } from '../chaos/one-run.ts'
 import { readOptions, usage } from '../chaos/options.ts'
+import { random } from '../chaos/scenarios.ts'
 
 const names = (...args: string[]) => readOptions(args).scenarios.map(({ name }) => name)
 
@@ -25,6 +27,20 @@ describe('the command line of chaos', () => {
     const args = ['--seed', '42', '--minutes', '30', '--hosts', '5', '--json', file, '--keep']
     expect(readOptions(args)).toMatchObject({ seed: 42, minutes: 30, hosts: 5, json: file, keep: true })
     expect(readOptions(['--seed', 'random']).seed).toBeGreaterThan(0)
+  })
+
+  it('takes rounds instead of time', () => {
+    expect(readOptions(['--rounds', '12'])).toMatchObject({ rounds: 12, minutes: undefined })
+    expect(() => readOptions(['--rounds', '12', '--minutes', '3'])).toThrow(/--minutes/)
+    expect(() => readOptions(['--scenario', 'soak', '--rounds', '12'])).toThrow(/soak/)
+  })
+
+  it('is told by each run, for its faults again', () => {
+    const round = { steps: [], backMs: 0, redundantMs: 0 }
+    const told = againOf({ scenario: 'random', seed: 42, hosts: 5, rounds: [round, round, round] })
+    const [program, args] = told.split(' -- ')
+    expect(program).toBe('npm run chaos')
+    expect(readOptions(args?.split(' ') ?? [])).toMatchObject({ seed: 42, hosts: 5, rounds: 3, scenarios: [random] })
   })
 
   it('soaks for as long as is said, and breaks nothing then', () => {

@@ -9,10 +9,10 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { FAULTS } from '../chaos/faults/list.ts'
 import type { Home } from '../chaos/fault.ts'
 import { listText, readPlanted } from '../chaos/planted/command.ts'
-import { kindOf, kindsOf } from '../chaos/planted/kinds.ts'
+import { kindOf, kindsOf, type PromiseName } from '../chaos/planted/kinds.ts'
 import { MISTAKES } from '../chaos/planted/list.ts'
 import { type Mistake, plant, ROOT } from '../chaos/planted/mistake.ts'
-import { foundBy, hookOption, plantedCheck, runOf, soundCheck } from '../chaos/planted/run.ts'
+import { foundBy, hookOption, plantedCheck, runOf, saysLittle, soundCheck } from '../chaos/planted/run.ts'
 import { planRound } from '../chaos/scenario.ts'
 
 const all = [...MISTAKES.values()]
@@ -99,6 +99,13 @@ describe('a run with a planted mistake', () => {
     expect(found.map(({ foundMs }) => foundMs)).toEqual([null, null, 1_000])
   })
 
+  it('says little where VMs only did not come back', () => {
+    const expected = ['money', 'running'] as const
+    const said = (...promises: PromiseName[]) => saysLittle({ expected, promises })
+    expect([said('running'), said('running', 'epochs')]).toEqual([true, true])
+    expect([said(), said('epochs'), said('running', 'money')]).toEqual([false, false, false])
+  })
+
   it('is to be green without its mistake', () => {
     expect(soundCheck('all-die', [])).toMatchObject({ value: 'none', bound: 'none', ok: true })
     expect(soundCheck('all-die', ['p1: open descriptors'])).toMatchObject({ value: 'bounds', ok: false })
@@ -110,13 +117,21 @@ describe('a run with a planted mistake', () => {
       'epoch 7 is restored whole: 3 transfers lost or doubled',
       'committed epochs are there: epoch 7 was committed, and the group knows of none after 6',
       'coming back: waited 60 s in vain for money to move on every connection',
+      'going back: waited 60 s in vain for all that is stored to be whole',
+      'going back: no peer within reach has manifest b295',
+      'every VM is heard from its host: vm1 was never heard',
+      'what no kept epoch needs is dropped: h1 has 41 streams, and kept images need at most 32',
       'coming back: waited 60 s in vain for money to move on every connection: all VMs speak, and not with each other',
       'all VMs work again after 36.1 s: not within the objective',
       'p2: open descriptors grew from 60.00 to 120.00',
       'left behind: socket /tmp/x'
     ]
-    expect(words.map(kindOf)).toEqual(['money', 'money', 'epochs', 'running', 'money', 'in time', 'bounds', 'other'])
-    expect(kindsOf(words)).toEqual(['money', 'epochs', 'running', 'in time', 'bounds', 'other'])
+    expect(words.map(kindOf)).toEqual(
+      'money money epochs running running epochs heard bounds money in_time bounds other'
+        .split(' ')
+        .map(word => word.replace('_', ' '))
+    )
+    expect(kindsOf(words)).toEqual(['money', 'epochs', 'running', 'heard', 'bounds', 'in time', 'other'])
   })
 })
 

@@ -7,7 +7,7 @@ import { type OneRun, requireNeeds, runOne } from '../one-run.ts'
 import { reportFile } from '../options.ts'
 import { MISTAKES } from './list.ts'
 import type { Mistake } from './mistake.ts'
-import { type Found, foundBy, plantedCheck, runOf, soundCheck, watching } from './run.ts'
+import { type Found, foundBy, plantedCheck, runOf, saysLittle, soundCheck, watching } from './run.ts'
 
 /** VMs begin on two of them, and one is free. */
 const HOSTS = 3
@@ -67,14 +67,25 @@ export async function runPlanted(options: PlantedOptions): Promise<number> {
   const report = async () => ({ name: 'chaos planted', machine: await machineFacts(), checks, found })
   for (const mistake of options.what === 'none' ? onePerScenario(options.mistakes) : options.mistakes) {
     if (abort.signal.aborted) break
-    const run = { hosts: HOSTS, minutes: undefined, keep: options.keep, seed: mistake.seed, signal: abort.signal }
-    if (options.what === 'none') {
+    const again = () => `npm run chaos -- --planted ${options.what === 'none' ? 'none' : mistake.name}`
+    const run = {
+      hosts: HOSTS,
+      minutes: undefined,
+      keep: options.keep,
+      seed: mistake.seed,
+      signal: abort.signal,
+      again
+    }
+    const without = async () => {
       const { scenario, broken } = await runOne({ ...run, scenario: mistake.scenario, faults: FAULTS })
       checks.push(soundCheck(scenario, broken))
-    } else {
+    }
+    if (options.what === 'none') await without()
+    else {
       const it = await find(mistake, run)
       found.push(it)
       checks.push(plantedCheck(it))
+      if (saysLittle(it)) await without()
     }
     // After each: all of them take half an hour.
     if (options.json !== undefined) writeReport(options.json, await report())

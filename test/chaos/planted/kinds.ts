@@ -1,17 +1,21 @@
 /** What was promised, by name, and which of it a run says is broken. Pure. */
 import { CONNECTIONS_BROKE } from '../promises.ts'
 
-/** `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. */
+/**
+ * `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. What was waited for in vain is of no
+ * promise but that it comes: a machine that is too busy breaks that, too. Two such are said to be looked for: columns that nobody
+ * rebuilds, and connections that have nothing to say to each other any more while their VMs speak.
+ */
 const KINDS = [
   ['one copy', /^one copy of /],
   ['heard', /^every VM is heard/],
   ['one hypervisor', /^one hypervisor of /],
   ['money', new RegExp(`^(money is conserved|epoch \\d+ is restored whole)|${CONNECTIONS_BROKE}`)],
-  ['epochs', /^(committed epochs|going back)/],
+  ['epochs', /^(committed epochs|going back: (?!waited ))/],
   ['redundancy', /^(redundancy: |what is stored was read)/],
   // Late is another thing than never: a busy machine is late.
   ['in time', /^(all VMs work again|redundancy is full)/],
-  ['running', /^(coming back|what was promised)/],
+  ['running', /^(coming back|what was promised|going back)/],
   ['bounds', /^(p\d+: |what no kept epoch needs)/]
 ] as const
 
