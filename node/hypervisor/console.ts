@@ -9,15 +9,14 @@ import { DiapauseError } from '../errors.ts'
 /** What a guest that does not read may leave here, besides what the kernel holds. A guess: a person's hour. */
 const UNREAD_BYTES = 1 << 16
 
-/** HYPERVISOR_CONSOLE where the VM's QEMU is gone, or its guest does not read. */
-export async function typeOn(input: Writable, text: string): Promise<void> {
-  if (input.writableLength > UNREAD_BYTES) {
-    throw failed('does not read what is typed: wait, and type again')
-  }
-  await new Promise<void>((resolve, reject) => {
-    input.write(text, error => (error ? reject(failed(`is gone: ${error.message}`, error)) : resolve()))
-  })
+/**
+ * Does not wait for the guest, which may never read: whoever asks for another console would wait behind. HYPERVISOR_CONSOLE where the
+ * VM's QEMU is gone, or its guest has left too much unread.
+ */
+export function typeOn(input: Writable, text: string): void {
+  if (input.destroyed) throw failed('is gone')
+  if (input.writableLength > UNREAD_BYTES) throw failed('does not read what is typed: wait, and type again')
+  input.write(text)
 }
 
-const failed = (what: string, cause?: unknown) =>
-  new DiapauseError('HYPERVISOR_CONSOLE', `The console of the VM ${what}`, { cause })
+const failed = (what: string) => new DiapauseError('HYPERVISOR_CONSOLE', `The console of the VM ${what}`)

@@ -209,7 +209,7 @@ export class QemuMachine implements Machine {
 
   async type(text: string): Promise<void> {
     if (!this.#qmp || !this.#process || this.#is('ended') || this.#is('destroyed')) throw this.#outOfOrder('type')
-    await typeOn(this.#process.input, text)
+    typeOn(this.#process.input, text)
   }
 
   async destroy(): Promise<void> {

@@ -134,7 +134,7 @@ class LocalQemu {
       const died = this.#qemu.exited.then(({ reason }) => Promise.reject(new Error(`QEMU ${reason}`)))
       await Promise.race([load().then(() => runs), died])
       const runMs = clock.now() - this.#spawnedMs
-      await typeOn(this.#qemu.input, '\nstatus 1\n')
+      typeOn(this.#qemu.input, '\nstatus 1\n')
       while (!parseSpeed(await readFile(this.#consoleLog, 'latin1')).some(({ id }) => id === 1)) {
         if (clock.now() - this.#spawnedMs > ANSWER_MS) throw new Error('the guest did not answer')
         await sleep(1)

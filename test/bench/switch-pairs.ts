@@ -196,7 +196,7 @@ class BackToBack {
     const home = join(this.#dir, `vm${index}`)
     return {
       log: join(home, 'log'),
-      type: async line => await typeOn((this.#processes[index - 1] as QemuProcess).input, `${line}\n`)
+      type: async line => typeOn((this.#processes[index - 1] as QemuProcess).input, `${line}\n`)
     }
   }
 }
