@@ -15,6 +15,7 @@
  */
 import { pino } from 'pino'
 import type { Log } from '../ports.ts'
+import { LogOutput } from './log-output.ts'
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
@@ -42,7 +43,7 @@ export function openLog({ level, name }: { level: LogLevel; name: string }, writ
     formatters: { level: (label: string) => ({ level: label }) },
     redact: [...SECRETS, ...SECRETS.map(key => `*.${key}`)]
   }
-  const log = write === undefined ? pino(options) : pino(options, { write })
+  const log = pino(options, write === undefined ? standardOutput() : { write })
   let now = level
   const status = () => ({ level: now, configured: level })
   const setLevel = (next = level) => {
@@ -62,3 +63,9 @@ export function openLog({ level, name }: { level: LogLevel; name: string }, writ
 }
 
 const quietness = (level: LogLevel): number => ['debug', 'info', 'warn', 'error'].indexOf(level)
+
+function standardOutput(): LogOutput {
+  const output = new LogOutput(process.stdout.fd)
+  process.once('exit', () => output.flush())
+  return output
+}
