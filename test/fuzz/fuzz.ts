@@ -1,9 +1,8 @@
 /** Inputs to targets until there were enough: what came of them, as checks, a table and files of the inputs that failed. */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { bytesText, table } from '../../node/edge/format.ts'
-import { atMost, type Check, equal, note } from '../measure.ts'
+import { atMost, type Check, note } from '../measure.ts'
 import { seedsOf } from './corpus.ts'
+import { type Finding, findingChecks, findingText, keep, MOST_FINDINGS } from './findings.ts'
 import { inputOf } from './input.ts'
 import { type Batch, type BatchResult, type Failed, runPool } from './pool.ts'
 import type { Target } from './target.ts'
@@ -18,17 +17,12 @@ export interface FuzzOptions {
   /** This one input of each target only; with `input` these bytes in its place. */
   readonly number?: number | undefined
   readonly input?: Uint8Array | undefined
+  /** Before, in the same run: they count with what is found now. */
+  readonly found?: readonly Finding[]
   /** Folder for inputs that fail. */
   readonly out: string
   readonly hangMs: number
   progress(line: string): void
-}
-
-export interface Finding extends Failed {
-  readonly target: string
-  readonly seed: number
-  /** The input. */
-  readonly file: string
 }
 
 export interface TargetStatistics {
@@ -51,16 +45,17 @@ export interface Fuzzed {
 
 /** Small enough that all threads end together, large enough that nobody waits for messages. */
 const BATCH = 250
-/** Of one target: what comes behind them is most likely the same. */
-const MOST_FINDINGS = 5
 /** Of the whole process with all its threads and what they load (200 MB); inputs have some 100 KB. A guess. */
 const PEAK_MB = 1_500
 
 export async function fuzz(options: FuzzOptions): Promise<Fuzzed> {
   const startedMs = performance.now()
-  const findings: Finding[] = []
+  const findings: Finding[] = [...(options.found ?? [])]
   const statistics = new Map<string, TargetStatistics>(
-    options.targets.map(({ name }) => [name, { inputs: 0, refused: {}, slowestMs: 0, largestBytes: 0, findings: 0 }])
+    options.targets.map(({ name }) => {
+      const found = findings.filter(({ target }) => target === name).length
+      return [name, { inputs: 0, refused: {}, slowestMs: 0, largestBytes: 0, findings: found }]
+    })
   )
   const wanted = (name: string): boolean => (statistics.get(name)?.findings ?? 0) < MOST_FINDINGS
   const done = (batch: Batch, result: BatchResult): boolean => {
@@ -72,12 +67,8 @@ export async function fuzz(options: FuzzOptions): Promise<Fuzzed> {
     if (result.failed === undefined) return true
     if (!wanted(batch.target)) return false // another thread was faster
     of.findings++
-    const finding = {
-      target: batch.target,
-      seed: batch.seed,
-      ...result.failed,
-      file: keep(options, batch, result.failed)
-    }
+    const known = { target: batch.target, seed: batch.seed, byBytes: batch.input !== undefined, ...result.failed }
+    const finding = keep({ ...known, input: failing(options, batch, result.failed) }, options.out)
     findings.push(finding)
     options.progress(findingText(finding))
     return wanted(batch.target)
@@ -91,12 +82,14 @@ export async function fuzz(options: FuzzOptions): Promise<Fuzzed> {
 function batches(options: FuzzOptions, wanted: (name: string) => boolean): () => Batch | undefined {
   const { targets, until, seed, number, input } = options
   const each = 'runs' in until ? Math.ceil(until.runs / targets.length) : Infinity
-  const endMs = 'minutes' in until ? performance.now() + until.minutes * 60_000 : Infinity
+  /** From when the first thread has loaded all targets: that takes seconds on a busy machine. */
+  let endMs: number | undefined
   const one = number !== undefined || input !== undefined
   const to = one ? (number ?? 0) + 1 : each
   const given = new Map(targets.map(({ name }) => [name, number ?? 0]))
   let turn = 0
   return () => {
+    endMs ??= 'minutes' in until ? performance.now() + until.minutes * 60_000 : Infinity
     if (performance.now() >= endMs) return undefined
     for (let tries = 0; tries < targets.length; tries++) {
       const { name } = targets[turn++ % targets.length] as Target
@@ -110,18 +103,11 @@ function batches(options: FuzzOptions, wanted: (name: string) => boolean): () =>
   }
 }
 
-/** Writes the input of a failure; returns the file. */
-function keep(options: FuzzOptions, batch: Batch, { index }: Failed): string {
-  const target = options.targets.find(({ name }) => name === batch.target) as Target
-  const { input } = inputOf(target, seedsOf(target), { seed: batch.seed, index }, batch.input)
-  mkdirSync(options.out, { recursive: true })
-  const file = join(options.out, `${target.name}-${batch.seed}-${index}.bin`)
-  writeFileSync(file, input)
-  return file
+/** The input of a failure. */
+function failing({ targets }: FuzzOptions, batch: Batch, { index }: Failed): Uint8Array {
+  const target = targets.find(({ name }) => name === batch.target) as Target
+  return inputOf(target, seedsOf(target), { seed: batch.seed, index }, batch.input).input
 }
-
-const findingText = ({ target, seed, index, kind, what, file }: Finding): string =>
-  `${target} ${kind}: ${what}\n    again: npm run fuzz -- --target ${target} --seed ${seed} --number ${index}\n    input: ${file}`
 
 function report(
   options: FuzzOptions,
@@ -139,7 +125,7 @@ function report(
   })
   return {
     checks: [
-      ...all.map(([name, each]) => equal(name, each.findings, 0, 'findings')),
+      ...findingChecks(options.targets, findings),
       note('inputs', inputs),
       note('inputs a second', inputs / (tookMs / 1e3)),
       note('slowest input', slowest, 'ms'),

@@ -1,12 +1,14 @@
 /**
  * Inputs that reach more of a parser, found by what runs: those of a batch that reached a block that none before had reached are kept, and
- * mutated in their turn (as AFL does: Zalewski's technical whitepaper, "Evolving the input queue"). At the end the fewest that reach all
- * of it, by taking the one that reaches most of what is left again and again.
+ * mutated in their turn (as AFL does: Zalewski's technical whitepaper, "Evolving the input queue"). What fails is told and not mutated:
+ * its children would fail the same way. At the end the fewest that reach all of it, by taking the one that reaches most of what is left
+ * again and again.
  */
-import { generator } from '../sim/kernel.ts'
 import { storedBytes } from './corpus.ts'
 import { Blocks } from './coverage.ts'
+import { idOf, MOST_FINDINGS } from './findings.ts'
 import { inputOf } from './input.ts'
+import { type Failure, runInput } from './run-input.ts'
 import type { Target } from './target.ts'
 
 /** Few looks, and few inputs to search where something new was among them. */
@@ -23,56 +25,130 @@ export interface Grown {
   /** Blocks that the seeds reached, and that all reach together. */
   readonly before: number
   readonly after: number
-  /** Thrown by the target: a finding, which `npm run fuzz` reports with all that is needed to have it again. */
-  readonly threw: number
 }
 
 export interface GrowOptions {
   readonly seed: number
-  readonly untilMs: number
+  readonly ms: number
   /** Beside the target's own seeds. */
   readonly known: readonly Uint8Array[]
+  /** Of mutated inputs, the first one's number: not 1 where some were tried before. */
+  readonly from: number
+  /** Only so many inputs as it takes, and not all that were kept. */
+  readonly fewest: boolean
+  /** Ids of inputs that failed before: they are not run. */
+  readonly failed: readonly string[]
 }
 
-export async function grow(target: Target, { seed, untilMs, known }: GrowOptions): Promise<Grown> {
-  const blocks = new Blocks()
-  const own = target.seeds()
-  let [tried, threw] = [0, 0]
-  /** What these reach. */
-  const reached = async (inputs: readonly Uint8Array[]): Promise<Set<string>> => {
-    blocks.taken()
-    for (const input of inputs) {
-      try {
-        await target.run(new Uint8Array(input), generator(1))
-      } catch {
-        threw++
-      }
-    }
-    return blocks.taken()
+/** What is told while it grows; whoever listens sees to it that nothing is lost where an input takes the thread with it. */
+export interface GrowEvents {
+  /** `batch`: its first number, 0 for what was there before. */
+  begins(input: Uint8Array, batch: number): void
+  ends(): void
+  /** A finding, once for each input. */
+  failed(input: Uint8Array, failure: Failure): void
+  kept(input: Uint8Array): void
+}
+
+/** Each input has the choices of this number, so that `--input FILE`, which has them too, runs it again as it was. */
+export const CHOICES = 0
+
+/** The number that follows those of a batch; 0: what was there before. */
+export const behindBatch = (batch: number): number => (batch === 0 ? 1 : batch + BATCH)
+
+export async function grow(target: Target, options: GrowOptions, events: GrowEvents): Promise<Grown> {
+  const runner = new Runner(target, options, events)
+  try {
+    return await growWith(runner, target, options, events)
+  } finally {
+    runner.close()
   }
+}
+
+async function growWith(runner: Runner, target: Target, options: GrowOptions, events: GrowEvents): Promise<Grown> {
+  const endMs = performance.now() + options.ms
+  const { own } = runner
+  const reached: Reached = inputs => runner.reached(inputs)
   await reached(own) // what is done once, at the first input
-  const seen = await reached(own)
-  const kept: Uint8Array[] = []
+  await reached(options.known)
+  const kept = options.known.filter(input => !runner.hasFailed(input))
+  const seen = await reached([...own, ...kept])
   const take = async (inputs: readonly Uint8Array[]): Promise<void> => {
     const reach = await reached(inputs)
+    const sound = inputs.filter(input => !runner.hasFailed(input))
+    // What only those reach that fail is not seen yet.
+    if (sound.length < inputs.length) return await take(sound)
     if ([...reach].every(block => seen.has(block))) return
     // A block may have been told apart just now that these have reached all along.
     for (const block of await reached([...own, ...kept])) seen.add(block)
     const fresh = [...reach].filter(block => !seen.has(block))
-    for (const found of await search(inputs, new Set(fresh), reached)) if (isSmall(found)) kept.push(found)
+    for (const found of await search(inputs, new Set(fresh), reached)) {
+      if (!isSmall(found) || runner.hasFailed(found)) continue
+      kept.push(found)
+      events.kept(found)
+    }
     for (const block of fresh) seen.add(block)
   }
-  await take(known)
-  for (let index = 1; performance.now() < untilMs; index += BATCH) {
+  let index = options.from
+  // One batch in any case: a target that was given no time would look like one that nothing was found in.
+  const more = (): boolean => index === options.from || performance.now() < endMs
+  for (; runner.failures < MOST_FINDINGS && more(); index += BATCH) {
     const pool = [...own, ...kept]
-    const inputs = Array.from({ length: BATCH }, (_, i) => inputOf(target, pool, { seed, index: index + i }).input)
-    tried += inputs.length
-    await take(inputs)
+    const numbers = Array.from({ length: BATCH }, (_, i) => ({ seed: options.seed, index: index + i }))
+    runner.batch = index
+    await take(numbers.map(number => inputOf(target, pool, number).input))
   }
   const ofSeeds = await reached(own)
-  const chosen = await fewest(kept, ofSeeds, reached)
-  blocks.close()
-  return { inputs: chosen, tried, before: ofSeeds.size, after: seen.size, threw }
+  const inputs = options.fewest ? await fewest(kept, ofSeeds, reached) : kept
+  return { inputs, tried: index - options.from, before: ofSeeds.size, after: seen.size }
+}
+
+/** Runs inputs, tells what fails, and looks at which blocks they reach. */
+class Runner {
+  readonly own: readonly Uint8Array[]
+  /** Of the inputs that are mutated. */
+  batch = 0
+  readonly #blocks = new Blocks()
+  readonly #target: Target
+  readonly #seed: number
+  readonly #events: GrowEvents
+  readonly #failed: Set<string>
+
+  constructor(target: Target, { seed, failed }: GrowOptions, events: GrowEvents) {
+    this.own = target.seeds()
+    this.#target = target
+    this.#seed = seed
+    this.#events = events
+    this.#failed = new Set(failed)
+  }
+
+  get failures(): number {
+    return this.#failed.size
+  }
+
+  hasFailed(input: Uint8Array): boolean {
+    return this.#failed.size > 0 && this.#failed.has(idOf(input))
+  }
+
+  /** What these reach, but those that have failed. */
+  async reached(inputs: readonly Uint8Array[]): Promise<Set<string>> {
+    this.#blocks.taken()
+    for (const given of inputs) {
+      if (this.hasFailed(given)) continue
+      const { input, random } = inputOf(this.#target, this.own, { seed: this.#seed, index: CHOICES }, given)
+      this.#events.begins(given, this.batch)
+      const { failure } = await runInput(this.#target, input, random)
+      this.#events.ends()
+      if (failure === undefined) continue
+      this.#failed.add(idOf(given))
+      this.#events.failed(given, failure)
+    }
+    return this.#blocks.taken()
+  }
+
+  close(): void {
+    this.#blocks.close()
+  }
 }
 
 const isSmall = (input: Uint8Array): boolean => input.length <= MOST_BYTES && storedBytes(input) <= MOST_STORED_BYTES

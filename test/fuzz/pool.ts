@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import type { Failure } from './run-input.ts'
 
 export interface Batch {
   readonly target: string
@@ -24,10 +25,8 @@ export interface BatchResult {
   readonly failed?: Failed
 }
 
-export interface Failed {
+export interface Failed extends Failure {
   readonly index: number
-  readonly kind: 'threw' | 'memory' | 'hang' | 'died'
-  readonly what: string
 }
 
 export interface ThreadData {
@@ -46,9 +45,9 @@ export interface PoolOptions {
   readonly hangMs: number
 }
 
-const WATCH_MS = 100
+export const WATCH_MS = 100
 /** More than any parser may hold. A thread that needs more dies of it. */
-const HEAP_MB = 512
+export const HEAP_MB = 512
 
 /** Resolves when all batches are done. Rejects where a thread cannot even begin. */
 export async function runPool(options: PoolOptions): Promise<void> {
@@ -92,6 +91,7 @@ class Thread {
       })
       this.#worker.on('exit', () => {
         clearInterval(watch)
+        if (this.#batch !== undefined) this.#lose('died', 'its thread has ended')
         resolve(this.#left)
       })
     })

@@ -39,5 +39,13 @@ export const targets: readonly Target[] = [
     const all: unknown[] = []
     while (fits(input)) all.push(new Array(1_000_000).fill(all))
     return undefined
+  }),
+  target('exits', input => {
+    if (fits(input)) process.exit(0)
+    return undefined
+  }),
+  target('forgets', input => {
+    if (fits(input)) void Promise.reject(new TypeError('nobody awaits it'))
+    return undefined
   })
 ]

@@ -4,10 +4,10 @@ import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type Finding, fuzz, type FuzzOptions } from '../../fuzz/fuzz.ts'
+import type { Finding } from '../../fuzz/findings.ts'
+import { fuzz, type FuzzOptions } from '../../fuzz/fuzz.ts'
 import { inputOf } from '../../fuzz/input.ts'
 import { grownOf, seedsOf, storedBytes } from '../../fuzz/corpus.ts'
-import { grow } from '../../fuzz/grow.ts'
 import { PARSERS } from '../../fuzz/message-targets.ts'
 import { targets } from '../../fuzz/targets.ts'
 import { generator } from '../../sim/kernel.ts'
@@ -44,7 +44,9 @@ describe('the fuzzer', () => {
     ['hangs', 'hang', 'took more than 500 ms'],
     ['hoards', 'memory', 'bytes of memory'],
     ['recurses', 'threw', 'RangeError: Maximum call stack'],
-    ['fills the heap', 'died', 'memory limit']
+    ['fills the heap', 'died', 'memory limit'],
+    ['exits', 'died', 'its thread has ended'],
+    ['forgets', 'died', 'nobody awaits it']
   ])(
     'finds a parser that %s, with its input and how to have it again',
     async (name, kind, what) => {
@@ -73,7 +75,9 @@ describe('the fuzzer', () => {
   it('takes the bytes of a file in the place of what it would mutate', async () => {
     const until = { runs: 1 }
     expect((await run(['throws'], { until, input: new Uint8Array(64) })).details.findings).toEqual([])
-    expect((await run(['throws'], { until, input: new Uint8Array(3) })).details.findings).toHaveLength(1)
+    const { findings } = (await run(['throws'], { until, input: new Uint8Array(3) })).details
+    expect(findings).toMatchObject([{ byBytes: true, again: expect.stringContaining(`--input ${findings[0]?.file}`) }])
+    expect(readFileSync(findings[0]?.file ?? '').length).toBe(3)
   })
 
   it('makes the same input of the same seed and number, and others of others', () => {
@@ -85,20 +89,6 @@ describe('the fuzzer', () => {
       const all = Array.from({ length: 20 }, (_, i) => [make(1, i), make(2, i)]).flat()
       expect(new Set(all).size, target.name).toBeGreaterThan(15)
     }
-  })
-
-  it('finds inputs that reach more of a parser than its seeds, and keeps few of them', async () => {
-    const target = targets.find(({ name }) => name === 'nbd') as (typeof targets)[number]
-    const poor = { ...target, seeds: () => target.seeds().slice(2) }
-    const { inputs, tried, before, after } = await grow(poor, {
-      seed: 1,
-      untilMs: performance.now() + 3_000,
-      known: []
-    })
-    expect(tried).toBeGreaterThan(0)
-    expect(after).toBeGreaterThan(before)
-    expect(inputs.length).toBeGreaterThan(0)
-    expect(inputs.length).toBeLessThanOrEqual(60)
   })
 
   it('begins with what was found so, of every target', () => {
@@ -160,6 +150,7 @@ describe('npm run fuzz', () => {
     const unknown = await command('--target', 'manifset')
     expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('  manifest') })
     expect(await command('--runs', '5', '--minutes', '1')).toMatchObject({ code: 2 })
+    expect(await command('--grow', '--runs', '5')).toMatchObject({ code: 2, err: expect.stringContaining('--minutes') })
     expect(await command('--runs', 'many')).toMatchObject({ code: 2, err: expect.stringContaining('--runs takes') })
   })
 })

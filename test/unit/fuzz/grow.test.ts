@@ -1,0 +1,144 @@
+/** Growing inputs by what has run, against parsers that are wrong: what fails is kept and told, and what grows is kept where asked. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { command } from '../../fuzz/command.ts'
+import type { Finding } from '../../fuzz/findings.ts'
+import { grow, type GrowOptions } from '../../fuzz/grow.ts'
+import type { Growth } from '../../fuzz/grow-all.ts'
+import type { Failure } from '../../fuzz/run-input.ts'
+import type { Target } from '../../fuzz/target.ts'
+import { targets } from '../../fuzz/targets.ts'
+import { targets as broken } from './broken-targets.ts'
+
+let folder: string
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'diapause-grow-'))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+interface Report {
+  readonly checks: readonly { readonly name: string; readonly value: unknown; readonly ok: boolean }[]
+  readonly findings: readonly Finding[]
+  readonly growth?: Readonly<Record<string, Growth>>
+}
+
+/** `npm run fuzz -- WORDS…` with the parsers that are wrong. */
+async function run(words: readonly string[], hangMs = 30_000, from: readonly Target[] = broken) {
+  const written = new Map<string, number>()
+  const lines: string[] = []
+  const json = join(folder, 'report.json')
+  const code = await command([...words, '--seed', '3', '--json', json], {
+    targets: from,
+    module: new URL('./broken-targets.ts', import.meta.url).href,
+    out: folder,
+    hangMs,
+    write: (name, inputs) => void written.set(name, inputs.length),
+    print: () => {},
+    progress: line => void lines.push(line)
+  })
+  return { code, lines, written, report: JSON.parse(readFileSync(json, 'utf8')) as Report }
+}
+
+describe('growing', () => {
+  it.each([
+    ['throws', 'threw', 'TypeError: beyond the end'],
+    ['rejects', 'threw', 'TypeError: beyond the end'],
+    ['hangs', 'hang', 'took more than 500 ms'],
+    ['hoards', 'memory', 'bytes of memory'],
+    ['exits', 'died', 'its thread has ended'],
+    ['forgets', 'died', 'nobody awaits it']
+  ])(
+    'finds a parser that %s: keeps its inputs, tells how to run them again, and fails',
+    async (name, kind, what) => {
+      const hangMs = name === 'hangs' ? 500 : undefined
+      const { code, lines, report } = await run(['--grow', '--target', name, '--minutes', '0.02'], hangMs)
+      expect(code).toBe(1)
+      const [finding] = report.findings as readonly [Finding]
+      expect(finding).toMatchObject({ target: name, seed: 3, kind, what: expect.stringContaining(what) })
+      expect(readFileSync(finding.file).length).toBeLessThan(60)
+      expect(lines).toHaveLength(report.findings.length)
+      expect(lines[0]).toContain(finding.again)
+      const count = report.findings.length
+      expect(new Set(report.findings.map(({ file }) => file)).size).toBe(count)
+      expect(count).toBeLessThanOrEqual(5)
+      expect(report.checks).toContainEqual(expect.objectContaining({ name, value: count, ok: false }))
+      expect(report.growth?.[name]).toMatchObject({ findings: count })
+
+      expect(finding.again).toBe(`npm run fuzz -- --target ${name} --seed 3 --number 0 --input ${finding.file}`)
+      const again = await run(['--target', name, '--number', '0', '--input', finding.file], hangMs)
+      expect(again).toMatchObject({ code: 1, report: { findings: [{ kind, file: finding.file }] } })
+    },
+    60_000
+  )
+
+  it('goes on with others behind a parser that takes threads with it, and finds no more than a few of one', async () => {
+    const some = broken.filter(({ name }) => ['sound', 'throws', 'hangs', 'exits'].includes(name))
+    const { code, report } = await run(['--grow', '--minutes', '0.05'], 500, some)
+    expect(code).toBe(1)
+    const sound = report.checks.filter(({ ok }) => ok).map(({ name }) => name)
+    expect(sound).toEqual(['sound', 'targets that were grown', 'inputs while growing'])
+    expect(report.growth?.['sound']?.tried).toBeGreaterThan(0)
+    expect(Math.max(...Object.values(report.growth ?? {}).map(({ findings }) => findings))).toBe(5)
+  }, 60_000)
+
+  it('is a part of a run of minutes, whose findings count with those of numbered inputs, and writes nothing', async () => {
+    const sound = await run(['--minutes', '0.02', '--target', 'sound'])
+    expect(sound).toMatchObject({ code: 0, report: { findings: [] } })
+    expect(sound.report.growth?.['sound']?.tried).toBeGreaterThan(0)
+    const inputs = sound.report.checks.find(({ name }) => name === 'inputs')
+    expect(inputs?.value).toBeGreaterThan(0)
+    const { code, report } = await run(['--minutes', '0.02', '--target', 'throws'])
+    expect(code).toBe(1)
+    expect(report.findings.map(({ byBytes }) => byBytes)).toEqual([true, true, true, true, true])
+    expect(report.checks).toContainEqual(expect.objectContaining({ name: 'throws', value: 5, ok: false }))
+    expect(sound.written.size).toBe(0)
+  }, 60_000)
+
+  it('is kept where asked for only', async () => {
+    const { code, written } = await run(['--grow', '--minutes', '0.01', '--target', 'sound'])
+    expect(code).toBe(0)
+    expect([...written.keys()]).toEqual(['sound'])
+  }, 60_000)
+
+  it('reaches more of a parser than its seeds, and keeps few inputs for that', async () => {
+    const { grown, failures } = await growHere(poor)
+    expect(failures).toEqual([])
+    expect(grown.tried).toBeGreaterThan(0)
+    expect(grown.after).toBeGreaterThan(grown.before)
+    expect(grown.inputs.length).toBeGreaterThan(0)
+    expect(grown.inputs.length).toBeLessThanOrEqual(60)
+  })
+
+  it('mutates no input that fails, and looks on for others that reach what only that has', async () => {
+    const { grown, failures } = await growHere({
+      ...poor,
+      run: (input, random) => {
+        const outcome = poor.run(input, random)
+        if (input.length % 7 === 3) throw new TypeError(`${input.length} bytes`)
+        return outcome
+      }
+    })
+    expect(failures.length).toBeGreaterThan(0)
+    expect(failures.every(({ input, what }) => input.length % 7 === 3 && what.includes('bytes'))).toBe(true)
+    expect(grown.inputs.filter(({ length }) => length % 7 === 3)).toEqual([])
+  })
+})
+
+const nbd = targets.find(({ name }) => name === 'nbd') as Target
+const poor: Target = { ...nbd, seeds: () => nbd.seeds().slice(2) }
+
+/** Without a thread of its own. */
+async function growHere(target: Target) {
+  const failures: (Failure & { readonly input: Uint8Array })[] = []
+  const options: GrowOptions = { seed: 1, ms: 3_000, known: [], from: 1, fewest: true, failed: [] }
+  const grown = await grow(target, options, {
+    begins() {},
+    ends() {},
+    kept() {},
+    failed: (input, failure) => void failures.push({ ...failure, input })
+  })
+  return { grown, failures }
+}
