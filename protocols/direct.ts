@@ -160,6 +160,7 @@ export async function readDirect(connection: Connection, stream: Stream, reader:
   if (first.done === true) return
   if (first.value.length !== KEY_BYTES) throw new DiapauseError('DIRECT_KEY', 'the member did not say a key')
   const failed = Promise.withResolvers<never>()
+  failed.promise.catch(() => {}) // awaited below, unless the stream is closed before
   const incoming = new Incoming(socket, first.value, reader, failed.reject)
   divertReads(socket, chunk => incoming.read(chunk))
   await write(stream, READY)

@@ -127,9 +127,10 @@ export class LocalVm {
     standby?: StandbyParts
   ): Promise<{ spawnToRunMs: number; complete: Promise<PageCounts> }> {
     const startedMs = this.#deps.clock.now()
+    for (const each of [manifest, mayRun]) each.catch(() => {}) // awaited below; others may fail first
     if (standby) await this.#adopt(standby)
     const bootSet = standby ? Promise.resolve(standby.restore) : this.#bootSet(manifest)
-    for (const each of [bootSet, manifest, mayRun]) each.catch(() => {}) // awaited below; others may fail first
+    bootSet.catch(() => {}) // as they
     const [nic, disks] = await Promise.all([
       this.#attach(committed.epoch, standby?.nicPath),
       standby ? undefined : this.disks.restored(bootSet),

@@ -221,6 +221,8 @@ class ConsoleServer {
         this.#offset += length
         yield bytes.subarray(0, length)
       }
+    } catch {
+      return // a disk that cannot be read now: it is looked at again
     } finally {
       closeSync(file)
     }

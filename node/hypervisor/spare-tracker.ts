@@ -47,7 +47,7 @@ export class SpareTracker {
     const spare = await this.#start(0)
     spare.tracker.wait()
     void spare.tracker.ended.then(() => {
-      if (lost()) void rm(spare.socketPath, { force: true })
+      if (lost()) rm(spare.socketPath, { force: true }).catch(() => {}) // the peer's next start removes it (`stale.ts`)
     })
     return spare
   }

@@ -52,9 +52,18 @@ export function blockServing(log: Log): ServeBlocks {
         const closed = new Promise<void>(resolve => server.close(() => resolve()))
         for (const connection of connections) connection.destroy()
         await closed
-        await rm(socketPath, { force: true })
+        await removeSocket(socketPath, log)
       }
     }
+  }
+}
+
+/** Never rejects: nobody listens there any more, which is what counts, and a peer removes what is left when it starts. */
+async function removeSocket(socketPath: string, log: Log): Promise<void> {
+  try {
+    await rm(socketPath, { force: true })
+  } catch (err) {
+    log.warn({ socketPath, err }, 'a socket of disks stays until this peer starts again')
   }
 }
 
@@ -142,8 +151,11 @@ class Connection {
     const underWay: Promise<void>[] = []
     try {
       for await (const part of partsOf(this.#sourceOf(disk), offset, length)) {
-        if (part.zero) underWay.push(this.#write(holeChunk(cookie, part.offset, part.length)))
-        else underWay.push(this.#readPart(cookie, disk, part))
+        const chunk = part.zero
+          ? this.#write(holeChunk(cookie, part.offset, part.length))
+          : this.#readPart(cookie, disk, part)
+        chunk.catch(() => {}) // it may fail while the next part is looked for; told of below
+        underWay.push(chunk)
       }
     } catch (error) {
       failed = true

@@ -22,6 +22,6 @@ export interface BlockExtent {
 export type ServeBlocks = (socketPath: string, disks: ReadonlyMap<string, BlockSource>) => Promise<BlockServer>
 
 export interface BlockServer {
-  /** Ends all connections; what is being read is not answered. */
+  /** Ends all connections; what is being read is not answered. Never rejects. */
   close(): Promise<void>
 }

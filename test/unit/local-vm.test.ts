@@ -14,6 +14,7 @@ import type {
   Restore
 } from '../../node/ports.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
+import { leftRejected } from './left-rejected.ts'
 
 /** A VM whose machine, NIC and image worker do what the test says. */
 class World {
@@ -337,6 +338,25 @@ describe('a VM of this peer', () => {
       else world.vm.unfence()
       expect([await resumed, world.calls.includes('runs')]).toEqual(gone ? ['it is over', false] : ['it runs', true])
     }
+  })
+
+  it('leaves nothing rejected that fails while a copy that it was given too late is ended', async () => {
+    const world = new World()
+    await world.vm.destroy()
+    const lost = async (code: string): Promise<never> => {
+      await turns()
+      throw new DiapauseError(code, 'it comes while the machine of the copy is being ended')
+    }
+    const committed = { epoch: 4, images: {} } as unknown as Parameters<LocalVm['resumeFrom']>[0]
+    const why: unknown[] = []
+    const left = await leftRejected(() => {
+      const resumed = world.vm.resumeFrom(committed, lost('SHARD_LOST'), lost('LEASE_REFUSED'), world.standby())
+      resumed.catch((error: unknown) => why.push(error))
+    })
+    expect([left, why]).toEqual([[], []])
+    world.machineGone.resolve()
+    await turns()
+    expect(why).toMatchObject([{ code: 'VM_DESTROYED' }])
   })
 
   it('ends all its parts at once, however long its machine takes', async () => {
