@@ -182,7 +182,8 @@ class ConsoleServer {
 
   async listen(path: string): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', cause => {
+      // Also of one that it cannot let in later: it goes on with the others.
+      this.#server.on('error', cause => {
         reject(new DiapauseError('DRILL_FOLDER', `cannot listen on ${path}: ${cause.message}`, { cause }))
       })
       this.#server.listen(path, resolve)

@@ -19,7 +19,7 @@ const TIMES_RAM = 4
 export async function* exportRam(restore: Restore, socketPath: string): AsyncGenerator<Uint8Array> {
   await rm(socketPath, { force: true })
   const server = createServer()
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(socketPath, resolve))
+  await new Promise<void>((resolve, reject) => server.on('error', reject).listen(socketPath, resolve))
   const served = restore.serve(socketPath)
   let sent = false
   try {
