@@ -24,6 +24,10 @@ export const targets: readonly Target[] = [
     if (fits(input)) throw new TypeError('beyond the end')
     return undefined
   }),
+  target('chooses', (input, random) => {
+    if (fits(input) && (input.length + Math.floor(1000 * random())) % 7 === 0) throw new TypeError('in these chunks')
+    return undefined
+  }),
   target('hangs', input => {
     while (fits(input));
     return undefined

@@ -146,6 +146,14 @@ describe('npm run fuzz', () => {
     expect(report.checks).toContainEqual(expect.objectContaining({ name: 'inputs', value: 150 * targets.length }))
   }, 60_000)
 
+  it('grows for a part of its minutes, and leaves the corpus as it is', async () => {
+    const before = grownOf('qmp')
+    const { code, out } = await command('--target', 'qmp', '--minutes', '0.01')
+    expect(code, out).toBe(0)
+    expect(out).toMatch(/ growing .*\n +qmp +[1-9]/)
+    expect(grownOf('qmp')).toEqual(before)
+  }, 60_000)
+
   it('refuses options without a meaning with exit code 2', async () => {
     const unknown = await command('--target', 'manifset')
     expect(unknown).toMatchObject({ code: 2, err: expect.stringContaining('  manifest') })
