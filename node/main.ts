@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { runCli } from './edge/cli.ts'
 import { leaveNoCore } from './host/core-dumps.ts'
 import type { ReadyPeer, RunningPeer } from './edge/view.ts'
+import { LogOutput } from './host/log-output.ts'
 import { createNotifier } from './host/notify-ready.ts'
 import { createTerminal } from './edge/terminal-streams.ts'
 import { programVersion } from './host/version.ts'
@@ -53,7 +54,10 @@ function logOverProgress(line: string): void {
   if (progressShown) progress('')
   process.stdout.write(line)
 }
-const writeLog = process.stdout.isTTY && process.stderr.isTTY ? logOverProgress : undefined
+const output = new LogOutput(process.stdout.fd)
+process.once('exit', () => output.flush())
+const writeLog =
+  process.stdout.isTTY && process.stderr.isTTY ? logOverProgress : (line: string): void => output.write(line)
 
 async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const stop = new AbortController()

@@ -8,7 +8,7 @@ import { write, writeSync } from 'node:fs'
 /** What is not taken waits, up to so many bytes; what comes then is lost. A guess: minutes of a peer in trouble. */
 const MAX_WAITING_BYTES = 1 << 20
 /** After an error, such as that of a pipe whose reader is slow. A guess. */
-const AGAIN_MS = 100
+const AGAIN_MS = 20
 
 /** `write` of node:fs. */
 export type Write = (

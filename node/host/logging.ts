@@ -15,7 +15,6 @@
  */
 import { pino } from 'pino'
 import type { Log } from '../ports.ts'
-import { LogOutput } from './log-output.ts'
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
@@ -34,7 +33,7 @@ export interface PeerLog {
 /** What nobody may read in a log, should a mistake put it there. */
 const SECRETS = ['authorization', 'token', 'secret', 'secretAccessKey', 'password']
 
-/** `write` gets each line; absent: standard output. */
+/** `write` gets each line, and must not throw (`log-output.ts`); absent: standard output, which ends the process where it fails. */
 export function openLog({ level, name }: { level: LogLevel; name: string }, write?: (line: string) => void): PeerLog {
   const options = {
     level,
@@ -43,7 +42,7 @@ export function openLog({ level, name }: { level: LogLevel; name: string }, writ
     formatters: { level: (label: string) => ({ level: label }) },
     redact: [...SECRETS, ...SECRETS.map(key => `*.${key}`)]
   }
-  const log = pino(options, write === undefined ? standardOutput() : { write })
+  const log = write === undefined ? pino(options) : pino(options, { write })
   let now = level
   const status = () => ({ level: now, configured: level })
   const setLevel = (next = level) => {
@@ -63,9 +62,3 @@ export function openLog({ level, name }: { level: LogLevel; name: string }, writ
 }
 
 const quietness = (level: LogLevel): number => ['debug', 'info', 'warn', 'error'].indexOf(level)
-
-function standardOutput(): LogOutput {
-  const output = new LogOutput(process.stdout.fd)
-  process.once('exit', () => output.flush())
-  return output
-}

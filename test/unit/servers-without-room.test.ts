@@ -12,11 +12,11 @@ it('servers that cannot let anybody in, where no more files may be open (EMFILE)
   const folder = await mkdtemp(join(tmpdir(), 'files-'))
   const servers: net.Server[] = []
   const { createServer } = net
-  const spy = vi.spyOn(net, 'createServer').mockImplementation(((...args: Parameters<typeof createServer>) => {
+  const spy = vi.spyOn(net, 'createServer').mockImplementation((...args: Parameters<typeof createServer>) => {
     const server = createServer(...args)
     servers.push(server)
     return server
-  }) as typeof createServer)
+  })
   syncBuiltinESMExports()
   const log = memoryLog()
   const disks = await blockServing(log)(join(folder, 'disks'), new Map())
