@@ -25,6 +25,7 @@ import { messageOf } from './errors.ts'
 import { wallMs } from './host/clock.ts'
 import type { HomeCredentials } from './host/home-credentials.ts'
 import { signedBy } from './host/identity.ts'
+import { rememberInterfaces } from './host/interfaces.ts'
 import { askWhetherRemoved } from './host/join.ts'
 import { openLog } from './host/logging.ts'
 import { openOwnPolicies } from './host/own-policies.ts'
@@ -65,6 +66,8 @@ export async function runPeer(config: Config, environment: Environment = {}): Pr
   if (!goFirst()) log.info({}, 'not allowed to raise the priority: on a busy host pauses are longer')
   process.umask(OWN) // QEMU's, and those of the database, which take no mode
   const teardown = new Teardown()
+  const unknown = 'the network interfaces of this host cannot be read now: those of last time are taken'
+  teardown.add(rememberInterfaces(error => log.warn({ err: error }, unknown)))
   const ended = Promise.withResolvers<void>()
   ended.promise.catch(() => {}) // whoever wants to know has `stopped`
   let stopping: Promise<void> | undefined

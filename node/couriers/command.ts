@@ -29,27 +29,30 @@ export async function runCommand(
   const args = operatorsCommand('sh', '-c', command)
   const env = commandEnvironment(name, body.text)
   const child = spawn('setpriv', args, { cwd: '/', env, detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
-  child.stdin.on('error', () => {}) // it need not read
-  child.stdin.end(JSON.stringify(body))
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.once('error', error => reject(failed(name, `its command cannot be started: ${error.message}`)))
+    child.once('exit', resolve)
+  })
+  // Where no descriptor is free for its pipes there are none, and the error follows.
+  const { stdin, stderr }: Partial<typeof child> = child
+  stdin?.on('error', () => {}) // it need not read
+  stdin?.end(JSON.stringify(body))
   let said = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  stderr?.setEncoding('utf8').on('data', (text: string) => {
     said = (said + text).slice(-SAID_CHARACTERS)
   })
   const end = (): void => endGroup(child.pid)
   signal.addEventListener('abort', end, { once: true })
   if (signal.aborted) end()
   try {
-    const code = await new Promise<number | null>((resolve, reject) => {
-      child.once('error', error => reject(failed(name, `its command cannot be started: ${error.message}`)))
-      child.once('exit', resolve)
-    })
+    const code = await ended
     if (code === 0) return
     const why = signal.aborted ? 'its command took too long' : commandEnded(code)
     throw failed(name, why, said.trim() === '' ? {} : { said: said.trim() })
   } finally {
     signal.removeEventListener('abort', end)
     end()
-    child.stderr.destroy()
+    stderr?.destroy()
   }
 }
 

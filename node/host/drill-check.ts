@@ -36,8 +36,9 @@ export async function runCheck(command: string, place: CheckPlace, options: Chec
   const args = operatorsCommand('sh', '-c', START, command)
   const child = spawn('setpriv', args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
   const lines = new LastLines(line)
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding('utf8').on('data', (text: string) => lines.take(text))
+  // Where no descriptor is free for its pipes there are none, and the error follows.
+  const { stdout, stderr }: Partial<typeof child> = child
+  for (const stream of [stdout, stderr]) stream?.setEncoding('utf8').on('data', (text: string) => lines.take(text))
   const ended = new Promise<number | null>((resolve, reject) => {
     child.once('error', cause => {
       const message = `the check cannot be started in ${cwd}: ${cause.message}`
@@ -63,8 +64,8 @@ export async function runCheck(command: string, place: CheckPlace, options: Chec
   } finally {
     signal.removeEventListener('abort', end)
     clearTimeout(kill)
-    child.stdout.destroy()
-    child.stderr.destroy()
+    stdout?.destroy()
+    stderr?.destroy()
   }
 }
 

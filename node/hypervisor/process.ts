@@ -80,8 +80,12 @@ export async function spawnQemu(
     env: environmentOfQemu(),
     stdio: ['pipe', 'ignore', 'pipe', ...(inherited ? [inherited.fd] : [])]
   })
-  const input = child.stdin as Writable
-  input.on('error', () => {}) // whoever writes is told
+  const spawned = new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve)
+    child.on('error', cause => reject(notSpawned(cause)))
+  })
+  // Where no descriptor is free for its pipes there are none, and the error follows.
+  child.stdin?.on('error', () => {}) // whoever writes is told
   let tail = ''
   child.stderr?.setEncoding('utf8')
   child.stderr?.on('data', (text: string) => {
@@ -93,22 +97,20 @@ export async function spawnQemu(
       resolve({ status, reason: tail.trim() ? `ended ${how}: ${tail.trim()}` : `ended ${how}` })
     })
   })
-  await new Promise<void>((resolve, reject) => {
-    child.once('spawn', resolve)
-    child.once('error', cause =>
-      reject(
-        new DiapauseError(
-          'HYPERVISOR_SPAWN',
-          `QEMU could not be started through setpriv (Debian package util-linux): ${cause.message}`,
-          { cause }
-        )
-      )
-    )
-  })
-  const { pid } = child
-  if (pid === undefined) throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
+  await spawned
+  const { pid, stdin: input } = child
+  if (pid === undefined || input === null) {
+    throw new DiapauseError('HYPERVISOR_SPAWN', 'QEMU was started but has no process id')
+  }
   return { pid, exited, input, kill: () => void child.kill('SIGKILL') }
 }
+
+const notSpawned = (cause: Error): DiapauseError =>
+  new DiapauseError(
+    'HYPERVISOR_SPAWN',
+    `QEMU could not be started through setpriv (Debian package util-linux): ${cause.message}`,
+    { cause }
+  )
 
 /** Nothing of this process's that may be a secret. */
 export const environmentOfQemu = (): NodeJS.ProcessEnv => plainEnvironment(process.env)

@@ -3,7 +3,7 @@
  * pipes). Commands are answered in order. Whatever goes wrong ends the helper, and the kernel then lifts all protection:
  * the VM goes on, untracked.
  */
-import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { once } from 'node:events'
 import { isMainThread } from 'node:worker_threads'
@@ -28,7 +28,8 @@ const limitOf = (pages: number): number => Math.max(ERROR_BYTES, 8 * (pages + 1)
 export class TrackerProcess {
   /** Resolves (never rejects) when the helper is of no more use, with the reason. */
   readonly ended: Promise<DiapauseError>
-  readonly #child: ChildProcessWithoutNullStreams
+  /** Without pipes where no descriptor was free for them; then its end is told at once. */
+  readonly #child: ChildProcess
   readonly #clock: Clock
   /** Ranges in an answer: at most every other page, of each of two mappings. */
   #limitBytes: number
@@ -61,13 +62,13 @@ export class TrackerProcess {
     this.ended = this.#ending.promise
     // Nothing of this process's environment, which may hold credentials; capabilities it gives up by itself.
     this.#child = spawn(binary, ['serve', options.socketPath], { stdio: 'pipe', env: {} })
+    this.#child.on('error', error => this.#end(error.message, error))
     let said = ''
-    this.#child.stderr.setEncoding('latin1').on('data', (text: string) => {
+    this.#child.stderr?.setEncoding('latin1').on('data', (text: string) => {
       said = (said + text).slice(-ERROR_BYTES)
     })
-    this.#child.stdout.on('data', (chunk: Uint8Array) => this.#receive(chunk))
-    this.#child.stdin.on('error', error => this.#end(error.message, error))
-    this.#child.on('error', error => this.#end(error.message, error))
+    this.#child.stdout?.on('data', (chunk: Uint8Array) => this.#receive(chunk))
+    this.#child.stdin?.on('error', error => this.#end(error.message, error))
     this.#child.on('exit', (status, signal) => this.#end(`it has ended (${signal ?? status}) ${said}`.trim()))
   }
 
@@ -117,11 +118,12 @@ export class TrackerProcess {
 
   /** Pipes are sockets here (node:child_process). */
   get #streams(): Socket[] {
-    return [this.#child.stdin, this.#child.stdout, this.#child.stderr].map(stream => stream as unknown as Socket)
+    const { stdin, stdout, stderr } = this.#child
+    return [stdin, stdout, stderr].flatMap(stream => (stream ? [stream as unknown as Socket] : []))
   }
 
   #ask(line: string, kind: number): Promise<Uint8Array> {
-    if (!this.#over) this.#child.stdin.write(line)
+    if (!this.#over) this.#child.stdin?.write(line)
     return this.#inTime(this.#expect(kind))
   }
 
