@@ -1,6 +1,6 @@
 /** Inputs to targets until there were enough: what came of them, as checks, a table and files of the inputs that failed. */
 import { bytesText, table } from '../../node/edge/format.ts'
-import { atMost, type Check, note } from '../measure.ts'
+import { atMost, type Check, equal, note } from '../measure.ts'
 import { seedsOf } from './corpus.ts'
 import { type Finding, findingChecks, findingText, keep, MOST_FINDINGS } from './findings.ts'
 import { inputOf } from './input.ts'
@@ -126,6 +126,8 @@ function report(
   return {
     checks: [
       ...findingChecks(options.targets, findings),
+      // Of these nothing is known: the time was too short.
+      equal('targets without an input', all.filter(([, each]) => each.inputs === 0).length, 0),
       note('inputs', inputs),
       note('inputs a second', inputs / (tookMs / 1e3)),
       note('slowest input', slowest, 'ms'),

@@ -38,6 +38,12 @@ async function run(names: readonly string[], options: Partial<FuzzOptions> = {})
 }
 
 describe('the fuzzer', () => {
+  it('fails where its time was too short for an input of each target', async () => {
+    const { checks } = await run(['sound'], { until: { minutes: 1e-9 } })
+    const short = { name: 'targets without an input', value: 1, bound: '0', ok: false }
+    expect(checks).toContainEqual(expect.objectContaining(short))
+  })
+
   it.each([
     ['throws', 'threw', 'TypeError: beyond the end'],
     ['rejects', 'threw', 'TypeError: beyond the end'],
