@@ -45,10 +45,11 @@ export function unasked({ host, how, code, asked }: End, steps: readonly Step[])
 }
 
 /**
- * Of a peer's log, which ends with lines of JSON, with what Node says of what nobody has caught, or with `diapause: what happened [CODE]`
- * and what to do below it (`node/edge/explain.ts`). Undefined where it does not end with such an error.
+ * Of a peer's log: lines of JSON, and at the end of a run what Node says of what nobody has caught, or `diapause: what happened [CODE]`
+ * with what to do below it (`node/edge/explain.ts`). Lines of JSON may come behind that: they wait for their turn (`log-output.ts`).
+ * Undefined where it does not end with such an error.
  */
 export function lastCode(log: string): string | undefined {
-  const said = log.split('\n').filter(line => line !== '' && !line.startsWith('  → '))
+  const said = log.split('\n').filter(line => line !== '' && !line.startsWith('{') && !line.startsWith('  → '))
   return /^diapause: .*\[([A-Z][A-Z0-9_]*)\]$/.exec(said.at(-1) ?? '')?.[1]
 }

@@ -115,7 +115,7 @@ describe('the end of a peer', () => {
     const told = "diapause: cannot use the data folder /x: EROFS, open '/x/[a]' [DATA_DIR_UNUSABLE]\n"
     expect(lastCode(`${json}${told}`)).toBe('DATA_DIR_UNUSABLE')
     expect(lastCode(`${json}${told}  → mount it for writing\n`)).toBe('DATA_DIR_UNUSABLE')
-    expect(lastCode(`${told}${json}`)).toBeUndefined()
+    expect(lastCode(`${told}${json}`)).toBe('DATA_DIR_UNUSABLE')
     expect(lastCode(`${json}diapause: TypeError: x is not a function\n    at f (file:///a.ts:1:2)\n`)).toBeUndefined()
     expect(lastCode(`${told}[Error: EROFS] {\n  errno: -30,\n}\n\nNode.js v24.0.0\n`)).toBeUndefined()
     expect(lastCode('')).toBeUndefined()
