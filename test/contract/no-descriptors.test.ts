@@ -14,6 +14,7 @@ it('a program that cannot be started for want of a file descriptor is an error o
     tracker: 'HYPERVISOR_TRACKING',
     notice: 'NOTIFICATION_FAILED',
     check: 'DRILL_CHECK',
-    interfaces: true
+    interfaces: true,
+    words: true
   })
 })
