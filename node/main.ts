@@ -32,13 +32,19 @@ async function untilStopped(peer: RunningPeer, begun: (peer: ReadyPeer) => void)
   }
   process.on('SIGINT', stop).on('SIGTERM', stop)
   process.on('SIGUSR2', () => void peer.toggleDebug())
+  peerRuns = true
   systemd.ready(`${peer.ready.name} serves; how it is: diapause status --socket ${peer.ready.api.socket}`)
   begun(peer.ready)
   await peer.stopped
 }
 
 // `diapause events | head` closes our output early: there is nobody left to tell.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+// A peer goes on: it has VMs.
+let peerRuns = false
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (!peerRuns) process.exit(error.code === 'EPIPE' ? 0 : 1)
+})
+process.stderr.on('error', () => {}) // nobody is left to be told
 
 let progressShown = false
 

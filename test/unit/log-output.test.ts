@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { LogOutput } from '../../node/host/log-output.ts'
+import { LogOutput, type Write } from '../../node/host/log-output.ts'
 
 let folder: string
 const open: number[] = []
@@ -48,12 +48,13 @@ describe('the output of a log', () => {
   it('tries again what was not taken, keeps no more than it may meanwhile, and goes on', async () => {
     let taken = ''
     let takes = 0
-    const output = new LogOutput(1, 30, (_fd, bytes, offset, length, _position, done) => {
+    const write: Write = (_fd, bytes, offset, length, _position, done) => {
       const count = Math.min(takes, length)
       taken += bytes.toString('utf8', offset, offset + count)
       if (count > 0) done(null, count)
       else done(new Error('ENOSPC: no space left on device'), 0)
-    })
+    }
+    const output = new LogOutput(1, { maxBytes: 30, write, isFile: true })
     output.write('it waits\n')
     output.write('it has room\n')
     output.write('it has none any more\n')
@@ -61,6 +62,47 @@ describe('the output of a log', () => {
     takes = 5
     await vi.waitFor(() => expect(taken).toBe('it waits\nit has room\n'))
     output.write('and it goes on\n')
-    expect(taken).toBe('it waits\nit has room\nand it goes on\n')
+    await vi.waitFor(() => expect(taken).toMatch(/^it waits\nit has room\n\{.*"lost":1,.*\}\nand it goes on\n$/))
+  })
+
+  it('is written at once where it is no file, and waits for a reader that is slow, longer each time', async () => {
+    let [taken, tries, room] = ['', 0, 100]
+    const writeSync = (_fd: number, bytes: Buffer): number => {
+      tries++
+      const count = Math.min(room, bytes.length)
+      if (count === 0) throw Object.assign(new Error('EAGAIN'), { code: 'EAGAIN' })
+      room -= count
+      taken += bytes.toString('utf8', 0, count)
+      return count
+    }
+    const output = new LogOutput(1, { writeSync, isFile: false })
+    output.write('at once\n')
+    expect(taken).toBe('at once\n')
+    room = 4
+    output.write('in two\n')
+    expect(taken).toBe('at once\nin t')
+    await pause(200)
+    expect(tries).toBeLessThan(9)
+    room = 100
+    await vi.waitFor(() => expect(taken).toBe('at once\nin two\n'))
+    room = 0
+    output.write('last words\n')
+    const failing = tries
+    room = 3
+    output.flush() // there is never more room: it gives up
+    expect([taken, tries > failing]).toEqual(['at once\nin two\nlas', true])
+  })
+
+  it('is nothing more where nobody reads it any more', async () => {
+    let tries = 0
+    const writeSync = (): number => {
+      tries++
+      throw Object.assign(new Error('EPIPE'), { code: 'EPIPE' })
+    }
+    const output = new LogOutput(1, { writeSync, isFile: false })
+    for (let i = 0; i < 5; i++) output.write('nobody reads\n')
+    await pause(50)
+    output.flush()
+    expect(tries).toBe(1)
   })
 })
