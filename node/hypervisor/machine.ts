@@ -73,6 +73,7 @@ export class QemuMachine implements Machine {
   #migration: Promise<unknown> | undefined
   #incoming: Promise<void> | undefined
   #giveUpLaunch: (() => void) | undefined
+  #cleaned: Promise<void> | undefined
   #exitReason = ''
   #lost = ''
 
@@ -365,19 +366,15 @@ export class QemuMachine implements Machine {
     if (alarm) this.#options.onExit(reason)
   }
 
-  /**
-   * QEMU is gone, which is what counts: this never rejects. What a disk that has become read-only keeps is removed by the next run of
-   * the peer, as it would be had the peer been killed.
-   */
-  async #cleanUp(): Promise<void> {
+  /** QEMU is gone, which is what counts: never rejects. What a read-only disk keeps is removed by the peer's next run, as after a kill. */
+  #cleanUp(): Promise<void> {
+    const { paths, log } = this.#context
     this.#qmp?.close()
     this.agent?.close()
-    const steps = [this.#ram.close(), this.disks.remove(), rm(this.#context.paths.qmp, { force: true })]
-    for (const step of await Promise.allSettled(steps)) {
-      if (step.status === 'fulfilled') continue
-      const about = { vm: this.#options.spec.id, err: step.reason as unknown }
-      this.#context.log.warn(about, 'what a VM has left stays until this peer starts again')
-    }
+    const steps = [() => this.#ram.close(), () => this.disks.remove(), () => rm(paths.qmp, { force: true })]
+    const warn = (err: unknown) =>
+      log.warn({ vm: this.#options.spec.id, err }, 'what a VM has left stays until this peer starts again')
+    return (this.#cleaned ??= Promise.all(steps.map(step => step().catch(warn))).then(() => {}))
   }
 
   #is(state: State): boolean {

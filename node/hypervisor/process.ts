@@ -85,7 +85,7 @@ export async function spawnQemu(
     child.on('error', cause => reject(notSpawned(cause)))
   })
   // Where no descriptor is free for its pipes there are none, and the error follows.
-  child.stdin?.on('error', () => {}) // whoever writes is told
+  child.stdin?.on('error', () => {}) // what a QEMU that has just ended did not read is lost
   let tail = ''
   child.stderr?.setEncoding('utf8')
   child.stderr?.on('data', (text: string) => {

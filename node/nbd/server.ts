@@ -42,9 +42,9 @@ export function blockServing(log: Log): ServeBlocks {
       await rm(socketPath, { force: true })
       server.listen(socketPath)
       await once(server, 'listening')
-      await chmod(socketPath, 0o600)
       // As where no more files may be open (EMFILE): who is there already is served on.
       server.on('error', err => log.warn({ socketPath, err }, 'a client of disks could not be let in'))
+      await chmod(socketPath, 0o600)
     } catch (cause) {
       server.close()
       throw new DiapauseError('NBD_SOCKET', `cannot serve disks on ${socketPath}: ${messageOf(cause)}`, { cause })

@@ -2,7 +2,7 @@
  * What a scenario breaks: hosts with disks of their own, a real peer on each, a bank in real VMs that beats to the outside.
  * The rig is each host's init, too: a peer that ended is started again, unless its host is down.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf } from '../../node/errors.ts'
@@ -86,6 +86,8 @@ export class Rig {
       )
       parts.lan = await Lan.make(hosts)
       const targets: RigTarget[] = []
+      // Peer → where its log of this life begins.
+      const began = new Map<string, number>()
       const bank = await Bank.start({
         peers: count,
         hosts,
@@ -99,9 +101,9 @@ export class Rig {
         environment: name => environments.get(name) ?? {},
         onEvent: tell.event,
         onEnd(peer, how) {
-          tell.peer(peer.name, `its peer ended: ${how}`)
           const target = targets.find(({ name }) => name === peer.name)
-          const code = lastCode(readFileSync(peer.logFile, 'utf8'))
+          const code = lastCode(readFileSync(peer.logFile).subarray(began.get(peer.name)).toString())
+          tell.peer(peer.name, `its peer ended: ${how}${code === undefined ? '' : ` [${code}]`}`)
           tell.ended?.({ name: peer.name, how, code, asked: target?.isEnded === true })
           target?.startSoon()
         }
@@ -110,6 +112,7 @@ export class Rig {
         const [peer, host] = [bank.cluster.peers[i] as ClusterPeer, hosts.all[i] as Host]
         const start = (program: string | undefined) => {
           tell.peer(peer.name, `its peer is started${program === undefined ? '' : ', of the next version'}`)
+          began.set(peer.name, statSync(peer.logFile).size)
           bank.cluster.startPeer(peer, program)
         }
         const isUp = () => bank.cluster.alive.includes(peer)

@@ -4,12 +4,13 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import type { Log } from '../../node/ports.ts'
 import { bankVm, buildGuest } from '../guest/build.ts'
 import { OneHost } from './one-vm.ts'
 import { quietLog } from './real-clock.ts'
 
 const run = promisify(execFile)
-const warn = vi.fn()
+const warn = vi.fn<Log['warn']>()
 let host: OneHost
 
 beforeAll(async () => {
@@ -33,6 +34,7 @@ it('is an end, told once, where its layers cannot be removed, and a warning', as
     const kept = [expect.objectContaining({ vm: 'vm1' }), expect.stringContaining('stays until this peer starts again')]
     await expect.poll(() => warn.mock.calls, { timeout: 20_000 }).toContainEqual(kept)
     await expect(machine.destroy()).resolves.toBeUndefined()
+    expect(warn.mock.calls.filter(([, what]) => String(what).includes('stays until'))).toHaveLength(1)
   } finally {
     await run('umount', [busy])
   }
