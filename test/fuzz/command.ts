@@ -2,13 +2,13 @@
  * `npm run fuzz -- [--target NAME] [--runs N | --minutes N] [--seed N] [--json FILE]`: mutated inputs to every parser of
  * foreign bytes. `--minutes` gives half of its time to growing: inputs that reach more of each parser are mutated again, in memory.
  * `--number N` runs one input again, `--input FILE` a file's bytes. `--grow` only grows, and keeps in `corpus/` what it took.
- * Exit 1: a finding; 2: usage.
+ * Exit 1: a finding, or a target that the time was too short for; 2: usage.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { table } from '../../node/edge/format.ts'
 import { UsageError, messageOf } from '../../node/errors.ts'
-import { type Check, exitCode, machineFacts, note, reportText, writeReport } from '../measure.ts'
+import { type Check, equal, exitCode, machineFacts, note, reportText, writeReport } from '../measure.ts'
 import { findingChecks } from './findings.ts'
 import { fuzz } from './fuzz.ts'
 import { growAll, type GrowAllOptions, type GrownAll } from './grow-all.ts'
@@ -63,7 +63,10 @@ export async function command(words: readonly string[], place: Place): Promise<n
   }
   if (grow) {
     const { growth, findings, text: lines } = await growing(minutes ?? GROW_MINUTES, { write })
-    const checks = [...findingChecks(chosen.targets, findings), ...notesOf(growth)]
+    // Of these nothing is known: the time was too short.
+    const without = chosen.targets.filter(({ name }) => growth[name] === undefined).length
+    const unknown = equal('targets that were not grown', without, 0)
+    const checks = [...findingChecks(chosen.targets, findings), unknown, ...notesOf(growth)]
     return await tell({ lines, checks, seed: chosen.seed, growth, findings })
   }
   const one = chosen.number !== undefined || chosen.input !== undefined

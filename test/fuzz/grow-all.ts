@@ -123,7 +123,11 @@ async function growTarget({ name }: Target, thread: GrowThread, { options, ms, f
     listener.failed(result.input, result.failure)
     tried += Math.max(0, result.next - from)
     from = Math.max(from, result.next)
-    if (again || failed.size >= MOST_FINDINGS)
-      return { tried, kept: kept.length, blocksOfSeeds: 0, blocks: 0, findings: failed.size }
+    if (again || failed.size >= MOST_FINDINGS) {
+      // More than it takes, as nobody looks which do: the next time does, and what a long run has kept is not to go with its last thread.
+      const sound = kept.filter(input => !failed.has(idOf(input)))
+      write?.(name, sound)
+      return { tried, kept: sound.length, blocksOfSeeds: 0, blocks: 0, findings: failed.size }
+    }
   }
 }

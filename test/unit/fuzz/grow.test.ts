@@ -1,6 +1,6 @@
 /** Growing inputs by what has run, against parsers that are wrong: what fails is kept and told, and what grows is kept where asked. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { command } from '../../fuzz/command.ts'
@@ -25,17 +25,19 @@ interface Report {
   readonly growth?: Readonly<Record<string, Growth>>
 }
 
+const BROKEN = new URL('./broken-targets.ts', import.meta.url).href
+
 /** `npm run fuzz -- WORDS…` with the parsers that are wrong. */
-async function run(words: readonly string[], hangMs = 30_000, from: readonly Target[] = broken) {
-  const written = new Map<string, number>()
+async function run(words: readonly string[], hangMs = 30_000, from = broken, module = BROKEN) {
+  const written = new Map<string, readonly Uint8Array[]>()
   const lines: string[] = []
   const json = join(folder, 'report.json')
   const code = await command([...words, '--seed', '3', '--json', json], {
     targets: from,
-    module: new URL('./broken-targets.ts', import.meta.url).href,
+    module,
     out: folder,
     hangMs,
-    write: (name, inputs) => void written.set(name, inputs.length),
+    write: (name, inputs) => void written.set(name, inputs),
     print: () => {},
     progress: line => void lines.push(line)
   })
@@ -80,7 +82,7 @@ describe('growing', () => {
     const { code, report } = await run(['--grow', '--minutes', '0.05'], 500, some)
     expect(code).toBe(1)
     const sound = report.checks.filter(({ ok }) => ok).map(({ name }) => name)
-    expect(sound).toEqual(['sound', 'targets that were grown', 'inputs while growing'])
+    expect(sound).toEqual(['sound', 'targets that were not grown', 'targets that were grown', 'inputs while growing'])
     expect(report.growth?.['sound']?.tried).toBeGreaterThan(0)
     expect(Math.max(...Object.values(report.growth ?? {}).map(({ findings }) => findings))).toBe(5)
   }, 60_000)
@@ -102,6 +104,31 @@ describe('growing', () => {
     const { code, written } = await run(['--grow', '--minutes', '0.01', '--target', 'sound'])
     expect(code).toBe(0)
     expect([...written.keys()]).toEqual(['sound'])
+  }, 60_000)
+
+  it('keeps what it had of a parser that takes one thread after the other with it, without the inputs that failed', async () => {
+    const { code, written, report } = await run(['--grow', '--target', 'tires', '--minutes', '1'], 500)
+    expect(code).toBe(1)
+    expect(report.growth?.['tires']).toMatchObject({ findings: 5, blocks: 0, kept: written.get('tires')?.length })
+    const failed = report.findings.map(({ file }) => readFileSync(file).toString('hex'))
+    const kept = (written.get('tires') ?? []).map(input => Buffer.from(input).toString('hex'))
+    expect(kept.length).toBeGreaterThan(0)
+    expect(kept.filter(input => failed.includes(input))).toEqual([])
+  }, 60_000)
+
+  it('fails where its time was over before it began with each target, of which it knows nothing', async () => {
+    const names = Array.from({ length: 3 * availableParallelism() }, (_, index) => `sound ${index}`)
+    const target = `({ group: 'texts', summary: '', seeds: () => [new Uint8Array(64)], run: () => undefined })`
+    const code = `export const targets = ${JSON.stringify(names)}.map(name => ({ name, ...${target} }))`
+    const module = `data:text/javascript,${encodeURIComponent(code)}`
+    const { targets: many } = (await import(module)) as { targets: readonly Target[] }
+    const { code: exit, report } = await run(['--grow', '--minutes', '1e-9'], undefined, many, module)
+    expect(exit).toBe(1)
+    const grown = Object.keys(report.growth ?? {}).length
+    expect(grown).toBeGreaterThan(0)
+    expect(grown).toBeLessThan(names.length)
+    const without = { name: 'targets that were not grown', value: names.length - grown, ok: false }
+    expect(report.checks).toContainEqual(expect.objectContaining(without))
   }, 60_000)
 
   it('reaches more of a parser than its seeds, and keeps few inputs for that', async () => {
