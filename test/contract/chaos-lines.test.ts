@@ -1,10 +1,13 @@
 /** Bad lines between hosts and their switch: what becomes of frames and connections, and that all is as before in the end. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { badLine, delay, duplicates, jitter, lineCounts, loss, worsenLine } from '../chaos/faults/line.ts'
+import { killAll, naming, waitUntil } from '../demo/processes.ts'
 import { type Host, Hosts } from '../hosts/hosts.ts'
 import { withDirectory } from '../unit/store-support.ts'
 import { noDisk, Patient } from './chaos-support.ts'
@@ -101,8 +104,10 @@ async function echoing(): Promise<void> {
  * A host that nobody answered for a while asks for the other's MAC address anew, once a second: what is lost until
  * it has it says nothing about the line.
  */
-async function answeredAgain(): Promise<void> {
-  if ((await ask(1)).got.length === 0) await answeredAgain()
+async function answeredAgain(tries = 10): Promise<void> {
+  if ((await ask(1)).got.length > 0) return
+  if (tries === 1) throw new Error(`${two.name} answers ${one.name} no more`)
+  await answeredAgain(tries - 1)
 }
 
 /** What the kernel says of devices there while that is done: a line for each change. */
@@ -142,6 +147,15 @@ function renamed(changes: readonly string[]): Renamed[] {
       ? [{ from, to, up: flags.split(',').includes('UP') }]
       : []
   })
+}
+
+/** Kills its program; then the port that this had is gone, too. */
+async function killLine(): Promise<void> {
+  const [line, ...others] = naming(join(hosts.dir, 'line')).map(({ pid }) => pid)
+  if (line === undefined || others.length > 0) throw new Error('one line is to be bad')
+  killAll([line])
+  // A process that ends has no arguments any more while it still has its devices.
+  expect(await waitUntil(() => !existsSync(`/proc/${line}`), WAIT_MS)).toBe(true)
 }
 
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
@@ -245,6 +259,36 @@ it('devices change their names while they are down, as Linux before 6.2 asks for
   expect(all).toContainEqual({ from: 'p2-spare', to: 'p2', up: false })
   expect(all.filter(({ up }) => up)).toEqual([])
   expect(atHost.filter(line => / eth0@/.test(line) && !/[<,]LOWER_UP[,>].* state UP /.test(line))).toEqual([])
+})
+
+it('a line that ended by itself is told by its heal, which brings the host back all the same, but not one that is cut off', async () => {
+  await echoing()
+  const heal = await worsenLine(hosts, one, { delayMs: 5 })
+  await killLine()
+  const unasked = expect.objectContaining({ code: 'CHAOS_LINE', message: expect.stringMatching(/ended unasked/) })
+  await expect(heal()).rejects.toEqual(unasked)
+  await answeredAgain()
+  const healCut = await worsenLine(hosts, one, { delayMs: 5 })
+  const reconnect = await hosts.cutOff(one)
+  await killLine()
+  await expect(healCut()).rejects.toEqual(unasked)
+  expect((await ask(20)).got).toEqual([])
+  await reconnect()
+  await answeredAgain()
+})
+
+it('a line that cannot be made leaves the host as it was, and the next one is made', async () => {
+  await echoing()
+  await hosts.ip(hosts.onSwitch, ['link add p1-wire type bridge']) // the name that the port is to have meanwhile
+  await expect(worsenLine(hosts, one, { delayMs: 20 })).rejects.toThrow('p1-wire')
+  expect(naming(join(hosts.dir, 'line'))).toEqual([])
+  await answeredAgain()
+  await hosts.ip(hosts.onSwitch, ['link del p1-wire'])
+  const heal = await worsenLine(hosts, one, { delayMs: 20 })
+  await answeredAgain()
+  expect((await ask(20)).leastMs).toBeGreaterThan(2 * 19)
+  await heal()
+  await answeredAgain()
 })
 
 it('a line ends with its host, whatever it was doing', async () => {

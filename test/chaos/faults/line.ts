@@ -5,12 +5,13 @@
  * One program for a host does what all faults of its line ask for together. It dies with this process, and the host is cut
  * off then, as all hosts are.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once as event } from 'node:events'
 import { join } from 'node:path'
-import { DiapauseError } from '../../../node/errors.ts'
+import type { Readable, Writable } from 'node:stream'
+import { DiapauseError, messageOf } from '../../../node/errors.ts'
 import type { Host, Hosts } from '../../hosts/hosts.ts'
-import { type Fault, type Heal, once } from '../fault.ts'
+import { all, type Fault, type Heal, once } from '../fault.ts'
 import { compile, needsPrograms, runWords } from './tools.ts'
 
 /** Of frames of each way. */
@@ -34,17 +35,19 @@ export interface LineCounts {
  * $1, a device, is $2 from now on. Linux before 6.2 refuses that while a device is up, and one that goes down costs more than
  * the fault: hosts forget all MAC addresses, and the switch forwards nothing to it for up to a second. So it goes to another
  * namespace and back: a device that moves is closed, renamed and opened in one request, and nobody sees that it was down.
+ * Where it cannot come back as $2 it comes back as $1: it would end with that namespace, and the host's end with it.
  */
 const RENAME = `
 exec 3< /proc/self/ns/net
 exec unshare --net sh -ec '
-  nsenter --net=/proc/self/fd/3 ip link set "$1" netns $$ name "$2" up
-  ip link set "$2" netns /proc/self/fd/3 up
+  nsenter --net=/proc/self/fd/3 ip link set "$1" netns $$ name "$2" up && ip link set "$2" netns /proc/self/fd/3 up && exit
+  ip link set "$2" netns /proc/self/fd/3 name "$1" up
+  exit 1
 ' sh "$1" "$2"`
 
 interface Line {
   readonly conditions: Set<LineCondition>
-  readonly process: ChildProcess
+  readonly process: ChildProcessByStdio<Writable, Readable, null>
   readonly closed: Promise<unknown>
   /** All that it says. */
   said: string
@@ -90,36 +93,60 @@ class Lines {
   }
 
   async #open(host: Host): Promise<Line> {
-    const { port } = host
+    const line = this.#start(host)
+    try {
+      await Promise.race([event(line.process.stdout, 'data'), line.closed])
+      if (line.said !== 'ready\n') throw new DiapauseError('CHAOS_LINE', `the line of ${host.name} could not be made`)
+      await this.#plugBetween(host)
+    } catch (error) {
+      await this.#restore(host, line).catch((reason: unknown) => {
+        const message = `the line of ${host.name} could not be made, and not all of it is undone: ${messageOf(reason)}`
+        throw new DiapauseError('CHAOS_LINE', message, { cause: error })
+      })
+      throw error
+    }
+    this.#lines.set(host, line)
+    return line
+  }
+
+  #start({ port }: Host): Line {
     const where = [...this.#hosts.onSwitch, 'setpriv', '--pdeathsig', 'KILL']
     const [command, ...args] = [...where, this.#program, wireOf(port), spareOf(port)]
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     const line: Line = { conditions: new Set(), process: child, closed: event(child, 'close'), said: '' }
     child.stdin.on('error', () => {}) // it ended; the heal says so
     child.stdout.setEncoding('utf8').on('data', (text: string) => (line.said += text))
-    await Promise.race([event(child.stdout, 'data'), line.closed])
-    if (line.said !== 'ready\n') throw new DiapauseError('CHAOS_LINE', `the line of ${host.name} could not be made`)
-    this.#lines.set(host, line)
-    await this.#plain(host, true)
-    const plugged = await this.#plugged(port)
-    await this.#rename(port, wireOf(port))
-    const spare = [`link set ${spareOf(port)} addrgenmode none`, `link set ${spareOf(port)} name ${port}`]
-    await this.#switch([...spare, `link set ${port} up`, ...(plugged ? [plugIn(port)] : [])])
     return line
   }
 
-  async #close(host: Host, line: Line): Promise<void> {
+  async #plugBetween(host: Host): Promise<void> {
     const { port } = host
-    const plugged = await this.#plugged(port)
-    line.process.stdin?.end()
-    await line.closed // and what had the port's name is gone
-    await this.#rename(wireOf(port), port)
-    if (plugged) await this.#switch([plugIn(port)])
+    await this.#plain(host, true)
+    await this.#rename(port, wireOf(port))
+    const spare = [`link set ${spareOf(port)} addrgenmode none`, `link set ${spareOf(port)} name ${port}`]
+    await this.#switch([...spare, `link set ${port} up`, ...this.#plugIn(host)])
+  }
+
+  async #close(host: Host, line: Line): Promise<void> {
     this.#lines.delete(host)
-    await this.#plain(host, false)
+    await this.#restore(host, line)
     const [, passed, lost, twice] = /^passed (\d+) lost (\d+) twice (\d+)$/m.exec(line.said) ?? []
     if (passed === undefined) throw new DiapauseError('CHAOS_LINE', `the line of ${host.name} ended unasked`)
     this.counts.set(host, { passed: Number(passed), lost: Number(lost), twice: Number(twice) })
+  }
+
+  /** As before the line, also where that was never whole, or ended by itself and took what had the port's name with it. */
+  async #restore(host: Host, line: Line): Promise<void> {
+    const { port } = host
+    line.process.stdin.end()
+    await line.closed // and what had the port's name is gone
+    await all([
+      () => this.#plain(host, false),
+      () => this.#switch(this.#plugIn(host)),
+      async () => {
+        if (!(await this.#isThere(port))) await this.#rename(wireOf(port), port)
+      }
+    ])()
   }
 
   async #rename(from: string, to: string): Promise<void> {
@@ -130,10 +157,15 @@ class Lines {
     return this.#hosts.ip(this.#hosts.onSwitch, lines)
   }
 
-  /** Whether it is in the bridge: a host that is cut off stays so. */
-  async #plugged(port: string): Promise<boolean> {
-    const said = await runWords([...this.#hosts.onSwitch, 'ip', '-oneline', 'link', 'show', port])
-    return / master br0 /.test(said)
+  /** Into the bridge; a host that is cut off stays so. */
+  #plugIn(host: Host): string[] {
+    const isCutOff = !this.#hosts.reaches(host, host)
+    return isCutOff ? [] : [`link set ${host.port} master br0`]
+  }
+
+  async #isThere(port: string): Promise<boolean> {
+    const devices = await runWords([...this.#hosts.onSwitch, 'ip', '-oneline', 'link', 'show'])
+    return new RegExp(`: ${port}[@:]`).test(devices)
   }
 
   async #plain(host: Host, on: boolean): Promise<void> {
@@ -145,7 +177,6 @@ class Lines {
 const wireOf = (port: string): string => `${port}-wire`
 /** Of what takes its place, before it does. */
 const spareOf = (port: string): string => `${port}-spare`
-const plugIn = (port: string): string => `link set ${port} master br0`
 
 /** Delays add up, and the chances of what does not happen multiply; for small ones that is their sum. */
 function tell({ conditions, process }: Line): void {
@@ -154,7 +185,7 @@ function tell({ conditions, process }: Line): void {
   const jitterUs = Math.round(sum(each => each.jitterMs) * 1_000)
   const delayUs = Math.max(jitterUs, Math.round(sum(each => each.delayMs) * 1_000))
   const [loss, twice] = [sum(each => each.lossPpm), sum(each => each.duplicatePpm)]
-  process.stdin?.write(`${delayUs} ${jitterUs} ${Math.min(loss, 1e6)} ${Math.min(twice, 1e6)}\n`)
+  process.stdin.write(`${delayUs} ${jitterUs} ${Math.min(loss, 1e6)} ${Math.min(twice, 1e6)}\n`)
 }
 
 const linesOf = new WeakMap<Hosts, Lines>()
