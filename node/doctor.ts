@@ -25,12 +25,12 @@ import {
   checkMemory,
   checkPort,
   checkReach,
-  checkUser,
   checkUserfaultfd,
   freeMiB,
   tcpOf,
   type UserfaultfdTrial
 } from './host/host-checks.ts'
+import { type AskedPeer, checkUser } from './host/user-check.ts'
 import { vmMemoryMiB } from './host/vm-memory.ts'
 import { chooseAccel } from './hypervisor/accel.ts'
 import { chooseCapture } from './hypervisor/capture-choice.ts'
@@ -80,8 +80,9 @@ export async function examine(config: Config | undefined, trying: Trying): Promi
     const findings: Finding[] = []
     for (const [name, check] of checks) findings.push(await trying(name, check(patient)))
     const seen = config && (await whatPeerSees(config))
-    const pid = config && processUsing(config.peer.dataDir)
-    const others = [...hostChecks(patient, seen, pid), ...(config === undefined ? [] : peerChecks(config, seen))]
+    const dataDir = config?.peer.dataDir
+    const peer = dataDir === undefined ? undefined : { dataDir, using: processUsing(dataDir) }
+    const others = [...hostChecks(patient, seen, peer), ...(config === undefined ? [] : peerChecks(config, seen))]
     for (const [name, check] of others) findings.push(await trying(name, check()))
     return findings
   } finally {
@@ -248,8 +249,8 @@ async function checkRoom({ settings: { ramDir, capture } }: Patient): Promise<Fi
 type HostCheck = readonly [name: string, check: () => Promise<Finding>]
 
 /** What needs no QEMU. */
-const hostChecks = (patient: Patient, seen: Seen | undefined, pid: number | undefined): HostCheck[] => [
-  ['the user of the peer', () => checkUser(pid)],
+const hostChecks = (patient: Patient, seen: Seen | undefined, peer: AskedPeer | undefined): HostCheck[] => [
+  ['the user of the peer', () => checkUser(peer)],
   ['userfaultfd', async () => checkUserfaultfd(await trialOf(patient))],
   ['memory', () => checkMemory(vmMemoryMiB(patient.settings), seen?.ram)],
   ['memory for huge pages', () => checkHugePages()],

@@ -141,12 +141,12 @@ function claim(dataDir: string): () => void {
   return release
 }
 
-/** Who has the folder open now, by its process id. Undefined: nobody, or it is not for this user to see. Changes nothing. */
-export function processUsing(dataDir: string): number | undefined {
+/** Who has the folder open now, by its process id. Undefined: nobody; 'unseen': it is not for this user to see. Changes nothing. */
+export function processUsing(dataDir: string): number | 'unseen' | undefined {
   try {
     return readdirSync(join(dataDir, 'lock')).flatMap(claim => claimantOf(claim) ?? [])[0]
-  } catch {
-    return undefined
+  } catch (error) {
+    return hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR') ? undefined : 'unseen'
   }
 }
 

@@ -3,12 +3,12 @@
  * what to do. None changes anything. Bounds are guesses where nothing else is said.
  */
 import { execFile } from 'node:child_process'
-import { access, constants, mkdtemp, open, readFile, rm, stat, statfs } from 'node:fs/promises'
+import { mkdtemp, open, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { freemem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { hasCode, messageOf } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import type { Finding } from '../ports.ts'
 
 const MIB = 2 ** 20
@@ -136,61 +136,6 @@ export async function checkFiles(read = textOf): Promise<Finding> {
     state: 'worse',
     says: `${says}: with many VMs and members that is too few`,
     fix: `ulimit -Hn ${FEW_FILES * 4}, or LimitNOFILE=${FEW_FILES * 4} in its systemd unit`
-  }
-}
-
-/**
- * By each of these a root without any capability gets all of them: programs that root runs, and services that do what root asks,
- * whatever capabilities it has (systemd, by sd_bus_query_sender_privilege(3)).
- */
-const FILES_OF_ROOT = ['/etc', '/usr', '/var', '/root'] as const
-const SERVICES_OF_ROOT = ['/run/systemd/private', '/run/dbus/system_bus_socket', '/run/docker.sock'] as const
-
-/**
- * Whose files and services a guest has that breaks out of its QEMU: those of the peer's user (`node/hypervisor/confinement.ts`).
- * `pid`: of the peer that runs, which may be shown less than others are (ProtectSystem= of its unit); undefined: of one that is
- * started as doctor is.
- */
-export async function checkUser(pid: number | undefined, read = textOf, mayUse = rootMayUse): Promise<Finding> {
-  const check = 'user'
-  const folder = `/proc/${pid ?? 'self'}`
-  const uid = /^Uid:\s+\d+\s+(\d+)/m.exec((await read(`${folder}/status`)) ?? '')?.[1]
-  const asRoot = 'run doctor as root'
-  if (uid === undefined) return { check, state: 'unknown', says: 'nothing here says who runs the peer', fix: asRoot }
-  const runs = `${uid === '0' ? 'root' : `user ${uid}`} runs ${pid === undefined ? 'doctor, and so the peer' : 'the peer'}`
-  const guest = `${runs}: a guest that breaks out of its QEMU is`
-  if (uid !== '0') return { check, state: 'good', says: `${guest} that user, and not root` }
-  const used = await Promise.all(
-    [...FILES_OF_ROOT, ...SERVICES_OF_ROOT].map(async path => ({ path, may: await mayUse(`${folder}/root${path}`) }))
-  )
-  if (used.some(({ may }) => may === undefined)) {
-    return { check, state: 'unknown', says: `${runs}, and this user does not see what is open to it`, fix: asRoot }
-  }
-  const open = used.flatMap(({ path, may }) => (may === true ? [path] : []))
-  if (open.length === 0) {
-    return {
-      check,
-      state: 'good',
-      says: `${guest} root, but ${FILES_OF_ROOT.join(', ')} and root's services are closed to it`
-    }
-  }
-  return {
-    check,
-    state: 'worse',
-    says: `${guest} root without capabilities, and gets all of them by what is open to it: ${open.join(', ')}`,
-    fix: "let the peer run as a user of its own: config/systemd/own-user.conf (README: As a service); in a container that root is the container's"
-  }
-}
-
-/** Whether root could without any capability. Undefined: it is not for this user to see. */
-async function rootMayUse(path: string): Promise<boolean | undefined> {
-  try {
-    const { uid, mode } = await stat(path)
-    const granted = (uid === 0 && (mode & 0o200) !== 0) || (mode & 0o002) !== 0
-    if (granted) await access(path, constants.W_OK)
-    return granted
-  } catch (error) {
-    return hasCode(error, 'EROFS') || hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR') ? false : undefined
   }
 }
 

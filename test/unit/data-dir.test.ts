@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -121,6 +121,20 @@ describe('a data folder', () => {
     const mine = await open()
     expect(readdirSync(join(dataDir, 'lock'))).toHaveLength(1)
     mine.close()
+  })
+
+  it('that is closed to who asks is not taken for one that nobody uses', async () => {
+    const mine = await open()
+    chmodSync(folder, 0o755)
+    const script = `
+      import { processUsing } from ${JSON.stringify(join(import.meta.dirname, '../../node/host/data-dir.ts'))}
+      const [closed, none] = ${JSON.stringify([dataDir, join(folder, 'none')])}
+      process.setuid(65534)
+      console.log(JSON.stringify([processUsing(closed), processUsing(none) ?? null]))`
+    const args = ['--input-type=module', '-e', script]
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+    mine.close()
+    expect(stdout, `${stderr} (only root can be another user: run this test so)`).toBe('["unseen",null]\n')
   })
 
   it('is free where the process id of a killed peer now belongs to another program, or to another boot', async () => {

@@ -1,7 +1,7 @@
 /** What `diapause doctor` makes of a host: of files that the kernel would give, of a real disk and real ports. */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,13 +14,22 @@ import {
   checkMemory,
   checkPort,
   checkReach,
-  checkUser,
   checkUserfaultfd,
   kernelSynchronized,
   tcpOf
 } from '../../node/host/host-checks.ts'
+import { checkUser, mayUse, type Sight } from '../../node/host/user-check.ts'
 
 const file = (text: string | undefined) => () => Promise.resolve(text)
+
+/** A peer that runs, and a user who sees nothing of this host. */
+const running = { dataDir: '/d', using: 41 }
+const blind: Sight = {
+  text: file(undefined),
+  ownerOf: async () => undefined,
+  groupsOf: async () => undefined,
+  mayUse: async () => undefined
+}
 
 describe('doctor', () => {
   it('says what memory VMs are promised that is not there, and what is set aside for nobody', async () => {
@@ -114,14 +123,14 @@ describe('doctor', () => {
   it('says of a peer that root runs what a guest that breaks out of its QEMU has, and what to do about it', async () => {
     const asked: string[] = []
     const open = async (path: string) => asked.push(path) > 0 && /etc$|bus_socket$/.test(path)
-    expect(await checkUser(41, file('Name:\tnode\nUid:\t0\t0\t0\t0\n'), open)).toMatchObject({
+    const root = file('Name:\tnode\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n')
+    expect(await checkUser(running, { ...blind, text: root, mayUse: open })).toMatchObject({
       state: 'worse',
       says: expect.stringMatching(/^root runs the peer: .*: \/etc, \/run\/dbus\/system_bus_socket$/),
       fix: expect.stringMatching(/own-user\.conf.*As a service/)
     })
     expect(asked).toContain('/proc/41/root/usr')
-    const all = async () => true
-    expect(await checkUser(undefined, file('Uid:\t0\t0\t0\t0\n'), all)).toMatchObject({
+    expect(await checkUser(undefined, { ...blind, text: root, mayUse: async () => true })).toMatchObject({
       state: 'worse',
       says: expect.stringMatching(/^root runs doctor, and so the peer: .*\/etc, \/usr/)
     })
@@ -129,11 +138,83 @@ describe('doctor', () => {
 
   it('finds no fault with a peer of another user, or of a root to whom what is root’s is closed, and calls none good that it cannot see', async () => {
     const user = (uid: number, may: boolean | undefined) =>
-      checkUser(41, file(`Uid:\t0\t${uid}\t0\t0\n`), async () => may)
-    expect(await user(999, true)).toMatchObject({ state: 'good', says: expect.stringContaining('user 999') })
+      checkUser(running, { ...blind, text: file(`Uid:\t0\t${uid}\t0\t0\n`), mayUse: async () => may })
+    expect(await user(999, false)).toMatchObject({ state: 'good', says: expect.stringContaining('user 999') })
     expect(await user(0, false)).toMatchObject({ state: 'good', says: expect.stringContaining('closed') })
-    expect(await user(0, undefined)).toMatchObject({ state: 'unknown', fix: expect.stringContaining('as root') })
-    expect(await checkUser(41, file(undefined))).toMatchObject({ state: 'unknown' })
+    for (const uid of [0, 999]) {
+      expect(await user(uid, undefined)).toMatchObject({ state: 'unknown', fix: expect.stringContaining('as root') })
+    }
+    expect(await checkUser(running, blind)).toMatchObject({ state: 'unknown' })
+  })
+
+  it('takes who asks for the user of the peer only where none runs that it cannot see, and no data folder says otherwise', async () => {
+    const text = file('Uid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nGroups:\t27 \n')
+    const asking = { ...blind, text, mayUse: async () => false }
+    const dataDir = '/d'
+    const of = (owner: number | null | undefined, groups?: number[]) => {
+      const sight = { ...asking, ownerOf: async () => owner, groupsOf: async () => groups }
+      return checkUser({ dataDir, using: undefined }, sight)
+    }
+    expect(await checkUser({ dataDir, using: 'unseen' }, asking)).toMatchObject({
+      state: 'unknown',
+      says: expect.stringContaining('/d is closed'),
+      fix: expect.stringContaining('as root')
+    })
+    expect(await of(null)).toMatchObject({
+      state: 'good',
+      says: expect.stringMatching(/^user 1000 runs doctor, and so/)
+    })
+    expect(await of(1_000)).toMatchObject({
+      state: 'good',
+      says: expect.stringMatching(/^user 1000 has the data folder/)
+    })
+    expect(await of(999, [999])).toMatchObject({ state: 'good', says: expect.stringMatching(/^user 999 has the data/) })
+    expect(await of(999)).toMatchObject({ state: 'unknown' })
+    expect(await of(undefined)).toMatchObject({ state: 'unknown' })
+    expect(await of(0, [0])).toMatchObject({ says: expect.stringMatching(/^root has the data folder, and so runs/) })
+    expect(await checkUser(undefined, asking)).toMatchObject({
+      state: 'unknown',
+      fix: expect.stringContaining('--config')
+    })
+  })
+
+  it('does not take a user for less than root who has Docker’s socket by a group, nor another for more by what all may write to', async () => {
+    const asked: string[] = []
+    const sight = (groups: string): Sight => ({
+      ...blind,
+      text: file(`Uid:\t999\t999\t999\t999\nGid:\t999\t999\t999\t999\nGroups:\t${groups}\n`),
+      mayUse: async (path, { uid, groups: all }) =>
+        asked.push(path) > 0 &&
+        (/dbus|systemd/.test(path) || (path.endsWith('/run/docker.sock') && uid === 999 && all.includes(998)))
+    })
+    expect(await checkUser(running, sight('27 998 '))).toMatchObject({
+      state: 'worse',
+      says: expect.stringMatching(/^user 999 runs the peer: .* gets to be root by .*: \/run\/docker\.sock$/),
+      fix: expect.stringContaining('docker')
+    })
+    expect(await checkUser(running, sight('27 '))).toMatchObject({ state: 'good' })
+    expect(asked).toContain('/proc/41/root/run/docker.sock')
+  })
+
+  it('knows whether a file is open to a user: as its owner, by one of its groups, or as to all', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'diapause-doctor-'))
+    const path = join(folder, 'socket')
+    writeFileSync(path, '')
+    const { uid, gid } = statSync(path)
+    const may = async (mode: number) => {
+      chmodSync(path, mode)
+      const users = [
+        { uid, groups: [] },
+        { uid: uid + 1, groups: [gid + 1, gid] },
+        { uid: uid + 1, groups: [gid + 1] }
+      ]
+      return await Promise.all(users.map(user => mayUse(path, user)))
+    }
+    expect(await may(0o640)).toEqual([true, false, false])
+    expect(await may(0o660)).toEqual([true, true, false])
+    expect(await may(0o666)).toEqual([true, true, true])
+    rmSync(folder, { recursive: true })
+    expect(await mayUse(path, { uid, groups: [gid] })).toBe(false)
   })
 
   it('looks at files of root as the process of the peer sees them, which its unit may have made read-only', async () => {
@@ -144,7 +225,7 @@ describe('doctor', () => {
     try {
       await once(peer.stdout, 'data')
       expect((await checkUser(undefined)).says).toMatch(/: \/etc, \/usr, \/var, /)
-      expect((await checkUser(peer.pid)).says).toMatch(/^root runs the peer: .*: \/var, /)
+      expect((await checkUser({ dataDir: '/d', using: peer.pid })).says).toMatch(/^root runs the peer: .*: \/var, /)
     } finally {
       peer.kill()
       await once(peer, 'close')
