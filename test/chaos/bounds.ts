@@ -18,8 +18,10 @@ export const MOST_GROWTH = 1.5
 export const MOST_STORED_GROWTH = 4
 /** In these an image has not grown yet. */
 const FIRST_SAMPLES = 3
-/** Fewer samples than this show no trend. */
+/** Fewer samples than this show no trend: a round gives one of each peer. */
 const TREND_SAMPLES = 30
+/** Of a peer while it ran VMs, or none. */
+const ROLE_SAMPLES = 9
 
 /** Of one peer, at one moment without faults. */
 export interface Sample {
@@ -34,6 +36,8 @@ export interface Sample {
   readonly heapTakenMiB: number
   readonly externalMiB: number
   readonly descriptors: number
+  /** That it runs. */
+  readonly vms: number
   /** Of its disk, 0 to 1. */
   readonly disk: number
   /** All files of its data folder. */
@@ -56,24 +60,42 @@ export function bounded(peers: readonly string[], samples: readonly Sample[]): s
     }
     const third = Math.floor(own.length / 3)
     // By medians: a peer that was restarted begins small again.
-    const grown = (what: string, of: (sample: Sample) => number, early = third, most = MOST_GROWTH): string[] => {
+    const grown = (what: string, of: (sample: Sample) => number, early = third, bound = MOST_GROWTH): string[] => {
       const [first, last] = [own.slice(0, early), own.slice(-third)].map(each => median(each.map(of)))
-      if (own.length < TREND_SAMPLES || first === undefined || last === undefined || last <= first * most) return []
+      if (own.length < TREND_SAMPLES || first === undefined || last === undefined || last <= first * bound) return []
       return [`${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)}`]
     }
+    // A peer that runs VMs takes twice what one does that runs none, some minutes after its start, and is one or the other by chance: each
+    // is compared with itself, at its most but for single moments.
+    const grownAs = (what: string, of: (sample: Sample) => number): string[] =>
+      own.length < TREND_SAMPLES
+        ? []
+        : [true, false].flatMap(runs => {
+            const same = own.filter(({ vms }) => vms > 0 === runs).map(of)
+            const part = Math.floor(same.length / 3)
+            const [first, last] = [same.slice(0, part), same.slice(-part)].map(most) as [number, number]
+            if (same.length < ROLE_SAMPLES || last <= first * MOST_GROWTH) return []
+            return [
+              `${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)} while it ran ${runs ? 'VMs' : 'none'}`
+            ]
+          })
     return [
       ...over('resident memory (MiB)', MOST_RSS_MIB, ({ rssMiB }) => rssMiB),
       ...over('open descriptors', MOST_DESCRIPTORS, ({ descriptors }) => descriptors),
       ...over('disk in use', MOST_DISK, ({ disk }) => disk),
       ...over('answer (ms)', MOST_ANSWER_MS, ({ answerMs }) => answerMs),
       ...over('delay of the event loop (ms, 99 %)', MOST_LOOP_P99_MS, ({ loopP99Ms }) => loopP99Ms),
-      ...grown('resident memory (MiB)', ({ rssMiB }) => rssMiB),
-      ...grown('open descriptors', ({ descriptors }) => descriptors),
+      ...grownAs('resident memory (MiB)', ({ rssMiB }) => rssMiB),
+      ...grownAs('open descriptors', ({ descriptors }) => descriptors),
       ...grown('delay of the event loop (ms, mean)', ({ loopMeanMs }) => loopMeanMs),
       ...grown('what it stores (MiB)', ({ storedMiB }) => storedMiB, FIRST_SAMPLES, MOST_STORED_GROWTH)
     ]
   })
 }
+
+/** But for a tenth. */
+const most = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(0.9 * values.length)] ?? 0
 
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0

@@ -30,6 +30,7 @@ export async function takeSample(target: RigTarget, atMs: number): Promise<Sampl
     heapTakenMiB: metrics('nodejs_heap_size_total_bytes') / MIB,
     externalMiB: metrics('nodejs_external_memory_bytes') / MIB,
     descriptors: readdirSync(`/proc/${pid}/fd`).length,
+    vms: target.vms().length,
     disk: (blocks - bfree) / blocks,
     storedMiB: sizeOf(target.dataDir) / MIB,
     answerMs,

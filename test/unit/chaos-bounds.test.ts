@@ -18,6 +18,7 @@ describe('what a peer takes', () => {
       heapTakenMiB: 60,
       externalMiB: 20,
       descriptors: 80,
+      vms: 0,
       disk: 0.2,
       storedMiB: stored(i),
       answerMs: 10,
@@ -36,6 +37,18 @@ describe('what a peer takes', () => {
 
   it('may not grow and grow', () => {
     expect(found(i => 100 + 5 * i)).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
+  })
+
+  it('may take more while it runs VMs, whenever that is, and may grow neither then nor while it runs none', () => {
+    const by = (runs: (i: number) => boolean, rss: (i: number) => number): string[] =>
+      bounded(
+        ['p1'],
+        samples(rss).map((sample, i) => ({ ...sample, vms: runs(i) ? 1 : 0 }))
+      )
+    const late = (i: number) => i >= 30
+    expect(by(late, i => (late(i) ? 560 : 240))).toEqual([])
+    const growing = [expect.stringMatching(/^p1: resident memory \(MiB\) grew from .* while it ran VMs$/)]
+    expect(by(late, i => (late(i) ? 240 + 10 * (i - 30) : 240))).toEqual(growing)
   })
 
   it('may be some images more on its disk, as many as streams allow, and not one more with every epoch', () => {

@@ -10,7 +10,17 @@ function soak(change: Partial<Record<'rssMiB' | 'descriptors' | 'loopMeanMs', (m
     const minute = Math.floor(i / 12)
     const { rssMiB = () => steady.rssMiB, descriptors = () => 90, loopMeanMs = () => 22 } = change
     const seen = { rssMiB: rssMiB(minute), descriptors: descriptors(minute), loopMeanMs: loopMeanMs(minute) }
-    return { peer: 'p1', atMs: i * 5_000, ...steady, ...seen, disk: 0.1, storedMiB: 40, answerMs: 3, loopP99Ms: 80 }
+    return {
+      peer: 'p1',
+      atMs: i * 5_000,
+      ...steady,
+      ...seen,
+      disk: 0.1,
+      storedMiB: 40,
+      vms: 1,
+      answerMs: 3,
+      loopP99Ms: 80
+    }
   })
   return { minutes: 30, intervalMs: 10_000, samples, epochs: 180, broken: [] }
 }
