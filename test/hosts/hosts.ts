@@ -166,7 +166,12 @@ export class Hosts {
   ): Promise<() => Promise<void>> {
     const times = this.#times.get(key) ?? 0
     this.#times.set(key, times + 1)
-    if (times === 0) await this.ip(where, [line])
+    try {
+      if (times === 0) await this.ip(where, [line])
+    } catch (error) {
+      this.#times.set(key, (this.#times.get(key) ?? 1) - 1) // nothing was broken
+      throw error
+    }
     const undo = async (): Promise<void> => {
       if (!this.#broken.delete(undo)) return
       const left = (this.#times.get(key) ?? 1) - 1
