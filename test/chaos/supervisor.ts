@@ -72,18 +72,18 @@ export async function runScenario(options: RunOptions): Promise<Outcome> {
   const { timeline, scenario, hosts, faults } = options
   const startedMs = monotonicMs()
   const listener = new Listener(timeline)
-  let run: Run | undefined // while it starts, what ends fails the start
+  const begun: { run?: Run } = {} // while it starts, what ends fails the start
   const rig = await Rig.start({
     hosts,
     faults: scenario.faults.flatMap(name => faults.get(name) ?? []),
     tell: {
       event: seen => listener.event(seen),
       peer: (name, text) => timeline.add('peer', text, { host: hostOf(name) }),
-      ended: ({ name, ...end }) => run?.ended({ host: hostOf(name), ...end }),
-      unwell: (name, what) => run?.unwell(hostOf(name), what)
+      ended: ({ name, ...end }) => begun.run?.ended({ host: hostOf(name), ...end }),
+      unwell: (name, what) => begun.run?.unwell(hostOf(name), what)
     }
   })
-  run = new Run(options, rig, listener)
+  const run = (begun.run = new Run(options, rig, listener))
   let seen: Awaited<ReturnType<Run['all']>> = { hypervisor: '', rounds: [], shortestSilenceMs: null, samples: [] }
   try {
     seen = await run.all()
