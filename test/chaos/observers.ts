@@ -8,7 +8,8 @@ import type { EventOf, SeenEvent } from '../demo/events.ts'
 import type { BankReport } from '../guest/console.ts'
 import type { Bank } from '../scenarios/bank.ts'
 import { type Generations, History, type RecordSeen } from './history.ts'
-import { CONNECTIONS_BROKE } from './promises.ts'
+import { CONNECTIONS_BROKE, heard } from './promises.ts'
+import type { Rig } from './rig.ts'
 import type { Timeline } from './timeline.ts'
 
 /** Of a VM from each other one, before its connection counts as moving. */
@@ -116,6 +117,12 @@ export class Listener {
     this.#told.add(what)
     return true
   }
+}
+
+/** VMs that are not heard just now from the hosts that are to run them. `record`: the group's, in a time without faults. */
+export function unheard({ bank, lan }: Pick<Rig, 'bank' | 'lan'>, listener: Listener, record: GroupRecord): string[] {
+  const owners = listener.hosts(record.owners)
+  return bank.vms.flatMap(vm => heard(vm, lan.log.stints(vm).at(-1), owners[vm], monotonicMs()))
 }
 
 /**

@@ -18,7 +18,7 @@ export const LEAST_MINUTES = SETTLED_MINUTE + 2
 const MOST_RSS_GROWTH = 1.1
 /** An image is a chain of streams, of a file or more each, which is some long or some more: descriptors and disk go up and down. */
 const MOST_OTHER_GROWTH = 1.5
-/** Of the event loop's mean delay: 22 to 24 ms were seen, 20 of them between two looks. */
+/** Of the event loop's mean delay: 20 to 32 ms were seen under the random mix, 20 of them between two looks. */
 const MOST_LOOP_GROWTH = 1.5
 /** Of the epochs that there is time for: one that is cut while a machine is busy may be given up and taken again. */
 const LEAST_EPOCHS = 0.9

@@ -5,8 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../node/errors.ts'
 import type { Sample } from './bounds.ts'
-import { hostOf, Listener, moneyMoves, monotonicMs } from './observers.ts'
-import { booted, copies, heard, hypervisors, money } from './promises.ts'
+import { hostOf, Listener, moneyMoves, unheard } from './observers.ts'
+import { booted, copies, hypervisors, money } from './promises.ts'
 import { Rig } from './rig.ts'
 import { takeSample } from './samples.ts'
 import { settled } from './settled.ts'
@@ -68,7 +68,8 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     if (listener.takeovers > 0) breaks(`the group was taken over: ${listener.takeovers} times`)
     for (const fault of listener.history.lost()) breaks(`committed epochs are what they were: ${fault}`)
     for (const fault of heardTwice(rig, listener)) breaks(`one copy was heard: ${fault}`)
-    for (const fault of await settled(() => unheard(rig, listener))) breaks(`every VM is heard: ${fault}`)
+    for (const fault of await settled(async () => unheard(rig, listener, await rig.bank.record())))
+      breaks(`every VM is heard: ${fault}`)
     for (const fault of hypervisors(
       rig.bank.vms,
       rig.targets.flatMap(target => target.vms())
@@ -89,11 +90,6 @@ const heardTwice = ({ lan, bank }: Rig, { generations, newestGeneration, history
     const stints = lan.log.stints(vm)
     return [...copies(vm, stints, generations, newestGeneration), ...booted(vm, stints), ...history.disputes(vm)]
   })
-
-async function unheard({ lan, bank }: Rig, listener: Listener): Promise<string[]> {
-  const owners = listener.hosts((await bank.record()).owners)
-  return bank.vms.flatMap(vm => heard(vm, lan.log.stints(vm).at(-1), owners[vm], monotonicMs()))
-}
 
 interface Watch {
   readonly minutes: number

@@ -13,7 +13,7 @@ import { bounded, type Sample } from './bounds.ts'
 import { type End, unasked } from './ends.ts'
 import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.ts'
 import { goBack } from './going-back.ts'
-import { hostOf, Listener, moneyMoves, monotonicMs } from './observers.ts'
+import { hostOf, Listener, moneyMoves, monotonicMs, unheard } from './observers.ts'
 import * as promises from './promises.ts'
 import { lacking, spoilt, surplus, triesDisks, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
@@ -314,12 +314,8 @@ class Run {
 
   /** By the observer of the wire, without whom nothing is known of copies. */
   async #heard(): Promise<void> {
-    const { bank, lan } = this.#rig
-    const unheard = async () => {
-      const owners = this.#listener.hosts((await this.#record()).owners)
-      return bank.vms.flatMap(vm => promises.heard(vm, lan.log.stints(vm).at(-1), owners[vm], monotonicMs()))
-    }
-    this.#judge('every VM is heard from its host', await settled(unheard))
+    const look = async () => unheard(this.#rig, this.#listener, await this.#record())
+    this.#judge('every VM is heard from its host', await settled(look))
   }
 
   /** What is damaged counts as there until somebody reads it: all is read once, while epochs come and go, and after all is there. */
