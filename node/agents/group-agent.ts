@@ -195,13 +195,8 @@ export class GroupAgent {
   #startGeneration(record: GroupRecord): void {
     this.#generation = record.generation
     const ended = this.#endAll()
-    if (record.removed || record.resting) {
-      // When they have ended, because who starts the group elsewhere goes by it. By then it may run again here, under a newer lease.
-      const release = async (): Promise<void> =>
-        this.#generation === record.generation ? this.#deps.leases.release(groupKey(record.id)) : undefined
-      void ended.then(release).catch(() => {})
-      return
-    }
+    // When they have ended, because who starts the group elsewhere goes by it.
+    if (record.removed || record.resting) return void ended.then(() => this.#release(record)).catch(() => {})
     const { hosting, self } = this.#deps
     const ours = record.vms.filter(spec => record.owners[spec.id] === self)
     if (hosting === undefined || ours.length === 0) return
@@ -213,6 +208,11 @@ export class GroupAgent {
     for (const each of Object.values(after)) each.catch(() => {}) // awaited by those that start
     const heldOf = heldBack(record, this.#deps, hosting)
     for (const spec of ours) void this.#startVm(record, spec, hosting, { ...after, held: heldOf(spec.id) })
+  }
+
+  /** The lease of VMs that have ended. By then the group may run again here, under a newer one, which stays. */
+  async #release({ id, generation }: GroupRecord): Promise<void> {
+    if (this.#generation === generation) await this.#deps.leases.release(groupKey(id))
   }
 
   #endAll(): Promise<unknown> {
@@ -354,7 +354,7 @@ export class GroupAgent {
 
   /** A host that failed to run the group's VMs this often gives them up, if another one is alive. */
   async #newGeneration(record: GroupRecord): Promise<void> {
-    const { directory, storage, leases, self, hosting } = this.#deps
+    const { directory, storage, self, hosting } = this.#deps
     const facts = restoreFacts({ ...this.#deps, hosts: storage, shape: hosting?.shape }, record)
     const elsewhere = this.#retries > LOCAL_RETRIES ? planRestore(record, without(facts, self)) : undefined
     if (elsewhere !== undefined) {
@@ -362,7 +362,7 @@ export class GroupAgent {
       this.#deps.note({ kind: 'gives-up', group, generation, failures: this.#retries })
       this.#deps.note(factOfPlan(record, elsewhere))
       await this.#endAll()
-      await leases.release(groupKey(record.id)) // or the voters would wait for it to run out
+      await this.#release(record) // or the voters would wait for it to run out
     }
     const { id, generation } = record
     const owners = elsewhere?.owners ?? record.owners

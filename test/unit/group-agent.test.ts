@@ -94,3 +94,60 @@ test('a group that rests lets its lease go when its VMs have ended, but not the 
     expect(leased).toEqual(startsAgain ? before : [...before, 'release group/shop'])
   }
 })
+
+test('a host that gives its VMs up keeps the lease of a newer generation that gives them back while they end', async () => {
+  const leased: string[] = []
+  const acquire = async (key: string, generation: number) => void leased.push(`acquire ${key} ${generation}`)
+  const release = async (key: string) => void leased.push(`release ${key}`)
+  const done = async () => {}
+  const fails = async () => {
+    throw new Error('no room')
+  }
+  let ending: Promise<void> = Promise.resolve()
+  const define = ({ spec: { id } }: { spec: VmSpec }) => ({
+    start: id === 'vm1' ? fails : done,
+    stop: done,
+    destroy: () => (id === 'vm1' ? Promise.resolve() : ending)
+  })
+  const nic = { ends: [], hold: done, release: done, detach: done, close: done }
+  const vm = { hypervisor: { define }, network: { attach: async () => nic }, openWorker: async () => ({ close: done }) }
+  const due: (() => void)[] = []
+  const asked: string[] = []
+  const hosts = ['id-oak', 'id-ash']
+  const { agent: peer, events } = agent(true, undefined, {
+    hosting: {
+      vm: { ...vm, path: () => '', wallMs: () => 0 },
+      uplink: true,
+      started: { of: () => 0, note: done }
+    },
+    leases: { acquire, release },
+    storage: () => hosts,
+    leaving: () => [],
+    detector: { alive: () => hosts },
+    clock: { now: () => 0, after: (_: number, then: () => void) => (due.push(then), () => {}) },
+    directory: { broadcast() {}, all: () => [], change: async (id: string) => void asked.push(id) },
+    log: { error() {}, warn() {}, info() {} }
+  })
+  const two = [spec, { ...spec, id: 'vm2' }]
+  const at = (generation: number): void =>
+    peer.onRecord({
+      ...record('id-oak'),
+      vms: two,
+      owners: { vm1: 'id-oak', vm2: 'id-oak' },
+      version: generation,
+      generation
+    })
+  const failures = () => events.filter(([kind]) => kind === 'vm.failed').length
+  for (const generation of [1, 2, 3]) {
+    at(generation)
+    await expect.poll(failures).toBe(generation)
+  }
+  const { promise, resolve } = Promise.withResolvers<void>()
+  ending = promise
+  due.at(-1)?.()
+  at(4)
+  resolve()
+  await expect.poll(() => asked).toEqual(['shop'])
+  expect(leased.filter(each => each.endsWith('4'))).toEqual(['acquire group/shop 4', 'acquire group/shop 4'])
+  expect(leased.filter(each => each.startsWith('release'))).toEqual([])
+})
