@@ -3,6 +3,7 @@
  * what was broken, in words; nothing where it held.
  */
 import type { ImageRedundancy } from '../../node/edge/redundancy-view.ts'
+import { DiapauseError, messageOf } from '../../node/errors.ts'
 import type { Stint } from './beat-log.ts'
 import { CLEARLY_MS, type Generations } from './history.ts'
 
@@ -107,6 +108,10 @@ export function money(audit: Audit, nonces: readonly string[]): string[] {
     ...(audit.nonces.join() === nonces.join() ? [] : ['a VM has booted again'])
   ]
 }
+
+/** Why something did not come; an error of ours with its code, which says what it is of (`planted/kinds.ts`): words change. */
+export const inWords = (error: unknown): string =>
+  error instanceof DiapauseError ? `${error.message} [${error.code}]` : messageOf(error)
 
 /** What a run says where it waits for VMs that are there, and whose TCP has nothing to say to each other any more. */
 export const CONNECTIONS_BROKE = 'all VMs speak, and not with each other'

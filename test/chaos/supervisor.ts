@@ -172,7 +172,7 @@ class Run {
     return await action().then(
       () => true,
       (error: unknown) => {
-        this.breaks(`${what}: ${messageOf(error)}`)
+        this.breaks(`${what}: ${promises.inWords(error)}`)
         return false
       }
     )
@@ -360,6 +360,7 @@ class Run {
   }
 
   async #goBack(): Promise<void> {
+    this.#steps = [] // the faults of the last round are over: they excuse no end of a peer from here on
     await this.#full(true, false)
     await goBack({
       rig: this.#rig,

@@ -13,7 +13,9 @@ import { kindOf, kindsOf, type PromiseName } from '../chaos/planted/kinds.ts'
 import { MISTAKES } from '../chaos/planted/list.ts'
 import { type Mistake, plant, ROOT } from '../chaos/planted/mistake.ts'
 import { foundBy, hookOption, plantedCheck, runOf, saysLittle, soundCheck } from '../chaos/planted/run.ts'
+import { inWords } from '../chaos/promises.ts'
 import { planRound } from '../chaos/scenario.ts'
+import { DiapauseError } from '../../node/errors.ts'
 
 const all = [...MISTAKES.values()]
 const dir = mkdtempSync(join(tmpdir(), 'diapause-planted-'))
@@ -118,7 +120,7 @@ describe('a run with a planted mistake', () => {
       'committed epochs are there: epoch 7 was committed, and the group knows of none after 6',
       'coming back: waited 60 s in vain for money to move on every connection',
       'going back: waited 60 s in vain for all that is stored to be whole',
-      'going back: no peer within reach has manifest b295',
+      'going back: no peer within reach has manifest b295 [MANIFEST_MISSING]',
       'every VM is heard from its host: vm1 was never heard',
       'what no kept epoch needs is dropped: h1 has 41 streams, and kept images need at most 32',
       'coming back: waited 60 s in vain for money to move on every connection: all VMs speak, and not with each other',
@@ -132,6 +134,30 @@ describe('a run with a planted mistake', () => {
         .map(word => word.replace('_', ' '))
     )
     expect(kindsOf(words)).toEqual(['money', 'epochs', 'running', 'heard', 'bounds', 'in time', 'other'])
+  })
+
+  it('is told of epochs where what it went back to is gone, and not where it could not go back for another reason', () => {
+    const notKept = new DiapauseError('EPOCH_NOT_KEPT', 'Epoch 5 of group "bank" is not kept; 6, 7 are.')
+    const lost = [
+      notKept,
+      new DiapauseError('GROUP_UNKNOWN', 'There is no group "bank" in this cluster.'),
+      new DiapauseError('MANIFEST_MISSING', 'no peer within reach has manifest b295'),
+      new DiapauseError('MANIFEST_INVALID', 'this is no manifest of an image, or one of another version:\n2')
+    ]
+    const others = [
+      new DiapauseError('DEMO_CONNECT', 'after 120 s only 2 of 3 peers see all others alive; their logs are p*/log'),
+      new DiapauseError('GROUP_CHANGED', 'Group "bank" changed at this moment; look at it and try again.'),
+      new DiapauseError('REGISTER_UNAVAILABLE', 'no majority of the voters answers'),
+      new DiapauseError('PEER_LOST', 'the peer broke off (read ECONNRESET): it said [EPOCH_NOT_KEPT] before'),
+      new Error('no peer is left'),
+      new Error('the group has gone back 5 times while it was to be audited, and nobody breaks anything'),
+      new Error('connect ECONNREFUSED /run/api.sock'),
+      new Error('waited 60 s in vain for epochs to go back to')
+    ]
+    const kinds = (errors: readonly Error[]) => errors.map(error => kindOf(`going back: ${inWords(error)}`))
+    expect(kinds(lost)).toEqual(lost.map(() => 'epochs'))
+    expect(kinds(others)).toEqual(others.map(() => 'running'))
+    expect(kindOf(`coming back: ${inWords(notKept)}`)).toBe('running')
   })
 })
 

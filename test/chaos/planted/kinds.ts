@@ -2,6 +2,13 @@
 import { CONNECTIONS_BROKE } from '../promises.ts'
 
 /**
+ * Codes of what `restore` of an epoch that is held says where the group, the epoch or one of its manifests is gone or not what it was.
+ * What else can keep a run from going back (a peer that does not answer, a group that changes meanwhile, hosts that do not see each
+ * other) says nothing of what is stored.
+ */
+const LOST = ['GROUP_UNKNOWN', 'EPOCH_NOT_KEPT', 'MANIFEST_MISSING', 'MANIFEST_INVALID']
+
+/**
  * `Outcome.broken` says what it looked at before what it found; the first pattern that fits counts. What was waited for in vain is of no
  * promise but that it comes: a machine that is too busy breaks that, too. Two such are said to be looked for: columns that nobody
  * rebuilds, and connections that have nothing to say to each other any more while their VMs speak.
@@ -11,7 +18,7 @@ const KINDS = [
   ['heard', /^every VM is heard/],
   ['one hypervisor', /^one hypervisor of /],
   ['money', new RegExp(`^(money is conserved|epoch \\d+ is restored whole)|${CONNECTIONS_BROKE}`)],
-  ['epochs', /^(committed epochs|going back: (?!waited ))/],
+  ['epochs', new RegExp(`^(committed epochs|going back: .*\\[(${LOST.join('|')})\\]$)`, 's')],
   ['redundancy', /^(redundancy: |what is stored was read)/],
   // Late is another thing than never: a busy machine is late.
   ['in time', /^(all VMs work again|redundancy is full)/],
