@@ -35,6 +35,7 @@ import { handled, listenForQmp, QmpClient } from './qmp.ts'
 import { type GuestPower, watchResets } from './resets.ts'
 import { Vcpus } from './vcpus.ts'
 
+type Ready = (qmp: QmpClient) => Promise<void>
 type State = 'defined' | 'starting' | 'waiting' | 'running' | 'paused' | 'cutting' | 'ended' | 'destroyed'
 
 export interface MachineContext extends HostRam {
@@ -72,6 +73,8 @@ export class QemuMachine implements Machine {
   /** The migration that is under way, out or in: no cut before it has settled. Never rejects. */
   #migration: Promise<unknown> | undefined
   #incoming: Promise<void> | undefined
+  /** Settles when nothing more is made for it; never rejects. */
+  #launched: Promise<unknown> | undefined
   #giveUpLaunch: (() => void) | undefined
   #cleaned: Promise<void> | undefined
   #exitReason = ''
@@ -217,35 +220,36 @@ export class QemuMachine implements Machine {
     this.#enter('destroyed')
     this.#giveUpLaunch?.()
     this.#process?.kill()
+    await this.#launched // or it would leave what it is just making
     await this.#process?.exited
     await this.#cleanUp()
   }
 
   /** Starts QEMU, waits until it answers, and does `ready`. Kills it where any of that fails. */
-  async #launch(
-    how: 'boot' | 'incoming',
-    ready: (qmp: QmpClient) => Promise<void>,
-    then: State = 'running'
-  ): Promise<void> {
+  #launch(how: 'boot' | 'incoming', ready: Ready, then: State = 'running'): Promise<void> {
+    const launching = this.#start(how, ready, then)
+    this.#launched ??= launching.catch(() => {})
+    return launching
+  }
+
+  async #start(how: 'boot' | 'incoming', ready: Ready, then: State): Promise<void> {
     if (this.#state !== 'defined') throw this.#outOfOrder('start')
     this.#enter('starting')
     const { program, accel, guest, paths, clock } = this.#context
     try {
       const listener = await listenForQmp(paths.qmp)
       this.#giveUpLaunch = listener.close
-      if (this.#is('destroyed')) listener.close()
-      else {
-        const { spec, ends } = this.#options
-        const ram = await this.#ram.make(then === 'waiting')
-        await this.disks.create()
-        await this.agent?.listen()
-        const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
-        const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
-        const files = filesOf(spec, paths, this.#options.disks)
-        const process = (this.#process = await spawnQemu(program, args, ram, { files }))
-        if (this.#is('destroyed')) process.kill()
-        void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
-      }
+      const { spec, ends } = this.#options
+      const ram = await this.#ram.make(then === 'waiting')
+      await this.disks.create()
+      await this.agent?.listen()
+      if (this.#is('destroyed')) throw this.#outOfOrder('start')
+      const start = { incoming: how === 'incoming', sharedRam: ram !== undefined, disks: this.disks.arguments }
+      const args = machineArguments({ accel, guest, spec, ends, paths, ...start })
+      const files = filesOf(spec, paths, this.#options.disks)
+      const process = (this.#process = await spawnQemu(program, args, ram, { files }))
+      if (this.#is('destroyed')) process.kill()
+      void process.exited.then(({ reason }) => this.#onExited(reason, listener.close))
       this.#qmp = await QmpClient.open(await listener.connection, { clock })
       void this.#qmp.closed.then(error => this.#lose(error))
       this.disks.attach(this.#qmp, why => this.#lose(why))
