@@ -12,11 +12,14 @@ import {
 } from '../../protocols/epoch/messages.ts'
 import { displaced } from '../../protocols/epoch/record.ts'
 import { type GroupRecord, groupKey } from '../../protocols/group.ts'
+import { RateLimit } from '../../protocols/rate-limit.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, ControlBus, Log, Registers, Transport } from '../ports.ts'
 
 /** How often one random peer is asked for newer records. 1 s: a guess; a failover does not wait for it. */
 const ASK_EVERY_MS = 1_000
+/** Questions of one member that are answered a second: some times what one asks that has just started again. A guess. */
+const MAX_ANSWERS_PER_S = 4
 /**
  * How often groups that only this peer's disk knows of are read: whoever made them may have died before it told anybody.
  * Looking costs nothing where there is none; a register that cannot be read is left in peace for longer and longer. Guesses.
@@ -46,6 +49,7 @@ export class GroupDirectory {
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
   readonly #onForgotten: ((id: string) => void)[] = []
   readonly #onReport: ((message: ReportMessage, from: PeerId) => void)[] = []
+  readonly #answers = new RateLimit(MAX_ANSWERS_PER_S)
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
   #surveyed = false
@@ -248,6 +252,7 @@ export class GroupDirectory {
   #receive(from: PeerId, message: EpochMessage): void {
     if (message.kind === 'record') this.#hear(message.record)
     else if (message.kind === 'ask') {
+      if (!this.#answers.allows(from, this.#options.clock.now())) return // it asks again
       for (const record of this.#records.values()) {
         if (record.version > (message.versions[record.id] ?? 0)) this.#send(from, { kind: 'record', record })
       }

@@ -12,6 +12,8 @@ import {
   parseMembershipMessage
 } from '../../protocols/membership/messages.ts'
 import { CLUSTER_KEY, type ClusterRecord, parseClusterRecord } from '../../protocols/membership/record.ts'
+import { RateLimit } from '../../protocols/rate-limit.ts'
+import { sparingly } from '../../protocols/sparingly.ts'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, ControlBus, Log, Membership, Registers, Transport } from '../ports.ts'
 
@@ -28,6 +30,8 @@ const READ_AGAIN_MS = 1_000
 const SAVE_AGAIN_MS = 1_000
 /** The same member is asked again after this at the earliest, however many of its messages tell of something newer. A guess. */
 const ASK_AGAIN_MS = 100
+/** Questions of one member that are answered a second: twice what ASK_AGAIN_MS lets it ask, as messages may come in a heap. */
+const MAX_ANSWERS_PER_S = 2 * (1_000 / ASK_AGAIN_MS)
 
 export interface MembershipDeps {
   readonly self: PeerId
@@ -53,6 +57,8 @@ export class MembershipAgent implements Membership {
   #record: ClusterRecord
   readonly #waiting = new Set<() => void>()
   readonly #askedMs = new Map<PeerId, number>()
+  readonly #answers = new RateLimit(MAX_ANSWERS_PER_S)
+  readonly #tell: Readonly<Record<Wrong, (about: object) => void>>
   #saving = false
   #stopped = false
   #cancel: () => void = () => {}
@@ -63,6 +69,13 @@ export class MembershipAgent implements Membership {
     this.self = deps.self
     this.#newest = deps.initial
     this.#record = deps.initial
+    const tell = (level: 'warn' | 'error', wrong: Wrong): ((about: object) => void) =>
+      sparingly<object>((about, count) => deps.log[level]({ ...about, count }, WRONG[wrong]))
+    this.#tell = {
+      otherCluster: tell('warn', 'otherCluster'),
+      sameVersion: tell('error', 'sameVersion'),
+      voters: tell('error', 'voters')
+    }
     deps.bus.on(MEMBERSHIP_PROTOCOL, parseMembershipMessage, (from, message) => this.#receive(from, message))
     deps.transport.onConnection((peer, connected) => {
       if (connected) this.askOf(peer)
@@ -189,10 +202,11 @@ export class MembershipAgent implements Membership {
     for (const peer of peers) this.#send(peer, { kind: 'record', record })
   }
 
-  #learn(record: ClusterRecord): boolean {
-    const fault = contradiction(record, this.#newest)
-    if (fault !== undefined) {
-      this.#deps.log.error({ record, ours: this.#newest }, fault)
+  /** `from`: undefined where the voters have it. */
+  #learn(record: ClusterRecord, from?: PeerId): boolean {
+    const wrong = contradiction(record, this.#newest)
+    if (wrong !== undefined) {
+      this.#tell[wrong]({ from, record: versionsOf(record), ours: versionsOf(this.#newest) })
       return false
     }
     if (record.version <= this.#newest.version) return false
@@ -225,9 +239,11 @@ export class MembershipAgent implements Membership {
   #receive(from: PeerId, message: MembershipMessage): void {
     if (this.#stopped) return
     if (message.kind === 'ask') {
-      if (message.version < this.#newest.version) this.#send(from, { kind: 'record', record: this.#newest })
-    } else if (message.record.id === this.#newest.id) this.#learn(message.record)
-    else this.#deps.log.warn({ from, cluster: message.record.id }, 'a member announces the record of another cluster')
+      if (message.version >= this.#newest.version) return
+      if (!this.#answers.allows(from, this.#deps.clock.now())) return // it asks again
+      this.#send(from, { kind: 'record', record: this.#newest })
+    } else if (message.record.id === this.#newest.id) this.#learn(message.record, from)
+    else this.#tell.otherCluster({ from, cluster: message.record.id })
   }
 
   #send(to: PeerId, message: MembershipMessage): void {
@@ -236,14 +252,21 @@ export class MembershipAgent implements Membership {
 }
 
 /** What cannot be, unless a peer is at fault: it must not stay unseen, and nobody acts on it. */
-function contradiction(record: ClusterRecord, ours: ClusterRecord): string | undefined {
-  if (record.version === ours.version) {
-    return isDeepStrictEqual(record, ours) ? undefined : 'two records of the cluster with the same version'
-  }
+const WRONG = {
+  otherCluster: 'a member announces the record of another cluster',
+  sameVersion: 'two records of the cluster with the same version',
+  voters: 'two records of the cluster whose voters contradict each other'
+} as const
+
+type Wrong = keyof typeof WRONG
+
+function contradiction(record: ClusterRecord, ours: ClusterRecord): Wrong | undefined {
+  if (record.version === ours.version) return isDeepStrictEqual(record, ours) ? undefined : 'sameVersion'
   const [older, newer] = record.version < ours.version ? [record, ours] : [ours, record]
   const [before, after] = [older.voters, newer.voters]
   const same = before.version === after.version && isDeepStrictEqual(before.ids, after.ids)
-  return same || before.version < after.version
-    ? undefined
-    : 'two records of the cluster whose voters contradict each other'
+  return same || before.version < after.version ? undefined : 'voters'
 }
+
+/** A whole record is 64 KiB long, and a line of a log has not that much room. */
+const versionsOf = ({ version, voters }: ClusterRecord) => ({ version, voters: voters.version })

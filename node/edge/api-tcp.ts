@@ -7,12 +7,12 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { sparingly } from '../../protocols/sparingly.ts'
 import { DiapauseError, UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { answer, type Answering, errorReply, send } from './api-answer.ts'
 import { closeServer, logErrors } from './api.ts'
 import { bearerOf, checkHeaders } from './api-guard.ts'
-import { sparingly } from './sparingly.ts'
 import type { StaticFiles } from './static.ts'
 import { boundConnections, TCP_LIMITS, type TcpLimits, Turns } from './tcp-limits.ts'
 import type { PeerView } from './view.ts'

@@ -6,10 +6,10 @@ import { chmodSync, unlinkSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { sparingly } from '../../protocols/sparingly.ts'
 import { UsageError } from '../errors.ts'
 import type { Log } from '../ports.ts'
 import { answer, LOCAL } from './api-answer.ts'
-import { sparingly } from './sparingly.ts'
 import type { PeerView } from './view.ts'
 
 /** A stopping peer waits this long for requests under way; one that waits for an epoch might never end. A guess. */

@@ -3,6 +3,7 @@ import { messageOf } from '../../node/errors.ts'
 import type { Clock, ControlBus } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
 import { clockAheadMs } from '../decisions/merge.ts'
+import { RateLimit } from '../rate-limit.ts'
 import {
   MAX_ANSWER_BYTES,
   type MessageOf,
@@ -44,19 +45,14 @@ export interface Silent {
   readonly why: string
 }
 
-interface Counted {
-  count: number
-  readonly untilMs: number
-}
-
 type Reply = MessageOf<'answer'> | MessageOf<'refusal'>
 
 export class OverviewExchange {
   readonly #options: OverviewExchangeOptions
   /** Question → what takes its answers. */
   readonly #asking = new Map<number, (from: PeerId, reply: Reply) => void>()
-  /** By peer and whether it was for a report: who pages through the history must not make this peer look dead. */
-  readonly #answered = { report: new Map<PeerId, Counted>(), other: new Map<PeerId, Counted>() }
+  /** By whether it was for a report: who pages through the history must not make this peer look dead. */
+  readonly #answers = { report: new RateLimit(MAX_ANSWERS_PER_S), other: new RateLimit(MAX_ANSWERS_PER_S) }
   #nextId = 1
 
   constructor(options: OverviewExchangeOptions) {
@@ -108,7 +104,8 @@ export class OverviewExchange {
 
   #asked(from: PeerId, { id, question }: MessageOf<'ask'>): void {
     const isReport = question.of === 'report'
-    if (this.#mayAsk(from, isReport ? 'report' : 'other')) void this.#answer(from, { id, question })
+    const answers = this.#answers[isReport ? 'report' : 'other']
+    if (answers.allows(from, this.#options.clock.now())) void this.#answer(from, { id, question })
     else if (!isReport) this.#options.bus.send(from, OVERVIEW_PROTOCOL, { kind: 'refusal', id, why: BUSY })
   }
 
@@ -122,15 +119,6 @@ export class OverviewExchange {
     } catch (error) {
       reply({ kind: 'refusal', id, why: messageOf(error).slice(0, 500) })
     }
-  }
-
-  #mayAsk(from: PeerId, what: 'report' | 'other'): boolean {
-    const nowMs = this.#options.clock.now()
-    const answered = this.#answered[what]
-    const known = answered.get(from)
-    const counted = known === undefined || nowMs >= known.untilMs ? { count: 0, untilMs: nowMs + 1_000 } : known
-    answered.set(from, counted)
-    return ++counted.count <= MAX_ANSWERS_PER_S
   }
 }
 

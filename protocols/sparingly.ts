@@ -1,4 +1,7 @@
-/** What happens again and again is told the 1st, 2nd, 4th, 8th, … time, so that strangers cannot fill a log. */
+/**
+ * What happens again and again is told the 1st, 2nd, 4th, 8th, … time, so that neither strangers nor members can fill a log. `count`:
+ * how often it has happened. Pure.
+ */
 export function sparingly<T>(tell: (what: T, count: number) => void): (what: T) => void {
   let count = 0
   let next = 1
