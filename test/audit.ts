@@ -1,6 +1,7 @@
 /**
- * `npm audit` of what a peer runs, and of what it is built with (the page has packages in it that nobody installs), as a step of `npm run check`. Known flaws of high or critical severity fail it. Who is not online, or whose
- * registry knows no advisories (many mirrors do not), is told that it was not done, and nothing fails.
+ * `npm audit` of what a peer runs, and of what it is built with (the page has packages in it that nobody installs), as a step of
+ * `npm run check`. Known flaws of high or critical severity fail it. Who is not online, or whose registry knows no advisories (many
+ * mirrors do not), is told that it was not done, and nothing fails.
  */
 import { execFile } from 'node:child_process'
 
