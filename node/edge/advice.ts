@@ -18,6 +18,7 @@ const advice: Readonly<Record<string, string>> = {
   DRILL_FAILED: 'read the report and its check; the live group is as it was',
   EPOCH_ABORTED:
     'take another one; if it happens again, `diapause events` says why, and `diapause status` who is missing',
+  EPOCH_FORGOTTEN: 'see whether it is kept: `diapause epochs GROUP`, and take another one if it is not',
   EPOCH_NOT_KEPT: 'name one that is kept: `diapause epochs GROUP` lists them',
   GROUP_EXISTS: OTHER_NAME,
   GROUP_INVALID: 'mend what the message names; `diapause vm schema` says what a definition has',

@@ -107,6 +107,7 @@ const statusOfCode: Readonly<Record<string, number>> = {
   DRILL_BUSY: 409,
   DRILL_MEMORY: 409,
   EPOCH_OPEN: 409,
+  EPOCH_FORGOTTEN: 409,
   EPOCH_NOT_KEPT: 409,
   EPOCHS_FULL: 409,
   EPOCHS_READ: 409,

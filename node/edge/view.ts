@@ -61,7 +61,7 @@ export interface PeerItself {
   removeGroup(group: string): Promise<void>
   /**
    * Takes a snapshot of the group now, or after one that is under way; settles with what became of it. GROUP_UNKNOWN; EPOCH_OPEN
-   * where others were first again and again; UsageError GROUP_RESTS.
+   * where others were first again and again; EPOCH_FORGOTTEN where the peer was away meanwhile; UsageError GROUP_RESTS.
    */
   takeEpoch(group: string): Promise<EpochResult>
   /** Why a VM was moved, or was not, as all peers that answer noted it. GROUP_UNKNOWN, VM_UNKNOWN. */

@@ -83,6 +83,7 @@ export class RestOperations implements RestView {
     const taken = takeEpoch({ ...this.#deps, epochClock: { propose } }, group)
     const { epoch, outcome, reason } = await taken.catch((error: unknown) => {
       if (hasCode(error, 'GROUP_RESTS')) return NONE // somebody else has asked for it at the same time
+      if (hasCode(error, 'EPOCH_FORGOTTEN')) return NONE // the record tells whether it rests
       throw error
     })
     const now = await this.#record(group)

@@ -183,8 +183,11 @@ export function displaced(before: GroupRecord | null, after: GroupRecord): PeerI
 /** 'unknown': not yet opened; 'decided': committed or void, which the record does not tell any more. */
 export type Fate = 'unknown' | 'open' | 'committed' | 'void' | 'decided'
 
+/** What of a record tells of epochs. */
+export type FateFacts = Pick<GroupRecord, 'open' | 'committed' | 'kept' | 'lastEpoch'>
+
 /** What the record says of an epoch: it names the last two that were committed, and those that are kept. */
-export function fateOf({ open, committed, kept, lastEpoch }: GroupRecord, epoch: number): Fate {
+export function fateOf({ open, committed, kept, lastEpoch }: FateFacts, epoch: number): Fate {
   if (open?.epoch === epoch) return 'open'
   if (epoch > lastEpoch) return 'unknown'
   if (kept?.some(each => each.epoch === epoch)) return 'committed'
@@ -193,7 +196,7 @@ export function fateOf({ open, committed, kept, lastEpoch }: GroupRecord, epoch:
   return epoch > committed.previousEpoch ? 'void' : 'decided'
 }
 
-export const isDecided = (record: GroupRecord, epoch: number): boolean => {
+export const isDecided = (record: FateFacts, epoch: number): boolean => {
   const fate = fateOf(record, epoch)
   return fate !== 'unknown' && fate !== 'open'
 }

@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { EventFeed } from '../../node/edge/events.ts'
 import { DiapauseError } from '../../node/errors.ts'
 import { takeEpoch } from '../../node/operations/take-epoch.ts'
+import type { FateFacts } from '../../protocols/epoch/record.ts'
 import type { OpenEpoch } from '../../protocols/group.ts'
 
 /** A group in which the next epoch is `next`, after `open`. Its deadline passes when `late` is called. */
@@ -12,7 +13,12 @@ function group(first: number | null, next = 8) {
     epoch === null ? null : { epoch, proposer: 'p2', deadlineMs: 4_000 }
   const events = new EventFeed(() => 0)
   const timers = new Map<() => void, number>()
-  const world = { open: openOf(first), proposals: 0 }
+  const world: FateFacts & { open: OpenEpoch | null; proposals: number } = {
+    open: openOf(first),
+    proposals: 0,
+    committed: null,
+    lastEpoch: 8
+  }
   const deps = {
     events,
     directory: { get: () => world },
@@ -41,9 +47,10 @@ function group(first: number | null, next = 8) {
       events.emit(kind, { group: of, epoch, reason: 'too slow' })
       await setImmediate()
     },
-    async late() {
+    /** The deadline passes; by then `as` is known. */
+    async late(as: Partial<FateFacts> = { open: null }) {
       await setImmediate()
-      world.open = null
+      Object.assign(world, as)
       for (const run of timers.keys()) run()
       await setImmediate()
     }
@@ -61,9 +68,10 @@ test('waits for an epoch that is open, and not for those of other groups', async
   await end('epoch.committed', 7, 'another')
   expect([world.proposals, [...timers.values()]]).toEqual([1, [4_000]])
   await end('epoch.aborted', 7)
-  expect([world.proposals, timers.size]).toEqual([2, 0])
+  expect([world.proposals, timers.size]).toEqual([2, 1]) // of its own, and the other's is gone
   await end('epoch.committed', 8)
   expect(await taken).toEqual({ epoch: 8, outcome: 'committed' })
+  expect(timers.size).toBe(0)
 })
 
 test('waits no longer than until the deadline of the open epoch', async () => {
@@ -84,3 +92,32 @@ test('fails where others are first again and again', async () => {
   expect(await refused).toMatchObject({ code: 'EPOCH_OPEN' })
   expect(world.proposals).toBe(3)
 })
+
+const committed = (epoch: number, previousEpoch: number) => ({
+  epoch,
+  previousEpoch,
+  generation: 1,
+  images: {},
+  stats: {}
+})
+
+test.each([
+  { what: 'committed', as: { open: null, committed: committed(8, 7) }, is: { epoch: 8, outcome: 'committed' } },
+  { what: 'aborted', as: { open: null }, is: { epoch: 8, outcome: 'aborted' } },
+  {
+    what: 'forgotten',
+    as: { open: null, committed: committed(11, 10), lastEpoch: 11 },
+    is: { code: 'EPOCH_FORGOTTEN' }
+  }
+])(
+  'ends by the record where the epoch was $what while this peer was away, which no event tells',
+  async ({ as, is }) => {
+    const { late, taken, timers } = group(null)
+    const result = taken.catch((error: unknown) => error)
+    await late({}) // open still: there is no majority
+    expect(timers.size).toBe(1)
+    await late(as)
+    expect(await result).toMatchObject(is)
+    expect(timers.size).toBe(0)
+  }
+)
