@@ -10,6 +10,7 @@ import { hasCode, messageOf } from '../node/errors.ts'
 import type { Channel, Clock, Log, MessageHandler } from '../node/ports.ts'
 import { readDirect } from './direct.ts'
 import { Link, type LinkOptions, type Member } from './link.ts'
+import { sparingly } from './sparingly.ts'
 import { type Connection, messages, nextTurn, type Stream } from './stream.ts'
 import { grantLazily } from './transport-lean.ts'
 
@@ -39,12 +40,17 @@ export class MemberPeer {
   readonly #options: PeerOptions
   /** Streams that the member writes and we read; the newest of each channel. */
   readonly #inbound: Partial<Record<Channel, { stream: Stream; connection: Connection }>> = {}
+  /** Streams that were closed for what they said: the member may open ever more. */
+  readonly #tellClosed: (about: object) => void
   #heard = false
   #silentTicks = 0
   #gone = false
 
   constructor(member: Member, options: PeerOptions) {
     this.#options = options
+    this.#tellClosed = sparingly<object>((about, count) =>
+      options.log.warn({ peer: this.link.member.name, ...about, count }, 'closed a stream')
+    )
     this.link = new Link(member, {
       open: (...dial) => options.open(this.link.member, ...dial),
       clock: options.clock,
@@ -65,7 +71,7 @@ export class MemberPeer {
   }
 
   async receive(channel: Channel, stream: Stream, connection: Connection): Promise<void> {
-    const { counts, log } = this.#options
+    const { counts } = this.#options
     grantLazily(stream)
     // A member writes on one stream a channel: a newer one means that it has given up the older.
     this.#inbound[channel]?.connection.abort(new Error('replaced by a newer stream'))
@@ -84,9 +90,7 @@ export class MemberPeer {
       connection.abort(new Error('the other side closed the stream'))
     } catch (error) {
       if (hasCode(error, 'FRAME_OVERSIZE')) counts.oversize++
-      if (!hasCode(error, 'STREAM_CLOSED')) {
-        log.warn({ peer: this.link.member.name, channel, error: messageOf(error) }, 'closed a stream')
-      }
+      if (!hasCode(error, 'STREAM_CLOSED')) this.#tellClosed({ channel, error: messageOf(error) })
       connection.abort(new Error('the stream is given up'))
     } finally {
       if (this.#inbound[channel] === mine) delete this.#inbound[channel]

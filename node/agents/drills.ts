@@ -16,7 +16,7 @@ import { EpochReaders, type EpochReadersDeps } from './epoch-readers.ts'
 export interface DrillsDeps extends DrillRunDeps {
   /** Of this run of the peer: what an earlier one held is over. */
   readonly run: string
-  readonly directory: Pick<GroupDirectory, 'onRecord' | 'all' | 'refresh' | 'change'>
+  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten' | 'all' | 'refresh' | 'change'>
   readonly keepers: EpochReadersDeps['keepers']
   readonly membership: { record(): ClusterRecord }
   readonly nameOf: (peer: PeerId) => string
@@ -48,7 +48,7 @@ export class Drills {
   #busy: string | undefined
   /** Ends it for what comes first. */
   #precedence = new AbortController()
-  /** Of each group that we have heard of. */
+  /** Of each group that there is, as far as we have heard. */
   readonly #generations = new Map<string, number>()
   #done: Promise<unknown> = Promise.resolve()
 
@@ -57,6 +57,7 @@ export class Drills {
     this.#readers = new EpochReaders({ ...deps, kind: 'drill' })
     for (const { id, generation } of deps.directory.all()) this.#generations.set(id, generation)
     deps.directory.onRecord(record => this.#giveWay(record))
+    deps.directory.onForgotten(id => this.#generations.delete(id))
   }
 
   /** Resolves when nothing is left of one that was under way. */

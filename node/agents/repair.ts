@@ -29,7 +29,7 @@ export interface RepairDeps {
   readonly store: Pick<ShardStore, 'putColumn' | 'verifyColumn'>
   /** A column of a grid anew, from others (`shards/rebuild.ts`). */
   rebuilding(manifest: StreamManifest): (grid: number, column: number) => Promise<Uint8Array>
-  readonly directory: Pick<GroupDirectory, 'onRecord'>
+  readonly directory: Pick<GroupDirectory, 'onRecord' | 'onForgotten'>
   readonly clock: Clock
   readonly log: Log
   readonly report: Report
@@ -50,6 +50,7 @@ export interface RepairStats {
 
 export class RepairAgent {
   readonly #deps: RepairDeps
+  /** Of each group that there is, as far as we have heard. */
   readonly #generations = new Map<string, number>()
   /** Columns that this peer's own store has found damaged: there is nothing to wait for. */
   readonly #hurt = new Set<string>()
@@ -74,6 +75,7 @@ export class RepairAgent {
       this.#generations.set(id, generation)
       if (before !== undefined && before < generation) this.#pause(QUIET_MS)
     })
+    deps.directory.onForgotten(id => this.#generations.delete(id))
   }
 
   start(): void {

@@ -24,6 +24,9 @@ export interface Answering {
 /** Who may open the socket is the peer's own user. */
 export const LOCAL: Asker = { name: 'local', role: 'admin' }
 
+/** Of the path in a line of the log: a request has room for 8 KiB of it. Names are shorter. */
+const MAX_LOGGED_PATH = 200
+
 const NOBODY: Asker = { name: 'nobody', role: 'view' }
 
 /** Never rejects. */
@@ -33,7 +36,7 @@ export async function answer(answering: Answering, request: IncomingMessage, res
   } catch (error) {
     const { status, body } = errorReply(error)
     if (status === 500)
-      answering.log.error({ err: error, method: request.method, url: request.url }, 'an API request failed')
+      answering.log.error({ err: error, method: request.method, url: logged(request.url) }, 'an API request failed')
     send(response, { status, body })
   }
 }
@@ -59,7 +62,7 @@ async function tryToAnswer(
   const { route, pattern } = found
   if (route.role !== 'nobody') requireRole(who, route.role, `${route.method} ${route.path}`)
   if (who !== LOCAL && route.method !== 'GET')
-    log.info({ who: who.name, role: who.role, method: route.method, path: pathname }, 'asked over TCP')
+    log.info({ who: who.name, role: who.role, method: route.method, path: logged(pathname) }, 'asked over TCP')
   const names = (pattern.exec(pathname) ?? []).slice(1).map(decodeName)
   const stillMay = (): boolean => {
     const now = identify(request)
@@ -68,6 +71,8 @@ async function tryToAnswer(
   const reply = await route.answer({ view, followers, request, response, query, who, stillMay }, names)
   if (reply !== undefined) send(response, reply)
 }
+
+const logged = (path = '/'): string => path.slice(0, MAX_LOGGED_PATH)
 
 function decodeName(text: string): string {
   try {

@@ -12,6 +12,7 @@ import { hash } from 'node:crypto'
 import { DiapauseError, hasCode, messageOf } from '../../node/errors.ts'
 import type { Clock, ColumnState, Log, ShardStore, StreamId, Transport } from '../../node/ports.ts'
 import type { PeerId } from '../core.ts'
+import { sparingly } from '../sparingly.ts'
 import { type Lot, PLACES, timeoutMsOf, Unanswered } from './asking.ts'
 import { fileAnswer, type ServedFiles } from './boot-files.ts'
 import { Generations, parseStreamName } from './generations.ts'
@@ -74,6 +75,9 @@ export class ShardService {
   readonly #serving = new Serving()
   readonly #unanswered = new Unanswered()
   readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0, cancelled: 0 }
+  /** Each says why; a member may send ever more such messages. */
+  readonly #tellMalformed: (about: object) => void
+  readonly #tellFailed: (about: object) => void
   #lastId = 0
 
   /** Takes the channel 'bulk' of the transport; make it before `transport.start`. */
@@ -81,6 +85,12 @@ export class ShardService {
     const { transport, store, log } = options
     this.#options = options
     this.#self = transport.self
+    this.#tellMalformed = sparingly<object>((about, count) =>
+      log.warn({ ...about, count }, 'a message about shards was refused')
+    )
+    this.#tellFailed = sparingly<object>((about, count) =>
+      log.error({ ...about, count }, 'a request about shards failed')
+    )
     this.#loaded = this.#load(store).catch(error => {
       log.error({ error: messageOf(error) }, 'the generations of stored streams could not be read')
     })
@@ -249,7 +259,7 @@ export class ShardService {
       message = parseMessage(bytes)
     } catch (error) {
       this.#stats.malformed++
-      this.#options.log.warn({ from, error: messageOf(error) }, 'a message about shards was refused')
+      this.#tellMalformed({ from, error: messageOf(error) })
       return
     }
     if (message.kind === 'ok' || message.kind === 'error') {
@@ -300,7 +310,7 @@ export class ShardService {
     } catch (error) {
       const code = error instanceof DiapauseError ? error.code : 'SHARD_REFUSED'
       if (hasCode(error, 'SHARD_CORRUPT') || !(error instanceof DiapauseError)) {
-        this.#options.log.error({ kind: request.kind, error: messageOf(error) }, 'a request about shards failed')
+        this.#tellFailed({ kind: request.kind, error: messageOf(error) })
       }
       return { kind: 'error', id, code, message: messageOf(error) }
     }

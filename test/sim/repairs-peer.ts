@@ -60,7 +60,7 @@ export class RepairsPeer {
     this.#store = wiring.store(this.#openStore())
     const detector = new Oracle(life, network, () => world.cluster())
     const lost = wiring.lost(new LostMembers({ detector, clock, lostAfterMs: SETTINGS.afterMs }))
-    const directory = { all: () => [world.group()], onRecord: () => {} }
+    const directory = { all: () => [world.group()], onRecord: () => {}, onForgotten: () => {} }
     const json = <T>(bytes: Uint8Array): T => JSON.parse(Buffer.from(bytes).toString()) as T
     const kept = new KeptStreams({
       directory,

@@ -44,6 +44,7 @@ export class DrillWorld {
   readonly scheduled: ScheduledDrills
   #timers: { atMs: number; fn: () => void }[] = []
   #handlers: ((record: GroupRecord) => void)[] = []
+  #onForgotten: ((id: string) => void)[] = []
 
   constructor(memoryMiB?: number) {
     const made = createGroup('bank', [vm('a', 'default'), vm('b', 'uplink')], { a: 'me', b: 'other' })(null)
@@ -72,6 +73,16 @@ export class DrillWorld {
       for (const handler of this.#handlers) handler(after)
     }
     return this.record
+  }
+
+  /** It hears of another group. */
+  hear(record: GroupRecord): void {
+    for (const handler of this.#handlers) handler(record)
+  }
+
+  /** It hears that a group is no more. */
+  forget(id: string): void {
+    for (const handler of this.#onForgotten) handler(id)
   }
 
   commit(): void {
@@ -114,7 +125,7 @@ export class DrillWorld {
       membership: { record: () => initialRecord('0'.repeat(32), 'forest', founder) },
       directory: {
         onRecord: (handler: (record: GroupRecord) => void) => void this.#handlers.push(handler),
-        onForgotten: () => {},
+        onForgotten: (handler: (id: string) => void) => void this.#onForgotten.push(handler),
         all: () => (this.record === null ? [] : [this.record]),
         get: () => this.record ?? undefined,
         refresh: () => Promise.resolve(this.record),

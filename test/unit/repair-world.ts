@@ -41,6 +41,7 @@ export class RepairWorld {
   readonly damaged: string[] = []
   #images: string[] = []
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
+  readonly #onForgotten: ((id: string) => void)[] = []
 
   constructor(count: number, more: WorldOptions = {}) {
     const stores = Array.from({ length: count }, () => new MemoryStore())
@@ -82,6 +83,11 @@ export class RepairWorld {
     for (const handler of this.#onRecord) handler({ id: 'g', generation } as GroupRecord)
   }
 
+  /** All peers hear that the group is no more. */
+  forget(): void {
+    for (const handler of this.#onForgotten) handler('g')
+  }
+
   /** Columns of a stream that `i` has whole, of all grids. */
   async columnsAt(i: number, { stream, grids }: StreamManifest): Promise<number[]> {
     const columns = await this.body(i).memory.columns(stream)
@@ -108,7 +114,8 @@ export class RepairWorld {
     const { id: self, shards, transport, log } = peer
     const reports: Body['reports'] = []
     const onRecord = (handler: (record: GroupRecord) => void): void => void this.#onRecord.push(handler)
-    const directory = { all: () => [this.group()], onRecord }
+    const onForgotten = (handler: (id: string) => void): void => void this.#onForgotten.push(handler)
+    const directory = { all: () => [this.group()], onRecord, onForgotten }
     const kept = new KeptStreams({
       directory,
       store: memory,
