@@ -233,12 +233,17 @@ export class SpillKeeper implements ChunkKeeper {
 
   /** Memory is crowded: drops bytes that are on disk, too, and begins to write others, those that came last first. */
   #relieve(): void {
+    this.#dropPlaced()
+    if (!this.#writing && this.#space.crowded) void this.#write()
+  }
+
+  /** As many as are too many. */
+  #dropPlaced(): void {
     if (!this.#space.crowded) return
     for (const chunk of this.#spare()) {
       if (!this.#space.crowded) return
       if (this.#places.has(chunk)) this.#drop(chunk)
     }
-    if (!this.#writing && this.#space.crowded) void this.#write()
   }
 
   /** The newest first. */
@@ -255,7 +260,9 @@ export class SpillKeeper implements ChunkKeeper {
   async #write(): Promise<void> {
     this.#writing = true
     try {
-      while (this.#space.crowded) {
+      for (;;) {
+        this.#dropPlaced() // who wanted one that is on disk may have let it go during the last write
+        if (!this.#space.crowded) return
         const batch = this.#spare().slice(0, BATCH_CHUNKS)
         const bytes = batch.reduce((sum, { length }) => sum + length, 0)
         if (batch.length === 0 || !this.#space.diskHasRoom(bytes)) return
