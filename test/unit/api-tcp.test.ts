@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { routes } from '../../node/edge/api-routes.ts'
 import { API_ROLES, roleAllows } from '../../protocols/membership/api-tokens.ts'
 import { tcpPeer, tokens } from './api-tcp-support.ts'
+import { memoryLog } from './store-support.ts'
 
 let peer: Awaited<ReturnType<typeof tcpPeer>>
 
@@ -38,6 +39,23 @@ describe('the API over TCP', () => {
     const made = { method: 'POST', token: tokens.admin, body: '{"name": "n", "role": "view"}' }
     expect((await peer.ask('/v1/tokens', made)).status).toBe(201)
     expect(peer.done).toEqual(['make n'])
+  })
+
+  it('has a line in the log for each change that was asked for, and who asked, with no more than 200 characters of a path', async () => {
+    const log = memoryLog()
+    await peer.server.close()
+    peer = await tcpPeer({ log })
+    const fails = (): never => {
+      throw new TypeError('not thought of')
+    }
+    const path = `/v1/tokens/${'x'.repeat(4_000)}`
+    for (let i = 0; i < 5; i++) await peer.ask(path, { method: 'DELETE', token: tokens.admin })
+    await peer.ask(path, { method: 'DELETE', token: tokens.view })
+    Object.assign(peer.answers, { status: fails })
+    await peer.ask(`/v1/status?${'x'.repeat(4_000)}`, { token: tokens.view })
+    const asked = { method: 'DELETE', path: path.slice(0, 200), who: 'of-admin', role: 'admin' }
+    const failed = expect.objectContaining({ url: `/v1/status?${'x'.repeat(189)}` }) as object
+    expect(log.lines.map(({ fields }) => fields)).toEqual([asked, asked, asked, asked, asked, failed])
   })
 
   it('tells who asks', async () => {

@@ -137,6 +137,27 @@ describe('a drill', () => {
     expect(await world.run({ check: 'count' })).not.toHaveProperty('failed')
   })
 
+  test('does not give way to a new group of the name of one that is no more: nothing is restored', async () => {
+    const till = (generation: number) => ({
+      ...(world.record as GroupRecord),
+      id: 'till',
+      generation,
+      owners: { a: 'me' }
+    })
+    const [old, made, restored] = [till(1), till(3), till(4)] as const
+    world.check = new Promise(() => {})
+    const drill = world.run({ check: 'count' })
+    drill.catch(() => {}) // awaited below
+    await world.pass(0)
+    world.hear(old)
+    world.forget('till')
+    world.hear(made)
+    await world.pass(1_000)
+    expect(world.calls).not.toContain('room closes')
+    world.hear(restored)
+    await expect(drill).rejects.toThrow(/"till" is being restored on this host/)
+  })
+
   test('is refused where memory is short, where the setting says so, and for what is not there', async () => {
     world.availableMiB = 800 // each VM takes 160 MiB beside its 64
     await expect(world.run()).rejects.toThrow(

@@ -147,6 +147,18 @@ describe('repair', () => {
     await vi.waitFor(async () => expect(await world.columnsAt(3, manifest)).toEqual([3]))
   })
 
+  it('does not wait for a new group of the name of one that is no more: nothing is restored', async () => {
+    const { world } = await holding(5, { clock: new JumpingClock(), checkEveryMs: 60_000 })
+    const { memory, repair } = world.body(3)
+    memory.held.clear()
+    const puts = vi.spyOn(memory, 'putColumn')
+    world.hear(1)
+    world.forget()
+    world.hear(2)
+    repair.now()
+    await vi.waitFor(() => expect(puts).toHaveBeenCalled())
+  })
+
   it('tries what cannot be rebuilt again when it is time, though each try finds the damage again, and paces its tries', async () => {
     const clock = new JumpingClock()
     const { world } = await holding(5, { grids: 1, clock, checkEveryMs: 60_000, megabytesPerSecond: 0.0001 })
