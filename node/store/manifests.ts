@@ -23,7 +23,11 @@ export async function openManifests(directory: string, files: Files, log: Log): 
     // Left by a crash before the rename: was never acknowledged.
     if (name.endsWith('.part')) await rm(join(directory, name))
   }
+  // Names that a crash came between and the disk: from now on what is there counts as stored.
+  await files.syncDirectory(directory)
   let parts = 0
+  /** Renamed, and not on disk yet as far as we know. */
+  const unsynced = new Set<string>()
 
   async function get(name: string): Promise<Uint8Array | undefined> {
     if (!NAME.test(name)) return undefined
@@ -38,6 +42,13 @@ export async function openManifests(directory: string, files: Files, log: Log): 
     }
   }
 
+  async function sync(name: string): Promise<void> {
+    await files.syncDirectory(directory).catch((error: unknown) => {
+      throw storeError(`storing manifest ${name} failed`, error)
+    })
+    unsynced.delete(name)
+  }
+
   return {
     get,
 
@@ -45,7 +56,11 @@ export async function openManifests(directory: string, files: Files, log: Log): 
       if (!NAME.test(name) || bytes.length > MAX_MANIFEST_BYTES || hash('sha256', bytes) !== name) {
         throw new DiapauseError('MANIFEST_HASH', `these ${bytes.length} bytes are not manifest ${name.slice(0, 64)}`)
       }
-      if ((await get(name)) !== undefined) return
+      if ((await get(name)) !== undefined) {
+        // Whoever put it first has not been told that it is stored, and nor may this one be.
+        if (unsynced.has(name)) await sync(name)
+        return
+      }
       const part = join(directory, `${name}.${++parts}.part`)
       try {
         const file = await open(part, 'wx')
@@ -56,7 +71,8 @@ export async function openManifests(directory: string, files: Files, log: Log): 
           await file.close()
         }
         await rename(part, join(directory, name))
-        await files.syncDirectory(directory)
+        unsynced.add(name)
+        await sync(name)
       } catch (error) {
         await rm(part, { force: true }).catch(() => {})
         throw storeError(`storing manifest ${name} failed`, error)
@@ -67,6 +83,7 @@ export async function openManifests(directory: string, files: Files, log: Log): 
 
     async drop(name) {
       if (!NAME.test(name)) return
+      unsynced.delete(name)
       await rm(join(directory, name), { force: true })
       await files.syncDirectory(directory)
     }
