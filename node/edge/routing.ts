@@ -8,7 +8,7 @@ import type { PeerView } from './view.ts'
 export const MAX_BODY_BYTES = 1 << 20
 
 /** A JSON body is there whole within this, or its sender only wants to keep us busy. A guess: 1 MiB at 300 kb/s. */
-const BODY_DEADLINE_MS = 30_000
+export const BODY_DEADLINE_MS = 30_000
 
 export interface Reply {
   readonly status: number
