@@ -20,16 +20,20 @@ const NAME = /^[0-9a-f]{64}$/
 
 /**
  * `folder` is made; what an earlier run did not finish there is removed. `nowMs`: wall clock, as the file system has it. `maxBytes`: of all
- * that is kept.
+ * that is kept. `sync`: names in a folder are on the disk when it resolves.
  */
 export async function openBootFiles(
   folder: string,
   nowMs: () => number,
-  maxBytes = MAX_ALL_KEPT_BYTES
+  maxBytes = MAX_ALL_KEPT_BYTES,
+  sync = syncFolder
 ): Promise<BootFiles> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   for (const name of await readdir(folder)) if (name.endsWith('.new')) await rm(join(folder, name), { force: true })
+  await sync(folder) // what is there counts as kept
   const hashes = new Hashes()
+  /** Renamed, and not on disk yet as far as we know. */
+  const unsynced = new Set<string>()
   /** Of files that are kept or being written. */
   let takenBytes = await bytesIn(folder)
   const keepIn = async (hash: string, aside: string, content: AsyncIterable<Uint8Array>): Promise<void> => {
@@ -47,6 +51,7 @@ export async function openBootFiles(
       if (found !== hash) throw new DiapauseError('FILE_DAMAGED', `a file has content ${found} instead of ${hash}`)
       const before = await bytesOf(pathOf(hash))
       await rename(aside, pathOf(hash))
+      unsynced.add(hash)
       takenBytes -= before
     } catch (error) {
       takenBytes -= own
@@ -61,7 +66,7 @@ export async function openBootFiles(
     open: path => hashes.open(path),
     at: async paths => Uint8Array.from(await Promise.all(paths.map(async path => ((await isFile(path)) ? 1 : 0)))),
     pathOf,
-    has: hash => isFile(pathOf(hash)),
+    has: async hash => !unsynced.has(hash) && (await isFile(pathOf(hash))),
 
     async piece(hash, offset) {
       return await readRange(pathOf(hash), offset, PIECE_BYTES).catch((cause: unknown) => {
@@ -76,7 +81,8 @@ export async function openBootFiles(
       } finally {
         await rm(aside, { force: true })
       }
-      await syncFolder(folder)
+      await sync(folder)
+      unsynced.delete(hash)
     },
 
     async removeOthers(wanted, ageMs) {

@@ -254,6 +254,21 @@ test('what was not kept whole is gone after a start', async () => {
   expect(await readdir(join(dir, 'a'))).toEqual([])
 })
 
+test('what has no name on the disk yet is not kept: a power loss may take it', async () => {
+  let works = true
+  const sync = async (): Promise<void> => {
+    if (!works) throw new Error('EIO')
+  }
+  const files = await openBootFiles(join(dir, 'd'), Date.now, undefined, sync)
+  const hash = hashOf(kernel)
+  works = false
+  await expect(files.keep(hash, once(kernel))).rejects.toThrow('EIO')
+  expect(await files.has(hash)).toBe(false)
+  works = true
+  await files.keep(hash, once(kernel))
+  expect(await files.has(hash)).toBe(true)
+})
+
 test('a specification names a file by its path or by its content', () => {
   const hash = 'ab'.repeat(32)
   expect(contentHash(contentName(hash))).toBe(hash)
