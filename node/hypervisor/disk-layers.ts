@@ -237,8 +237,14 @@ export class DiskLayers implements DiskControl {
 
   /** False where it was cancelled. */
   async #run(qmp: QmpClient, id: string, job: DiskJob): Promise<boolean> {
-    const ended = qmp.waitEvent(['BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'], ({ data }) => data.device === id)
-    await qmp.command(job.kind === 'stream' ? 'block-stream' : 'block-commit', { 'job-id': id, ...job.arguments })
+    const refused = new AbortController()
+    const ends = ['BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED']
+    const ended = qmp.waitEvent(ends, ({ data }) => data.device === id, refused.signal)
+    const command = job.kind === 'stream' ? 'block-stream' : 'block-commit'
+    await qmp.command(command, { 'job-id': id, ...job.arguments }).catch((error: unknown) => {
+      refused.abort(error) // of a job that has not begun nothing will ever be told, and this waits as long as the VM lives
+      throw error
+    })
     const { name, data } = await ended
     if (name === 'BLOCK_JOB_CANCELLED') return false
     if (typeof data.error === 'string') {

@@ -99,12 +99,21 @@ export class QmpClient {
 
   /**
    * The next event of that name, or of one of those names, for which `matches` holds. It listens from the moment of the call, so call it before
-   * the command that causes the event. There is no deadline; it rejects when the connection ends. Nobody need await it.
+   * the command that causes the event. There is no deadline; it rejects when the connection ends, and by `signal`, with its
+   * reason. Nobody need await it.
    */
-  waitEvent(name: string | readonly string[], matches: (event: QmpEvent) => boolean = () => true): Promise<QmpEvent> {
+  waitEvent(
+    name: string | readonly string[],
+    matches: (event: QmpEvent) => boolean = () => true,
+    signal?: AbortSignal
+  ): Promise<QmpEvent> {
     if (this.#over) return handled(Promise.reject(this.#over))
     const { promise, resolve, reject } = Promise.withResolvers<QmpEvent>()
-    this.#waiters.add({ names: [name].flat(), matches, resolve, reject })
+    const waiter: Waiter = { names: [name].flat(), matches, resolve, reject }
+    this.#waiters.add(waiter)
+    signal?.addEventListener('abort', () => {
+      if (this.#waiters.delete(waiter)) reject(signal.reason)
+    })
     return handled(promise)
   }
 

@@ -132,6 +132,21 @@ describe('the QMP client', () => {
     expect((await completed).data).toEqual({ status: 'completed' })
   })
 
+  it('looks at no event any more for who has given up waiting', async () => {
+    const client = await opened()
+    let looked = 0
+    const over = new AbortController()
+    const given = client.waitEvent('STOP', () => ++looked < 0, over.signal)
+    qemu.say({ event: 'STOP' })
+    await expect.poll(() => looked).toBe(1)
+    over.abort(new Error('refused'))
+    await expect(given).rejects.toThrow('refused')
+    const seen = client.waitEvent('STOP')
+    qemu.say({ event: 'STOP' })
+    await seen
+    expect(looked).toBe(1)
+  })
+
   it('ends all that waits when QEMU goes, and answers later calls at once', async () => {
     const client = await opened()
     qemu.answer = () => []
