@@ -1,8 +1,15 @@
-/** Requests over TCP: what stands in their headers before anything of them is done. */
+/** Requests over TCP: what stands in their headers before anything of them is done, and the page's files, which take no token. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
+import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import { listenerOf } from '../../node/edge/api-tcp.ts'
+import { createStatic, type StaticFiles } from '../../node/edge/static.ts'
 import { TCP_LIMITS, Turns } from '../../node/edge/tcp-limits.ts'
 import type { TokenHolder } from '../../node/edge/token-view.ts'
 import { DiapauseError } from '../../node/errors.ts'
@@ -21,6 +28,14 @@ const tokens = new Proxy(view.tokens, {
   get: (_, name): unknown => (name === 'holderOf' ? (token: string) => HOLDERS.get(token) : view)
 })
 const tcpView = new Proxy(view, { get: (_, name): unknown => (name === 'tokens' ? tokens : view) })
+
+/** The page, by the paths that are asked for. */
+const PAGE: ReadonlyMap<string, string> = new Map([
+  ['/index.html', '<!doctype html><title>a page</title>'],
+  ['/assets/page.js', 'console.log(1)\n'.repeat(40)]
+])
+const etagOf = (content: string): string => `"${createHash('sha256').update(content).digest('base64url').slice(0, 22)}"`
+const ETAG = etagOf(PAGE.get('/index.html') ?? '')
 
 /** Header lines that a request may have, of which some are right. */
 const CHOICES: Readonly<Record<string, readonly string[]>> = {
@@ -43,8 +58,28 @@ const CHOICES: Readonly<Record<string, readonly string[]>> = {
   ],
   'sec-fetch-site': ['same-origin', 'same-site', 'cross-site', 'none'],
   accept: ['text/event-stream', '*/*'],
-  'last-event-id': ['7', 'p/r/-1', 'x'.repeat(300)]
+  'last-event-id': ['7', 'p/r/-1', 'x'.repeat(300)],
+  'accept-encoding': ['gzip, br', 'br;q=0, GZIP;q=0.5', 'identity', '*', ';q=0,,br;;q=0.000'],
+  'if-none-match': [ETAG, `W/${ETAG}`, `"other", ${ETAG}`, '*', '"'.repeat(300)],
+  range: ['bytes=0-4', 'bytes=-1', 'bytes=9-2,0-', 'lines=1']
 }
+
+/** What asks for files of the page, or for others by way of them. */
+const PATHS = [
+  '/',
+  '/index.html',
+  '/assets/page.js?v=1#top',
+  '/%69ndex.html',
+  '/index.html/',
+  '/index.html%00',
+  '/assets/../index.html',
+  '/assets/%2e%2e/index.html',
+  '/../../../../etc/passwd',
+  '/..%2f..%2fetc%2fpasswd',
+  '/..\\..\\secret',
+  '//localhost/index.html',
+  'http://localhost/index.html'
+]
 
 /** `METHOD TARGET`, header lines, an empty line, a body. */
 function tcpSeeds(): Uint8Array[] {
@@ -53,6 +88,21 @@ function tcpSeeds(): Uint8Array[] {
     const [first = '', body = ''] = Buffer.from(seed).toString().split('\n')
     return new Uint8Array(Buffer.from([first, ...known, '', body].join('\n')))
   })
+}
+
+/** Strangers': without a token, each with one of the headers that files look at, and with none. */
+function pageSeeds(): Uint8Array[] {
+  const headers = ['accept-encoding', 'if-none-match', 'range'].flatMap(name =>
+    (CHOICES[name] ?? []).map(value => [`${name}: ${value}`])
+  )
+  const asked = [
+    ...PATHS.map(path => [`GET ${path}`]),
+    ...[[], ...headers].map(lines => ['HEAD /index.html', ...lines])
+  ]
+  const more = headers.map(lines => ['GET /assets/page.js', ...lines])
+  return [...asked, ...more].map(
+    ([first = '', ...lines]) => new Uint8Array(Buffer.from([first, 'host: localhost', ...lines, '', ''].join('\n')))
+  )
 }
 
 /** Mostly some headers are left out, and others are right, which the first of each are, or not. */
@@ -89,25 +139,95 @@ function requestOf(input: Uint8Array) {
   return { request: request as unknown as IncomingMessage, headers, method, isCut }
 }
 
-/** Who asks from elsewhere is let in by a token of ours alone, under a name of ours, and by no other site's page. */
-function mayPass({ host = '', origin, authorization = '', ...more }: IncomingHttpHeaders, method: string): boolean {
+/** Whoever asks from elsewhere does so under a name of ours, and from no other site's page. */
+function mayAsk({ host = '', origin, ...more }: IncomingHttpHeaders): boolean {
   const ours = /^(localhost\.?|peer\.example\.?|\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\])(:\d+)?$/i.test(host)
   const site = more['sec-fetch-site']
   const own = origin === undefined || new URL(origin).hostname === new URL(`http://${host}`).hostname
-  const holder = HOLDERS.get(/^bearer +(\S+)$/i.exec(authorization)?.[1] ?? '')
-  const may = holder !== undefined && (holder.role !== 'view' || method === 'GET')
-  return ours && own && site !== 'cross-site' && site !== 'same-site' && may
+  return ours && own && site !== 'cross-site' && site !== 'same-site'
 }
+
+/** And is let in by a token of ours alone. */
+function mayPass(headers: IncomingHttpHeaders, method: string): boolean {
+  const holder = HOLDERS.get(/^bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? '')
+  return mayAsk(headers) && holder !== undefined && (holder.role !== 'view' || method === 'GET')
+}
+
+/** As it leaves: with all headers, and its body. */
+class TcpAnswer extends Answer {
+  readonly #chunks: Buffer[] = []
+  get body(): Buffer {
+    return Buffer.concat(this.#chunks)
+  }
+  override writeHead(status: number, more: Readonly<Record<string, unknown>> = {}): this {
+    for (const [name, value] of Object.entries(more)) this.setHeader(name, value)
+    return super.writeHead(status)
+  }
+  override _write(chunk: Buffer, _encoding: unknown, done: () => void): void {
+    this.#chunks.push(chunk)
+    done()
+  }
+}
+
+/** Files are read when somebody first asks for one, and are in memory from then on: nothing of them stays on disk. */
+async function buildPage(): Promise<StaticFiles> {
+  const folder = await mkdtemp(join(tmpdir(), 'diapause-fuzz-'))
+  try {
+    for (const [path, content] of PAGE) {
+      await mkdir(dirname(join(folder, path)), { recursive: true })
+      await writeFile(join(folder, path), content)
+    }
+    const files = createStatic(folder)
+    const response = new TcpAnswer()
+    const isRead = once(response, 'close')
+    const first = { method: 'GET', url: '/', headers: {} }
+    files.answer(first as unknown as IncomingMessage, response as unknown as ServerResponse)
+    await isRead
+    return files
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+/** Of the page a stranger is given its files, whole, each by its own name alone. */
+function checkPage({ status, headers: told, body }: TcpAnswer, { method, url = '', headers }: IncomingMessage): void {
+  const [path = ''] = url.split(/[?#]/, 1)
+  const content = PAGE.get(path === '/' ? '/index.html' : path)
+  assert.ok(mayAsk(headers) && (method === 'GET' || method === 'HEAD'), 'a file is given to who may not ask for it')
+  assert.ok(told.has('content-security-policy'))
+  assert.equal(told.get('cache-control'), content === undefined ? 'no-store' : 'no-cache')
+  if (content === undefined) return assert.equal(status, 404)
+  if (status === 304) {
+    assert.ok(headers['if-none-match']?.includes(etagOf(content)) === true && body.length === 0)
+    return
+  }
+  assert.equal(status, 200)
+  const coding = told.get('content-encoding')
+  const accepted = headers['accept-encoding']?.toLowerCase() ?? ''
+  assert.ok(
+    coding === undefined || accepted.includes(String(coding)),
+    `in a coding that was not asked for: ${accepted}`
+  )
+  if (method === 'HEAD') return assert.equal(body.length, 0)
+  assert.equal(told.get('content-length'), body.length)
+  const plain = coding === 'br' ? brotliDecompressSync(body) : coding === 'gzip' ? gunzipSync(body) : body
+  assert.equal(plain.toString(), content)
+}
+
+let page: Promise<StaticFiles> | undefined
 
 async function overTcp(input: Uint8Array): Promise<string | undefined> {
   const { request, headers, method, isCut } = requestOf(input)
-  const response = new Answer()
+  const response = new TcpAnswer()
+  const built = await (page ??= buildPage())
+  const asked = { isOfPage: false }
+  const files: StaticFiles = { answer: (...both) => (asked.isOfPage = built.answer(...both)) }
   const wrong: unknown[] = []
   const log = { debug() {}, info() {}, warn() {}, error: ({ err }: { err?: unknown }) => void wrong.push(err) }
   const followers = new Set<() => void>()
   const limits = { ...TCP_LIMITS, wrongTokenMs: 0 }
   const listen = listenerOf(
-    { view: tcpView, log, isName: name => name === OUR_NAME },
+    { view: tcpView, log, isName: name => name === OUR_NAME, files },
     limits,
     new Turns(limits),
     followers
@@ -118,11 +238,13 @@ async function overTcp(input: Uint8Array): Promise<string | undefined> {
   for (const end of followers) end()
   for (const error of wrong) if (!(error instanceof DiapauseError)) throw error
   assert.ok(response.headersSent && response.status >= 200, 'it was not answered')
-  assert.equal(response.headers.get('cache-control'), 'no-store')
+  if (asked.isOfPage) checkPage(response, request)
+  else assert.equal(response.headers.get('cache-control'), 'no-store')
   const understood = wrong.some(error => error instanceof DiapauseError && error.code === UNDERSTOOD)
   const isPublic = request.url?.split('?', 1)[0] === '/v1/openapi.json'
   const answered = understood || response.status < 400
-  if (answered && !isPublic) assert.ok(mayPass(headers, method), `let in: ${JSON.stringify(headers)}`)
+  if (answered && !isPublic && !asked.isOfPage)
+    assert.ok(mayPass(headers, method), `let in: ${JSON.stringify(headers)}`)
   return answered ? undefined : String(response.status)
 }
 
@@ -130,8 +252,8 @@ export const tcpTargets: readonly Target[] = [
   {
     name: 'api-tcp',
     group: 'texts',
-    summary: 'a request from elsewhere: its Host, Origin and token, then as to the socket',
-    seeds: tcpSeeds,
+    summary: 'a request from elsewhere: its Host, Origin and token, then as to the socket; or for a file of the page',
+    seeds: () => [...tcpSeeds(), ...pageSeeds()],
     mutate: mutateHeaders,
     run: overTcp
   }
