@@ -1,7 +1,8 @@
 /**
  * What this peer knows of all groups: the newest record of each, learned from registers it changed or read and from what
- * other peers announce. Announcements are hints that save time; whoever acts on a record proves it by a lease or by a
- * compare-and-set. Peers that missed an announcement get it by asking a random peer now and then (anti-entropy).
+ * other peers announce. An announcement makes known what is new of a group that is known; of one that is not, it is a reason to
+ * read its register, so that nobody fills a peer with groups that there are not. Peers that missed an announcement get it by
+ * asking a random peer now and then (anti-entropy).
  */
 import type { PeerId, Random } from '../../protocols/core.ts'
 import {
@@ -20,6 +21,11 @@ import type { Clock, ControlBus, Log, Registers, Transport } from '../ports.ts'
 const ASK_EVERY_MS = 1_000
 /** Questions of one member that are answered a second: some times what one asks that has just started again. A guess. */
 const MAX_ANSWERS_PER_S = 4
+/**
+ * Registers that are read a second because one member told of groups that are not known. Who starts hears of all groups at once from
+ * everybody, and reads them by itself, too (`survey`): what is beyond this is told again a second later. A guess.
+ */
+const MAX_READS_PER_S = 64
 /**
  * How often groups that only this peer's disk knows of are read: whoever made them may have died before it told anybody.
  * Looking costs nothing where there is none; a register that cannot be read is left in peace for longer and longer. Guesses.
@@ -50,6 +56,9 @@ export class GroupDirectory {
   readonly #onForgotten: ((id: string) => void)[] = []
   readonly #onReport: ((message: ReportMessage, from: PeerId) => void)[] = []
   readonly #answers = new RateLimit(MAX_ANSWERS_PER_S)
+  readonly #reads = new RateLimit(MAX_READS_PER_S)
+  /** Groups that others have told of, while the register is asked. */
+  readonly #reading = new Set<string>()
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
   #surveyed = false
@@ -199,14 +208,7 @@ export class GroupDirectory {
   }
 
   #learnValue(value: unknown): GroupRecord | null {
-    let record: GroupRecord | null
-    try {
-      record = parseGroupRecord(value)
-    } catch (cause) {
-      throw new DiapauseError('GROUP_RECORD', 'The register of a group holds something that is not a group record.', {
-        cause
-      })
-    }
+    const record = readRecord(value)
     if (record !== null && this.#learn(record)) this.broadcast({ kind: 'record', record })
     return record
   }
@@ -243,14 +245,30 @@ export class GroupDirectory {
     )
   }
 
-  /** Of a group that we do not know, a peer that was away may tell although it has been forgotten: the register knows. */
-  #hear(record: GroupRecord): void {
-    if (this.#records.has(record.id) || record.version > this.#options.floor()) this.#learn(record)
-    else if (!record.removed) void this.#refreshQuietly(record.id)
+  /** Of a group that we do not know a peer that was away may tell although it has been forgotten, or one that makes it up: the register knows. */
+  #hear(from: PeerId, record: GroupRecord): void {
+    const { floor, clock } = this.#options
+    const { id, version, removed } = record
+    if (this.#records.has(id)) this.#learn(record)
+    else if (removed && version <= floor()) return
+    else if (!this.#reading.has(id) && this.#reads.allows(from, clock.now())) void this.#readUnknown(id)
+  }
+
+  /** Nobody else needs to be told: who has made it tells everybody. */
+  async #readUnknown(id: string): Promise<void> {
+    this.#reading.add(id)
+    try {
+      const record = readRecord(await this.#options.registers.read(groupKey(id)))
+      if (record !== null) this.#learn(record)
+    } catch (error) {
+      this.#options.log.debug({ group: id, error: messageOf(error) }, 'a group that was told of is not readable yet')
+    } finally {
+      this.#reading.delete(id)
+    }
   }
 
   #receive(from: PeerId, message: EpochMessage): void {
-    if (message.kind === 'record') this.#hear(message.record)
+    if (message.kind === 'record') this.#hear(from, message.record)
     else if (message.kind === 'ask') {
       if (!this.#answers.allows(from, this.#options.clock.now())) return // it asks again
       for (const record of this.#records.values()) {
@@ -265,6 +283,16 @@ export class GroupDirectory {
 
   #send(to: PeerId, message: EpochMessage): void {
     this.#options.bus.send(to, 'epoch', message) // a lost announcement is made good by asking
+  }
+}
+
+/** GROUP_RECORD. */
+function readRecord(value: unknown): GroupRecord | null {
+  try {
+    return parseGroupRecord(value)
+  } catch (cause) {
+    const message = 'The register of a group holds something that is not a group record.'
+    throw new DiapauseError('GROUP_RECORD', message, { cause })
   }
 }
 
