@@ -67,7 +67,6 @@ export async function openBootFiles(
     at: async paths => Uint8Array.from(await Promise.all(paths.map(async path => ((await isFile(path)) ? 1 : 0)))),
     pathOf,
     has: async hash => !unsynced.has(hash) && (await isFile(pathOf(hash))),
-
     async piece(hash, offset) {
       return await readRange(pathOf(hash), offset, PIECE_BYTES).catch((cause: unknown) => {
         throw missing(`the file of content ${hash}`, cause)
@@ -86,14 +85,21 @@ export async function openBootFiles(
     },
 
     async removeOthers(wanted, ageMs) {
-      for (const name of await readdir(folder)) {
-        if (!NAME.test(name) || wanted.has(name)) continue
-        const { ctimeMs, size } = await stat(join(folder, name))
-        if (ctimeMs >= nowMs() - ageMs) continue
-        await rm(join(folder, name))
-        takenBytes -= size
+      for await (const { path, bytes } of keptBefore(folder, wanted, nowMs() - ageMs)) {
+        await rm(path)
+        takenBytes -= bytes
       }
     }
+  }
+}
+
+/** What is kept in `folder`, but not of `wanted`, since before `beforeMs`. */
+async function* keptBefore(folder: string, wanted: ReadonlySet<string>, beforeMs: number) {
+  for (const name of await readdir(folder)) {
+    if (!NAME.test(name) || wanted.has(name)) continue
+    const path = join(folder, name)
+    const { ctimeMs, size: bytes } = await stat(path)
+    if (ctimeMs < beforeMs) yield { path, bytes }
   }
 }
 

@@ -63,13 +63,7 @@ export async function openManifests(directory: string, files: Files, log: Log): 
       }
       const part = join(directory, `${name}.${++parts}.part`)
       try {
-        const file = await open(part, 'wx')
-        try {
-          await file.writeFile(bytes)
-          await file.sync()
-        } finally {
-          await file.close()
-        }
+        await writeSynced(part, bytes)
         await rename(part, join(directory, name))
         unsynced.add(name)
         await sync(name)
@@ -87,5 +81,15 @@ export async function openManifests(directory: string, files: Files, log: Log): 
       await rm(join(directory, name), { force: true })
       await files.syncDirectory(directory)
     }
+  }
+}
+
+async function writeSynced(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await open(path, 'wx')
+  try {
+    await file.writeFile(bytes)
+    await file.sync()
+  } finally {
+    await file.close()
   }
 }
