@@ -48,12 +48,17 @@ export interface RepairStats {
   readonly damaged: number
 }
 
+interface Due extends Pick<ColumnRepair, 'stream' | 'column'> {
+  /** Others have it whole: grids that are missing here are not needed. */
+  readonly damagedOnly?: true
+}
+
 export class RepairAgent {
   readonly #deps: RepairDeps
   /** Of each group that there is, as far as we have heard. */
   readonly #generations = new Map<string, number>()
-  /** Columns that this peer's own store has found damaged: there is nothing to wait for. */
-  readonly #hurt = new Set<string>()
+  /** Columns that this peer's own store has found damaged, by name: there is nothing to wait for. */
+  readonly #hurt = new Map<string, Due>()
   /** Columns whose last try came to nothing: others go first, or these would keep them for ever. */
   readonly #failed = new Set<string>()
   /** What was planned when it was last looked. */
@@ -104,7 +109,7 @@ export class RepairAgent {
     holdings.forget(self, stream)
     // A rebuild that fails reads this very column, and has it found damaged again: it is tried again when it is time.
     if (this.#hurt.has(name)) return
-    this.#hurt.add(name)
+    this.#hurt.set(name, { stream, column })
     this.#want('soon')
   }
 
@@ -151,10 +156,11 @@ export class RepairAgent {
     const { redundancy, clock, settings } = this.#deps
     const anew = urgent || clock.now() - this.#askedAllAtMs >= ANEW_CHECKS * settings.checkEveryMs
     if (anew) this.#askedAllAtMs = clock.now()
-    const before = [...this.#hurt, ...this.#failed]
+    const before = [...this.#hurt.keys(), ...this.#failed]
     const { kept, plan } = await redundancy.look({ urgent, anew })
-    this.#forgetDone(before, plan)
-    const own = plan.repairs.filter(repair => this.#isOwn(repair))
+    this.#forgetDone(before, kept.streams, plan)
+    const own: Due[] = plan.repairs.filter(repair => this.#isOwn(repair))
+    own.push(...this.#copies(before, plan))
     const due = own.filter(repair => urgent || this.#isRipe(repair, kept.streams))
     this.#planned = new Set(own.map(nameOf))
     this.#stats.due = own.length
@@ -182,26 +188,43 @@ export class RepairAgent {
     )
   }
 
-  /** Of `names`, what is there again, or needed no more. */
-  #forgetDone(names: readonly string[], { repairs, impossible }: RepairPlan): void {
-    const beyond = impossible.flatMap(({ stream, columns }) => columns.map(column => ({ stream, column })))
-    const open = new Set([...repairs, ...beyond].map(nameOf))
+  /**
+   * Of `names`, what is needed no more, or there again. What is damaged here and whole elsewhere is not, unless its rebuild came to
+   * nothing: then it is not tried again before it is found again.
+   */
+  #forgetDone(names: readonly string[], kept: readonly Pick<Due, 'stream'>[], plan: RepairPlan): void {
+    const open = openIn(plan)
+    const streams = new Set(kept.map(({ stream }) => stream))
     for (const name of names) {
-      if (open.has(name)) continue
+      const hurt = this.#hurt.get(name)
+      const isCopy = hurt !== undefined && !this.#failed.has(name) && streams.has(hurt.stream)
+      if (open.has(name) || isCopy) continue
       this.#hurt.delete(name)
       this.#failed.delete(name)
     }
   }
 
+  /**
+   * Of `names`, what is damaged here and has no need of a repair, since others have it whole. It is mended all the same, or it would
+   * be found again and again for as long as it is kept, and after a restart count as whole until then.
+   */
+  #copies(names: readonly string[], plan: RepairPlan): Due[] {
+    const open = openIn(plan)
+    return names.flatMap(name => {
+      const hurt = open.has(name) ? undefined : this.#hurt.get(name)
+      return hurt === undefined ? [] : [{ ...hurt, damagedOnly: true }]
+    })
+  }
+
   /** A holder that is up may still be getting its columns: they are rebuilt when they are missing twice. */
-  #isRipe(repair: ColumnRepair, streams: readonly { stream: StreamId; holders: readonly PeerId[] }[]): boolean {
+  #isRipe(repair: Due, streams: readonly { stream: StreamId; holders: readonly PeerId[] }[]): boolean {
     const name = nameOf(repair)
     const planned = streams.find(({ stream }) => stream === repair.stream)?.holders[repair.column]
     return planned !== this.#deps.self || this.#planned.has(name) || this.#hurt.has(name)
   }
 
   /** False: there is no room for any more. */
-  async #rebuild(repair: ColumnRepair, stream: Parameters<KeptStreams['manifest']>[0]): Promise<boolean> {
+  async #rebuild(repair: Due, stream: Parameters<KeptStreams['manifest']>[0]): Promise<boolean> {
     const { self, kept, holdings, log } = this.#deps
     try {
       await this.#rebuildGrids(repair, await kept.manifest(stream))
@@ -222,7 +245,7 @@ export class RepairAgent {
   }
 
   /** A grid that cannot be rebuilt keeps back no other: the first error is thrown when all were tried. */
-  async #rebuildGrids({ column }: ColumnRepair, manifest: StreamManifest): Promise<void> {
+  async #rebuildGrids({ column, damagedOnly }: Due, manifest: StreamManifest): Promise<void> {
     const { store, rebuilding } = this.#deps
     const rebuild = rebuilding(manifest)
     let failure: Error | undefined
@@ -232,7 +255,7 @@ export class RepairAgent {
       const gridBytes = (k + m) * symbolBytes // of one column
       const state = await store.verifyColumn(manifest.stream, grid, column)
       if (state !== 'missing') this.#count(gridBytes)
-      if (state === 'whole') continue
+      if (state === 'whole' || (state === 'missing' && damagedOnly)) continue
       await this.#turn()
       try {
         const bytes = await rebuild(grid, column)
@@ -274,4 +297,10 @@ export class RepairAgent {
   }
 }
 
-const nameOf = ({ stream, column }: Pick<ColumnRepair, 'stream' | 'column'>): string => `${stream} ${column}`
+/** Those that are planned, and those that are needed and beyond repair now. */
+function openIn({ repairs, impossible }: RepairPlan): Set<string> {
+  const beyond = impossible.flatMap(({ stream, columns }) => columns.map(column => ({ stream, column })))
+  return new Set([...repairs, ...beyond].map(nameOf))
+}
+
+const nameOf = ({ stream, column }: Due): string => `${stream} ${column}`
