@@ -58,6 +58,16 @@ export interface StoredAt {
   readonly streams: number
 }
 
+/** What hosts know to be damaged, also what others have whole: it is mended, or later rounds would find it and know of no fault. */
+export const unmended = (hosts: readonly DamagedAt[]): string =>
+  hosts.flatMap(({ host, damaged }) => (damaged === 0 ? [] : [`${host} has not mended ${damaged} columns`])).join('; ')
+
+export interface DamagedAt {
+  readonly host: string
+  /** Columns that it has found damaged and not mended; NaN where it does not say. */
+  readonly damaged: number
+}
+
 /** Columns that are damaged where no fault has damaged any. */
 export const spoilt = (report: VerifyReport, harmed: boolean): string[] =>
   harmed || report.damaged.length === 0 ? [] : [`${damage(report)}, and no fault has done that`]

@@ -6,6 +6,7 @@ import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { Sample } from './bounds.ts'
+import type { DamagedAt } from './redundancy.ts'
 import type { RigTarget } from './target.ts'
 
 const MIB = 1 << 20
@@ -45,6 +46,11 @@ export const countLoopAnew = async ({ peer }: RigTarget): Promise<void> => void 
 /** Streams of which its peer stores columns. */
 export const streamsStored = async ({ peer }: RigTarget): Promise<number> =>
   (await metricsOf(peer.socketPath))('diapause_store_streams')
+
+export async function damagedAt({ host, peer }: RigTarget): Promise<DamagedAt> {
+  const { redundancy } = await peer.client.status()
+  return { host: host.name, damaged: redundancy?.repaired.damaged ?? NaN }
+}
 
 /** All that a folder takes on its disk, bytes; what goes meanwhile takes nothing. */
 function sizeOf(folder: string): number {

@@ -15,9 +15,9 @@ import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.t
 import { goBack } from './going-back.ts'
 import { hostOf, Listener, moneyMoves, monotonicMs, unheard } from './observers.ts'
 import * as promises from './promises.ts'
-import { lacking, spoilt, surplus, triesDisks, wantedOf } from './redundancy.ts'
+import { lacking, spoilt, surplus, triesDisks, unmended, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
-import { countLoopAnew, streamsStored, takeSample } from './samples.ts'
+import { countLoopAnew, damagedAt, streamsStored, takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
 import { settled } from './settled.ts'
 import type { RigTarget } from './target.ts'
@@ -352,7 +352,9 @@ class Run {
     const before = await bank.record()
     const report = await this.#verify(deep)
     if (deep) this.#judge('what is stored was read', this.#fresh(spoilt(report, harmed)))
-    return lacking(report, codeFor(this.#options.hosts).m, wantedOf(before, await bank.record()))
+    const lacks = lacking(report, codeFor(this.#options.hosts).m, wantedOf(before, await bank.record()))
+    const hurt = deep ? unmended(await Promise.all(this.#rig.targets.map(damagedAt))) : ''
+    return [lacks, hurt].filter(each => each !== '').join('; ')
   }
 
   #verify(deep: boolean): Promise<VerifyReport> {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
-import { lacking, spoilt, surplus, triesDisks, wantedOf } from '../chaos/redundancy.ts'
+import { lacking, spoilt, surplus, triesDisks, unmended, wantedOf } from '../chaos/redundancy.ts'
 
 const image = (vm: string, epoch: number, tolerates = 2) => ({
   group: 'bank',
@@ -91,6 +91,12 @@ describe('what is stored', () => {
     expect(of(2 + 8)).toEqual([])
     expect(of(2 + 9)).toEqual(['h2 has 11 streams, and kept images need at most 2'])
     expect(of(Number.NaN)).toHaveLength(1)
+  })
+
+  it('is not full while a host knows of damage that it has not mended, or does not say', () => {
+    expect(unmended([{ host: 'h1', damaged: 0 }])).toBe('')
+    const hosts = ['h1', 'h2', 'h3'].map((host, i) => ({ host, damaged: [2, 0, NaN][i] ?? 0 }))
+    expect(unmended(hosts)).toBe('h1 has not mended 2 columns; h3 has not mended NaN columns')
   })
 
   it('is read again after faults of disks and power', () => {
