@@ -23,12 +23,14 @@ export const MOST_STORED_GROWTH = 4
 const FIRST_SAMPLES = 3
 /** Fewer samples than this show no trend: a round gives one of each peer. */
 const TREND_SAMPLES = 30
-/** Of a peer while it ran VMs, or none. */
-const ROLE_SAMPLES = 9
+/** Of one life of a peer in which it ran no more VMs at once. */
+const STAGE_SAMPLES = 9
 
 /** Of one peer, at one moment without faults. */
 export interface Sample {
   readonly peer: string
+  /** Of its process: another is another life. */
+  readonly pid: number
   /** Since the bank worked. */
   readonly atMs: number
   /** Resident memory, and of it what no file backs. */
@@ -41,6 +43,8 @@ export interface Sample {
   readonly descriptors: number
   /** That it runs. */
   readonly vms: number
+  /** VMs that went on at it from snapshots, in this life. */
+  readonly restores: number
   /** Of its disk, 0 to 1. */
   readonly disk: number
   /** All files of its data folder. */
@@ -68,19 +72,20 @@ export function bounded(peers: readonly string[], samples: readonly Sample[]): s
       if (own.length < TREND_SAMPLES || first === undefined || last === undefined || last <= first * bound) return []
       return [`${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)}`]
     }
-    // A peer that runs VMs takes twice what one does that runs none, some minutes after its start, and is one or the other by chance: each
-    // is compared with itself, at its most but for single moments.
-    const grownAs = (what: string, of: (sample: Sample) => number): string[] =>
+    // Nothing grows from one life into the next. Within one a peer that has run a VM takes twice what one does that has not, and what
+    // malloc has taken for VMs that are gone it keeps for the next: before and after are compared where it ran as many at once at most.
+    // At their most but for single moments: a life may end just after something large was let go.
+    const grownInLife = (what: string, of: (sample: Sample) => number): string[] =>
       own.length < TREND_SAMPLES
         ? []
-        : [true, false].flatMap(runs => {
-            const same = own.filter(({ vms }) => vms > 0 === runs).map(of)
-            const part = Math.floor(same.length / 3)
-            const [first, last] = [same.slice(0, part), same.slice(-part)].map(most) as [number, number]
-            if (same.length < ROLE_SAMPLES || last <= first * MOST_GROWTH) return []
-            return [
-              `${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)} while it ran ${runs ? 'VMs' : 'none'}`
+        : stages(own).flatMap(stage => {
+            const part = Math.floor(stage.length / 3)
+            const [first, last] = [stage.slice(0, part), stage.slice(-part)].map(each => most(each.map(of))) as [
+              number,
+              number
             ]
+            if (stage.length < STAGE_SAMPLES || last <= first * MOST_GROWTH) return []
+            return [`${peer}: ${what} grew from ${first.toFixed(2)} to ${last.toFixed(2)} within one life of it`]
           })
     return [
       ...over('resident memory (MiB)', MOST_RSS_MIB, ({ rssMiB }) => rssMiB),
@@ -88,12 +93,29 @@ export function bounded(peers: readonly string[], samples: readonly Sample[]): s
       ...over('disk in use', MOST_DISK, ({ disk }) => disk),
       ...over('answer (ms)', MOST_ANSWER_MS, ({ answerMs }) => answerMs),
       ...over('delay of the event loop (ms, 99 %)', MOST_LOOP_P99_MS, ({ loopP99Ms }) => loopP99Ms),
-      ...grownAs('resident memory (MiB)', ({ rssMiB }) => rssMiB),
-      ...grownAs('open descriptors', ({ descriptors }) => descriptors),
+      ...grownInLife('resident memory (MiB)', ({ rssMiB }) => rssMiB),
+      ...grownInLife('open descriptors', ({ descriptors }) => descriptors),
       ...grown('delay of the event loop (ms, mean)', ({ loopMeanMs }) => loopMeanMs),
       ...grown('what it stores (MiB)', ({ storedMiB }) => storedMiB, FIRST_SAMPLES, MOST_STORED_GROWTH)
     ]
   })
+}
+
+/** Samples of one process each, for as long as the most VMs that it has run at once stay as many. */
+function stages(samples: readonly Sample[]): Sample[][] {
+  const all: Sample[][] = []
+  let [pid, atMost] = [0, 0]
+  for (const sample of samples) {
+    // One that came and went between two samples has left its restore.
+    const ran = Math.max(sample.vms, Math.min(1, sample.restores))
+    if (sample.pid !== pid || ran > atMost) {
+      atMost = ran
+      pid = sample.pid
+      all.push([])
+    }
+    all.at(-1)?.push(sample)
+  }
+  return all
 }
 
 /** But for a tenth. */

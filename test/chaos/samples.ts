@@ -24,6 +24,7 @@ export async function takeSample(target: RigTarget, atMs: number): Promise<Sampl
   const { blocks, bfree } = await statfs(target.disk.mounted)
   return {
     peer: target.name,
+    pid,
     atMs,
     rssMiB: kept('VmRSS'),
     anonMiB: kept('RssAnon'),
@@ -32,6 +33,7 @@ export async function takeSample(target: RigTarget, atMs: number): Promise<Sampl
     externalMiB: metrics('nodejs_external_memory_bytes') / MIB,
     descriptors: readdirSync(`/proc/${pid}/fd`).length,
     vms: target.vms().length,
+    restores: metrics('diapause_vm_restore_seconds_count'),
     disk: (blocks - bfree) / blocks,
     storedMiB: sizeOf(target.dataDir) / MIB,
     answerMs,

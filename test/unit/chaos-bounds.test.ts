@@ -11,6 +11,7 @@ describe('what a peer takes', () => {
   ): Sample[] =>
     Array.from({ length: 60 }, (_, i) => ({
       peer: 'p1',
+      pid: 7,
       atMs: 1_000 * i,
       rssMiB: rss(i),
       anonMiB: 80,
@@ -19,6 +20,7 @@ describe('what a peer takes', () => {
       externalMiB: 20,
       descriptors: 80,
       vms: 0,
+      restores: 0,
       disk: 0.2,
       storedMiB: stored(i),
       answerMs: 10,
@@ -39,16 +41,23 @@ describe('what a peer takes', () => {
     expect(found(i => 100 + 5 * i)).toEqual([expect.stringContaining('p1: resident memory (MiB) grew from')])
   })
 
-  it('may take more while it runs VMs, whenever that is, and may grow neither then nor while it runs none', () => {
-    const by = (runs: (i: number) => boolean, rss: (i: number) => number): string[] =>
+  it('may take more in a life in which it has run VMs, whose memory it keeps for the next, and may not grow within one', () => {
+    const by = (as: (i: number) => Partial<Sample>): string[] =>
       bounded(
         ['p1'],
-        samples(rss).map((sample, i) => ({ ...sample, vms: runs(i) ? 1 : 0 }))
+        samples(() => 240).map((sample, i) => ({ ...sample, ...as(i) }))
       )
     const late = (i: number) => i >= 30
-    expect(by(late, i => (late(i) ? 560 : 240))).toEqual([])
-    const growing = [expect.stringMatching(/^p1: resident memory \(MiB\) grew from .* while it ran VMs$/)]
-    expect(by(late, i => (late(i) ? 240 + 10 * (i - 30) : 240))).toEqual(growing)
+    expect(by(i => ({ vms: late(i) ? 1 : 0, rssMiB: late(i) ? 560 : 240 }))).toEqual([])
+    expect(by(i => ({ vms: i === 30 ? 1 : 0, rssMiB: late(i) ? 560 : 240 }))).toEqual([])
+    expect(by(i => ({ restores: late(i) ? 1 : 0, rssMiB: late(i) ? 560 : 240 }))).toEqual([])
+    expect(by(i => ({ pid: late(i) ? 8 : 7, rssMiB: late(i) ? 560 : 240 }))).toEqual([])
+    const growing = [expect.stringMatching(/^p1: resident memory \(MiB\) grew from .* within one life of it$/)]
+    expect(by(i => ({ rssMiB: late(i) ? 560 : 240 }))).toEqual(growing)
+    expect(by(i => ({ vms: late(i) ? 1 : 0, rssMiB: 240 + 10 * Math.max(0, i - 30) }))).toEqual(growing)
+    expect(by(i => ({ pid: late(i) ? 8 : 7, rssMiB: 240 + 10 * Math.max(0, i - 30) }))).toEqual(growing)
+    const open = [expect.stringMatching(/^p1: open descriptors grew from .* within one life of it$/)]
+    expect(by(i => ({ descriptors: 80 + 5 * Math.max(0, i - 30), vms: late(i) ? 1 : 0 }))).toEqual(open)
   })
 
   it('may be some images more on its disk, as many as streams allow, and not one more with every epoch', () => {

@@ -12,6 +12,8 @@ function soak(change: Partial<Record<'rssMiB' | 'descriptors' | 'loopMeanMs', (m
     const seen = { rssMiB: rssMiB(minute), descriptors: descriptors(minute), loopMeanMs: loopMeanMs(minute) }
     return {
       peer: 'p1',
+      pid: 7,
+      restores: 0,
       atMs: i * 5_000,
       ...steady,
       ...seen,
