@@ -57,8 +57,8 @@ export class GroupDirectory {
   readonly #onReport: ((message: ReportMessage, from: PeerId) => void)[] = []
   readonly #answers = new RateLimit(MAX_ANSWERS_PER_S)
   readonly #reads = new RateLimit(MAX_READS_PER_S)
-  /** Groups that others have told of, while the register is asked. */
-  readonly #reading = new Set<string>()
+  /** Groups that others have told of, while the register is asked, with the newest version that was told of meanwhile. */
+  readonly #reading = new Map<string, number>()
   #cancelAsking: () => void = () => {}
   #cancelReading: () => void = () => {}
   #surveyed = false
@@ -251,14 +251,20 @@ export class GroupDirectory {
     const { id, version, removed } = record
     if (this.#records.has(id)) this.#learn(record)
     else if (removed && version <= floor()) return
-    else if (!this.#reading.has(id) && this.#reads.allows(from, clock.now())) void this.#readUnknown(id)
+    else if (!this.#reads.allows(from, clock.now()))
+      return // it tells again when it is asked
+    else if (this.#reading.has(id)) this.#reading.set(id, Math.max(version, this.#reading.get(id) ?? 0))
+    else void this.#readUnknown(id)
   }
 
   /** Nobody else needs to be told: who has made it tells everybody. */
   async #readUnknown(id: string): Promise<void> {
-    this.#reading.add(id)
+    this.#reading.set(id, 0)
+    const read = async () => readRecord(await this.#options.registers.read(groupKey(id)))
     try {
-      const record = readRecord(await this.#options.registers.read(groupKey(id)))
+      let record = await read()
+      // It was changed while it was read, or who told so lies: once more, and no oftener.
+      if (record !== null && record.version < (this.#reading.get(id) ?? 0)) record = await read()
       if (record !== null) this.#learn(record)
     } catch (error) {
       this.#options.log.debug({ group: id, error: messageOf(error) }, 'a group that was told of is not readable yet')

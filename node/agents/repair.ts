@@ -188,17 +188,13 @@ export class RepairAgent {
     )
   }
 
-  /**
-   * Of `names`, what is needed no more, or there again. What is damaged here and whole elsewhere is not, unless its rebuild came to
-   * nothing: then it is not tried again before it is found again.
-   */
+  /** Of `names`, what is needed no more, or there again; which what is damaged here and whole elsewhere is not. */
   #forgetDone(names: readonly string[], kept: readonly Pick<Due, 'stream'>[], plan: RepairPlan): void {
     const open = openIn(plan)
     const streams = new Set(kept.map(({ stream }) => stream))
     for (const name of names) {
       const hurt = this.#hurt.get(name)
-      const isCopy = hurt !== undefined && !this.#failed.has(name) && streams.has(hurt.stream)
-      if (open.has(name) || isCopy) continue
+      if (open.has(name) || (hurt !== undefined && streams.has(hurt.stream))) continue
       this.#hurt.delete(name)
       this.#failed.delete(name)
     }

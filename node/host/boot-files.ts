@@ -32,8 +32,7 @@ export async function openBootFiles(
   for (const name of await readdir(folder)) if (name.endsWith('.new')) await rm(join(folder, name), { force: true })
   await sync(folder) // what is there counts as kept
   const hashes = new Hashes()
-  /** Renamed, and not on disk yet as far as we know. */
-  const unsynced = new Set<string>()
+  const names = new SyncedNames(() => sync(folder))
   /** Of files that are kept or being written. */
   let takenBytes = await bytesIn(folder)
   const keepIn = async (hash: string, aside: string, content: AsyncIterable<Uint8Array>): Promise<void> => {
@@ -51,7 +50,7 @@ export async function openBootFiles(
       if (found !== hash) throw new DiapauseError('FILE_DAMAGED', `a file has content ${found} instead of ${hash}`)
       const before = await bytesOf(pathOf(hash))
       await rename(aside, pathOf(hash))
-      unsynced.add(hash)
+      names.add(hash)
       takenBytes -= before
     } catch (error) {
       takenBytes -= own
@@ -66,7 +65,7 @@ export async function openBootFiles(
     open: path => hashes.open(path),
     at: async paths => Uint8Array.from(await Promise.all(paths.map(async path => ((await isFile(path)) ? 1 : 0)))),
     pathOf,
-    has: async hash => !unsynced.has(hash) && (await isFile(pathOf(hash))),
+    has: async hash => (await isFile(pathOf(hash))) && (await names.synced(hash)),
     async piece(hash, offset) {
       return await readRange(pathOf(hash), offset, PIECE_BYTES).catch((cause: unknown) => {
         throw missing(`the file of content ${hash}`, cause)
@@ -80,8 +79,7 @@ export async function openBootFiles(
       } finally {
         await rm(aside, { force: true })
       }
-      await sync(folder)
-      unsynced.delete(hash)
+      await names.sync(hash)
     },
 
     async removeOthers(wanted, ageMs) {
@@ -100,6 +98,31 @@ async function* keptBefore(folder: string, wanted: ReadonlySet<string>, beforeMs
     const path = join(folder, name)
     const { ctimeMs, size: bytes } = await stat(path)
     if (ctimeMs < beforeMs) yield { path, bytes }
+  }
+}
+
+/** Which names of a folder have come to its disk. */
+class SyncedNames {
+  readonly #syncFolder: () => Promise<void>
+  readonly #unsynced = new Set<string>()
+
+  constructor(syncFolder: () => Promise<void>) {
+    this.#syncFolder = syncFolder
+  }
+
+  add(name: string): void {
+    this.#unsynced.add(name)
+  }
+
+  async sync(name: string): Promise<void> {
+    await this.#syncFolder()
+    this.#unsynced.delete(name)
+  }
+
+  /** It is tried where it is not. */
+  async synced(name: string): Promise<boolean> {
+    if (this.#unsynced.has(name)) await this.sync(name).catch(() => {})
+    return !this.#unsynced.has(name)
   }
 }
 

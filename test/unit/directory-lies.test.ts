@@ -83,6 +83,18 @@ test('of one unknown group asks its register once, however many tell of it, unti
   expect(asked).toEqual(['shop', 'gone', 'gone'].map(groupKey))
 })
 
+test('of an unknown group, a newer version that is told of while its register is read is not missed', async () => {
+  const chosen = [version('shop', 11)]
+  const { directory, asked, tells, answer } = peer(...chosen)
+  tells(version('shop', 11))
+  tells(version('shop', 12), 'ash')
+  await answer()
+  expect(asked).toHaveLength(2)
+  await answer()
+  expect(directory.get('shop')?.version).toBe(11) // who told of 12 lied, and nobody asks a third time
+  expect(asked).toHaveLength(2)
+})
+
 test('of a group that was removed and forgotten makes nobody ask', () => {
   const { asked, tells } = peer()
   tells({ ...version('old', 10), removed: true })

@@ -6,7 +6,8 @@
  * The log that is being written is not cut: one that ends early is what a power loss leaves, and cannot be told from that.
  */
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { open } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { type Fault, once, type Target } from '../fault.ts'
 
 const FOLDER = 'registers'
@@ -52,9 +53,17 @@ async function putBack(target: Target, folder: string, copy: string): Promise<vo
   if (existsSync(copy) && !hasVoted(folder, copy)) {
     rmSync(folder, { recursive: true, force: true })
     cpSync(copy, folder, { recursive: true, preserveTimestamps: true })
+    // Or a power loss some seconds later would take what no peer has written.
+    for (const name of readdirSync(folder)) await sync(join(folder, name))
+    for (const path of [folder, dirname(folder)]) await sync(path)
   }
   rmSync(copy, { recursive: true, force: true })
   await start()
+}
+
+async function sync(path: string): Promise<void> {
+  const file = await open(path, 'r')
+  await file.sync().finally(() => file.close())
 }
 
 /** A store that was opened has a log of a later number, which is empty until something is written to it. */
