@@ -77,6 +77,8 @@ export class ShardService {
   readonly #stats = { served: 0, refusedStale: 0, refusedBusy: 0, malformed: 0, cancelled: 0 }
   /** Each says why; a member may send ever more such messages. */
   readonly #tellMalformed: (about: object) => void
+  readonly #tellCorrupt: (about: object) => void
+  /** Apart from those: it is a mistake of this program, and damage that is asked for again and again must not hide it. */
   readonly #tellFailed: (about: object) => void
   #lastId = 0
 
@@ -88,9 +90,10 @@ export class ShardService {
     this.#tellMalformed = sparingly<object>((about, count) =>
       log.warn({ ...about, count }, 'a message about shards was refused')
     )
-    this.#tellFailed = sparingly<object>((about, count) =>
+    const failed = (about: object, count: number): void =>
       log.error({ ...about, count }, 'a request about shards failed')
-    )
+    this.#tellCorrupt = sparingly(failed)
+    this.#tellFailed = sparingly(failed)
     this.#loaded = this.#load(store).catch(error => {
       log.error({ error: messageOf(error) }, 'the generations of stored streams could not be read')
     })
@@ -309,9 +312,9 @@ export class ShardService {
       return { kind: 'ok', id, payload: await this.#perform(request) }
     } catch (error) {
       const code = error instanceof DiapauseError ? error.code : 'SHARD_REFUSED'
-      if (hasCode(error, 'SHARD_CORRUPT') || !(error instanceof DiapauseError)) {
-        this.#tellFailed({ kind: request.kind, error: messageOf(error) })
-      }
+      const about = { kind: request.kind, error: messageOf(error) }
+      if (hasCode(error, 'SHARD_CORRUPT')) this.#tellCorrupt(about)
+      else if (!(error instanceof DiapauseError)) this.#tellFailed(about)
       return { kind: 'error', id, code, message: messageOf(error) }
     }
   }
