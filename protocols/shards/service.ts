@@ -90,8 +90,7 @@ export class ShardService {
     this.#tellMalformed = sparingly<object>((about, count) =>
       log.warn({ ...about, count }, 'a message about shards was refused')
     )
-    const failed = (about: object, count: number): void =>
-      log.error({ ...about, count }, 'a request about shards failed')
+    const failed = (is: object, count: number): void => log.error({ ...is, count }, 'a request about shards failed')
     this.#tellCorrupt = sparingly(failed)
     this.#tellFailed = sparingly(failed)
     this.#loaded = this.#load(store).catch(error => {
