@@ -26,6 +26,8 @@ import type { Entry, Timeline } from './timeline.ts'
 /** Frames that were on their way when an observer is asked. */
 const SETTLED_MS = 500
 const VERIFY_MS = 60_000
+/** Of peers that come up and end again: as long as everything else is waited for. */
+const ALL_THERE_MS = 2 * promises.REDUNDANT_MS
 /** A false suspicion may come between on a busy machine, and once more. A guess. */
 const MOST_AUDITS = 5
 
@@ -236,7 +238,9 @@ class Run {
   async #allThere(): Promise<void> {
     const { bank, targets } = this.#rig
     const allRun = () => targets.every(target => target.isUp)
+    const endMs = performance.now() + ALL_THERE_MS
     do {
+      if (performance.now() > endMs || this.#options.signal.aborted) throw new Error('its peers end again and again')
       await bank.until('all peers to run', () => (allRun() ? true : undefined))
       await bank.cluster.allConnected(2 * promises.OBJECTIVE_MS)
     } while (!allRun()) // one that ended meanwhile was not asked
