@@ -37,24 +37,25 @@ export async function recover(directory: string, catalog: Catalog, log: Log): Pr
   const indexed = new Map((await catalog.segments()).map(entry => [entry.segment, entry]))
   const uses = await catalog.uses()
   const found: RecoveredSegment[] = []
-  const numbers: number[] = [...indexed.keys()]
-  for (const name of (await readdir(directory)).sort()) {
-    const number = NAME.exec(name)?.[1]
-    if (number === undefined) continue
-    const segment = Number.parseInt(number, 16)
-    numbers.push(segment)
-    const known = indexed.get(segment)
-    const use = uses.get(segment) ?? { columns: 0, bytes: 0 }
-    const entry = await recoverSegment(join(directory, name), segment, known, use, catalog, log)
-    if (entry === undefined) continue
-    indexed.delete(segment)
-    found.push(entry)
-  }
+  const files = new Map((await readdir(directory)).sort().flatMap(name => numberOf(name)))
   for (const { segment, stream } of indexed.values()) {
+    if (files.has(segment)) continue
     log.warn({ segment, stream }, 'a segment in the index is gone from the disk')
     await catalog.forget(streamHash(stream).toString('hex'), new Set([segment]))
   }
+  for (const [segment, name] of files) {
+    const known = indexed.get(segment)
+    const use = uses.get(segment) ?? { columns: 0, bytes: 0 }
+    const entry = await recoverSegment(join(directory, name), segment, known, use, catalog, log)
+    if (entry !== undefined) found.push(entry)
+  }
+  const numbers = [...indexed.keys(), ...files.keys()]
   return { segments: found, nextSegment: numbers.reduce((most, number) => Math.max(most, number), 0) + 1 }
+}
+
+function numberOf(name: string): [segment: number, name: string][] {
+  const number = NAME.exec(name)?.[1]
+  return number === undefined ? [] : [[Number.parseInt(number, 16), name]]
 }
 
 async function recoverSegment(
@@ -100,19 +101,39 @@ async function recoverSegment(
       log.info({ path, bytes: size - scan.end }, 'a torn tail was cut off')
       await truncate(path, scan.end)
     }
-    const entry = { segment, stream, bytes: scan.end, records: before + scan.records.length }
-    for (let at = 0; at === 0 || at < scan.records.length; at += BATCH_RECORDS) {
-      const some = scan.records.slice(at, at + BATCH_RECORDS).map(record => ({ ...record, segment }))
+    const records = await notPutAgain(scan.records, segment, hex, catalog)
+    const entry = { segment, stream, bytes: scan.end, records: before + records.length }
+    for (let at = 0; at === 0 || at < records.length; at += BATCH_RECORDS) {
+      const some = records.slice(at, at + BATCH_RECORDS).map(record => ({ ...record, segment }))
       // Only with the last batch is the segment indexed to its end.
-      const upTo = at + BATCH_RECORDS < scan.records.length ? { ...entry, bytes: from, records: before } : entry
+      const upTo = at + BATCH_RECORDS < records.length ? { ...entry, bytes: from, records: before } : entry
       catalog.add(hex, some, upTo)
       await catalog.flush()
     }
-    for (const { payloadBytes } of scan.records) liveBytes += recordBytes(payloadBytes)
+    for (const { payloadBytes } of records) liveBytes += recordBytes(payloadBytes)
     return { ...entry, deadBytes: deadOf(scan.end, stream, liveBytes) }
   } finally {
     await file.close()
   }
+}
+
+/**
+ * Of the records of a segment those that count: not what was put again behind, here or in a later segment, because it was damaged or
+ * refuted. A refuted record is whole by its checksums: indexed again it would take the place of the right one.
+ */
+async function notPutAgain(
+  records: readonly ScannedRecord[],
+  segment: number,
+  hex: string,
+  catalog: Catalog
+): Promise<ScannedRecord[]> {
+  const newest = new Map(records.map(record => [`${record.grid} ${record.column}`, record]))
+  const counting: ScannedRecord[] = []
+  for (const record of newest.values()) {
+    const indexed = await catalog.get(hex, record.grid, record.column)
+    if (indexed === undefined || indexed.segment <= segment) counting.push(record)
+  }
+  return counting
 }
 
 /** A file without a readable header: the first write of a segment torn (nothing was acknowledged), or a sick disk. */

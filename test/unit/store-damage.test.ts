@@ -46,6 +46,31 @@ describe('a damaged disk', () => {
     })
   })
 
+  it('does not come back at a start with a column that was refuted and put again: its checksums are right', async () => {
+    await withDirectory(async dir => {
+      const [wrong, right, other] = [randomBytes(9_000), randomBytes(9_000), randomBytes(9_000)]
+      const first = await open(dir)
+      await first.putColumn('g/v/1/1', 0, 0, wrong)
+      await first.putColumn('g/v/1/1', 1, 0, other)
+      await first.close()
+      const second = await open(dir) // which begins a segment of its own
+      await second.refuteColumn('g/v/1/1', 0, 0)
+      await second.putColumn('g/v/1/1', 0, 0, right)
+      await second.close()
+      for (const said of [1, 0]) {
+        const log = memoryLog()
+        const later = await openShardStore(dir, { log, clock, segmentBytes: 60_000 })
+        expect(await later.readColumn('g/v/1/1', 0, 0, 0, 9_000)).toEqual(right)
+        expect(await later.readColumn('g/v/1/1', 1, 0, 0, 9_000)).toEqual(other)
+        expect(await later.columns('g/v/1/1')).toEqual([{ column: 0, grids: 2 }])
+        expect((await later.space()).deadBytes).toBeGreaterThan(9_000)
+        // The segment is read again once, and not at each start.
+        expect(log.lines.filter(({ message }) => message.includes('disagree'))).toHaveLength(said)
+        await later.close()
+      }
+    })
+  })
+
   it('is found by verifying, wherever in a record a bit has changed, and where a segment is cut short', async () => {
     await withDirectory(async dir => {
       const store = await open(dir)
