@@ -3,6 +3,7 @@ import { baseKey, type BaseRecord, parseBaseRecord } from '../../protocols/base.
 import { messageOf } from '../errors.ts'
 import { type BaseFacts, BaseRetention } from '../planning/base-retention.ts'
 import type { Clock, Log, Registers, ShardStore } from '../ports.ts'
+import { dropAll } from './dropping.ts'
 
 export interface BaseKeepingDeps {
   readonly registers: Pick<Registers, 'read' | 'delete'>
@@ -42,8 +43,7 @@ export class BaseKeeping {
       const only = (current: unknown): boolean => parseBaseRecord(current)?.nonce === nonce
       await registers.delete(baseKey(base), { only })
     }
-    for (const stream of plan.streams) await store.dropStream(stream)
-    for (const hash of plan.manifests) await store.dropManifest(hash)
+    await dropAll(store, plan, log)
     if (plan.streams.length > 0) log.debug({ streams: plan.streams }, 'bases forgotten')
   }
 }

@@ -7,6 +7,7 @@ import { type ImageStreams, parseStreamId, planRetention } from '../planning/ret
 import type { Clock, Log, Registers, ShardStore, StreamId } from '../ports.ts'
 import { BaseKeeping } from './base-keeping.ts'
 import type { GroupDirectory } from './directory.ts'
+import { dropAll } from './dropping.ts'
 
 /** Retention runs this long after a record has changed, so that a burst of changes costs one run. A guess. */
 const RETENTION_DELAY_MS = 2_000
@@ -43,6 +44,8 @@ export class Housekeeping {
   readonly #deps: HousekeepingDeps
   readonly #bases: BaseKeeping | undefined
   #retentionDue = false
+  #forgetting = false
+  #forgetsAgain = false
   /** Of those stored here when it was last looked: a name is a hash, so what was read once is not read again. */
   #manifests: ReadonlyMap<string, ManifestFacts> = new Map()
   #stopped = false
@@ -65,9 +68,18 @@ export class Housekeeping {
     this.#deps.clock.after(RETENTION_DELAY_MS, () => {
       this.#retentionDue = false
       if (this.#stopped) return
+      // One at a time: it may wait for a majority, while the records of groups go on changing.
+      if (this.#forgetting) {
+        this.#forgetsAgain = true
+        return
+      }
+      this.#forgetting = true
       this.#forget()
         .catch((error: unknown) => this.#deps.log.warn({ error: messageOf(error) }, 'retention failed'))
         .finally(() => {
+          this.#forgetting = false
+          if (this.#forgetsAgain) this.#scheduleRetention()
+          this.#forgetsAgain = false
           if (this.#bases?.waits) this.#deps.clock.after(BASES_DELAY_MS, () => this.#scheduleRetention())
         })
     })
@@ -143,8 +155,7 @@ export class Housekeeping {
     ]
     const gone = await this.#gone(new Set(ids))
     const plan = planRetention({ streams, manifests: hashes, groups, gone, floor, about })
-    for (const stream of plan.streams) await store.dropStream(stream)
-    for (const hash of plan.manifests) await store.dropManifest(hash)
+    await dropAll(store, plan, log)
     if (plan.streams.length > 0) log.debug({ streams: plan.streams, manifests: plan.manifests.length }, 'forgotten')
     const known = directory.surveyed && groups.every(({ record, images }) => images.length >= keptImages(record).length)
     const wanted = groups.flatMap(({ images }) => images.flatMap(image => image.streams.map(s => s.stream)))

@@ -213,7 +213,7 @@ export class LocalVm {
       // The tracker tells of a page once: the worker must hear of it, also where this cut has come to nothing.
       await rounds?.giveUp()
       await capture?.cancel()
-      if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker) await this.#workerDied()
+      if (hasCode(error, 'IMAGE_WORKER') && this.#worker === worker && !this.#destroyed) await this.#workerDied()
       throw error
     } finally {
       copied.resolve()

@@ -38,6 +38,8 @@ export class RamFolder {
   readonly #folder: string
   readonly #trackers: SpareTracker
   readonly #open = new Set<SharedRam>()
+  /** Of RAM that waits for its helper: as much of it is promised as of what is open. */
+  #makingBytes = 0
   #made = 0
 
   private constructor(native: NativeParts, folder: string, runDir: string, clock: Clock) {
@@ -76,11 +78,14 @@ export class RamFolder {
     }
     const fd = this.#createFile(bytes)
     let listening: Listening
+    this.#makingBytes += bytes
     try {
       listening = await this.#trackers.take(bytes / PAGE_BYTES)
     } catch (error) {
       closeSync(fd)
       throw error
+    } finally {
+      this.#makingBytes -= bytes
     }
     const ram: SharedRam = new SharedRam({
       fd,
@@ -101,7 +106,7 @@ export class RamFolder {
   /** tmpfs takes memory when it is written, so what the VMs here have not yet written is not free either. */
   #requireRoom(bytes: number): void {
     const { bavail, bsize } = statfsSync(this.#folder)
-    const promised = [...this.#open].reduce((sum, ram) => sum + ram.unwrittenBytes, 0)
+    const promised = [...this.#open].reduce((sum, ram) => sum + ram.unwrittenBytes, this.#makingBytes)
     const free = bavail * bsize - promised - RESERVE_BYTES
     if (bytes <= free) return
     throw new DiapauseError(

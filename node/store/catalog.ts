@@ -71,7 +71,7 @@ const FLUSH_ENTRIES = 64
 const FLUSH_MS = 20
 /** Entries that wait for level at most: some 200 KB. A guess. */
 const MAX_PENDING = 1_000
-/** Columns listed at once: 100 KB of entries. A guess. */
+/** Columns listed or forgotten at once: 100 KB of entries. A guess. */
 const PAGE_COLUMNS = 512
 
 export interface CatalogOptions {
@@ -83,7 +83,6 @@ export interface CatalogOptions {
 
 type Entry = [key: string, value: Uint8Array]
 type Database = Level<string, Uint8Array>
-type Operation = { type: 'put'; key: string; value: Uint8Array } | { type: 'del'; key: string }
 
 /** STORE_LOCKED where another process has it open, STORE_IO where it is damaged. */
 export async function openCatalog(path: string, options: CatalogOptions): Promise<Catalog> {
@@ -201,15 +200,19 @@ class LevelCatalog implements Catalog {
 
   async forget(streamHex: string, segments: ReadonlySet<number>): Promise<void> {
     await this.flush()
-    const range = { gte: `c/${streamHex}/`, lt: `c/${streamHex}0` }
-    const entries = await this.#attempt(() => this.#database.iterator(range).all())
-    const operations: Operation[] = []
-    for (const [key, value] of entries) {
-      const location = parseLocation(value)
-      if (location === undefined || segments.has(location.segment)) operations.push({ type: 'del', key })
+    // Some at a time, as level works a batch up in one turn of the event loop. Where that breaks off, segments have fewer columns here
+    // than they say, and the next start reads them again.
+    for (let behind: string | undefined = `c/${streamHex}/`; behind !== undefined; ) {
+      const range = { gt: behind, lt: `c/${streamHex}0`, limit: PAGE_COLUMNS }
+      const entries: Entry[] = await this.#attempt(() => this.#database.iterator(range).all())
+      behind = entries.length < PAGE_COLUMNS ? undefined : entries.at(-1)?.[0]
+      const places = entries.filter(([, value]) => {
+        const location = parseLocation(value)
+        return location === undefined || segments.has(location.segment)
+      })
+      const gone = [...places.map(([key]) => key), ...(behind === undefined ? [...segments].map(segmentKey) : [])]
+      await this.#attempt(() => this.#database.batch(gone.map(key => ({ type: 'del', key }))))
     }
-    for (const segment of segments) operations.push({ type: 'del', key: segmentKey(segment) })
-    await this.#attempt(() => this.#database.batch(operations))
   }
 
   async close(): Promise<void> {

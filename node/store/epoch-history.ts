@@ -122,9 +122,7 @@ class FileEpochHistoryStore implements EpochHistoryStore {
       this.#bytes += bytes.length
     } catch (cause) {
       this.#torn = true
-      throw new DiapauseError('HISTORY_WRITE', `the history of epochs cannot be written: ${messageOf(cause)}`, {
-        cause
-      })
+      throw unwritten(cause)
     }
   }
 
@@ -137,24 +135,29 @@ class FileEpochHistoryStore implements EpochHistoryStore {
       await this.#files.append(file, bytes)
       await file.sync()
       await rename(`${this.#path}.new`, this.#path)
-      await syncDirectory(dirname(this.#path))
     } catch (cause) {
       await file?.close()
       await rm(`${this.#path}.new`, { force: true })
-      throw new DiapauseError('HISTORY_WRITE', `the history of epochs cannot be written: ${messageOf(cause)}`, {
-        cause
-      })
+      throw unwritten(cause)
     }
-    await this.#file.close()
+    // The old one has no name any more: what is appended to it would be gone.
+    const old = this.#file
     this.#file = file
     this.#torn = false
     this.#bytes = bytes.length
+    await old.close()
+    await syncDirectory(dirname(this.#path)).catch((cause: unknown) => {
+      throw unwritten(cause)
+    })
   }
 
   close(): Promise<void> {
     return this.#file.close()
   }
 }
+
+const unwritten = (cause: unknown): DiapauseError =>
+  new DiapauseError('HISTORY_WRITE', `the history of epochs cannot be written: ${messageOf(cause)}`, { cause })
 
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path)

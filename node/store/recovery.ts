@@ -12,7 +12,7 @@ import type { Log } from '../ports.ts'
 import { readUpTo } from './blocks.ts'
 import type { Catalog, IndexedSegment, IndexedUse } from './catalog.ts'
 import { encodeSegmentHeader, MAX_SEGMENT_HEADER_BYTES, parseSegmentHeader, streamHash } from './record.ts'
-import { scanSegment } from './scan.ts'
+import { type ScannedRecord, scanSegment } from './scan.ts'
 import { recordBytes } from './stream-state.ts'
 
 const NAME = /^([0-9a-f]{8})\.segment$/

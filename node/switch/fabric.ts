@@ -39,6 +39,8 @@ export interface FabricHost {
   marker(group: string, vm: string, epoch: number): void
   /** The network of this name for VMs of all groups. */
   sharedNetwork(name: string): Network
+  /** All networks that are not one group's own. */
+  readonly commonNetworks: readonly Network[]
   readonly uplink: Uplink
   /** Where a frame to a VM of another group goes; undefined: that VM is not known here. */
   stationOf(group: string, vm: string, nic: number): Station | undefined
@@ -382,7 +384,8 @@ export class Fabric implements PortGroup, OutputGroup {
   }
 
   #setStations(stations: readonly Station[]): void {
-    for (const network of new Set([...this.#networks.values(), ...stations.map(each => each.network)])) {
+    // Also where none of them is: those of an earlier record, or generation, are not to stay there.
+    for (const network of [...this.#networks.values(), ...this.#host.commonNetworks]) {
       network.setStations(
         this.id,
         stations.filter(each => each.network === network)

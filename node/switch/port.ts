@@ -125,7 +125,12 @@ export class VmPort implements NicPort {
   async listen(firstPath: string): Promise<void> {
     const paths = this.#nics.map(({ index }) => nicPathOf(firstPath, index))
     this.#ends = paths.map(path => ({ kind: 'stream', path }))
-    await Promise.all(this.#nics.map((nic, index) => nic.listen(paths[index] as string, this.#openLink)))
+    const opened = await Promise.allSettled(
+      this.#nics.map((nic, index) => nic.listen(paths[index] as string, this.#openLink))
+    )
+    // Not before all are known: `detach` is to find those that listen, and none may come to listen after it.
+    const failed = opened.find(each => each.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
     if (this.#detached) await this.#close()
   }
 

@@ -126,7 +126,7 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
   removeGroup(id: string): void {
     this.#fabrics.get(id)?.retire()
     this.#fabrics.delete(id)
-    for (const network of [this.uplink.network, ...this.#sharedNetworks.values()]) network.setStations(id, [])
+    for (const network of this.commonNetworks) network.setStations(id, [])
     this.#parking.take(id)
   }
 
@@ -221,6 +221,10 @@ class FabricSwitch implements VirtualSwitch, FabricHost {
       this.#sharedNetworks.set(name, network)
     }
     return network
+  }
+
+  get commonNetworks(): readonly Network[] {
+    return [this.uplink.network, ...this.#sharedNetworks.values()]
   }
 
   stationOf(group: string, vm: string, nic: number): Station | undefined {

@@ -37,6 +37,10 @@ let streams: Set<string>
 /** What others have. */
 let elsewhere: Map<string, Uint8Array>
 let fetched: string[]
+/** Streams that their disk does not let go. */
+let stuck: Set<string>
+/** Called before each run looks at what is stored. */
+let looks: () => Promise<void>
 
 beforeEach(() => {
   const of = (...parts: { hash: string; bytes: Uint8Array }[]) => new Map(parts.map(each => [each.hash, each.bytes]))
@@ -44,17 +48,25 @@ beforeEach(() => {
   elsewhere = of(images[1], images[2], images[4], streamAt(1), streamAt(2), streamAt(4))
   streams = new Set([1, 2, 3, 4].map(epoch => `g/a/1/${epoch}`))
   fetched = []
+  stuck = new Set()
+  looks = async () => {}
 })
 
 /** One run after the news of the record; `times` of them. */
 async function forget(times = 1): Promise<void> {
   const store = {
-    manifests: async () => [...here.keys()],
+    manifests: async () => {
+      await looks()
+      return [...here.keys()]
+    },
     getManifest: async (hash: string) => here.get(hash),
     putManifest: async (hash: string, bytes: Uint8Array) => void here.set(hash, bytes),
     dropManifest: async (hash: string) => void here.delete(hash),
     streams: async () => [...streams].map(stream => ({ stream, bytes: 1 })),
-    dropStream: async (stream: string) => void streams.delete(stream)
+    dropStream: async (stream: string) => {
+      if (stuck.has(stream)) throw new Error('EIO')
+      streams.delete(stream)
+    }
   } as unknown as ShardStore
   let tell: (news: GroupRecord) => void = () => {}
   const due: (() => void)[] = []
@@ -114,4 +126,25 @@ test('where a kept image’s manifest is with nobody, nothing is forgotten', asy
   await forget(2)
   expect(streams.size).toBe(4)
   expect(here.has(images[1].hash)).toBe(true)
+})
+
+test('a stream that its disk does not let go keeps back no other, and is tried again', async () => {
+  streams = new Set(['g/a/1/1', 'g/a/1/3', 'g/a/1/5'].concat([...streams]))
+  for (const [hash, bytes] of elsewhere) here.set(hash, bytes)
+  stuck.add('g/a/1/3')
+  const dead = manifest({ about: 'g/a/1/3', streams: [] })
+  here.set(dead.hash, dead.bytes)
+  await forget(2)
+  expect([...streams].sort()).toEqual(['g/a/1/1', 'g/a/1/2', 'g/a/1/3', 'g/a/1/4', 'g/a/1/5'])
+  expect(here.has(dead.hash)).toBe(false)
+  stuck.clear()
+  await forget()
+  expect(streams.has('g/a/1/3')).toBe(false)
+})
+
+test('one run at a time: what changes while one waits makes one more when it has ended, and no more', async () => {
+  const waiting: (() => void)[] = []
+  looks = () => new Promise(resolve => void waiting.push(resolve))
+  await forget(4)
+  expect(waiting).toHaveLength(1)
 })

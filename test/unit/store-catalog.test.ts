@@ -38,4 +38,24 @@ describe('the index of a store whose disk takes no more of it', () => {
       await catalog.close()
     })
   })
+
+  it('forgets what lies in a segment, however much that is, and nothing else, some at a time', async () => {
+    await withDirectory(async dir => {
+      const catalog = await openCatalog(join(dir, 'index'), { clock, log: memoryLog(), makeRoom: async () => false })
+      for (const segment of [1, 2]) {
+        const where = { segment, column: segment, payloadOffset: 100, payloadBytes: 10, checksums: Buffer.alloc(4) }
+        const entries = Array.from({ length: 1_300 }, (_, grid) => ({ ...where, grid }))
+        catalog.add(STREAM, entries, { segment, stream: 's', bytes: 1_000, records: entries.length })
+      }
+      await catalog.flush()
+      const batches = vi.spyOn(Level.prototype, 'batch')
+      await catalog.forget(STREAM, new Set([1]))
+      const sizes = batches.mock.calls.map(([operations]) => (operations as unknown[]).length)
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(513)
+      vi.restoreAllMocks()
+      expect(await catalog.uses()).toEqual(new Map([[2, expect.objectContaining({ columns: 1_300 })]]))
+      expect((await catalog.segments()).map(({ segment }) => segment)).toEqual([2])
+      await catalog.close()
+    })
+  })
 })

@@ -325,18 +325,24 @@ export class OpenFlowBridge implements PortBridge {
 
   async #connect(): Promise<void> {
     const { address, clock, control } = this.#options
+    let ended = false
     const connection = await OpenFlowConnection.open(address, clock, {
       packetIn: (cookie, frame) => this.#packetIn(cookie, frame),
       writable: writable => {
         this.#writable = writable
         this.#updateOpen()
       },
-      closed: error => this.#lost(error)
+      closed: error => {
+        ended = true
+        this.#lost(error)
+      }
     })
     try {
-      this.#present = await connection.flows(COOKIE, COOKIE_MASK)
       this.#control = await control() // of the daemon that has just answered
+      const present = await connection.flows(COOKIE, COOKIE_MASK)
       if (this.#closed) return connection.close()
+      if (ended) throw gone()
+      this.#present = present // with the connection, or a change over another would be taken for one of this bridge
       this.#connection = connection
       this.#writable = true
       await this.sync()
@@ -346,6 +352,7 @@ export class OpenFlowBridge implements PortBridge {
       throw error
     }
     this.#joined = true
+    this.#failure = undefined
     this.#updateOpen()
   }
 
@@ -362,16 +369,11 @@ export class OpenFlowBridge implements PortBridge {
   #retry(): void {
     this.#cancelRetry()
     this.#cancelRetry = this.clock.after(RETRY_MS, () => {
-      this.#connect().then(
-        () => {
-          this.#failure = undefined
-        },
-        (error: unknown) => {
-          if (this.#closed) return
-          this.#failed(messageOf(error))
-          this.#retry()
-        }
-      )
+      this.#connect().catch((error: unknown) => {
+        if (this.#closed) return
+        this.#failed(messageOf(error))
+        this.#retry()
+      })
     })
   }
 
