@@ -128,9 +128,8 @@ export class VmPort implements NicPort {
     const opened = await Promise.allSettled(
       this.#nics.map((nic, index) => nic.listen(paths[index] as string, this.#openLink))
     )
-    // Not before all are known: `detach` is to find those that listen, and none may come to listen after it.
-    const failed = opened.find(each => each.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
+    // Not before all have ended: `detach` is to find those that listen, and none may come to listen after it.
+    for (const each of opened) if (each.status === 'rejected') throw each.reason
     if (this.#detached) await this.#close()
   }
 

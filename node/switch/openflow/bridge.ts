@@ -338,11 +338,11 @@ export class OpenFlowBridge implements PortBridge {
       }
     })
     try {
-      this.#control = await control() // of the daemon that has just answered
+      this.#control = await control() // of the daemon that has answered
       const present = await connection.flows(COOKIE, COOKIE_MASK)
       if (this.#closed) return connection.close()
       if (ended) throw gone()
-      this.#present = present // with the connection, or a change over another would be taken for one of this bridge
+      this.#present = present // in one turn with the connection that it was read over: changes go by both
       this.#connection = connection
       this.#writable = true
       await this.sync()
