@@ -20,17 +20,19 @@ const FILE = 'epochs.log'
 /** What the store does to its file, so that tests can have it fail. */
 export interface HistoryFiles {
   append(file: FileHandle, bytes: Uint8Array): Promise<void>
+  syncDirectory(path: string): Promise<void>
 }
 
 const nodeFiles: HistoryFiles = {
-  append: (file, bytes) => file.appendFile(bytes)
+  append: (file, bytes) => file.appendFile(bytes),
+  syncDirectory
 }
 
 /** Undefined where it cannot be opened, which is logged: a peer without it remembers what it saw since it was started. */
 export async function openEpochHistoryStore(
   directory: string,
   log: Log,
-  files: HistoryFiles = nodeFiles
+  files: Partial<HistoryFiles> = {}
 ): Promise<EpochHistoryStore | undefined> {
   const path = join(directory, FILE)
   try {
@@ -44,7 +46,8 @@ export async function openEpochHistoryStore(
       await file.close()
       throw new DiapauseError('HISTORY_VERSION', `it is of the format "${format.slice(0, 60)}"`)
     }
-    return new FileEpochHistoryStore({ path, file, log, files, lines: lines.slice(1) })
+    const own = { ...nodeFiles, ...files }
+    return new FileEpochHistoryStore({ path, file, log, files: own, lines: lines.slice(1) })
   } catch (error) {
     const message = 'the history of epochs cannot be opened: it is kept in memory only; if it is damaged, remove it'
     log.warn({ path, error: messageOf(error) }, message)
@@ -146,7 +149,7 @@ class FileEpochHistoryStore implements EpochHistoryStore {
     this.#torn = false
     this.#bytes = bytes.length
     await old.close()
-    await syncDirectory(dirname(this.#path)).catch((cause: unknown) => {
+    await this.#files.syncDirectory(dirname(this.#path)).catch((cause: unknown) => {
       throw unwritten(cause)
     })
   }

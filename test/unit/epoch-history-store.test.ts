@@ -115,6 +115,19 @@ describe('the history of epochs on disk', () => {
       expect(await reopened(directory)).toEqual([seenEpoch(5), seenEpoch(6)])
     }))
 
+  test('that was written anew goes on in its new file also where the name of that has not come to the disk', () =>
+    withDirectory(async directory => {
+      const syncDirectory = async () => {
+        throw new Error('EIO')
+      }
+      const store = await openEpochHistoryStore(directory, memoryLog(), { syncDirectory })
+      await store?.append([seenEpoch(1)])
+      await expect(store?.replace([seenEpoch(2)])).rejects.toMatchObject({ code: 'HISTORY_WRITE' })
+      await store?.append([seenEpoch(3)])
+      await store?.close()
+      expect(await reopened(directory)).toEqual([seenEpoch(2), seenEpoch(3)])
+    }))
+
   test('of a later format is left alone: a peer does without it, and says so', () =>
     withDirectory(async directory => {
       const path = await written(directory)

@@ -18,6 +18,8 @@ import { leftRejected } from './left-rejected.ts'
 
 /** A VM whose machine, NIC and image worker do what the test says. */
 class World {
+  /** Image workers. */
+  opened = 0
   readonly calls: string[] = []
   readonly ends: string[] = []
   readonly due: (() => void)[] = []
@@ -57,7 +59,10 @@ class World {
       together,
       hypervisor: { define },
       network: { attach: () => this.attached.then(() => nic) },
-      openWorker: async () => worker,
+      openWorker: async () => {
+        this.opened++
+        return worker
+      },
       wallMs: () => 0,
       path: () => ''
     } as unknown as ConstructorParameters<typeof LocalVm>[2]
@@ -228,6 +233,29 @@ describe('a VM of this peer', () => {
     await cut.promise
     await turns()
     expect(world.open).toBe(true)
+  })
+
+  it('takes no other image worker where its own goes because it is ended itself, and one where it dies', async () => {
+    for (const ended of [true, false]) {
+      const world = new World()
+      world.machineGone.resolve()
+      const copying = Promise.withResolvers<void>()
+      copying.promise.catch(() => {})
+      world.copying = copying
+      const { complete } = await world.resume()
+      complete.catch(() => {})
+      world.resumed.resolve()
+      world.stopped.resolve()
+      const cut = world.vm.cut(5, nowhere, atOnce, () => {})
+      cut.catch(() => {})
+      await turns()
+      const gone = ended ? world.vm.destroy() : undefined
+      const before = world.opened
+      copying.reject(new DiapauseError('IMAGE_WORKER', 'it has ended'))
+      await expect(cut).rejects.toThrow()
+      await gone
+      expect(world.opened - before).toBe(ended ? 0 : 1)
+    }
   })
 
   it('is cut while it is still being copied, when frames of VMs that were cut wait for it', async () => {
