@@ -93,7 +93,7 @@ export class SecondHomeAgent {
     deps.keepers.follow(record => this.#consider(record))
   }
 
-  /** Resolves when what was copied is held no longer, or cannot be released now. */
+  /** Resolves when what was copied is held no longer, or cannot be released now: a home that does not answer is not waited for. */
   async stop(): Promise<void> {
     this.#stop.abort()
     for (const group of this.#groups.keys()) this.#forget(group)
@@ -172,7 +172,7 @@ export class SecondHomeAgent {
     const done = this.#queue.then(async () => {
       state.begunMs = clock.now()
       try {
-        if (signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'it is not to be copied here any more')
+        checkWanted(signal)
         const copied = await this.#copy(group, state, how)
         state.copies = { last: { ...copied, atMs: wallMs() } }
         report('home.copied', { group, ...copied })
@@ -181,7 +181,7 @@ export class SecondHomeAgent {
         const code = error instanceof DiapauseError ? error.code : 'INTERNAL'
         const failed = { atMs: wallMs(), code, message: messageOf(error) }
         const isNews = state.copies.failed?.code !== code
-        state.copies = { ...state.copies, copying: undefined, ...(code !== 'HOME_CANCELLED' && { failed }) }
+        state.copies = { ...state.copies, copying: undefined, ...(!signal.aborted && { failed }) }
         if (!signal.aborted && isNews) report('home.failed', { group, code, reason: messageOf(error) })
         throw error
       } finally {
@@ -209,7 +209,10 @@ export class SecondHomeAgent {
       }
       progress(0, 0)
       const images: Record<string, ImageManifest> = {}
-      for (const [vm, hash] of Object.entries(committed.images)) images[vm] = await this.#deps.readManifest(hash)
+      for (const [vm, hash] of Object.entries(committed.images)) {
+        checkWanted(how.signal)
+        images[vm] = await this.#deps.readManifest(hash)
+      }
       const { vms, outputCommit = false, openFlow = false, retention } = record
       const { files, without } = await this.#filesOf(record)
       const facts = {
@@ -227,7 +230,7 @@ export class SecondHomeAgent {
       }
       const wish = { cluster: { id: cluster, name }, recovery: recovery.public, ...facts }
       const copied = await home.copy(wish, { ...how, progress })
-      await this.#sweep({ cluster, group, generation: copied.generation, epoch }, keep)
+      await this.#sweep({ cluster, group, generation: copied.generation, epoch }, keep, how.signal)
       return { epoch, ...copied, without }
     } finally {
       await release()
@@ -251,13 +254,15 @@ export class SecondHomeAgent {
   }
 
   /** An epoch that was copied is copied, whatever becomes of older ones. */
-  async #sweep(of: HomeEpochName, keep: number): Promise<void> {
+  async #sweep(of: HomeEpochName, keep: number, signal: AbortSignal): Promise<void> {
     const { home, log } = this.#deps
     try {
-      const { damaged } = await home.sweep(of, keep, of)
+      const { damaged } = await home.sweep(of, keep, of, signal)
       if (damaged.length > 0) log.warn({ group: of.group, damaged }, 'objects of the second home cannot be read')
     } catch (error) {
-      log.warn({ group: of.group, error: messageOf(error) }, 'the second home could not be cleaned up')
+      // Whoever copies next cleans up.
+      if (!signal.aborted)
+        log.warn({ group: of.group, error: messageOf(error) }, 'the second home could not be cleaned up')
     }
   }
 
@@ -277,4 +282,9 @@ export class SecondHomeAgent {
     }
     return { record, committed, release }
   }
+}
+
+/** HOME_CANCELLED once it is aborted. */
+function checkWanted(signal: AbortSignal): void {
+  if (signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'it is not to be copied here any more')
 }

@@ -6,20 +6,23 @@ import type { ImageManifest, StreamManifest } from './images.ts'
 /**
  * Where objects lie: names of folders and a last part, of letters, digits, `_`, `.` and `-`, with `/` between. An object is
  * whole or not there. HOME_UNREACHABLE where nobody answers, HOME_REFUSED where the credentials do not suffice, HOME_FULL.
+ * Once `signal` is aborted nothing more is asked for, and HOME_CANCELLED told; a store may leave it aside where it never waits long.
  */
 export interface ObjectStore {
   /** For people: what of it a config says, without credentials. */
   readonly url: string
   /** Durable when it resolves; in the place of one of that name. */
-  put(name: string, bytes: Uint8Array): Promise<void>
+  put(name: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void>
   /** HOME_MISSING. There are no parts to ask for: what is read is checked by a hash of all of it. */
-  get(name: string): Promise<Uint8Array>
+  get(name: string, signal?: AbortSignal): Promise<Uint8Array>
   /** Undefined where it is not there. */
-  stat(name: string): Promise<StoredFacts | undefined>
+  stat(name: string, signal?: AbortSignal): Promise<StoredFacts | undefined>
   /** All whose names begin with `prefix`, in no order. Those that come or go meanwhile may be among them or not. */
-  list(prefix: string): AsyncIterable<StoredFacts & { readonly name: string }>
+  list(prefix: string, signal?: AbortSignal): AsyncIterable<StoredFacts & { readonly name: string }>
   /** Also where it is not there. */
-  delete(name: string): Promise<void>
+  delete(name: string, signal?: AbortSignal): Promise<void>
+  /** What puts that died on the way left before then, by the wall clock; absent where nothing is left of them. */
+  removePartial?(beforeMs: number): Promise<void>
 }
 
 export interface StoredFacts {
@@ -35,14 +38,15 @@ export interface SecondHome {
   epochs(of?: { readonly cluster: string; readonly group: string }): Promise<HomeListing>
   /**
    * Copies an epoch, whose shards must stay while it runs: what lies there already is not copied again. Where it is ended it
-   * leaves nothing but chunks that the next one uses. HOME_CANCELLED, and what reading shards rejects with.
+   * leaves nothing but chunks that the next one uses. HOME_CANCELLED, at once, and what reading shards rejects with.
    */
   copy(wish: HomeWish, how: HomeCopying): Promise<HomeCopy>
-  /** Forgets all epochs of the group but the newest `keep` and the one just `copied`, and then what no epoch needs. */
+  /** Forgets all epochs of the group but the newest `keep` and the one just `copied`, and then what no epoch needs. HOME_CANCELLED, at once. */
   sweep(
     of: { readonly cluster: string; readonly group: string },
     keep: number,
-    copied?: HomeEpochName
+    copied?: HomeEpochName,
+    signal?: AbortSignal
   ): Promise<HomeSweep>
   /** Whether all of an epoch is there; `deep`: and is what it was. */
   verify(of: HomeEpochName, deep: boolean): Promise<HomeCheck>

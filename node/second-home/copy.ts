@@ -24,6 +24,7 @@ import {
 import { type ImageHead, readHeader } from './read.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
+import { waitWanted, wantedStore, whileWanted } from './wanted.ts'
 
 /** 4 MiB: a request of a few milliseconds to a near server and a second over 32 Mb/s; a guess. */
 export const CHUNK_BYTES = 4 << 20
@@ -48,7 +49,8 @@ export interface CopyDeps {
 type Named = EpochHeader['streams'][number]
 
 export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying): Promise<HomeCopy> {
-  const { store, wallMs } = deps
+  const { wallMs } = deps
+  const store = wantedStore(deps.store, how.signal)
   const { cluster, group, epoch, vms, outputCommit, openFlow, retention, images, keys } = wish
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
@@ -59,7 +61,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
   const { streams, files } = sentOf(deps, wish)
   const missing = [...streams].filter(([name]) => !there.has(name))
   const sender = new Sender(
-    deps,
+    { ...deps, store },
     place,
     how,
     missing.reduce((sum, [, { dataBytes }]) => sum + dataBytes, 0)
@@ -170,8 +172,7 @@ class Sender {
   async mend(): Promise<void> {
     const { store } = this.#deps
     for (const { name, bytes, read } of this.#leanedOn) {
-      this.#checkWanted()
-      if ((await store.stat(name))?.bytes !== bytes) await store.put(name, await read())
+      if ((await store.stat(name))?.bytes !== bytes) await store.put(name, await this.#whileWanted(read))
     }
   }
 
@@ -180,9 +181,8 @@ class Sender {
     const chunks: string[] = []
     let sending: Promise<void> = Promise.resolve()
     for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
-      this.#checkWanted()
       const read = () => stream.read(offset, Math.min(CHUNK_BYTES, dataBytes - offset))
-      const bytes = await read()
+      const bytes = await this.#whileWanted(read)
       const name = hash('sha256', bytes)
       chunks.push(name)
       await sending
@@ -216,10 +216,11 @@ class Sender {
   async #pace(): Promise<void> {
     const { clock, bytesPerSecond } = this.#deps
     const waitMs = this.#startedMs + (this.sentBytes / bytesPerSecond) * 1000 - clock.now()
-    if (waitMs > 1) await new Promise<void>(resolve => clock.after(waitMs, resolve))
+    if (waitMs > 1) await waitWanted(this.#how.signal, done => clock.after(waitMs, done))
   }
 
-  #checkWanted(): void {
-    if (this.#how.signal.aborted) throw new DiapauseError('HOME_CANCELLED', 'the copy to the second home was ended')
+  /** Shards that do not come are not waited for either. */
+  #whileWanted<T>(work: () => Promise<T>): Promise<T> {
+    return whileWanted(this.#how.signal, work)
   }
 }

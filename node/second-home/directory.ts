@@ -1,13 +1,13 @@
 /**
  * A directory as a second home: on another disk, or on what another machine serves. An object is a file of its name. It is
  * written beside (in `.partial`), fsynced and renamed, and the folders that it made are fsynced, so that a file of its name is
- * whole, also after power loss.
+ * whole, also after power loss. What a peer that was killed left beside is removed when the home is cleaned up.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
-import type { ObjectStore } from '../ports.ts'
+import type { ObjectStore, StoredFacts } from '../ports.ts'
 import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
 
@@ -49,17 +49,7 @@ export function openDirectory(root: string): ObjectStore {
         return new Uint8Array(await readFile(path))
       }),
 
-    stat: name =>
-      told(url, async () => {
-        const path = pathOf(name)
-        try {
-          const { size, mtimeMs } = await stat(path)
-          return { bytes: size, putMs: mtimeMs }
-        } catch (error) {
-          if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return undefined
-          throw error
-        }
-      }),
+    stat: name => told(url, () => factsAt(pathOf(name))),
 
     async *list(prefix) {
       await told(url, () => requireRoot(root))
@@ -74,7 +64,15 @@ export function openDirectory(root: string): ObjectStore {
       }
     },
 
-    delete: name => told(url, () => rm(pathOf(name), { force: true }))
+    delete: name => told(url, () => rm(pathOf(name), { force: true })),
+
+    removePartial: beforeMs =>
+      told(url, async () => {
+        for await (const path of filesIn(join(root, PARTIAL), url)) {
+          const facts = await factsAt(path) // another peer may have removed it
+          if (facts !== undefined && facts.putMs < beforeMs) await rm(path, { force: true })
+        }
+      })
   }
 }
 
@@ -87,6 +85,17 @@ async function requireRoot(root: string): Promise<void> {
   }
   const message = `there is no folder ${root}: is its disk mounted? Make the folder once yourself, on the mounted disk`
   throw new DiapauseError('HOME_MISSING', message)
+}
+
+/** Undefined where there is no file. */
+async function factsAt(path: string): Promise<StoredFacts | undefined> {
+  try {
+    const { size, mtimeMs } = await stat(path)
+    return { bytes: size, putMs: mtimeMs }
+  } catch (error) {
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return undefined
+    throw error
+  }
 }
 
 /** Those of `folder` that are not there, from the root on, and durable. */

@@ -13,7 +13,8 @@ import {
   streamsOf
 } from './layout.ts'
 import { epochNames, listEpochs, readHeader, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
-import { isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
+import { GRACE_MS, isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
+import { wantedStore } from './wanted.ts'
 
 export function createSecondHome(deps: CopyDeps): SecondHome {
   const { store } = deps
@@ -21,7 +22,7 @@ export function createSecondHome(deps: CopyDeps): SecondHome {
     url: store.url,
     epochs: of => listEpochs(store, of),
     copy: (wish, how) => copyEpoch(deps, wish, how),
-    sweep: (of, keep, copied) => sweep(deps, of, keep, copied),
+    sweep: (of, keep, copied, signal) => sweep(deps, wantedStore(store, signal), of, keep, copied),
     verify: (of, deep) => verifyEpoch(store, of, deep),
     open: (of, recoveryKey) => openHomeEpoch(store, of, recoveryKey, bytes => deps.decodeImage(bytes))
   }
@@ -29,12 +30,14 @@ export function createSecondHome(deps: CopyDeps): SecondHome {
 
 /** Objects are listed before epochs are: who names one meanwhile is seen. */
 async function sweep(
-  { store, wallMs }: CopyDeps,
+  { wallMs }: CopyDeps,
+  store: ObjectStore,
   place: GroupPlace,
   keep: number,
   copied?: HomeEpochName
 ): Promise<HomeSweep> {
   const nowMs = wallMs()
+  await store.removePartial?.(nowMs - GRACE_MS)
   const chunks = await hashesIn(store, chunksOf(place))
   const streams = await hashesIn(store, streamsOf(place))
   const { epochs, damaged } = await readEpochs(store, place)

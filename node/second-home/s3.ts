@@ -11,6 +11,7 @@ import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { ObjectStore, StoredFacts } from '../ports.ts'
 import { MAX_LISTED, MAX_OBJECT_BYTES, tooMany } from './layout.ts'
 import { checkName, isName } from './names.ts'
+import { checkWanted, waitWanted, whileWanted } from './wanted.ts'
 
 export interface S3Limits {
   /** Of one request with all of its body. */
@@ -41,6 +42,7 @@ interface Call {
   readonly key?: string
   readonly query?: Readonly<Record<string, string>>
   readonly body?: Uint8Array
+  readonly signal?: AbortSignal | undefined
 }
 
 export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMITS): ObjectStore {
@@ -48,7 +50,7 @@ export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMI
   const at = endpoint === undefined ? '' : `?endpoint=${endpoint}`
   const url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}${at}`
   const send = sending(place, credentials, url, limits.requestMs)
-  const again = <T>(work: () => Promise<T>): Promise<T> => retried(work, limits.pausesMs)
+  const again = <T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> => retried(work, limits.pausesMs, signal)
   let etagsSayMore = true
   const keyOf = (name: string): string => {
     checkName(name)
@@ -57,36 +59,38 @@ export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMI
   return {
     url,
 
-    async put(name, bytes) {
+    async put(name, bytes, signal) {
       await again(async () => {
-        const { headers } = done(await send('PUT', { key: keyOf(name), body: bytes }), url, name)
+        const { headers } = done(await send('PUT', { key: keyOf(name), body: bytes, signal }), url, name)
         const etag = headers.get('etag')?.replaceAll('"', '') ?? ''
         if (!etagsSayMore || !/^[0-9a-f]{32}$/.test(etag) || etag === hash('md5', bytes)) return
         // Either it came otherwise than it was sent, or this server's ETags are no MD5 (as where it encrypts): it is looked at, once.
+        // No signal ends that: what came otherwise is not to stay.
         const stored = done(await send('GET', { key: keyOf(name) }), url, name)
         if (Buffer.compare(stored.body, bytes) !== 0) {
           await send('DELETE', { key: keyOf(name) }) // by name and size it would be taken for what it should be
           throw new DiapauseError('HOME_UNREACHABLE', `${url} has stored ${name} otherwise than it was sent`)
         }
         etagsSayMore = false
-      })
+      }, signal)
     },
 
-    get: name => again(async () => done(await send('GET', { key: keyOf(name) }), url, name).body),
+    get: (name, signal) =>
+      again(async () => done(await send('GET', { key: keyOf(name), signal }), url, name).body, signal),
 
-    stat: name =>
+    stat: (name, signal) =>
       again(async () => {
-        const answer = await send('HEAD', { key: keyOf(name) })
+        const answer = await send('HEAD', { key: keyOf(name), signal })
         return answer.status === 404 ? undefined : factsOf(done(answer, url, name))
-      }),
+      }, signal),
 
-    async *list(wanted) {
+    async *list(wanted, signal) {
       const folder = prefix === '' ? '' : `${prefix}/`
       let after = ''
       let seen = 0
       for (;;) {
         const query = { prefix: `${folder}${wanted}`, ...(after !== '' && { marker: after }) }
-        const page = await again(async () => done(await send('GET', { query }), url, wanted))
+        const page = await again(async () => done(await send('GET', { query, signal }), url, wanted), signal)
         const text = Buffer.from(page.body).toString()
         const { objects, more } = readListing(text)
         seen += objects.length
@@ -102,11 +106,11 @@ export function openS3(place: S3Place, credentials: S3Credentials, limits = LIMI
       }
     },
 
-    delete: name =>
+    delete: (name, signal) =>
       again(async () => {
-        const answer = await send('DELETE', { key: keyOf(name) })
+        const answer = await send('DELETE', { key: keyOf(name), signal })
         if (answer.status !== 404) done(answer, url, name)
-      })
+      }, signal)
   }
 }
 
@@ -115,15 +119,22 @@ const factsOf = ({ headers }: Answer): StoredFacts => ({
   putMs: Date.parse(headers.get('last-modified') ?? '') || 0
 })
 
-/** All that is asked may be asked twice. */
-async function retried<T>(work: () => Promise<T>, [pauseMs, ...more]: readonly number[]): Promise<T> {
+/** All that is asked may be asked twice. HOME_CANCELLED. */
+async function retried<T>(
+  work: () => Promise<T>,
+  [pauseMs, ...more]: readonly number[],
+  signal: AbortSignal | undefined
+): Promise<T> {
   try {
     return await work()
   } catch (error) {
     if (pauseMs === undefined || !hasCode(error, 'HOME_UNREACHABLE')) throw error
   }
-  await new Promise<void>(resolve => setTimeout(resolve, pauseMs))
-  return await retried(work, more)
+  await waitWanted(signal, over => {
+    const timer = setTimeout(over, pauseMs)
+    return () => clearTimeout(timer)
+  })
+  return await retried(work, more, signal)
 }
 
 /** What the server says, read to its end. */
@@ -139,7 +150,7 @@ function sending(place: S3Place, credentials: S3Credentials, url: string, reques
   const session = sessionToken === undefined ? {} : { sessionToken }
   const client = new AwsClient({ ...keys, ...session, service: 's3', region })
   const base = endpoint === undefined ? `https://${bucket}.s3.${region}.amazonaws.com` : `${endpoint}/${bucket}`
-  return async (method: string, { key = '', query = {}, body }: Call): Promise<Answer> => {
+  return async (method: string, { key = '', query = {}, body, signal: wanted }: Call): Promise<Answer> => {
     const target = new URL(key === '' ? base : `${base}/${key}`)
     for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value)
     const digest = hash('sha256', body ?? new Uint8Array())
@@ -150,7 +161,7 @@ function sending(place: S3Place, credentials: S3Credentials, url: string, reques
       ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> })
     })
     try {
-      return await within(requestMs, async signal => await answerOf(await fetch(request, { signal })))
+      return await within(requestMs, wanted, async signal => await answerOf(await fetch(request, { signal })))
     } catch (cause) {
       if (cause instanceof DiapauseError) throw cause
       const message = `${url} does not answer, or not to the end: ${messageOf(cause)}${reasonOf(cause)}`
@@ -159,8 +170,13 @@ function sending(place: S3Place, credentials: S3Credentials, url: string, reques
   }
 }
 
-/** Node forgets signals that nobody holds, and with them the end of a request: so the waiting ends by itself, too. */
-async function within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/** Node forgets signals that nobody holds, and with them the end of a request: so the waiting ends by itself, too. HOME_CANCELLED. */
+async function within<T>(
+  ms: number,
+  wanted: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>
+): Promise<T> {
+  checkWanted(wanted)
   const ending = new AbortController()
   const late = Promise.withResolvers<never>()
   const timer = setTimeout(() => {
@@ -171,7 +187,10 @@ async function within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>):
   const working = work(ending.signal)
   working.catch(() => {}) // it may end after we have
   try {
-    return await Promise.race([working, late.promise])
+    return await whileWanted(wanted, () => Promise.race([working, late.promise]))
+  } catch (error) {
+    ending.abort() // one that nobody waits for keeps no socket
+    throw error
   } finally {
     clearTimeout(timer)
   }

@@ -32,6 +32,9 @@ class World {
   finish: (error?: Error) => void = () => {}
   readonly copied: number[] = []
   readonly swept: number[] = []
+  sweepsUntilEnded = false
+  /** Of the log. */
+  readonly warnings: string[] = []
   readonly events: string[] = []
   /** Images that were held at the end of each copy. */
   readonly held: string[][] = []
@@ -52,8 +55,13 @@ class World {
       epochs: () => Promise.resolve({ epochs: [], damaged: [], others: [] }),
       verify: () => Promise.reject(new Error('unused')),
       open: () => Promise.reject(new Error('unused')),
-      sweep: (_, keep) => {
+      sweep: (_, keep, _copied, signal) => {
         this.swept.push(keep)
+        if (this.sweepsUntilEnded) {
+          return new Promise((_resolve, reject) =>
+            signal?.addEventListener('abort', () => reject(new DiapauseError('HOME_CANCELLED', 'ended')))
+          )
+        }
         return Promise.resolve({ epochs: 0, objects: 0, damaged: [] })
       },
       copy: (wish, how) =>
@@ -99,7 +107,7 @@ class World {
           return () => void (this.#timers = this.#timers.filter(each => each !== timer))
         }
       },
-      log: { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} },
+      log: { debug: () => {}, info: () => {}, warn: (_, message) => void this.warnings.push(message), error: () => {} },
       report: (kind, fields) => void this.events.push(`${kind} ${String(fields['epoch'] ?? fields['code'])}`),
       intervalMs: INTERVAL_MS,
       keep: 7,
@@ -348,6 +356,29 @@ describe('copies to the second home', () => {
       await world.run(0)
       expect(world.record?.held, by).toHaveLength(1)
     }
+  })
+
+  it('do not hold up a peer that stops while the home is cleaned up after them, which is no failure', async () => {
+    world.sweepsUntilEnded = true
+    world.commit()
+    await world.run(2_000)
+    world.finish()
+    await world.run(0)
+    expect([world.swept, world.record?.held?.length]).toEqual([[7], 1])
+    await world.agent.stop()
+    expect(world.record?.held).toBeUndefined()
+    expect(world.events).toEqual(['home.copied 1'])
+    expect(world.warnings).toEqual([])
+  })
+
+  it('that a stopping peer ended are no failure, whatever the home says to that', async () => {
+    world.commit()
+    await world.run(2_000)
+    const { finish } = world
+    world.finish = () => finish(new DiapauseError('HOME_UNREACHABLE', 'nobody answers'))
+    await world.agent.stop()
+    expect(world.events).toEqual([])
+    expect(world.agent.copiesOf('g').failed).toBeUndefined()
   })
 
   it('have released what they held when the peer has stopped', async () => {
