@@ -23,12 +23,13 @@ export class WaitingNics {
     const close = async () => {
       await Promise.all(paths.map(path => this.#close(path)))
     }
-    try {
-      await Promise.all(paths.map(path => this.#listen(path)))
-    } catch (cause) {
+    // All of them, before what has failed is told: one that came to listen afterwards would stay.
+    const listened = await Promise.allSettled(paths.map(path => this.#listen(path)))
+    const failed = listened.find(each => each.status === 'rejected')
+    if (failed !== undefined) {
       await close()
       throw new DiapauseError('NIC_LISTEN', `cannot listen for NICs on ${firstPath}: is the run directory there?`, {
-        cause
+        cause: failed.reason
       })
     }
     return { ends: paths.map(path => ({ kind: 'stream', path })), close }

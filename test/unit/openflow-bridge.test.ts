@@ -117,7 +117,7 @@ describe('the connection of a bridge that breaks while it is made', () => {
     await restartDaemon()
     await expect.poll(() => asked.length).toBe(1)
     await restartDaemon() // while the bridge asks for the control socket of the one before
-    await expect.poll(() => sockets.values().every(socket => socket.destroyed)).toBe(true)
+    await expect.poll(() => [...sockets].every(socket => socket.destroyed)).toBe(true)
     asked[0]?.resolve(join(dir, 'br.ctl'))
     await expect.poll(() => asked.length).toBe(2)
     expect(bridge.connected).toBe(false)

@@ -82,11 +82,11 @@ export const STORE_MISTAKES: readonly Mistake[] = [
   },
   {
     name: 'drops-manifests-alone',
-    file: 'node/agents/housekeeping.ts',
+    file: 'node/agents/dropping.ts',
     edits: [
       {
-        find: 'for (const stream of plan.streams) await store.dropStream(stream)',
-        replace: 'for (const _ of plan.streams) await Promise.resolve()'
+        find: 'for (const stream of streams) await store.dropStream(stream).catch(stays({ stream }))',
+        replace: 'await Promise.resolve(streams)'
       }
     ],
     why: 'streams stay when what named them is gone: nobody misses anything until the disk is full',
