@@ -12,3 +12,13 @@ export function sparingly<T>(tell: (what: T, count: number) => void): (what: T) 
     tell(what, count)
   }
 }
+
+/** Each key by itself, so that who makes much of it hides nobody else. Keys are few, as members are. */
+export function sparinglyEach<K, T>(tell: (key: K, what: T, count: number) => void): (key: K, what: T) => void {
+  const known = new Map<K, (what: T) => void>()
+  return (key, what) => {
+    const of = known.get(key) ?? sparingly<T>((each, count) => tell(key, each, count))
+    known.set(key, of)
+    of(what)
+  }
+}

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { PeerId } from '../../protocols/core.ts'
 import { committedMsOf } from '../../protocols/epoch/history.ts'
 import { createFailureDetector } from '../../protocols/failure-detector/shell.ts'
+import type { ToldChange } from '../../protocols/failure-detector/told.ts'
 import type { GroupRecord } from '../../protocols/group.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
 import { LeaseVoter } from '../../protocols/lease/voter.ts'
@@ -81,8 +82,9 @@ export async function openVoice(home: Home, run: Run) {
   const save = (now: ClusterRecord): Promise<void> => saveCluster(dataDir, now)
   const membership = new MembershipAgent({ ...shared, initial: cluster, transport, registers, save })
   const atFirst = members.map(member => member.id)
-  const detector = createFailureDetector({ ...shared, members: atFirst, settings: config.detector, transport, note })
-  detector.onChange((peer, liveness, why) => report('liveness', { peer, liveness, why }))
+  const onTold = (change: ToldChange): void => report('liveness', { ...change })
+  const detectorParts = { settings: config.detector, transport, note, onTold }
+  const detector = createFailureDetector({ ...shared, members: atFirst, ...detectorParts })
   const dataKeys = new DataKeyRing({ self, membership, box: home.box, secret: home.secret, wallMs })
   const lost = new LostMembers({ detector, clock, ...config.membership })
   teardown.add(() => lost.stop())

@@ -4,6 +4,7 @@ import type { PeerId, Random } from '../core.ts'
 import type { Note } from '../decisions/facts.ts'
 import { type Effect, FailureDetectorCore, type Input } from './core.ts'
 import { PROTOCOL, parseSwimMessage } from './messages.ts'
+import { type ToldChange, ToldChanges } from './told.ts'
 
 export interface FailureDetectorOptions {
   readonly self: PeerId
@@ -18,6 +19,8 @@ export interface FailureDetectorOptions {
   readonly transport?: Pick<Transport, 'connected' | 'onConnection'>
   /** For the decision log: who suspects whom, and what became of it. */
   readonly note?: Note
+  /** For people: changes as the log has them, bounded for each member. */
+  readonly onTold?: (change: ToldChange) => void
 }
 
 export interface FailureDetectorShell extends FailureDetector {
@@ -31,9 +34,13 @@ export interface FailureDetectorShell extends FailureDetector {
 
 /** Runs the core on the control bus and a clock. Subscribes to the bus at once; probes from `start` on. */
 export function createFailureDetector(options: FailureDetectorOptions): FailureDetectorShell {
-  const { self, members, settings, random, bus, clock, log, transport, note } = options
+  const { self, members, settings, random, bus, clock, log, transport, note, onTold } = options
   const core = new FailureDetectorCore({ self, members, settings, random })
   const handlers: ((peer: PeerId, liveness: Liveness, why: string) => void)[] = []
+  const told = new ToldChanges(clock, change => {
+    log.info({ ...change, localHealth: core.localHealth }, 'liveness')
+    onTold?.(change)
+  })
   let running = false
   let cancelTimer = (): void => {}
 
@@ -52,7 +59,7 @@ export function createFailureDetector(options: FailureDetectorOptions): FailureD
       note?.(effect.fact)
     } else {
       const { peer, liveness, why } = effect
-      log.info({ peer, liveness, why, localHealth: core.localHealth }, 'liveness')
+      told.take({ peer, liveness, why })
       for (const handler of handlers) handler(peer, liveness, why)
     }
   }
@@ -82,6 +89,7 @@ export function createFailureDetector(options: FailureDetectorOptions): FailureD
     stop() {
       running = false
       cancelTimer()
+      told.stop()
     }
   }
 }

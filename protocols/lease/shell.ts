@@ -5,6 +5,7 @@ import type { Clock, ControlBus, Leases, Log } from '../../node/ports.ts'
 import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
 import type { VoterSet } from '../register/voters.ts'
+import { sparinglyEach } from '../sparingly.ts'
 import { type HolderEffect, type HolderInput, LeaseHolder } from './holder.ts'
 import { LEASE_PROTOCOL, type LeaseMessage, parseLeaseMessage } from './messages.ts'
 import type { LeaseVoter } from './voter.ts'
@@ -64,11 +65,18 @@ class Shell implements Leases {
   readonly #regained: LapseHandler[] = []
   readonly #lost: LostHandler[] = []
   readonly #alarm: Alarm
+  readonly #tellLonger: (peer: PeerId, about: object) => void
   #running = false
 
   constructor(options: LeaseOptions) {
     this.#options = options
     this.#alarm = new Alarm(options.clock, () => this.#step({ kind: 'tick' }))
+    this.#tellLonger = sparinglyEach((peer, about, count) =>
+      options.log.warn(
+        { peer, ...about, count },
+        'a peer claims leases longer than this voter grants: set lease.durationMs to the same value on all peers'
+      )
+    )
     const session = Math.floor(options.random() * 2 ** 48)
     const renewals = options.onTrace !== undefined
     this.#holder = new LeaseHolder({ voters: options.voters, settings: options.settings, session, renewals })
@@ -129,7 +137,7 @@ class Shell implements Leases {
 
   #receive(from: PeerId, message: LeaseMessage): void {
     if (!this.#running) return
-    const { bus, clock, voter, settings, log, onNewer } = this.#options
+    const { bus, clock, voter, settings, onNewer } = this.#options
     if (message.kind === 'granted') return this.#step({ kind: 'granted', from, message })
     if (message.kind === 'stale') {
       if (message.version > this.#holder.version) onNewer?.(from, message.version)
@@ -137,10 +145,7 @@ class Shell implements Leases {
     }
     if (message.kind === 'claim' && message.version > voter.version) onNewer?.(from, message.version)
     if (message.kind === 'claim' && message.durationMs > settings.durationMs) {
-      log.warn(
-        { peer: from, theirMs: message.durationMs, ourMs: settings.durationMs },
-        'a peer claims leases longer than this voter grants: set lease.durationMs to the same value on all peers'
-      )
+      this.#tellLonger(from, { theirMs: message.durationMs, ourMs: settings.durationMs })
     }
     for (const effect of voter.step({ from, message }, clock.now())) bus.send(effect.to, LEASE_PROTOCOL, effect.message)
   }

@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { DiapauseError } from '../../node/errors.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
+import { createLeases } from '../../protocols/lease/shell.ts'
+import { LeaseVoter } from '../../protocols/lease/voter.ts'
 import { RateLimit } from '../../protocols/rate-limit.ts'
 import { encodeMessage } from '../../protocols/shards/messages.ts'
 import { sparingly } from '../../protocols/sparingly.ts'
@@ -91,6 +93,33 @@ describe('the log of a peer', () => {
       ours: { version: 1, voters: voters.version },
       count: 64
     })
+  })
+
+  it('has the 1st, 2nd, 4th, … of each member that claims leases longer than we grant', () => {
+    const log = memoryLog()
+    let deliver = (_from: string): void => {}
+    const settings = { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }
+    const claim = { kind: 'claim', version: 1, session: 1, round: 1, durationMs: 2_000, claims: [] }
+    const leases = createLeases({
+      self: 'me',
+      voters: { version: 1, ids: ['me'], since: { me: 1 }, settled: true },
+      bus: { self: 'me', send: () => true, on: (_, parse, handle) => (deliver = from => handle(from, parse(claim))) },
+      clock,
+      random: Math.random,
+      settings,
+      log,
+      voter: new LeaseVoter(settings),
+      generationOf: () => Promise.resolve(1)
+    })
+    leases.start()
+    for (let i = 0; i < FLOOD; i++) deliver('a')
+    deliver('b')
+    leases.stop()
+    const told = log.lines.map(({ fields }) => fields as { peer: string; theirMs: number; count: number })
+    expect(told.map(({ peer, theirMs, count }) => [peer, theirMs, count])).toEqual([
+      ...TOLD.map(count => ['a', 2_000, count]),
+      ['b', 2_000, 1]
+    ])
   })
 
   it('is not filled by messages about shards that make no sense, or ask for what is damaged', async () => {

@@ -337,6 +337,11 @@ describe('a switch with a bridge', () => {
     say('a', 'c', 2)
     await settled(() => tapped.b?.length === 1)
     expect(tapped.c).toEqual([])
+    for (let i = 0; i < 100; i++) joined.p1.refresh()
+    const noWay = log.lines.map(({ fields }) => fields as { code?: string; count: number })
+    expect(noWay.filter(({ code }) => code === 'OPENFLOW_TOWARDS').map(({ count }) => count)).toEqual([
+      1, 2, 4, 8, 16, 32, 64
+    ])
   })
 })
 

@@ -5,6 +5,7 @@
 import type { PeerId } from '../../../protocols/core.ts'
 import type { ChunkKeeper } from '../../../protocols/epoch/channel-queue.ts'
 import { type GroupRecord, groupKey, nicsOf, onBridge } from '../../../protocols/group.ts'
+import { sparinglyEach } from '../../../protocols/sparingly.ts'
 import { DiapauseError, messageOf } from '../../errors.ts'
 import type { Leases, Log, NicPort, Switch } from '../../ports.ts'
 import type { SwitchCounters } from '../counters.ts'
@@ -50,9 +51,16 @@ export class JoinedSwitch implements VirtualSwitch {
   /** The bridge's numbers for networks, by group and name. */
   readonly #networks = new Map<string, number>()
   #lastNetwork = 0
+  readonly #tellNoWay: (name: string, about: object) => void
 
   private constructor(options: JoinedSwitchOptions, bridge: OpenFlowBridge, ways: ReadonlyMap<string, number>) {
     this.#options = options
+    this.#tellNoWay = sparinglyEach((name, about, count) =>
+      options.log.error(
+        { ...about, name, code: 'OPENFLOW_TOWARDS', count },
+        'no way to this member: add it to switch.openFlow.towards'
+      )
+    )
     this.#bridge = bridge
     this.#ways = ways
   }
@@ -211,15 +219,12 @@ export class JoinedSwitch implements VirtualSwitch {
   }
 
   #portTowards(peer: PeerId, group: string): number | undefined {
-    const { towards, nameOf, log } = this.#options
+    const { towards, nameOf } = this.#options
     const name = nameOf(peer)
     const port = typeof towards === 'string' ? towards : towards[name ?? '']
     if (port !== undefined) return this.#ways.get(port)
     if (name === undefined) return undefined // its membership comes after its VMs: `refresh`
-    log.error(
-      { group, peer, name, code: 'OPENFLOW_TOWARDS' },
-      'no way to this member: add it to switch.openFlow.towards'
-    )
+    this.#tellNoWay(name, { group, peer })
     return undefined
   }
 
