@@ -55,15 +55,7 @@ class World {
       epochs: () => Promise.resolve({ epochs: [], damaged: [], others: [] }),
       verify: () => Promise.reject(new Error('unused')),
       open: () => Promise.reject(new Error('unused')),
-      sweep: (_, keep, _copied, signal) => {
-        this.swept.push(keep)
-        if (this.sweepsUntilEnded) {
-          return new Promise((_resolve, reject) =>
-            signal?.addEventListener('abort', () => reject(new DiapauseError('HOME_CANCELLED', 'ended')))
-          )
-        }
-        return Promise.resolve({ epochs: 0, objects: 0, damaged: [] })
-      },
+      sweep: (_, keep, _copied, signal) => this.#sweep(keep, signal),
       copy: (wish, how) =>
         new Promise((resolve, reject) => {
           this.copying = { wish, how }
@@ -119,6 +111,14 @@ class World {
       },
       keysOf: () => [{ id: 0, key: new Uint8Array(32) }]
     })
+  }
+
+  #sweep(keep: number, signal?: AbortSignal): ReturnType<SecondHome['sweep']> {
+    this.swept.push(keep)
+    if (!this.sweepsUntilEnded) return Promise.resolve({ epochs: 0, objects: 0, damaged: [] })
+    return new Promise((_, reject) =>
+      signal?.addEventListener('abort', () => reject(new DiapauseError('HOME_CANCELLED', 'ended')))
+    )
   }
 
   change(next: Change): GroupRecord | null {
