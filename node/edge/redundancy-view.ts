@@ -40,6 +40,8 @@ export interface ImageRedundancy {
 
 export interface VerifyReport {
   readonly images: readonly ImageRedundancy[]
+  /** That these images lean on, each once. */
+  readonly streams: number
   /** `holder`: the name of the member that should have it. */
   readonly missing: readonly { readonly stream: string; readonly column: number; readonly holder: string }[]
   /** Found by reading; each is being repaired where it lies. */

@@ -98,6 +98,7 @@ export class RedundancyOperations implements RedundancyView {
     const { damaged, unreadable } = await stillKept(sight, found, () => redundancy.look({ anew: true }))
     return {
       images: imagesOf(sight),
+      streams,
       missing: missingColumns(sight.facts).map(each => ({ ...each, holder: this.#nameOf(each.holder) })),
       damaged,
       unreadable,

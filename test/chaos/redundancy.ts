@@ -43,12 +43,11 @@ export function lacking(report: VerifyReport, m: number, wanted: readonly Wanted
 const STREAMS_ON_THEIR_WAY = 4
 
 /** What a host stores that no kept image can need: dropped it has to be, or a disk is full of it after days. */
-export function surplus(stored: readonly StoredAt[], { images }: VerifyReport): string[] {
-  const needed = images.reduce((sum, { streams }) => sum + streams, 0)
+export function surplus(stored: readonly StoredAt[], { images, streams: needed }: VerifyReport): string[] {
   const vms = new Set(images.map(({ vm }) => vm)).size
   const most = needed + STREAMS_ON_THEIR_WAY * vms
   return stored.flatMap(({ host, streams }) =>
-    streams <= most ? [] : [`${host} has ${streams} streams, and kept images need at most ${needed}`]
+    streams <= most ? [] : [`${host} has ${streams} streams, and kept images need ${needed}`]
   )
 }
 

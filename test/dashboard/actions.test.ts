@@ -230,7 +230,7 @@ describe('verify', () => {
   const images = [1, 2].map(i => {
     return { group: 'group1', vm: `vm${i}`, epoch: 60, streams: 4, columns: 20, missing: 0, tolerates: i }
   })
-  const whole: VerifyReport = { images, missing: [], damaged: [], unreadable: [], silent: [], deep: true }
+  const whole: VerifyReport = { images, streams: 1, missing: [], damaged: [], unreadable: [], silent: [], deep: true }
   /** A peer that asks one member after the other, and finds `report`. */
   const finding = (report: VerifyReport, wishes: VerifyWish[] = []): StubActs => ({
     verify: async function* (wish): AsyncGenerator<WorkProgress, VerifyReport> {

@@ -14,6 +14,7 @@ const image = (vm: string, epoch: number, tolerates = 2) => ({
 })
 const full: VerifyReport = {
   images: [image('vm1', 7), image('vm2', 7)],
+  streams: 2,
   missing: [],
   damaged: [],
   unreadable: [],
@@ -89,7 +90,7 @@ describe('what is stored', () => {
         full
       )
     expect(of(2 + 8)).toEqual([])
-    expect(of(2 + 9)).toEqual(['h2 has 11 streams, and kept images need at most 2'])
+    expect(of(2 + 9)).toEqual(['h2 has 11 streams, and kept images need 2'])
     expect(of(Number.NaN)).toHaveLength(1)
   })
 
