@@ -36,7 +36,8 @@ export const EPOCH_MISTAKES: readonly Mistake[] = [
     why: 'who decides does not wait for the image of every VM, and takes the one before for those that are late',
     scenario: hostsDie,
     seed: 1,
-    promises: ['money']
+    // Or the next epoch takes over an image that is kept no more.
+    promises: ['money', 'redundancy']
   },
   {
     name: 'dirty-pages-missed',
