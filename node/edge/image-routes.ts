@@ -3,17 +3,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { DiapauseError, messageOf, UsageError } from '../errors.ts'
-import { encodeRecord, type ImageRecord, MAX_DATA_BYTES, RecordReader } from './image-records.ts'
+import { encodeRecord, type ImageRecord, RecordReader } from './image-records.ts'
 import { type ExportedImage, type ImportedFile, parseImportWish } from './image-view.ts'
 import { BODY_DEADLINE_MS, type Route } from './routing.ts'
 import { TCP_LIMITS } from './tcp-limits.ts'
-
-/**
- * Of an upload that is over for us so much more is read, for as long as a JSON body may take. Several times what a sender that reads
- * its answer has under way: Linux keeps up to 4 MiB of a connection where it is sent and 6 to 32 MiB where it arrives (tcp_wmem,
- * tcp_rmem). A guess.
- */
-export const REST_BYTES = 16 * MAX_DATA_BYTES
 
 export const imageRoutes: readonly Route[] = [
   {
@@ -78,22 +71,16 @@ async function* readRecords(request: IncomingMessage): AsyncGenerator<ImageRecor
 }
 
 /**
- * What is left of a request is read, or whoever sends it hears no answer. Who has not ended after REST_BYTES or BODY_DEADLINE_MS is
+ * What is left of a request is read, or whoever sends it hears no answer. Who has not ended after BODY_DEADLINE_MS is
  * answered all the same, and cut off when that has had time to arrive.
  */
 export async function throwAway(request: IncomingMessage, response: ServerResponse): Promise<void> {
   if (request.readableEnded || request.destroyed) return
   const { promise: isOver, resolve: over } = Promise.withResolvers<void>()
-  let bytes = 0
-  const count = (chunk: Buffer): void => {
-    bytes += chunk.length
-    if (bytes > REST_BYTES) over()
-  }
   const late = setTimeout(over, BODY_DEADLINE_MS)
-  request.on('data', count).once('end', over).once('close', over).resume()
+  request.once('end', over).once('close', over).resume()
   await isOver
   clearTimeout(late)
-  request.off('data', count)
   if (request.readableEnded || request.destroyed) return
   request.pause()
   response.once('finish', () => setTimeout(() => request.socket.destroy(), TCP_LIMITS.lingerMs).unref())
