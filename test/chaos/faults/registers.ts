@@ -63,7 +63,11 @@ async function putBack(target: Target, folder: string, copy: string): Promise<vo
 
 async function sync(path: string): Promise<void> {
   const file = await open(path, 'r')
-  await file.sync().finally(() => file.close())
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
 }
 
 /** A store that was opened has a log of a later number, which is empty until something is written to it. */
