@@ -11,6 +11,7 @@ import { promisify } from 'node:util'
 import { DiapauseError, messageOf } from '../errors.ts'
 import type { Clock, PageRanges, RamTracking } from '../ports.ts'
 import { type NativeParts, buildNative, underHandoff } from './native.ts'
+import { RamRoom } from './ram-room.ts'
 import { type Listening, SpareTracker } from './spare-tracker.ts'
 import type { TrackerProcess } from './tracker.ts'
 
@@ -38,8 +39,8 @@ export class RamFolder {
   readonly #folder: string
   readonly #trackers: SpareTracker
   readonly #open = new Set<SharedRam>()
-  /** Of RAM that waits for its helper: as much of it is promised as of what is open. */
-  #makingBytes = 0
+  /** Of RAM that waits for room or for its helper: as much of it is promised as of what is open. */
+  readonly #room = new RamRoom()
   #made = 0
 
   private constructor(native: NativeParts, folder: string, runDir: string, clock: Clock) {
@@ -69,33 +70,29 @@ export class RamFolder {
    * helper.
    */
   async make(bytes: number, makeRoom?: (bytes: number) => Promise<void>): Promise<SharedRam> {
+    const requireRoom = (wanted: number, promised: number): void => this.#requireRoom(wanted, promised)
+    const takeBack = await this.#room.promise(bytes, requireRoom, makeRoom)
     try {
-      this.#requireRoom(bytes)
-    } catch (error) {
-      if (makeRoom === undefined) throw error
-      await makeRoom(bytes)
-      this.#requireRoom(bytes)
-    }
-    const fd = this.#createFile(bytes)
-    let listening: Listening
-    this.#makingBytes += bytes
-    try {
-      listening = await this.#trackers.take(bytes / PAGE_BYTES)
-    } catch (error) {
-      closeSync(fd)
-      throw error
+      const fd = this.#createFile(bytes)
+      let listening: Listening
+      try {
+        listening = await this.#trackers.take(bytes / PAGE_BYTES)
+      } catch (error) {
+        closeSync(fd)
+        throw error
+      }
+      const ram: SharedRam = new SharedRam({
+        fd,
+        bytes,
+        ...listening,
+        handoff: this.#native.handoff,
+        onClosed: () => void this.#open.delete(ram)
+      })
+      this.#open.add(ram)
+      return ram
     } finally {
-      this.#makingBytes -= bytes
+      takeBack()
     }
-    const ram: SharedRam = new SharedRam({
-      fd,
-      bytes,
-      ...listening,
-      handoff: this.#native.handoff,
-      onClosed: () => void this.#open.delete(ram)
-    })
-    this.#open.add(ram)
-    return ram
   }
 
   /** No RAM is made any more. */
@@ -104,10 +101,10 @@ export class RamFolder {
   }
 
   /** tmpfs takes memory when it is written, so what the VMs here have not yet written is not free either. */
-  #requireRoom(bytes: number): void {
+  #requireRoom(bytes: number, promised: number): void {
     const { bavail, bsize } = statfsSync(this.#folder)
-    const promised = [...this.#open].reduce((sum, ram) => sum + ram.unwrittenBytes, this.#makingBytes)
-    const free = bavail * bsize - promised - RESERVE_BYTES
+    const all = [...this.#open].reduce((sum, ram) => sum + ram.unwrittenBytes, promised)
+    const free = bavail * bsize - all - RESERVE_BYTES
     if (bytes <= free) return
     throw new DiapauseError(
       'HYPERVISOR_TRACKING',
