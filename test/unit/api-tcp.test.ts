@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { routes } from '../../node/edge/api-routes.ts'
+import { describeApi } from '../../node/edge/openapi/describe.ts'
 import { API_ROLES, roleAllows } from '../../protocols/membership/api-tokens.ts'
 import { tcpPeer, tokens } from './api-tcp-support.ts'
+import { aStatus } from './status-support.ts'
 import { memoryLog } from './store-support.ts'
 
 let peer: Awaited<ReturnType<typeof tcpPeer>>
@@ -24,6 +26,15 @@ describe('the API over TCP', () => {
       expect(JSON.parse(text)).toMatchObject({ error: { code: 'API_UNAUTHORIZED' } })
     }
     expect(peer.done).toEqual([])
+  })
+
+  it('describes itself to whoever has no token, by its version and its table of requests alone', async () => {
+    const open = routes.filter(({ role }) => role === 'nobody').map(({ method, path }) => `${method} ${path}`)
+    expect(open).toEqual(['GET /v1/openapi.json'])
+    const { status, text } = await peer.ask('/v1/openapi.json')
+    const ofTable = JSON.stringify(describeApi(routes, aStatus.version))
+    expect([status, JSON.parse(text)]).toEqual([200, JSON.parse(ofTable)])
+    expect(ofTable).toContain(`"version":"${aStatus.version}"`)
   })
 
   it('takes a token of the role that a row of the table says, and of no lesser one', async () => {
