@@ -205,6 +205,16 @@ describe('retention', () => {
     })
     expect(planRetention({ ...facts, gone: new Set() })).toEqual({ streams: [], manifests: [] })
   })
+  test('what a member makes up stays: of generations that nobody came to, of groups that there are not, and what is no manifest', () => {
+    const last = Number.MAX_SAFE_INTEGER
+    const about = new Map([['of no time', { group: 'g', generation: last, epoch: 1 }]])
+    const facts = { about, manifests: ['of no time', 'no manifest'], gone: new Set(['made-up']), floor: 7 }
+    const groups = [{ record: record({ lastEpoch: 4, committed }), images }]
+    const stored = [`g/a/${last}/1`, 'g/a/2/1', `made-up/x/${last}/1`, 'made-up/x/8/1', 'unread/x/1/1']
+    expect(planRetention({ ...facts, groups, streams: stored })).toEqual({ streams: [], manifests: [] })
+    const old = ['g/a/1/1', 'made-up/x/7/1']
+    expect(planRetention({ ...facts, groups, streams: [...stored, ...old] }).streams).toEqual(old)
+  })
   test('a stream id is taken apart only if it is one', () => {
     expect(parseStreamId('g/a/1/2')).toEqual({ group: 'g', vm: 'a', generation: 1, epoch: 2 })
     for (const wrong of ['', 'g', 'g/a/x/1', 'g/a/1/2/3', 'g/a/1.5/2']) expect(parseStreamId(wrong)).toBeUndefined()
