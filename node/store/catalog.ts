@@ -6,7 +6,8 @@
  *   s/SEGMENT                → {"stream", "bytes", "records"}: so many records, before `bytes`, are in the index
  *
  * Both are written in one batch. That alone is not enough: after a power loss LevelDB steps over what is missing in the
- * middle of its log and takes what follows. Hence `records`, which recovery compares with what is there.
+ * middle of its log and takes what follows. Hence `records`, which recovery compares with what is there; and what forgets
+ * columns is fsynced before their segment is forgotten.
  */
 import { Level } from 'level'
 import { DiapauseError, hasCode, messageOf } from '../errors.ts'
@@ -61,8 +62,8 @@ export interface Catalog {
   segments(): Promise<IndexedSegment[]>
   /** By segment. Reads the whole index. */
   uses(): Promise<Map<number, IndexedUse>>
-  /** Forgets the columns of a stream that lie in one of `segments`, and those segments. */
-  forget(streamHex: string, segments: ReadonlySet<number>): Promise<void>
+  /** Forgets the columns of a stream, or of all, that lie in one of `segments`, and those segments. */
+  forget(streamHex: string | undefined, segments: ReadonlySet<number>): Promise<void>
   close(): Promise<void>
 }
 
@@ -198,21 +199,36 @@ class LevelCatalog implements Catalog {
     return uses
   }
 
-  async forget(streamHex: string, segments: ReadonlySet<number>): Promise<void> {
+  async forget(streamHex: string | undefined, segments: ReadonlySet<number>): Promise<void> {
     await this.flush()
-    // Some at a time, as level works a batch up in one turn of the event loop. Where that breaks off, segments have fewer columns here
-    // than they say, and the next start reads them again.
-    for (let behind: string | undefined = `c/${streamHex}/`; behind !== undefined; ) {
-      const range = { gt: behind, lt: `c/${streamHex}0`, limit: PAGE_COLUMNS }
+    const of = streamHex === undefined ? 'c' : `c/${streamHex}`
+    // Some at a time, as level works a batch up in one turn of the event loop. Each is durable before the segments are gone from here, as
+    // level may lose one batch and keep a later one: columns would be left whose segment nobody knows. Where it breaks off before,
+    // segments have fewer columns here than they say, and the next start reads them again.
+    for (let behind: string | undefined = `${of}/`; behind !== undefined; ) {
+      const range = { gt: behind, lt: `${of}0`, limit: PAGE_COLUMNS }
       const entries: Entry[] = await this.#attempt(() => this.#database.iterator(range).all())
       behind = entries.length < PAGE_COLUMNS ? undefined : entries.at(-1)?.[0]
       const places = entries.filter(([, value]) => {
         const location = parseLocation(value)
         return location === undefined || segments.has(location.segment)
       })
-      const gone = [...places.map(([key]) => key), ...(behind === undefined ? [...segments].map(segmentKey) : [])]
-      await this.#attempt(() => this.#database.batch(gone.map(key => ({ type: 'del', key }))))
+      if (places.length > 0)
+        await this.#delete(
+          places.map(([key]) => key),
+          { sync: true }
+        )
     }
+    await this.#delete([...segments].map(segmentKey), {})
+  }
+
+  async #delete(keys: readonly string[], options: { readonly sync?: boolean }): Promise<void> {
+    await this.#attempt(() =>
+      this.#database.batch(
+        keys.map(key => ({ type: 'del', key })),
+        options
+      )
+    )
   }
 
   async close(): Promise<void> {

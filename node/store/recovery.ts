@@ -43,13 +43,19 @@ export async function recover(directory: string, catalog: Catalog, log: Log): Pr
     log.warn({ segment, stream }, 'a segment in the index is gone from the disk')
     await catalog.forget(streamHash(stream).toString('hex'), new Set([segment]))
   }
+  const unknown = [...uses.keys()].filter(segment => !files.has(segment) && !indexed.has(segment))
+  if (unknown.length > 0) {
+    // First of all: they would pass for newer than what is read below.
+    log.warn({ segments: unknown }, 'the index places columns in segments that are not there; it forgets them')
+    await catalog.forget(undefined, new Set(unknown))
+  }
   for (const [segment, name] of files) {
     const known = indexed.get(segment)
     const use = uses.get(segment) ?? { columns: 0, bytes: 0 }
     const entry = await recoverSegment(join(directory, name), segment, known, use, catalog, log)
     if (entry !== undefined) found.push(entry)
   }
-  const numbers = [...indexed.keys(), ...files.keys()]
+  const numbers = [...indexed.keys(), ...uses.keys(), ...files.keys()]
   return { segments: found, nextSegment: numbers.reduce((most, number) => Math.max(most, number), 0) + 1 }
 }
 
@@ -66,7 +72,7 @@ async function recoverSegment(
   catalog: Catalog,
   log: Log
 ): Promise<RecoveredSegment | undefined> {
-  const complete = known?.records === use.columns
+  const complete = (known?.records ?? 0) === use.columns
   const file = await open(path, 'r')
   try {
     const { size } = await file.stat()
@@ -87,9 +93,9 @@ async function recoverSegment(
     let from = known?.bytes ?? header?.end ?? 0
     let before = known?.records ?? 0
     let liveBytes = use.bytes
-    if (known !== undefined && (size < known.bytes || !complete)) {
+    if (!complete || (known !== undefined && size < known.bytes)) {
       // The index is not to be believed, or acknowledged bytes are gone: what is there is indexed anew.
-      log.warn({ path, size, indexed: known.bytes }, 'a segment and its index disagree; it is read again')
+      log.warn({ path, size, indexed: known?.bytes }, 'a segment and its index disagree; it is read again')
       await catalog.forget(hex, new Set([segment]))
       from = header?.end ?? 0
       before = 0

@@ -58,4 +58,28 @@ describe('the index of a store whose disk takes no more of it', () => {
       await catalog.close()
     })
   })
+
+  it('knows no column of a segment that it does not know, whichever write a power loss takes while one is forgotten', async () => {
+    await withDirectory(async dir => {
+      const catalog = await openCatalog(join(dir, 'index'), { clock, log: memoryLog(), makeRoom: async () => false })
+      const where = { segment: 1, column: 1, payloadOffset: 100, payloadBytes: 10, checksums: Buffer.alloc(4) }
+      const entries = Array.from({ length: 1_300 }, (_, grid) => ({ ...where, grid }))
+      catalog.add(STREAM, entries, { segment: 1, stream: 's', bytes: 1_000, records: entries.length })
+      await catalog.flush()
+      const batches = vi.spyOn(Level.prototype, 'batch')
+      await catalog.forget(STREAM, new Set([1]))
+      const writes = (batches.mock.calls as unknown[][]).map(([operations, options]) => ({
+        keys: (operations as { key: string }[]).map(({ key }) => key),
+        sync: (options as { sync?: boolean } | undefined)?.sync === true
+      }))
+      vi.restoreAllMocks()
+      await catalog.close()
+      expect(writes.flatMap(({ keys }) => keys)).toHaveLength(1_301)
+      for (const lost of writes.filter(({ sync }) => !sync)) {
+        const gone = new Set(writes.flatMap(each => (each === lost ? [] : each.keys)))
+        const left = 1_300 - [...gone].filter(key => key.startsWith('c/')).length
+        expect(gone.has('s/00000001') ? left : 0).toBe(0)
+      }
+    })
+  })
 })

@@ -219,6 +219,52 @@ describe('after a power loss', () => {
       await again.close()
     })
   })
+
+  it('an index that places columns in a segment that is nowhere is mended, and no segment gets that number', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      const columns = Array.from({ length: 9 }, () => randomBytes(300))
+      for (const [grid, bytes] of columns.entries()) await store.putColumn('g/v/1/1', grid, 0, bytes)
+      await store.close()
+      const index = new Level<string, Uint8Array>(join(dir, 'index'), { valueEncoding: 'view' })
+      const [[key, value]] = (await index.iterator({ gte: 'c/', lt: 'c0', limit: 1 }).all()) as [[string, Uint8Array]]
+      const elsewhere = Buffer.from(value)
+      elsewhere.writeUInt32LE(99, 0)
+      await index.put(key, elsewhere)
+      await index.put(`c/${'ab'.repeat(32)}/00000000/0000`, elsewhere) // of a stream that was dropped
+      await index.close()
+      const again = await open(dir)
+      for (const [grid, bytes] of columns.entries()) {
+        expect(await again.readColumn('g/v/1/1', grid, 0, 0, 300)).toEqual(bytes)
+      }
+      await again.putColumn('g/w/1/1', 0, 0, randomBytes(300))
+      expect((await readdir(join(dir, 'segments'))).sort()).toEqual(['00000001.segment', '00000064.segment'])
+      await again.close()
+      const mended = new Level<string, Uint8Array>(join(dir, 'index'), { valueEncoding: 'view' })
+      expect(await mended.keys({ gte: 'c/', lt: 'c0' }).all()).toHaveLength(10)
+      await mended.close()
+    })
+  })
+
+  it('an index that has lost what it knows of a segment, and not its columns, counts nothing twice', async () => {
+    await withDirectory(async dir => {
+      const store = await open(dir)
+      await store.putColumn('g/v/1/1', 0, 0, randomBytes(300))
+      const bad = randomBytes(300)
+      await store.putColumn('g/v/1/1', 1, 0, bad)
+      await store.refuteColumn('g/v/1/1', 1, 0)
+      await store.putColumn('g/v/1/1', 1, 0, randomBytes(300))
+      const before = await store.space()
+      expect(before.deadBytes).toBeGreaterThan(300)
+      await store.close()
+      const index = new Level(join(dir, 'index'))
+      await index.del('s/00000001')
+      await index.close()
+      const again = await open(dir)
+      expect((await again.space()).deadBytes).toBe(before.deadBytes)
+      await again.close()
+    })
+  })
 })
 
 describe('a disk that fails', () => {
