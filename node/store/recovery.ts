@@ -49,9 +49,11 @@ export async function recover(directory: string, catalog: Catalog, log: Log): Pr
     log.warn({ segments: unknown }, 'the index places columns in segments that are not there; it forgets them')
     await catalog.forget(undefined, new Set(unknown))
   }
+  // What is indexed from here on lies below what is read after it, so nothing else can be newer than what is read.
+  const highest = [...uses.keys()].filter(segment => files.has(segment)).reduce((most, one) => Math.max(most, one), 0)
   for (const [segment, name] of files) {
     const known = indexed.get(segment)
-    const use = uses.get(segment) ?? { columns: 0, bytes: 0 }
+    const use = { columns: 0, bytes: 0, ...uses.get(segment), mayBeNewer: segment < highest }
     const entry = await recoverSegment(join(directory, name), segment, known, use, catalog, log)
     if (entry !== undefined) found.push(entry)
   }
@@ -68,7 +70,7 @@ async function recoverSegment(
   path: string,
   segment: number,
   known: IndexedSegment | undefined,
-  use: IndexedUse,
+  use: IndexedUse & { /** Columns of later segments are in the index already. */ readonly mayBeNewer: boolean },
   catalog: Catalog,
   log: Log
 ): Promise<RecoveredSegment | undefined> {
@@ -107,7 +109,8 @@ async function recoverSegment(
       log.info({ path, bytes: size - scan.end }, 'a torn tail was cut off')
       await truncate(path, scan.end)
     }
-    const records = await notPutAgain(scan.records, segment, hex, catalog)
+    const last = [...new Map(scan.records.map(record => [`${record.grid} ${record.column}`, record])).values()]
+    const records = use.mayBeNewer ? await notPutAgain(last, segment, hex, catalog) : last
     const entry = { segment, stream, bytes: scan.end, records: before + records.length }
     for (let at = 0; at === 0 || at < records.length; at += BATCH_RECORDS) {
       const some = records.slice(at, at + BATCH_RECORDS).map(record => ({ ...record, segment }))
@@ -124,8 +127,8 @@ async function recoverSegment(
 }
 
 /**
- * Of the records of a segment those that count: not what was put again behind, here or in a later segment, because it was damaged or
- * refuted. A refuted record is whole by its checksums: indexed again it would take the place of the right one.
+ * Of the records of a segment, each of its place the last here, those that count: not what was put again in a later segment, because
+ * it was damaged or refuted. A refuted record is whole by its checksums: indexed again it would take the place of the right one.
  */
 async function notPutAgain(
   records: readonly ScannedRecord[],
@@ -133,9 +136,8 @@ async function notPutAgain(
   hex: string,
   catalog: Catalog
 ): Promise<ScannedRecord[]> {
-  const newest = new Map(records.map(record => [`${record.grid} ${record.column}`, record]))
   const counting: ScannedRecord[] = []
-  for (const record of newest.values()) {
+  for (const record of records) {
     const indexed = await catalog.get(hex, record.grid, record.column)
     if (indexed === undefined || indexed.segment <= segment) counting.push(record)
   }

@@ -1,8 +1,11 @@
-/** The index where its own disk takes nothing: what it lists. */
+/** The index: what it lists where its own disk takes nothing, what it forgets, and what it is asked while it is built again. */
+import { randomBytes } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Level } from 'level'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { openCatalog } from '../../node/store/catalog.ts'
+import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, memoryLog, withDirectory } from './store-support.ts'
 
 const STREAM = 'ab'.repeat(32)
@@ -79,6 +82,40 @@ describe('the index of a store whose disk takes no more of it', () => {
         const gone = new Set(writes.flatMap(each => (each === lost ? [] : each.keys)))
         const left = 1_300 - [...gone].filter(key => key.startsWith('c/')).length
         expect(gone.has('s/00000001') ? left : 0).toBe(0)
+      }
+    })
+  })
+})
+
+describe('an index that is built again', () => {
+  it('is asked for a record only where a later segment was in it already: of a lost one for none', async () => {
+    await withDirectory(async dir => {
+      const open = () => openShardStore(dir, { log: memoryLog(), clock })
+      for (const segment of [1, 2]) {
+        const store = await open()
+        for (let grid = 0; grid < 5; grid++) await store.putColumn('g/v/1/1', 10 * segment + grid, 0, randomBytes(300))
+        await store.close()
+      }
+      const lookUps = vi.spyOn(Level.prototype, 'get')
+      const openedAgain = async (): Promise<number> => {
+        lookUps.mockClear()
+        const store = await open()
+        const asked = lookUps.mock.calls.length
+        expect(await store.columns('g/v/1/1')).toEqual([{ column: 0, grids: 10 }])
+        await store.close()
+        return asked
+      }
+      expect(await openedAgain()).toBe(0)
+      await rm(join(dir, 'index'), { recursive: true })
+      expect(await openedAgain()).toBe(0)
+      for (const [lost, asked] of [
+        ['s/00000001', 5],
+        ['s/00000002', 0]
+      ] as const) {
+        const index = new Level(join(dir, 'index'))
+        await index.del(lost)
+        await index.close()
+        expect(await openedAgain(), lost).toBe(asked)
       }
     })
   })
