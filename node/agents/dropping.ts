@@ -1,5 +1,5 @@
 /** Lets go what is kept no more. */
-import { hasCode, messageOf } from '../errors.ts'
+import { DiapauseError, hasCode, messageOf } from '../errors.ts'
 import type { Log, ShardStore } from '../ports.ts'
 
 export interface Unkept {
@@ -7,19 +7,40 @@ export interface Unkept {
   readonly manifests: readonly string[]
 }
 
-/** What its disk does not let go stays for the next time, and keeps back nothing else. STORE_CLOSED. */
+/**
+ * What its disk does not let go stays for the next time, and keeps back nothing else: how much that is, and the first of it, is told in
+ * one line. Where the index of all streams fails the others would fail as well: they stay too. STORE_CLOSED.
+ */
 export async function dropAll(
   store: Pick<ShardStore, 'dropStream' | 'dropManifest'>,
   { streams, manifests }: Unkept,
   log: Pick<Log, 'warn'>
 ): Promise<void> {
-  const stays = (what: object) => (error: unknown) => {
-    if (hasCode(error, 'STORE_CLOSED')) throw error
-    log.warn(
-      { ...what, error: messageOf(error) },
-      'what is kept no more cannot be removed from the disk; it is tried again'
-    )
+  const failed: { readonly what: object; readonly error: unknown }[] = []
+  const tried = async (what: object, drop: Promise<void>): Promise<unknown> => {
+    try {
+      await drop
+      return undefined
+    } catch (error) {
+      if (hasCode(error, 'STORE_CLOSED')) throw error
+      failed.push({ what, error })
+      return error
+    }
   }
-  for (const stream of streams) await store.dropStream(stream).catch(stays({ stream }))
-  for (const manifest of manifests) await store.dropManifest(manifest).catch(stays({ manifest }))
+  let untried = streams.length
+  for (const stream of streams) {
+    untried--
+    if (isOfIndex(await tried({ stream }, store.dropStream(stream)))) break
+  }
+  for (const manifest of manifests) await tried({ manifest }, store.dropManifest(manifest))
+  const [first] = failed
+  if (first === undefined) return
+  log.warn(
+    { ...first.what, error: messageOf(first.error), failed: failed.length, untried },
+    'what is kept no more cannot be removed from the disk; it is tried again'
+  )
 }
+
+/** A full disk is none: files go all the same, and make the room that the index needs. */
+const isOfIndex = (error: unknown): boolean =>
+  error instanceof DiapauseError && error.details['index'] === true && error.code !== 'STORE_FULL'

@@ -53,7 +53,7 @@ export interface Catalog {
   get(streamHex: string, grid: number, column: number): Promise<Location | undefined>
   /** Columns, and how far the segment is indexed with them. `get` knows them at once, level a little later. */
   add(streamHex: string, entries: readonly ColumnEntry[], upTo: IndexedSegment): void
-  /** What was added is in level: STORE_FULL or STORE_IO where it cannot be. */
+  /** What was added is in level: STORE_FULL or STORE_IO where it cannot be, as all here, with `index: true` in their details. */
   flush(): Promise<void>
   /** Rejects as `flush` where the last entries could not be written: nothing more should be put. */
   writable(): Promise<void>
@@ -252,7 +252,8 @@ class LevelCatalog implements Catalog {
         await this.#reopen()
         return await operation()
       } catch (second) {
-        throw storeError('the index of the shard store failed', second)
+        const { code, message, cause } = storeError('the index of the shard store failed', second)
+        throw new DiapauseError(code, message, { cause, details: { index: true } })
       }
     }
   }
