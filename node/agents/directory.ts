@@ -1,8 +1,9 @@
 /**
  * What this peer knows of all groups: the newest record of each, learned from registers it changed or read and from what
  * other peers announce. An announcement makes known what is new of a group that is known; of one that is not, it is a reason to
- * read its register, so that nobody fills a peer with groups that there are not. Peers that missed an announcement get it by
- * asking a random peer now and then (anti-entropy).
+ * read its register, so that nobody fills a peer with groups that there are not; and of one that is said to be far ahead of what
+ * its register was last known to hold, so that nobody makes up a version that the group would never come to. Peers that missed
+ * an announcement get it by asking a random peer now and then (anti-entropy).
  */
 import type { PeerId, Random } from '../../protocols/core.ts'
 import {
@@ -22,8 +23,13 @@ const ASK_EVERY_MS = 1_000
 /** Questions of one member that are answered a second: some times what one asks that has just started again. A guess. */
 const MAX_ANSWERS_PER_S = 4
 /**
- * Registers that are read a second because one member told of groups that are not known. Who starts hears of all groups at once from
- * everybody, and reads them by itself, too (`survey`): what is beyond this is told again a second later. A guess.
+ * An announcement is believed up to so many versions above what this peer has had from the group's register: one that is made up is
+ * outlived by that many changes of the group. Beyond, the register is read, once for so many changes. A guess: some hours of epochs.
+ */
+const BELIEVED_VERSIONS = 1_000
+/**
+ * Registers that are read a second because one member told of groups that are not known, or far ahead. Who starts hears of all
+ * groups at once from everybody, and reads them by itself, too (`survey`): what is beyond this is told again a second later. A guess.
  */
 const MAX_READS_PER_S = 64
 /**
@@ -52,6 +58,8 @@ export interface DirectoryOptions {
 export class GroupDirectory {
   readonly #options: DirectoryOptions
   readonly #records = new Map<string, GroupRecord>()
+  /** The newest version of each known group that came from its register. */
+  readonly #proven = new Map<string, number>()
   readonly #onRecord: ((record: GroupRecord) => void)[] = []
   readonly #onForgotten: ((id: string) => void)[] = []
   readonly #onReport: ((message: ReportMessage, from: PeerId) => void)[] = []
@@ -165,6 +173,7 @@ export class GroupDirectory {
   forget(id: string): void {
     if (this.#records.get(id)?.removed !== true) return
     this.#records.delete(id)
+    this.#proven.delete(id)
     for (const handler of this.#onForgotten) handler(id)
   }
 
@@ -209,8 +218,13 @@ export class GroupDirectory {
 
   #learnValue(value: unknown): GroupRecord | null {
     const record = readRecord(value)
-    if (record !== null && this.#learn(record)) this.broadcast({ kind: 'record', record })
+    if (record !== null && this.#learnProven(record)) this.broadcast({ kind: 'record', record })
     return record
+  }
+
+  #learnProven(record: GroupRecord): boolean {
+    this.#proven.set(record.id, Math.max(record.version, this.#proven.get(record.id) ?? 0))
+    return this.#learn(record)
   }
 
   #learn(record: GroupRecord): boolean {
@@ -245,27 +259,32 @@ export class GroupDirectory {
     )
   }
 
-  /** Of a group that we do not know a peer that was away may tell although it has been forgotten, or one that makes it up: the register knows. */
+  /**
+   * Of a group that we do not know a peer that was away may tell although it has been forgotten. One that lies may make it up, or
+   * a version far ahead of what we know. The register knows.
+   */
   #hear(from: PeerId, record: GroupRecord): void {
     const { floor, clock } = this.#options
     const { id, version, removed } = record
-    if (this.#records.has(id)) this.#learn(record)
-    else if (removed && version <= floor()) return
+    const isKnown = this.#records.has(id)
+    if (isKnown && version <= (this.#proven.get(id) ?? 0) + BELIEVED_VERSIONS) this.#learn(record)
+    else if (!isKnown && removed && version <= floor()) return
     else if (!this.#reads.allows(from, clock.now()))
       return // it tells again when it is asked
     else if (this.#reading.has(id)) this.#reading.set(id, Math.max(version, this.#reading.get(id) ?? 0))
-    else void this.#readUnknown(id)
+    else void this.#readTold(id)
   }
 
   /** Nobody else needs to be told: who has made it tells everybody. */
-  async #readUnknown(id: string): Promise<void> {
+  async #readTold(id: string): Promise<void> {
     this.#reading.set(id, 0)
     const read = async () => readRecord(await this.#options.registers.read(groupKey(id)))
     try {
       let record = await read()
       // It was changed while it was read, or who told so lies: once more, and no oftener.
       if (record !== null && record.version < (this.#reading.get(id) ?? 0)) record = await read()
-      if (record !== null) this.#learn(record)
+      if (record === null) this.#vanished(id)
+      else this.#learnProven(record)
     } catch (error) {
       this.#options.log.debug({ group: id, error: messageOf(error) }, 'a group that was told of is not readable yet')
     } finally {

@@ -7,8 +7,8 @@ import { aGroup, aVm } from './group-records.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { memoryLog } from './store-support.ts'
 
-/** A peer whose voters have `chosen`, and answer when `answer` is called; `tell` is what a member says to it. */
-function peer(...chosen: GroupRecord[]) {
+/** A peer whose voters have `chosen`, and answer when `answer` is called; `tells` is what a member says to it. */
+function peer(chosen: readonly GroupRecord[] = []) {
   const clock = new JumpingClock()
   const heard: string[] = []
   const asked: string[] = []
@@ -48,7 +48,7 @@ const version = (id: string, at: number): GroupRecord =>
   aGroup({ id, version: at, vms: [aVm('vm1')], owners: { vm1: 'ash' } })
 
 test('of a group that is known is believed where it is newer, whoever says it', async () => {
-  const { directory, heard, asked, tells, answer } = peer(version('shop', 11))
+  const { directory, heard, asked, tells, answer } = peer([version('shop', 11)])
   void directory.refresh('shop')
   await answer()
   tells(version('shop', 10))
@@ -58,8 +58,54 @@ test('of a group that is known is believed where it is newer, whoever says it', 
   expect(asked).toHaveLength(1)
 })
 
+test('of a group that is known is not believed far ahead of its register, in one step or many: that is read, and outlives the lie', async () => {
+  const chosen = [version('shop', 11)]
+  const { directory, asked, tells, answer } = peer(chosen)
+  void directory.refresh('shop')
+  await answer()
+  tells(version('shop', Number.MAX_SAFE_INTEGER))
+  expect(asked).toHaveLength(2)
+  await answer()
+  expect(directory.get('shop')?.version).toBe(11)
+  for (let at = 500; at <= 5_000; at += 500) {
+    tells(version('shop', at))
+    await answer()
+  }
+  expect(directory.get('shop')?.version).toBe(1_000)
+  chosen[0] = version('shop', 1_012)
+  tells(version('shop', 1_012), 'ash')
+  await answer()
+  expect(directory.get('shop')?.version).toBe(1_012)
+})
+
+test('of a group that went on for long while a peer heard nothing costs it one read of the register', async () => {
+  const chosen = [version('shop', 11)]
+  const { directory, heard, asked, tells, answer } = peer(chosen)
+  void directory.refresh('shop')
+  await answer()
+  chosen[0] = version('shop', 9_000)
+  for (const from of ['ash', 'liar', 'ash']) tells(version('shop', 9_000), from)
+  await answer()
+  await answer()
+  tells(version('shop', 9_001), 'ash')
+  expect(heard).toEqual(['shop 11', 'shop 9000', 'shop 9001'])
+  expect(asked).toHaveLength(2)
+})
+
+test('of a group that is known and was forgotten meanwhile ends it, however far ahead it is told of', async () => {
+  const chosen = [version('shop', 9)]
+  const { directory, heard, tells, answer } = peer(chosen)
+  void directory.refresh('shop')
+  await answer()
+  chosen.length = 0
+  tells({ ...version('shop', 9_000), removed: true }, 'ash')
+  await answer()
+  expect(directory.all()).toEqual([])
+  expect(heard).toEqual(['shop 9', 'shop 10'])
+})
+
 test('of a group that nobody has made is believed by nobody, and so many are asked about a second and no more', async () => {
-  const { clock, directory, heard, asked, tells, answer } = peer(version('shop', 11))
+  const { clock, directory, heard, asked, tells, answer } = peer([version('shop', 11)])
   for (let i = 0; i < 1_000; i++) tells(version(`made-up-${i}`, 1_000))
   tells(version('shop', 9_000), 'ash')
   expect(asked).toHaveLength(65)
@@ -72,7 +118,7 @@ test('of a group that nobody has made is believed by nobody, and so many are ask
 })
 
 test('of one unknown group asks its register once, however many tell of it, until it has answered', async () => {
-  const { directory, asked, tells, answer } = peer(version('shop', 11))
+  const { directory, asked, tells, answer } = peer([version('shop', 11)])
   for (const from of ['liar', 'ash', 'liar']) tells(version('shop', 11), from)
   expect(asked).toEqual([groupKey('shop')])
   await answer()
@@ -85,7 +131,7 @@ test('of one unknown group asks its register once, however many tell of it, unti
 
 test('of an unknown group, a newer version that is told of while its register is read is not missed', async () => {
   const chosen = [version('shop', 11)]
-  const { directory, asked, tells, answer } = peer(...chosen)
+  const { directory, asked, tells, answer } = peer(chosen)
   tells(version('shop', 11))
   tells(version('shop', 12), 'ash')
   await answer()
