@@ -2,6 +2,7 @@
 import { BASES, isBaseStream } from '../../protocols/base.ts'
 import { keptImages } from '../../protocols/group.ts'
 import type { PeerId } from '../../protocols/core.ts'
+import { sparinglyEach } from '../../protocols/sparingly.ts'
 import { messageOf } from '../errors.ts'
 import { type ImageStreams, parseStreamId, planRetention } from '../planning/retention.ts'
 import type { Clock, Log, Registers, ShardStore, StreamId } from '../ports.ts'
@@ -48,11 +49,17 @@ export class Housekeeping {
   #forgetsAgain = false
   /** Of those stored here when it was last looked: a name is a hash, so what was read once is not read again. */
   #manifests: ReadonlyMap<string, ManifestFacts> = new Map()
+  /** Likewise, of those that make no sense: anybody who may store shards can put them. */
+  #senseless: ReadonlySet<string> = new Set()
+  readonly #tellUnread: (why: 'content' | 'disk', about: object) => void
   #stopped = false
 
   constructor(deps: HousekeepingDeps) {
     this.#deps = deps
-    const { store } = deps
+    const { store, log } = deps
+    this.#tellUnread = sparinglyEach((why, about, count) =>
+      log.warn({ ...about, why, count }, 'manifests cannot be read: they stay, and what they may refer to')
+    )
     this.#bases = store && new BaseKeeping({ ...deps, store })
     deps.directory.onRecord(() => this.#scheduleRetention())
     deps.directory.onForgotten(() => this.#scheduleRetention())
@@ -114,7 +121,9 @@ export class Housekeeping {
     const leanOn = [...images].flatMap(
       hash => manifests.get(hash)?.streams.flatMap(({ manifest }) => manifest ?? []) ?? []
     )
-    const missing = [...new Set([...images, ...leanOn])].filter(hash => !manifests.has(hash))
+    const missing = [...new Set([...images, ...leanOn])].filter(
+      hash => !manifests.has(hash) && !this.#senseless.has(hash)
+    )
     for (const hash of missing.slice(0, FETCHED_AT_ONCE)) {
       try {
         const bytes = await fetchManifest(hash)
@@ -126,21 +135,43 @@ export class Housekeeping {
     }
   }
 
+  /** What those say that make sense; the others stay, and what they may refer to. */
+  async #read(
+    hashes: readonly string[],
+    store: ShardStore,
+    describe: (bytes: Uint8Array) => ManifestFacts
+  ): Promise<Map<string, ManifestFacts>> {
+    const manifests = new Map<string, ManifestFacts>()
+    const senseless = new Set<string>()
+    const failed = new Map<'content' | 'disk', { hash: string; error: string; manifests: number }>()
+    for (const hash of hashes) {
+      const known = this.#manifests.get(hash)
+      if (known !== undefined) manifests.set(hash, known)
+      if (this.#senseless.has(hash)) senseless.add(hash)
+      if (known !== undefined || senseless.has(hash)) continue
+      let bytes: Uint8Array | undefined
+      try {
+        bytes = await store.getManifest(hash)
+        if (bytes !== undefined) manifests.set(hash, describe(bytes))
+      } catch (error) {
+        // A disk may give it the next time.
+        const why = bytes === undefined ? 'disk' : 'content'
+        if (why === 'content') senseless.add(hash)
+        const first = failed.get(why) ?? { hash, error: messageOf(error), manifests: 0 }
+        failed.set(why, { ...first, manifests: first.manifests + 1 })
+      }
+    }
+    this.#manifests = manifests
+    this.#senseless = senseless
+    for (const [why, about] of failed) this.#tellUnread(why, about)
+    return manifests
+  }
+
   async #forget(): Promise<void> {
     const { store, directory, log, describeManifest } = this.#deps
     if (store === undefined || describeManifest === undefined) return
     const hashes = await store.manifests()
-    const manifests = new Map<string, ManifestFacts>()
-    for (const hash of hashes) {
-      try {
-        const bytes = this.#manifests.has(hash) ? undefined : await store.getManifest(hash)
-        const facts = bytes === undefined ? this.#manifests.get(hash) : describeManifest(bytes)
-        if (facts !== undefined) manifests.set(hash, facts)
-      } catch (error) {
-        log.warn({ hash, error: messageOf(error) }, 'a manifest cannot be read: it stays, and what it may refer to')
-      }
-    }
-    this.#manifests = manifests
+    const manifests = await this.#read(hashes, store, describeManifest)
     await this.#fetchMissing(manifests)
     const groups = directory.all().map(record => ({
       record,

@@ -1,6 +1,8 @@
 /** What a member that sends and sends can make a peer do: answers a second, and lines of its log. */
 import { describe, expect, it } from 'vitest'
+import { Housekeeping, type HousekeepingDeps, type ManifestFacts } from '../../node/agents/housekeeping.ts'
 import { DiapauseError } from '../../node/errors.ts'
+import type { ShardStore } from '../../node/ports.ts'
 import { createGroup } from '../../protocols/epoch/record.ts'
 import { foundersRecord } from '../../protocols/membership/genesis.ts'
 import { createLeases } from '../../protocols/lease/shell.ts'
@@ -141,6 +143,53 @@ describe('the log of a peer', () => {
     }
     expect(countsOf(log, 'a message about shards was refused')).toEqual(TOLD)
     expect(countsOf(log, 'a request about shards failed')).toEqual(TOLD)
+  })
+
+  it('is not filled by manifests that make no sense, each of which is read once', async () => {
+    const log = memoryLog()
+    const stored: string[] = []
+    const read: string[] = []
+    const store = {
+      manifests: async () => [...stored],
+      getManifest: async (hash: string) => {
+        read.push(hash)
+        if (hash === 'sick') throw new Error('EIO')
+        return Buffer.from(hash)
+      },
+      streams: async () => []
+    } as unknown as ShardStore
+    let changed = (): void => {}
+    const due: (() => void)[] = []
+    const { directory, ...deps } = {
+      directory: { all: () => [], get: () => undefined, surveyed: true, onForgotten: () => {} },
+      self: 'me',
+      registers: { read: async () => null, delete: async () => {} } as unknown as HousekeepingDeps['registers'],
+      clock: { now: () => 0, after: (_: number, fn: () => void) => (due.push(fn), () => {}) },
+      deadlineMs: 1_000,
+      floor: () => 0,
+      describeManifest: (bytes: Uint8Array) => JSON.parse(Buffer.from(bytes).toString()) as ManifestFacts,
+      fetchManifest: () => Promise.reject(new Error('unused'))
+    }
+    const told = { ...directory, onRecord: (handler: () => void) => (changed = handler) }
+    new Housekeeping({ ...deps, directory: told as unknown as HousekeepingDeps['directory'], store, log })
+    const run = async (): Promise<void> => {
+      changed()
+      for (const each of due.splice(0)) each()
+      for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate)
+    }
+    for (let i = 1; i <= FLOOD; i++) {
+      stored.push(`made up ${i}`)
+      await run()
+    }
+    expect(read).toEqual(stored)
+    stored.push('sick')
+    for (let i = 0; i < 3; i++) await run()
+    expect(read.slice(FLOOD)).toEqual(['sick', 'sick', 'sick'])
+    const text = 'manifests cannot be read: they stay, and what they may refer to'
+    expect(countsOf(log, text)).toEqual([...TOLD, 1, 2])
+    expect(log.lines).toHaveLength(TOLD.length + 2)
+    expect(log.lines[1]?.fields).toMatchObject({ hash: 'made up 2', manifests: 1, why: 'content' })
+    expect(log.lines.at(-1)?.fields).toMatchObject({ hash: 'sick', error: 'EIO', manifests: 1, why: 'disk' })
   })
 
   it('is not filled by streams that are closed for what they said', async () => {
