@@ -30,5 +30,12 @@ export type PromiseName = (typeof KINDS)[number][0] | 'other'
 
 export const kindOf = (broken: string): PromiseName => KINDS.find(([, pattern]) => pattern.test(broken))?.[0] ?? 'other'
 
+/** Said of what was waited for, and of how late a peer was. */
+const LATE = /waited \d+ s in vain|^p\d+: (delay of the event loop|answer)/
+
+/** A machine that is too busy breaks that as well, with nothing wrong. */
+export const mayBeBusy = (broken: string): boolean =>
+  ['running', 'in time'].includes(kindOf(broken)) || LATE.test(broken)
+
 /** Each once, in the order in which they broke. */
 export const kindsOf = (broken: readonly string[]): PromiseName[] => [...new Set(broken.map(kindOf))]
