@@ -343,6 +343,27 @@ describe('a switch with a bridge', () => {
       1, 2, 4, 8, 16, 32, 64
     ])
   })
+
+  it('says so of each group, also of one that is made again under its name', async () => {
+    joined.p1?.close()
+    bridges.p1?.close()
+    joined.p1 = await open('p1', { p3: WAY })
+    world.use('p1', joined.p1)
+    const before = log.lines.length
+    for (let i = 0; i < 2; i++) {
+      for (const id of ['one', 'other']) joined.p1.setGroup(record(1, { id }))
+      for (let again = 0; again < 5; again++) joined.p1.refresh()
+      joined.p1.removeGroup('other')
+    }
+    const said = log.lines
+      .slice(before)
+      .map(({ fields }) => fields as { code?: string; group: string; name: string; count: number })
+      .filter(({ code }) => code === 'OPENFLOW_TOWARDS')
+    const countsOf = (id: string): number[] => said.filter(({ group }) => group === id).map(({ count }) => count)
+    expect(countsOf('one')).toEqual([1, 2, 4, 8])
+    expect(countsOf('other')).toEqual([1, 2, 4, 1, 2, 4])
+    expect(new Set(said.map(({ name }) => name))).toEqual(new Set(['p2']))
+  })
 })
 
 describe('a switch without a bridge', () => {

@@ -36,6 +36,8 @@ interface Group {
   readonly record: GroupRecord
   /** VM of ours → its TAP devices' numbers at the bridge, by the NIC's number. */
   readonly ports: Map<string, ReadonlyMap<number, number>>
+  /** For each member by its name; a group that has gone takes with it what was counted. */
+  readonly tellNoWay: (name: string, peer: PeerId) => void
 }
 
 /** What a VM of ours has that is not attached: no entry names it. */
@@ -51,16 +53,9 @@ export class JoinedSwitch implements VirtualSwitch {
   /** The bridge's numbers for networks, by group and name. */
   readonly #networks = new Map<string, number>()
   #lastNetwork = 0
-  readonly #tellNoWay: (name: string, about: object) => void
 
   private constructor(options: JoinedSwitchOptions, bridge: OpenFlowBridge, ways: ReadonlyMap<string, number>) {
     this.#options = options
-    this.#tellNoWay = sparinglyEach((name, about, count) =>
-      options.log.error(
-        { ...about, name, code: 'OPENFLOW_TOWARDS', count },
-        'no way to this member: add it to switch.openFlow.towards'
-      )
-    )
     this.#bridge = bridge
     this.#ways = ways
   }
@@ -113,7 +108,8 @@ export class JoinedSwitch implements VirtualSwitch {
     if (present !== undefined && record.version <= present.record.version) return
     if (record.openFlow !== true) return this.#forget(record.id)
     const same = present?.record.generation === record.generation
-    const group = { record, ports: same ? present.ports : new Map() }
+    const tellNoWay = present?.tellNoWay ?? this.#tellerOf(record.id)
+    const group = { record, ports: same ? present.ports : new Map(), tellNoWay }
     this.#groups.set(record.id, group)
     this.#logged(record.id, this.#tell(group))
   }
@@ -203,11 +199,12 @@ export class JoinedSwitch implements VirtualSwitch {
   }
 
   /** The bridge has it at once where it has a connection, else as soon as it has. */
-  #tell({ record, ports }: Group): Promise<void> {
+  #tell(group: Group): Promise<void> {
+    const { record, ports } = group
     const stations = record.vms.flatMap(spec => {
       const owner = record.owners[spec.id] ?? ''
       const local = owner === this.#options.self
-      const way = local ? NO_PORT : this.#portTowards(owner, record.id)
+      const way = local ? NO_PORT : this.#portTowards(owner, group)
       if (way === undefined) return [] // there is no channel between its VMs and ours
       return nicsOf(spec).flatMap(({ mac, network }, nic): BridgeStation[] => {
         if (!onBridge(record, network)) return []
@@ -218,14 +215,23 @@ export class JoinedSwitch implements VirtualSwitch {
     return this.#bridge.setGroup({ id: record.id, generation: record.generation, stations })
   }
 
-  #portTowards(peer: PeerId, group: string): number | undefined {
+  #portTowards(peer: PeerId, group: Group): number | undefined {
     const { towards, nameOf } = this.#options
     const name = nameOf(peer)
     const port = typeof towards === 'string' ? towards : towards[name ?? '']
     if (port !== undefined) return this.#ways.get(port)
     if (name === undefined) return undefined // its membership comes after its VMs: `refresh`
-    this.#tellNoWay(name, { group, peer })
+    group.tellNoWay(name, peer)
     return undefined
+  }
+
+  #tellerOf(group: string): Group['tellNoWay'] {
+    return sparinglyEach((name, peer, count) =>
+      this.#options.log.error(
+        { group, peer, name, code: 'OPENFLOW_TOWARDS', count },
+        'no way to this member: add it to switch.openFlow.towards'
+      )
+    )
   }
 
   #networkOf(id: string, network: string): number {
