@@ -6,16 +6,15 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { loadavg } from 'node:os'
 import { DiapauseError, messageOf, UsageError } from '../../node/errors.ts'
-import { exitCode, machineFacts, reportText, writeReport, writeText } from '../measure.ts'
+import { exitCode, machineFacts, reportText, writeReport } from '../measure.ts'
 import { FAULTS } from './faults/list.ts'
-import { againOf, baseOf, keeper, newTimeline, requireNeeds, runOne } from './one-run.ts'
+import { againOf, baseOf, brokenLine, keeper, newTimeline, requireNeeds, runOne, writeTimeline } from './one-run.ts'
 import { type ChaosOptions, readOptions, usage } from './options.ts'
 import { listText, readPlanted, runPlanted } from './planted/command.ts'
 import { reportOf } from './report.ts'
 import { runSoak } from './soak.ts'
 import { soakChecks } from './soak-judge.ts'
 import type { Outcome } from './supervisor.ts'
-import { timelineText } from './timeline.ts'
 
 const INSIDE = 'DIAPAUSE_CHAOS_INSIDE'
 
@@ -65,11 +64,13 @@ async function soak(
   const { hosts, minutes, intervalMs, json } = options
   process.stdout.write(`soak, ${minutes} minutes, an epoch every ${intervalMs / 1000} s, ${hosts} hosts\n`)
   const timeline = newTimeline()
-  const base = baseOf('soak')
+  // No seed tells two of them apart.
+  const base = baseOf(`soak-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}`)
   const keep = keeper(base, options.keep)
-  const outcome = await runSoak({ hosts, minutes, intervalMs, timeline, signal, keep })
+  const { stints, ...outcome } = await runSoak({ hosts, minutes, intervalMs, timeline, signal, keep })
   const { entries } = timeline
-  writeText(`${base}.txt`, timelineText([`soak, ${minutes} minutes, ${hosts} hosts`], entries))
+  const title = `soak, ${minutes} minutes, ${hosts} hosts: ${outcome.broken.length} promises broken`
+  writeTimeline(base, { title, head: outcome.broken.map(brokenLine), hosts, entries, stints })
   const report = { name: 'chaos soak', machine: await machineFacts(outcome.hypervisor), checks: soakChecks(outcome) }
   process.stdout.write(`${reportText(report, process.stdout.isTTY)}\n`)
   if (json !== undefined) writeReport(json, { ...report, soak: { ...outcome, entries } })

@@ -43,7 +43,11 @@ export async function runOne({ keep, onEntry, again, ...run }: OneRun): Promise<
     timeline.add('broken', `the run did not begin: ${messageOf(error)}`)
     return notBegun(run, timeline)
   })
-  writeTimeline(base, outcome, again(outcome))
+  const { entries, stints, broken } = outcome
+  const title = `${scenario.name}, seed ${seed}, ${hosts} hosts: ${broken.length === 0 ? 'every promise held' : `${broken.length} promises broken`}`
+  const command = `again: ${again(outcome)}`
+  writeTimeline(base, { title, head: [...broken.map(brokenLine), command], hosts, entries, stints })
+  process.stdout.write(`${command}\n\n`)
   return outcome
 }
 
@@ -84,13 +88,20 @@ export function keeper(base: string, always: boolean): RunOptions['keep'] {
   }
 }
 
-function writeTimeline(base: string, outcome: Outcome, again: string): void {
-  const { scenario, seed, hosts, entries, stints, broken } = outcome
-  const title = `${scenario}, seed ${seed}, ${hosts} hosts: ${broken.length === 0 ? 'every promise held' : `${broken.length} promises broken`}`
+export const brokenLine = (broken: string): string => `BROKEN: ${broken}`
+
+export interface Written extends Pick<Outcome, 'hosts' | 'entries' | 'stints'> {
+  readonly title: string
+  /** Lines of the text below its title. */
+  readonly head: readonly string[]
+}
+
+/** As text and as a picture; says where. */
+export function writeTimeline(base: string, { title, head, hosts, entries, stints }: Written): void {
   const names = Array.from({ length: hosts }, (_, i) => `h${i + 1}`)
-  writeText(`${base}.txt`, timelineText([title, ...broken.map(each => `BROKEN: ${each}`), `again: ${again}`], entries))
+  writeText(`${base}.txt`, timelineText([title, ...head], entries))
   writeText(`${base}.svg`, timelineSvg({ title, hosts: names, entries, stints }))
-  process.stdout.write(`${title}\ntimeline: ${base}.txt and .svg\nagain: ${again}\n\n`)
+  process.stdout.write(`${title}\ntimeline: ${base}.txt and .svg\n`)
 }
 
 /** Logs and consoles of all peers. */

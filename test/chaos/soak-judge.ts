@@ -5,6 +5,8 @@ import { bounded, type Sample } from './bounds.ts'
 export interface SoakSeen {
   readonly minutes: number
   readonly intervalMs: number
+  /** All that there are, seen or not. */
+  readonly peers: readonly string[]
   readonly samples: readonly Sample[]
   readonly epochs: number
   readonly broken: readonly string[]
@@ -23,8 +25,7 @@ const MOST_LOOP_GROWTH = 1.5
 /** Of the epochs that there is time for: one that is cut while a machine is busy may be given up and taken again. */
 const LEAST_EPOCHS = 0.9
 
-export function soakChecks({ minutes, intervalMs, samples, epochs, broken }: SoakSeen): Check[] {
-  const peers = [...new Set(samples.map(({ peer }) => peer))].sort()
+export function soakChecks({ minutes, intervalMs, peers, samples, epochs, broken }: SoakSeen): Check[] {
   const own = (peer: string) => samples.filter(sample => sample.peer === peer)
   const grown = (name: string, unit: string, most: number, of: (sample: Sample) => number): Check[] =>
     peers.flatMap(peer => {

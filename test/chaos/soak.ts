@@ -4,8 +4,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../node/errors.ts'
+import type { Stint } from './beat-log.ts'
 import type { Sample } from './bounds.ts'
-import { hostOf, Listener, moneyMoves, unheard } from './observers.ts'
+import { hostOf, Listener, moneyMoves, monotonicMs, unheard } from './observers.ts'
 import { booted, copies, hypervisors, money } from './promises.ts'
 import { Rig } from './rig.ts'
 import { takeSample } from './samples.ts'
@@ -25,10 +26,13 @@ export interface SoakOptions extends Pick<RunOptions, 'hosts' | 'timeline' | 'si
 export interface SoakOutcome extends SoakSeen {
   readonly hosts: number
   readonly hypervisor: string
+  /** With times as those of the timeline. */
+  readonly stints: readonly Stint[]
 }
 
 export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
   const { hosts, minutes, intervalMs, timeline, signal } = options
+  const startedMs = monotonicMs()
   const broken: string[] = []
   const breaks = (what: string) => {
     broken.push(what)
@@ -58,7 +62,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     const { nonces } = await rig.bank.audit()
     const before = listener.epochs
     const startMs = performance.now()
-    await watch(rig, { minutes, signal, samples, tell: what => timeline.add('check', what) })
+    await watch(rig, { minutes, signal, samples, listener, tell: what => timeline.add('check', what) })
     // What was taken meanwhile says nothing where somebody has interrupted it.
     epochs = listener.epochs - before
     timeline.add('check', `${epochs} epochs in ${Math.round((performance.now() - startMs) / 1000)} s`)
@@ -82,7 +86,10 @@ export async function runSoak(options: SoakOptions): Promise<SoakOutcome> {
     await options.keep(rig.bank.cluster.dir, broken.length > 0).catch(() => {}) // logs are not worth an error
     for (const fault of await rig.stop()) breaks(`left behind: ${fault}`)
   }
-  return { hosts, hypervisor, minutes, intervalMs, samples, epochs, broken }
+  const peers = rig.targets.map(({ name }) => name)
+  const heard = rig.lan.log.vms.flatMap(vm => rig.lan.log.stints(vm))
+  const stints = heard.map(each => ({ ...each, fromMs: each.fromMs - startedMs, untilMs: each.untilMs - startedMs }))
+  return { hosts, hypervisor, minutes, intervalMs, peers, samples, epochs, broken, stints }
 }
 
 const heardTwice = ({ lan, bank }: Rig, { generations, newestGeneration, history }: Listener): string[] =>
@@ -95,15 +102,18 @@ interface Watch {
   readonly minutes: number
   readonly signal: AbortSignal
   readonly samples: Sample[]
+  readonly listener: Listener
   tell(what: string): void
 }
 
-async function watch(rig: Rig, { minutes, signal, samples, tell }: Watch): Promise<void> {
+async function watch(rig: Rig, { minutes, signal, samples, listener, tell }: Watch): Promise<void> {
   const startMs = performance.now()
   let toldMs = Number.NEGATIVE_INFINITY
   for (let atMs = 0; atMs < minutes * 60_000 && !signal.aborted; atMs = performance.now() - startMs) {
     const now = await Promise.all(rig.targets.map(target => takeSample(target, atMs)))
     samples.push(...now)
+    // So often that two records have epochs in common: images are held against those that had their number.
+    listener.record(await rig.bank.record())
     if (atMs - toldMs >= TELL_MS) {
       toldMs = atMs
       tell(now.map(told).join('; '))

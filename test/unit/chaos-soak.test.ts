@@ -24,7 +24,7 @@ function soak(change: Partial<Record<'rssMiB' | 'descriptors' | 'loopMeanMs', (m
       loopP99Ms: 80
     }
   })
-  return { minutes: 30, intervalMs: 10_000, samples, epochs: 180, broken: [] }
+  return { minutes: 30, intervalMs: 10_000, peers: ['p1'], samples, epochs: 180, broken: [] }
 }
 
 const failed = (seen: SoakSeen): string[] => soakChecks(seen).flatMap(({ ok, name }) => (ok ? [] : [name]))
@@ -50,6 +50,12 @@ describe('a soak', () => {
     const seen = soak({})
     expect(failed({ ...seen, samples: seen.samples.slice(0, 300) })).toContain('soak.rssGrowth p1')
     expect(failed({ ...seen, epochs: 100 })).toEqual(['soak: epochs committed'])
+  })
+
+  it('is red where a peer was never seen at all', () => {
+    const [bounds, ...growth] = failed({ ...soak({}), peers: ['p1', 'p2'] })
+    expect(bounds).toBe('soak: bounds broken')
+    expect(growth).toEqual(['rss', 'descriptors', 'loopDelay', 'stored'].map(name => `soak.${name}Growth p2`))
   })
 
   it('takes the median of a minute: one moment says nothing', () => {
