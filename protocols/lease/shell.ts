@@ -5,8 +5,8 @@ import type { Clock, ControlBus, Leases, Log } from '../../node/ports.ts'
 import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
 import type { VoterSet } from '../register/voters.ts'
-import { sparinglyEach } from '../sparingly.ts'
 import { type HolderEffect, type HolderInput, LeaseHolder } from './holder.ts'
+import { LongerClaims } from './longer-claims.ts'
 import { LEASE_PROTOCOL, type LeaseMessage, parseLeaseMessage } from './messages.ts'
 import type { LeaseVoter } from './voter.ts'
 
@@ -65,15 +65,16 @@ class Shell implements Leases {
   readonly #regained: LapseHandler[] = []
   readonly #lost: LostHandler[] = []
   readonly #alarm: Alarm
-  readonly #tellLonger: (peer: PeerId, about: object) => void
+  readonly #longer: LongerClaims
   #running = false
 
   constructor(options: LeaseOptions) {
     this.#options = options
     this.#alarm = new Alarm(options.clock, () => this.#step({ kind: 'tick' }))
-    this.#tellLonger = sparinglyEach((peer, about, count) =>
+    const ourMs = options.settings.durationMs
+    this.#longer = new LongerClaims((peer, theirMs, count) =>
       options.log.warn(
-        { peer, ...about, count },
+        { peer, theirMs, ourMs, count },
         'a peer claims leases longer than this voter grants: set lease.durationMs to the same value on all peers'
       )
     )
@@ -145,7 +146,7 @@ class Shell implements Leases {
     }
     if (message.kind === 'claim' && message.version > voter.version) onNewer?.(from, message.version)
     if (message.kind === 'claim' && message.durationMs > settings.durationMs) {
-      this.#tellLonger(from, { theirMs: message.durationMs, ourMs: settings.durationMs })
+      this.#longer.take(from, message.durationMs, clock.now())
     }
     for (const effect of voter.step({ from, message }, clock.now())) bus.send(effect.to, LEASE_PROTOCOL, effect.message)
   }

@@ -97,16 +97,21 @@ describe('the log of a peer', () => {
     })
   })
 
-  it('has the 1st, 2nd, 4th, … of each member that claims leases longer than we grant', () => {
+  /** What a voter that grants leases of 1 s tells of members that claim longer ones. */
+  function longerLeases() {
     const log = memoryLog()
-    let deliver = (_from: string): void => {}
+    const here = { nowMs: 0 }
+    let handler = (_from: string, _message: unknown): void => {}
     const settings = { durationMs: 1_000, renewEveryMs: 200, driftPerMille: 20 }
-    const claim = { kind: 'claim', version: 1, session: 1, round: 1, durationMs: 2_000, claims: [] }
     const leases = createLeases({
       self: 'me',
       voters: { version: 1, ids: ['me'], since: { me: 1 }, settled: true },
-      bus: { self: 'me', send: () => true, on: (_, parse, handle) => (deliver = from => handle(from, parse(claim))) },
-      clock,
+      bus: {
+        self: 'me',
+        send: () => true,
+        on: (_, parse, handle) => (handler = (from, message) => handle(from, parse(message)))
+      },
+      clock: { now: () => here.nowMs, after: () => () => {} },
       random: Math.random,
       settings,
       log,
@@ -114,14 +119,41 @@ describe('the log of a peer', () => {
       generationOf: () => Promise.resolve(1)
     })
     leases.start()
-    for (let i = 0; i < FLOOD; i++) deliver('a')
-    deliver('b')
-    leases.stop()
-    const told = log.lines.map(({ fields }) => fields as { peer: string; theirMs: number; count: number })
-    expect(told.map(({ peer, theirMs, count }) => [peer, theirMs, count])).toEqual([
-      ...TOLD.map(count => ['a', 2_000, count]),
-      ['b', 2_000, 1]
-    ])
+    const claim = (from: string, durationMs: number): void =>
+      handler(from, { kind: 'claim', version: 1, session: 1, round: 1, durationMs, claims: [] })
+    const told = (): unknown[] =>
+      log.lines
+        .splice(0)
+        .map(({ fields }) => fields as { peer: string; theirMs: number; count: number })
+        .map(({ peer, theirMs, count }) => [peer, theirMs, count])
+    return { here, claim, told }
+  }
+
+  it('has the 1st, 2nd, 4th, … of each member that claims leases longer than we grant', () => {
+    const { claim, told } = longerLeases()
+    for (let i = 0; i < FLOOD; i++) claim('a', 2_000)
+    claim('b', 2_000)
+    expect(told()).toEqual([...TOLD.map(count => ['a', 2_000, count]), ['b', 2_000, 1]])
+  })
+
+  it('has a member that claims leases of another length that we do not grant, once a minute though it varies', () => {
+    const { here, claim, told } = longerLeases()
+    for (let i = 0; i < FLOOD; i++) claim('a', 2_000)
+    claim('a', 3_000)
+    expect(told()).toHaveLength(TOLD.length)
+    here.nowMs += 60_000
+    claim('a', 2_000)
+    expect(told()).toEqual([])
+    for (let i = 0; i < 5; i++) claim('a', 3_000)
+    expect(told()).toEqual([['a', 3_000, FLOOD + 3]])
+    for (let i = 0; i < FLOOD; i++) claim('a', 4_000 + i)
+    expect(told()).toEqual([['a', 4_020, 128]])
+    here.nowMs += 59_999
+    for (let i = 0; i < 20; i++) claim('a', 5_000 + i)
+    expect(told()).toEqual([])
+    here.nowMs++
+    for (let i = 0; i < 20; i++) claim('a', 6_000 + i)
+    expect(told()).toEqual([['a', 6_000, FLOOD + 7 + FLOOD + 20 + 1]])
   })
 
   it('is not filled by messages about shards that make no sense, or ask for what is damaged', async () => {
