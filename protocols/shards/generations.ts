@@ -1,10 +1,10 @@
 /**
  * Which generation of a VM may still write. Pure. A peer that was cut off may go on shipping shards of a generation that
- * has been replaced; whoever has seen the newer one refuses the older. This saves work and space; what is *restored* is
+ * has been replaced; whoever knows the newer one refuses the older. This saves work and space; what is *restored* is
  * decided by the group's register alone.
  *
- * Known from streams that are here, from puts, and from `observe` (the group's record). Forgotten at a restart where no
- * stream of the newer generation is here: then the register still decides.
+ * Known from the group's record, and forgotten at a restart until that has come again. Not from what is put or stored: whoever puts
+ * a stream of a generation that will never be would so keep the VM from making epochs, for good.
  */
 
 /** `GROUP/VM/GENERATION/EPOCH` (node/ports.ts, StreamId). */
@@ -30,22 +30,21 @@ const MAX_VMS = 100_000
 export class Generations {
   readonly #newest = new Map<string, number>()
 
-  /** The newest generation of the VM that was seen, 0 where none was. */
+  /** The generation of the VM by its record, 0 where that is not known. */
   newest(group: string, vm: string): number {
     return this.#newest.get(`${group}/${vm}`) ?? 0
   }
 
+  /** `generation` is that of the VM's record. */
   observe(group: string, vm: string, generation: number): void {
     const key = `${group}/${vm}`
-    if (generation <= (this.#newest.get(key) ?? 0)) return
-    if (this.#newest.size >= MAX_VMS) this.#newest.delete(this.#newest.keys().next().value ?? '')
+    if (!this.#newest.has(key) && this.#newest.size >= MAX_VMS) {
+      this.#newest.delete(this.#newest.keys().next().value ?? '')
+    }
     this.#newest.set(key, generation)
   }
 
-  /** True where `name` is of the newest generation, which it may be the first to show. */
-  admit(name: StreamName): boolean {
-    if (name.generation < this.newest(name.group, name.vm)) return false
-    this.observe(name.group, name.vm, name.generation)
-    return true
+  admits({ group, vm, generation }: StreamName): boolean {
+    return generation >= this.newest(group, vm)
   }
 }

@@ -69,7 +69,6 @@ export class ShardService {
   readonly #options: ShardServiceOptions
   readonly #self: PeerId
   readonly #generations = new Generations()
-  readonly #loaded: Promise<void>
   readonly #pending = new Map<number, Pending>()
   readonly #lanes = new Map<string, Lane>()
   readonly #serving = new Serving()
@@ -84,7 +83,7 @@ export class ShardService {
 
   /** Takes the channel 'bulk' of the transport; make it before `transport.start`. */
   constructor(options: ShardServiceOptions) {
-    const { transport, store, log } = options
+    const { transport, log } = options
     this.#options = options
     this.#self = transport.self
     this.#tellMalformed = sparingly<object>((about, count) =>
@@ -93,9 +92,6 @@ export class ShardService {
     const failed = (is: object, count: number): void => log.error({ ...is, count }, 'a request about shards failed')
     this.#tellCorrupt = sparingly(failed)
     this.#tellFailed = sparingly(failed)
-    this.#loaded = this.#load(store).catch(error => {
-      log.error({ error: messageOf(error) }, 'the generations of stored streams could not be read')
-    })
     transport.handle('bulk', (from, message) => this.#receive(from, message))
     transport.onConnection((peer, connected) => {
       if (!connected) this.#fail(peer)
@@ -106,7 +102,7 @@ export class ShardService {
     return { ...this.#stats }
   }
 
-  /** Puts of an older generation of this VM are refused from now on. */
+  /** Of the VM's record: puts of an older generation are refused from now on. */
   observeGeneration(group: string, vm: string, generation: number): void {
     this.#generations.observe(group, vm, generation)
   }
@@ -248,13 +244,6 @@ export class ShardService {
 
   // -------------------------------------------------------------------------------------------- serving
 
-  async #load(store: ShardStore | undefined): Promise<void> {
-    for (const { stream } of (await store?.streams()) ?? []) {
-      const name = parseStreamName(stream)
-      if (name !== undefined) this.#generations.observe(name.group, name.vm, name.generation)
-    }
-  }
-
   #receive(from: PeerId, bytes: Uint8Array): void {
     let message: ShardMessage
     try {
@@ -323,7 +312,7 @@ export class ShardService {
     if (store === undefined) throw new DiapauseError('SHARD_REFUSED', 'this peer is a witness and stores no shards')
     switch (request.kind) {
       case 'put':
-        await this.#admit(request.stream)
+        if (!this.#generations.admits(nameOf(request.stream))) throw this.#stale(request.stream)
         await store.putColumn(request.stream, request.grid, request.column, request.payload)
         return []
       case 'get': {
@@ -360,11 +349,6 @@ export class ShardService {
       case 'paths':
         return [await fileAnswer(this.#options.files, request)]
     }
-  }
-
-  async #admit(stream: StreamId): Promise<void> {
-    await this.#loaded
-    if (!this.#generations.admit(nameOf(stream))) throw this.#stale(stream)
   }
 
   #stale(stream: StreamId): DiapauseError {
