@@ -1,7 +1,11 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { bounded, type Sample } from '../chaos/bounds.ts'
-import { type End, lastCode, unasked } from '../chaos/ends.ts'
+import { type End, lastCode, MAY_END, unasked } from '../chaos/ends.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
 
 describe('what a peer takes', () => {
   const samples = (
@@ -130,6 +134,30 @@ describe('the end of a peer', () => {
       'register-truncation',
       'short-of-memory'
     ])
+  })
+
+  it('is not excused by an error that is of another thing than the fault on its host', () => {
+    const by = (code: string, fault: string) => unasked(end('exit code 2', { code }), under(fault))
+    const told = ['the peer of h2 ended by an error that is of no fault of its host: exit code 2 [LISTEN_IN_USE]']
+    expect(by('LISTEN_IN_USE', 'failing-disk')).toEqual(told)
+    for (const code of ['LISTEN_FAILED', 'NOT_A_MEMBER', 'TRANSPORT_DISCONNECTED'])
+      expect(by(code, 'full-disk'), code).toHaveLength(1)
+    expect(by('STORE_FULL', 'full-disk')).toEqual([])
+    expect(by('STORE_IO', 'register-rot')).toHaveLength(1)
+    expect(by('LISTEN_FAILED', 'no-descriptors')).toEqual([])
+    expect(
+      unasked(end('exit code 1', { code: 'STORE_IO' }), [...under('register-rot'), ...under('hung-disk')])
+    ).toEqual([])
+  })
+
+  it('is excused by codes that there are', () => {
+    const sources = ['node', 'protocols'].flatMap(folder =>
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+        .filter(name => name.endsWith('.ts'))
+        .map(name => readFileSync(join(ROOT, folder, name), 'utf8'))
+    )
+    const codes = new Set([...MAY_END.values()].flatMap(each => [...each]))
+    expect([...codes].filter(code => !sources.some(source => source.includes(`'${code}'`)))).toEqual([])
   })
 
   it('has the code of the error that it ended with, if it is one of its own', () => {
