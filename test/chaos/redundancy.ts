@@ -1,6 +1,7 @@
 /** What a `verify` must show before what is stored counts as full and whole. Pure. */
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import type { RecordSeen } from './history.ts'
+import type { Step } from './scenario.ts'
 
 /** After these what is on disk is read, too: what was acknowledged and never written is not missed before. */
 export const triesDisks = (fault: string): boolean => /disk$|fsync$|power-loss$/.test(fault)
@@ -67,11 +68,20 @@ export interface DamagedAt {
   readonly damaged: number
 }
 
-/** Columns that are damaged where no fault has damaged any. */
-export const spoilt = (report: VerifyReport, harmed: boolean): string[] =>
-  harmed || report.damaged.length === 0 ? [] : [`${damage(report)}, and no fault has done that`]
+/** By these shards are damaged where they lie. Disks that fail, hang or lose their power lose nothing here that was acknowledged. */
+const SPOIL: ReadonlySet<string> = new Set(['rot', 'truncation'])
 
-const damage = ({ damaged }: VerifyReport): string =>
+/** Members whose shards are damaged by these. */
+export const spoiltBy = (steps: readonly Pick<Step, 'fault' | 'host'>[]): string[] =>
+  steps.filter(({ fault }) => SPOIL.has(fault)).map(({ host }) => `p${host + 1}`)
+
+/** Columns that are damaged at members where no fault has damaged any; `hit`: those where one has. */
+export function spoilt(report: VerifyReport, hit: readonly string[]): string[] {
+  const damaged = report.damaged.filter(({ member }) => !hit.includes(member))
+  return damaged.length === 0 ? [] : [`${damage({ damaged })}, and no fault has done that`]
+}
+
+const damage = ({ damaged }: Pick<VerifyReport, 'damaged'>): string =>
   `${damaged.length} columns are damaged at ${names(damaged.map(({ member }) => member))}`
 
 const names = (all: readonly string[]): string => [...new Set(all)].sort().join(', ')

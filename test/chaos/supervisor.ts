@@ -15,7 +15,7 @@ import { all, beginCounted, type Counts, type Fault, type Heal } from './fault.t
 import { goBack } from './going-back.ts'
 import { hostOf, Listener, moneyMoves, monotonicMs, unheard } from './observers.ts'
 import * as promises from './promises.ts'
-import { lacking, spoilt, surplus, triesDisks, unmended, wantedOf } from './redundancy.ts'
+import { lacking, spoilt, spoiltBy, surplus, triesDisks, unmended, wantedOf } from './redundancy.ts'
 import { Rig } from './rig.ts'
 import { countLoopAnew, damagedAt, streamsStored, takeSample } from './samples.ts'
 import { actionsOf, planRound, type Scenario, type Step } from './scenario.ts'
@@ -326,9 +326,10 @@ class Run {
   async #redundant(steps: readonly Step[]): Promise<void> {
     const { faults } = this.#options
     const harmed = steps.some(({ fault }) => faults.get(fault)?.harms === true)
+    const hit = spoiltBy(steps)
     if (harmed) await this.#verify(true)
-    await this.#full(false, harmed)
-    if (harmed || steps.some(({ fault }) => triesDisks(fault))) await this.#full(true, harmed)
+    await this.#full(false, hit)
+    if (harmed || steps.some(({ fault }) => triesDisks(fault))) await this.#full(true, hit)
     await this.#record()
   }
 
@@ -340,22 +341,22 @@ class Run {
     return surplus(await Promise.all(stored), report)
   }
 
-  /** `deep`: all is read where it lies. `harmed`: a fault has damaged what is stored. */
-  async #full(deep: boolean, harmed: boolean): Promise<void> {
+  /** `deep`: all is read where it lies. `hit`: members at which a fault has damaged what is stored. */
+  async #full(deep: boolean, hit: readonly string[]): Promise<void> {
     let last = ''
     await this.#rig.bank.until(deep ? 'all that is stored to be whole' : 'full redundancy', async () => {
-      const lacks = await this.#lacks(deep, harmed).catch(messageOf)
+      const lacks = await this.#lacks(deep, hit).catch(messageOf)
       if (lacks !== '' && lacks !== last) this.#timeline.add('check', `redundancy is not full yet: ${lacks}`)
       last = lacks
       return lacks === '' ? true : undefined
     })
   }
 
-  async #lacks(deep: boolean, harmed: boolean): Promise<string> {
+  async #lacks(deep: boolean, hit: readonly string[]): Promise<string> {
     const { bank } = this.#rig
     const before = await bank.record()
     const report = await this.#verify(deep)
-    if (deep) this.#judge('what is stored was read', this.#fresh(spoilt(report, harmed)))
+    if (deep) this.#judge('what is stored was read', this.#fresh(spoilt(report, hit)))
     const lacks = lacking(report, codeFor(this.#options.hosts).m, wantedOf(before, await bank.record()))
     const hurt = deep ? unmended(await Promise.all(this.#rig.targets.map(damagedAt))) : ''
     return [lacks, hurt].filter(each => each !== '').join('; ')
@@ -367,7 +368,7 @@ class Run {
 
   async #goBack(): Promise<void> {
     this.#steps = [] // the faults of the last round are over: they excuse no end of a peer from here on
-    await this.#full(true, false)
+    await this.#full(true, [])
     await goBack({
       rig: this.#rig,
       listener: this.#listener,

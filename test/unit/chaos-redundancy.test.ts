@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { VerifyReport } from '../../node/edge/redundancy-view.ts'
 import { FAULTS } from '../chaos/faults/list.ts'
-import { lacking, spoilt, surplus, triesDisks, unmended, wantedOf } from '../chaos/redundancy.ts'
+import { lacking, spoilt, spoiltBy, surplus, triesDisks, unmended, wantedOf } from '../chaos/redundancy.ts'
 
 const image = (vm: string, epoch: number, tolerates = 2) => ({
   group: 'bank',
@@ -74,10 +74,20 @@ describe('redundancy', () => {
 })
 
 describe('what is stored', () => {
-  it('is damaged by faults that harm, and else by the product', () => {
-    expect(spoilt(full, false)).toEqual([])
-    expect(spoilt({ ...full, damaged }, true)).toEqual([])
-    expect(spoilt({ ...full, damaged }, false)).toEqual(['3 columns are damaged at p1, p2, and no fault has done that'])
+  it('is damaged by faults of shards at the hosts that they hit, and else by the product', () => {
+    expect(spoilt(full, [])).toEqual([])
+    expect(spoilt({ ...full, damaged }, ['p1', 'p2'])).toEqual([])
+    expect(spoilt({ ...full, damaged }, ['p2', 'p3'])).toEqual([
+      '1 columns are damaged at p1, and no fault has done that'
+    ])
+    expect(spoilt({ ...full, damaged }, [])).toEqual(['3 columns are damaged at p1, p2, and no fault has done that'])
+  })
+
+  it('is damaged by rot and by files that end early, and by nothing else that is done to hosts', () => {
+    const hit = [...FAULTS.keys()].filter(fault => spoiltBy([{ fault, host: 1 }]).length > 0)
+    expect(hit.sort()).toEqual(['rot', 'truncation'])
+    const steps = ['rot', 'register-rot', 'failing-disk', 'truncation'].map((fault, host) => ({ fault, host }))
+    expect(spoiltBy(steps)).toEqual(['p1', 'p4'])
   })
 
   it('is what kept images need, and what epochs on their way may: no stream more', () => {
