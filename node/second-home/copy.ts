@@ -24,7 +24,7 @@ import {
 import { type ImageHead, readHeader } from './read.ts'
 import { encodeStream } from './stream-object.ts'
 import { GRACE_MS } from './sweep-plan.ts'
-import { waitWanted, wantedStore, whileWanted } from './wanted.ts'
+import { waitWanted, whileWanted } from './wanted.ts'
 
 /** 4 MiB: a request of a few milliseconds to a near server and a second over 32 Mb/s; a guess. */
 export const CHUNK_BYTES = 4 << 20
@@ -48,9 +48,9 @@ export interface CopyDeps {
 
 type Named = EpochHeader['streams'][number]
 
+/** `deps.store` heeds `how.signal` by itself (`wanted.ts`): here it ends waiting for shards and for the pace. */
 export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying): Promise<HomeCopy> {
-  const { wallMs } = deps
-  const store = wantedStore(deps.store, how.signal)
+  const { wallMs, store } = deps
   const { cluster, group, epoch, vms, outputCommit, openFlow, retention, images, keys } = wish
   const place = { cluster: cluster.id, group }
   const startedMs = deps.clock.now()
@@ -61,7 +61,7 @@ export async function copyEpoch(deps: CopyDeps, wish: HomeWish, how: HomeCopying
   const { streams, files } = sentOf(deps, wish)
   const missing = [...streams].filter(([name]) => !there.has(name))
   const sender = new Sender(
-    { ...deps, store },
+    deps,
     place,
     how,
     missing.reduce((sum, [, { dataBytes }]) => sum + dataBytes, 0)
@@ -180,14 +180,20 @@ class Sender {
     const { dataBytes, key } = stream
     const chunks: string[] = []
     let sending: Promise<void> = Promise.resolve()
-    for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
-      const read = () => stream.read(offset, Math.min(CHUNK_BYTES, dataBytes - offset))
-      const bytes = await this.#whileWanted(read)
-      const name = hash('sha256', bytes)
-      chunks.push(name)
-      await sending
-      sending = this.#sendChunk(name, bytes, read)
-      sending.catch(() => {}) // awaited in the next turn
+    try {
+      for (let offset = 0; offset < dataBytes; offset += CHUNK_BYTES) {
+        const read = () => stream.read(offset, Math.min(CHUNK_BYTES, dataBytes - offset))
+        const bytes = await this.#whileWanted(read)
+        const name = hash('sha256', bytes)
+        chunks.push(name)
+        await sending
+        sending = this.#sendChunk(name, bytes, read)
+        sending.catch(() => {}) // awaited in the next turn
+      }
+    } catch (error) {
+      // Who fails leaves nothing under way: the next copy would begin beside it.
+      await sending.catch(() => {})
+      throw error
     }
     await sending
     const object = encodeStream({ stream: stream.stream, dataBytes, key, chunkBytes: CHUNK_BYTES, chunks })

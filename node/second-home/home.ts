@@ -14,15 +14,21 @@ import {
 } from './layout.ts'
 import { epochNames, listEpochs, readHeader, openHomeEpoch, readStream, unlessDamaged, verifyEpoch } from './read.ts'
 import { GRACE_MS, isOld, planEpochs, planObjects, type StoredHash } from './sweep-plan.ts'
-import { wantedStore } from './wanted.ts'
+import { LeftBehind, wantedStore } from './wanted.ts'
 
 export function createSecondHome(deps: CopyDeps): SecondHome {
   const { store } = deps
+  const left = new LeftBehind(deps)
+  /** `work` with the store, once it has answered what work that was ended has asked for. */
+  const wanting = async <T>(signal: AbortSignal | undefined, work: (store: ObjectStore) => Promise<T>): Promise<T> => {
+    await left.answered(signal)
+    return await work(wantedStore(store, signal, left))
+  }
   return {
     url: store.url,
     epochs: of => listEpochs(store, of),
-    copy: (wish, how) => copyEpoch(deps, wish, how),
-    sweep: (of, keep, copied, signal) => sweep(deps, wantedStore(store, signal), of, keep, copied),
+    copy: (wish, how) => wanting(how.signal, wanted => copyEpoch({ ...deps, store: wanted }, wish, how)),
+    sweep: (of, keep, copied, signal) => wanting(signal, wanted => sweep(deps, wanted, of, keep, copied)),
     verify: (of, deep) => verifyEpoch(store, of, deep),
     open: (of, recoveryKey) => openHomeEpoch(store, of, recoveryKey, bytes => deps.decodeImage(bytes))
   }

@@ -59,12 +59,15 @@ const CANCELLED = expect.objectContaining({ code: 'HOME_CANCELLED' }) as unknown
 
 describe('work on a second home that is ended', () => {
   let store: MemoryHome
-  let timers: number
+  let nowMs: number
+  /** Those that run, with how long in ms. */
+  let timers: Map<() => void, number>
   let bytesPerSecond: number
   let readData: () => Promise<Uint8Array>
   beforeEach(() => {
     store = new MemoryHome()
-    timers = 0
+    nowMs = 0
+    timers = new Map()
     bytesPerSecond = 1e12
     readData = () => Promise.resolve(new Uint8Array(CHUNK_BYTES))
   })
@@ -72,7 +75,7 @@ describe('work on a second home that is ended', () => {
   const open = (over: ObjectStore): SecondHome =>
     createSecondHome({
       store: over,
-      clock: { now: () => 0, after: () => (timers++, () => void timers--) },
+      clock: { now: () => nowMs, after: (ms, fn) => (timers.set(fn, ms), () => void timers.delete(fn)) },
       bytesPerSecond,
       wallMs: () => store.nowMs,
       randomBytes: count => new Uint8Array(randomBytes(count)),
@@ -87,20 +90,22 @@ describe('work on a second home that is ended', () => {
   const copy = (home: SecondHome, epoch: number, signal = new AbortController().signal) =>
     home.copy(wish(epoch, 2 * CHUNK_BYTES), { signal, progress: () => {} })
 
-  /** The store, of which one operation is not answered from its `from`th call on. */
+  /** The store, of which one operation is not answered from its `from`th call on, until it answers that and all that follows. */
   function stuckStore(operation: 'put' | 'get' | 'stat' | 'list' | 'delete', from: number) {
-    const stuck = { is: false, after: 0 }
+    const answer = Promise.withResolvers<void>()
+    const stuck = { is: false, after: 0, answer: answer.resolve }
     let calls = 0
-    const never = new Promise<never>(() => {})
     const over = new Proxy<ObjectStore>(store, {
       get: (target, name: keyof ObjectStore) => {
         const known: unknown = target[name]
         if (typeof known !== 'function') return known
         return (...given: unknown[]): unknown => {
           if (stuck.is) stuck.after++
-          if (name !== operation || ++calls < from) return (known as (...all: unknown[]) => unknown).apply(store, given)
+          const asked = (): unknown => (known as (...all: unknown[]) => unknown).apply(store, given)
+          if (name !== operation || ++calls < from) return asked()
           stuck.is = true
-          return name === 'list' ? { [Symbol.asyncIterator]: () => ({ next: () => never }) } : never
+          const late = answer.promise.then(asked)
+          return name === 'list' ? { [Symbol.asyncIterator]: () => ({ next: () => late }) } : late
         }
       }
     })
@@ -129,15 +134,68 @@ describe('work on a second home that is ended', () => {
     expect(store.names('epochs/')).toEqual([])
   })
 
+  it('keeps what comes after it from asking more of a home that has not answered yet, which fails after half a minute', async () => {
+    const { over, stuck } = stuckStore('put', 2)
+    const home = open(over)
+    const [isStuck, waits] = [() => stuck.is, () => [...timers.values()].join() === '10000']
+    expect(await ended(signal => copy(home, 1, signal), isStuck)).toEqual(CANCELLED)
+    nowMs = 20_000
+    expect(await ended(signal => copy(home, 2, signal), waits)).toEqual(CANCELLED)
+    expect(await ended(signal => home.sweep(place, 1, undefined, signal), waits)).toEqual(CANCELLED)
+    for (const atMs of [30_000, 31_000]) {
+      nowMs = atMs
+      const late = copy(home, 2).catch((error: unknown) => error)
+      await turn()
+      expect([...timers.values()]).toEqual([0])
+      for (const fire of timers.keys()) fire()
+      expect(await late).toMatchObject({ code: 'HOME_UNREACHABLE' })
+    }
+    expect(stuck.after).toBe(0)
+    stuck.answer()
+    await turn()
+    expect(await copy(home, 2)).toMatchObject({ streamsCopied: 1 })
+    expect(store.names('epochs/')).toHaveLength(1)
+    expect(timers.size).toBe(0)
+  })
+
+  it('goes on as soon as the home has answered', async () => {
+    const { over, stuck } = stuckStore('put', 2)
+    const home = open(over)
+    await ended(
+      signal => copy(home, 1, signal),
+      () => stuck.is
+    )
+    const next = copy(home, 2)
+    for (let turns = 0; turns < 20; turns++) await turn()
+    expect(stuck.after).toBe(0)
+    stuck.answer()
+    expect(await next).toMatchObject({ streamsCopied: 1 })
+  })
+
+  it('leaves nothing under way where shards cannot be read: it fails when the home has answered', async () => {
+    const { over, stuck } = stuckStore('put', 2)
+    let reads = 0
+    readData = () =>
+      ++reads === 1 ? Promise.resolve(new Uint8Array(CHUNK_BYTES)) : Promise.reject(new Error('too few shards'))
+    const failed: unknown[] = []
+    const copying = copy(open(over), 1).catch((error: unknown) => failed.push(error))
+    for (let turns = 0; turns < 500 && !stuck.is; turns++) await turn()
+    for (let turns = 0; turns < 20; turns++) await turn()
+    expect([reads, failed]).toEqual([2, []])
+    stuck.answer()
+    await copying
+    expect(failed).toEqual([new Error('too few shards')])
+  })
+
   it('does not wait for the pace', async () => {
     bytesPerSecond = 1_000
     expect(
       await ended(
         signal => copy(open(store), 1, signal),
-        () => timers === 1
+        () => timers.size === 1
       )
     ).toEqual(CANCELLED)
-    expect(timers).toBe(0)
+    expect(timers.size).toBe(0)
   })
 
   it('does not wait for shards', async () => {
