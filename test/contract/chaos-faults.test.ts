@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { contentOf } from '../bench/shard-content.ts'
-import { stopHost, stopPeer } from '../chaos/faults/processes.ts'
+import { stopHost, stopPeer, stopQemu } from '../chaos/faults/processes.ts'
 import { clockAhead, clockBehind, failingSync, prepareShim, shimCounts } from '../chaos/faults/shim.ts'
 import { rot, truncation } from '../chaos/faults/stored.ts'
 import { generator } from '../sim/kernel.ts'
@@ -179,11 +179,13 @@ describe('a host that stands still', () => {
 
   it.each([
     { fault: stopHost, states: ['T', 'T'] },
-    { fault: stopPeer, states: ['T', 'S'] }
+    { fault: stopPeer, states: ['T', 'S'] },
+    { fault: stopQemu, states: ['S', 'T'] }
   ])('does so with whom it should ($fault.name), and goes on', async ({ fault, states }) => {
     const parent = `require('child_process').spawn('sleep', ['600']); console.log('up'); setInterval(() => {}, 100_000)`
     await withPatient({ program: ['-e', parent] }, async patient => {
       const pids = patient.pids()
+      patient.qemuPids = () => pids.slice(1) // what it has started is its VM
       const seen = () => Promise.all(pids.map(stateOf))
       const heal = await fault.begin(patient)
       await expect.poll(seen).toEqual(states)
