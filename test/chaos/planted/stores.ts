@@ -85,8 +85,8 @@ export const STORE_MISTAKES: readonly Mistake[] = [
     file: 'node/agents/dropping.ts',
     edits: [
       {
-        find: 'for (const stream of streams) await store.dropStream(stream).catch(stays({ stream }))',
-        replace: 'await Promise.resolve(streams)'
+        find: 'await tried({ stream }, store.dropStream(stream))',
+        replace: 'await Promise.resolve(stream)'
       }
     ],
     why: 'streams stay when what named them is gone: nobody misses anything until the disk is full',
