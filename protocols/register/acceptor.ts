@@ -25,6 +25,7 @@
  * proposer that meets it for the first time with a new register loses one round.
  */
 import type { Core, PeerId } from '../core.ts'
+import { Leaps } from './leaps.ts'
 import {
   type Accepted,
   type AcceptorMessage,
@@ -68,6 +69,8 @@ export type AcceptorEffect =
   | { readonly kind: 'send'; readonly to: PeerId; readonly message: AcceptorMessage }
   /** `from` counts in a newer set than we know. */
   | { readonly kind: 'newer'; readonly from: PeerId; readonly version: number }
+  /** `from` has come with a ballot that nobody can have come to, and was not answered. */
+  | { readonly kind: 'leap'; readonly from: PeerId; readonly counter: number }
 
 /** Registers of one acceptor; they are all in memory (64 KiB each at the very most, 1 KiB as a rule). */
 const MAX_REGISTERS = 10_000
@@ -79,6 +82,9 @@ export class Acceptor implements Core<AcceptorInput, AcceptorEffect> {
   #version: number
   #term: number
   #forgotten: Ballot
+  readonly #leaps = new Leaps()
+  /** Of all ballots that were taken. */
+  #highest: number
 
   /** All but `self` and `guard` as remembered from disk; `voters` is null in a store that has none yet. */
   constructor(options: {
@@ -95,6 +101,8 @@ export class Acceptor implements Core<AcceptorInput, AcceptorEffect> {
     this.#version = voters?.version ?? 0
     this.#term = voters === null ? 1 : termOf(voters, self)
     this.#forgotten = forgotten
+    this.#highest = forgotten.counter
+    for (const record of records.values()) this.#highest = Math.max(this.#highest, highest(record).counter)
     guard.adopted(this.#version)
     for (const [key, { accepted }] of records) this.#tell(key, accepted)
   }
@@ -132,8 +140,12 @@ export class Acceptor implements Core<AcceptorInput, AcceptorEffect> {
       return [{ kind: 'send', to: from, message: { kind: 'state', key, ballot: message.ballot, accepted } }]
     }
     if (message.kind === 'forget') return this.#forget(key, message.ballot, record)
+    const [ballot, last] = ballotsOf(message)
+    // Of another's, or of nobody's.
+    if (ballot.peer !== from || last.peer !== from) return []
+    if (!this.#leaps.allows(last.counter - this.#highest, nowMs)) return [{ kind: 'leap', from, counter: last.counter }]
+    this.#highest = Math.max(this.#highest, last.counter)
     if (record === undefined) {
-      const ballot = message.kind === 'prepare' ? message.ballot : message.accepted.ballot
       const seen = this.#forgotten
       if (compareBallots(ballot, seen) <= 0) {
         return [{ kind: 'send', to: from, message: { kind: 'conflict', key, ballot, of: message.kind, seen } }]
@@ -232,6 +244,13 @@ export class Acceptor implements Core<AcceptorInput, AcceptorEffect> {
   #where(fits: (record: AcceptorRecord) => boolean): string[] {
     return [...this.#records].flatMap(([key, record]) => (fits(record) ? [key] : []))
   }
+}
+
+/** Of the message itself, and the highest that it asks a promise for. */
+function ballotsOf(message: Extract<ProposerMessage, { kind: 'prepare' | 'accept' }>): readonly [Ballot, Ballot] {
+  if (message.kind === 'prepare') return [message.ballot, message.ballot]
+  const { accepted, promise } = message
+  return [accepted.ballot, compareBallots(promise, accepted.ballot) > 0 ? promise : accepted.ballot]
 }
 
 function highest({ promised, accepted }: AcceptorRecord): Ballot {

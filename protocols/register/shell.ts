@@ -4,6 +4,7 @@ import { DiapauseError } from '../../node/errors.ts'
 import type { Clock, ControlBus, Log, Registers, RegisterStore, RegisterVoters } from '../../node/ports.ts'
 import { Alarm } from '../alarm.ts'
 import type { PeerId, Random } from '../core.ts'
+import { sparinglyEach } from '../sparingly.ts'
 import { Acceptor, type AcceptorInput, type LeaseGuard } from './acceptor.ts'
 import { Collector } from './collector.ts'
 import { DurableOrder, type Entry } from './durable-order.ts'
@@ -101,6 +102,7 @@ class Shell implements RegisterShell {
   #collector: Collector | null = null
   #settling: SettlingRun | null = null
   readonly #listings: Listings
+  readonly #tellLeap: (from: PeerId, counter: number) => void
   #nextId = 1
   #stopped: DiapauseError | null = null
 
@@ -108,6 +110,12 @@ class Shell implements RegisterShell {
     this.#options = options
     this.#voters = options.voters
     const { roundTimeoutMs: retryMs, giveUpMs } = options.settings
+    this.#tellLeap = sparinglyEach((from, counter, count) =>
+      options.log.warn(
+        { from, counter, count },
+        'a member came with a ballot that nobody can have come to; it was not answered'
+      )
+    )
     this.#listings = new Listings(options.bus, options.clock, { retryMs, giveUpMs })
     this.#alarm = new Alarm(options.clock, () => this.#tick())
     const persist = (entries: readonly Entry[]): Promise<void> => options.store.persist(entries)
@@ -297,6 +305,7 @@ class Shell implements RegisterShell {
       else if (effect.kind === 'forget') entries.push(forgottenEntry(effect.promise))
       else if (effect.kind === 'erase') erase.push(...effect.keys)
       else if (effect.kind === 'send') answers.push(effect)
+      else if (effect.kind === 'leap') this.#tellLeap(effect.from, effect.counter)
       else this.#options.onNewer?.(effect.from, effect.version)
     }
     this.#votes.submit(entries, () => {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest'
 import { Acceptor, type AcceptorEffect, type LeaseGuard } from '../../protocols/register/acceptor.ts'
+import { MAX_LEAP } from '../../protocols/register/leaps.ts'
 import {
   type Accepted,
   type AcceptorMessage,
   type Ballot,
   type Fence,
+  MAX_COUNTER,
   type ProposerMessage,
   ZERO_BALLOT
 } from '../../protocols/register/messages.ts'
@@ -47,7 +49,9 @@ describe('an acceptor', () => {
     const records = new Map()
     const voters = firstVoters(VOTERS)
     const acceptor = new Acceptor({ self: 'v1', voters, records, forgotten: ZERO_BALLOT, guard })
-    return (message: ProposerMessage) => acceptor.step({ kind: 'message', from: 'p', message }, 0)
+    const proposer = (message: ProposerMessage) => (message.kind === 'prepare' ? message.ballot.peer : 'p')
+    return (message: ProposerMessage, from = proposer(message), nowMs = 0) =>
+      acceptor.step({ kind: 'message', from, message }, nowMs)
   }
   const prepare = (counter: number, peer?: string): ProposerMessage => ({
     kind: 'prepare',
@@ -76,6 +80,31 @@ describe('an acceptor', () => {
     expect(step(accept(4, 'x'))).toMatchObject([{ message: { kind: 'conflict', of: 'accept', seen: ballot(5) } }])
     expect(step(prepare(5, 'a'))).toMatchObject([{ message: { kind: 'conflict' } }])
     expect(kinds(step(prepare(5, 'z')))).toEqual(['persist', 'promised'])
+  })
+
+  test('takes no ballot of another than who sends it', () => {
+    const step = make()
+    expect(step(prepare(1, 'q'), 'p')).toEqual([])
+    expect(step(accept(1, 'x'), 'q')).toEqual([])
+    expect(kinds(step(accept(1, 'x'), 'p'))).toEqual(['persist', 'accepted'])
+  })
+
+  test('takes no ballot that nobody can have come to, however it is brought, and goes on with those that it knows', () => {
+    const step = make()
+    expect(step(prepare(MAX_COUNTER, 'q'))).toEqual([{ kind: 'leap', from: 'q', counter: MAX_COUNTER }])
+    expect(kinds(step(accept(MAX_LEAP, 'x'), 'p'))).toEqual(['leap']) // it asks for a promise of one more
+    expect(kinds(step(prepare(MAX_LEAP, 'q')))).toEqual(['persist', 'promised'])
+    expect(kinds(step(prepare(2 * MAX_LEAP, 'q')))).toEqual(['leap'])
+    expect(kinds(step(prepare(MAX_LEAP + 1, 'p'), 'p', 1))).toEqual(['persist', 'promised'])
+  })
+
+  test('meets ballots that others have come to in 20 years, also after a restart', () => {
+    const old = ballot(MAX_LEAP, 'q')
+    const records = new Map([[KEY, { term: 1, promised: old, accepted: null }]])
+    const parts = { self: 'v1', voters: firstVoters(VOTERS), forgotten: ZERO_BALLOT, guard: new Guard() }
+    const acceptor = new Acceptor({ ...parts, records })
+    const message = prepare(2 * MAX_LEAP, 'q')
+    expect(kinds(acceptor.step({ kind: 'message', from: 'q', message }, 0))).toEqual(['persist', 'promised'])
   })
 
   test('with an accept promises the next ballot too', () => {
@@ -218,6 +247,16 @@ describe('a proposer', () => {
     for (const voter of ['v1', 'v2']) bench.answer(voter, { kind: 'conflict', of: 'prepare', seen: ballot(50, 'q') })
     bench.later(50)
     expect(bench.asked.counter).toBeGreaterThan(50)
+    expect(bench.asked.counter).toBeLessThan(100)
+  })
+
+  test('follows no voter to a ballot that nobody can have come to', () => {
+    const bench = new Bench()
+    bench.change(() => 1)
+    for (const voter of ['v1', 'v2']) {
+      bench.answer(voter, { kind: 'conflict', of: 'prepare', seen: ballot(MAX_COUNTER, 'q') })
+    }
+    bench.later(50)
     expect(bench.asked.counter).toBeLessThan(100)
   })
 

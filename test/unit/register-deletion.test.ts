@@ -37,8 +37,10 @@ describe('an acceptor', () => {
     }
     const voters = firstVoters(VOTERS)
     const acceptor = new Acceptor({ self: 'v1', voters, records: new Map(), forgotten, guard })
-    const ask = (message: ProposerMessage): AcceptorEffect[] =>
-      acceptor.step({ kind: 'message', from: 'p', message }, 0)
+    const ask = (message: ProposerMessage): AcceptorEffect[] => {
+      const from = message.kind === 'prepare' ? message.ballot.peer : 'p'
+      return acceptor.step({ kind: 'message', from, message }, 0)
+    }
     const accept = (what: Accepted, promise = what.ballot): string => {
       const answers = ask({ kind: 'accept', version: 1, key: KEY, accepted: what, promise })
       return answers.map(each => (each.kind === 'send' ? each.message.kind : each.kind)).join(' ')

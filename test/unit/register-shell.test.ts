@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { MAX_COUNTER } from '../../protocols/register/messages.ts'
 import { firstVoters, nextVoters } from '../../protocols/register/voters.ts'
 import { cluster, inTime, LEASE, peer, SETTINGS, started } from './register-support.ts'
 
@@ -15,6 +16,27 @@ test('what one peer changes every peer reads, also one that does not vote', asyn
   expect(await peer(peers, 0).registers.change('group/x', () => undefined)).toEqual({ version: 1 })
   expect(await peer(peers, 0).registers.localKeys()).toEqual(['group/x'])
   expect(await peer(peers, 3).registers.localKeys()).toEqual([])
+})
+
+test('a member that comes with the highest ballots that there are, and with ever higher ones that are taken, ends no register', async () => {
+  const peers = await started(['a', 'b', 'c', 'd'], firstVoters(['a', 'b', 'c']))
+  await peer(peers, 0).registers.change('group/x', () => 1)
+  const liar = peer(peers, 3)
+  const ask = (key: string, counter: number) => {
+    const message = { kind: 'prepare', version: 1, key, ballot: { counter, peer: 'd' } }
+    for (const to of ['a', 'b', 'c']) liar.bus.send(to, 'register', message)
+  }
+  for (const key of ['group/x', 'group/y']) {
+    ask(key, MAX_COUNTER)
+    for (let counter = 2 ** 20; counter < MAX_COUNTER; counter *= 2) ask(key, counter)
+  }
+  await liar.clock.pass(20)
+  for (const [i, key] of ['group/x', 'group/y'].entries()) {
+    const changed = peer(peers, i).registers.change(key, () => 2)
+    await liar.clock.pass(2_000)
+    expect(await changed).toBe(2)
+    expect(await peer(peers, 2).registers.read(key)).toBe(2)
+  }
 })
 
 test('every register that a majority knows is listed, also by a peer that does not vote; without a majority none', async () => {

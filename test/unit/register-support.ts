@@ -81,6 +81,7 @@ export interface Peer {
   readonly registers: RegisterShell
   readonly leases: Leases
   readonly clock: ManualClock
+  readonly bus: ControlBus
   /** What it was told. */
   readonly broken: DiapauseError[]
   readonly newer: string[]
@@ -119,7 +120,7 @@ export function cluster(
       generationOf: key => registers.generationOf(key),
       onTrace: trace => traces.push(trace)
     })
-    return { store, registers, leases, clock, decisions, traces, ...told }
+    return { store, registers, leases, clock, bus: common.bus, decisions, traces, ...told }
   })
 }
 
