@@ -1,6 +1,6 @@
 /** Mistakes about cuts and images. */
 import type { Mistake } from './mistake.ts'
-import { hostsDie } from './scenarios.ts'
+import { hostsDie, peersDieOnBadLines } from './scenarios.ts'
 
 export const EPOCH_MISTAKES: readonly Mistake[] = [
   {
@@ -11,12 +11,11 @@ export const EPOCH_MISTAKES: readonly Mistake[] = [
         find: `      this.#waiting.hold(colour, frame)
       this.#announce(colour)
       return 'early'`,
-        replace: `      this.#announce(colour)
-      return this.#waiting.take(frame) ? 'delivered' : 'waiting'`
+        replace: `      return this.#waiting.take(frame) ? 'delivered' : 'waiting'`
       }
     ],
-    why: 'a frame of a later colour reaches its receiver before its cut: an image in which it was received and never sent',
-    scenario: hostsDie,
+    why: 'frames of a later colour reach their receiver before its cut: an image in which they were received and never sent',
+    scenario: peersDieOnBadLines,
     seed: 1,
     promises: ['money']
   },
