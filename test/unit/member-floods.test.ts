@@ -195,7 +195,7 @@ describe('the log of a peer', () => {
     const { directory, ...deps } = {
       directory: { all: () => [], get: () => undefined, surveyed: true, onForgotten: () => {} },
       self: 'me',
-      registers: { read: async () => null, delete: async () => {} } as unknown as HousekeepingDeps['registers'],
+      registers: { read: async () => null, delete: async () => true },
       clock: { now: () => 0, after: (_: number, fn: () => void) => (due.push(fn), () => {}) },
       deadlineMs: 1_000,
       floor: () => 0,

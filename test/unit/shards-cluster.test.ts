@@ -249,6 +249,11 @@ describe('a put to the cluster', () => {
     const again = cluster(stores)
     reader(again.peers, 1).shards.observeGeneration('g', 'v', 1)
     await putTo(reader(again.peers, 0), 'g/v/1/2', 1)
+    expect([...(stores[1]?.held.keys() ?? [])].map(key => key.split(' ')[0])).toEqual([
+      'g/v/999999999999999/1',
+      'g/v/1/1',
+      'g/v/1/2'
+    ])
   })
 
   it('waits for its turn when many are under way to one holder, and all arrive', async () => {
