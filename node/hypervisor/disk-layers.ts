@@ -3,11 +3,12 @@
  * layers and stream what is still elsewhere, one at a time and only while they disturb no cut. A job that fails harms
  * nothing: the chain stays as it is, and longer.
  *
- * No job may run when a VM is stopped. QEMU 7.2 drains all disks then, and where a job ends within that (its last read was under
- * way) the drain is never over for them: what the guest asks of its disk from then on waits for ever, and so do jobs. And a cut
- * that sends devices (device-state.ts) has QEMU give up all its disks for a moment, which fails while a job writes to one. So
- * jobs are held from `prepare` to `goOn`: one that is under way may end by itself for a while, which doubles each time it does not
- * suffice (a merge that is cancelled begins again), and is cancelled then. For a stop nothing is waited for: it is cancelled.
+ * A cut that sends devices (device-state.ts) has QEMU give up all its disks for a moment, and that fails while a job writes
+ * to one. So jobs are held from `prepare` to `goOn`: one that is under way may end by itself for a while, which doubles
+ * each time it does not suffice (a merge that is cancelled begins again), and is cancelled then.
+ *
+ * No job ends by itself: it waits until it is told to change the chain. Whenever a VM is stopped, also by its guest, QEMU 7.2 drains all
+ * disks; a job that changes a chain within that leaves it drained for ever, and what the guest asks of its disk waits as long.
  */
 import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
@@ -41,7 +42,6 @@ export class DiskLayers implements DiskControl {
   #jobs = 0
   #held = true
   #inCut = false
-  #stopped = false
   /** `goOn` was called: while a VM is restored its disks are left alone. */
   #begun = false
   #patienceMs = PATIENCE_MS
@@ -105,14 +105,14 @@ export class DiskLayers implements DiskControl {
   }
 
   /**
-   * Makes a cut short: the layers that are written after it. No job runs from now on until `goOn`. HYPERVISOR_DISK where that
-   * fails; the VM runs on.
+   * Makes a cut short: the layers that are written after it. With `alone` no job runs from now on until `goOn`.
+   * HYPERVISOR_DISK where that fails; the VM runs on.
    */
-  async prepare(): Promise<void> {
+  async prepare(alone: boolean): Promise<void> {
     const qmp = this.#qmp
     if (!qmp) return
     for (const chain of this.#chains) chain.apart() // what is frozen is about to be read
-    await this.#hold(qmp)
+    if (alone || this.#job?.kind === 'join') await this.#hold(qmp)
     for (const chain of this.#chains) {
       const wanted = chain.wanted()
       if (!wanted) continue
@@ -130,21 +130,9 @@ export class DiskLayers implements DiskControl {
   }
 
   /** As `prepare`; from now on until `goOn` nothing but that lets jobs run. */
-  async enterCut(): Promise<void> {
-    await this.prepare()
-    this.#inCut = true
-  }
-
-  /** The VM is about to be stopped: no job runs when this resolves, and until `resumed`. */
-  async breakOff(): Promise<void> {
-    this.#stopped = true
-    if (this.#qmp) await this.#hold(this.#qmp, 0)
-  }
-
-  /** It runs again. */
-  resumed(): void {
-    this.#stopped = false
-    if (this.#begun) this.goOn()
+  async enterCut(alone: boolean): Promise<void> {
+    await this.prepare(alone)
+    this.#inCut = alone
   }
 
   /** The VM stands still, and was prepared: all disks are frozen as they are, at once. HYPERVISOR_DISK: none is. */
@@ -181,13 +169,13 @@ export class DiskLayers implements DiskControl {
 
   #nextUnlessInCut(): void {
     // A cut that was prepared may have come to nothing.
-    if (!this.#inCut && !this.#stopped && this.#begun) this.#held = false
+    if (!this.#inCut && this.#begun) this.#held = false
     this.#next()
   }
 
   /** No cut is to come for now. */
   goOn(): void {
-    this.#held = this.#stopped
+    this.#held = false
     this.#inCut = false
     this.#begun = true
     this.#next()
@@ -200,14 +188,14 @@ export class DiskLayers implements DiskControl {
     if (this.#chains.length > 0) await rm(this.#folder, { recursive: true, force: true })
   }
 
-  async #hold(qmp: QmpClient, patienceMs = this.#patienceMs): Promise<void> {
+  async #hold(qmp: QmpClient): Promise<void> {
     this.#held = true
     const job = this.#job
     if (!job) return
     // A stream goes on where it was: it costs nothing to break it off.
-    if (job.kind !== 'stream' && patienceMs > 0) {
-      if (!(await this.#lateAfter(job.ended, patienceMs))) return
-      this.#patienceMs = Math.min(2 * patienceMs, MAX_PATIENCE_MS)
+    if (job.kind !== 'stream') {
+      if (!(await this.#lateAfter(job.ended, this.#patienceMs))) return
+      this.#patienceMs = Math.min(2 * this.#patienceMs, MAX_PATIENCE_MS)
     }
     await qmp.command('block-job-cancel', { device: job.id }).catch(unlessRefused) // it may have ended just now
     await job.ended
@@ -252,15 +240,20 @@ export class DiskLayers implements DiskControl {
 
   /** False where it was cancelled. */
   async #run(qmp: QmpClient, id: string, job: DiskJob): Promise<boolean> {
-    const refused = new AbortController()
+    const over = new AbortController()
     const ends = ['BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED']
-    const ended = qmp.waitEvent(ends, ({ data }) => data.device === id, refused.signal)
+    const ended = qmp.waitEvent(ends, ({ data }) => data.device === id, over.signal)
+    const done = qmp.waitEvent('BLOCK_JOB_PENDING', ({ data }) => data.id === id, over.signal)
+    // Where it is refused it is just being cancelled, and where QEMU has gone nothing is left of it.
+    done.then(() => qmp.command('job-finalize', { id })).catch(() => {})
     const command = job.kind === 'stream' ? 'block-stream' : 'block-commit'
-    await qmp.command(command, { 'job-id': id, ...job.arguments }).catch((error: unknown) => {
-      refused.abort(error) // of a job that has not begun nothing will ever be told, and this waits as long as the VM lives
+    const how = { 'job-id': id, 'auto-finalize': false, ...job.arguments }
+    await qmp.command(command, how).catch((error: unknown) => {
+      over.abort(error) // of a job that has not begun nothing will ever be told, and this waits as long as the VM lives
       throw error
     })
     const { name, data } = await ended
+    over.abort()
     if (name === 'BLOCK_JOB_CANCELLED') return false
     if (typeof data.error === 'string') {
       throw new DiapauseError('HYPERVISOR_DISK', `a job of QEMU's failed: ${data.error}`)

@@ -6,8 +6,9 @@
  *                   ↓      cutting               ↑
  *                   → → → → → → → → → → → → → → →
  *
- * and the calls that change them run one after the other. Two do not wait in that queue: `destroy`, which only kills, and the
- * wish of `stop`, which a cut in progress honours: a VM whose peer's lease runs out must be stopped, and not started again by it.
+ * and the calls that change them run one after the other. Two of them do not wait in that queue: `destroy`, which only
+ * kills, and the wish of `stop`, which a cut in progress honours: a peer whose lease runs out must get its VM stopped,
+ * and a cut that started it again afterwards would undo that.
  */
 import { rm } from 'node:fs/promises'
 import { DiapauseError } from '../errors.ts'
@@ -146,7 +147,6 @@ export class QemuMachine implements Machine {
     this.#stopsWaiting++
     return this.#next('stop', async qmp => {
       if (this.#state === 'paused') return
-      await this.disks.breakOff()
       await qmp.command('stop')
       this.#enter('paused')
     }).finally(() => {
@@ -159,14 +159,14 @@ export class QemuMachine implements Machine {
       if (this.#state === 'running') return
       if (this.#stayed) await this.#migration // QEMU would stop it again at its end
       if (!(await this.#power?.bootAnew())) await continueAfterDevices(qmp, this.#context.clock)
+      if (this.#stayed) this.disks.goOn()
       this.#stayed = false
-      this.disks.resumed()
       this.#enter('running')
     })
   }
 
   prepareCut(): Promise<void> {
-    return this.#next('prepareCut', () => this.disks.prepare())
+    return this.#next('prepareCut', () => this.disks.prepare(this.tracking !== undefined))
   }
 
   async cut(socketPath: string, stopped: () => Promise<void>, { stays } = { stays: false }): Promise<MachineCut> {
@@ -182,7 +182,7 @@ export class QemuMachine implements Machine {
       this.#ram.requireMode()
       const withoutRam = this.tracking !== undefined
       await this.#prepare(qmp, withoutRam ? 'devices' : stays ? 'whole' : 'snapshot')
-      await this.disks.enterCut()
+      await this.disks.enterCut(withoutRam || stays)
       this.#enter('cutting')
       this.#vcpus?.goFirst()
       this.#afterCut = 'running'
