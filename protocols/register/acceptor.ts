@@ -143,8 +143,9 @@ export class Acceptor implements Core<AcceptorInput, AcceptorEffect> {
     const [ballot, last] = ballotsOf(message)
     // Of another's, or of nobody's.
     if (ballot.peer !== from || last.peer !== from) return []
-    if (!this.#leaps.allows(last.counter - this.#highest, nowMs)) return [{ kind: 'leap', from, counter: last.counter }]
-    this.#highest = Math.max(this.#highest, last.counter)
+    const { counter } = last
+    if (!this.#leaps.allows(from, counter, this.#highest, nowMs)) return [{ kind: 'leap', from, counter }]
+    this.#highest = Math.max(this.#highest, counter)
     if (record === undefined) {
       const seen = this.#forgotten
       if (compareBallots(ballot, seen) <= 0) {

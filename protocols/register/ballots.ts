@@ -1,6 +1,5 @@
 /** The ballots of one proposer: each is used once, also across restarts, and is above all that it has seen. */
 import type { PeerId } from '../core.ts'
-import { Leaps } from './leaps.ts'
 import type { Ballot } from './messages.ts'
 
 /** Ballots are reserved on disk by this many at once, so that one fsync serves many rounds. A guess. */
@@ -9,7 +8,6 @@ const RESERVE_BLOCK = 10_000
 export class Ballots {
   readonly #self: PeerId
   readonly #reserve: (counter: number) => void
-  readonly #leaps = new Leaps()
   #counter: number
   #reserved: number
 
@@ -33,8 +31,8 @@ export class Ballots {
     return { counter: this.#counter, peer: this.#self }
   }
 
-  /** Another proposer is at `ballot`: the next of ours is above it, unless nobody can have come to it. */
-  passed({ counter }: Ballot, nowMs: number): void {
-    if (this.#leaps.allows(counter - this.#counter, nowMs)) this.#counter = Math.max(this.#counter, counter)
+  /** Another proposer is at `ballot`: the next of ours is above it. */
+  passed({ counter }: Ballot): void {
+    this.#counter = Math.max(this.#counter, counter)
   }
 }

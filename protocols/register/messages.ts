@@ -21,8 +21,8 @@ export const MAX_LISTED = 1_000
 export const MAX_FENCE = 256
 
 /**
- * Ballots above this are of nobody who keeps the rules (900 years at 10,000 a second) and are dropped: sums of two are still exact. What
- * is below may be made up as well: see leaps.ts.
+ * Ballots above this are of nobody who keeps the rules (900 years at 10,000 a second) and are dropped: whoever believed in one near 2^53
+ * could never go beyond it. How those below are kept from being used up: leaps.ts.
  */
 export const MAX_COUNTER = 2 ** 48
 

@@ -242,7 +242,7 @@ export class Proposer implements Core<ProposerInput, ProposerEffect> {
     if (message.kind === 'stale') round.request.refusedFor = Math.max(round.request.refusedFor, message.version)
     else if (message.key !== round.request.key) return
     // Of voters only, who answer what was asked: nobody else moves our ballots.
-    if (message.kind === 'conflict') this.#ballots.passed(message.seen, nowMs)
+    if (message.kind === 'conflict') this.#ballots.passed(message.seen)
     if (round.take(from, message, nowMs)) this.#advance(round, nowMs)
   }
 

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { FREE_COUNTERS, MAX_LEAP } from '../../protocols/register/leaps.ts'
 import { MAX_COUNTER } from '../../protocols/register/messages.ts'
 import { firstVoters, nextVoters } from '../../protocols/register/voters.ts'
 import { cluster, inTime, LEASE, peer, SETTINGS, started } from './register-support.ts'
@@ -28,7 +29,9 @@ test('a member that comes with the highest ballots that there are, and with ever
   }
   for (const key of ['group/x', 'group/y']) {
     ask(key, MAX_COUNTER)
+    for (const counter of [1_000_003, FREE_COUNTERS, FREE_COUNTERS + MAX_LEAP / 2 + 7]) ask(key, counter)
     for (let counter = 2 ** 20; counter < MAX_COUNTER; counter *= 2) ask(key, counter)
+    for (let counter = FREE_COUNTERS; counter < MAX_COUNTER; counter += MAX_LEAP * 2 ** 10) ask(key, counter)
   }
   await liar.clock.pass(20)
   for (const [i, key] of ['group/x', 'group/y'].entries()) {
