@@ -7,9 +7,12 @@ export interface Unkept {
   readonly manifests: readonly string[]
 }
 
+/** Streams in a row for which the index fails: more than one bad block of it is likely to be. A guess. */
+const INDEX_FAILURES = 2
+
 /**
  * What its disk does not let go stays for the next time, and keeps back nothing else: how much that is, and the first of it, is told in
- * one line. Where the index of all streams fails the others would fail as well: they stay too. STORE_CLOSED.
+ * one line. Where the index of all streams fails again and again the others would fail as well: they stay too. STORE_CLOSED.
  */
 export async function dropAll(
   store: Pick<ShardStore, 'dropStream' | 'dropManifest'>,
@@ -27,10 +30,11 @@ export async function dropAll(
       return error
     }
   }
-  let untried = streams.length
+  let [untried, inARow] = [streams.length, 0]
   for (const stream of streams) {
     untried--
-    if (isOfIndex(await tried({ stream }, store.dropStream(stream)))) break
+    inARow = isOfIndex(await tried({ stream }, store.dropStream(stream))) ? inARow + 1 : 0
+    if (inARow === INDEX_FAILURES) break
   }
   for (const manifest of manifests) await tried({ manifest }, store.dropManifest(manifest))
   const [first] = failed

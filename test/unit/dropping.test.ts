@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Level } from 'level'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { dropAll } from '../../node/agents/dropping.ts'
+import { DiapauseError } from '../../node/errors.ts'
 import type { ShardStore } from '../../node/ports.ts'
 import { openShardStore } from '../../node/store/shard-store.ts'
 import { clock, memoryLog, withDirectory } from './store-support.ts'
@@ -47,11 +48,23 @@ describe('what is kept no more', () => {
     })
   }
 
-  it('stays all where the index fails, which is tried once', async () => {
+  it('goes where the index has failed for another stream, as one bad block of it makes it', async () => {
+    const log = memoryLog()
+    const dropped: string[] = []
+    const drop = async (what: string): Promise<void> => {
+      if (what !== 'g/a/1/2') throw new DiapauseError('STORE_IO', `${what}: EIO`, { details: { index: true } })
+      dropped.push(what)
+    }
+    await dropAll({ dropStream: drop, dropManifest: drop }, { streams: STREAMS, manifests: [] }, log)
+    expect(dropped).toEqual(['g/a/1/2'])
+    expect(log.lines).toMatchObject([{ fields: { failed: 2, untried: 0 } }])
+  })
+
+  it('stays all where the index fails, which is tried twice', async () => {
     await dropWhile('it failed', async ({ lines }, store, files) => {
-      expect(lines.filter(({ message }) => message === 'the index failed and is opened again')).toHaveLength(1)
+      expect(lines.filter(({ message }) => message === 'the index failed and is opened again')).toHaveLength(2)
       const told = lines.filter(({ message }) => message === STAYS).map(({ fields }) => fields)
-      expect(told).toEqual([expect.objectContaining({ stream: 'g/a/1/1', failed: 1, untried: 2 })])
+      expect(told).toEqual([expect.objectContaining({ stream: 'g/a/1/1', failed: 2, untried: 1 })])
       expect(files).toHaveLength(3)
       expect(await store.streams()).toHaveLength(3)
     })
