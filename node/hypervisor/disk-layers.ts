@@ -131,8 +131,13 @@ export class DiskLayers implements DiskControl {
 
   /** As `prepare`; from now on until `goOn` nothing but that lets jobs run. */
   async enterCut(alone: boolean): Promise<void> {
-    await this.prepare(alone)
-    this.#inCut = alone
+    this.#inCut = alone // before it waits: nothing may begin meanwhile
+    try {
+      await this.prepare(alone)
+    } catch (error) {
+      this.#inCut = false
+      throw error
+    }
   }
 
   /** The VM stands still, and was prepared: all disks are frozen as they are, at once. HYPERVISOR_DISK: none is. */

@@ -159,8 +159,8 @@ export class QemuMachine implements Machine {
       if (this.#state === 'running') return
       if (this.#stayed) await this.#migration // QEMU would stop it again at its end
       if (!(await this.#power?.bootAnew())) await continueAfterDevices(qmp, this.#context.clock)
-      if (this.#stayed) this.disks.goOn()
-      this.#stayed = false
+      if (this.#afterCut === 'paused') this.disks.goOn()
+      ;[this.#stayed, this.#afterCut] = [false, 'running']
       this.#enter('running')
     })
   }
@@ -204,7 +204,7 @@ export class QemuMachine implements Machine {
         this.#busyUntil(told)
         return { pauseMs, streamed: told, layers: this.disks.frozen }
       } finally {
-        if (!this.#stayed) this.disks.goOn()
+        if (this.#afterCut === 'running') this.disks.goOn()
         this.#vcpus?.giveWay()
         this.#enter(this.#afterCut)
       }

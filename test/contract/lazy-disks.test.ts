@@ -222,6 +222,32 @@ describe.each(['dirty', 'portable'] as const)('disks that are elsewhere, with %s
     expect(ended).toEqual([])
   })
 
+  it('are left alone while a VM stands still whose cut a stop broke off: QEMU has given them up then', {
+    timeout: 2 * BOOT_MS
+  }, async () => {
+    const disks = [new MemoryDisk(base), new MemoryDisk(Buffer.alloc(SIZES_MIB[1] * MIB))]
+    const { vm, log, ended, told } = await startCounter(`broken-off-${capture}`, capture, disks)
+    const path = join(folder, `broken-off-${capture}.cut`)
+    const stream = await receive(path)
+    await vm.prepareCut()
+    let stopped: Promise<void> | undefined
+    const cut = vm.cut(path, async () => {
+      stopped = vm.stop()
+      for (const disk of disks) disk.failing = false
+      log.lines.length = 0
+    })
+    await expect(cut).rejects.toMatchObject({ code: 'HYPERVISOR_STATE' })
+    await stopped
+    await sleep(3_000)
+    expect(log.lines.filter(({ level }) => level === 'warn')).toEqual([])
+    await vm.resume()
+    await vm.disks.here
+    await stream.close()
+    await told(2, 'drop')
+    expect(await told(3, 'check')).toMatchObject({ wrong: 0 })
+    expect(ended).toEqual([])
+  })
+
   it('are booted from by a VM that its guest turns off while the last of them comes', {
     timeout: 2 * BOOT_MS
   }, async () => {

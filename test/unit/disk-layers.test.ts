@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DiskLayers } from '../../node/hypervisor/disk-layers.ts'
+import type { QmpClient } from '../../node/hypervisor/qmp.ts'
 import type { DiskStart } from '../../node/ports.ts'
 import type { VmSpec } from '../../protocols/group.ts'
 import { clock, quietLog } from '../contract/real-clock.ts'
@@ -51,5 +52,31 @@ describe('the files of a VM that starts', () => {
     await layers.create()
     await layers.remove()
     expect(await readdir(folder)).not.toContain(basename(files))
+  })
+})
+
+describe('jobs on the disks of a VM', () => {
+  it('do not begin while one is broken off for a cut, whatever is let go meanwhile', async () => {
+    const { layers } = layersOf('cut', join(folder, 'nowhere'), NBD)
+    await layers.create()
+    const commands: string[] = []
+    const waiters: { readonly names: readonly string[]; tell(event: object): void }[] = []
+    const qmp = {
+      command: async (name: string) => void commands.push(name),
+      waitEvent: (names: string | readonly string[]) =>
+        new Promise(resolve => waiters.push({ names: [names].flat(), tell: resolve }))
+    }
+    layers.attach(qmp as unknown as QmpClient, () => {})
+    layers.goOn()
+    await expect.poll(() => commands).toEqual(['block-stream'])
+    const cut = layers.enterCut(true)
+    await expect.poll(() => commands).toEqual(['block-stream', 'block-job-cancel'])
+    layers.join()
+    const ended = waiters.find(({ names }) => names.includes('BLOCK_JOB_CANCELLED'))
+    ended?.tell({ name: 'BLOCK_JOB_CANCELLED', data: {} })
+    await cut
+    expect(commands).toEqual(['block-stream', 'block-job-cancel', 'blockdev-add'])
+    layers.goOn()
+    await expect.poll(() => commands.at(-1)).toBe('block-stream')
   })
 })
