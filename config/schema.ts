@@ -63,8 +63,8 @@ export const configSchema = z.strictObject({
     listen: addressSchema.default('/ip4/0.0.0.0/tcp/7400'),
     labels: labelsSchema.prefault({}),
     /**
-     * Find members on the LAN by multicast DNS, where an address has changed. It tells everybody on the LAN this peer's id
-     * and address, and nothing else; who is no member is refused all the same.
+     * Find members on the LAN by multicast DNS, where an address has changed. It tells everybody on the LAN this peer's id and address
+     * and a hash of the cluster's name, and nothing else; who is no member is refused all the same.
      */
     mdns: z.boolean().default(true)
   }),
