@@ -101,6 +101,12 @@ describe('a run with a planted mistake', () => {
     expect(found.map(({ foundMs }) => foundMs)).toEqual([null, null, 1_000])
   })
 
+  it('tells in how many rounds it was found: as many are run without it where that says little', () => {
+    const round = (atMs: number) => ({ atMs, kind: 'round' as const, text: 'round' })
+    const { broken, entries } = outcome('one copy of vm1 was heard: twice')
+    expect(foundBy(mistake, { broken, entries: [round(1), round(2), ...entries] }).rounds).toBe(2)
+  })
+
   it('says little where something only did not come, or late, as on a busy machine, by whichever name it goes', () => {
     const waited = 'waited 60 s in vain for'
     const late = {

@@ -76,16 +76,18 @@ export async function runPlanted(options: PlantedOptions): Promise<number> {
       signal: abort.signal,
       again
     }
-    const without = async () => {
-      const { scenario, broken } = await runOne({ ...run, scenario: mistake.scenario, faults: FAULTS })
-      checks.push(soundCheck(scenario, broken))
+    const without = async (rounds: number) => {
+      const scenario = { ...mistake.scenario, rounds }
+      const { broken } = await runOne({ ...run, scenario, faults: FAULTS })
+      checks.push(soundCheck(scenario.name, broken))
     }
-    if (options.what === 'none') await without()
+    if (options.what === 'none') await without(mistake.scenario.rounds)
     else {
       const it = await find(mistake, run)
       found.push(it)
       checks.push(plantedCheck(it))
-      if (saysLittle(it)) await without()
+      // The faults that it was found by.
+      if (saysLittle(it)) await without(Math.max(1, it.rounds))
     }
     // After each: all of them take half an hour.
     if (options.json !== undefined) writeReport(options.json, await report())

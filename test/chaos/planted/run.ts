@@ -15,6 +15,8 @@ export interface Found {
   readonly promises: readonly PromiseName[]
   /** Since the run began; null: the promise held. */
   readonly foundMs: number | null
+  /** That began until then. */
+  readonly rounds: number
   readonly broken: readonly string[]
 }
 
@@ -64,6 +66,7 @@ export function foundBy(
     expected,
     promises: kindsOf(broken),
     foundMs: first?.atMs ?? null,
+    rounds: entries.filter(({ kind }) => kind === 'round').length,
     broken
   }
 }
