@@ -24,7 +24,7 @@ const ASK_EVERY_MS = 1_000
 const MAX_ANSWERS_PER_S = 4
 /**
  * An announcement is believed up to so many versions above what this peer has had from the group's register: one that is made up is
- * outlived by that many changes of the group. Beyond, the register is read, once for so many changes. A guess: some hours of epochs.
+ * outlived by that many changes of the group. Beyond, the register is read, once for so many changes. A guess: some hundred epochs.
  */
 const BELIEVED_VERSIONS = 1_000
 /**

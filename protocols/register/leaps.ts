@@ -14,7 +14,7 @@ import type { PeerId } from '../core.ts'
 export const FREE_COUNTERS = 2 ** 47
 /** Above: at once, and again after 17 minutes. Far more than those that a peer reserves, and forgets when it starts again. */
 export const MAX_LEAP = 2 ** 30
-/** A hundred times what a busy cluster uses. */
+/** A guess: a hundred times the 10,000 a second of above. */
 const ROOM_PER_MS = 2 ** 20 / 1_000
 
 export class Leaps {

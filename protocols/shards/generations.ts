@@ -28,23 +28,19 @@ export function parseStreamName(stream: string): StreamName | undefined {
 const MAX_VMS = 100_000
 
 export class Generations {
-  readonly #newest = new Map<string, number>()
-
-  /** The generation of the VM by its record, 0 where that is not known. */
-  newest(group: string, vm: string): number {
-    return this.#newest.get(`${group}/${vm}`) ?? 0
-  }
+  readonly #ofRecord = new Map<string, number>()
 
   /** `generation` is that of the VM's record. */
   observe(group: string, vm: string, generation: number): void {
     const key = `${group}/${vm}`
-    if (!this.#newest.has(key) && this.#newest.size >= MAX_VMS) {
-      this.#newest.delete(this.#newest.keys().next().value ?? '')
+    if (!this.#ofRecord.has(key) && this.#ofRecord.size >= MAX_VMS) {
+      this.#ofRecord.delete(this.#ofRecord.keys().next().value ?? '')
     }
-    this.#newest.set(key, generation)
+    this.#ofRecord.set(key, generation)
   }
 
+  /** Any where the VM's record is not known. */
   admits({ group, vm, generation }: StreamName): boolean {
-    return generation >= this.newest(group, vm)
+    return generation >= (this.#ofRecord.get(`${group}/${vm}`) ?? 0)
   }
 }

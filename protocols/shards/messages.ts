@@ -10,7 +10,7 @@
  * | kind        | header after kind and id    | payload       | the receiver must                                        |
  * |-------------|-----------------------------|---------------|----------------------------------------------------------|
  * | put         | stream, grid, column        | the column    | store it durably, then answer `ok`; SHARD_STALE for an   |
- * |             |                             |               | older generation than that of the VM's record           |
+ * |             |                             |               | older generation than that of the VM's record            |
  * | get         | stream, grid, column,       |               | answer `ok` with the bytes of all ranges, end to end     |
  * |             | [offset, length, …]         |               |                                                          |
  * | putManifest | hash                        | the manifest  | check the hash, store durably, then answer `ok`          |
